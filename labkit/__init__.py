@@ -1,0 +1,15 @@
+"""labkit: a voice server you can hear, measure and build yourself.
+
+The package holds the server that the notebooks build (`labkit.server`), a test client
+(`labkit.client`), the voice pipeline behind it (`labkit.voice`) and the measurements
+(`labkit.measure`).
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    __version__ = version("labkit")
+except PackageNotFoundError:  # a checkout that was never installed
+    __version__ = "0.0.0"
+
+__all__ = ["__version__"]

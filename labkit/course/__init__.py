@@ -1,0 +1,1 @@
+"""What the notebooks use besides the server: checks, and servers that are wrong on purpose."""

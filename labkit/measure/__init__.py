@@ -1,0 +1,1 @@
+"""Marks of a turn, experiments over them, and their figures."""

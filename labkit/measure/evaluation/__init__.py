@@ -1,0 +1,1 @@
+"""The embedded models, measured against their bars."""

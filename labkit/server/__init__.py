@@ -1,0 +1,1 @@
+"""Sockets to sessions, and sessions to the voice pipeline."""

@@ -1,0 +1,1 @@
+"""From speech to spoken reply: engines, models, and one turn through them."""
