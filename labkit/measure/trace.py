@@ -1,0 +1,156 @@
+"""The marks of one turn, and the only definitions of what is measured from them.
+
+A mark is an instant on the monotonic clock (`time.perf_counter_ns`). Client and server of one
+machine share that clock; a trace from two machines carries the offset between their clocks.
+
+The end-to-end latency is *end of speech → first reply audio at the client* (TTFB). Its parts
+telescope over consecutive marks, so they add up to the total exactly::
+
+    end_of_speech ─ packetisation ─► end_stream_sent ─ uplink ─► end_stream_received
+      ─ asr ─► asr_done ─ llm_first_token ─► llm_first_token ─ llm_first_sentence ─►
+    llm_first_sentence ─ tts_first_audio ─► tts_first_audio ─ downlink ─► first_audio_received
+
+TTFA adds the silence that the reply begins with.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+__all__ = ["STAGES", "Mark", "Stage", "Trace", "packetisation_model_ms", "real_time_factor"]
+
+_NS_PER_MS = 1e6
+
+
+class Mark(StrEnum):
+    """An instant of one turn. The first four and the last five are the client's."""
+
+    STREAM_STARTED = "stream_started"
+    """The microphone opened: sample 0 of the utterance."""
+    END_OF_SPEECH = "end_of_speech"
+    """The last voiced sample was spoken (from the recording's annotation)."""
+    LAST_CHUNK_SENT = "last_chunk_sent"
+    """The chunk that holds the end of speech went out."""
+    END_STREAM_SENT = "end_stream_sent"
+    """The client asked for its answer."""
+
+    END_STREAM_RECEIVED = "end_stream_received"
+    """The server read that request."""
+    ASR_STARTED = "asr_started"
+    """The recogniser began (after the voice activity detector and the queue)."""
+    ASR_DONE = "asr_done"
+    """The transcript was final."""
+    LLM_FIRST_TOKEN = "llm_first_token"
+    """The language model gave its first piece of text."""
+    LLM_FIRST_SENTENCE = "llm_first_sentence"
+    """The first sentence of the reply was whole."""
+    LLM_DONE = "llm_done"
+    """The reply's text was whole."""
+    TTS_FIRST_AUDIO = "tts_first_audio"
+    """The synthesiser gave its first samples."""
+    TTS_DONE = "tts_done"
+    """All of the reply was synthesised."""
+
+    TRANSCRIPT_RECEIVED = "transcript_received"
+    """The transcript reached the client."""
+    FIRST_AUDIO_RECEIVED = "first_audio_received"
+    """The first byte of reply audio reached the client."""
+    FIRST_AUDIO_HEARD = "first_audio_heard"
+    """The first audible sample of the reply could play: the leading silence is over."""
+    REPLY_RECEIVED = "reply_received"
+    """All of the reply reached the client."""
+
+
+class Stage(StrEnum):
+    """A part of the end-to-end latency."""
+
+    PACKETISATION = "packetisation"
+    """Waiting for the last chunk to fill and go out."""
+    UPLINK = "uplink"
+    """From the client's socket to the server's handler."""
+    ASR = "asr"
+    """Voice activity, the queue, and recognition."""
+    LLM_FIRST_TOKEN = "llm_first_token"
+    """Reading the prompt, up to the first token of the reply."""
+    LLM_FIRST_SENTENCE = "llm_first_sentence"
+    """From the first token to the first whole sentence."""
+    TTS_FIRST_AUDIO = "tts_first_audio"
+    """Synthesis of the first samples."""
+    DOWNLINK = "downlink"
+    """From the synthesiser to the client."""
+
+
+STAGES: Mapping[Stage, tuple[Mark, Mark]] = {
+    Stage.PACKETISATION: (Mark.END_OF_SPEECH, Mark.END_STREAM_SENT),
+    Stage.UPLINK: (Mark.END_STREAM_SENT, Mark.END_STREAM_RECEIVED),
+    Stage.ASR: (Mark.END_STREAM_RECEIVED, Mark.ASR_DONE),
+    Stage.LLM_FIRST_TOKEN: (Mark.ASR_DONE, Mark.LLM_FIRST_TOKEN),
+    Stage.LLM_FIRST_SENTENCE: (Mark.LLM_FIRST_TOKEN, Mark.LLM_FIRST_SENTENCE),
+    Stage.TTS_FIRST_AUDIO: (Mark.LLM_FIRST_SENTENCE, Mark.TTS_FIRST_AUDIO),
+    Stage.DOWNLINK: (Mark.TTS_FIRST_AUDIO, Mark.FIRST_AUDIO_RECEIVED),
+}
+"""Each stage with the two marks that it lies between, in the order of the turn."""
+
+
+@dataclass(slots=True)
+class Trace:
+    """The marks of one turn, in nanoseconds of one monotonic clock.
+
+    Marks are write-once: the first instant is the one that is kept, so that a repeated event
+    (a second token, a second sentence) does not move the mark of the first.
+    """
+
+    marks: dict[Mark, int] = field(default_factory=dict)
+
+    def mark(self, mark: Mark, at_ns: int) -> None:
+        """Set `mark` to `at_ns`, unless it is set already."""
+        self.marks.setdefault(mark, at_ns)
+
+    def merge(self, marks: Mapping[Mark, int], offset_ns: int = 0) -> None:
+        """Take over the other side's marks.
+
+        Args:
+            marks: Marks on the other side's clock.
+            offset_ns: That clock minus this one: 0 on one machine.
+        """
+        for mark, at_ns in marks.items():
+            self.mark(mark, at_ns - offset_ns)
+
+    def between_ms(self, start: Mark, end: Mark) -> float | None:
+        """Milliseconds from `start` to `end`, or None where either mark is not set."""
+        if start not in self.marks or end not in self.marks:
+            return None
+        return (self.marks[end] - self.marks[start]) / _NS_PER_MS
+
+    def ttfb_ms(self) -> float | None:
+        """End of speech → first reply audio at the client."""
+        return self.between_ms(Mark.END_OF_SPEECH, Mark.FIRST_AUDIO_RECEIVED)
+
+    def ttfa_ms(self) -> float | None:
+        """End of speech → first audible sample: TTFB plus the reply's leading silence."""
+        return self.between_ms(Mark.END_OF_SPEECH, Mark.FIRST_AUDIO_HEARD)
+
+    def stages_ms(self) -> dict[Stage, float]:
+        """Every stage whose two marks are set, in the order of the turn."""
+        spans = {stage: self.between_ms(*ends) for stage, ends in STAGES.items()}
+        return {stage: span for stage, span in spans.items() if span is not None}
+
+
+def real_time_factor(processing_s: float, audio_s: float) -> float:
+    """Processing time over audio time; below 1 keeps up with the speaker.
+
+    Raises:
+        ValueError: The audio has no length.
+    """
+    if audio_s <= 0:
+        raise ValueError(f"the real-time factor needs audio of some length, got {audio_s} s")
+    return processing_s / audio_s
+
+
+def packetisation_model_ms(chunk_ms: float) -> float:
+    """Expected wait for the last chunk to fill, in milliseconds.
+
+    The end of speech falls anywhere in a chunk with equal chance, so on average half a chunk is
+    still to come before the chunk can be sent.
+    """
+    return chunk_ms / 2

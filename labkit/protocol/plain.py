@@ -1,0 +1,187 @@
+"""The plain dialect: what a client speaks that asks for no subprotocol.
+
+========================  ===================================================================
+client sends              server answers
+========================  ===================================================================
+binary message            nothing: s16le mono 16 kHz audio, 20 to 100 ms a message is usual
+text ``end_stream``       JSON text ``{"type": "transcript", "text": …}``, then the spoken reply
+                          as one binary message (empty where nothing was said)
+text ``ping``             text ``pong``, at once
+anything else             JSON text ``{"type": "error", "code": …, "message": …, "hint": …}``;
+                          the session goes on
+========================  ===================================================================
+
+A client that connects to ``/?reply=stream`` gets the reply in binary messages as it is
+synthesised, and JSON text ``{"type": "done", …}`` after the last of them.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal
+from urllib.parse import parse_qs, urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from labkit.audio import WIRE
+from labkit.errors import ErrorCode, ProtocolError
+
+__all__ = [
+    "PONG",
+    "Audio",
+    "Command",
+    "Done",
+    "EndStream",
+    "Error",
+    "Ping",
+    "ServerMessage",
+    "Transcript",
+    "decode_client",
+    "decode_server",
+    "wants_stream",
+]
+
+PONG: Final = "pong"
+"""The answer to `ping`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Audio:
+    """Binary message: the next piece of the utterance, s16le mono 16 kHz."""
+
+    pcm: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EndStream:
+    """Text ``end_stream``: answer what was said so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Text ``ping``: say that you are alive."""
+
+
+Command = Audio | EndStream | Ping
+"""Everything that a client may send."""
+
+_COMMANDS: Final = {"end_stream": EndStream(), "ping": Ping()}
+
+
+class _Message(BaseModel):
+    """What every JSON message of the server has in common."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    def encode(self) -> str:
+        """The message as JSON text."""
+        return self.model_dump_json()
+
+
+class Transcript(_Message):
+    """What was heard, empty where nothing was said."""
+
+    type: Literal["transcript"] = "transcript"
+    text: str
+    """The words of the utterance."""
+
+
+class Done(_Message):
+    """The reply is complete; only with ``/?reply=stream``."""
+
+    type: Literal["done"] = "done"
+    reply_text: str
+    """What the spoken reply says."""
+    reply_samples: int = Field(ge=0)
+    """Samples of reply audio that were sent."""
+    marks: dict[str, int] = Field(default_factory=dict)
+    """When each stage of the turn ended, in nanoseconds of the server's monotonic clock."""
+    listening_cpu_ms: float = Field(default=0.0, ge=0)
+    """CPU time of the server process while this utterance came in, in milliseconds."""
+
+
+class Error(_Message):
+    """The server refused something; the session goes on."""
+
+    type: Literal["error"] = "error"
+    code: ErrorCode
+    """What was wrong, for programs."""
+    message: str
+    """What was wrong, for people."""
+    hint: str = ""
+    """What to send instead."""
+
+    @classmethod
+    def of(cls, error: ProtocolError) -> "Error":
+        """The message that tells the client of `error`."""
+        return cls(code=error.code, message=str(error), hint=error.hint)
+
+
+ServerMessage = Transcript | Done | Error
+"""Every JSON message of the server, told apart by `type`."""
+
+_SERVER_MESSAGES: Final[TypeAdapter[ServerMessage]] = TypeAdapter(
+    Annotated[ServerMessage, Field(discriminator="type")]
+)
+
+
+def decode_client(message: str | bytes, *, max_bytes: int) -> Command:
+    """Understand one message of a client.
+
+    Args:
+        message: Text or binary, as it came off the socket.
+        max_bytes: Longest message that is accepted.
+
+    Raises:
+        ProtocolError: The message is too long, is no whole number of samples, or is no command.
+    """
+    if len(message) > max_bytes:
+        raise _too_large(len(message), max_bytes)
+    if isinstance(message, str):
+        return _decode_text(message)
+    if len(message) % WIRE.frame_bytes:
+        raise ProtocolError(
+            ErrorCode.ODD_LENGTH,
+            f"a binary message of {len(message)} bytes is no whole number of 16-bit samples",
+            "send signed 16-bit little-endian mono audio at 16 kHz, two bytes a sample",
+        )
+    return Audio(message)
+
+
+def _too_large(size: int, max_bytes: int) -> ProtocolError:
+    seconds = max_bytes / WIRE.bytes_per_second
+    return ProtocolError(
+        ErrorCode.MESSAGE_TOO_LARGE,
+        f"a message of {size} bytes is above the limit of {max_bytes} bytes; it was dropped",
+        f"send audio in messages of 20 to 100 ms, {seconds:g} s at most",
+    )
+
+
+def _decode_text(message: str) -> Command:
+    command = _COMMANDS.get(message.strip())
+    if command is None:
+        raise ProtocolError(
+            ErrorCode.UNKNOWN_COMMAND,
+            f"the text message {message[:40]!r} is no command",
+            "send 'end_stream' or 'ping' as text, and audio as binary messages",
+        )
+    return command
+
+
+def decode_server(message: str) -> ServerMessage:
+    """Understand one JSON message of the server.
+
+    Raises:
+        ProtocolError: The message is no JSON message of this dialect.
+    """
+    try:
+        return _SERVER_MESSAGES.validate_json(message)
+    except ValidationError as error:
+        raise ProtocolError(
+            ErrorCode.UNKNOWN_COMMAND,
+            f"the server's message {message[:40]!r} is none of the plain dialect: {error}",
+            "check that the address is a labkit server",
+        ) from error
+
+
+def wants_stream(path: str) -> bool:
+    """Whether the request path asks for the reply as it is synthesised."""
+    return parse_qs(urlsplit(path).query).get("reply") == ["stream"]
