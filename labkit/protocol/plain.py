@@ -63,7 +63,7 @@ class Ping:
 Command = Audio | EndStream | Ping
 """Everything that a client may send."""
 
-_COMMANDS: Final = {"end_stream": EndStream(), "ping": Ping()}
+_COMMANDS: Final[dict[str, Command]] = {"end_stream": EndStream(), "ping": Ping()}
 
 
 class _Message(BaseModel):

@@ -1,0 +1,265 @@
+"""A client of the plain dialect that speaks at the pace of speech, and notes the times.
+
+It behaves like a microphone with a fixed block size: a chunk goes out once its last sample has
+been spoken, never before, so what it measures is what a person would wait.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+import numpy as np
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+
+from labkit.audio import SAMPLE_RATE, Float32, chunks, decode_s16le, encode_s16le, leading_silence
+from labkit.errors import ClientError
+from labkit.measure.trace import Mark, Trace
+from labkit.protocol import plain
+
+__all__ = ["ClientTurn", "VoiceClient"]
+
+_MAX_READ: Final = 64 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class ClientTurn:
+    """One turn as the client saw it.
+
+    Attributes:
+        transcript: What the server heard.
+        reply_text: What the spoken reply says; empty without a streamed reply.
+        reply: The spoken reply, 16 kHz.
+        trace: The marks of the client, and those of the server where it sent them.
+        messages_sent: Binary messages of the utterance.
+        bytes_sent: Payload bytes of the utterance.
+        listening_cpu_ms: CPU time of the server's process while the utterance came in.
+        errors: What the server refused during the turn.
+    """
+
+    transcript: str = ""
+    reply_text: str = ""
+    reply: Float32 = field(default_factory=lambda: np.zeros(0, np.float32))
+    trace: Trace = field(default_factory=Trace)
+    messages_sent: int = 0
+    bytes_sent: int = 0
+    listening_cpu_ms: float = 0.0
+    errors: list[plain.Error] = field(default_factory=list)
+
+    @property
+    def reply_seconds(self) -> float:
+        """Length of the reply, its silences included."""
+        return len(self.reply) / SAMPLE_RATE
+
+
+@dataclass(frozen=True, slots=True)
+class _Received:
+    """A message of the server, and when it came in."""
+
+    message: str | bytes
+    at_ns: int
+
+
+class _Turn:
+    """A turn while it happens: takes messages and marks, and knows when it is complete."""
+
+    def __init__(self, clock: Callable[[], int], *, stream: bool) -> None:
+        self.result = ClientTurn()
+        self._clock = clock
+        self._stream = stream
+        self._pieces: list[Float32] = []
+        self._silence_s = 0.0
+
+    def mark(self, mark: Mark, at_ns: int | None = None) -> None:
+        self.result.trace.mark(mark, self._clock() if at_ns is None else at_ns)
+
+    def take(self, received: _Received) -> bool:
+        """Take one message of the server; True once the turn is complete."""
+        if isinstance(received.message, bytes):
+            self._take_audio(received.message, received.at_ns)
+            complete = not self._stream
+        else:
+            complete = self._take_json(received.message, received.at_ns)
+        if complete:
+            self.mark(Mark.REPLY_RECEIVED, received.at_ns)
+        return complete
+
+    def _take_json(self, text: str, at_ns: int) -> bool:
+        match plain.decode_server(text):
+            case plain.Transcript(text=heard):
+                self.mark(Mark.TRANSCRIPT_RECEIVED, at_ns)
+                self.result.transcript = heard
+            case plain.Error() as error:
+                self.result.errors.append(error)
+            case plain.Done() as done:
+                self._take_done(done)
+                return True
+        return False
+
+    def _take_audio(self, pcm: bytes, at_ns: int) -> None:
+        samples = decode_s16le(pcm)
+        if len(samples):
+            self.mark(Mark.FIRST_AUDIO_RECEIVED, at_ns)
+            self._look_for_sound(samples)
+        self._pieces.append(samples)
+
+    def _look_for_sound(self, samples: Float32) -> None:
+        """Mark when the first audible sample can play, playback starting with the first byte."""
+        if Mark.FIRST_AUDIO_HEARD in self.result.trace.marks:
+            return
+        silence = leading_silence(samples, SAMPLE_RATE)
+        self._silence_s += silence
+        if silence < len(samples) / SAMPLE_RATE:
+            first = self.result.trace.marks[Mark.FIRST_AUDIO_RECEIVED]
+            self.mark(Mark.FIRST_AUDIO_HEARD, first + round(self._silence_s * 1e9))
+
+    def _take_done(self, done: plain.Done) -> None:
+        self.result.reply_text = done.reply_text
+        self.result.listening_cpu_ms = done.listening_cpu_ms
+        known = {mark.value for mark in Mark}
+        self.result.trace.merge({Mark(k): v for k, v in done.marks.items() if k in known})
+
+    def finish(self) -> ClientTurn:
+        if self._pieces:
+            self.result.reply = np.concatenate(self._pieces)
+        return self.result
+
+
+class VoiceClient:
+    """A connection to a server that speaks the plain dialect.
+
+    One turn at a time; `ping` may be called meanwhile.
+    """
+
+    def __init__(
+        self,
+        socket: ClientConnection,
+        *,
+        stream: bool,
+        clock: Callable[[], int] = time.perf_counter_ns,
+    ) -> None:
+        """Speak over `socket`; use `connect` instead of calling this."""
+        self._socket = socket
+        self._stream = stream
+        self._clock = clock
+        self._messages: asyncio.Queue[_Received | None] = asyncio.Queue()
+        self._pongs: asyncio.Queue[_Received | None] = asyncio.Queue()
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, url: str, *, stream: bool = True) -> AsyncIterator[Self]:
+        """Connect to `url`, such as ``ws://localhost:8765``.
+
+        Args:
+            url: The server's address.
+            stream: Ask for the reply as it is synthesised.
+
+        Raises:
+            ClientError: Nobody answers there, or not as a WebSocket.
+        """
+        address = f"{url.rstrip('/')}/?reply=stream" if stream else url
+        try:
+            socket = await connect(address, compression=None, max_size=_MAX_READ)
+        except (OSError, InvalidURI, InvalidHandshake, TimeoutError) as error:
+            raise ClientError(
+                f"no voice server answers at {url}: {error}. Start one with 'labkit serve'"
+            ) from error
+        async with socket:
+            client = cls(socket, stream=stream)
+            receiving = asyncio.create_task(client._receive())
+            try:
+                yield client
+            finally:
+                receiving.cancel()
+                await asyncio.gather(receiving, return_exceptions=True)
+
+    async def say(
+        self, samples: Float32, *, chunk_ms: float = 40.0, end_of_speech: int | None = None
+    ) -> ClientTurn:
+        """Speak `samples` at the pace of speech, ask for the answer, and wait for all of it.
+
+        Args:
+            samples: Mono, 16 kHz.
+            chunk_ms: Length of one message, in milliseconds.
+            end_of_speech: The last voiced sample. The chunk that holds it is the last one
+                sent; without it all of `samples` is sent, and its end counts as the end of
+                speech.
+
+        Raises:
+            ClientError: The connection was lost.
+            ProtocolError: The server's answer is not of this dialect.
+        """
+        turn = _Turn(self._clock, stream=self._stream)
+        end = len(samples) if end_of_speech is None else end_of_speech
+        try:
+            await self._stream_out(turn, samples, chunk_ms, end)
+            await self._socket.send("end_stream")
+            turn.mark(Mark.END_STREAM_SENT)
+        except ConnectionClosed as error:
+            raise self._lost() from error
+        while not turn.take(await self._next(self._messages)):
+            pass
+        return turn.finish()
+
+    async def ping(self) -> float:
+        """Send `ping`, wait for `pong`; gives the round trip in seconds.
+
+        Raises:
+            ClientError: The connection was lost.
+        """
+        sent = self._clock()
+        try:
+            await self._socket.send("ping")
+        except ConnectionClosed as error:
+            raise self._lost() from error
+        return ((await self._next(self._pongs)).at_ns - sent) / 1e9
+
+    async def _stream_out(self, turn: _Turn, samples: Float32, chunk_ms: float, end: int) -> None:
+        """Send each chunk when its last sample has been spoken."""
+        size = round(chunk_ms * SAMPLE_RATE / 1000)
+        start = self._clock()
+        turn.mark(Mark.STREAM_STARTED, start)
+        turn.mark(Mark.END_OF_SPEECH, start + round(end * 1e9 / SAMPLE_RATE))
+        spoken = 0
+        for chunk in chunks(_up_to_chunk_of(samples, end, size), size):
+            spoken += len(chunk)
+            await self._sleep_until(start + round(spoken * 1e9 / SAMPLE_RATE))
+            payload = encode_s16le(chunk)
+            await self._socket.send(payload)
+            turn.result.messages_sent += 1
+            turn.result.bytes_sent += len(payload)
+        turn.mark(Mark.LAST_CHUNK_SENT)
+
+    async def _sleep_until(self, at_ns: int) -> None:
+        await asyncio.sleep(max(0, at_ns - self._clock()) / 1e9)
+
+    async def _receive(self) -> None:
+        """Note when each message came; pongs go to whoever pinged, the rest to the turn."""
+        try:
+            async for message in self._socket:
+                inbox = self._pongs if message == plain.PONG else self._messages
+                inbox.put_nowait(_Received(message, self._clock()))
+        except ConnectionClosed:
+            pass  # whoever waits learns of it from the end marks below
+        finally:
+            self._messages.put_nowait(None)
+            self._pongs.put_nowait(None)
+
+    async def _next(self, inbox: asyncio.Queue[_Received | None]) -> _Received:
+        received = await inbox.get()
+        if received is None:
+            inbox.put_nowait(None)
+            raise self._lost()
+        return received
+
+    def _lost(self) -> ClientError:
+        code, reason = self._socket.close_code, self._socket.close_reason or "no reason given"
+        return ClientError(f"the server closed the connection: code {code}, {reason}")
+
+
+def _up_to_chunk_of(samples: Float32, end: int, size: int) -> Float32:
+    """`samples` up to the end of the chunk that holds sample `end`."""
+    return samples[: -(-end // size) * size]

@@ -1,0 +1,43 @@
+"""Plain HTTP on the WebSocket's port: health, readiness, metrics."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+
+__all__ = ["Pages"]
+
+
+class Pages:
+    """Answers the paths that are no WebSocket."""
+
+    def __init__(self, *, ready: Callable[[], bool], metrics: Callable[[], bytes]) -> None:
+        """Ask `ready` whether callers are welcome, and `metrics` for the counters' page."""
+        self._ready = ready
+        self._metrics = metrics
+
+    def answer(self, request: Request) -> Response | None:
+        """The page that `request` asks for, or None where it asks for a WebSocket."""
+        match urlsplit(request.path).path:
+            case "/healthz":
+                return _page(HTTPStatus.OK, b"alive\n")
+            case "/readyz" if self._ready():
+                return _page(HTTPStatus.OK, b"ready\n")
+            case "/readyz":
+                return _page(HTTPStatus.SERVICE_UNAVAILABLE, b"closing\n")
+            case "/metrics":
+                return _page(HTTPStatus.OK, self._metrics())
+        return None
+
+
+def _page(status: HTTPStatus, body: bytes) -> Response:
+    headers = Headers(
+        [
+            ("Content-Type", "text/plain; version=0.0.4; charset=utf-8"),
+            ("Content-Length", str(len(body))),
+            ("Connection", "close"),
+        ]
+    )
+    return Response(status.value, status.phrase, headers, body)

@@ -1,0 +1,52 @@
+"""What a server counts, in Prometheus' words. One registry per server, none shared."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import generate_latest
+
+from labkit.measure.trace import Trace
+
+__all__ = ["Metrics"]
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """Counters of one server.
+
+    Attributes:
+        sessions: Callers at this moment.
+        turns: Turns answered.
+        refusals: Messages refused and turns failed, by error code.
+        queued: Calls that wait, by engine.
+        stages: Seconds of each stage of a turn.
+    """
+
+    def __init__(self) -> None:
+        """Begin with zeros."""
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.sessions = Gauge("labkit_sessions", "Callers now", registry=self.registry)
+        self.turns = Counter("labkit_turns", "Turns answered", registry=self.registry)
+        self.refusals = Counter(
+            "labkit_refusals", "Messages refused, by code", ["code"], registry=self.registry
+        )
+        self.queued = Gauge(
+            "labkit_queued_calls", "Calls that wait, by engine", ["engine"], registry=self.registry
+        )
+        self.stages = Histogram(
+            "labkit_stage_seconds",
+            "Seconds of each stage of a turn",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+
+    def observe_turn(self, trace: Trace) -> None:
+        """Count a turn that was answered."""
+        self.turns.inc()
+        for stage, milliseconds in trace.stages_ms().items():
+            self.stages.labels(stage=stage.value).observe(milliseconds / 1000)
+
+    def page(self) -> bytes:
+        """The page that a Prometheus server scrapes."""
+        return generate_latest(self.registry)

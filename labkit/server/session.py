@@ -1,0 +1,119 @@
+"""One conversation: its audio, its history, its limits. Knows nothing of sockets."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from labkit.audio import SAMPLE_RATE, decode_s16le
+from labkit.errors import ErrorCode, ProtocolError
+from labkit.measure.trace import Mark, Trace
+from labkit.server.settings import ServerSettings
+from labkit.voice.pipeline import Pipeline, Sink, Turn
+from labkit.voice.utterance import Exchange, History, Utterance
+
+__all__ = ["EndedUtterance", "Session"]
+
+
+@dataclass(frozen=True, slots=True)
+class EndedUtterance:
+    """An utterance that is over and waits for its answer.
+
+    Attributes:
+        utterance: The audio.
+        trace: Takes the marks of its turn.
+        listening_cpu_ms: CPU time of the process while the audio came in.
+    """
+
+    utterance: Utterance
+    trace: Trace
+    listening_cpu_ms: float
+
+
+class Session:
+    """One conversation with its own buffer, history and activity."""
+
+    def __init__(
+        self,
+        session_id: str,
+        pipeline: Pipeline,
+        settings: ServerSettings,
+        *,
+        clock: Callable[[], int] = time.perf_counter_ns,
+        cpu_clock: Callable[[], int] = time.process_time_ns,
+    ) -> None:
+        """Begin a conversation.
+
+        Args:
+            session_id: Names it in logs and in the engines' queues.
+            pipeline: What answers.
+            settings: The limits that apply.
+            clock: Monotonic nanoseconds.
+            cpu_clock: CPU nanoseconds of this process.
+        """
+        self.id = session_id
+        self.history = History(settings.history)
+        self._pipeline = pipeline
+        self._settings = settings
+        self._clock = clock
+        self._cpu_clock = cpu_clock
+        self.last_activity_ns = clock()
+        self._begin_utterance()
+
+    @property
+    def utterance(self) -> Utterance:
+        """What is being said."""
+        return self._utterance
+
+    def idle_s(self) -> float:
+        """Seconds since the client last sent something."""
+        return (self._clock() - self.last_activity_ns) / 1e9
+
+    def touch(self) -> None:
+        """Note that the client sent something."""
+        self.last_activity_ns = self._clock()
+
+    def hear(self, pcm: bytes) -> None:
+        """Take the next piece of the utterance.
+
+        Raises:
+            ProtocolError: The utterance is full; what did not fit was dropped.
+        """
+        if not len(self._utterance):
+            self._cpu_at_start = self._cpu_clock()
+        dropped = self._utterance.append(decode_s16le(pcm))
+        if dropped:
+            limit = self._settings.max_utterance_s
+            raise ProtocolError(
+                ErrorCode.BUFFER_FULL,
+                f"one utterance holds {limit:g} s of audio; {dropped / SAMPLE_RATE:.2f} s dropped",
+                "send 'end_stream' to get an answer to what was said so far",
+            )
+
+    async def listen(self) -> None:
+        """Let the pipeline work ahead on what was heard so far."""
+        await self._pipeline.listen(self.id, self._utterance)
+
+    def end_utterance(self) -> EndedUtterance:
+        """The utterance is over; audio that comes from now on belongs to the next."""
+        cpu_ms = (self._cpu_clock() - self._cpu_at_start) / 1e6 if len(self._utterance) else 0.0
+        ended = EndedUtterance(self._utterance, Trace(), cpu_ms)
+        ended.trace.mark(Mark.END_STREAM_RECEIVED, self._clock())
+        self._begin_utterance()
+        return ended
+
+    async def answer(self, ended: EndedUtterance, sink: Sink) -> Exchange:
+        """Run one turn and remember it.
+
+        Raises:
+            EngineError: An engine failed; the history is as it was.
+        """
+        turn = Turn(self.id, ended.utterance, self.history, ended.trace, self._clock)
+        exchange = await self._pipeline.answer(turn, sink)
+        if exchange.user:
+            self.history.add(exchange)
+        return exchange
+
+    def _begin_utterance(self) -> None:
+        limit = round(self._settings.max_utterance_s * SAMPLE_RATE)
+        self._utterance = Utterance(limit)
+        self._cpu_at_start = 0

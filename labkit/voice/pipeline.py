@@ -1,0 +1,271 @@
+"""One turn: from an utterance to a transcript and a spoken reply.
+
+`VoicePipeline` runs the engines; `EchoPipeline` gives back what it heard and measures the
+transport alone. Both tell what happens through a *sink*, whose calls may wait: a client that
+reads slowly holds up its own synthesis, and nobody else's.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, Protocol, TypeVar
+
+from labkit.audio import SAMPLE_RATE, Float32, StreamResampler, chunks
+from labkit.errors import EngineError, LabkitError
+from labkit.measure.trace import Mark, Trace
+from labkit.voice.endpointing import Endpointing, speech_span
+from labkit.voice.engines import Engines
+from labkit.voice.scheduling import FairQueue, Priority, Stop
+from labkit.voice.sentences import SentenceSplitter
+from labkit.voice.utterance import Exchange, History, Utterance
+
+__all__ = ["EchoPipeline", "Pipeline", "Sink", "Turn", "VoicePipeline"]
+
+T = TypeVar("T")
+
+
+class Sink(Protocol):
+    """Where a turn's results go. Each call may wait until there is room."""
+
+    async def transcript(self, text: str) -> None:
+        """What was heard; empty where nothing was said."""
+        ...
+
+    async def text(self, sentence: str) -> None:
+        """The next sentence of the reply, before it is spoken."""
+        ...
+
+    async def audio(self, samples: Float32) -> None:
+        """The next piece of the spoken reply, 16 kHz."""
+        ...
+
+
+@dataclass(slots=True)
+class Turn:
+    """What one turn needs to know.
+
+    Attributes:
+        session: Whose turn it is; engines serve sessions in rounds.
+        utterance: What was said.
+        history: What was said before.
+        trace: Takes the marks of the turn.
+        clock: The monotonic clock of the marks, in nanoseconds.
+    """
+
+    session: str
+    utterance: Utterance
+    history: History
+    trace: Trace = field(default_factory=Trace)
+    clock: Callable[[], int] = time.perf_counter_ns
+
+    def mark(self, mark: Mark) -> None:
+        """Mark this instant."""
+        self.trace.mark(mark, self.clock())
+
+
+class Pipeline(Protocol):
+    """What turns utterances into replies."""
+
+    async def listen(self, session: str, utterance: Utterance) -> None:
+        """Work ahead on an utterance that still comes in."""
+        ...
+
+    async def answer(self, turn: Turn, sink: Sink) -> Exchange:
+        """Run one turn; gives what was exchanged, both empty where nothing was said.
+
+        Raises:
+            EngineError: An engine failed.
+        """
+        ...
+
+    def queued(self) -> dict[str, int]:
+        """How many calls wait for each engine."""
+        ...
+
+    def close(self) -> None:
+        """Stop taking work."""
+        ...
+
+
+class EchoPipeline:
+    """Gives back what it heard, without any model: an instrument for the transport."""
+
+    _PIECE: Final = SAMPLE_RATE // 5
+
+    async def listen(self, session: str, utterance: Utterance) -> None:
+        """Nothing to work ahead on."""
+
+    async def answer(self, turn: Turn, sink: Sink) -> Exchange:
+        """See `Pipeline.answer`; the transcript says how much audio came."""
+        audio = turn.utterance.audio()
+        heard = f"{turn.utterance.seconds:.2f} seconds of audio" if len(audio) else ""
+        for mark in (Mark.ASR_STARTED, Mark.ASR_DONE):
+            turn.mark(mark)
+        await sink.transcript(heard)
+        for mark in (Mark.LLM_FIRST_TOKEN, Mark.LLM_FIRST_SENTENCE, Mark.LLM_DONE):
+            turn.mark(mark)
+        if heard:
+            await sink.text(heard)
+        turn.mark(Mark.TTS_FIRST_AUDIO)
+        for piece in chunks(audio, self._PIECE):
+            await sink.audio(piece)
+        turn.mark(Mark.TTS_DONE)
+        return Exchange(heard, heard)
+
+    def queued(self) -> dict[str, int]:
+        """No engine, no queue."""
+        return {}
+
+    def close(self) -> None:
+        """Nothing to stop."""
+
+
+class VoicePipeline:
+    """VAD → ASR → LLM → TTS, each behind its own fair queue and off the event loop."""
+
+    def __init__(self, engines: Engines, endpointing: Endpointing | None = None) -> None:
+        """Use `engines`, which are loaded and warm."""
+        self._engines = engines
+        self._rules = endpointing or Endpointing()
+        self._vad = FairQueue("vad")
+        self._asr = FairQueue("asr")
+        self._llm = FairQueue("llm")
+        self._tts = FairQueue("tts")
+
+    async def listen(self, session: str, utterance: Utterance) -> None:
+        """Judge the frames that are whole, so that few are left when the utterance ends."""
+        await self._detect(session, utterance, Priority.SPECULATIVE)
+
+    async def answer(self, turn: Turn, sink: Sink) -> Exchange:
+        """See `Pipeline.answer`."""
+        said = await self._hear(turn)
+        await sink.transcript(said)
+        if not said:
+            return Exchange("", "")
+        reply = await _only_error(self._reply(turn, said, sink))
+        return Exchange(said, reply)
+
+    def queued(self) -> dict[str, int]:
+        """See `Pipeline.queued`."""
+        return {queue.name: len(queue) for queue in self._queues()}
+
+    def close(self) -> None:
+        """See `Pipeline.close`."""
+        for queue in self._queues():
+            queue.close()
+
+    def _queues(self) -> tuple[FairQueue, ...]:
+        return self._vad, self._asr, self._llm, self._tts
+
+    async def _detect(
+        self, session: str, utterance: Utterance, priority: Priority, *, last: bool = False
+    ) -> None:
+        vad = self._engines.vad
+
+        def look(_: Stop) -> None:
+            if utterance.vad_state is None:
+                utterance.vad_state = vad.start()
+            frames = utterance.unseen(vad.frame_samples, last=last)
+            utterance.probabilities += vad.probabilities(utterance.vad_state, frames)
+
+        await self._vad.run(session, priority, _named("voice activity detection", look))
+
+    async def _hear(self, turn: Turn) -> str:
+        """The words of the utterance; silence and noise never reach the recogniser."""
+        await self._detect(turn.session, turn.utterance, Priority.FINAL, last=True)
+        frame = self._engines.vad.frame_samples
+        span = speech_span(turn.utterance.probabilities, frame, self._rules)
+        turn.mark(Mark.ASR_STARTED)
+        words = ""
+        if span is not None:
+            audio = turn.utterance.audio()[span.start : span.end]
+            work = partial(self._engines.asr.transcribe, audio)
+            words = await self._asr.run(
+                turn.session, Priority.FINAL, _named("speech recognition", work)
+            )
+        turn.mark(Mark.ASR_DONE)
+        return words
+
+    async def _reply(self, turn: Turn, said: str, sink: Sink) -> str:
+        """Think and speak at once: each sentence is spoken while the next is written."""
+        sentences: asyncio.Queue[str | None] = asyncio.Queue()
+        async with asyncio.TaskGroup() as group:
+            thinking = group.create_task(self._think(turn, said, sentences))
+            group.create_task(self._speak(turn, sentences, sink))
+        return thinking.result()
+
+    async def _think(self, turn: Turn, said: str, sentences: asyncio.Queue[str | None]) -> str:
+        messages = turn.history.messages(said)
+        loop = asyncio.get_running_loop()
+        splitter = SentenceSplitter()
+        pieces: list[str] = []
+
+        def hand_over(whole: list[str]) -> None:
+            for sentence in whole:
+                turn.mark(Mark.LLM_FIRST_SENTENCE)
+                sentences.put_nowait(sentence)
+
+        def take(piece: str) -> None:
+            pieces.append(piece)
+            hand_over(splitter.feed(piece))
+
+        def generate(stop: Stop) -> None:
+            for piece in self._engines.llm.reply(messages, stop):
+                turn.mark(Mark.LLM_FIRST_TOKEN)
+                loop.call_soon_threadsafe(take, piece)
+
+        await self._llm.run(turn.session, Priority.FINAL, _named("language model", generate))
+        hand_over(splitter.flush())
+        sentences.put_nowait(None)
+        turn.mark(Mark.LLM_DONE)
+        return "".join(pieces).strip()
+
+    async def _speak(self, turn: Turn, sentences: asyncio.Queue[str | None], sink: Sink) -> None:
+        while (sentence := await sentences.get()) is not None:
+            await sink.text(sentence)
+            await self._say(turn, sentence, sink)
+        turn.mark(Mark.TTS_DONE)
+
+    async def _say(self, turn: Turn, sentence: str, sink: Sink) -> None:
+        tts = self._engines.tts
+        resampler = StreamResampler(tts.sample_rate, SAMPLE_RATE)
+
+        def synthesise(stop: Stop) -> list[Float32]:
+            return list(tts.synthesise(sentence, stop))
+
+        pieces = await self._tts.run(
+            turn.session, Priority.FINAL, _named("speech synthesis", synthesise)
+        )
+        if pieces:
+            turn.mark(Mark.TTS_FIRST_AUDIO)
+        for number, piece in enumerate(pieces, start=1):
+            await sink.audio(resampler.feed(piece, last=number == len(pieces)))
+
+
+def _named(engine: str, work: Callable[[Stop], T]) -> Callable[[Stop], T]:
+    """`work`, whose failures say which engine failed."""
+
+    def run(stop: Stop) -> T:
+        try:
+            return work(stop)
+        except LabkitError:
+            raise
+        except Exception as error:  # engines raise whatever their C++ side threw
+            raise EngineError(f"{engine} failed: {type(error).__name__}: {error}") from error
+
+    return run
+
+
+async def _only_error(work: Awaitable[T]) -> T:
+    """Await `work`, and raise the first error itself instead of the group around it."""
+    try:
+        return await work
+    except BaseExceptionGroup as group:
+        raise _first(group) from None
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
