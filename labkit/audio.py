@@ -162,7 +162,8 @@ def read_audio(path: Path, sample_rate: int = SAMPLE_RATE) -> Float32:
     """
     try:
         data, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, soundfile.LibsndfileError) as error:
+    except (OSError, TypeError, soundfile.LibsndfileError) as error:
+        # TypeError: soundfile takes a name that ends in .raw for audio without a header.
         raise AudioError(f"{path} is no readable WAV or FLAC recording: {error}") from error
     if not len(data):
         raise AudioError(f"{path} holds no samples")

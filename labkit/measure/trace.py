@@ -16,6 +16,7 @@ TTFA adds the silence that the reply begins with.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 
 __all__ = ["STAGES", "Mark", "Stage", "Trace", "packetisation_model_ms", "real_time_factor"]
 
@@ -23,7 +24,7 @@ _NS_PER_MS = 1e6
 
 
 class Mark(StrEnum):
-    """An instant of one turn. The first four and the last five are the client's."""
+    """An instant of one turn. The first four and the last four are the client's."""
 
     STREAM_STARTED = "stream_started"
     """The microphone opened: sample 0 of the utterance."""
@@ -80,15 +81,17 @@ class Stage(StrEnum):
     """From the synthesiser to the client."""
 
 
-STAGES: Mapping[Stage, tuple[Mark, Mark]] = {
-    Stage.PACKETISATION: (Mark.END_OF_SPEECH, Mark.END_STREAM_SENT),
-    Stage.UPLINK: (Mark.END_STREAM_SENT, Mark.END_STREAM_RECEIVED),
-    Stage.ASR: (Mark.END_STREAM_RECEIVED, Mark.ASR_DONE),
-    Stage.LLM_FIRST_TOKEN: (Mark.ASR_DONE, Mark.LLM_FIRST_TOKEN),
-    Stage.LLM_FIRST_SENTENCE: (Mark.LLM_FIRST_TOKEN, Mark.LLM_FIRST_SENTENCE),
-    Stage.TTS_FIRST_AUDIO: (Mark.LLM_FIRST_SENTENCE, Mark.TTS_FIRST_AUDIO),
-    Stage.DOWNLINK: (Mark.TTS_FIRST_AUDIO, Mark.FIRST_AUDIO_RECEIVED),
-}
+STAGES: Mapping[Stage, tuple[Mark, Mark]] = MappingProxyType(
+    {
+        Stage.PACKETISATION: (Mark.END_OF_SPEECH, Mark.END_STREAM_SENT),
+        Stage.UPLINK: (Mark.END_STREAM_SENT, Mark.END_STREAM_RECEIVED),
+        Stage.ASR: (Mark.END_STREAM_RECEIVED, Mark.ASR_DONE),
+        Stage.LLM_FIRST_TOKEN: (Mark.ASR_DONE, Mark.LLM_FIRST_TOKEN),
+        Stage.LLM_FIRST_SENTENCE: (Mark.LLM_FIRST_TOKEN, Mark.LLM_FIRST_SENTENCE),
+        Stage.TTS_FIRST_AUDIO: (Mark.LLM_FIRST_SENTENCE, Mark.TTS_FIRST_AUDIO),
+        Stage.DOWNLINK: (Mark.TTS_FIRST_AUDIO, Mark.FIRST_AUDIO_RECEIVED),
+    }
+)
 """Each stage with the two marks that it lies between, in the order of the turn."""
 
 

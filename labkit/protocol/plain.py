@@ -17,7 +17,7 @@ synthesised, and JSON text ``{"type": "done", …}`` after the last of them.
 
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -133,8 +133,8 @@ def decode_client(message: str | bytes, *, max_bytes: int) -> Command:
     Raises:
         ProtocolError: The message is too long, is no whole number of samples, or is no command.
     """
-    if len(message) > max_bytes:
-        raise _too_large(len(message), max_bytes)
+    if (size := _size(message)) > max_bytes:
+        raise _too_large(size, max_bytes)
     if isinstance(message, str):
         return _decode_text(message)
     if len(message) % WIRE.frame_bytes:
@@ -144,6 +144,11 @@ def decode_client(message: str | bytes, *, max_bytes: int) -> Command:
             "send signed 16-bit little-endian mono audio at 16 kHz, two bytes a sample",
         )
     return Audio(message)
+
+
+def _size(message: str | bytes) -> int:
+    """Bytes of the message on the wire."""
+    return len(message.encode(errors="surrogatepass") if isinstance(message, str) else message)
 
 
 def _too_large(size: int, max_bytes: int) -> ProtocolError:
@@ -184,4 +189,6 @@ def decode_server(message: str) -> ServerMessage:
 
 def wants_stream(path: str) -> bool:
     """Whether the request path asks for the reply as it is synthesised."""
-    return parse_qs(urlsplit(path).query).get("reply") == ["stream"]
+    # Not urlsplit: it raises ValueError on paths like "//[", which any client may send.
+    query = path.partition("#")[0].partition("?")[2]
+    return parse_qs(query).get("reply") == ["stream"]
