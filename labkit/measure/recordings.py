@@ -1,0 +1,148 @@
+"""Recordings with their annotations: what each says, who speaks, and where the speech ends.
+
+A folder of recordings carries one `manifest.jsonl`, a JSON object a line::
+
+    {"file": "ked-03.flac", "text": "turn on the lights", "voice": "ked", "kind": "utterance",
+     "synthesiser": "…", "licence": "…", "end_of_speech_sample": 31240}
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from labkit.audio import SAMPLE_RATE
+from labkit.errors import AudioError
+
+__all__ = ["MANIFEST", "Kind", "Recording", "load_manifest"]
+
+MANIFEST: Final = "manifest.jsonl"
+"""Name of the file that describes the recordings beside it."""
+
+
+class Kind(StrEnum):
+    """What a recording holds."""
+
+    UTTERANCE = "utterance"
+    """One sentence, with silence before and after it."""
+    TWO_UTTERANCES = "two_utterances"
+    """Two sentences of one speaker, with a pause between them."""
+    SILENCE = "silence"
+    """Nothing but a faint noise floor."""
+    NOISE = "noise"
+    """Loud noise and no speech."""
+
+    @property
+    def is_speech(self) -> bool:
+        """Whether somebody speaks in it."""
+        return self in (Kind.UTTERANCE, Kind.TWO_UTTERANCES)
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One recording and what is known about it.
+
+    Attributes:
+        path: The audio file.
+        text: What is said, in the form of a transcript; empty where nothing is said.
+        voice: Who speaks.
+        kind: What the recording holds.
+        synthesiser: What made the audio.
+        licence: Under which terms it may be passed on.
+        end_of_speech_sample: Index, at 16 kHz, of the last audible sample of speech; None where
+            nothing is said.
+    """
+
+    path: Path
+    text: str
+    voice: str
+    kind: Kind
+    synthesiser: str
+    licence: str
+    end_of_speech_sample: int | None
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending: how tables and plots call the recording."""
+        return self.path.stem
+
+    @property
+    def end_of_speech_s(self) -> float | None:
+        """Seconds from the start of the recording to the end of speech."""
+        if self.end_of_speech_sample is None:
+            return None
+        return self.end_of_speech_sample / SAMPLE_RATE
+
+
+_Name = Annotated[str, Field(min_length=1)]
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: Annotated[str, Field(pattern=r"^[^/\\]+$")]
+    text: str
+    voice: _Name
+    kind: Kind
+    synthesiser: _Name
+    licence: _Name
+    end_of_speech_sample: Annotated[int, Field(ge=0, strict=True)] | None
+
+    @model_validator(mode="after")
+    def _speech_has_words_and_an_end(self) -> Self:
+        if self.kind.is_speech != bool(self.text.strip()):
+            raise ValueError(f"kind {self.kind!s} does not go with the text {self.text!r}")
+        if self.kind.is_speech != (self.end_of_speech_sample is not None):
+            raise ValueError(
+                f"kind {self.kind!s} does not go with end_of_speech_sample"
+                f" {self.end_of_speech_sample}"
+            )
+        return self
+
+
+def load_manifest(folder: Path) -> list[Recording]:
+    """Read the manifest of a folder of recordings, in the manifest's order.
+
+    Raises:
+        AudioError: The manifest is missing or empty, or one of its lines is wrong: the message
+            names the file, the line and the field.
+    """
+    recordings: dict[Path, Recording] = {}
+    for place, raw in _numbered_lines(folder / MANIFEST):
+        recording = _recording(folder, place, raw)
+        if recording.path in recordings:
+            raise AudioError(f"{place}: field 'file': {recording.path.name} is listed twice")
+        recordings[recording.path] = recording
+    if not recordings:
+        raise AudioError(f"{folder / MANIFEST} lists no recording")
+    return list(recordings.values())
+
+
+def _numbered_lines(manifest: Path) -> Iterator[tuple[str, str]]:
+    try:
+        lines = manifest.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AudioError(f"{manifest} is no readable manifest of recordings: {error}") from error
+    for number, raw in enumerate(lines, start=1):
+        if raw.strip():
+            yield f"{manifest}, line {number}", raw
+
+
+def _recording(folder: Path, place: str, raw: str) -> Recording:
+    try:
+        line = _Line.model_validate_json(raw)
+    except ValidationError as error:
+        raise AudioError(f"{place}: {_first_fault(error)}") from error
+    path = folder / line.file
+    if not path.is_file():
+        raise AudioError(f"{place}: field 'file': there is no {path}")
+    return Recording(path=path, **line.model_dump(exclude={"file"}))
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors(include_url=False)[0]
+    where = f"field {fault['loc'][0]!r}: " if fault["loc"] else ""
+    return where + fault["msg"]
