@@ -1,0 +1,149 @@
+"""Engines that follow a script, for tests and for lessons about what surrounds the engines.
+
+They are instruments: what they hear and say is written down beforehand, so nothing measured
+with them says anything about recognition, language or speech.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from labkit.audio import SAMPLE_RATE, Float32
+from labkit.voice.engines import Engines, Message, VadState
+from labkit.voice.scheduling import Stop
+
+__all__ = [
+    "CollectingSink",
+    "EnergyVad",
+    "ScriptedAsr",
+    "ScriptedLlm",
+    "ScriptedTts",
+    "scripted_engines",
+]
+
+
+class EnergyVad:
+    """Takes every frame that is not silent for speech."""
+
+    frame_samples: Final = 512
+
+    def start(self) -> VadState:
+        """See `Vad.start`; there is nothing to carry."""
+        nothing = np.zeros(0, np.float32)
+        return VadState(hidden=nothing, cell=nothing, context=nothing)
+
+    def probabilities(self, state: VadState, audio: Float32) -> list[float]:
+        """See `Vad.probabilities`: 1.0 for frames with any sample above 0.001, else 0.0."""
+        frames = audio.reshape(-1, self.frame_samples)
+        return [float(np.abs(frame).max(initial=0.0) > 0.001) for frame in frames]
+
+
+@dataclass
+class ScriptedAsr:
+    """Hears what `hear` makes of the audio.
+
+    Attributes:
+        hear: From audio to words.
+        gate: Recognition waits until this is set; open by default.
+    """
+
+    hear: Callable[[Float32], str] = lambda audio: f"{len(audio)} samples"
+    gate: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        """Open the gate."""
+        self.gate.set()
+
+    def warm_up(self) -> None:
+        """Nothing to warm up."""
+
+    def transcribe(self, audio: Float32, stop: Stop) -> str:
+        """See `Asr.transcribe`."""
+        while not self.gate.wait(0.01):
+            if stop.is_set():
+                return ""
+        return self.hear(audio)
+
+
+@dataclass
+class ScriptedLlm:
+    """Answers with `answer`, word by word.
+
+    Attributes:
+        answer: From the conversation to the reply.
+    """
+
+    answer: Callable[[Sequence[Message]], str] = lambda messages: f"You: {messages[-1].content}."
+
+    def warm_up(self) -> None:
+        """Nothing to warm up."""
+
+    def reply(self, messages: Sequence[Message], stop: Stop) -> Iterator[str]:
+        """See `Llm.reply`."""
+        for word in self.answer(messages).split(" "):
+            if stop.is_set():
+                return
+            yield word + " "
+
+
+@dataclass
+class ScriptedTts:
+    """Speaks a steady tone, `seconds_per_word` for each word.
+
+    Attributes:
+        sample_rate: Samples per second.
+        seconds_per_word: Length of a word.
+    """
+
+    sample_rate: int = SAMPLE_RATE
+    seconds_per_word: float = 0.1
+
+    def warm_up(self) -> None:
+        """Nothing to warm up."""
+
+    def synthesise(self, text: str, stop: Stop) -> Iterator[Float32]:
+        """See `Tts.synthesise`."""
+        for _ in text.split():
+            if stop.is_set():
+                return
+            samples = np.arange(round(self.seconds_per_word * self.sample_rate))
+            tone = 0.5 * np.sin(2 * np.pi * 440 * samples / self.sample_rate)
+            yield tone.astype(np.float32)
+
+
+class CollectingSink:
+    """A sink that keeps everything.
+
+    Attributes:
+        transcripts: What was heard, turn by turn.
+        sentences: The sentences of the replies.
+        pieces: The pieces of audio, 16 kHz.
+    """
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self.transcripts: list[str] = []
+        self.sentences: list[str] = []
+        self.pieces: list[Float32] = []
+
+    async def transcript(self, text: str) -> None:
+        """See `Sink.transcript`."""
+        self.transcripts.append(text)
+
+    async def text(self, sentence: str) -> None:
+        """See `Sink.text`."""
+        self.sentences.append(sentence)
+
+    async def audio(self, samples: Float32) -> None:
+        """See `Sink.audio`."""
+        self.pieces.append(samples)
+
+
+def scripted_engines(
+    asr: ScriptedAsr | None = None, llm: ScriptedLlm | None = None, tts: ScriptedTts | None = None
+) -> Engines:
+    """Engines that follow a script, with the defaults above where none is given."""
+    return Engines(EnergyVad(), asr or ScriptedAsr(), llm or ScriptedLlm(), tts or ScriptedTts())

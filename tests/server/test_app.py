@@ -1,0 +1,275 @@
+"""The server over real sockets, with engines that follow a script."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from labkit.audio import encode_s16le
+from labkit.errors import CloseCode, ServerError
+from labkit.server.app import VoiceServer
+from labkit.server.settings import ServerSettings
+from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
+from labkit.voice.scripted import ScriptedAsr, ScriptedLlm, scripted_engines
+
+CHUNK = encode_s16le(np.full(640, 0.25, np.float32))
+
+
+@asynccontextmanager
+async def serving(pipeline: Pipeline | None = None, **settings: Any) -> AsyncIterator[VoiceServer]:
+    chosen = ServerSettings(host="127.0.0.1", port=0, **settings)
+    async with VoiceServer(pipeline or EchoPipeline(), chosen) as server:
+        yield server
+
+
+async def error_of(socket: ClientConnection) -> dict[str, str]:
+    message = json.loads(await socket.recv())
+    assert message["type"] == "error"
+    assert message["message"]
+    assert message["hint"]
+    return dict(message)
+
+
+async def test_the_plain_dialect_as_the_chapter_describes_it() -> None:
+    async with serving() as server, connect(server.url) as socket:
+        for _ in range(5):
+            await socket.send(CHUNK)
+        await socket.send("end_stream")
+        assert json.loads(await socket.recv()) == {
+            "type": "transcript",
+            "text": "0.20 seconds of audio",
+        }
+        assert await socket.recv() == CHUNK * 5
+
+
+async def test_a_streamed_reply_ends_with_done() -> None:
+    async with serving() as server, connect(f"{server.url}/?reply=stream") as socket:
+        for _ in range(20):
+            await socket.send(CHUNK)
+        await socket.send("end_stream")
+        await socket.recv()
+        audio = b""
+        while isinstance(message := await socket.recv(), bytes):
+            audio += message
+        done = json.loads(message)
+        assert audio == CHUNK * 20
+        assert done["type"] == "done"
+        assert done["reply_samples"] == 20 * 640
+        assert done["reply_text"] == "0.80 seconds of audio"
+        marks = [done["marks"][name] for name in ("end_stream_received", "asr_done", "tts_done")]
+        assert marks == sorted(marks)
+
+
+async def test_silence_is_answered_with_nothing() -> None:
+    async with serving(VoicePipeline(scripted_engines())) as server, connect(server.url) as socket:
+        await socket.send(bytes(32_000))
+        await socket.send("end_stream")
+        assert json.loads(await socket.recv())["text"] == ""
+        assert await socket.recv() == b""
+
+
+async def test_ping_is_answered_while_a_turn_runs() -> None:
+    asr = ScriptedAsr()
+    asr.gate.clear()
+    async with (
+        serving(VoicePipeline(scripted_engines(asr))) as server,
+        connect(server.url) as socket,
+    ):
+        await socket.send(CHUNK * 10)
+        await socket.send("end_stream")
+        for _ in range(3):
+            await socket.send("ping")
+            assert await socket.recv() == "pong"
+        asr.gate.set()
+        assert json.loads(await socket.recv())["type"] == "transcript"
+        assert await socket.recv()
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (b"\x00\x01\x02", "odd_length"),
+        (bytes(300_000), "message_too_large"),
+        (bytes(5_000_000), "message_too_large"),
+        ("x" * 300_000, "message_too_large"),
+        ("hello", "unknown_command"),
+        ('{"type": "config"}', "unknown_command"),
+    ],
+)
+async def test_a_bad_message_is_refused_and_the_session_goes_on(
+    message: str | bytes, code: str
+) -> None:
+    async with serving() as server, connect(server.url) as socket:
+        await socket.send(CHUNK)
+        await socket.send(message)
+        assert (await error_of(socket))["code"] == code
+        await socket.send("end_stream")
+        assert json.loads(await socket.recv())["text"] == "0.04 seconds of audio"
+
+
+async def test_the_buffer_is_bounded() -> None:
+    async with serving(max_utterance_s=1.0) as server, connect(server.url) as socket:
+        for _ in range(30):
+            await socket.send(CHUNK)
+        await socket.send("end_stream")
+        codes = [(await error_of(socket))["code"] for _ in range(5)]
+        assert codes == ["buffer_full"] * 5
+        assert json.loads(await socket.recv())["text"] == "1.00 seconds of audio"
+
+
+async def test_callers_never_mix() -> None:
+    asr = ScriptedAsr(lambda audio: f"level {float(np.abs(audio).max()):.2f}")
+    llm = ScriptedLlm(lambda messages: " / ".join(m.content for m in messages if m.role == "user"))
+
+    async def call(url: str, level: float) -> list[str]:
+        heard = []
+        async with connect(f"{url}/?reply=stream") as socket:
+            for _ in range(3):
+                await socket.send(encode_s16le(np.full(4096, level, np.float32)))
+                await asyncio.sleep(0)
+                await socket.send("end_stream")
+                async for message in socket:
+                    if isinstance(message, str) and (found := json.loads(message)):
+                        heard.append(found.get("text", found.get("reply_text")))
+                        if found["type"] == "done":
+                            break
+        return heard
+
+    levels = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    async with serving(VoicePipeline(scripted_engines(asr, llm))) as server:
+        answers = await asyncio.gather(*(call(server.url, level) for level in levels))
+    for level, heard in zip(levels, answers, strict=True):
+        said = f"level {level:.2f}"
+        assert heard == [said, said, said, f"{said} / {said}", said, f"{said} / {said} / {said}"]
+
+
+async def test_a_flood_of_turns_is_refused_politely() -> None:
+    asr = ScriptedAsr()
+    asr.gate.clear()
+    async with (
+        serving(VoicePipeline(scripted_engines(asr)), max_waiting_turns=2) as server,
+        connect(server.url) as socket,
+    ):
+        for _ in range(4):
+            await socket.send(CHUNK * 10)
+            await socket.send("end_stream")
+        assert (await error_of(socket))["code"] == "too_many_turns"
+        asr.gate.set()
+
+
+async def test_too_many_callers_are_told_to_come_back() -> None:
+    async with serving(max_sessions=1) as server, connect(server.url) as first:
+        await first.send("ping")
+        await first.recv()
+        async with connect(server.url) as second:
+            with pytest.raises(ConnectionClosed):
+                await second.recv()
+            assert second.close_code == CloseCode.TRY_AGAIN_LATER
+            assert second.close_reason == "all 1 places are taken"
+
+
+async def test_an_engine_that_fails_is_reported_and_the_turn_still_ends() -> None:
+    def fail(_: object) -> str:
+        raise RuntimeError("out of memory")
+
+    pipeline = VoicePipeline(scripted_engines(ScriptedAsr(fail)))
+    async with serving(pipeline) as server, connect(server.url) as socket:
+        await socket.send(CHUNK * 10)
+        await socket.send("end_stream")
+        error = await error_of(socket)
+        assert error["code"] == "engine_failed"
+        assert "speech recognition failed: RuntimeError: out of memory" in error["message"]
+        assert await socket.recv() == b""
+        await socket.send("ping")
+        assert await socket.recv() == "pong"
+
+
+async def test_closing_lets_a_turn_finish_and_then_says_goodbye() -> None:
+    asr = ScriptedAsr()
+    asr.gate.clear()
+    async with serving(VoicePipeline(scripted_engines(asr)), grace_s=30.0) as server:
+        socket = await connect(server.url)
+        await socket.send(CHUNK * 10)
+        await socket.send("end_stream")
+        await socket.send("ping")
+        assert await socket.recv() == "pong"
+        closing = asyncio.create_task(server.close())
+        asr.gate.set()
+        assert json.loads(await socket.recv())["type"] == "transcript"
+        assert await socket.recv()
+        with pytest.raises(ConnectionClosed):
+            await socket.recv()
+        assert socket.close_code == CloseCode.GOING_AWAY
+        await closing
+
+
+async def test_closing_does_not_wait_for_ever() -> None:
+    asr = ScriptedAsr()
+    asr.gate.clear()
+    async with serving(VoicePipeline(scripted_engines(asr)), grace_s=0.0) as server:
+        socket = await connect(server.url)
+        await socket.send(CHUNK * 10)
+        await socket.send("end_stream")
+        await socket.send("ping")
+        assert await socket.recv() == "pong"
+        await server.close()
+        assert server.sessions == 0
+        with pytest.raises(ConnectionClosed):
+            await socket.recv()
+
+
+async def test_a_client_that_vanishes_leaves_nothing_behind() -> None:
+    asr = ScriptedAsr()
+    asr.gate.clear()
+    async with serving(VoicePipeline(scripted_engines(asr))) as server:
+        socket = await connect(server.url)
+        await socket.send(CHUNK * 10)
+        await socket.send("end_stream")
+        await socket.send("ping")
+        await socket.recv()
+        socket.transport.abort()
+        async with asyncio.timeout(10):
+            while server.sessions:
+                await asyncio.sleep(0.01)
+
+
+async def _page(server: VoiceServer, path: str) -> tuple[str, str]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    text = (await reader.read()).decode()
+    writer.close()
+    await writer.wait_closed()
+    head, _, body = text.partition("\r\n\r\n")
+    return head.splitlines()[0], body
+
+
+async def test_health_and_metrics_on_the_same_port() -> None:
+    async with serving() as server, connect(server.url) as socket:
+        await socket.send(CHUNK)
+        await socket.send("end_stream")
+        await socket.recv()
+        await socket.recv()
+        assert "200" in (await _page(server, "/healthz"))[0]
+        assert "200" in (await _page(server, "/readyz"))[0]
+        status, body = await _page(server, "/metrics")
+        assert "200" in status
+        assert "labkit_turns_total 1.0" in body
+        assert "labkit_sessions 1.0" in body
+
+
+async def test_a_port_in_use_is_named() -> None:
+    async with serving() as server:
+        second = VoiceServer(EchoPipeline(), ServerSettings(host="127.0.0.1", port=server.port))
+        with pytest.raises(ServerError, match=rf"127\.0\.0\.1:{server.port}.*--port"):
+            await second.start()
+
+
+async def test_audio_is_not_deflated() -> None:
+    async with serving() as server, connect(server.url, compression="deflate") as socket:
+        assert not socket.protocol.extensions

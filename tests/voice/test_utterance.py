@@ -1,0 +1,49 @@
+"""The buffer of one utterance, and the history of a conversation."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labkit.voice.engines import Message
+from labkit.voice.utterance import Exchange, History, Utterance
+
+
+def ramp(count: int, start: int = 0) -> np.ndarray:
+    return np.arange(start, start + count, dtype=np.float32)
+
+
+@given(st.lists(st.integers(0, 700), max_size=12), st.integers(1, 3000))
+def test_what_fits_is_kept_in_order_and_the_rest_is_counted(sizes: list[int], limit: int) -> None:
+    utterance = Utterance(limit)
+    given_samples = dropped = 0
+    for size in sizes:
+        dropped += utterance.append(ramp(size, given_samples))
+        given_samples += size
+    assert len(utterance) == min(given_samples, limit)
+    assert dropped == given_samples - len(utterance)
+    assert np.array_equal(utterance.audio(), ramp(len(utterance)))
+
+
+def test_only_whole_frames_are_given_until_the_last() -> None:
+    utterance = Utterance(10_000)
+    utterance.append(ramp(1300))
+    assert np.array_equal(utterance.unseen(512), ramp(1024))
+    utterance.probabilities += [0.0, 0.0]
+    assert len(utterance.unseen(512)) == 0
+    rest = utterance.unseen(512, last=True)
+    assert len(rest) == 512
+    assert np.array_equal(rest[:276], ramp(276, 1024))
+    assert not rest[276:].any()
+
+
+def test_history_keeps_the_last_exchanges() -> None:
+    history = History(2)
+    for number in range(3):
+        history.add(Exchange(f"question {number}", f"answer {number}"))
+    assert history.messages("now") == [
+        Message("user", "question 1"),
+        Message("assistant", "answer 1"),
+        Message("user", "question 2"),
+        Message("assistant", "answer 2"),
+        Message("user", "now"),
+    ]
