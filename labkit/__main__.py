@@ -12,13 +12,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from labkit import __version__
 from labkit.audio import read_audio, write_wav
 from labkit.client import ClientTurn, VoiceClient
 from labkit.errors import LabkitError
 from labkit.server.app import VoiceServer, serve_until_signal
 from labkit.server.settings import DEFAULT_PORT, ServerSettings
-from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
+from labkit.voice.pipeline import EchoPipeline
 
 app = typer.Typer(
     name="labkit",
@@ -44,7 +43,9 @@ def serve(
 ) -> None:
     """Run the voice server until Ctrl-C."""
     settings = ServerSettings(host=host, port=port)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
 
     def announce(server: VoiceServer) -> None:
         sys.stdout.write(f"labkit is ready at {server.url}\n")
@@ -68,13 +69,31 @@ def talk(
     if as_json:
         sys.stdout.write(json.dumps(_turn_object(turn)) + "\n")
     else:
-        Console().print(turn)
+        _print_turn(turn)
 
 
 async def _talk(recording: Path, url: str, chunk_ms: float) -> ClientTurn:
     samples = read_audio(recording)
     async with VoiceClient.connect(url) as client:
         return await client.say(samples, chunk_ms=chunk_ms)
+
+
+def _print_turn(turn: ClientTurn) -> None:
+    console = Console()
+    for error in turn.errors:
+        console.print(f"[bold red]the server says:[/] {error.message} ({error.hint})")
+    console.print(f"[bold]heard[/]  {turn.transcript or '(nothing)'}")
+    console.print(f"[bold]reply[/]  {turn.reply_text or '(none)'}  ({turn.reply_seconds:.2f} s)")
+    table = Table("stage", "ms", title="from the end of speech to the first audible reply")
+    table.columns[1].justify = "right"
+    for stage, milliseconds in turn.trace.stages_ms().items():
+        table.add_row(stage.value.replace("_", " "), f"{milliseconds:.1f}")
+    total = turn.trace.ttfa_ms()
+    if total is not None:
+        silence = total - (turn.trace.ttfb_ms() or total)
+        table.add_row("leading silence of the reply", f"{silence:.1f}", end_section=True)
+        table.add_row("total", f"{total:.1f}", style="bold")
+        console.print(table)
 
 
 def _turn_object(turn: ClientTurn) -> dict[str, object]:

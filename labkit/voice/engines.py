@@ -350,7 +350,7 @@ class LlamaLlm:
         )
 
     @staticmethod
-    def _load(model: Path, **options: int) -> tuple[Any, int]:
+    def _load(model: Path, **options: Any) -> tuple[Any, int]:
         """The model, and the length of context that it was trained for."""
         from llama_cpp import Llama
 

@@ -10,9 +10,7 @@ from typing import Final
 __all__ = ["SentenceSplitter"]
 
 _END: Final = re.compile(r"[.!?…]+[\"')\]]*\s+|\n+")
-_ABBREVIATIONS: Final = frozenset(
-    ("mr.", "mrs.", "ms.", "dr.", "prof.", "vs.", "e.g.", "i.e.")
-)
+_ABBREVIATIONS: Final = frozenset(("mr.", "mrs.", "ms.", "dr.", "prof.", "vs.", "e.g.", "i.e."))
 
 
 class SentenceSplitter:

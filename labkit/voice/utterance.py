@@ -15,6 +15,10 @@ __all__ = ["Exchange", "History", "Utterance"]
 class Utterance:
     """Audio that was said so far, and how far the voice activity detector has come in it.
 
+    The event loop appends while the detector's thread reads. One writer and any number of
+    readers need no lock: the count is raised after the samples lie in the buffer, readers take
+    the count before the buffer, and a buffer that is too small is replaced by a larger copy.
+
     Attributes:
         limit: Most samples that it holds.
         probabilities: Speech probability of each frame that the detector has seen.
@@ -26,7 +30,7 @@ class Utterance:
         self.limit = limit
         self.probabilities: list[float] = []
         self.vad_state: VadState | None = None
-        self._pieces: list[Float32] = []
+        self._buffer: Float32 = np.zeros(0, np.float32)
         self._samples = 0
 
     def __len__(self) -> int:
@@ -41,17 +45,24 @@ class Utterance:
     def append(self, audio: Float32) -> int:
         """Take as much of `audio` as there is room for; gives the samples that did not fit."""
         kept = audio[: self.limit - self._samples]
-        if len(kept):
-            self._pieces.append(kept)
-            self._samples += len(kept)
+        end = self._samples + len(kept)
+        if end > len(self._buffer):
+            self._grow(end)
+        self._buffer[self._samples : end] = kept
+        self._samples = end
         return len(audio) - len(kept)
+
+    def _grow(self, needed: int) -> None:
+        """Make room for `needed` samples; twice as much each time, so copies stay rare."""
+        room = max(needed, SAMPLE_RATE, 2 * len(self._buffer))
+        larger = np.zeros(min(room, self.limit), np.float32)
+        larger[: self._samples] = self._buffer[: self._samples]
+        self._buffer = larger
 
     def audio(self) -> Float32:
         """All of it, 16 kHz, shape `(samples,)`."""
-        if len(self._pieces) != 1:
-            joined = np.concatenate(self._pieces) if self._pieces else np.zeros(0, np.float32)
-            self._pieces = [joined]
-        return self._pieces[0]
+        samples = self._samples
+        return self._buffer[:samples]
 
     def unseen(self, frame_samples: int, *, last: bool = False) -> Float32:
         """What the detector has not looked at yet, as whole frames.

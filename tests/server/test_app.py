@@ -17,6 +17,7 @@ from labkit.server.app import VoiceServer
 from labkit.server.settings import ServerSettings
 from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedAsr, ScriptedLlm, scripted_engines
+from tests.support import until
 
 CHUNK = encode_s16le(np.full(640, 0.25, np.float32))
 
@@ -234,9 +235,7 @@ async def test_a_client_that_vanishes_leaves_nothing_behind() -> None:
         await socket.send("ping")
         await socket.recv()
         socket.transport.abort()
-        async with asyncio.timeout(10):
-            while server.sessions:
-                await asyncio.sleep(0.01)
+        await until(lambda: not server.sessions)
 
 
 async def _page(server: VoiceServer, path: str) -> tuple[str, str]:

@@ -58,6 +58,21 @@ async def test_put_waits_while_too_much_is_on_its_way() -> None:
     running.cancel()
 
 
+@pytest.mark.parametrize(("urgent", "message"), [(True, "pong"), (False, b""), (False, b"12")])
+async def test_a_message_is_flushed_once_it_was_written(urgent: bool, message: str | bytes) -> None:
+    wire = Wire()
+    outbox = Outbox(wire.send, max_bytes=10, timeout_s=60)
+    running = asyncio.create_task(outbox.run())
+    await (outbox.put_urgent(message) if urgent else outbox.put(message))
+    flushed = asyncio.create_task(outbox.flushed())
+    await settle()
+    assert not flushed.done()
+    wire.permits.release()
+    await flushed
+    assert wire.sent == [message]
+    running.cancel()
+
+
 async def test_a_message_above_the_bound_goes_alone() -> None:
     wire = Wire()
     outbox = Outbox(wire.send, max_bytes=10, timeout_s=60)

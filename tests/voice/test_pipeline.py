@@ -20,6 +20,7 @@ from labkit.voice.scripted import (
     scripted_engines,
 )
 from labkit.voice.utterance import Exchange, History, Utterance
+from tests.support import until
 
 
 def spoken(seconds: float = 0.5) -> Utterance:
@@ -154,9 +155,10 @@ async def test_cancelling_a_turn_frees_the_engine() -> None:
     asr.gate.clear()
     pipeline = VoicePipeline(scripted_engines(asr))
     task = asyncio.create_task(pipeline.answer(turn(spoken()), CollectingSink()))
-    other = asyncio.create_task(pipeline.answer(Turn("other", spoken(), History(8)), CollectingSink()))
-    while pipeline.queued()["asr"] < 1:
-        await asyncio.sleep(0)
+    other = asyncio.create_task(
+        pipeline.answer(Turn("other", spoken(), History(8)), CollectingSink())
+    )
+    await until(lambda: pipeline.queued()["asr"] == 1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

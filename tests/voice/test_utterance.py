@@ -1,6 +1,11 @@
 """The buffer of one utterance, and the history of a conversation."""
 
+import sys
+import threading
+from collections.abc import Iterator
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +27,37 @@ def test_what_fits_is_kept_in_order_and_the_rest_is_counted(sizes: list[int], li
     assert len(utterance) == min(given_samples, limit)
     assert dropped == given_samples - len(utterance)
     assert np.array_equal(utterance.audio(), ramp(len(utterance)))
+
+
+@pytest.fixture
+def frequent_switches() -> Iterator[None]:
+    """Threads take turns as often as Python can make them."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("frequent_switches")
+def test_nothing_is_lost_while_a_detector_reads_in_its_thread() -> None:
+    utterance = Utterance(1_000_000)
+    over = threading.Event()
+    seen: list[np.ndarray] = []
+
+    def detect() -> None:
+        while not over.is_set():
+            seen.append(utterance.unseen(512))
+            utterance.probabilities += [0.0] * (len(seen[-1]) // 512)
+
+    detector = threading.Thread(target=detect)
+    detector.start()
+    for number in range(1500):
+        utterance.append(ramp(160, 160 * number))
+    over.set()
+    detector.join()
+    assert np.array_equal(utterance.audio(), ramp(160 * 1500))
+    joined = np.concatenate(seen)
+    assert np.array_equal(joined, ramp(len(joined)))
 
 
 def test_only_whole_frames_are_given_until_the_last() -> None:
