@@ -45,6 +45,7 @@ class Outbox:
         self._urgent: deque[str | bytes] = deque()
         self._ordinary: deque[str | bytes] = deque()
         self._waiting_bytes = 0
+        self._unwritten = 0
         self._changed = asyncio.Condition()
 
     @property
@@ -61,6 +62,7 @@ class Outbox:
             await self._changed.wait_for(lambda: self._has_room(len(message)))
             self._ordinary.append(message)
             self._waiting_bytes += len(message)
+            self._unwritten += 1
             self._changed.notify_all()
 
     async def put_urgent(self, message: str | bytes) -> None:
@@ -68,12 +70,13 @@ class Outbox:
         async with self._changed:
             await self._changed.wait_for(lambda: len(self._urgent) < self.URGENT_LIMIT)
             self._urgent.append(message)
+            self._unwritten += 1
             self._changed.notify_all()
 
     async def flushed(self) -> None:
-        """Wait until nothing waits any more."""
+        """Wait until every message was written, the one in hand and empty ones included."""
         async with self._changed:
-            await self._changed.wait_for(lambda: not self._urgent and not self._waiting_bytes)
+            await self._changed.wait_for(lambda: not self._unwritten)
 
     async def run(self) -> None:
         """Write messages until cancelled.
@@ -85,6 +88,7 @@ class Outbox:
             message, ordinary = await self._next()
             await self._write_in_time(message)
             async with self._changed:
+                self._unwritten -= 1
                 if ordinary:
                     self._waiting_bytes -= len(message)
                 self._changed.notify_all()

@@ -29,6 +29,17 @@ def test_what_fits_is_kept_in_order_and_the_rest_is_counted(sizes: list[int], li
     assert np.array_equal(utterance.audio(), ramp(len(utterance)))
 
 
+def test_reading_changes_nothing_that_a_writer_in_another_thread_could_lose() -> None:
+    utterance = Utterance(10_000)
+    utterance.append(ramp(700))
+    utterance.append(ramp(700, 700))
+    before = {name: id(value) for name, value in vars(utterance).items()}
+    utterance.audio()
+    utterance.unseen(512)
+    utterance.unseen(512, last=True)
+    assert {name: id(value) for name, value in vars(utterance).items()} == before
+
+
 @pytest.fixture
 def frequent_switches() -> Iterator[None]:
     """Threads take turns as often as Python can make them."""
@@ -41,16 +52,18 @@ def frequent_switches() -> Iterator[None]:
 @pytest.mark.usefixtures("frequent_switches")
 def test_nothing_is_lost_while_a_detector_reads_in_its_thread() -> None:
     utterance = Utterance(1_000_000)
-    over = threading.Event()
+    reading, over = threading.Event(), threading.Event()
     seen: list[np.ndarray] = []
 
     def detect() -> None:
         while not over.is_set():
             seen.append(utterance.unseen(512))
             utterance.probabilities += [0.0] * (len(seen[-1]) // 512)
+            reading.set()
 
     detector = threading.Thread(target=detect)
     detector.start()
+    reading.wait()
     for number in range(1500):
         utterance.append(ramp(160, 160 * number))
     over.set()
