@@ -24,11 +24,12 @@ LLAMA_WHEELS ?=
 # One block of the lock file, `name==version` and its hashes.
 locked = awk '/^[a-z]/ { wanted = /^$(1)==/ } wanted' $(LOCK)
 
-# llama.cpp without what the course does not use: images, tools, HTTPS, and the library that only
-# those share (switched off by the included file). OpenMP is left out because the other two
-# engines bring their own, and two such pools in one process fight over the cores; llama.cpp's
-# own threads do as well. Built for this very processor (GGML_NATIVE, llama.cpp's default), which
-# is faster; pip keeps the wheel in this machine's cache, so it does not travel.
+# llama.cpp without what the course does not use: images, tools, tests, HTTPS, OpenMP. OpenMP,
+# because the other two engines bring one each, and such pools in one process fight over the cores;
+# llama.cpp's own threads do as well. Its `common` library serves only what is left out, and makes
+# half of the build, but llama-cpp-python forces it on: a file included after that turns it off.
+# Built for this very processor (GGML_NATIVE, llama.cpp's default) because that is faster, and the
+# wheel stays in this machine's pip cache. After moving to another processor: make rebuild-llama.
 LLAMA_SWITCHES := \
 	-DLLAVA_BUILD=OFF \
 	-DLLAMA_BUILD_TOOLS=OFF \
@@ -36,11 +37,12 @@ LLAMA_SWITCHES := \
 	-DLLAMA_BUILD_TESTS=OFF \
 	-DLLAMA_BUILD_SERVER=OFF \
 	-DLLAMA_OPENSSL=OFF \
-	-DGGML_OPENMP=OFF
+	-DGGML_OPENMP=OFF \
+	-DCMAKE_PROJECT_INCLUDE="$(CURDIR)/$(VENV)/llama.cmake"
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: exercise
 exercise: $(READY) ## set up, then run the latency exercise (make exercise ARGS=--quick)
@@ -87,6 +89,15 @@ lock: ## resolve pyproject.toml anew into the lock file
 .PHONY: setup
 setup: $(READY) ## only set up
 
+.PHONY: rebuild-llama
+rebuild-llama: ## build llama.cpp again, for instance on another processor
+	@if [ -x $(BIN)/python ]; then
+		$(PIP) cache remove llama_cpp_python
+		$(PIP) uninstall --yes llama-cpp-python
+	fi
+	rm -f $(READY)
+	$(MAKE) setup
+
 .PHONY: clean
 clean: ## remove the environment and what the tools cached (not results/)
 	@rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -112,6 +123,7 @@ $(READY): $(LOCK) pyproject.toml
 	$(call locked,pip) > $(VENV)/pip.txt
 	$(PIP) install --quiet --require-hashes --no-deps -r $(VENV)/pip.txt
 	$(call locked,llama-cpp-python) > $(VENV)/llama.txt
+	echo 'set(LLAMA_BUILD_COMMON OFF)' > $(VENV)/llama.cmake
 	if [ -n "$(LLAMA_WHEELS)" ]; then
 		say 'Installing a built llama-cpp-python from $(LLAMA_WHEELS)'
 		$(PIP) install --only-binary llama-cpp-python --no-deps --no-index --find-links '$(LLAMA_WHEELS)' \
