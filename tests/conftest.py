@@ -1,0 +1,55 @@
+"""Rules that hold for every test: nothing outlives it, and properties are tried the same way."""
+
+import asyncio
+import gc
+import os
+import threading
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+# The same examples at every run, however slow the machine. To look for new ones:
+# HYPOTHESIS_PROFILE=explore make test
+settings.register_profile("steady", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile("explore", max_examples=1000, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
+
+LAST_WORDS_S = 5.0
+"""How long a thread that was told to stop may take to be gone."""
+
+
+@pytest.fixture(autouse=True)
+def no_thread_outlives() -> Iterator[None]:
+    """Fail a test that leaves a thread behind, unless the thread is a daemon."""
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        if not thread.daemon:
+            thread.join(LAST_WORDS_S)
+    left = [t.name for t in set(threading.enumerate()) - before if not t.daemon]
+    assert not left, f"threads that outlived the test: {left}"
+
+
+@pytest.fixture(autouse=True)
+def no_task_outlives(request: pytest.FixtureRequest, no_thread_outlives: None) -> None:
+    """Fail an asynchronous test that leaves a task behind, or an exception that nobody read."""
+    if request.node.get_closest_marker("asyncio"):
+        request.getfixturevalue("watched_loop")
+
+
+@pytest.fixture
+async def watched_loop() -> AsyncIterator[None]:
+    """The test's event loop, compared before and after."""
+    loop = asyncio.get_running_loop()
+    unread: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: unread.append(context))
+    before = asyncio.all_tasks()
+    yield
+    await asyncio.sleep(0)  # lets callbacks of what has just ended run
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    assert not left, f"tasks that outlived the test: {left}"
+    gc.collect()  # an exception that nobody read is reported when its task is collected
+    loop.set_exception_handler(None)
+    assert not unread, f"exceptions that nobody read: {unread}"
