@@ -108,9 +108,15 @@ def test_stereo_frames_are_twice_as_long() -> None:
     assert stereo.samples(1.0) == 48_000
 
 
-@given(st.integers(0, 10**9))
-def test_samples_and_seconds_are_inverse(samples: int) -> None:
-    assert audio.WIRE.samples(audio.WIRE.seconds(samples)) == samples
+@given(st.integers(0, 10**9), rates)
+def test_samples_and_seconds_are_inverse(samples: int, rate: int) -> None:
+    pcm = audio.PcmFormat(sample_rate=rate)
+    assert pcm.samples(pcm.seconds(samples)) == samples
+
+
+def test_samples_are_rounded_and_not_cut() -> None:
+    assert audio.PcmFormat(sample_rate=11_025).samples(0.02) == 220
+    assert audio.PcmFormat(sample_rate=11_025).samples(0.0999) == 1_101
 
 
 @given(rates)

@@ -103,6 +103,14 @@ def test_a_wrong_field_is_named_with_its_line(tmp_path: Path, field: str, value:
     assert f"{MANIFEST}, line 1: field {field!r}: " in fault(tmp_path, GOOD | {field: value})
 
 
+@pytest.mark.parametrize("name", ["../a.flac", "sub/a.flac"])
+def test_recordings_lie_beside_their_manifest(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "speech"
+    (folder / "sub").mkdir(parents=True)
+    (folder / name).touch()
+    assert "line 1: field 'file': " in fault(folder, GOOD | {"file": name})
+
+
 @pytest.mark.parametrize(
     ("change", "wanted"),
     [

@@ -98,6 +98,11 @@ def test_server_messages_survive_the_wire(message: plain.ServerMessage) -> None:
     assert plain.decode_server(message.encode()) == message
 
 
+def test_a_refusal_tells_code_message_and_hint() -> None:
+    error = plain.Error.of(ProtocolError(ErrorCode.BUFFER_FULL, "it is full", "send less"))
+    assert (error.code, error.message, error.hint) == ("buffer_full", "it is full", "send less")
+
+
 def test_server_messages_are_the_json_of_the_chapter() -> None:
     assert json.loads(plain.Transcript(text="hello").encode()) == {
         "type": "transcript",
