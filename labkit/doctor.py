@@ -1,0 +1,232 @@
+"""What a machine lacks for labkit, and the mend for each.
+
+`run_checks` looks at everything and changes nothing. Each check is a function of what it looks
+at, so each can be tried on a machine that is not broken.
+"""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+from labkit.server.settings import DEFAULT_PORT
+
+__all__ = [
+    "Check",
+    "Role",
+    "check_compiler",
+    "check_disk",
+    "check_kernel",
+    "check_model",
+    "check_packages",
+    "check_port",
+    "check_python",
+    "kernel_command",
+    "run_checks",
+]
+
+Role: TypeAlias = Literal["asr", "llm", "tts"]
+
+_OLDEST: Final = (3, 11)
+_NEEDED_GB: Final = 2
+_LOADING_S: Final = 120
+_RESTORE: Final = "restore it: 'git checkout -- data/models', or 'labkit models pull' for a set"
+
+_LOAD: Final[Mapping[Role, str]] = {
+    "asr": "engines.FasterWhisperAsr(model, threads=1, fit_window=False)",
+    "llm": "engines.LlamaLlm(model, threads=1)",
+    "tts": "engines.PiperTts(model, threads=1)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What one check found.
+
+    Attributes:
+        name: What was looked at, in a word or two.
+        ok: Whether it is as labkit needs it.
+        detail: What was found.
+        mend: What to do about it; empty where nothing is to be done.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+    mend: str = ""
+
+
+def _check(name: str, ok: bool, detail: str, mend: str) -> Check:
+    """A check's result; nothing is to be mended where all is well."""
+    return Check(name, ok, detail, "" if ok else mend)
+
+
+def run_checks(
+    models: Mapping[Role, Path], *, port: int = DEFAULT_PORT, place: Path | None = None
+) -> list[Check]:
+    """Look at everything that labkit needs; takes some seconds, because the models are loaded.
+
+    Args:
+        models: Where the model of each role lies: a folder for `asr`, a `.gguf` file for `llm`,
+            a `.onnx` file for `tts`.
+        port: The port that the server is going to listen on.
+        place: Where results will be written; the working directory by default.
+
+    Returns:
+        One `Check` for each thing looked at, in the order in which to mend them.
+    """
+    return [
+        check_python(sys.version_info[:3], sys.executable),
+        check_packages(metadata.requires("labkit") or ()),
+        check_compiler(os.environ.get("CXX", "c++"), needed=not _installed("llama-cpp-python")),
+        *(check_model(role, path) for role, path in models.items()),
+        check_kernel(kernel_command(), sys.executable),
+        check_port(port),
+        check_disk(place or Path.cwd()),
+    ]
+
+
+def check_python(version: tuple[int, int, int], executable: str) -> Check:
+    """Whether this Python is new enough."""
+    return _check(
+        "python",
+        version[:2] >= _OLDEST,
+        f"{'.'.join(map(str, version))} at {executable}",
+        f"Python {'.'.join(map(str, _OLDEST))} or newer is needed: "
+        "run 'make clean setup PYTHON=/path/to/python3.12'",
+    )
+
+
+def check_packages(requirements: Iterable[str]) -> Check:
+    """Whether every package that labkit requires is installed.
+
+    Args:
+        requirements: Lines such as `numpy>=2.0`; those of an extra are skipped.
+    """
+    names = [
+        re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]
+        for line in requirements
+        if "extra ==" not in line
+    ]
+    missing = [name for name in names if not _installed(name)]
+    detail = f"{', '.join(missing)} missing" if missing else f"all {len(names)} installed"
+    return _check("packages", not missing and bool(names), detail, "run 'make setup'")
+
+
+def check_compiler(command: str, *, needed: bool) -> Check:
+    """Whether there is a C++ compiler, which only building llama-cpp-python needs.
+
+    Args:
+        command: What the compiler is called.
+        needed: Whether llama-cpp-python is still to be built.
+    """
+    found = shutil.which(command)
+    detail = found or ("none" if needed else "none, and none needed: llama-cpp-python is built")
+    return _check(
+        "compiler",
+        found is not None or not needed,
+        detail,
+        "install one (Debian: 'apt install g++', macOS: 'xcode-select --install')",
+    )
+
+
+def check_model(role: Role, path: Path) -> Check:
+    """Whether a model is there, loads in its engine and works.
+
+    That happens in a process of its own: an engine built for another processor kills its process
+    rather than raise an error.
+    """
+    if not path.exists():
+        return Check(role, False, f"{path} is missing", _RESTORE)
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom labkit.voice import engines\n"
+        f"model = Path(sys.argv[1])\n{_LOAD[role]}.warm_up()"
+    )
+    command = [sys.executable, "-c", program, str(path)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_LOADING_S)
+    except subprocess.TimeoutExpired:
+        return Check(role, False, f"{path} takes over {_LOADING_S} s to load", _mend(role))
+    if done.returncode == 0:
+        return Check(role, True, f"{path.name} loads and works")
+    return Check(role, False, f"{path.name}: {_last_words(done)}", _mend(role))
+
+
+def _last_words(done: subprocess.CompletedProcess[str]) -> str:
+    """Why a process failed: what its exception said, or the signal that ended it."""
+    if done.returncode < 0:
+        return f"the engine was ended by signal {-done.returncode}"
+    last = [f"the engine exited with {done.returncode}", *done.stderr.strip().splitlines()][-1]
+    return re.sub(r"^[\w.]*(Error|Exception): ", "", last)
+
+
+def _mend(role: Role) -> str:
+    rebuild = "run 'make rebuild-llama' if llama.cpp was built on another processor, else "
+    return (rebuild if role == "llm" else "") + _RESTORE
+
+
+def kernel_command() -> Sequence[str] | None:
+    """How Jupyter starts the kernel of the notebooks; None if it knows none."""
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+    try:
+        command: Sequence[str] = KernelSpecManager().get_kernel_spec("python3").argv
+    except NoSuchKernel:
+        return None
+    return command
+
+
+def check_kernel(command: Sequence[str] | None, executable: str) -> Check:
+    """Whether notebooks get a kernel, and one that runs in this very environment.
+
+    Args:
+        command: From `kernel_command`.
+        executable: The Python that is meant to run it.
+    """
+    if command is None:
+        return _check("kernel", False, "Jupyter knows no kernel 'python3'", "run 'make setup'")
+    # Jupyter puts its own Python in the place of a bare name.
+    ours = command[0] == executable or re.fullmatch(r"python[0-9.]*", command[0]) is not None
+    return _check(
+        "kernel",
+        ours,
+        f"python3 runs {executable if ours else command[0]}",
+        "another kernel spec hides this one: 'jupyter kernelspec list' shows it, "
+        "'jupyter kernelspec remove python3' removes it",
+    )
+
+
+def check_port(port: int, host: str = "localhost") -> Check:
+    """Whether the server could listen on `port` now."""
+    mend = "stop the program that listens there, or choose another: 'labkit serve --port 8766'"
+    try:
+        with socket.create_server((host, port)):
+            return Check("port", True, f"{port} is free")
+    except OSError as error:
+        return Check("port", False, f"{port} cannot be had: {error.strerror}", mend)
+
+
+def check_disk(place: Path) -> Check:
+    """Whether there is room for results and for larger models."""
+    free_gb = shutil.disk_usage(place).free / 1e9
+    return _check(
+        "disk",
+        free_gb >= _NEEDED_GB,
+        f"{free_gb:.1f} GB free at {place}",
+        f"make room; {_NEEDED_GB} GB are needed for results and larger models",
+    )
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,141 @@
+"""Each check says yes on a sound machine, and names the mend on a broken one."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from labkit import doctor
+from labkit.doctor import Check
+
+HERE = sys.executable
+
+
+@pytest.mark.parametrize(
+    ("version", "ok"), [((3, 10, 14), False), ((3, 11, 0), True), ((3, 14, 1), True)]
+)
+def test_python(version: tuple[int, int, int], ok: bool) -> None:
+    check = doctor.check_python(version, "/usr/bin/python3")
+    assert check.ok is ok
+    assert check.detail == f"{'.'.join(map(str, version))} at /usr/bin/python3"
+    assert check.mend.startswith("" if ok else "Python 3.11 or newer is needed: run 'make clean")
+
+
+def test_packages() -> None:
+    there = ["numpy>=2.0", "rich", "no-such-package>=1; extra == 'train'"]
+    assert doctor.check_packages(there) == Check("packages", True, "all 2 installed")
+    missing = doctor.check_packages([*there, "no-such-package>=1"])
+    assert missing == Check("packages", False, "no-such-package missing", "run 'make setup'")
+
+
+def test_packages_of_something_that_is_not_installed() -> None:
+    assert not doctor.check_packages([]).ok
+
+
+@pytest.mark.parametrize(
+    ("command", "needed", "ok"),
+    [(HERE, True, True), (HERE, False, True), ("no-such-c++", False, True)],
+)
+def test_compiler(command: str, needed: bool, ok: bool) -> None:
+    assert doctor.check_compiler(command, needed=needed).ok is ok
+
+
+def test_a_compiler_that_is_needed_and_missing() -> None:
+    check = doctor.check_compiler("no-such-c++", needed=True)
+    assert not check.ok
+    assert "apt install g++" in check.mend
+
+
+@pytest.mark.parametrize("role", ["asr", "llm", "tts"])
+def test_a_missing_model(role: doctor.Role, tmp_path: Path) -> None:
+    check = doctor.check_model(role, tmp_path / "absent")
+    assert (check.name, check.ok) == (role, False)
+    assert "absent is missing" in check.detail
+    assert "git checkout" in check.mend
+
+
+def test_a_broken_model(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF and then nothing")
+    check = doctor.check_model("llm", broken)
+    assert not check.ok
+    assert check.detail.startswith(f"broken.gguf: model file {broken} does not load: ")
+    assert "make rebuild-llama" in check.mend
+
+
+@pytest.mark.parametrize(
+    ("code", "stderr", "words"),
+    [
+        (-4, "", "the engine was ended by signal 4"),
+        (1, "Traceback\nlabkit.errors.EngineError: no VAD", "no VAD"),
+        (1, "ImportError: no module", "no module"),
+        (3, "", "the engine exited with 3"),
+    ],
+)
+def test_why_an_engine_failed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int, stderr: str, words: str
+) -> None:
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(command, code, "", stderr)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert doctor.check_model("tts", tmp_path).detail == f"{tmp_path.name}: {words}"
+
+
+def test_an_engine_that_hangs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def run(command: list[str], *, timeout: float, **_: object) -> None:
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert "takes over 120 s" in doctor.check_model("asr", tmp_path).detail
+
+
+@pytest.mark.parametrize("command", ["python", "python3", "python3.12", HERE])
+def test_a_kernel_of_this_environment(command: str) -> None:
+    check = doctor.check_kernel([command, "-m", "ipykernel_launcher"], HERE)
+    assert check == Check("kernel", True, f"python3 runs {HERE}")
+
+
+def test_a_kernel_of_another_environment() -> None:
+    check = doctor.check_kernel(["/elsewhere/bin/python", "-m", "ipykernel_launcher"], HERE)
+    assert (check.ok, check.detail) == (False, "python3 runs /elsewhere/bin/python")
+    assert "jupyter kernelspec" in check.mend
+
+
+def test_no_kernel() -> None:
+    assert doctor.check_kernel(None, HERE).mend == "run 'make setup'"
+
+
+def test_the_kernel_that_jupyter_knows() -> None:
+    command = doctor.kernel_command()
+    assert command is not None
+    assert "ipykernel_launcher" in command
+
+
+def test_port() -> None:
+    with socket.create_server(("localhost", 0)) as taken:
+        port = taken.getsockname()[1]
+        check = doctor.check_port(port)
+    assert not check.ok
+    assert check.detail.startswith(f"{port} cannot be had")
+    assert "labkit serve --port" in check.mend
+    assert doctor.check_port(0) == Check("port", True, "0 is free")
+
+
+@pytest.mark.parametrize(("free", "ok"), [(1_900_000_000, False), (2_000_000_000, True)])
+def test_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: int, ok: bool) -> None:
+    usage = type("Usage", (), {"free": free})
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    check = doctor.check_disk(tmp_path)
+    assert check.ok is ok
+    assert check.detail == f"{free / 1e9:.1f} GB free at {tmp_path}"
+
+
+def test_all_of_them(tmp_path: Path) -> None:
+    checks = doctor.run_checks({"asr": tmp_path / "absent"}, port=0, place=tmp_path)
+    names = ["python", "packages", "compiler", "asr", "kernel", "port", "disk"]
+    assert [check.name for check in checks] == names
+    assert [check.name for check in checks if not check.ok] == ["asr"]
+    assert all(bool(check.mend) is not check.ok for check in checks)
