@@ -17,12 +17,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 __all__ = [
+    "ASK_NAME",
+    "ASK_NUMBER",
+    "ASK_TIMER",
     "NAMES",
     "Exchange",
     "Memory",
     "commands",
     "dialogue",
     "digits",
+    "exchange",
     "is_held_out",
     "number",
     "reply_sentence",
@@ -206,7 +210,7 @@ _ELSEWHERE = {
     "do you like {}": "dogs cats football chocolate music",
 }
 
-_ASK_NAME = (
+ASK_NAME = (
     "what is my name",
     "what's my name",
     "do you remember my name",
@@ -216,7 +220,7 @@ _ASK_NAME = (
     "can you remember my name",
     "say my name",
 )
-_ASK_NUMBER = (
+ASK_NUMBER = (
     "what is my number",
     "what's my number",
     "what was the number",
@@ -225,7 +229,7 @@ _ASK_NUMBER = (
     "tell me my number",
     "what was my code",
 )
-_ASK_TIMER = (
+ASK_TIMER = (
     "what is the timer set to",
     "how long is the timer",
     "what timer did i set",
@@ -251,9 +255,9 @@ _FIXED = frozenset(
         _SMALL_TALK,
         _HELP,
         _HOW,
-        _ASK_NAME,
-        _ASK_NUMBER,
-        _ASK_TIMER,
+        ASK_NAME,
+        ASK_NUMBER,
+        ASK_TIMER,
         _CANCEL_TIMER,
     )
     for phrase in phrases
@@ -349,7 +353,7 @@ def _tell_name(rng: random.Random, memory: Memory) -> Exchange:
 
 
 def _ask_name(rng: random.Random, memory: Memory) -> Exchange:
-    said = rng.choice(_ASK_NAME)
+    said = rng.choice(ASK_NAME)
     if memory.name is None:
         return Exchange(said, "You have not told me your name.", "name_unknown", ("not told",))
     return Exchange(said, f"Your name is {memory.name.capitalize()}.", "name_asked", (memory.name,))
@@ -363,7 +367,7 @@ def _tell_number(rng: random.Random, memory: Memory) -> Exchange:
 
 
 def _ask_number(rng: random.Random, memory: Memory) -> Exchange:
-    said = rng.choice(_ASK_NUMBER)
+    said = rng.choice(ASK_NUMBER)
     if memory.number is None:
         return Exchange(said, "You have not told me a number.", "number_unknown", ("not told",))
     return Exchange(said, f"Your number is {memory.number}.", "number_asked", (memory.number,))
@@ -386,7 +390,7 @@ def _set_timer(rng: random.Random, memory: Memory) -> Exchange:
 
 
 def _ask_timer(rng: random.Random, memory: Memory) -> Exchange:
-    said = rng.choice(_ASK_TIMER)
+    said = rng.choice(ASK_TIMER)
     if memory.timer is None:
         return Exchange(said, "There is no timer.", "timer_unknown", ("no timer",))
     return Exchange(said, f"Your timer is set for {memory.timer}.", "timer_asked", (memory.timer,))

@@ -388,6 +388,10 @@ class LlamaLlm:
         """`text` without what the chat path would read as a control token."""
         return text.replace("<|", " ").replace("|>", " ")
 
+    def count(self, messages: Sequence[Message]) -> int:
+        """Tokens that a conversation takes, as an estimate from above."""
+        return sum(map(self._count, messages))
+
     def _count(self, message: Message) -> int:
         words = message.content.encode()
         return self._ROLE_TOKENS + len(self._llama.tokenize(words, add_bos=False))

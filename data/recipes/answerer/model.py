@@ -51,6 +51,7 @@ class Block(nn.Module):
         self.ffn_down = nn.Linear(shape.inner, width, bias=False)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """One layer over `(batch, length, width)`."""
         x = x + self._attend(self.attn_norm(x), cos, sin)
         h = self.ffn_norm(x)
         gated: Tensor = self.ffn_down(F.silu(self.ffn_gate(h)) * self.ffn_up(h))
