@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from http import HTTPStatus
-from urllib.parse import urlsplit
 
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
@@ -20,7 +19,8 @@ class Pages:
 
     def answer(self, request: Request) -> Response | None:
         """The page that `request` asks for, or None where it asks for a WebSocket."""
-        match urlsplit(request.path).path:
+        # Not urlsplit: it raises ValueError on paths like "//[", which any client may send.
+        match request.path.partition("?")[0]:
             case "/healthz":
                 return _page(HTTPStatus.OK, b"alive\n")
             case "/readyz" if self._ready():
