@@ -9,11 +9,12 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Final, Literal, Self
+from urllib.parse import urlsplit
 
 import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from labkit.audio import SAMPLE_RATE, Float32, chunks, decode_s16le, encode_s16le, leading_silence
 from labkit.errors import ClientError
@@ -162,8 +163,11 @@ class VoiceClient:
         """
         address = f"{url.rstrip('/')}/?reply=stream" if stream else url
         try:
-            socket = await connect(address, compression=None, max_size=_MAX_READ)
-        except (OSError, InvalidURI, InvalidHandshake, TimeoutError) as error:
+            socket = await connect(
+                address, compression=None, max_size=_MAX_READ, proxy=_proxy_for(url)
+            )
+        except (OSError, WebSocketException, ValueError) as error:
+            # ValueError: what urllib makes of addresses such as "ws://[".
             raise ClientError(
                 f"no voice server answers at {url}: {error}. Start one with 'labkit serve'"
             ) from error
@@ -184,16 +188,16 @@ class VoiceClient:
         Args:
             samples: Mono, 16 kHz.
             chunk_ms: Length of one message, in milliseconds.
-            end_of_speech: The last voiced sample. The chunk that holds it is the last one
-                sent; without it all of `samples` is sent, and its end counts as the end of
-                speech.
+            end_of_speech: Index of the last voiced sample. The chunk that holds it is the
+                last one sent; without it all of `samples` is sent, and its end counts as the
+                end of speech.
 
         Raises:
             ClientError: The connection was lost.
             ProtocolError: The server's answer is not of this dialect.
         """
         turn = _Turn(self._clock, stream=self._stream)
-        end = len(samples) if end_of_speech is None else end_of_speech
+        end = len(samples) if end_of_speech is None else end_of_speech + 1
         try:
             await self._stream_out(turn, samples, chunk_ms, end)
             await self._socket.send("end_stream")
@@ -260,6 +264,13 @@ class VoiceClient:
         return ClientError(f"the server closed the connection: code {code}, {reason}")
 
 
+def _proxy_for(url: str) -> Literal[True] | None:
+    """Whether to look for a proxy: never for this machine, whatever its environment says."""
+    host = urlsplit(url).hostname or ""
+    here = host == "localhost" or host == "::1" or host.startswith("127.")
+    return None if here else True
+
+
 def _up_to_chunk_of(samples: Float32, end: int, size: int) -> Float32:
-    """`samples` up to the end of the chunk that holds sample `end`."""
+    """`samples` up to the end of the chunk that holds the last sample before `end`."""
     return samples[: -(-end // size) * size]

@@ -59,7 +59,25 @@ async def test_the_last_chunk_is_the_one_that_holds_the_end_of_speech() -> None:
     assert turn.bytes_sent == 2 * 6_400
     wait = turn.trace.between_ms(Mark.END_OF_SPEECH, Mark.LAST_CHUNK_SENT)
     assert wait is not None
-    assert wait >= (6_400 - 4_900) / 16
+    assert wait >= (6_400 - 4_901) / 16
+
+
+@pytest.mark.parametrize(("end_of_speech", "chunks"), [(1_599, 1), (1_600, 2), (0, 1)])
+async def test_the_end_of_speech_is_an_index(end_of_speech: int, chunks: int) -> None:
+    async with calling() as client:
+        turn = await client.say(TONE, chunk_ms=100, end_of_speech=end_of_speech)
+    assert turn.messages_sent == chunks
+
+
+async def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    async with calling() as client:
+        assert await client.ping() > 0
 
 
 async def test_chunks_never_go_out_before_they_were_spoken() -> None:
@@ -101,6 +119,13 @@ async def test_several_turns_on_one_connection() -> None:
 async def test_nobody_there() -> None:
     with pytest.raises(ClientError, match="no voice server answers at ws://127.0.0.1:1"):
         async with VoiceClient.connect("ws://127.0.0.1:1"):
+            pass
+
+
+@pytest.mark.parametrize("url", ["ws://[", "http://localhost:1", "nonsense", ""])
+async def test_an_address_that_is_none(url: str) -> None:
+    with pytest.raises(ClientError, match="no voice server answers at"):
+        async with VoiceClient.connect(url):
             pass
 
 
