@@ -1,0 +1,277 @@
+"""Pull models from the model hub, into its ordinary cache, and know them again.
+
+The revision and the SHA-256 of every file are recorded at the first pull, and what is pulled or
+used later must be the same (trust on first use): a model that changes under a course would
+change its results. The record lies in the user's data folder, not in the cache, so that it
+outlives a cache that was emptied to save space.
+"""
+
+import fnmatch
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import httpx2
+from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils.tqdm import tqdm
+
+from labkit.errors import ModelBrokenError, ModelChangedError, ModelError, ModelNotFoundError
+
+__all__ = ["Progress", "Pulled", "Source", "cached", "pull", "record_file"]
+
+Progress = Callable[[str, int, int], None]
+"""Told the file, the bytes that are here, and the bytes in all."""
+
+_SHA256_HEX: Final = 64
+_BLOCK: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Files of one repository of the hub.
+
+    Attributes:
+        repo: `owner/name`.
+        files: File names, or patterns of them.
+        main: The file that the engine is given; empty where it is given their folder.
+        optional: Those of `files` that a repository may lack.
+    """
+
+    repo: str
+    files: tuple[str, ...]
+    main: str = ""
+    optional: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class Pulled:
+    """What was recorded of a repository at its first pull.
+
+    Attributes:
+        revision: The commit.
+        files: SHA-256 of each file, in hexadecimal.
+    """
+
+    revision: str
+    files: dict[str, str] = field(default_factory=dict)
+
+
+def record_file() -> Path:
+    """Where the record lies: in `XDG_DATA_HOME`, by default `~/.local/share`."""
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "labkit" / "pulled.json"
+
+
+def _read_record() -> dict[str, Pulled]:
+    path = record_file()
+    if not path.exists():
+        return {}
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return {repo: Pulled(row["revision"], dict(row["files"])) for repo, row in rows.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"{path} is damaged ({error!r}). Delete it to record the models anew at the next pull"
+        ) from error
+
+
+def _write_record(record: dict[str, Pulled]) -> None:
+    path = record_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = {r: {"revision": p.revision, "files": p.files} for r, p in sorted(record.items())}
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    new.replace(path)
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("HF_HUB_CACHE", constants.HF_HUB_CACHE))
+
+
+def cached(source: Source) -> Path | None:
+    """What the engine is given of `source`, or None where it was not pulled completely.
+
+    The recorded revision is used. File sizes and hashes are checked when pulling, not here:
+    hashing a gigabyte at each start would take longer than loading it.
+    """
+    pulled = _read_record().get(source.repo)
+    if pulled is None or not _complete(source, pulled):
+        return None
+    for name in _matching(source, pulled.files):
+        found = try_to_load_from_cache(source.repo, name, _cache(), pulled.revision)
+        if not isinstance(found, str):
+            return None
+        folder = Path(found).parents[name.count("/")]
+    return folder / source.main if source.main else folder
+
+
+def _matching(source: Source, names: Any) -> list[str]:
+    return [n for n in sorted(names) if any(fnmatch.fnmatchcase(n, p) for p in source.files)]
+
+
+def _complete(source: Source, pulled: Pulled) -> bool:
+    needed = [pattern for pattern in source.files if pattern not in source.optional]
+    return all(fnmatch.filter(pulled.files, pattern) for pattern in needed)
+
+
+def pull(source: Source, progress: Progress) -> Path:
+    """Fetch what is missing of `source`; a download that broke off goes on where it stopped.
+
+    Args:
+        source: What to pull.
+        progress: Told how far each file is.
+
+    Returns:
+        What the engine is given: the main file, or the folder.
+
+    Raises:
+        ModelNotFoundError: The hub has no such repository or file.
+        ModelBrokenError: A file arrived truncated or damaged.
+        ModelChangedError: The hub has another version than the one first pulled.
+        ModelError: The hub cannot be reached.
+    """
+    record = _read_record()
+    known = record.get(source.repo)
+    with _named_errors(source, known):
+        api = HfApi(endpoint=_endpoint())
+        info = api.model_info(source.repo, revision=known.revision if known else None)
+        names = _names(source, [sibling.rfilename for sibling in info.siblings or []])
+        seen = Pulled(str(info.sha), dict(known.files) if known else {})
+        for name in names:
+            path = _fetch(source.repo, name, seen.revision, progress)
+            seen.files[name] = _checked(path, seen.files.get(name))
+    record[source.repo] = seen
+    _write_record(record)
+    folder = path.parents[name.count("/")]
+    return folder / source.main if source.main else folder
+
+
+def _endpoint() -> str:
+    """Read at each call, so that setting it later takes effect."""
+    return os.environ.get("HF_ENDPOINT", constants.ENDPOINT).rstrip("/")
+
+
+def _names(source: Source, there: list[str]) -> list[str]:
+    for pattern in source.files:
+        if pattern not in source.optional and not fnmatch.filter(there, pattern):
+            raise ModelNotFoundError(
+                source.repo, None, f"The repository has no file {pattern!r}; check the name"
+            )
+    return _matching(source, there)
+
+
+def _fetch(repo: str, name: str, revision: str, progress: Progress) -> Path:
+    return Path(
+        hf_hub_download(
+            repo,
+            name,
+            revision=revision,
+            cache_dir=_cache(),
+            endpoint=_endpoint(),
+            tqdm_class=_reporting(name, progress),
+        )
+    )
+
+
+def _reporting(name: str, progress: Progress) -> type[tqdm]:
+    """A progress bar that draws nothing and tells `progress` instead."""
+
+    class Reporting(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            with open(os.devnull, "w") as nowhere:
+                kwargs |= {"disable": False, "file": nowhere}
+                super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+            self._tell()
+
+        def update(self, n: float | None = 1) -> None:
+            self.n += n or 0
+            self._tell()
+
+        def close(self) -> None:
+            self.disable = True
+
+        def _tell(self) -> None:
+            progress(name, int(self.n), int(self.total or 0))
+
+    return Reporting
+
+
+def _checked(path: Path, recorded: str | None) -> str:
+    """The SHA-256 of a file that was fetched.
+
+    Raises:
+        ModelBrokenError: It is not what the hub announced; the file is deleted.
+        ModelChangedError: It is not what was first pulled.
+    """
+    found = _sha256(path)
+    blob = path.resolve()
+    # The cache names a large file by the SHA-256 that the hub announced for it.
+    if len(blob.name) == _SHA256_HEX and blob.name != found:
+        blob.unlink()
+        path.unlink(missing_ok=True)
+        raise ModelBrokenError(
+            path, f"its SHA-256 is {found}, the hub announced {blob.name}", "Pull it again"
+        )
+    if recorded is not None and recorded != found:
+        raise ModelChangedError(path, recorded, found, _ACCEPT)
+    return found
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+_ACCEPT: Final = (
+    "If the new version is the one you want, remove the entry of its repository from the record "
+    "of pulled models and pull again"
+)
+
+
+@contextmanager
+def _named_errors(source: Source, known: Pulled | None) -> Iterator[None]:
+    """The hub client's errors as labkit's own."""
+    try:
+        yield
+    except RevisionNotFoundError as error:
+        revision = known.revision if known else "main"
+        raise ModelChangedError(
+            Path(source.repo), f"revision {revision}", "no such revision", _ACCEPT
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ModelNotFoundError(
+            source.repo, None, "The hub has no such repository, or it needs a login"
+        ) from error
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError, httpx2.TransportError) as error:
+        raise _unreachable() from error
+    except EntryNotFoundError as error:
+        raise ModelNotFoundError(source.repo, None, f"The hub says: {error}") from error
+    except HfHubHTTPError as error:
+        raise ModelError(f"the model hub answered for {source.repo}: {error}") from error
+    except OSError as error:
+        raise ModelBrokenError(
+            Path(source.repo), str(error).splitlines()[0], "Pull it again: it goes on where it was"
+        ) from error
+
+
+def _unreachable() -> ModelError:
+    return ModelError(
+        f"the model hub at {_endpoint()} cannot be reached. Pulling needs the network; "
+        "the embedded models need none"
+    )
