@@ -6,11 +6,13 @@ import secrets
 import signal
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
+from weakref import WeakSet
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 
 from labkit.errors import CloseCode, ServerError
 from labkit.protocol import plain
@@ -26,6 +28,9 @@ __all__ = ["VoiceServer", "serve_until_signal"]
 
 _log = logging.getLogger(__name__)
 
+_HANG_UP_S: Final = 1.0
+"""Longest that closing one connection in order may take."""
+
 
 class VoiceServer:
     """A voice server over one pipeline. Use as an async context manager, or `start` and `close`.
@@ -40,7 +45,7 @@ class VoiceServer:
         self._pipeline = pipeline
         self._pages = Pages(ready=lambda: not self._closing, metrics=self._metrics_page)
         self._connections: dict[str, PlainConnection] = {}
-        self._sockets: set[ServerConnection] = set()
+        self._sockets: WeakSet[ServerConnection] = WeakSet()
         self._server: Server | None = None
         self._closing = False
 
@@ -74,8 +79,9 @@ class VoiceServer:
                 compression=None,  # deflate costs CPU and latency, and PCM hardly shrinks
                 max_size=self.settings.max_read_bytes,
                 ping_interval=self.settings.ping_interval_s,
-                close_timeout=1.0,
+                close_timeout=_HANG_UP_S,
                 server_header=None,
+                create_connection=_tracked_in(self._sockets),
             )
         except OSError as error:
             raise ServerError(
@@ -135,10 +141,8 @@ class VoiceServer:
         await asyncio.gather(*draining, return_exceptions=True)
 
     async def _close_sockets(self) -> None:
-        closing = [
-            socket.close(CloseCode.GOING_AWAY, "the server is shutting down")
-            for socket in tuple(self._sockets)
-        ]
+        reason = "the server is shutting down"
+        closing = [_hang_up(socket, CloseCode.GOING_AWAY, reason) for socket in self._sockets]
         await asyncio.gather(*closing)
 
     def _process_request(self, _: ServerConnection, request: Request) -> Response | None:
@@ -161,13 +165,11 @@ class VoiceServer:
             socket, session, self.settings, self.metrics, stream=plain.wants_stream(path)
         )
         self._connections[session.id] = connection
-        self._sockets.add(socket)
         _log.info("session %s: connected", session.id)
         try:
             await self._serve_one(socket, connection, session.id)
         finally:
             del self._connections[session.id]
-            self._sockets.discard(socket)
             _log.info("session %s: gone", session.id)
 
     async def _serve_one(
@@ -177,9 +179,40 @@ class VoiceServer:
             await connection.run()
         except* SlowReaderError as group:
             _log.warning("session %s: %s", session_id, group.exceptions[0])
-            await socket.close(CloseCode.SLOW_READER, "replies were not read in time")
+            await _hang_up(socket, CloseCode.SLOW_READER, "replies were not read in time")
         except* ConnectionClosed as group:
             _log.info("session %s: %s", session_id, group.exceptions[0])
+
+
+def _tracked_in(sockets: WeakSet[ServerConnection]) -> type[ServerConnection]:
+    """Connections that are in `sockets` from their first byte, before any handshake.
+
+    One that never ends its handshake would hold up the shutdown for as long as a handshake may
+    take.
+    """
+
+    class Tracked(ServerConnection):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            sockets.add(self)
+
+    return Tracked
+
+
+async def _hang_up(socket: ServerConnection, code: CloseCode, reason: str) -> None:
+    """Close a connection in order if that can be done in time, else cut it.
+
+    The closing handshake waits until the client has read what was sent before, and a client
+    that does not read never does; one that has not ended its opening handshake has none.
+    """
+    try:
+        async with asyncio.timeout(_HANG_UP_S):
+            if socket.state is State.OPEN:
+                await socket.close(code, reason)
+    except TimeoutError:
+        _log.info("%s did not let itself be closed within %g s", socket.id, _HANG_UP_S)
+    if socket.state is not State.CLOSED:
+        socket.transport.abort()
 
 
 async def serve_until_signal(

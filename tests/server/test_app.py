@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -223,6 +223,48 @@ async def test_closing_does_not_wait_for_ever() -> None:
         assert server.sessions == 0
         with pytest.raises(ConnectionClosed):
             await socket.recv()
+
+
+async def test_closing_does_not_wait_for_a_caller_that_never_says_hello() -> None:
+    server = VoiceServer(EchoPipeline(), ServerSettings(host="127.0.0.1", port=0))
+    await server.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"GET / HTTP/1.1\r\n")
+    async with connect(server.url) as socket:
+        await socket.send("ping")
+        await socket.recv()
+    async with asyncio.timeout(5):
+        await server.close()
+    with suppress(ConnectionResetError):
+        assert await reader.read() == b""
+    writer.close()
+
+
+async def deafened(server: VoiceServer) -> ClientConnection:
+    """A client that never reads, with more replies to read than any buffer on the way holds."""
+    socket = await connect(server.url, max_queue=1)
+    socket.transport.pause_reading()
+    for _ in range(5):
+        for _ in range(7):
+            await socket.send(bytes(250_000))
+        await socket.send("end_stream")
+    return socket
+
+
+async def test_closing_does_not_wait_for_a_client_that_does_not_read() -> None:
+    async with serving(grace_s=0.1) as server:
+        socket = await deafened(server)
+        async with asyncio.timeout(5):
+            await server.close()
+        assert server.sessions == 0
+        socket.transport.abort()
+
+
+async def test_a_client_that_does_not_read_loses_its_place() -> None:
+    async with serving(send_timeout_s=0.1) as server:
+        socket = await deafened(server)
+        await until(lambda: not server.sessions, seconds=5)
+        socket.transport.abort()
 
 
 async def test_a_client_that_vanishes_leaves_nothing_behind() -> None:
