@@ -90,6 +90,7 @@ class PlainConnection:
         )
         self._turns: asyncio.Queue[EndedUtterance] = asyncio.Queue(settings.max_waiting_turns)
         self._heard = asyncio.Event()
+        self._gone = asyncio.Event()
 
     async def run(self) -> None:
         """Serve until the client is gone.
@@ -97,17 +98,29 @@ class PlainConnection:
         Raises:
             SlowReaderError: The client does not read its replies.
         """
-        async with asyncio.TaskGroup() as group:
-            workers = [
-                group.create_task(work())
-                for work in (self._outbox.run, self._take_turns, self._listen)
-            ]
-            await self._read()
-            for worker in workers:
-                worker.cancel()
+        try:
+            async with asyncio.TaskGroup() as group:
+                workers = [
+                    group.create_task(work())
+                    for work in (self._outbox.run, self._take_turns, self._listen)
+                ]
+                await self._read()
+                for worker in workers:
+                    worker.cancel()
+        finally:
+            self._gone.set()
 
     async def drain(self) -> None:
-        """Wait until no turn runs or waits, and all of the replies are written."""
+        """Wait until every turn is answered and every reply written, or the client is gone."""
+        waits = [asyncio.create_task(wait()) for wait in (self._answered, self._gone.wait)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    async def _answered(self) -> None:
         await self._turns.join()
         await self._outbox.flushed()
 

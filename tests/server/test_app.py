@@ -225,6 +225,22 @@ async def test_closing_does_not_wait_for_ever() -> None:
             await socket.recv()
 
 
+async def test_closing_does_not_wait_for_the_turn_of_a_client_that_left_meanwhile() -> None:
+    asr = ScriptedAsr()
+    asr.gate.clear()
+    async with serving(VoicePipeline(scripted_engines(asr)), grace_s=30.0) as server:
+        socket = await connect(server.url)
+        await socket.send(CHUNK * 10)
+        await socket.send("end_stream")
+        await socket.send("ping")
+        await socket.recv()
+        closing = asyncio.create_task(server.close())
+        await asyncio.sleep(0)
+        socket.transport.abort()
+        async with asyncio.timeout(5):
+            await closing
+
+
 async def test_closing_does_not_wait_for_a_caller_that_never_says_hello() -> None:
     server = VoiceServer(EchoPipeline(), ServerSettings(host="127.0.0.1", port=0))
     await server.start()
