@@ -14,13 +14,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
+from labkit.errors import ModelError, ModelNotFoundError
 from labkit.server.settings import DEFAULT_PORT
+from labkit.voice.models import Model, Role, locate, models_of
 
 __all__ = [
     "Check",
-    "Role",
     "check_compiler",
     "check_disk",
     "check_kernel",
@@ -32,17 +33,18 @@ __all__ = [
     "run_checks",
 ]
 
-Role: TypeAlias = Literal["asr", "llm", "tts"]
-
 _OLDEST: Final = (3, 11)
 _NEEDED_GB: Final = 2
 _LOADING_S: Final = 120
-_RESTORE: Final = "restore it: 'git checkout -- data/models', or 'labkit models pull' for a set"
+_PROGRAM: Final = (
+    "import sys\nfrom pathlib import Path\nfrom labkit.voice import engines\n"
+    "model = Path(sys.argv[1])\n"
+)
 
 _LOAD: Final[Mapping[Role, str]] = {
-    "asr": "engines.FasterWhisperAsr(model, threads=1, fit_window=False)",
-    "llm": "engines.LlamaLlm(model, threads=1)",
-    "tts": "engines.PiperTts(model, threads=1)",
+    Role.ASR: "engines.FasterWhisperAsr(model, threads=1, fit_window=False).warm_up()",
+    Role.LLM: "engines.LlamaLlm(model, threads=1).warm_up()",
+    Role.TTS: "engines.PiperTts(model, threads=1).warm_up()",
 }
 
 
@@ -69,13 +71,12 @@ def _check(name: str, ok: bool, detail: str, mend: str) -> Check:
 
 
 def run_checks(
-    models: Mapping[Role, Path], *, port: int = DEFAULT_PORT, place: Path | None = None
+    models: Iterable[Model] | None = None, *, port: int = DEFAULT_PORT, place: Path | None = None
 ) -> list[Check]:
     """Look at everything that labkit needs; takes some seconds, because the models are loaded.
 
     Args:
-        models: Where the model of each role lies: a folder for `asr`, a `.gguf` file for `llm`,
-            a `.onnx` file for `tts`.
+        models: The models to look at; the embedded ones by default.
         port: The port that the server is going to listen on.
         place: Where results will be written; the working directory by default.
 
@@ -86,7 +87,7 @@ def run_checks(
         check_python(sys.version_info[:3], sys.executable),
         check_packages(metadata.requires("labkit") or ()),
         check_compiler(os.environ.get("CXX", "c++"), needed=not _installed("llama-cpp-python")),
-        *(check_model(role, path) for role, path in models.items()),
+        *map(check_model, models_of("embedded") if models is None else models),
         check_kernel(kernel_command(), sys.executable),
         check_port(port),
         check_disk(place or Path.cwd()),
@@ -137,26 +138,31 @@ def check_compiler(command: str, *, needed: bool) -> Check:
     )
 
 
-def check_model(role: Role, path: Path) -> Check:
+def check_model(model: Model) -> Check:
     """Whether a model is there, loads in its engine and works.
 
     That happens in a process of its own: an engine built for another processor kills its process
     rather than raise an error.
     """
-    if not path.exists():
-        return Check(role, False, f"{path} is missing", _RESTORE)
-    program = (
-        "import sys\nfrom pathlib import Path\nfrom labkit.voice import engines\n"
-        f"model = Path(sys.argv[1])\n{_LOAD[role]}.warm_up()"
-    )
-    command = [sys.executable, "-c", program, str(path)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_LOADING_S)
+        path = locate(model)
+    except ModelNotFoundError as error:
+        return Check(model.role, False, f"{model.name} is not here", error.mend)
+    except ModelError as error:
+        return Check(model.role, False, str(error), f"pull {model.name} anew")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _PROGRAM + _LOAD[model.role], str(path)],
+            capture_output=True,
+            text=True,
+            timeout=_LOADING_S,
+        )
     except subprocess.TimeoutExpired:
-        return Check(role, False, f"{path} takes over {_LOADING_S} s to load", _mend(role))
+        reason = f"it takes over {_LOADING_S} s to load"
+        return Check(model.role, False, f"{model.name}: {reason}", _mend(model))
     if done.returncode == 0:
-        return Check(role, True, f"{path.name} loads and works")
-    return Check(role, False, f"{path.name}: {_last_words(done)}", _mend(role))
+        return Check(model.role, True, f"{model.name} loads and works")
+    return Check(model.role, False, f"{model.name}: {_last_words(done)}", _mend(model))
 
 
 def _last_words(done: subprocess.CompletedProcess[str]) -> str:
@@ -167,9 +173,13 @@ def _last_words(done: subprocess.CompletedProcess[str]) -> str:
     return re.sub(r"^[\w.]*(Error|Exception): ", "", last)
 
 
-def _mend(role: Role) -> str:
-    rebuild = "run 'make rebuild-llama' if llama.cpp was built on another processor, else "
-    return (rebuild if role == "llm" else "") + _RESTORE
+def _mend(model: Model) -> str:
+    restore = f"restore {model.name} from where it came"
+    if model.role is Role.LLM:
+        return (
+            f"run 'make rebuild-llama' if llama.cpp was built on another processor, else {restore}"
+        )
+    return restore
 
 
 def kernel_command() -> Sequence[str] | None:
