@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from labkit.audio import read_audio, write_wav
@@ -81,9 +82,11 @@ async def _talk(recording: Path, url: str, chunk_ms: float) -> ClientTurn:
 def _print_turn(turn: ClientTurn) -> None:
     console = Console()
     for error in turn.errors:
-        console.print(f"[bold red]the server says:[/] {error.message} ({error.hint})")
-    console.print(f"[bold]heard[/]  {turn.transcript or '(nothing)'}")
-    console.print(f"[bold]reply[/]  {turn.reply_text or '(none)'}  ({turn.reply_seconds:.2f} s)")
+        refusal = escape(f"{error.message} ({error.hint})")
+        console.print(f"[bold red]the server says:[/] {refusal}")
+    heard, reply = escape(turn.transcript or "(nothing)"), escape(turn.reply_text or "(none)")
+    console.print(f"[bold]heard[/]  {heard}")
+    console.print(f"[bold]reply[/]  {reply}  ({turn.reply_seconds:.2f} s)")
     table = Table("stage", "ms", title="from the end of speech to the first audible reply")
     table.columns[1].justify = "right"
     for stage, milliseconds in turn.trace.stages_ms().items():
@@ -111,7 +114,7 @@ def main() -> None:
     try:
         app()
     except LabkitError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}")
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
         raise SystemExit(1) from None
 
 

@@ -1,0 +1,33 @@
+"""The command line: what it prints, and how it fails."""
+
+import sys
+
+import pytest
+
+from labkit import __main__ as command_line
+from labkit.client import ClientTurn
+from labkit.errors import ErrorCode
+from labkit.protocol import plain
+
+
+def test_an_error_of_labkit_is_one_line_with_its_path_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = "recordings/[old]/[/b]/" + "long" * 40 + ".wav"
+    monkeypatch.setattr(sys, "argv", ["labkit", "talk", path])
+    with pytest.raises(SystemExit) as caught:
+        command_line.main()
+    assert caught.value.code == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {path} is no readable WAV or FLAC recording")
+    assert err.count("\n") == 1
+
+
+def test_what_a_server_says_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    refusal = plain.Error(code=ErrorCode.ENGINE_FAILED, message="out of [mem]", hint="[/]")
+    turn = ClientTurn(transcript="say [b]", reply_text="[/b] it is", errors=[refusal])
+    command_line._print_turn(turn)
+    out = capsys.readouterr().out
+    assert "out of [mem] ([/])" in out
+    assert "say [b]" in out
+    assert "[/b] it is" in out
