@@ -4,21 +4,42 @@ import asyncio
 import json
 import logging
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
+from labkit import __version__, doctor
 from labkit.audio import read_audio, write_wav
 from labkit.client import ClientTurn, VoiceClient
-from labkit.errors import LabkitError
+from labkit.errors import LabkitError, ModelNotFoundError
 from labkit.server.app import VoiceServer, serve_until_signal
 from labkit.server.settings import DEFAULT_PORT, ServerSettings
-from labkit.voice.pipeline import EchoPipeline
+from labkit.voice import hub
+from labkit.voice.loading import default_threads, load_pipeline
+from labkit.voice.models import SETS, Model, Role, data_folder, find, locate, models_of, resolve
+from labkit.voice.pipeline import EchoPipeline, Pipeline
+
+if TYPE_CHECKING:
+    from labkit.measure.evaluation.figure import Figure
+    from labkit.measure.experiment import Progress as Step
+    from labkit.measure.report import Report
 
 app = typer.Typer(
     name="labkit",
@@ -27,6 +48,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+models = typer.Typer(help="Find, pull and examine models.", no_args_is_help=True)
+app.add_typer(models, name="models")
+
+_log = logging.getLogger("labkit")
+
+SetOption = Annotated[str, typer.Option("--models", help=f"Set of models: {', '.join(SETS)}.")]
+AsrOption = Annotated[str | None, typer.Option(help="Another recogniser, such as base.en.")]
+LlmOption = Annotated[str | None, typer.Option(help="Another language model, such as x.gguf.")]
+TtsOption = Annotated[str | None, typer.Option(help="Another voice: en_US-lessac-medium.")]
 
 
 class PipelineName(StrEnum):
@@ -39,20 +69,47 @@ class PipelineName(StrEnum):
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="Address to bind.")] = "localhost",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any.")] = DEFAULT_PORT,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any.")] = DEFAULT_PORT,
     pipeline: Annotated[PipelineName, typer.Option(help="What answers.")] = PipelineName.VOICE,
+    model_set: SetOption = "embedded",
+    asr: AsrOption = None,
+    llm: LlmOption = None,
+    tts: TtsOption = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per engine.")] = None,
+    fit_window: Annotated[
+        bool | None,
+        typer.Option(
+            "--fit-window/--full-window",
+            help="Cut the recogniser's window to the utterance [default: where it was trained so]",
+        ),
+    ] = None,
 ) -> None:
     """Run the voice server until Ctrl-C."""
+    _log_to_stderr()
+    if pipeline is PipelineName.ECHO:
+        answering: Pipeline = EchoPipeline()
+    else:
+        paths = resolve(model_set, asr=asr, llm=llm, tts=tts)
+        _log.info(
+            "loading %s; %d thread(s) per engine",
+            ", ".join(paths.names.values()),
+            threads or default_threads(),
+        )
+        answering = load_pipeline(paths, threads=threads, fit_window=fit_window)
     settings = ServerSettings(host=host, port=port)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    asyncio.run(serve_until_signal(answering, settings, _announce))
 
-    def announce(server: VoiceServer) -> None:
-        sys.stdout.write(f"labkit is ready at {server.url}\n")
-        sys.stdout.flush()
 
-    asyncio.run(serve_until_signal(EchoPipeline(), settings, announce))
+def _announce(server: VoiceServer) -> None:
+    sys.stdout.write(f"labkit {__version__} is ready at {server.url}\n")
+    sys.stdout.flush()
+
+
+def _log_to_stderr() -> None:
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.INFO, format=form)
+    for chatty in ("websockets", "faster_whisper", "httpx"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 @app.command()
@@ -63,7 +120,7 @@ def talk(
     out: Annotated[Path | None, typer.Option(help="Write the reply to this WAV file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Say a recording to the server, at the pace of speech, and print the answer."""
+    """Say a recording to a server, at the pace of speech, and print the answer."""
     turn = asyncio.run(_talk(recording, url, chunk_ms))
     if out is not None:
         write_wav(out, turn.reply)
@@ -79,26 +136,6 @@ async def _talk(recording: Path, url: str, chunk_ms: float) -> ClientTurn:
         return await client.say(samples, chunk_ms=chunk_ms)
 
 
-def _print_turn(turn: ClientTurn) -> None:
-    console = Console()
-    for error in turn.errors:
-        refusal = escape(f"{error.message} ({error.hint})")
-        console.print(f"[bold red]the server says:[/] {refusal}")
-    heard, reply = escape(turn.transcript or "(nothing)"), escape(turn.reply_text or "(none)")
-    console.print(f"[bold]heard[/]  {heard}")
-    console.print(f"[bold]reply[/]  {reply}  ({turn.reply_seconds:.2f} s)")
-    table = Table("stage", "ms", title="from the end of speech to the first audible reply")
-    table.columns[1].justify = "right"
-    for stage, milliseconds in turn.trace.stages_ms().items():
-        table.add_row(stage.value.replace("_", " "), f"{milliseconds:.1f}")
-    total = turn.trace.ttfa_ms()
-    if total is not None:
-        silence = total - (turn.trace.ttfb_ms() or total)
-        table.add_row("leading silence of the reply", f"{silence:.1f}", end_section=True)
-        table.add_row("total", f"{total:.1f}", style="bold")
-        console.print(table)
-
-
 def _turn_object(turn: ClientTurn) -> dict[str, object]:
     return {
         "transcript": turn.transcript,
@@ -106,7 +143,237 @@ def _turn_object(turn: ClientTurn) -> dict[str, object]:
         "reply_seconds": round(turn.reply_seconds, 3),
         "ttfa_ms": turn.trace.ttfa_ms(),
         "stages": {stage.value: ms for stage, ms in turn.trace.stages_ms().items()},
+        "errors": [error.model_dump(mode="json") for error in turn.errors],
     }
+
+
+def _print_turn(turn: ClientTurn) -> None:
+    console = Console()
+    for error in turn.errors:
+        console.print(f"[bold red]the server says:[/] {error.message} ({error.hint})")
+    console.print(f"[bold]heard[/]  {turn.transcript or '(nothing)'}")
+    console.print(f"[bold]reply[/]  {turn.reply_text or '(none)'}  ({turn.reply_seconds:.2f} s)")
+    total, first = turn.trace.ttfa_ms(), turn.trace.ttfb_ms()
+    if total is None or first is None:
+        return
+    table = Table("from the end of speech to the first audible reply", "ms")
+    table.columns[1].justify = "right"
+    for stage, milliseconds in turn.trace.stages_ms().items():
+        table.add_row(stage.value.replace("_", " "), f"{milliseconds:.1f}")
+    table.add_row("leading silence of the reply", f"{total - first:.1f}", end_section=True)
+    table.add_row("total", f"{total:.1f}", style="bold")
+    console.print(table)
+
+
+@app.command()
+def exercise(
+    quick: Annotated[bool, typer.Option("--quick", help="Under two minutes.")] = False,
+    baseline: Annotated[
+        str | None, typer.Option(help="Measure another server beside labkit's: naive.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws order, recordings and phases.")] = 1,
+    out: Annotated[Path, typer.Option(help="Results go into a folder in here.")] = Path("results"),
+    model_set: SetOption = "embedded",
+    asr: AsrOption = None,
+    llm: LlmOption = None,
+    tts: TtsOption = None,
+) -> None:
+    """Run the latency exercise: measure and plot how chunk size trades against latency."""
+    # Drawing libraries take a second to load, which the other commands need not wait for.
+    from labkit.measure.exercise import run_and_write
+    from labkit.measure.report import sentences
+
+    if baseline not in (None, "naive"):
+        raise typer.BadParameter(f"there is no baseline {baseline!r}; there is 'naive'")
+    own = {"--models": model_set, "--asr": asr, "--llm": llm, "--tts": tts}
+    options = tuple(word for key, value in own.items() if value for word in (key, value))
+    resolve(model_set, asr=asr, llm=llm, tts=tts)
+    folder = out / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    with _turn_bar() as tell:
+        summed = asyncio.run(
+            run_and_write(
+                folder,
+                recordings=data_folder() / "speech",
+                quick=quick,
+                baseline=baseline is not None,
+                seed=seed,
+                model_options=options,
+                progress=tell,
+            )
+        )
+    console = Console()
+    console.print(_exercise_table(summed))
+    for sentence in sentences(summed):
+        console.print(sentence)
+    console.print(f"Raw data, summary and figures: {folder}", soft_wrap=True)
+
+
+@contextmanager
+def _turn_bar() -> "Iterator[Callable[[Step], None]]":
+    """A progress bar over the turns of an exercise, with the time left."""
+    columns = (
+        TextColumn("{task.description:24}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("starting")
+        yield lambda step: bar.update(
+            task, completed=step.done, total=step.total, description=step.now
+        )
+
+
+def _exercise_table(summed: "Report") -> Table:
+    table = Table(
+        "chunk ms", "median ms", "95 % interval", "p95 ms", "messages/s", "overhead B/s",
+        "CPU ms/s", title="End of speech to first audible reply, labkit",
+    )  # fmt: skip
+    for column in table.columns:
+        column.justify = "right"
+    for size in summed.sizes:
+        middle = size.ttfa_p50
+        table.add_row(
+            str(size.chunk_ms),
+            f"{middle.value:.0f}",
+            f"{middle.low:.0f} to {middle.high:.0f}",
+            f"{size.ttfa_p95.value:.0f}",
+            f"{size.messages_per_s:.1f}",
+            f"{size.overhead_bytes_per_s:.0f}",
+            f"{size.cpu_ms_per_s:.1f}",
+        )
+    return table
+
+
+@app.command("doctor")
+def doctor_command() -> None:
+    """Say what this machine lacks, and the mend; exits 1 where something is amiss."""
+    console = Console()
+    with console.status("looking; the models are loaded, which takes some seconds"):
+        checks = doctor.run_checks()
+    for check in checks:
+        sign = "[green]ok  [/]" if check.ok else "[bold red]FAIL[/]"
+        console.print(f"{sign} {check.name:12} {check.detail}", soft_wrap=True, highlight=False)
+        if check.mend:
+            console.print(f"     mend: {check.mend}", soft_wrap=True, highlight=False)
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)
+
+
+@models.command("list")
+def list_models() -> None:
+    """List the sets, their models, and where each lies on this machine."""
+    table = Table("set", "role", "model", "on this machine")
+    for name, chosen in SETS.items():
+        for model in models_of(name):
+            table.add_row(name, model.role.value, model.name, _place(model))
+        table.add_row("", "", f"[dim]{chosen.about}[/]", "", end_section=True)
+    Console().print(table)
+
+
+def _place(model: Model) -> str:
+    try:
+        return str(locate(model))
+    except ModelNotFoundError:
+        return "[dim]no[/]"
+
+
+@models.command()
+def pull(
+    name: Annotated[str | None, typer.Argument(help="A set.", metavar="SET")] = None,
+    asr: AsrOption = None,
+    llm: LlmOption = None,
+    tts: TtsOption = None,
+) -> None:
+    """Pull a set, or single models, into the ordinary cache of the model hub."""
+    own = {Role.ASR: asr, Role.LLM: llm, Role.TTS: tts}
+    wanted = list(models_of(name)) if name else []
+    wanted += [find(role, word) for role, word in own.items() if word]
+    if not wanted:
+        raise typer.BadParameter("name a set or a model, such as: labkit models pull small")
+    for model in wanted:
+        if model.source is None:
+            Console().print(f"{model.name}: nothing to pull, it lies at {locate(model)}")
+            continue
+        with _download_bars() as tell:
+            path = hub.pull(model.source, tell)
+        Console().print(f"{model.name}: {path}", soft_wrap=True)
+
+
+@contextmanager
+def _download_bars() -> Iterator[hub.Progress]:
+    """A bar for each file that is pulled."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+
+        def tell(file: str, done: int, total: int) -> None:
+            if file not in tasks:
+                tasks[file] = bars.add_task(file)
+            bars.update(tasks[file], completed=done, total=total or None)
+
+        yield tell
+
+
+@models.command()
+def path(
+    name: Annotated[str, typer.Argument(help="A model of any set, or as the options name it.")],
+    role: Annotated[Role | None, typer.Option(help="What it does, if not plain.")] = None,
+) -> None:
+    """Print where a model lies on this machine."""
+    known = {m.name: m for set_name in SETS for m in models_of(set_name)}
+    model = known.get(name) if role is None else find(role, name)
+    if model is None:
+        raise typer.BadParameter(f"{name!r} is in no set; say what it does with --role")
+    sys.stdout.write(f"{locate(model)}\n")
+
+
+@models.command()
+def verify(
+    digits: Annotated[
+        Path | None, typer.Option(help="Archive of human digits; without it, those rows are left.")
+    ] = None,
+) -> None:
+    """Examine the embedded models on held-out material; exits 1 where a bar is missed."""
+    from labkit.measure.evaluation.verify import verify as examine
+
+    console = Console()
+    missed = False
+    examined = examine(data_folder(), digits=digits)
+    while True:
+        with console.status("examining; this takes some minutes"):
+            found = next(examined, None)
+        if found is None:
+            break
+        model, figures = found
+        console.print(_figures_table(model, figures))
+        missed |= any(figure.measured and not figure.holds for figure in figures)
+    if missed:
+        raise typer.Exit(1)
+
+
+def _figures_table(model: str, figures: "Sequence[Figure]") -> Table:
+    table = Table("", "figure", "bar", "on", "holds", "note", title=model)
+    for column in table.columns[1:4]:
+        column.justify = "right"
+    for figure in figures:
+        sign = "≤" if figure.at_most else "≥"
+        holds = "[green]yes[/]" if figure.holds else "[bold red]no[/]"
+        table.add_row(
+            figure.name,
+            f"{figure.value:.2f} {figure.unit}" if figure.measured else "-",
+            f"{sign} {figure.bar:g} {figure.unit}",
+            str(figure.sample),
+            holds if figure.measured else "[dim]not measured[/]",
+            figure.note,
+        )
+    return table
 
 
 def main() -> None:
@@ -114,7 +381,7 @@ def main() -> None:
     try:
         app()
     except LabkitError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
+        Console(stderr=True).print(f"[bold red]error:[/] {error}", soft_wrap=True)
         raise SystemExit(1) from None
 
 

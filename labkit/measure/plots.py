@@ -1,0 +1,265 @@
+"""The figures of the exercise: results in, `Axes` out.
+
+Every function draws into the axes that it is given, or makes its own, and touches no global
+setting. Colours are those of Okabe and Ito (2008), safe for colour-blind eyes; markers, line
+styles and hatches say the same without colour.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+from labkit.measure.report import Report
+from labkit.measure.results import Row, SizeSummary
+from labkit.measure.trace import Stage, packetisation_model_ms
+
+__all__ = [
+    "baseline_figure",
+    "distribution",
+    "latency_by_size",
+    "save_figures",
+    "tradeoff_figure",
+    "waterfall",
+]
+
+BLUE: Final = "#0072B2"
+ORANGE: Final = "#E69F00"
+GREEN: Final = "#009E73"
+RED: Final = "#D55E00"
+PURPLE: Final = "#CC79A7"
+SKY: Final = "#56B4E9"
+GREY: Final = "#6E6E6E"
+_BAND: Final = "#EDF3E6"
+
+_STAGE_LOOK: Final = {
+    Stage.PACKETISATION: ("last chunk fills", ORANGE, ""),
+    Stage.UPLINK: ("uplink", GREY, "//"),
+    Stage.ASR: ("recognition", BLUE, "\\\\"),
+    Stage.LLM_FIRST_TOKEN: ("first token", GREEN, ""),
+    Stage.LLM_FIRST_SENTENCE: ("first sentence", SKY, "xx"),
+    Stage.TTS_FIRST_AUDIO: ("first audio", PURPLE, "--"),
+    Stage.DOWNLINK: ("downlink", RED, "//"),
+}
+
+
+def _axes(ax: Axes | None, width: float = 7.0, height: float = 4.5) -> Axes:
+    return Figure(figsize=(width, height), layout="constrained").add_subplot() if ax is None else ax
+
+
+def _tidy(ax: Axes, title: str, x: str, y: str) -> Axes:
+    ax.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    ax.set_xlabel(x)
+    ax.set_ylabel(y)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(axis="y", color="#DDDDDD", linewidth=0.7)
+    ax.set_axisbelow(True)
+    return ax
+
+
+def _chunk_axis(ax: Axes, sizes: Sequence[SizeSummary]) -> None:
+    """A logarithmic axis with a tick at each size, and the usual 20 to 100 ms shaded."""
+    ticks = [s.chunk_ms for s in sizes]
+    ax.set_xscale("log")
+    ax.set_xticks(ticks)
+    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.tick_params(axis="x", which="minor", length=0)
+    ax.axvspan(20, 100, color=_BAND, zorder=0)
+
+
+def latency_by_size(sizes: Sequence[SizeSummary], *, ax: Axes | None = None) -> Axes:
+    """End-to-end latency by chunk size, with the packetisation model beside it.
+
+    Args:
+        sizes: Summaries of one server.
+        ax: Draw here instead of into a figure of its own.
+    """
+    ax = _axes(ax)
+    _chunk_axis(ax, sizes)
+    chunks = [s.chunk_ms for s in sizes]
+    for pick, colour, marker, style, label in (
+        ([s.ttfa_p95 for s in sizes], RED, "s", "--", "95th percentile"),
+        ([s.ttfa_p50 for s in sizes], BLUE, "o", "-", "median"),
+    ):
+        values = np.array([e.value for e in pick])
+        spread = np.array([[e.value - e.low, e.high - e.value] for e in pick]).T
+        ax.errorbar(
+            chunks, values, yerr=spread, color=colour, marker=marker, linestyle=style,
+            capsize=3, markersize=5, linewidth=1.5, label=f"{label}, 95 % interval",
+        )  # fmt: skip
+    rest = _rest(sizes)
+    fine = np.geomspace(chunks[0], chunks[-1], 60)
+    ax.plot(
+        fine, [packetisation_model_ms(c) + rest for c in fine], color="black", linestyle=":",
+        linewidth=1.5, label=f"model: half a chunk + {rest:.0f} ms for the rest",
+    )  # fmt: skip
+    ax.set_ylim(bottom=0)
+    ax.legend(frameon=False, fontsize=8, loc="upper left")
+    return _tidy(ax, "End of speech to first audible reply", "chunk size (ms)", "ms")
+
+
+def _rest(sizes: Sequence[SizeSummary]) -> float:
+    """What is left of the median wait without the wait for the last chunk, over all sizes."""
+    return float(np.median([s.ttfa_p50.value - s.stages[Stage.PACKETISATION] for s in sizes]))
+
+
+def _cost(
+    sizes: Sequence[SizeSummary], values: Sequence[float], title: str, y: str, ax: Axes
+) -> None:
+    _chunk_axis(ax, sizes)
+    ax.plot([s.chunk_ms for s in sizes], values, color=GREEN, marker="D", markersize=5)
+    ax.set_ylim(bottom=0)
+    _tidy(ax, title, "chunk size (ms)", y)
+
+
+def tradeoff_figure(sizes: Sequence[SizeSummary]) -> Figure:
+    """The chunk-size trade-off: what a chunk costs in latency, and what it saves elsewhere.
+
+    Args:
+        sizes: Summaries of one server.
+    """
+    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    axes = figure.subplot_mosaic(
+        [["latency", "messages"], ["latency", "overhead"], ["latency", "cpu"]],
+        width_ratios=(1.6, 1),
+    )
+    latency_by_size(sizes, ax=axes["latency"])
+    for name, values, title, unit in (
+        ("messages", [s.messages_per_s for s in sizes], "Messages", "per second of audio"),
+        (
+            "overhead",
+            [s.overhead_bytes_per_s / 1000 for s in sizes],
+            "Header overhead (audio: 32 kB/s)",
+            "kB per second of audio",
+        ),
+        ("cpu", [s.cpu_ms_per_s for s in sizes], "Server CPU while listening", "ms per second"),
+    ):
+        _cost(sizes, values, title, unit, axes[name])
+    figure.suptitle(
+        "What chunk size trades: latency against messages, bytes and CPU (shaded: 20 to 100 ms)",
+        fontsize=12,
+    )
+    return figure
+
+
+def waterfall(size: SizeSummary, *, ax: Axes | None = None) -> Axes:
+    """Where the time of a turn goes: each part begins where the one before it ended.
+
+    Args:
+        size: Summary of one chunk size; the parts are means, which add up.
+        ax: Draw here instead of into a figure of its own.
+    """
+    ax = _axes(ax, 8.5, 4.2)
+    start = 0.0
+    total = sum(size.stages.values())
+    for row, (stage, span) in enumerate(size.stages.items()):
+        label, colour, hatch = _STAGE_LOOK[stage]
+        ax.barh(row, span, left=start, color=colour, hatch=hatch, edgecolor="white", height=0.7)
+        ax.annotate(
+            f"{span:.1f} ms", (start + span, row), xytext=(5, 0), textcoords="offset points",
+            va="center", fontsize=9,
+        )  # fmt: skip
+        start += span
+    ax.set_yticks(range(len(size.stages)), [_STAGE_LOOK[stage][0] for stage in size.stages])
+    ax.invert_yaxis()
+    ax.set_xlim(0, total * 1.14)
+    _tidy(
+        ax,
+        f"Where {total:.0f} ms go: end of speech to first byte, chunks of {size.chunk_ms} ms",
+        "ms since the end of speech (mean)",
+        "",
+    )
+    ax.grid(axis="y", visible=False)
+    ax.grid(axis="x", color="#DDDDDD", linewidth=0.7)
+    return ax
+
+
+def distribution(rows: Sequence[Row], *, ax: Axes | None = None) -> Axes:
+    """Share of turns that were answered within a time, a curve per chunk size.
+
+    Args:
+        rows: Turns of one server; warm-up turns are left out.
+        ax: Draw here instead of into a figure of its own.
+    """
+    ax = _axes(ax)
+    counted = [r for r in rows if not r.warmup and r.ttfa_ms is not None]
+    sizes = sorted({r.chunk_ms for r in counted})
+    styles = ("-", "--", "-.", ":")
+    colours = (BLUE, SKY, GREEN, GREY, ORANGE, RED, PURPLE, "black")
+    for index, size in enumerate(sizes):
+        times = sorted(r.ttfa_ms for r in counted if r.chunk_ms == size and r.ttfa_ms is not None)
+        ax.step(
+            [times[0], *times], np.arange(len(times) + 1) / len(times) * 100, where="post",
+            color=colours[index % len(colours)], linestyle=styles[index % len(styles)],
+            linewidth=1.6, label=f"{size} ms",
+        )  # fmt: skip
+    ax.set_xlim(left=0)
+    ax.set_ylim(0, 100)
+    ax.legend(title="chunk size", frameon=False, fontsize=8, title_fontsize=8, loc="lower right")
+    return _tidy(
+        ax, "Turns answered within a time", "ms, end of speech to first audible reply", "% of turns"
+    )
+
+
+def baseline_figure(summed: Report) -> Figure:
+    """Labkit's server beside the naive one: time to first audio, and ping while turns run."""
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1.3, 1))
+    _chunk_axis(left, summed.sizes)
+    for sizes, colour, marker, style, label in (
+        (summed.baseline, RED, "s", "--", "naive"),
+        (summed.sizes, BLUE, "o", "-", "labkit"),
+    ):
+        values = np.array([s.ttfa_p50.value for s in sizes])
+        ends = [
+            [s.ttfa_p50.value - s.ttfa_p50.low, s.ttfa_p50.high - s.ttfa_p50.value] for s in sizes
+        ]
+        left.errorbar(
+            [s.chunk_ms for s in sizes], values, yerr=np.array(ends).T, color=colour,
+            marker=marker, linestyle=style, capsize=3, label=label,
+        )  # fmt: skip
+    left.set_ylim(bottom=0)
+    left.legend(frameon=False)
+    _tidy(left, "Median time to first audible reply", "chunk size (ms)", "ms")
+    for name, colour, style in (("naive", RED, "--"), ("labkit", BLUE, "-")):
+        rtts = np.sort(summed.exercise.pings_ms.get(name, []))
+        if len(rtts):
+            share = 100 * np.arange(1, len(rtts) + 1) / len(rtts)
+            right.step(rtts, share, where="post", color=colour, linestyle=style, label=name)
+    right.set_xscale("log")
+    right.set_ylim(0, 100)
+    right.legend(frameon=False, loc="lower right")
+    _tidy(right, "Ping answered while a turn runs", "round trip (ms)", "% of pings")
+    return figure
+
+
+def save_figures(summed: Report, folder: Path) -> list[Path]:
+    """Write all figures as PNG and SVG; gives the paths."""
+    middle = min(summed.sizes, key=lambda s: abs(s.chunk_ms - 40))
+    own = [row for row in summed.exercise.rows if row.server == "labkit"]
+    figures: dict[str, Figure] = {
+        "tradeoff": tradeoff_figure(summed.sizes),
+        "waterfall": _figure_of(waterfall(middle)),
+        "distribution": _figure_of(distribution(own)),
+    }
+    if summed.baseline:
+        figures["baseline"] = baseline_figure(summed)
+    paths = []
+    for name, figure in figures.items():
+        for ending in ("png", "svg"):
+            path = folder / f"{name}.{ending}"
+            figure.savefig(path, dpi=150)
+            paths.append(path)
+    return paths
+
+
+def _figure_of(ax: Axes) -> Figure:
+    figure = ax.get_figure(root=True)
+    if figure is None:
+        raise ValueError("these axes belong to no figure")
+    return figure
