@@ -24,6 +24,8 @@ from labkit.protocol import plain
 __all__ = ["ClientTurn", "VoiceClient"]
 
 _MAX_READ: Final = 64 * 1024 * 1024
+_PINGS: Final = 5
+"""Round trips to estimate a clock's offset from; the fastest is the least disturbed."""
 
 
 @dataclass(slots=True)
@@ -39,6 +41,8 @@ class ClientTurn:
         bytes_sent: Payload bytes of the utterance.
         listening_cpu_ms: CPU time of the server's process while the utterance came in.
         errors: What the server refused during the turn.
+        clock_offset_ns: The server's clock minus this one, estimated from ping round trips
+            and taken out of the server's marks; None where both share one clock.
     """
 
     transcript: str = ""
@@ -49,6 +53,7 @@ class ClientTurn:
     bytes_sent: int = 0
     listening_cpu_ms: float = 0.0
     errors: list[plain.Error] = field(default_factory=list)
+    clock_offset_ns: int | None = None
 
     @property
     def reply_seconds(self) -> float:
@@ -73,6 +78,7 @@ class _Turn:
         self._stream = stream
         self._pieces: list[Float32] = []
         self._silence_s = 0.0
+        self._server_marks: dict[Mark, int] = {}
 
     def mark(self, mark: Mark, at_ns: int | None = None) -> None:
         self.result.trace.mark(mark, self._clock() if at_ns is None else at_ns)
@@ -121,9 +127,27 @@ class _Turn:
         self.result.reply_text = done.reply_text
         self.result.listening_cpu_ms = done.listening_cpu_ms
         known = {mark.value for mark in Mark}
-        self.result.trace.merge({Mark(k): v for k, v in done.marks.items() if k in known})
+        self._server_marks = {Mark(k): v for k, v in done.marks.items() if k in known}
+
+    def shares_clock(self) -> bool:
+        """Whether the server's marks lie inside of the turn on the client's own clock.
+
+        Clocks of two machines count from their starts, seconds to months apart.
+        """
+        marks = self.result.trace.marks
+        first, last = marks[Mark.END_STREAM_SENT], marks[Mark.REPLY_RECEIVED]
+        return all(first <= at_ns <= last for at_ns in self._server_marks.values())
+
+    def estimate_offset(self, round_trip_s: float) -> None:
+        """Take it that `end_stream` was on its way for half of a round trip."""
+        received = self._server_marks.get(Mark.END_STREAM_RECEIVED)
+        if received is not None:
+            sent = self.result.trace.marks[Mark.END_STREAM_SENT]
+            self.result.clock_offset_ns = received - sent - round(round_trip_s * 1e9 / 2)
 
     def finish(self) -> ClientTurn:
+        """The turn, with the server's marks on the client's clock."""
+        self.result.trace.merge(self._server_marks, self.result.clock_offset_ns or 0)
         if self._pieces:
             self.result.reply = np.concatenate(self._pieces)
         return self.result
@@ -200,12 +224,14 @@ class VoiceClient:
         end = len(samples) if end_of_speech is None else end_of_speech + 1
         try:
             await self._stream_out(turn, samples, chunk_ms, end)
+            turn.mark(Mark.END_STREAM_SENT)  # before: the server may read it while send returns
             await self._socket.send("end_stream")
-            turn.mark(Mark.END_STREAM_SENT)
         except ConnectionClosed as error:
             raise self._lost() from error
         while not turn.take(await self._next(self._messages)):
             pass
+        if not turn.shares_clock():
+            turn.estimate_offset(min([await self.ping() for _ in range(_PINGS)]))
         return turn.finish()
 
     async def ping(self) -> float:

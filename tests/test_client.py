@@ -1,6 +1,7 @@
 """The client against a server in the same process."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
+from labkit.audio import encode_s16le
 from labkit.client import VoiceClient
 from labkit.errors import ClientError
-from labkit.measure.trace import STAGES, Mark
+from labkit.measure.trace import STAGES, Mark, Stage
+from labkit.protocol import plain
 from labkit.server.app import VoiceServer
 from labkit.server.settings import ServerSettings
 from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
@@ -101,6 +104,45 @@ async def test_silence_has_no_first_audio() -> None:
         turn = await client.say(np.zeros(1600, np.float32))
     assert (turn.transcript, turn.reply_text, len(turn.reply)) == ("", "", 0)
     assert turn.trace.ttfa_ms() is None
+
+
+@asynccontextmanager
+async def abroad(offset_ns: int) -> AsyncIterator[str]:
+    """A server on another machine: its clock is `offset_ns` ahead of the client's."""
+
+    async def answer(socket: ServerConnection) -> None:
+        async for message in socket:
+            if message == "ping":
+                await socket.send("pong")
+            elif message == "end_stream":
+                names = ["end_stream_received", *(ends[1] for ends in list(STAGES.values())[2:-1])]
+                marks = {name: time.perf_counter_ns() + offset_ns for name in names}
+                await socket.send(plain.Transcript(text="hi").encode())
+                await socket.send(encode_s16le(TONE))
+                done = plain.Done(reply_text="Hi.", reply_samples=len(TONE), marks=marks)
+                await socket.send(done.encode())
+
+    async with serve(answer, "127.0.0.1", 0) as server:
+        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize("offset_ns", [10**15, -(10**15), 10**10])
+async def test_the_clock_of_another_machine_is_estimated(offset_ns: int) -> None:
+    async with abroad(offset_ns) as url, VoiceClient.connect(url) as client:
+        turn = await client.say(TONE[:800])
+    assert turn.clock_offset_ns is not None
+    assert abs(turn.clock_offset_ns - offset_ns) < 10**9
+    stages = turn.trace.stages_ms()
+    assert list(stages) == list(STAGES)
+    assert sum(stages.values()) == pytest.approx(turn.trace.ttfb_ms(), abs=1e-6)
+    assert stages[Stage.UPLINK] > 0
+
+
+async def test_a_shared_clock_is_taken_as_it_is() -> None:
+    async with abroad(0) as url, VoiceClient.connect(url) as client:
+        turn = await client.say(TONE[:800])
+    assert turn.clock_offset_ns is None
+    assert list(turn.trace.stages_ms()) == list(STAGES)
 
 
 async def test_ping_while_a_turn_runs() -> None:
