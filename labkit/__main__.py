@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -80,7 +81,7 @@ def serve(
         bool | None,
         typer.Option(
             "--fit-window/--full-window",
-            help="Cut the recogniser's window to the utterance [default: where it was trained so]",
+            help="Cut the recogniser's window to the utterance; by default where it was trained so.",
         ),
     ] = None,
 ) -> None:
@@ -150,9 +151,11 @@ def _turn_object(turn: ClientTurn) -> dict[str, object]:
 def _print_turn(turn: ClientTurn) -> None:
     console = Console()
     for error in turn.errors:
-        console.print(f"[bold red]the server says:[/] {error.message} ({error.hint})")
-    console.print(f"[bold]heard[/]  {turn.transcript or '(nothing)'}")
-    console.print(f"[bold]reply[/]  {turn.reply_text or '(none)'}  ({turn.reply_seconds:.2f} s)")
+        refusal = escape(f"{error.message} ({error.hint})")
+        console.print(f"[bold red]the server says:[/] {refusal}")
+    heard, reply = escape(turn.transcript or "(nothing)"), escape(turn.reply_text or "(none)")
+    console.print(f"[bold]heard[/]  {heard}")
+    console.print(f"[bold]reply[/]  {reply}  ({turn.reply_seconds:.2f} s)")
     total, first = turn.trace.ttfa_ms(), turn.trace.ttfb_ms()
     if total is None or first is None:
         return
@@ -163,6 +166,11 @@ def _print_turn(turn: ClientTurn) -> None:
     table.add_row("leading silence of the reply", f"{total - first:.1f}", end_section=True)
     table.add_row("total", f"{total:.1f}", style="bold")
     console.print(table)
+    if turn.clock_offset_ns is not None:
+        console.print(
+            "The server's clock is another one: its offset was estimated from ping round trips, "
+            "so uplink and downlink are half of the fastest each, give or take."
+        )
 
 
 @app.command()
@@ -205,7 +213,7 @@ def exercise(
     console.print(_exercise_table(summed))
     for sentence in sentences(summed):
         console.print(sentence)
-    console.print(f"Raw data, summary and figures: {folder}", soft_wrap=True)
+    console.print(f"Raw data, summary and figures: {folder}", soft_wrap=True, markup=False)
 
 
 @contextmanager
@@ -253,9 +261,12 @@ def doctor_command() -> None:
         checks = doctor.run_checks()
     for check in checks:
         sign = "[green]ok  [/]" if check.ok else "[bold red]FAIL[/]"
-        console.print(f"{sign} {check.name:12} {check.detail}", soft_wrap=True, highlight=False)
+        console.print(
+            f"{sign} {check.name:12} {escape(check.detail)}", soft_wrap=True, highlight=False
+        )
         if check.mend:
-            console.print(f"     mend: {check.mend}", soft_wrap=True, highlight=False)
+            mend = f"     mend: {check.mend}"
+            console.print(mend, soft_wrap=True, highlight=False, markup=False)
     if not all(check.ok for check in checks):
         raise typer.Exit(1)
 
@@ -273,7 +284,7 @@ def list_models() -> None:
 
 def _place(model: Model) -> str:
     try:
-        return str(locate(model))
+        return escape(str(locate(model)))
     except ModelNotFoundError:
         return "[dim]no[/]"
 
@@ -293,11 +304,12 @@ def pull(
         raise typer.BadParameter("name a set or a model, such as: labkit models pull small")
     for model in wanted:
         if model.source is None:
-            Console().print(f"{model.name}: nothing to pull, it lies at {locate(model)}")
+            here = f"{model.name}: nothing to pull, it lies at {locate(model)}"
+            Console().print(here, soft_wrap=True, markup=False)
             continue
         with _download_bars() as tell:
             path = hub.pull(model.source, tell)
-        Console().print(f"{model.name}: {path}", soft_wrap=True)
+        Console().print(f"{model.name}: {path}", soft_wrap=True, markup=False)
 
 
 @contextmanager
@@ -371,7 +383,7 @@ def _figures_table(model: str, figures: "Sequence[Figure]") -> Table:
             f"{sign} {figure.bar:g} {figure.unit}",
             str(figure.sample),
             holds if figure.measured else "[dim]not measured[/]",
-            figure.note,
+            escape(figure.note),
         )
     return table
 
@@ -381,7 +393,7 @@ def main() -> None:
     try:
         app()
     except LabkitError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", soft_wrap=True)
+        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         raise SystemExit(1) from None
 
 

@@ -154,26 +154,29 @@ async def _run(
 ) -> Row:
     """One turn as a new conversation, so that every turn has the same prompt before it."""
     url = urls[turn.server]
-    samples, end_of_speech = _prepared(recording, turn.lead_in)
+    samples, end_of_speech = _prepared(recording, turn)
     async with AsyncExitStack() as stack:
         if exercise.config.baseline and not turn.warmup:
             pings = exercise.pings_ms.setdefault(turn.server, [])
-            await stack.enter_async_context(_pinging(url, pings, turn.lead_in))
+            await stack.enter_async_context(_pinging(url, pings, turn.recording))
         client = await stack.enter_async_context(VoiceClient.connect(url))
         said = await client.say(samples, chunk_ms=turn.chunk_ms, end_of_speech=end_of_speech)
     return row_of(turn, recording, said)
 
 
-def _prepared(recording: Recording, lead_in: int) -> tuple[Float32, int]:
-    """The recording without most of its leading silence, moved by `lead_in` samples.
+def _prepared(recording: Recording, turn: PlannedTurn) -> tuple[Float32, int]:
+    """The recording without most of its leading silence, and its end of speech.
 
-    Silence is added behind it, for the longest chunk to be filled.
+    Silence is put before it, less than a chunk, so that the speech ends at the planned phase;
+    and behind it, for the longest chunk to be filled.
     """
     samples = read_audio(recording.path)
     silence = leading_silence(samples, SAMPLE_RATE) - _KEPT_SILENCE_S
     cut = max(0, round(silence * SAMPLE_RATE))
-    end = (recording.end_of_speech_sample or len(samples)) - cut + lead_in
-    return np.pad(samples[cut:], (lead_in, SAMPLE_RATE)), end
+    end = (recording.end_of_speech_sample or len(samples)) - cut
+    chunk = turn.chunk_ms * SAMPLE_RATE // 1000
+    lead_in = (round(turn.phase * chunk) - end) % chunk
+    return np.pad(samples[cut:], (lead_in, SAMPLE_RATE)), end + lead_in
 
 
 @asynccontextmanager

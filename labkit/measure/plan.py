@@ -4,8 +4,6 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from labkit.audio import SAMPLE_RATE
-
 __all__ = ["CHUNK_SIZES_MS", "PlannedTurn", "plan"]
 
 CHUNK_SIZES_MS = (10, 20, 40, 60, 80, 100, 200, 500)
@@ -20,15 +18,14 @@ class PlannedTurn:
         server: Which server answers, by name.
         recording: Index of the recording.
         chunk_ms: Length of one message.
-        lead_in: Samples of silence before the recording. It is drawn evenly from 0 to one
-            chunk, so that the end of speech falls anywhere in a chunk with equal chance.
+        phase: Where in its chunk the speech ends, from 0 (as the chunk begins) to 1.
         warmup: Whether the turn only warms things up; it is kept in the raw data as such.
     """
 
     server: str
     recording: int
     chunk_ms: int
-    lead_in: int
+    phase: float
     warmup: bool
 
 
@@ -45,10 +42,14 @@ def plan(
 
     Every chunk size is run `repeats` times on every server. Within a repeat the sizes are
     shuffled, so that a slow minute of the machine falls on all of them; the servers answer the
-    same recording with the same lead-in, one right after the other, in random order.
+    same recording at the same phase, one right after the other, in random order.
+
+    The speech ends anywhere in a chunk with equal chance. The phases of a chunk size are
+    stratified, one from each of `repeats` equal parts, since with few repeats plain random
+    phases would add more noise than there is to measure.
 
     Args:
-        seed: Draws order, recordings and lead-ins.
+        seed: Draws order, recordings and phases.
         recordings: How many recordings there are to draw from.
         repeats: Turns per chunk size and server.
         servers: Names of the servers.
@@ -62,20 +63,25 @@ def plan(
         raise ValueError(f"nothing to run: {recordings} recordings, {repeats} repeats")
     rng = random.Random(seed)
     turns = [
-        PlannedTurn(server, rng.randrange(recordings), 40, 0, warmup=True)
+        PlannedTurn(server, rng.randrange(recordings), 40, 0.5, warmup=True)
         for _ in range(warmups)
         for server in servers
     ]
     deck = _deck(rng, recordings, repeats * len(chunk_sizes_ms))
-    for _ in range(repeats):
+    phases = {size: _stratified(rng, repeats) for size in chunk_sizes_ms}
+    for repeat in range(repeats):
         for chunk_ms in rng.sample(chunk_sizes_ms, len(chunk_sizes_ms)):
             recording = deck.pop()
-            lead_in = rng.randrange(chunk_ms * SAMPLE_RATE // 1000)
             turns += [
-                PlannedTurn(server, recording, chunk_ms, lead_in, warmup=False)
+                PlannedTurn(server, recording, chunk_ms, phases[chunk_ms][repeat], warmup=False)
                 for server in rng.sample(servers, len(servers))
             ]
     return turns
+
+
+def _stratified(rng: random.Random, count: int) -> list[float]:
+    """`count` numbers from 0 to 1, one from each of `count` equal parts, in random order."""
+    return rng.sample([(part + rng.random()) / count for part in range(count)], count)
 
 
 def _deck(rng: random.Random, recordings: int, size: int) -> list[int]:

@@ -112,6 +112,7 @@ def _cost(
     sizes: Sequence[SizeSummary], values: Sequence[float], title: str, y: str, ax: Axes
 ) -> None:
     _chunk_axis(ax, sizes)
+    ax.tick_params(axis="x", labelsize=8)
     ax.plot([s.chunk_ms for s in sizes], values, color=GREEN, marker="D", markersize=5)
     ax.set_ylim(bottom=0)
     _tidy(ax, title, "chunk size (ms)", y)
@@ -123,7 +124,7 @@ def tradeoff_figure(sizes: Sequence[SizeSummary]) -> Figure:
     Args:
         sizes: Summaries of one server.
     """
-    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    figure = Figure(figsize=(12, 7.5), layout="constrained")
     axes = figure.subplot_mosaic(
         [["latency", "messages"], ["latency", "overhead"], ["latency", "cpu"]],
         width_ratios=(1.6, 1),

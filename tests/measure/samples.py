@@ -1,0 +1,63 @@
+"""Rows of an exercise that follow a formula, so that what is made of them can be predicted."""
+
+from collections.abc import Sequence
+
+from labkit.measure.experiment import Exercise, ExerciseConfig
+from labkit.measure.plan import CHUNK_SIZES_MS
+from labkit.measure.results import Row, overhead_bytes
+from labkit.measure.trace import Mark, Stage
+from tests.paths import SPEECH
+
+REST = {
+    Stage.UPLINK: 1.0,
+    Stage.ASR: 30.0,
+    Stage.LLM_FIRST_TOKEN: 12.0,
+    Stage.LLM_FIRST_SENTENCE: 6.0,
+    Stage.TTS_FIRST_AUDIO: 20.0,
+    Stage.DOWNLINK: 1.0,
+}
+
+
+def row(chunk_ms: int, phase: float, *, server: str = "labkit", warmup: bool = False) -> Row:
+    """A turn whose speech ended at `phase` of its chunk."""
+    wait = (1 - phase) * chunk_ms
+    stages = {Stage.PACKETISATION: wait, **REST}
+    ttfb = sum(stages.values())
+    messages = 2000 // chunk_ms
+    return Row(
+        utterance="one.flac",
+        voice="one",
+        chunk_ms=chunk_ms,
+        warmup=warmup,
+        transcript="set a timer",
+        reply_text="Timer set.",
+        reply_seconds=0.8,
+        ttfa_ms=ttfb + 10,
+        ttfb_ms=ttfb,
+        server=server,
+        said="set a timer",
+        audio_seconds=2.0,
+        messages=messages,
+        overhead_bytes=overhead_bytes(64_000, messages),
+        listening_cpu_ms=messages * 0.2,
+        stages=stages if server == "labkit" else {},
+        marks={Mark.STREAM_STARTED: 0.0, Mark.END_OF_SPEECH: 1900.0},
+    )
+
+
+def exercise(
+    sizes: Sequence[int] = CHUNK_SIZES_MS, repeats: int = 8, *, baseline: bool = False
+) -> Exercise:
+    """An exercise with evenly spread phases."""
+    servers = ("labkit", "naive") if baseline else ("labkit",)
+    rows = [
+        row(size, (i + 0.5) / repeats, server=server)
+        for server in servers
+        for size in sizes
+        for i in range(repeats)
+    ]
+    pings = {"labkit": [1.0] * 50, "naive": [40.0] * 50} if baseline else {}
+    warmup = row(40, 0.5, warmup=True)
+    return Exercise(
+        ExerciseConfig(recordings=SPEECH), [warmup, *rows], pings_ms=pings, about={"seed": 1}
+    )
