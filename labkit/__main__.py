@@ -81,7 +81,7 @@ def serve(
         bool | None,
         typer.Option(
             "--fit-window/--full-window",
-            help="Cut the recogniser's window to the utterance; by default where it was trained so.",
+            help="Cut the recogniser's window to the utterance; by default where trained so.",
         ),
     ] = None,
 ) -> None:

@@ -7,6 +7,7 @@ import pytest
 from labkit import __main__ as command_line
 from labkit.client import ClientTurn
 from labkit.errors import ErrorCode
+from labkit.measure.trace import Mark
 from labkit.protocol import plain
 
 
@@ -31,3 +32,21 @@ def test_what_a_server_says_is_printed_as_it_is(capsys: pytest.CaptureFixture[st
     assert "out of [mem] ([/])" in out
     assert "say [b]" in out
     assert "[/b] it is" in out
+
+
+def test_an_estimated_clock_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    turn = ClientTurn(clock_offset_ns=5)
+    for at_ns, mark in enumerate(Mark):
+        turn.trace.mark(mark, at_ns)
+    command_line._print_turn(turn)
+    assert "estimated from ping round trips" in " ".join(capsys.readouterr().out.split())
+
+
+def test_what_help_says_of_windows_is_not_swallowed_as_markup(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["labkit", "serve", "--help"])
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        command_line.main()
+    assert "by default where trained so" in capsys.readouterr().out
