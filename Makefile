@@ -51,6 +51,10 @@ lint: $(READY) ## style only; puts the format right
 types: $(READY) ## types only
 	@$(BIN)/mypy
 
+.PHONY: notebooks
+notebooks: $(READY) ## make the notebooks from their masters
+	@$(BIN)/python notebooks/masters/generate.py
+
 .PHONY: lock
 lock: ## resolve pyproject.toml anew into the lock file
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && $(PYTHON) -m venv "$$tools" && \

@@ -1,0 +1,194 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 5. The latency exercise
+#
+# *About 15 minutes, two of which the machine talks to itself. Needs: this checkout, set up with
+# `make lab`. No network, no GPU, no microphone.*
+#
+# ## What you will be able to do
+#
+# - **measure** the time from the end of speech to the first sound of the reply, on this machine;
+# - **split** that time into its parts, and say which part is worth your work;
+# - **predict** from the chunk size alone how much of the wait is packetisation, and check it;
+# - **say** why audio over WebSockets usually travels in messages of 20 to 100 ms.
+
+# %% [markdown]
+# ## The question
+#
+# A microphone delivers audio in blocks. A block can only be sent once it is full, so when you
+# stop speaking somewhere inside a block, the rest of that block still has to pass before the
+# server can know that you are done. Your last word falls anywhere in its block with equal chance:
+# on average **half a block** is still to come.
+#
+# Smaller blocks mean less waiting, but more messages, more bytes of headers, and more work for
+# the server. That is the trade which you are going to measure.
+#
+# ### Predict first
+#
+# Write your guesses down before you run anything; a measurement that confirms nothing teaches
+# little. How long, in milliseconds, from the last word to the first sound of the reply, with
+# blocks of 40 ms? And how much longer with blocks of 500 ms?
+
+# %%
+my_guess_ms = 400
+my_extra_at_500_ms = 230
+
+# %% [markdown]
+# ## Run it
+#
+# The exercise starts labkit's server **in a process of its own**: a server inside this kernel
+# would stand still whenever a cell computes, and you would measure the notebook. Then it says
+# recorded sentences to it, at the pace of speech, with eight sizes of blocks in random order.
+#
+# The engines are real: faster-whisper hears, llama.cpp answers, Piper speaks, with the small
+# models that come with the course.
+
+# %%
+from datetime import datetime
+from pathlib import Path
+
+from IPython.display import Image, Markdown, display
+from ipywidgets import HTML, IntProgress, VBox
+
+from labkit.measure.exercise import run_and_write
+from labkit.measure.experiment import Progress
+from labkit.voice.models import data_folder
+
+bar = IntProgress(description="turns", style={"description_width": "initial"})
+step = HTML()
+display(VBox([bar, step]))
+
+
+def show(progress: Progress) -> None:
+    bar.max, bar.value = progress.total, progress.done
+    step.value = f"{progress.done} of {progress.total}: {progress.now}"
+
+
+folder = Path("../results") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+result = await run_and_write(folder, recordings=data_folder() / "speech", quick=True, progress=show)
+print(f"{len(result.exercise.rows)} turns; raw data and figures are in {folder}")
+
+# %% [markdown]
+# A few of the turns, so that you know what was said and answered:
+
+# %%
+for row in result.exercise.rows[:5]:
+    print(f"{row.voice:12} said  {row.said}")
+    print(f"{'':12} heard {row.transcript}")
+    print(f"{'':12} reply {row.reply_text}  ({row.ttfa_ms:.0f} ms)\n")
+
+# %% [markdown]
+# ## What chunk size trades
+
+# %%
+small, large = result.sizes[0], result.sizes[-1]
+display(
+    Image(
+        filename=str(folder / "tradeoff.png"),
+        alt="Latency, messages, header bytes and server CPU by chunk size from 10 to 500 ms; "
+        "the median latency follows half a chunk plus a constant, the costs fall steeply "
+        "up to 40 ms and little after.",
+    )
+)
+display(
+    Markdown(
+        f"{result.conclusion} The server's CPU time while it listens goes from "
+        f"{small.cpu_ms_per_s:.1f} to {large.cpu_ms_per_s:.1f} ms per second of audio."
+    )
+)
+
+# %% [markdown]
+# The dotted line is no fit. It is the packetisation model, half a chunk, on top of the part that
+# does not depend on the chunk. Where the measured medians follow it, packetisation explains the
+# whole effect of the chunk size.
+#
+# Look at the right side, too: below 20 ms every message carries more header than it is worth,
+# and above 100 ms there is hardly anything left to save. Between the two lies the shaded band.
+
+# %% [markdown]
+# ## Where the time goes
+
+# %%
+at_40 = next(size for size in result.sizes if size.chunk_ms == 40)
+parts = sorted(at_40.stages.items(), key=lambda part: -part[1])
+display(
+    Image(
+        filename=str(folder / "waterfall.png"),
+        alt="Waterfall of one turn at 40 ms chunks: each stage is a bar that begins where the "
+        "one before it ended.",
+    )
+)
+largest = " and ".join(
+    f"{stage.value.replace('_', ' ')} ({milliseconds:.0f} ms)" for stage, milliseconds in parts[:2]
+)
+display(
+    Markdown(
+        f"At 40 ms chunks the parts add up to {sum(at_40.stages.values()):.0f} ms. The two largest "
+        f"are {largest}: work on anything else cannot save more than the rest."
+    )
+)
+
+# %% [markdown]
+# ## Not only the median
+#
+# People remember the slow answers. The curves show which share of the turns was answered within
+# a time; the flatter a curve, the less you can rely on the median.
+
+# %%
+widest = max(result.sizes, key=lambda size: size.ttfa_p95.value - size.ttfa_p50.value)
+display(
+    Image(
+        filename=str(folder / "distribution.png"),
+        alt="Share of turns answered within a time, a curve for each chunk size; larger chunks "
+        "lie further right and are less steep.",
+    )
+)
+display(
+    Markdown(
+        f"The widest spread is at {widest.chunk_ms} ms: half of the turns took up to "
+        f"{widest.ttfa_p50.value:.0f} ms, one in twenty more than {widest.ttfa_p95.value:.0f} ms. "
+        "The quick run has few turns per size, so take the 95th percentile as a hint; "
+        "`make exercise` runs four times as many."
+    )
+)
+
+# %% [markdown]
+# ## Your prediction
+
+# %%
+measured = at_40.ttfa_p50.value
+extra = large.ttfa_p50.value - measured
+display(
+    Markdown(
+        "| | predicted | measured |\n|---|---|---|\n"
+        f"| 40 ms chunks, median | {my_guess_ms} ms | {measured:.0f} ms |\n"
+        f"| more at {large.chunk_ms} ms | {my_extra_at_500_ms} ms | {extra:.0f} ms |\n"
+        f"| the model says | | {(large.chunk_ms - 40) / 2:.0f} ms |"
+    )
+)
+
+# %% [markdown]
+# ## To take away
+#
+# | chunk | waits for it on average | messages a second | when |
+# |---|---|---|---|
+# | 10 ms | 5 ms | 100 | a local network, and every millisecond counts |
+# | 20 to 100 ms | 10 to 50 ms | 50 to 10 | nearly always |
+# | 500 ms | 250 ms | 2 | dictation, where nobody waits for an answer |
+#
+# ## Clean up
+#
+# The server ended with the run. Nothing is left to stop; the results stay in `results/`, and
+# `make exercise ARGS="--baseline naive"` sets a server beside it that does everything in its
+# handler.
