@@ -14,7 +14,6 @@ from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from labkit.audio import SAMPLE_RATE
 from labkit.errors import AudioError
 
 __all__ = ["MANIFEST", "Kind", "Recording", "load_manifest"]
@@ -68,13 +67,6 @@ class Recording:
     def name(self) -> str:
         """The file's name without its ending: how tables and plots call the recording."""
         return self.path.stem
-
-    @property
-    def end_of_speech_s(self) -> float | None:
-        """Seconds from the start of the recording to the end of speech."""
-        if self.end_of_speech_sample is None:
-            return None
-        return self.end_of_speech_sample / SAMPLE_RATE
 
 
 _Name = Annotated[str, Field(min_length=1)]

@@ -46,14 +46,13 @@ def test_a_line_becomes_a_recording(tmp_path: Path) -> None:
     assert (recording.text, recording.voice) == ("good morning", "ked")
     assert (recording.synthesiser, recording.licence) == ("Festival", "MIT")
     assert recording.kind is Kind.UTTERANCE
-    assert (recording.end_of_speech_sample, recording.end_of_speech_s) == (32_000, 2.0)
+    assert recording.end_of_speech_sample == 32_000
 
 
 def test_where_nothing_is_said_nothing_ends(tmp_path: Path) -> None:
     (recording,) = load_manifest(folder_of(tmp_path, QUIET))
     assert recording.text == ""
     assert recording.end_of_speech_sample is None
-    assert recording.end_of_speech_s is None
 
 
 def test_order_is_kept_and_empty_lines_are_skipped(tmp_path: Path) -> None:

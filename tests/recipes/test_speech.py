@@ -36,8 +36,8 @@ def burst(start: int, end: int, length: int) -> Float32:
 
 def end_s(recording: Recording) -> float:
     """The annotated end of speech in seconds."""
-    assert recording.end_of_speech_s is not None
-    return recording.end_of_speech_s
+    assert recording.end_of_speech_sample is not None
+    return recording.end_of_speech_sample / SAMPLE_RATE
 
 
 def test_there_is_enough_of_everything() -> None:
