@@ -210,7 +210,7 @@ async def _hang_up(socket: ServerConnection, code: CloseCode, reason: str) -> No
             if socket.state is State.OPEN:
                 await socket.close(code, reason)
     except TimeoutError:
-        _log.info("%s did not let itself be closed within %g s", socket.id, _HANG_UP_S)
+        _log.info("cutting %s: not closed within %g s", socket.remote_address, _HANG_UP_S)
     if socket.state is not State.CLOSED:
         socket.transport.abort()
 
