@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import tomllib
 from functools import cache
@@ -65,9 +66,11 @@ def conda_requirements() -> dict[str, Requirement]:
 @cache
 def tracked() -> tuple[Path, ...]:
     """The files that belong to the project."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
-    if listed.returncode:
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("not a git checkout, so nobody says which files belong to the project")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     paths = [ROOT / name for name in listed.stdout.split("\0") if name]
     return tuple(path for path in paths if path.is_file())
 
