@@ -158,12 +158,15 @@ def copying(rng: random.Random) -> list[Exchange]:
 
 def training_dialogue(rng: random.Random, copy_share: float) -> list[Exchange]:
     """One dialogue to learn from; none of its user sentences is held out."""
-    if rng.random() < copy_share:
-        return copying(rng)
     while True:
-        exchanges = domain.dialogue(rng)
+        exchanges = copying(rng) if rng.random() < copy_share else _from_domain(rng)
+        # Last of all: a drill or a changed name may make a held-out sentence, too.
         if not any(domain.is_held_out(exchange.user) for exchange in exchanges):
-            break
+            return exchanges
+
+
+def _from_domain(rng: random.Random) -> list[Exchange]:
+    exchanges = domain.dialogue(rng)
     if rng.random() < 0.4:
         exchanges = renamed(rng, exchanges)
     return [varied(rng, exchange) for exchange in exchanges]
