@@ -5,7 +5,7 @@ from pathlib import Path
 
 from labkit.measure.experiment import ExerciseConfig, Progress, run_exercise
 from labkit.measure.plots import save_figures
-from labkit.measure.report import Report, report, write_report
+from labkit.measure.report import Report, report, write_report, write_turns
 
 __all__ = ["repeats_for", "run_and_write"]
 
@@ -42,7 +42,7 @@ async def run_and_write(
         progress: Told before each turn.
 
     Raises:
-        LabkitError: A recording is not usable, or a server did not start.
+        LabkitError: A recording is not usable, a server did not start, or no turn was answered.
     """
     config = ExerciseConfig(
         recordings=recordings,
@@ -51,7 +51,9 @@ async def run_and_write(
         baseline=baseline,
         model_options=model_options,
     )
-    summed = report(await run_exercise(config, progress))
+    exercise = await run_exercise(config, progress)
+    write_turns(exercise, folder)  # first, so that it is kept where there is nothing to sum up
+    summed = report(exercise)
     write_report(summed, folder)
     save_figures(summed, folder)
     return summed

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from labkit.errors import LabkitError
 from labkit.measure.experiment import BASELINE, Exercise
 from labkit.measure.results import (
     Row,
@@ -18,7 +19,7 @@ from labkit.measure.results import (
 from labkit.measure.statistics import Estimate, difference_of_medians, percentile
 from labkit.measure.trace import Stage, packetisation_model_ms
 
-__all__ = ["Report", "conclusion", "ratios", "report", "sentences", "write_report"]
+__all__ = ["Report", "conclusion", "ratios", "report", "sentences", "write_report", "write_turns"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +47,14 @@ def report(exercise: Exercise) -> Report:
     """Sum an exercise up.
 
     Raises:
-        ValueError: No turn was answered, so there is nothing to sum up.
+        LabkitError: No turn was answered, so there is nothing to sum up.
     """
     summaries = summarise(exercise.rows, seed=exercise.config.seed)
     own = [s for s in summaries if s.server != BASELINE]
     if not own:
-        raise ValueError("no turn was answered; the server's log says why")
+        reasons = [row.errors for row in exercise.rows if row.errors]
+        said = f"the server said: {reasons[0]}" if reasons else "nothing was heard in any recording"
+        raise LabkitError(f"no turn was answered, so there is nothing to sum up; {said}")
     return Report(
         exercise=exercise,
         sizes=own,
@@ -139,10 +142,14 @@ def _ping_sentence(compared: dict[str, float]) -> str:
     return f", and its 99th percentile of ping was {compared['ping_p99']:.1f} times as long"
 
 
-def write_report(summed: Report, folder: Path) -> None:
-    """Write `turns.csv` and `summary.json` into `folder`."""
+def write_turns(exercise: Exercise, folder: Path) -> None:
+    """Write the raw data as `turns.csv` into `folder`, which is made where it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_csv(folder / "turns.csv", summed.exercise.rows)
+    write_csv(folder / "turns.csv", exercise.rows)
+
+
+def write_report(summed: Report, folder: Path) -> None:
+    """Write `summary.json` into `folder`."""
     content: dict[str, Any] = {
         "about": summed.exercise.about,
         "conclusion": summed.conclusion,

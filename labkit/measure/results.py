@@ -44,6 +44,7 @@ class Row:
         messages: Binary messages that carried it.
         overhead_bytes: Bytes of headers around that audio.
         listening_cpu_ms: CPU time of the server while the audio came in.
+        errors: What the server refused or failed at, in its words.
         stages: The parts of `ttfb_ms`.
         marks: All marks, in milliseconds since the microphone opened.
     """
@@ -63,6 +64,7 @@ class Row:
     messages: int
     overhead_bytes: int
     listening_cpu_ms: float
+    errors: str = ""
     stages: Mapping[Stage, float] = field(default_factory=dict)
     marks: Mapping[Mark, float] = field(default_factory=dict)
 
@@ -101,6 +103,7 @@ def row_of(planned: PlannedTurn, recording: Recording, turn: ClientTurn) -> Row:
         messages=turn.messages_sent,
         overhead_bytes=overhead_bytes(turn.bytes_sent, turn.messages_sent),
         listening_cpu_ms=turn.listening_cpu_ms,
+        errors="; ".join(error.message for error in turn.errors),
         stages=turn.trace.stages_ms(),
         marks={m: (turn.trace.marks[m] - start) / 1e6 for m in Mark if m in turn.trace.marks},
     )

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from labkit.measure.report import ratios, report, sentences, write_report
+from labkit.errors import LabkitError
+from labkit.measure.report import ratios, report, sentences, write_report, write_turns
 from tests.measure.samples import exercise
 
 
@@ -27,7 +28,10 @@ def test_no_trend_is_called_noise() -> None:
 def test_nothing_answered() -> None:
     silent = exercise()
     silent.rows = [replace(r, ttfa_ms=None) for r in silent.rows]
-    with pytest.raises(ValueError, match="no turn was answered"):
+    with pytest.raises(LabkitError, match="no turn was answered.*nothing was heard"):
+        report(silent)
+    silent.rows = [replace(r, errors="out of memory") for r in silent.rows]
+    with pytest.raises(LabkitError, match="no turn was answered.*the server said: out of memory"):
         report(silent)
 
 
@@ -45,7 +49,9 @@ def test_the_baseline_is_a_ratio() -> None:
 
 
 def test_what_is_written(tmp_path: Path) -> None:
-    write_report(report(exercise(baseline=True)), tmp_path / "deep" / "folder")
+    measured = exercise(baseline=True)
+    write_turns(measured, tmp_path / "deep" / "folder")
+    write_report(report(measured), tmp_path / "deep" / "folder")
     summary = json.loads((tmp_path / "deep" / "folder" / "summary.json").read_text())
     assert set(summary) >= {"about", "conclusion", "word_error_rate", "labkit", "naive"}
     assert (tmp_path / "deep" / "folder" / "turns.csv").stat().st_size > 1000
