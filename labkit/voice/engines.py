@@ -330,36 +330,33 @@ class LlamaLlm:
     """Tokens that a chat template spends on each message besides its words."""
 
     def __init__(
-        self, model: Path, *, threads: int, context: int = 2048, max_tokens: int = 160
+        self, model: Path, *, threads: int, context: int = 1024, max_tokens: int = 160
     ) -> None:
         """Load the model.
 
         Args:
             model: The `.gguf` file.
             threads: CPU threads of one call, for the prompt and for new tokens alike.
-            context: Most tokens of conversation, as far as the model was trained for that many.
+            context: Most tokens of conversation and reply; older exchanges are dropped.
             max_tokens: Most tokens of one reply.
 
         Raises:
             ModelBrokenError: The model does not load.
         """
-        self.max_tokens = max_tokens
-        self._context = min(context, self._load(model, vocab_only=True)[1])
-        self._llama, _ = self._load(
-            model, n_ctx=self._context, n_threads=threads, n_threads_batch=threads
-        )
-
-    @staticmethod
-    def _load(model: Path, **options: Any) -> tuple[Any, int]:
-        """The model, and the length of context that it was trained for."""
         from llama_cpp import Llama
 
+        self.max_tokens = max_tokens
+        self._context = context
         try:
-            llama = Llama(str(model), verbose=False, **options)
+            self._llama = Llama(
+                str(model),
+                n_ctx=self._context,
+                n_threads=threads,
+                n_threads_batch=threads,
+                verbose=False,
+            )
         except (ValueError, OSError, AssertionError) as error:
             raise ModelBrokenError(model, str(error), _MEND) from error
-        architecture = llama.metadata.get("general.architecture", "")
-        return llama, int(llama.metadata.get(f"{architecture}.context_length", 512))
 
     def warm_up(self) -> None:
         """See `Llm.warm_up`."""
@@ -370,8 +367,8 @@ class LlamaLlm:
     def reply(self, messages: Sequence[Message], stop: Stop) -> Iterator[str]:
         """See `Llm.reply`. Greedy, so the same conversation gets the same reply."""
         fitted = fit_to_context(messages, self._count, self._context - self.max_tokens)
-        chat = [{"role": m.role, "content": self._harmless(m.content)} for m in fitted]
-        stream = self._llama.create_chat_completion(
+        chat: Any = [{"role": m.role, "content": self._harmless(m.content)} for m in fitted]
+        stream: Any = self._llama.create_chat_completion(
             chat, stream=True, temperature=0.0, max_tokens=self.max_tokens
         )
         try:
