@@ -2,14 +2,16 @@
 
 The package holds the server that the notebooks build (`labkit.server`), a test client
 (`labkit.client`), the voice pipeline behind it (`labkit.voice`) and the measurements
-(`labkit.measure`).
+(`labkit.measure`). `labkit.run` drives a coroutine from a notebook's plain function.
 """
 
 from importlib.metadata import PackageNotFoundError, version
+
+from labkit.notebook import run
 
 try:
     __version__ = version("labkit")
 except PackageNotFoundError:  # a checkout that was never installed
     __version__ = "0.0.0"
 
-__all__ = ["__version__"]
+__all__ = ["__version__", "run"]
