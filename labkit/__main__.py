@@ -156,14 +156,14 @@ def _print_turn(turn: ClientTurn) -> None:
     heard, reply = escape(turn.transcript or "(nothing)"), escape(turn.reply_text or "(none)")
     console.print(f"[bold]heard[/]  {heard}")
     console.print(f"[bold]reply[/]  {reply}  ({turn.reply_seconds:.2f} s)")
-    total, first = turn.trace.ttfa_ms(), turn.trace.ttfb_ms()
-    if total is None or first is None:
+    total = turn.trace.ttfa_ms()
+    if total is None:
         return
     table = Table("from the end of speech to the first audible reply", "ms")
     table.columns[1].justify = "right"
     for stage, milliseconds in turn.trace.stages_ms().items():
         table.add_row(stage.value.replace("_", " "), f"{milliseconds:.1f}")
-    table.add_row("leading silence of the reply", f"{total - first:.1f}", end_section=True)
+    table.add_section()
     table.add_row("total", f"{total:.1f}", style="bold")
     console.print(table)
     if turn.clock_offset_ns is not None:

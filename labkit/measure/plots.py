@@ -44,6 +44,7 @@ _STAGE_LOOK: Final = {
     Stage.LLM_FIRST_SENTENCE: ("first sentence", SKY, "xx"),
     Stage.TTS_FIRST_AUDIO: ("first audio", PURPLE, "--"),
     Stage.DOWNLINK: ("downlink", RED, "//"),
+    Stage.LEADING_SILENCE: ("reply is still silent", "#BBBBBB", ".."),
 }
 
 
@@ -171,7 +172,7 @@ def waterfall(size: SizeSummary, *, ax: Axes | None = None) -> Axes:
     ax.set_xlim(0, total * 1.14)
     _tidy(
         ax,
-        f"Where {total:.0f} ms go: end of speech to first byte, chunks of {size.chunk_ms} ms",
+        f"Where {total:.0f} ms go, from the end of speech, with chunks of {size.chunk_ms} ms",
         "ms since the end of speech (mean)",
         "",
     )

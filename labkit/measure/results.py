@@ -45,7 +45,7 @@ class Row:
         overhead_bytes: Bytes of headers around that audio.
         listening_cpu_ms: CPU time of the server while the audio came in.
         errors: What the server refused or failed at, in its words.
-        stages: The parts of `ttfb_ms`.
+        stages: The parts of `ttfa_ms`.
         marks: All marks, in milliseconds since the microphone opened.
     """
 
@@ -141,7 +141,7 @@ class SizeSummary:
         ttfa_p50: Median of the end-to-end latency, with its 95 % interval.
         ttfa_p95: 95th percentile of it.
         ttfb_p50: Median up to the first byte.
-        stages: Mean of each part of `ttfb`; means add up, medians do not.
+        stages: Mean of each part of `ttfa`; means add up, medians do not.
         messages_per_s: Messages per second of audio.
         overhead_bytes_per_s: Header bytes per second of audio.
         cpu_ms_per_s: Server CPU per second of audio that came in.

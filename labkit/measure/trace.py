@@ -79,6 +79,8 @@ class Stage(StrEnum):
     """Synthesis of the first samples."""
     DOWNLINK = "downlink"
     """From the synthesiser to the client."""
+    LEADING_SILENCE = "leading_silence"
+    """From the first sample of the reply to the first that can be heard."""
 
 
 STAGES: Mapping[Stage, tuple[Mark, Mark]] = MappingProxyType(
@@ -90,9 +92,13 @@ STAGES: Mapping[Stage, tuple[Mark, Mark]] = MappingProxyType(
         Stage.LLM_FIRST_SENTENCE: (Mark.LLM_FIRST_TOKEN, Mark.LLM_FIRST_SENTENCE),
         Stage.TTS_FIRST_AUDIO: (Mark.LLM_FIRST_SENTENCE, Mark.TTS_FIRST_AUDIO),
         Stage.DOWNLINK: (Mark.TTS_FIRST_AUDIO, Mark.FIRST_AUDIO_RECEIVED),
+        Stage.LEADING_SILENCE: (Mark.FIRST_AUDIO_RECEIVED, Mark.FIRST_AUDIO_HEARD),
     }
 )
-"""Each stage with the two marks that it lies between, in the order of the turn."""
+"""Each stage with the two marks that it lies between, in the order of the turn.
+
+They follow one another without a gap, so together they are the TTFA.
+"""
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
-from labkit.audio import SAMPLE_RATE, Float32, StreamResampler, chunks
+from labkit.audio import SAMPLE_RATE, Float32, StreamResampler, chunks, leading_silence
 from labkit.errors import EngineError, LabkitError
 from labkit.measure.trace import Mark, Trace
 from labkit.voice.endpointing import Endpointing, speech_span
@@ -24,6 +24,9 @@ from labkit.voice.utterance import Exchange, History, Utterance
 __all__ = ["EchoPipeline", "Pipeline", "Sink", "Turn", "VoicePipeline"]
 
 T = TypeVar("T")
+
+_ONSET_S: Final = 0.02
+"""Silence that is kept before the first audible sample of a reply."""
 
 
 class Sink(Protocol):
@@ -223,17 +226,23 @@ class VoicePipeline:
         return "".join(pieces).strip()
 
     async def _speak(self, turn: Turn, sentences: asyncio.Queue[str | None], sink: Sink) -> None:
+        first = True
         while (sentence := await sentences.get()) is not None:
             await sink.text(sentence)
-            await self._say(turn, sentence, sink)
+            await self._say(turn, sentence, sink, at_once=first)
+            first = False
         turn.mark(Mark.TTS_DONE)
 
-    async def _say(self, turn: Turn, sentence: str, sink: Sink) -> None:
+    async def _say(self, turn: Turn, sentence: str, sink: Sink, *, at_once: bool) -> None:
+        """Speak one sentence; `at_once` leaves out the silence that voices begin with."""
         tts = self._engines.tts
         resampler = StreamResampler(tts.sample_rate, SAMPLE_RATE)
 
         def synthesise(stop: Stop) -> list[Float32]:
-            return list(tts.synthesise(sentence, stop))
+            pieces = list(tts.synthesise(sentence, stop))
+            if at_once and pieces:
+                pieces[0] = _without_leading_silence(pieces[0], tts.sample_rate)
+            return pieces
 
         pieces = await self._tts.run(
             turn.session, Priority.FINAL, _named("speech synthesis", synthesise)
@@ -242,6 +251,12 @@ class VoicePipeline:
             turn.mark(Mark.TTS_FIRST_AUDIO)
         for number, piece in enumerate(pieces, start=1):
             await sink.audio(resampler.feed(piece, last=number == len(pieces)))
+
+
+def _without_leading_silence(piece: Float32, sample_rate: int) -> Float32:
+    """`piece` from shortly before its first audible sample: quiet consonants begin there."""
+    silence = leading_silence(piece, sample_rate) - _ONSET_S
+    return piece[max(0, round(silence * sample_rate)) :]
 
 
 def _named(engine: str, work: Callable[[Stop], T]) -> Callable[[Stop], T]:

@@ -15,6 +15,7 @@ REST = {
     Stage.LLM_FIRST_SENTENCE: 6.0,
     Stage.TTS_FIRST_AUDIO: 20.0,
     Stage.DOWNLINK: 1.0,
+    Stage.LEADING_SILENCE: 10.0,
 }
 
 
@@ -22,7 +23,7 @@ def row(chunk_ms: int, phase: float, *, server: str = "labkit", warmup: bool = F
     """A turn whose speech ended at `phase` of its chunk."""
     wait = (1 - phase) * chunk_ms
     stages = {Stage.PACKETISATION: wait, **REST}
-    ttfb = sum(stages.values())
+    ttfa = sum(stages.values())
     messages = 2000 // chunk_ms
     return Row(
         utterance="one.flac",
@@ -32,8 +33,8 @@ def row(chunk_ms: int, phase: float, *, server: str = "labkit", warmup: bool = F
         transcript="set a timer",
         reply_text="Timer set.",
         reply_seconds=0.8,
-        ttfa_ms=ttfb + 10,
-        ttfb_ms=ttfb,
+        ttfa_ms=ttfa,
+        ttfb_ms=ttfa - REST[Stage.LEADING_SILENCE],
         server=server,
         said="set a timer",
         audio_seconds=2.0,

@@ -16,7 +16,7 @@ def test_the_conclusion_states_what_the_data_state() -> None:
     assert "rose from 85 to 330 ms" in words
     assert "half a chunk more predicts 245 ms" in words
     assert "messages fell from 100 to 2 a second" in words
-    assert "at 40 ms the largest part of the wait is asr with 33 %" in words
+    assert "at 40 ms the largest part of the wait is asr with 30 %" in words
 
 
 def test_no_trend_is_called_noise() -> None:

@@ -23,7 +23,7 @@ all_marks = st.fixed_dictionaries({mark: instants for mark in Mark})
 @given(all_marks)
 def test_stages_add_up_to_the_latency(marks: dict[Mark, int]) -> None:
     trace = Trace(marks)
-    total = trace.ttfb_ms()
+    total = trace.ttfa_ms()
     assert total is not None
     assert sum(trace.stages_ms().values()) == pytest.approx(total, abs=1e-3)
 
@@ -32,7 +32,7 @@ def test_stages_follow_one_another_without_a_gap() -> None:
     assert list(STAGES) == list(Stage)
     assert all(before[1] is after[0] for before, after in pairwise(STAGES.values()))
     spans = list(STAGES.values())
-    assert (spans[0][0], spans[-1][1]) == (Mark.END_OF_SPEECH, Mark.FIRST_AUDIO_RECEIVED)
+    assert (spans[0][0], spans[-1][1]) == (Mark.END_OF_SPEECH, Mark.FIRST_AUDIO_HEARD)
 
 
 def test_stages_cannot_be_changed() -> None:

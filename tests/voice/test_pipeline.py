@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
-from labkit.audio import SAMPLE_RATE, Float32
+from labkit.audio import SAMPLE_RATE, Float32, leading_silence
 from labkit.errors import EngineError
 from labkit.measure.trace import STAGES, Mark
 from labkit.voice.engines import Message
@@ -109,6 +109,24 @@ async def test_audio_of_another_rate_is_resampled() -> None:
     await pipeline.answer(turn(spoken()), sink)
     words = len(sink.sentences[0].split())
     assert abs(sum(map(len, sink.pieces)) - words * 0.1 * SAMPLE_RATE) <= words
+    pipeline.close()
+
+
+class _HesitantTts(ScriptedTts):
+    """Begins each sentence with 0.3 s of silence."""
+
+    def synthesise(self, text: str, stop: Stop) -> Iterator[Float32]:
+        pieces = list(super().synthesise(text, stop))
+        yield np.concatenate([np.zeros(round(0.3 * self.sample_rate), np.float32), *pieces])
+
+
+async def test_a_reply_begins_at_once_and_pauses_between_sentences_stay() -> None:
+    engines = scripted_engines(llm=ScriptedLlm(lambda _: "One. Two."), tts=_HesitantTts())
+    pipeline, sink = VoicePipeline(engines), CollectingSink()
+    await pipeline.answer(turn(spoken()), sink)
+    first, second = sink.pieces
+    assert 0 < leading_silence(first, SAMPLE_RATE) < 0.025
+    assert leading_silence(second, SAMPLE_RATE) > 0.29
     pipeline.close()
 
 

@@ -166,7 +166,7 @@ def _aligned(voice: Path, sentences: Sequence[str]) -> Figure:
     )
     return Figure(
         name="sentences whose phoneme alignments add up to their audio",
-        value=100 * right / max(len(chunks), 1),
+        value=100 * int(right) / max(len(chunks), 1),
         bar=100.0,
         unit="%",
         at_most=False,
