@@ -41,6 +41,8 @@ class Ranges:
     """Share of clips with noise."""
     quietest_db: float = 32.0
     """Least level of a clip below full scale."""
+    blur: float = 0.3
+    """Share of clips whose fine structure over frequency, the harmonics above all, is smoothed."""
     mask_bands: int = 14
     """Widest band of mels that is masked."""
     mask_frames: int = 14
@@ -154,6 +156,16 @@ def tempo_positions(
     return path, frames, rate[:, 0]
 
 
+def blur(log: Tensor, ranges: Ranges, strength: float) -> Tensor:
+    """Smooth a share of the clips over frequency, each with a Gaussian of its own width."""
+    batch, mels, _ = log.shape
+    width = _uniform(log, (batch, 1, 1), 0.3, 0.3 + 1.3 * strength)
+    rows = torch.arange(mels, device=log.device)
+    weights = torch.exp(-0.5 * ((rows[:, None] - rows) / width).square())
+    smooth = (weights / weights.sum(dim=2, keepdim=True)) @ log
+    return torch.where(_chance(log, batch, ranges.blur)[:, None, None], smooth, log)
+
+
 def mask_bands(log: Tensor, frames: Tensor, ranges: Ranges, strength: float) -> Tensor:
     """SpecAugment: put each clip's mean over two bands and two stretches (Park et al., 2019)."""
     batch, mels, length = log.shape
@@ -203,4 +215,4 @@ def augmented_features(
     edges = features.mel_edges(audio.device)
     bank = features.filter_bank(warped_edges(audio, batch, ranges, strength), edges)
     log = features.log_mel(spectra, bank, frames)
-    return mask_bands(log, frames, ranges, strength), frames
+    return mask_bands(blur(log, ranges, strength), frames, ranges, strength), frames

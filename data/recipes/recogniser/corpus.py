@@ -35,10 +35,10 @@ _SHARD = {"espeak": 250, "flite": 50, "digits": 250, "nonspeech": 100}
 class Amounts:
     """How many clips of each kind."""
 
-    espeak: int = 90_000
-    flite: int = 14_000
-    digits: int = 12_000
-    nonspeech: int = 2_000
+    espeak: int = 30_000
+    flite: int = 6_000
+    digits: int = 4_500
+    nonspeech: int = 1_000
 
     def scaled(self, share: float) -> "Amounts":
         """The same mixture, smaller or larger."""

@@ -5,8 +5,10 @@ training device (`assemble`), where the whole corpus lies.
 """
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -112,6 +114,24 @@ def cut_words(words: Sequence[str], ends: Sequence[int], at: int) -> list[str]:
     return heard
 
 
+class Drawer:
+    """Draws clips, those with rare words more often.
+
+    A clip's weight falls with the square root of how often its rarest word occurs: a name that
+    is heard a hundred times less than a digit still has to be learned.
+    """
+
+    def __init__(self, clips: Sequence[Clip]) -> None:
+        self._clips = clips
+        counts = Counter(word for clip in clips for word in set(clip.text.split()))
+        rarest = (min((counts[word] for word in clip.text.split()), default=1) for clip in clips)
+        self._cumulative = list(accumulate(count**-0.5 for count in rarest))
+
+    def draw(self, rng: random.Random) -> Clip:
+        """One clip."""
+        return rng.choices(self._clips, cum_weights=self._cumulative)[0]
+
+
 class Planner:
     """Draws examples from a corpus."""
 
@@ -134,10 +154,11 @@ class Planner:
         self._mixture = mixture
         self._phones = phones
         self._tokens = {word: vocabulary.encode_word(word) for word in phones}
-        self._by_kind: dict[str, list[Clip]] = {}
-        for clip in clips:
-            self._by_kind.setdefault(clip.kind, []).append(clip)
-        self._timed = [clip for clip in clips if clip.word_ends and " " in clip.text]
+        self._by_kind = {
+            kind: Drawer([clip for clip in clips if clip.kind == kind])
+            for kind in {clip.kind for clip in clips}
+        }
+        self._timed = Drawer([clip for clip in clips if clip.word_ends and " " in clip.text])
         self._makers = {
             "single": self._single,
             "pair": self._pair,
@@ -161,19 +182,19 @@ class Planner:
     def _clip(self, rng: random.Random) -> Clip:
         kinds = [kind for kind in ("espeak", "flite", "digits") if kind in self._by_kind]
         weights = [getattr(self._mixture, kind) for kind in kinds]
-        return rng.choice(self._by_kind[rng.choices(kinds, weights)[0]])
+        return self._by_kind[rng.choices(kinds, weights)[0]].draw(rng)
 
     def _whole(self, rng: random.Random) -> Piece:
         clip = self._clip(rng)
         return _voiced(Piece(clip.start, clip.length, clip.text.split()), rng)
 
     def _cut_one(self, rng: random.Random) -> Piece:
-        clip = rng.choice(self._timed)
+        clip = self._timed.draw(rng)
         at = int(clip.length * rng.uniform(0.15, 0.97))
         return _voiced(Piece(clip.start, at, cut_words(clip.text.split(), clip.word_ends, at)), rng)
 
     def _sound(self, rng: random.Random) -> Piece:
-        clip = rng.choice(self._by_kind["nonspeech"])
+        clip = self._by_kind["nonspeech"].draw(rng)
         gain = 10 ** (rng.uniform(-30, 0) / 20)
         return Piece(clip.start, clip.length, (), gain=gain)
 

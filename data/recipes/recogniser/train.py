@@ -2,9 +2,13 @@
 
     python data/recipes/recogniser/train.py --out OUT [--digits human-digits.tar.xz]
 
-Needs the programs espeak-ng and flite, and the packages of the extra "train". With a GPU of
-the H100's kind, a few minutes of synthesis on 16 cores and eight minutes of training; on a
-CPU, hours: give `--scale 0.2 --minutes 180`. An interrupted run continues from OUT/state.pt.
+Needs the programs espeak-ng and flite, and the packages of the extra "train". On two CPU cores:
+five minutes of synthesis and an hour and a half of training. An interrupted run continues from
+OUT/state.pt.
+
+One core trains; half precision on a second thread gains nothing at this size. Use more cores by
+runs side by side: copy the folder OUT, continue it with `--stream 1`, and join both by
+`--blend COPY/state.pt` every ten minutes or so.
 """
 
 import argparse
@@ -19,7 +23,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
@@ -40,7 +44,7 @@ from data.recipes.recogniser.synthesis import lexicon
 
 CHUNK_S = 12
 """Longest window that the model learns, in seconds."""
-SHAPE = Shape(width=192, heads=3, encoder_layers=4, decoder_layers=2, dropout=0.0)
+SHAPE = Shape(width=144, heads=3, encoder_layers=5, decoder_layers=2, dropout=0.0)
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,11 @@ class Settings:
     """
 
     minutes: float
-    batch_s: float = 900.0
-    rate: float = 2e-3
+    batch_s: float = 30.0
+    rate: float = 1.6e-3
     warm_up: int = 400
-    ramp: float = 0.25
-    phone_weight: float = 0.4
+    ramp: float = 0.5
+    phone_weight: float = 1.0
     average: float = 0.9985
 
 
@@ -92,6 +96,26 @@ def prepare_phones(words: list[str]) -> tuple[dict[str, list[int]], list[str]]:
     return {word: [number[s] for s in phones] for word, phones in spoken.items()}, symbols
 
 
+def heard(batch: Batch, corpus: Tensor, strength: float) -> Batch:
+    """The batch with its augmented features."""
+    audio = assemble(batch, corpus)
+    mels, frames = augmented_features(audio, batch["samples"], strength, CHUNK_S * 100, Ranges())
+    return {**batch, "mels": mels, "frames": frames}
+
+
+class Heard(IterableDataset[Batch]):
+    """Batches with their features, for workers on a CPU that take that off the trainer."""
+
+    def __init__(self, batches: Batches, corpus: Tensor, strength: Tensor) -> None:
+        """`strength` is shared memory that the trainer writes."""
+        self._batches, self._corpus, self._strength = batches, corpus, strength
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Draw for ever."""
+        for batch in self._batches:
+            yield heard(batch, self._corpus, float(self._strength))
+
+
 class Trainer:
     """The model, its optimiser, the average of its weights, and one step of training."""
 
@@ -103,6 +127,7 @@ class Trainer:
         self.device = device
         self.first_time = first_time
         self.progress = Progress()
+        self.strength = torch.zeros(()).share_memory_()
         self.model = Recogniser(shape).to(device)
         self.average = Recogniser(shape).to(device).requires_grad_(False).eval()
         self.reserved = self.model.reserved()
@@ -142,11 +167,10 @@ class Trainer:
         return {name: loss.detach() for name, loss in losses.items()}
 
     def _losses(self, batch: Batch, corpus: Tensor, share: float) -> dict[str, Tensor]:
-        strength = min(share / self.settings.ramp, 1.0)
-        audio = assemble(batch, corpus)
-        mels, frames = augmented_features(
-            audio, batch["samples"], strength, CHUNK_S * 100, Ranges()
-        )
+        self.strength.fill_(min(share / self.settings.ramp, 1.0))
+        if "mels" not in batch:
+            batch = heard(batch, corpus, float(self.strength))
+        mels, frames = batch["mels"], batch["frames"]
         inputs, targets = self._retimed(batch, frames)
         with torch.autocast(self.device.type, torch.bfloat16):
             states, mask = self.model.encode(mels, frames)
@@ -212,6 +236,17 @@ class Trainer:
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.progress = Progress(**state["progress"])
+
+    def blend(self, path: Path) -> None:
+        """Continue from the mean of this state and another run's, as `save` wrote it."""
+        other = torch.load(path, map_location=self.device)
+        for mine, theirs in ((self.model, "model"), (self.average, "average")):
+            for name, value in mine.state_dict().items():
+                value.lerp_(other[theirs][name], 0.5)
+        moments = self.optimiser.state_dict()["state"]
+        for number, theirs in other["optimiser"]["state"].items():
+            for name in ("exp_avg", "exp_avg_sq"):
+                moments[number][name].lerp_(theirs[name], 0.5)
 
     def start_from(self, path: Path) -> None:
         """Take the weights of a finished model, as `save_weights` wrote them."""
@@ -279,16 +314,20 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--corpus", type=Path, help="folder for the clips (OUT/corpus)")
     parser.add_argument("--digits", type=Path, help="human digits: a folder or a tar archive")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--minutes", type=float, default=8.0, help="of training, without synthesis")
+    parser.add_argument(
+        "--minutes", type=float, default=95.0, help="of training, without synthesis"
+    )
     parser.add_argument("--budget-s", type=float, help="seconds for all; overrides --minutes")
     parser.add_argument("--scale", type=float, default=1.0, help="size of the corpus")
     parser.add_argument("--batch-s", type=float, help="seconds of audio in one step")
-    parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
-    parser.add_argument("--ramp", type=float, default=0.25, help="see Settings.ramp")
+    parser.add_argument("--rate", type=float, default=1.6e-3, help="highest learning rate")
+    parser.add_argument("--ramp", type=float, default=0.5, help="see Settings.ramp")
+    parser.add_argument("--stream", type=int, default=0, help="other examples, from the same seed")
+    parser.add_argument("--blend", type=Path, help="another run's state.pt, to continue from both")
     parser.add_argument("--start-from", type=Path, help="weights to start from (weights.pt)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--threads", type=int, default=2, help="of the training, on a CPU")
+    parser.add_argument("--threads", type=int, default=1, help="of the training, on a CPU")
     parser.add_argument("--no-export", action="store_true", help="leave out the engine's files")
     return parser.parse_args()
 
@@ -296,57 +335,64 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Make the corpus, train, and export."""
     options = arguments()
-    started = time.perf_counter()
+    options.started = time.time()
+    options.out.mkdir(parents=True, exist_ok=True)
+    options.corpus = options.corpus or options.out / "corpus"
+    amounts = corpora.Amounts().scaled(options.scale)
+    corpora.build(options.corpus, amounts, options.seed, options.digits, options.workers)
+    trainer, vocabulary = train(options)
+    finish(trainer, vocabulary, options)
+
+
+def train(options: argparse.Namespace) -> tuple[Trainer, tokens.Vocabulary]:
+    """Train on the corpus, from the start or from where an earlier run stopped."""
     cuda = options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available())
     device = torch.device("cuda" if cuda else "cpu")
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
     # cuDNN's attention plans anew for each shape, which takes longer than the training step.
     torch.backends.cuda.enable_cudnn_sdp(False)
-    folder = options.corpus or options.out / "corpus"
-    options.out.mkdir(parents=True, exist_ok=True)
-    corpora.build(
-        folder,
-        corpora.Amounts().scaled(options.scale),
-        options.seed,
-        options.digits,
-        options.workers,
-    )
     vocabulary = tokens.train_vocabulary(corpora.domain_sentences(options.seed, 50_000), CHUNK_S)
-    words = corpora.domain_words(options.seed)
-    clips = corpora.load_index(folder)
-    words = sorted({word for clip in clips for word in clip.text.split()} | set(words))
+    clips = corpora.load_index(options.corpus)
+    spoken = {word for clip in clips for word in clip.text.split()}
+    words = sorted(spoken | set(corpora.domain_words(options.seed)))
     phones, symbols = prepare_phones(words)
     print(f"{len(vocabulary)} tokens, {len(words)} words, {len(symbols)} phones", flush=True)
-    shape = Shape(**{**asdict(SHAPE), "vocabulary": len(vocabulary)})
     settings = Settings(
         minutes=options.minutes,
-        batch_s=options.batch_s or (900.0 if cuda else 60.0),
+        batch_s=options.batch_s or (900.0 if cuda else 30.0),
         rate=options.rate,
         ramp=options.ramp,
     )
+    shape = Shape(**{**asdict(SHAPE), "vocabulary": len(vocabulary)})
     trainer = Trainer(shape, settings, device, vocabulary.first_time)
     if (options.out / "state.pt").exists():
         trainer.load(options.out / "state.pt")
+        if options.blend:
+            trainer.blend(options.blend)
     elif options.start_from:
         trainer.start_from(options.start_from)
-    audio = torch.from_numpy(corpora.load_audio(folder, clips)).to(device)
-    print(f"corpus loaded after {time.perf_counter() - started:.0f} s", flush=True)
+    audio = torch.from_numpy(corpora.load_audio(options.corpus, clips)).to(device)
+    print(f"corpus loaded after {time.time() - options.started:.0f} s", flush=True)
     planner = Planner(clips, vocabulary, phones, Mixture())
-    batches = Batches(
-        planner, settings.batch_s, options.seed + trainer.progress.step, vocabulary.end
-    )
+    # A run that continues draws other examples than the one before it.
+    seed = options.seed + trainer.progress.step + 500_009 * options.stream
+    batches = Batches(planner, settings.batch_s, seed, vocabulary.end)
     loader = DataLoader(
-        batches,
+        batches if cuda else Heard(batches, audio, trainer.strength),
         batch_size=None,
         num_workers=min(options.workers, 8) if cuda else 1,
         pin_memory=cuda,
         prefetch_factor=8,
     )
     if options.budget_s:
-        left = started + options.budget_s - time.perf_counter()
-        trainer.extend(left)
+        trainer.extend(options.started + options.budget_s - time.time())
     run(trainer, loader, audio, options.out)
+    return trainer, vocabulary
+
+
+def finish(trainer: Trainer, vocabulary: tokens.Vocabulary, options: argparse.Namespace) -> None:
+    """Write the weights, and the files that the engine loads."""
     trainer.save(options.out / "state.pt")
     save_weights(trainer.average, options.out / "weights.pt")
     vocabulary.save(options.out / "tokenizer.json")
@@ -354,8 +400,8 @@ def main() -> None:
         from data.recipes.recogniser.export import export
 
         export(trainer.average, vocabulary, options.out / "lab-asr-en", CHUNK_S)
-    name = torch.cuda.get_device_name() if cuda else f"{os.cpu_count()} CPU cores"
-    print(f"{trainer.progress.step} steps, {time.perf_counter() - started:.0f} s in all, on {name}")
+    seconds = time.time() - options.started
+    print(f"{trainer.progress.step} steps, {seconds:.0f} s in all, on {trainer.device}")
 
 
 if __name__ == "__main__":
