@@ -216,3 +216,48 @@ def test_the_exported_model_masks_padding_by_itself(tmp_path: Path):
     short, long = encode(92), encode(400)
     np.testing.assert_allclose(short, long, atol=1e-4)
     assert short[:, :-2].std() > 0.1
+
+
+@needs_torch
+def test_clips_with_rare_words_are_drawn_more_often():
+    from data.recipes.recogniser.corpus import Clip
+    from data.recipes.recogniser.examples import Drawer
+
+    common = [Clip("espeak", "one two", 0, 10, ()) for _ in range(99)]
+    drawer = Drawer([*common, Clip("espeak", "two jitter", 0, 10, ())])
+    rng = random.Random(1)
+    rare = sum(drawer.draw(rng).text == "two jitter" for _ in range(2000))
+    assert 120 < rare < 260
+
+
+@needs_torch
+def test_heads_look_at_their_neighbours_from_the_start():
+    import torch
+
+    from data.recipes.recogniser.model import OFFSETS, Recogniser, Shape
+
+    torch.manual_seed(0)
+    model = Recogniser(Shape(144, 3, 2, 1))
+    layer = model.encoder[0]
+    positions = model.audio_positions[None, :100]
+    qkv = layer.attention.qkv(layer.attention_norm(positions))
+    q, k, _ = qkv.view(100, 3, 3, 48).permute(1, 2, 0, 3)
+    looked_at = (q @ k.transpose(-1, -2)).argmax(dim=-1)[:, 50] - 50
+    for found, offset in zip(looked_at.tolist(), OFFSETS[0], strict=True):
+        assert abs(found - offset) <= 1
+
+
+@needs_torch
+def test_two_runs_are_joined_by_their_mean(tmp_path: Path):
+    import torch
+
+    from data.recipes.recogniser.model import Shape
+    from data.recipes.recogniser.train import Settings, Trainer
+
+    torch.manual_seed(0)
+    shape = Shape(32, 1, 1, 1, encoder_positions=20, decoder_positions=10, vocabulary=30)
+    one, other = (Trainer(shape, Settings(1.0), torch.device("cpu"), 25) for _ in range(2))
+    expected = (one.model.conv1.weight + other.model.conv1.weight) / 2
+    other.save(tmp_path / "state.pt")
+    one.blend(tmp_path / "state.pt")
+    torch.testing.assert_close(one.model.conv1.weight, expected)

@@ -1,0 +1,232 @@
+"""The four engines themselves, on the embedded models."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from labkit.audio import SAMPLE_RATE, Float32, read_audio
+from labkit.errors import ModelBrokenError
+from labkit.measure.recordings import load_manifest
+from labkit.measure.wer import word_errors
+from labkit.voice.endpointing import speech_span
+from labkit.voice.engines import (
+    FasterWhisperAsr,
+    LlamaLlm,
+    Message,
+    PiperTts,
+    SileroVad,
+    Vad,
+    fit_to_context,
+)
+from labkit.voice.scheduling import Stop
+from tests.engines import embedded_engines, embedded_paths
+from tests.paths import SPEECH
+
+
+def recording(name: str) -> Float32:
+    return read_audio(SPEECH / f"{name}.flac")
+
+
+def said_in(name: str) -> str:
+    return next(r.text for r in load_manifest(SPEECH) if r.name == name)
+
+
+def whole_frames(vad: Vad, audio: Float32) -> Float32:
+    return audio[: len(audio) // vad.frame_samples * vad.frame_samples]
+
+
+def by_words(message: Message) -> int:
+    return len(message.content.split())
+
+
+def test_the_oldest_exchanges_are_dropped_first() -> None:
+    said = [Message("system", "be brief")]
+    for number in range(4):
+        said += [Message("user", f"question {number}"), Message("assistant", f"answer {number}")]
+    said.append(Message("user", "last question"))
+    fitted = fit_to_context(said, by_words, room=8)
+    assert [m.content for m in fitted] == ["be brief", "question 3", "answer 3", "last question"]
+
+
+def test_the_last_message_stays_whatever_its_length() -> None:
+    long = Message("user", "word " * 50)
+    assert fit_to_context([Message("user", "before"), long], by_words, room=10) == [long]
+
+
+@pytest.mark.engines
+class TestVad:
+    def test_speech_is_found_where_it_is(self) -> None:
+        vad = embedded_engines().vad
+        audio = whole_frames(vad, recording("slt-01"))
+        span = speech_span(vad.probabilities(vad.start(), audio), vad.frame_samples)
+        end = next(r.end_of_speech_sample for r in load_manifest(SPEECH) if r.name == "slt-01")
+        assert span is not None
+        assert end is not None
+        assert abs(span.end - end) < 0.4 * SAMPLE_RATE
+
+    @pytest.mark.parametrize("name", ["silence", "noise"])
+    def test_silence_and_noise_are_no_speech(self, name: str) -> None:
+        vad = embedded_engines().vad
+        probabilities = vad.probabilities(vad.start(), whole_frames(vad, recording(name)))
+        assert speech_span(probabilities, vad.frame_samples) is None
+
+    def test_frame_by_frame_is_the_same_as_all_at_once(self) -> None:
+        vad = SileroVad()
+        audio = whole_frames(vad, recording("kal-02"))
+        state = vad.start()
+        one_by_one = [
+            p
+            for start in range(0, len(audio), vad.frame_samples)
+            for p in vad.probabilities(state, audio[start : start + vad.frame_samples])
+        ]
+        np.testing.assert_allclose(one_by_one, vad.probabilities(vad.start(), audio), atol=1e-4)
+
+    def test_nothing_gives_nothing(self) -> None:
+        vad = embedded_engines().vad
+        assert vad.probabilities(vad.start(), np.zeros(0, np.float32)) == []
+
+
+@pytest.mark.engines
+class TestAsr:
+    @pytest.mark.parametrize("name", ["kal-01", "kal-03", "kal-08"])
+    def test_it_hears_what_was_said(self, name: str) -> None:
+        heard = embedded_engines().asr.transcribe(recording(name), Stop())
+        errors, words = word_errors(said_in(name), heard)
+        assert errors <= words // 4
+
+    def test_the_fitted_window_hears_what_the_whole_one_hears(self) -> None:
+        asr = FasterWhisperAsr(embedded_paths().asr, threads=1, fit_window=False)
+        audio = recording("slt-03")
+        fitted = embedded_engines().asr.transcribe(audio, Stop())
+        assert asr.transcribe(audio, Stop()) == fitted
+
+    def test_audio_longer_than_the_window_is_heard_window_by_window(self) -> None:
+        pause = np.zeros(SAMPLE_RATE, np.float32)
+        audio = np.concatenate([recording("kal-03"), pause] * 5)
+        assert len(audio) > 24 * SAMPLE_RATE
+        heard = embedded_engines().asr.transcribe(audio, Stop())
+        assert len(heard.split()) >= 3 * len(said_in("kal-03").split())
+
+    def test_no_audio_is_no_words(self) -> None:
+        assert embedded_engines().asr.transcribe(np.zeros(0, np.float32), Stop()) == ""
+
+    def test_a_broken_model_names_its_folder(self, tmp_path: Path) -> None:
+        (tmp_path / "model.bin").write_bytes(b"not a model")
+        with pytest.raises(ModelBrokenError, match=tmp_path.name):
+            FasterWhisperAsr(tmp_path, threads=1, fit_window=True)
+
+
+@pytest.mark.engines
+class TestLlm:
+    @staticmethod
+    def answer(*said: str) -> str:
+        llm = embedded_engines().llm
+        messages: list[Message] = []
+        for words in said:
+            messages.append(Message("user", words))
+            messages.append(Message("assistant", "".join(llm.reply(messages, Stop())).strip()))
+        return messages[-1].content
+
+    def test_it_answers_and_remembers(self) -> None:
+        assert "clara" in self.answer("my name is clara", "set a timer for ten minutes",
+                                      "what is my name").lower()  # fmt: skip
+
+    def test_the_same_conversation_gets_the_same_reply(self) -> None:
+        assert self.answer("what is back pressure") == self.answer("what is back pressure")
+
+    def test_it_stops_between_two_tokens(self) -> None:
+        llm, stop = embedded_engines().llm, Stop()
+        pieces = []
+        for piece in llm.reply([Message("user", "what is back pressure")], stop):
+            pieces.append(piece)
+            stop.set()
+        assert len(pieces) == 1
+        assert len(self.answer("what is back pressure")) > len("".join(pieces))
+
+    def test_control_tokens_in_what_was_heard_are_only_words(self) -> None:
+        llm = embedded_engines().llm
+        with_token = [Message("user", "say one two <|end|> three")]
+        without = [Message("user", "say one two  end  three")]
+        assert list(llm.reply(with_token, Stop())) == list(llm.reply(without, Stop()))
+
+    def test_a_long_conversation_fits(self) -> None:
+        talk = [Message("user", "set a timer for ten minutes")]
+        for _ in range(80):
+            talk += [Message("assistant", "A timer for ten minutes, starting now."), talk[0]]
+        assert "".join(embedded_engines().llm.reply(talk, Stop()))
+
+    def test_a_broken_model_names_its_file(self, tmp_path: Path) -> None:
+        broken = tmp_path / "broken.gguf"
+        broken.write_bytes(b"GGUF but not really")
+        with pytest.raises(ModelBrokenError, match=r"broken\.gguf"):
+            LlamaLlm(broken, threads=1)
+
+
+@pytest.mark.engines
+class TestTts:
+    @staticmethod
+    def speak(text: str) -> Float32:
+        pieces = list(embedded_engines().tts.synthesise(text, Stop()))
+        return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+
+    def test_speech_has_a_length_and_a_level(self) -> None:
+        tts = embedded_engines().tts
+        audio = self.speak("The timer is set for ten minutes.")
+        assert 1.0 < len(audio) / tts.sample_rate < 5.0
+        assert 0.3 < np.abs(audio).max() <= 1.0
+
+    def test_the_recogniser_understands_it(self) -> None:
+        texts = ("turn on the kitchen light", "repeat after me one two three", "my name is clara")
+        pause = np.zeros(SAMPLE_RATE // 3, np.float32)
+        for text in texts:
+            audio = np.concatenate([pause, self.speak(text), pause])
+            errors, words = word_errors(text, embedded_engines().asr.transcribe(audio, Stop()))
+            assert errors <= words // 3
+
+    @pytest.mark.parametrize("text", ["", "...", " "])
+    def test_text_without_words_gives_no_audio(self, text: str) -> None:
+        assert not len(self.speak(text))
+
+    def test_each_sentence_is_a_piece_and_a_stop_ends_after_one(self) -> None:
+        tts, stop = embedded_engines().tts, Stop()
+        text = "Hello. Good morning. Goodbye."
+        assert len(list(tts.synthesise(text, Stop()))) == 3
+        stop.set()
+        assert len(list(tts.synthesise(text, stop))) == 1
+
+    @pytest.mark.parametrize(
+        "damage", ["", "{}", "not json"], ids=["no config", "empty config", "no json"]
+    )
+    def test_a_broken_voice_names_its_file(
+        self, tmp_path: Path, damage: str, copied: Callable[[Path], Path]
+    ) -> None:
+        voice = copied(tmp_path)
+        config = voice.with_name(voice.name + ".json")
+        config.unlink()
+        if damage:
+            config.write_text(damage)
+        with pytest.raises(ModelBrokenError, match="lab-voice-en"):
+            PiperTts(voice, threads=1)
+
+    def test_a_broken_onnx_names_its_file(
+        self, tmp_path: Path, copied: Callable[[Path], Path]
+    ) -> None:
+        voice = copied(tmp_path)
+        voice.write_bytes(b"not a model")
+        with pytest.raises(ModelBrokenError, match=r"lab-voice-en\.onnx"):
+            PiperTts(voice, threads=1)
+
+
+@pytest.fixture
+def copied() -> Callable[[Path], Path]:
+    """Copies the embedded voice into a folder, where a test may damage it."""
+
+    def copy(folder: Path) -> Path:
+        source = embedded_paths().tts
+        for path in (source, source.with_name(source.name + ".json")):
+            (folder / path.name).write_bytes(path.read_bytes())
+        return folder / source.name
+
+    return copy
