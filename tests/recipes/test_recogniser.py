@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.paths import DATA
+
 needs_scipy = pytest.mark.skipif(
     importlib.util.find_spec("scipy") is None, reason="the extra 'train' is not installed"
 )
@@ -248,16 +250,27 @@ def test_heads_look_at_their_neighbours_from_the_start():
 
 
 @needs_torch
-def test_two_runs_are_joined_by_their_mean(tmp_path: Path):
+def test_a_team_of_one_keeps_its_own_numbers():
     import torch
 
-    from data.recipes.recogniser.model import Shape
-    from data.recipes.recogniser.train import Settings, Trainer
+    from data.recipes.recogniser.team import Team
 
-    torch.manual_seed(0)
-    shape = Shape(32, 1, 1, 1, encoder_positions=20, decoder_positions=10, vocabulary=30)
-    one, other = (Trainer(shape, Settings(1.0), torch.device("cpu"), 25) for _ in range(2))
-    expected = (one.model.conv1.weight + other.model.conv1.weight) / 2
-    other.save(tmp_path / "state.pt")
-    one.blend(tmp_path / "state.pt")
-    torch.testing.assert_close(one.model.conv1.weight, expected)
+    team, weights = Team(), torch.arange(3.0)
+    team.average([weights])
+    assert weights.tolist() == [0.0, 1.0, 2.0]
+    assert team.mean(2.5) == 2.5
+
+
+@needs_torch
+def test_a_shipped_model_is_read_back_and_exported_as_it_was(tmp_path: Path):
+    from data.recipes.recogniser.export import export
+    from data.recipes.recogniser.restore import restore, variables
+    from data.recipes.recogniser.tokens import load_vocabulary
+    from data.recipes.recogniser.train import CHUNK_S, SHAPE
+
+    shipped = DATA / "models" / "lab-asr-en"
+    export(restore(shipped, SHAPE), load_vocabulary(shipped / "tokenizer.json"), tmp_path, CHUNK_S)
+    before, after = variables(shipped / "model.bin"), variables(tmp_path / "model.bin")
+    assert before.keys() == after.keys()
+    for name in before:
+        np.testing.assert_allclose(before[name], after[name], rtol=1e-3, atol=1e-3)

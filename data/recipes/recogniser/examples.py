@@ -41,7 +41,7 @@ class Mixture:
     espeak: float = 0.50
     flite: float = 0.33
     digits: float = 0.17
-    timestamps: float = 0.25
+    timestamps: float = 0.4
     """Share of examples whose transcript carries timestamps."""
     wrong_inputs: float = 0.07
     """Share of the decoder's text inputs that are replaced at random, so that it listens."""

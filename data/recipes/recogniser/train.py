@@ -6,9 +6,13 @@ Needs the programs espeak-ng and flite, and the packages of the extra "train". O
 five minutes of synthesis and an hour and a half of training. An interrupted run continues from
 OUT/state.pt.
 
-One core trains; half precision on a second thread gains nothing at this size. Use more cores by
-runs side by side: copy the folder OUT, continue it with `--stream 1`, and join both by
-`--blend COPY/state.pt` every ten minutes or so.
+One core trains; half precision on a second thread gains nothing at this size. More cores train as
+a team, a process each, whose weights meet in their mean every few seconds (local SGD: Stich,
+2019):
+
+    torchrun --nproc-per-node 2 data/recipes/recogniser/train.py --out OUT
+
+`--start-from data/models/lab-asr-en` continues from the model as it is shipped.
 """
 
 import argparse
@@ -40,7 +44,9 @@ from data.recipes.recogniser.examples import (
     assemble,
 )
 from data.recipes.recogniser.model import Recogniser, Shape
+from data.recipes.recogniser.restore import restore
 from data.recipes.recogniser.synthesis import lexicon
+from data.recipes.recogniser.team import Team
 
 CHUNK_S = 12
 """Longest window that the model learns, in seconds."""
@@ -59,6 +65,7 @@ class Settings:
         ramp: Share of the training after which augmentation is at full strength.
         phone_weight: Weight of the phone loss at the start; it falls to a third of it.
         average: Decay of the moving average of the weights, once it has settled.
+        meet: Steps between two meetings of a team.
     """
 
     minutes: float
@@ -68,6 +75,7 @@ class Settings:
     ramp: float = 0.5
     phone_weight: float = 1.0
     average: float = 0.9985
+    meet: int = 32
 
 
 @dataclass
@@ -218,6 +226,16 @@ class Trainer:
         slow, fast = zip(*pairs, strict=True)
         torch._foreach_lerp_(list(slow), list(fast), 1 - decay)
 
+    def meet(self, team: Team) -> None:
+        """Take the mean of the team's weights, of their moments and of the time they took."""
+        moments = [
+            state[name]
+            for state in self.optimiser.state.values()
+            for name in ("exp_avg", "exp_avg_sq")
+        ]
+        team.average([*self.model.parameters(), *self.average.parameters(), *moments])
+        self.progress.seconds = team.mean(self.progress.seconds)
+
     def save(self, path: Path) -> None:
         """Write all that a later run needs to continue."""
         state = {
@@ -237,22 +255,18 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         self.progress = Progress(**state["progress"])
 
-    def blend(self, path: Path) -> None:
-        """Continue from the mean of this state and another run's, as `save` wrote it."""
-        other = torch.load(path, map_location=self.device)
-        for mine, theirs in ((self.model, "model"), (self.average, "average")):
-            for name, value in mine.state_dict().items():
-                value.lerp_(other[theirs][name], 0.5)
-        moments = self.optimiser.state_dict()["state"]
-        for number, theirs in other["optimiser"]["state"].items():
-            for name in ("exp_avg", "exp_avg_sq"):
-                moments[number][name].lerp_(theirs[name], 0.5)
-
     def start_from(self, path: Path) -> None:
-        """Take the weights of a finished model, as `save_weights` wrote them."""
-        weights = load_weights(path)[0].state_dict()
-        self.model.load_state_dict(weights)
-        self.average.load_state_dict(weights)
+        """Take the weights of a finished model: a file of `save_weights`, or an engine's folder.
+
+        An engine's folder has no phone classifier; that begins with random weights.
+        """
+        if path.is_dir():
+            weights = restore(path, self.model.shape).state_dict()
+            weights = {name: w for name, w in weights.items() if not name.startswith("phones.")}
+        else:
+            weights = load_weights(path)[0].state_dict()
+        self.model.load_state_dict({**self.model.state_dict(), **weights})
+        self.average.load_state_dict(self.model.state_dict())
 
 
 def save_weights(model: Recogniser, path: Path) -> None:
@@ -279,19 +293,20 @@ def endless(loader: DataLoader[Batch], device: torch.device) -> Iterator[Batch]:
         }
 
 
-def run(trainer: Trainer, loader: DataLoader[Batch], corpus: Tensor, out: Path) -> None:
+def run(trainer: Trainer, loader: DataLoader[Batch], corpus: Tensor, out: Path, team: Team) -> None:
     """Train until the training is over."""
     batches = endless(loader, trainer.device)
     last, saved = time.perf_counter(), time.perf_counter()
     while trainer.progress.share(trainer.settings) < 1:
-        losses = trainer.step(next(batches), corpus)
-        if trainer.progress.step % 100 == 0:
-            shown = {name: float(value) for name, value in losses.items()}
-            report(trainer, shown)
-        now = time.perf_counter()
-        trainer.progress.seconds += now - last
-        last = now
-        if now - saved > 120:
+        for _ in range(trainer.settings.meet):
+            losses = trainer.step(next(batches), corpus)
+            now = time.perf_counter()
+            trainer.progress.seconds += now - last
+            last = now
+        trainer.meet(team)
+        if team.rank == 0 and trainer.progress.step % (4 * trainer.settings.meet) == 0:
+            report(trainer, {name: float(value) for name, value in losses.items()})
+        if team.rank == 0 and now - saved > 120:
             trainer.save(out / "state.pt")
             saved = now
 
@@ -322,9 +337,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch-s", type=float, help="seconds of audio in one step")
     parser.add_argument("--rate", type=float, default=1.6e-3, help="highest learning rate")
     parser.add_argument("--ramp", type=float, default=0.5, help="see Settings.ramp")
-    parser.add_argument("--stream", type=int, default=0, help="other examples, from the same seed")
-    parser.add_argument("--blend", type=Path, help="another run's state.pt, to continue from both")
-    parser.add_argument("--start-from", type=Path, help="weights to start from (weights.pt)")
+    parser.add_argument("--start-from", type=Path, help="weights.pt, or a folder of the engine")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--threads", type=int, default=1, help="of the training, on a CPU")
@@ -335,16 +348,21 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Make the corpus, train, and export."""
     options = arguments()
+    team = Team()
     options.started = time.time()
     options.out.mkdir(parents=True, exist_ok=True)
     options.corpus = options.corpus or options.out / "corpus"
     amounts = corpora.Amounts().scaled(options.scale)
-    corpora.build(options.corpus, amounts, options.seed, options.digits, options.workers)
-    trainer, vocabulary = train(options)
-    finish(trainer, vocabulary, options)
+    if team.rank == 0:
+        corpora.build(options.corpus, amounts, options.seed, options.digits, options.workers)
+    team.wait()
+    trainer, vocabulary = train(options, team)
+    if team.rank == 0:
+        finish(trainer, vocabulary, options)
+    team.leave()
 
 
-def train(options: argparse.Namespace) -> tuple[Trainer, tokens.Vocabulary]:
+def train(options: argparse.Namespace, team: Team) -> tuple[Trainer, tokens.Vocabulary]:
     """Train on the corpus, from the start or from where an earlier run stopped."""
     cuda = options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available())
     device = torch.device("cuda" if cuda else "cpu")
@@ -368,15 +386,14 @@ def train(options: argparse.Namespace) -> tuple[Trainer, tokens.Vocabulary]:
     trainer = Trainer(shape, settings, device, vocabulary.first_time)
     if (options.out / "state.pt").exists():
         trainer.load(options.out / "state.pt")
-        if options.blend:
-            trainer.blend(options.blend)
     elif options.start_from:
         trainer.start_from(options.start_from)
     audio = torch.from_numpy(corpora.load_audio(options.corpus, clips)).to(device)
     print(f"corpus loaded after {time.time() - options.started:.0f} s", flush=True)
     planner = Planner(clips, vocabulary, phones, Mixture())
-    # A run that continues draws other examples than the one before it.
-    seed = options.seed + trainer.progress.step + 500_009 * options.stream
+    # A run that continues draws other examples than the one before it, as does each of a team.
+    seed = options.seed + trainer.progress.step + 500_009 * team.rank
+    torch.manual_seed(seed)
     batches = Batches(planner, settings.batch_s, seed, vocabulary.end)
     loader = DataLoader(
         batches if cuda else Heard(batches, audio, trainer.strength),
@@ -386,8 +403,8 @@ def train(options: argparse.Namespace) -> tuple[Trainer, tokens.Vocabulary]:
         prefetch_factor=8,
     )
     if options.budget_s:
-        trainer.extend(options.started + options.budget_s - time.time())
-    run(trainer, loader, audio, options.out)
+        trainer.extend(team.mean(options.started + options.budget_s - time.time()))
+    run(trainer, loader, audio, options.out, team)
     return trainer, vocabulary
 
 

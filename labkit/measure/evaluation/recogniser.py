@@ -89,7 +89,7 @@ class _Recogniser:
         """faster-whisper's model on one thread."""
         from faster_whisper import WhisperModel
 
-        return WhisperModel(str(self._path), device="cpu", cpu_threads=1)
+        return WhisperModel(str(self._path), device="cpu", cpu_threads=1, compute_type="int8")
 
     def fitted(self, audio: Float32) -> str:
         """Through a window as long as the utterance needs."""
