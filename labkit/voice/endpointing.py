@@ -28,13 +28,14 @@ class Endpointing:
         threshold: Probability at which speech begins.
         release: Probability below which it ends.
         min_frames: Shorter bursts (clicks, a cough) are no speech.
-        pad_frames: Kept on both sides, where quiet consonants lie.
+        pad_frames: Kept on both sides. The detector may miss a quiet word for half a second, and
+            the client has said where its utterance ends: only long silence is worth cutting.
     """
 
     threshold: float = 0.5
     release: float = 0.35
     min_frames: int = 4
-    pad_frames: int = 6
+    pad_frames: int = 20
 
 
 def speech_span(

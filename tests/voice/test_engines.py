@@ -10,7 +10,7 @@ from labkit.audio import SAMPLE_RATE, Float32, read_audio
 from labkit.errors import ModelBrokenError
 from labkit.measure.recordings import load_manifest
 from labkit.measure.wer import word_errors
-from labkit.voice.endpointing import speech_span
+from labkit.voice.endpointing import Endpointing, speech_span
 from labkit.voice.engines import (
     FasterWhisperAsr,
     LlamaLlm,
@@ -60,7 +60,8 @@ class TestVad:
     def test_speech_is_found_where_it_is(self) -> None:
         vad = embedded_engines().vad
         audio = whole_frames(vad, recording("slt-01"))
-        span = speech_span(vad.probabilities(vad.start(), audio), vad.frame_samples)
+        rules = Endpointing(pad_frames=6)
+        span = speech_span(vad.probabilities(vad.start(), audio), vad.frame_samples, rules)
         end = next(r.end_of_speech_sample for r in load_manifest(SPEECH) if r.name == "slt-01")
         assert span is not None
         assert end is not None
