@@ -36,6 +36,7 @@ LAYERS: Final = (
     Layer("labkit.voice.endpointing", 1, ("asyncio", "time", *ENGINES)),
     Layer("labkit.voice.sentences", 1, ("asyncio", "time", *ENGINES)),
     Layer("labkit.measure.trace", 1, ("asyncio", "matplotlib")),
+    Layer("labkit.measure.links", 1, ("asyncio", "socket", "time")),
     Layer("labkit.measure.wer", 1, ("asyncio", "matplotlib")),
     Layer("labkit.measure.recordings", 1, ("asyncio", "matplotlib")),
     Layer("labkit.voice", 2, ("websockets", "labkit.server")),
