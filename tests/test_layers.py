@@ -49,6 +49,7 @@ LAYERS: Final = (
     Layer("labkit.measure", 5, SERVER_INTERNALS),
     Layer("labkit.course", 5),
     Layer("labkit.doctor", 5),
+    Layer("labkit.cli", 6),
     Layer("labkit.__main__", 6),
 )
 
