@@ -11,7 +11,8 @@ The exception tree::
     │   └── ModelChangedError     a model file differs from the one first pulled
     ├── EngineError               an engine failed while it worked
     ├── ServerError               the server could not start or stop as asked
-    └── ClientError               the client could not reach the server, or gave up on it
+    ├── ClientError               the client could not reach the server, or gave up on it
+    └── InstrumentError           an instrument of measurement cannot do what it was asked
 
 `ErrorCode` lists every error code that a client can receive, and `CloseCode` every WebSocket
 close code that the server uses.
@@ -26,6 +27,7 @@ __all__ = [
     "CloseCode",
     "EngineError",
     "ErrorCode",
+    "InstrumentError",
     "LabkitError",
     "ModelBrokenError",
     "ModelChangedError",
@@ -155,3 +157,7 @@ class ServerError(LabkitError):
 
 class ClientError(LabkitError):
     """The client could not reach the server, or gave up on it."""
+
+
+class InstrumentError(LabkitError):
+    """An instrument of measurement cannot do what it was asked."""

@@ -37,6 +37,7 @@ LAYERS: Final = (
     Layer("labkit.voice.endpointing", 1, ("asyncio", "time", *ENGINES)),
     Layer("labkit.voice.sentences", 1, ("asyncio", "time", *ENGINES)),
     Layer("labkit.measure.trace", 1, ("asyncio", "matplotlib")),
+    Layer("labkit.measure.links", 1, ("asyncio", "socket", "time")),
     Layer("labkit.measure.wer", 1, ("asyncio", "matplotlib")),
     Layer("labkit.measure.recordings", 1, ("asyncio", "matplotlib")),
     Layer("labkit.voice", 2, ("websockets", "labkit.server")),
@@ -49,6 +50,7 @@ LAYERS: Final = (
     Layer("labkit.measure", 5, SERVER_INTERNALS),
     Layer("labkit.course", 5),
     Layer("labkit.doctor", 5),
+    Layer("labkit.cli", 6),
     Layer("labkit.__main__", 6),
 )
 

@@ -1,0 +1,1 @@
+"""Commands, one module each; the command line registers them."""

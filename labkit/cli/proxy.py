@@ -1,0 +1,169 @@
+"""`labkit proxy`: a bad network before a server, until Ctrl-C."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
+
+import typer
+
+from labkit.measure.netem import (
+    PROFILES,
+    UNCHANGED,
+    Conditions,
+    Direction,
+    Fault,
+    Link,
+    Proxy,
+)
+from labkit.server.settings import DEFAULT_PORT
+
+__all__ = ["proxy"]
+
+_log = logging.getLogger("labkit")
+
+
+def _figures(name: str, conditions: Conditions) -> str:
+    up, down = conditions.up, conditions.down
+    late = f"{name} {up.delay_ms:g} ms + {up.jitter_ms:g}"
+    if up.bytes_per_s is None or down.bytes_per_s is None:
+        return late
+    return f"{late}, {up.bytes_per_s / 125_000:g} / {down.bytes_per_s / 125_000:g} Mbit/s"
+
+
+_KNOWN: Final = "; ".join(_figures(name, it.conditions) for name, it in PROFILES.items())
+_UP: Final = "Up, from the client to the server"
+_DOWN: Final = "Down, from the server to the client"
+
+
+def _delay(panel: str) -> Any:
+    return typer.Option(
+        min=0, metavar="MS", help="Milliseconds by which bytes are late.", rich_help_panel=panel
+    )
+
+
+def _jitter(panel: str) -> Any:
+    about = "Most milliseconds added to the delay; bytes stay in order."
+    return typer.Option(min=0, metavar="MS", help=about, rich_help_panel=panel)
+
+
+def _rate(panel: str) -> Any:
+    about = "Most kilobits (1000 bits) per second."
+    return typer.Option(min=0.001, metavar="KBPS", help=about, rich_help_panel=panel)
+
+
+def _cut(panel: str) -> Any:
+    about = "Let exactly so many bytes of a connection pass; then --fault happens."
+    return typer.Option(min=0, metavar="BYTES", help=about, rich_help_panel=panel)
+
+
+def proxy(
+    to: Annotated[
+        str, typer.Option(metavar="URL", help="The server, as ws://HOST:PORT.")
+    ] = f"ws://localhost:{DEFAULT_PORT}",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Where to listen on 127.0.0.1; 0 for any.")
+    ] = DEFAULT_PORT + 1,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Begin with a kind of network; the other options change it. There are, as delay "
+            f"+ jitter and rates up / down: {_KNOWN}. Round assumptions, not measurements.",
+        ),
+    ] = None,
+    up_delay_ms: Annotated[float | None, _delay(_UP)] = None,
+    up_jitter_ms: Annotated[float | None, _jitter(_UP)] = None,
+    up_kbps: Annotated[float | None, _rate(_UP)] = None,
+    cut_up_after: Annotated[int | None, _cut(_UP)] = None,
+    down_delay_ms: Annotated[float | None, _delay(_DOWN)] = None,
+    down_jitter_ms: Annotated[float | None, _jitter(_DOWN)] = None,
+    down_kbps: Annotated[float | None, _rate(_DOWN)] = None,
+    cut_down_after: Annotated[int | None, _cut(_DOWN)] = None,
+    fault: Annotated[
+        Fault,
+        typer.Option(
+            help="What a cut does: an orderly close of both sides; a reset of both; half-open, "
+            "where all is swallowed and nobody is told; or a stall of the direction that was cut."
+        ),
+    ] = Fault.CLOSE,
+    cut_connection: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Cut this connection alone, 0 the first; else all."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws the jitter.")] = 0,
+) -> None:
+    """Put a bad network before a server: delay, throttle and cut what goes through."""
+    host, target_port = _target(to)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    network = _network(profile)
+    plan = _plan(
+        Conditions(
+            _link(network.up, up_delay_ms, up_jitter_ms, up_kbps, cut_up_after, fault),
+            _link(network.down, down_delay_ms, down_jitter_ms, down_kbps, cut_down_after, fault),
+        ),
+        cut_connection,
+    )
+    asyncio.run(_until_signal(Proxy(host, target_port, conditions=plan, seed=seed, port=port), to))
+
+
+def _target(url: str) -> tuple[str, int]:
+    """Host and port of a server's address."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or 80
+    except ValueError:
+        host, port = None, 0
+    if host is None or parts.scheme != "ws":
+        raise typer.BadParameter(f"--to is {url!r}; it must be like ws://localhost:{DEFAULT_PORT}")
+    return host, port
+
+
+def _network(name: str | None) -> Conditions:
+    if name is None:
+        return UNCHANGED
+    if name not in PROFILES:
+        known = ", ".join(PROFILES)
+        raise typer.BadParameter(f"--profile is {name!r}; it must be one of {known}")
+    _log.info("%s, as assumed: %s", name, PROFILES[name].about)
+    return PROFILES[name].conditions
+
+
+def _link(
+    base: Link,
+    delay_ms: float | None,
+    jitter_ms: float | None,
+    kbps: float | None,
+    cut_after: int | None,
+    fault: Fault,
+) -> Link:
+    """`base` with what was asked for changed."""
+    return replace(
+        base,
+        delay_ms=base.delay_ms if delay_ms is None else delay_ms,
+        jitter_ms=base.jitter_ms if jitter_ms is None else jitter_ms,
+        bytes_per_s=base.bytes_per_s if kbps is None else kbps * 125,
+        cut_after=cut_after,
+        fault=fault,
+    )
+
+
+def _plan(conditions: Conditions, cut_connection: int | None) -> Callable[[int], Conditions]:
+    """The conditions of each connection by its number; cuts may be for one of them alone."""
+    whole = Conditions(*(replace(conditions[way], cut_after=None) for way in Direction))
+    return lambda number: conditions if cut_connection in (None, number) else whole
+
+
+async def _until_signal(proxy: Proxy, target: str) -> None:
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, asked.set)
+    async with proxy:
+        sys.stdout.write(f"labkit proxy is ready at {proxy.url()} before {target}\n")
+        sys.stdout.flush()
+        await asked.wait()
