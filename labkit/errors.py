@@ -20,6 +20,7 @@ close code that the server uses.
 
 from enum import IntEnum, StrEnum
 from pathlib import Path
+from typing import Final
 
 __all__ = [
     "AudioError",
@@ -39,35 +40,101 @@ __all__ = [
 
 
 class ErrorCode(StrEnum):
-    """Why the server refused a message. The session goes on after each of them."""
+    """Why the server refused something. Unless an error says `fatal`, the session goes on."""
 
     ODD_LENGTH = "odd_length"
-    """Binary message whose length is no whole number of 16-bit samples."""
+    """Binary message whose length is no whole number of samples over all channels."""
     MESSAGE_TOO_LARGE = "message_too_large"
     """Binary or text message above the size limit; it was dropped whole."""
     BUFFER_FULL = "buffer_full"
     """More audio than one utterance may hold; what no longer fitted was dropped."""
     UNKNOWN_COMMAND = "unknown_command"
-    """Text message that is no command of the dialect."""
+    """Text message that is no command of the plain dialect."""
     TOO_MANY_TURNS = "too_many_turns"
-    """`end_stream` while too many earlier turns still wait for their answer."""
+    """An utterance ended while too many earlier turns still wait for their answer."""
     ENGINE_FAILED = "engine_failed"
     """An engine failed during this turn; the next turn may work."""
+
+    INVALID_AUDIO = "invalid_audio"
+    """Audio with samples that are no finite numbers."""
+    INVALID_JSON = "invalid_json"
+    """Text message that is no JSON object, or one nested too deeply."""
+    UNKNOWN_TYPE = "unknown_type"
+    """JSON message whose `type` is none of the dialect."""
+    INVALID_FIELD = "invalid_field"
+    """JSON message with a field that is missing, of the wrong type, or out of range."""
+    NOT_STARTED = "not_started"
+    """Something came before `session.start`."""
+    ALREADY_STARTED = "already_started"
+    """A second `session.start` on one connection."""
+    START_TIMEOUT = "start_timeout"
+    """No `session.start` came in time."""
+    SESSION_UNKNOWN = "session_unknown"
+    """Nothing to resume: the session is unknown or expired, or the token is not its token."""
+    POSITION_INVALID = "position_invalid"
+    """A position in the stream that was never reached, in a resume or an acknowledgement."""
+    TAKEN_OVER = "taken_over"
+    """Another connection resumed this session."""
+    UNKNOWN_RESPONSE = "unknown_response"
+    """`response.cancel` of a response that is not being given."""
+    AUDIO_TOO_FAST = "audio_too_fast"
+    """Audio far faster than real time; the server reads on at the pace that it allows."""
+    TOO_MANY_MESSAGES = "too_many_messages"
+    """A flood of control messages."""
+    IDLE = "idle"
+    """Nothing came for too long."""
+    SESSION_TOO_LONG = "session_too_long"
+    """The session reached its maximum length."""
+    SLOW_READER = "slow_reader"
+    """The client did not read or acknowledge its replies in time."""
+    SHUTTING_DOWN = "shutting_down"
+    """The server is shutting down."""
+    INTERNAL = "internal"
+    """A fault of the server; its log has the details."""
 
 
 class CloseCode(IntEnum):
     """WebSocket close codes that the server sends (RFC 6455, section 7.4.1)."""
 
+    NORMAL = 1000
+    """The client ended the session."""
     GOING_AWAY = 1001
     """The server is shutting down."""
+    INVALID_TEXT = 1007
+    """A text message that is not UTF-8."""
+    POLICY = 1008
+    """The client broke a rule again and again."""
     MESSAGE_TOO_BIG = 1009
     """A message so large that it was not even read."""
     INTERNAL_ERROR = 1011
-    """A fault of the server."""
-    TRY_AGAIN_LATER = 1013
-    """The server holds as many sessions as it may."""
+    """A fault of the server, or a client that no longer answers keepalive pings."""
+    START_TIMEOUT = 4001
+    """No `session.start` came in time."""
+    IDLE = 4004
+    """Nothing came for too long."""
+    SESSION_TOO_LONG = 4005
+    """The session reached its maximum length."""
+    TAKEN_OVER = 4006
+    """Another connection resumed this session."""
     SLOW_READER = 4008
     """The client did not read its replies in time."""
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a session of labkit.v1 can be resumed after this close."""
+        return self in _RESUMABLE
+
+
+_RESUMABLE: Final = frozenset(
+    {
+        CloseCode.INVALID_TEXT,
+        CloseCode.POLICY,
+        CloseCode.MESSAGE_TOO_BIG,
+        CloseCode.INTERNAL_ERROR,
+        CloseCode.IDLE,
+        CloseCode.SLOW_READER,
+    }
+)
 
 
 class LabkitError(Exception):

@@ -93,9 +93,9 @@ def _mulaw_codes() -> NDArray[np.uint8]:
 _BIAS: Final = 132
 _CLIP: Final = 32_635
 """Louder values all fall into the last step of the last segment."""
-_LEVELS: Final = (_mulaw_levels() / np.float32(32_768)).astype(np.float32)
+_LEVELS: Final[Float32] = (_mulaw_levels() / np.float32(32_768)).astype(np.float32)
 _LEVELS.flags.writeable = False
-_CODES: Final = _mulaw_codes()
+_CODES: Final[NDArray[np.uint8]] = _mulaw_codes()
 _CODES.flags.writeable = False
 
 
@@ -112,7 +112,8 @@ def encode_mulaw(samples: Float32) -> bytes:
     Raises:
         AudioError: A sample is not a number.
     """
-    return _CODES[np.frombuffer(encode_s16le(samples), dtype="<u2")].tobytes()
+    codes: NDArray[np.uint8] = _CODES[np.frombuffer(encode_s16le(samples), dtype="<u2")]
+    return codes.tobytes()
 
 
 class Encoding(StrEnum):

@@ -13,7 +13,8 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 ENGINES: Final = ("faster_whisper", "ctranslate2", "llama_cpp", "piper", "onnxruntime")
 
 SERVER_INTERNALS: Final = tuple(
-    f"labkit.server.{name}" for name in ("connection", "metrics", "outbox", "session")
+    f"labkit.server.{name}"
+    for name in ("conversation", "metrics", "outbox", "plain", "session", "store", "turns", "v1")
 )
 
 
@@ -33,6 +34,7 @@ LAYERS: Final = (
     Layer("labkit.audio", 0, ("asyncio", *ENGINES)),
     Layer("labkit.formats", 0, ("asyncio", *ENGINES)),
     Layer("labkit.notebook", 0, ("labkit",)),
+    Layer("labkit.outgoing", 2, ("websockets", "time")),
     Layer("labkit.protocol", 1, ("asyncio", "websockets", "time")),
     Layer("labkit.voice.endpointing", 1, ("asyncio", "time", *ENGINES)),
     Layer("labkit.voice.sentences", 1, ("asyncio", "time", *ENGINES)),
@@ -45,8 +47,17 @@ LAYERS: Final = (
     Layer("labkit.server.session", 3, ("websockets",)),
     Layer("labkit.server.outbox", 3, ("websockets",)),
     Layer("labkit.server.metrics", 3, ("websockets",)),
+    Layer("labkit.server.connection", 3, ("websockets",)),
+    Layer("labkit.server.limits", 3, ("asyncio", "websockets", "time")),
+    Layer("labkit.server.response", 3, ("asyncio", "websockets", "time")),
+    Layer("labkit.server.sessions", 3, ("websockets",)),
+    Layer("labkit.server.store", 3, ("asyncio", "websockets", "time")),
+    Layer("labkit.server.turns", 3, ("websockets", "time")),
+    Layer("labkit.server.conversation", 3, ("websockets",)),
     Layer("labkit.server", 4, ("labkit.voice.engines", *ENGINES)),
+    Layer("labkit.backoff", 0, ("labkit", "asyncio", "time")),
     Layer("labkit.client", 4, ("labkit.server", "labkit.voice")),
+    Layer("labkit.v1_client", 4, ("labkit.server", "labkit.voice")),
     Layer("labkit.measure", 5, SERVER_INTERNALS),
     Layer("labkit.course", 5),
     Layer("labkit.doctor", 5),

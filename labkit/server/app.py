@@ -4,7 +4,9 @@ import asyncio
 import logging
 import secrets
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from types import TracebackType
 from typing import Final, Self
 from weakref import WeakSet
@@ -12,22 +14,30 @@ from weakref import WeakSet
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
-from websockets.protocol import State
+from websockets.protocol import State as WsState
+from websockets.typing import Subprotocol
 
-from labkit.errors import CloseCode, ServerError
-from labkit.protocol import plain
-from labkit.server.connection import PlainConnection
-from labkit.server.http import Pages
+from labkit.errors import CloseCode, ErrorCode, ServerError
+from labkit.protocol import messages, plain
+from labkit.server.connection import Closing, Connection
+from labkit.server.http import Pages, refusal
 from labkit.server.metrics import Metrics
-from labkit.server.outbox import SlowReaderError
+from labkit.server.plain import PlainConnection
 from labkit.server.session import Session
+from labkit.server.sessions import Sessions
 from labkit.server.settings import ServerSettings
+from labkit.server.store import State
+from labkit.server.v1 import V1Connection
 from labkit.voice.pipeline import Pipeline
 
 __all__ = ["VoiceServer", "serve_until_signal"]
 
 _log = logging.getLogger(__name__)
 
+_RETRY_S: Final = 5
+"""When a caller that was refused may try again."""
+_REASON: Final = 120
+"""Most characters of a close reason; a close frame has room for 123 bytes."""
 _HANG_UP_S: Final = 1.0
 """Longest that closing one connection in order may take."""
 
@@ -38,14 +48,24 @@ class VoiceServer:
     The pipeline is loaded and warm when it comes here, so a server that accepts is ready.
     """
 
-    def __init__(self, pipeline: Pipeline, settings: ServerSettings | None = None) -> None:
-        """Serve `pipeline` as `settings` say."""
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        settings: ServerSettings | None = None,
+        *,
+        clock: Callable[[], int] = time.perf_counter_ns,
+    ) -> None:
+        """Serve `pipeline` as `settings` say; `clock` gives monotonic nanoseconds."""
         self.settings = settings or ServerSettings()
         self.metrics = Metrics()
+        self._clock = clock
         self._pipeline = pipeline
+        self._v1_sessions = Sessions(pipeline, self.settings, self.metrics, clock)
         self._pages = Pages(ready=lambda: not self._closing, metrics=self._metrics_page)
-        self._connections: dict[str, PlainConnection] = {}
+        self._connections: dict[Connection, asyncio.Task[None]] = {}
         self._sockets: WeakSet[ServerConnection] = WeakSet()
+        self._admitted: WeakSet[ServerConnection] = WeakSet()
+        self._reaper: asyncio.Task[None] | None = None
         self._server: Server | None = None
         self._closing = False
 
@@ -79,15 +99,19 @@ class VoiceServer:
                 compression=None,  # deflate costs CPU and latency, and PCM hardly shrinks
                 max_size=self.settings.max_read_bytes,
                 ping_interval=self.settings.ping_interval_s,
+                ping_timeout=self.settings.ping_timeout_s,
+                subprotocols=[Subprotocol(messages.SUBPROTOCOL)],
+                select_subprotocol=_choose_dialect,
                 close_timeout=_HANG_UP_S,
                 server_header=None,
-                create_connection=_tracked_in(self._sockets),
+                create_connection=_tracked_in(self._sockets, self._admitted),
             )
         except OSError as error:
             raise ServerError(
                 f"cannot listen on {host}:{port}: {error.strerror or error}. "
                 "Choose another port with --port, or 0 for a free one"
             ) from error
+        self._reaper = asyncio.create_task(self._reap_for_ever(), name="reaper")
 
     @property
     def port(self) -> int:
@@ -108,8 +132,14 @@ class VoiceServer:
 
     @property
     def sessions(self) -> int:
-        """Callers at this moment."""
-        return len(self._connections)
+        """Sessions at this moment: callers, and those that wait for their caller."""
+        return sum(self.states().values())
+
+    def states(self) -> dict[State, int]:
+        """Sessions by state; those of the plain dialect end with their connection."""
+        states = self._v1_sessions.counts()
+        plain_ones = sum(isinstance(one, PlainConnection) for one in self._connections)
+        return {**states, State.ATTACHED: states[State.ATTACHED] + plain_ones}
 
     async def close(self) -> None:
         """Shut down in order: stop accepting, let turns finish, close, reap, stop the engines."""
@@ -121,17 +151,35 @@ class VoiceServer:
         # 2. Let turns finish, for a bounded time.
         await self._finish_turns()
         # 3. Tell the clients and close their connections.
+        await self._say_goodbye_to_all()
         await self._close_sockets()
-        # 4. Reap: every handler has returned.
+        # 4. Reap: every handler has returned, and every session has ended.
         await self._server.wait_closed()
+        await self._stop_reaper()
+        await self._v1_sessions.close()
         # 5. Stop the engines' queues.
         self._pipeline.close()
         _log.info("closed")
 
+    def reap(self, now_ns: int) -> None:
+        """End what is overdue: silent connections, and sessions that nobody came back to."""
+        for connection in list(self._connections):
+            if (why := connection.overdue(now_ns)) is not None:
+                connection.end(why)
+        self._v1_sessions.reap(now_ns)
+
+    async def _reap_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.reap_interval_s)
+            self.reap(self._clock())
+
+    async def _stop_reaper(self) -> None:
+        if self._reaper is not None:
+            self._reaper.cancel()
+            await asyncio.gather(self._reaper, return_exceptions=True)
+
     async def _finish_turns(self) -> None:
-        draining = [
-            asyncio.create_task(connection.drain()) for connection in self._connections.values()
-        ]
+        draining = [asyncio.create_task(connection.drain()) for connection in self._connections]
         if not draining:
             return
         _log.info("closing: %d callers, turns get %g s", len(draining), self.settings.grace_s)
@@ -140,52 +188,107 @@ class VoiceServer:
             task.cancel()
         await asyncio.gather(*draining, return_exceptions=True)
 
+    async def _say_goodbye_to_all(self) -> None:
+        for connection in self._connections:
+            connection.end(_shutting_down())
+        if self._connections:
+            await asyncio.wait(self._connections.values(), timeout=_HANG_UP_S)
+
     async def _close_sockets(self) -> None:
+        """Those that have no session yet, or did not take their goodbye."""
         reason = "the server is shutting down"
         closing = [_hang_up(socket, CloseCode.GOING_AWAY, reason) for socket in self._sockets]
         await asyncio.gather(*closing)
 
-    def _process_request(self, _: ServerConnection, request: Request) -> Response | None:
-        return self._pages.answer(request)
+    def _process_request(self, socket: ServerConnection, request: Request) -> Response | None:
+        page = self._pages.answer(request)
+        if page is not None:
+            return page
+        if len(self._admitted) >= self.settings.max_sessions:
+            self.metrics.refused.labels(status=str(HTTPStatus.SERVICE_UNAVAILABLE.value)).inc()
+            reason = f"all {self.settings.max_sessions} places are taken; try again later"
+            return refusal(HTTPStatus.SERVICE_UNAVAILABLE, reason, retry_s=_RETRY_S)
+        self._admitted.add(socket)
+        return None
 
     def _metrics_page(self) -> bytes:
-        self.metrics.sessions.set(self.sessions)
+        for state, number in self.states().items():
+            self.metrics.sessions.labels(state=state.value).set(number)
         for engine, waiting in self._pipeline.queued().items():
             self.metrics.queued.labels(engine=engine).set(waiting)
+        now_ns = self._clock()
+        behind = [one.behind_s(now_ns) for one in self._connections]
+        self.metrics.behind.set(max([*behind, self._v1_sessions.behind_s(now_ns)]))
         return self.metrics.page()
 
     async def _handle(self, socket: ServerConnection) -> None:
-        if self.sessions >= self.settings.max_sessions:
-            reason = f"all {self.settings.max_sessions} places are taken"
-            await socket.close(CloseCode.TRY_AGAIN_LATER, reason)
-            return
-        session = Session(secrets.token_hex(4), self._pipeline, self.settings)
+        connection = self._connect(socket)
+        task = asyncio.current_task()
+        if task is None:
+            raise AssertionError("a handler runs in a task")
+        self._connections[connection] = task
+        try:
+            await self._serve_one(socket, connection)
+        finally:
+            del self._connections[connection]
+
+    def _connect(self, socket: ServerConnection) -> Connection:
+        """The connection, in the dialect that was agreed on."""
+        if socket.subprotocol == messages.SUBPROTOCOL:
+            return V1Connection(
+                socket, self._v1_sessions, self.settings, self.metrics, clock=self._clock
+            )
+        session = Session(secrets.token_hex(4), self._pipeline, self.settings, clock=self._clock)
         path = socket.request.path if socket.request else "/"
-        connection = PlainConnection(
+        return PlainConnection(
             socket, session, self.settings, self.metrics, stream=plain.wants_stream(path)
         )
-        self._connections[session.id] = connection
-        _log.info("session %s: connected", session.id)
-        try:
-            await self._serve_one(socket, connection, session.id)
-        finally:
-            del self._connections[session.id]
-            _log.info("session %s: gone", session.id)
 
-    async def _serve_one(
-        self, socket: ServerConnection, connection: PlainConnection, session_id: str
-    ) -> None:
+    async def _serve_one(self, socket: ServerConnection, connection: Connection) -> None:
+        _log.info("connection %s: open", socket.id.hex[:8])
         try:
             await connection.run()
-        except* SlowReaderError as group:
-            _log.warning("session %s: %s", session_id, group.exceptions[0])
-            await _hang_up(socket, CloseCode.SLOW_READER, "replies were not read in time")
+        except* Closing as group:
+            await self._say_goodbye(socket, connection, _first_closing(group))
         except* ConnectionClosed as group:
-            _log.info("session %s: %s", session_id, group.exceptions[0])
+            _log.info("connection %s: %s", socket.id.hex[:8], group.exceptions[0])
+        finally:
+            _log.info("connection %s: gone", socket.id.hex[:8])
+
+    async def _say_goodbye(
+        self, socket: ServerConnection, connection: Connection, why: Closing
+    ) -> None:
+        _log.info("connection %s: closing, %s", socket.id.hex[:8], why)
+        self.metrics.closes.labels(code=str(why.close.value)).inc()
+        await _hang_up(socket, why.close, str(why), connection.farewell(why))
 
 
-def _tracked_in(sockets: WeakSet[ServerConnection]) -> type[ServerConnection]:
+def _first_closing(group: BaseExceptionGroup[Closing]) -> Closing:
+    error = group.exceptions[0]
+    return _first_closing(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _choose_dialect(_: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """labkit.v1 where the client offers it; the plain dialect where it offers nothing we know."""
+    own = Subprotocol(messages.SUBPROTOCOL)
+    return own if own in offered else None
+
+
+def _shutting_down() -> Closing:
+    return Closing(
+        CloseCode.GOING_AWAY,
+        ErrorCode.SHUTTING_DOWN,
+        "the server is shutting down",
+        "connect again later for a new session",
+    )
+
+
+def _tracked_in(
+    sockets: WeakSet[ServerConnection], admitted: WeakSet[ServerConnection]
+) -> type[ServerConnection]:
     """Connections that are in `sockets` from their first byte, before any handshake.
+
+    A place that was given to one at the handshake is free again as soon as it is gone.
 
     One that never ends its handshake would hold up the shutdown for as long as a handshake may
     take.
@@ -196,10 +299,17 @@ def _tracked_in(sockets: WeakSet[ServerConnection]) -> type[ServerConnection]:
             super().connection_made(transport)
             sockets.add(self)
 
+        def connection_lost(self, error: Exception | None) -> None:
+            super().connection_lost(error)
+            for kept in (sockets, admitted):
+                kept.discard(self)
+
     return Tracked
 
 
-async def _hang_up(socket: ServerConnection, code: CloseCode, reason: str) -> None:
+async def _hang_up(
+    socket: ServerConnection, code: CloseCode, reason: str, farewell: str | None = None
+) -> None:
     """Close a connection in order if that can be done in time, else cut it.
 
     The closing handshake waits until the client has read what was sent before, and a client
@@ -207,11 +317,15 @@ async def _hang_up(socket: ServerConnection, code: CloseCode, reason: str) -> No
     """
     try:
         async with asyncio.timeout(_HANG_UP_S):
-            if socket.state is State.OPEN:
-                await socket.close(code, reason)
+            if socket.state is WsState.OPEN and farewell is not None:
+                await socket.send(farewell)
+            if socket.state is WsState.OPEN:
+                await socket.close(code, reason[:_REASON])
+    except ConnectionClosed:
+        pass  # it hung up itself
     except TimeoutError:
         _log.info("cutting %s: not closed within %g s", socket.remote_address, _HANG_UP_S)
-    if socket.state is not State.CLOSED:
+    if socket.state is not WsState.CLOSED:
         socket.transport.abort()
 
 

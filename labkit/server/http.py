@@ -6,7 +6,7 @@ from http import HTTPStatus
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-__all__ = ["Pages"]
+__all__ = ["Pages", "refusal"]
 
 
 class Pages:
@@ -30,6 +30,14 @@ class Pages:
             case "/metrics":
                 return _page(HTTPStatus.OK, self._metrics())
         return None
+
+
+def refusal(status: HTTPStatus, reason: str, *, retry_s: int | None = None) -> Response:
+    """A handshake refused with a reason, and with the seconds after which to try again."""
+    response = _page(status, f"{reason}\n".encode())
+    if retry_s is not None:
+        response.headers["Retry-After"] = str(retry_s)
+    return response
 
 
 def _page(status: HTTPStatus, body: bytes) -> Response:

@@ -14,18 +14,24 @@ class Metrics:
     """Counters of one server.
 
     Attributes:
-        sessions: Callers at this moment.
+        sessions: Sessions at this moment, by state.
         turns: Turns answered.
         refusals: Messages refused and turns failed, by error code.
         queued: Calls that wait, by engine.
         stages: Seconds of each stage of a turn.
+        behind: Seconds that the turn which has waited longest has waited for its answer.
+        underruns: Times that a client which plays at once ran out of reply audio.
+        refused: Connections refused at the handshake, by HTTP status.
+        closes: Connections that the server closed, by WebSocket close code.
     """
 
     def __init__(self) -> None:
         """Begin with zeros."""
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self.sessions = Gauge("labkit_sessions", "Callers now", registry=self.registry)
+        self.sessions = Gauge(
+            "labkit_sessions", "Sessions now, by state", ["state"], registry=self.registry
+        )
         self.turns = Counter("labkit_turns", "Turns answered", registry=self.registry)
         self.refusals = Counter(
             "labkit_refusals", "Messages refused, by code", ["code"], registry=self.registry
@@ -39,6 +45,22 @@ class Metrics:
             ["stage"],
             buckets=_SECONDS,
             registry=self.registry,
+        )
+
+        self.behind = Gauge(
+            "labkit_seconds_behind", "Longest wait of a turn now", registry=self.registry
+        )
+        self.underruns = Counter(
+            "labkit_underruns", "Times that reply audio came too late", registry=self.registry
+        )
+        self.refused = Counter(
+            "labkit_refused_connections",
+            "Connections refused, by HTTP status",
+            ["status"],
+            registry=self.registry,
+        )
+        self.closes = Counter(
+            "labkit_closes", "Connections closed, by code", ["code"], registry=self.registry
         )
 
     def observe_turn(self, trace: Trace) -> None:

@@ -7,13 +7,10 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from labkit.errors import ServerError
+from labkit.errors import CloseCode, ErrorCode
+from labkit.server.connection import Closing
 
-__all__ = ["Outbox", "SlowReaderError"]
-
-
-class SlowReaderError(ServerError):
-    """The client did not read a message in time."""
+__all__ = ["Outbox"]
 
 
 class Outbox:
@@ -82,7 +79,7 @@ class Outbox:
         """Write messages until cancelled.
 
         Raises:
-            SlowReaderError: A write took too long.
+            Closing: A write took too long.
         """
         while True:
             message, ordinary = await self._next()
@@ -107,8 +104,10 @@ class Outbox:
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self._write(message)
-        except TimeoutError as error:
-            raise SlowReaderError(
-                f"the client did not read a message of {len(message)} bytes "
-                f"within {self._timeout_s:g} s"
-            ) from error
+        except TimeoutError:
+            raise Closing(
+                CloseCode.SLOW_READER,
+                ErrorCode.SLOW_READER,
+                f"a message of {len(message)} bytes was not read within {self._timeout_s:g} s",
+                "read the replies while they come",
+            ) from None

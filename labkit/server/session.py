@@ -4,9 +4,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from labkit.audio import SAMPLE_RATE, decode_s16le
+from labkit.audio import SAMPLE_RATE, Float32
 from labkit.errors import ErrorCode, ProtocolError
 from labkit.measure.trace import Mark, Trace
+from labkit.server.limits import Activity
 from labkit.server.settings import ServerSettings
 from labkit.voice.pipeline import Pipeline, Sink, Turn
 from labkit.voice.utterance import Exchange, History, Utterance
@@ -56,7 +57,7 @@ class Session:
         self._settings = settings
         self._clock = clock
         self._cpu_clock = cpu_clock
-        self.last_activity_ns = clock()
+        self.activity = Activity.starting(clock())
         self._begin_utterance()
 
     @property
@@ -64,29 +65,25 @@ class Session:
         """What is being said."""
         return self._utterance
 
-    def idle_s(self) -> float:
-        """Seconds since the client last sent something."""
-        return (self._clock() - self.last_activity_ns) / 1e9
-
-    def touch(self) -> None:
+    def touch(self, *, audio: bool) -> None:
         """Note that the client sent something."""
-        self.last_activity_ns = self._clock()
+        self.activity.touch(self._clock(), audio=audio)
 
-    def hear(self, pcm: bytes) -> None:
-        """Take the next piece of the utterance.
+    def hear(self, samples: Float32) -> None:
+        """Take the next piece of the utterance, mono, 16 kHz.
 
         Raises:
             ProtocolError: The utterance is full; what did not fit was dropped.
         """
         if not len(self._utterance):
             self._cpu_at_start = self._cpu_clock()
-        dropped = self._utterance.append(decode_s16le(pcm))
+        dropped = self._utterance.append(samples)
         if dropped:
             limit = self._settings.max_utterance_s
             raise ProtocolError(
                 ErrorCode.BUFFER_FULL,
                 f"one utterance holds {limit:g} s of audio; {dropped / SAMPLE_RATE:.2f} s dropped",
-                "send 'end_stream' to get an answer to what was said so far",
+                "end the utterance to get an answer to what was said so far",
             )
 
     async def listen(self) -> None:
@@ -109,9 +106,13 @@ class Session:
         """
         turn = Turn(self.id, ended.utterance, self.history, ended.trace, self._clock)
         exchange = await self._pipeline.answer(turn, sink)
+        self.remember(exchange)
+        return exchange
+
+    def remember(self, exchange: Exchange) -> None:
+        """Add an exchange to the history, if anything was said in it."""
         if exchange.user:
             self.history.add(exchange)
-        return exchange
 
     def _begin_utterance(self) -> None:
         limit = round(self._settings.max_utterance_s * SAMPLE_RATE)

@@ -26,7 +26,23 @@ class ServerSettings:
         send_timeout_s: A client that takes longer to read one message is closed.
         outbox_bytes: Most bytes that wait for a client; then its turn waits.
         ping_interval_s: Seconds between WebSocket keepalive pings.
+        ping_timeout_s: A client that does not answer one in so many seconds is gone.
         grace_s: Seconds that turns get to finish at shutdown.
+        start_s: Longest that a client of labkit.v1 may take to start a session, in seconds.
+        idle_s: A connection on which nothing comes for so long is closed.
+        idle_audio_s: The same where no audio comes, whatever else does.
+        max_session_s: Longest that a session may last.
+        resume_s: How long a session waits for its client to come back.
+        max_detached: Most sessions that wait; the one that waits longest goes first.
+        detached_turn_s: How long a turn goes on without its client.
+        reap_interval_s: Seconds between two looks for what is overdue.
+        max_audio_speed: Times real time at which audio is read once the burst is used up.
+        audio_burst_s: Audio that may come at once, in seconds.
+        max_messages_per_s: Text messages a second, over a longer time.
+        message_burst: Text messages that may come at once.
+        acknowledge_s: Audio between two acknowledgements to the client.
+        replay_bytes: Most bytes that wait for a client of labkit.v1 or were not acknowledged.
+        replay_s: Most reply audio that does.
     """
 
     host: str = "localhost"
@@ -40,4 +56,20 @@ class ServerSettings:
     send_timeout_s: float = 20.0
     outbox_bytes: int = 256 * 1024
     ping_interval_s: float = 20.0
+    ping_timeout_s: float = 20.0
     grace_s: float = 2.0
+    start_s: float = 5.0
+    idle_s: float = 120.0
+    idle_audio_s: float = 900.0
+    max_session_s: float = 4 * 3600.0
+    resume_s: float = 120.0
+    max_detached: int = 64
+    detached_turn_s: float = 30.0
+    reap_interval_s: float = 1.0
+    max_audio_speed: float = 4.0
+    audio_burst_s: float = 60.0
+    max_messages_per_s: float = 50.0
+    message_burst: int = 200
+    acknowledge_s: float = 0.2
+    replay_bytes: int = 256 * 1024
+    replay_s: float = 15.0

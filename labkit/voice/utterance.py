@@ -105,6 +105,11 @@ class History:
         """Add an exchange; the oldest goes where there are too many."""
         self._exchanges.append(exchange)
 
+    def amend(self, exchange: Exchange) -> None:
+        """Replace the last exchange: less of the reply was heard than was given."""
+        if self._exchanges:
+            self._exchanges[-1] = exchange
+
     def messages(self, said: str) -> list[Message]:
         """The conversation as chat messages, with `said` as the last."""
         past = [

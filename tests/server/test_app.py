@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from labkit.audio import encode_s16le
 from labkit.errors import CloseCode, ServerError
@@ -165,14 +165,18 @@ async def test_a_flood_of_turns_is_refused_politely() -> None:
 
 
 async def test_too_many_callers_are_told_to_come_back() -> None:
-    async with serving(max_sessions=1) as server, connect(server.url) as first:
-        await first.send("ping")
-        await first.recv()
-        async with connect(server.url) as second:
-            with pytest.raises(ConnectionClosed):
-                await second.recv()
-            assert second.close_code == CloseCode.TRY_AGAIN_LATER
-            assert second.close_reason == "all 1 places are taken"
+    async with serving(max_sessions=1) as server:
+        async with connect(server.url):
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(server.url)
+            response = refused.value.response
+            assert response.status_code == 503
+            assert response.headers["Retry-After"] == "5"
+            assert response.body == b"all 1 places are taken; try again later\n"
+        await until(lambda: not server.sessions)
+        async with connect(server.url) as third:
+            await third.send("ping")
+            assert await third.recv() == "pong"
 
 
 async def test_an_engine_that_fails_is_reported_and_the_turn_still_ends() -> None:
@@ -318,7 +322,7 @@ async def test_health_and_metrics_on_the_same_port() -> None:
         status, body = await _page(server, "/metrics")
         assert "200" in status
         assert "labkit_turns_total 1.0" in body
-        assert "labkit_sessions 1.0" in body
+        assert 'labkit_sessions{state="attached"} 1.0' in body
 
 
 async def test_a_port_in_use_is_named() -> None:

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from labkit.server.outbox import Outbox, SlowReaderError
+from labkit.server.connection import Closing
+from labkit.server.outbox import Outbox
 
 
 class Wire:
@@ -98,5 +99,5 @@ async def test_a_flood_of_urgent_messages_makes_its_sender_wait() -> None:
 async def test_a_reader_that_takes_too_long_is_named() -> None:
     outbox = Outbox(Wire().send, max_bytes=10, timeout_s=0)
     await outbox.put(b"1234")
-    with pytest.raises(SlowReaderError, match="did not read a message of 4 bytes within 0 s"):
+    with pytest.raises(Closing, match="a message of 4 bytes was not read within 0 s"):
         await outbox.run()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from labkit.audio import encode_s16le
+from labkit.audio import Float32
 from labkit.errors import EngineError, ErrorCode, ProtocolError
 from labkit.measure.trace import Mark
 from labkit.server.session import Session
@@ -33,24 +33,24 @@ def session(clock: Clock | None = None, **settings: float) -> Session:
     )
 
 
-def pcm(samples: int) -> bytes:
-    return encode_s16le(np.full(samples, 0.25, np.float32))
+def sound(samples: int) -> Float32:
+    return np.full(samples, 0.25, np.float32)
 
 
 async def test_an_utterance_ends_and_the_next_begins_empty() -> None:
     this = session()
-    this.hear(pcm(800))
+    this.hear(sound(800))
     ended = this.end_utterance()
-    this.hear(pcm(160))
+    this.hear(sound(160))
     assert len(ended.utterance) == 800
     assert len(this.utterance) == 160
 
 
 async def test_a_full_utterance_says_what_was_dropped_and_keeps_the_rest() -> None:
     this = session(max_utterance_s=1.0)
-    this.hear(pcm(15_000))
+    this.hear(sound(15_000))
     with pytest.raises(ProtocolError, match=r"holds 1 s of audio; 0\.25 s dropped") as caught:
-        this.hear(pcm(5_000))
+        this.hear(sound(5_000))
     assert caught.value.code is ErrorCode.BUFFER_FULL
     assert len(this.utterance) == 16_000
 
@@ -59,27 +59,29 @@ async def test_marks_and_cpu_time_come_from_the_clocks() -> None:
     clock = Clock()
     this = session(clock)
     clock.now_ns = 5_000_000
-    this.hear(pcm(100))
+    this.hear(sound(100))
     clock.now_ns = 9_000_000
     ended = this.end_utterance()
     assert ended.trace.marks[Mark.END_STREAM_RECEIVED] == 9_000_000
     assert ended.listening_cpu_ms == pytest.approx(4.0)
 
 
-async def test_activity_is_noted() -> None:
+async def test_activity_is_noted_for_audio_and_control_apart() -> None:
     clock = Clock()
     this = session(clock)
     clock.now_ns = 2_500_000_000
-    assert this.idle_s() == pytest.approx(2.5)
-    this.touch()
-    assert this.idle_s() == 0
+    this.touch(audio=True)
+    assert (this.activity.audio_ns, this.activity.control_ns) == (2_500_000_000, 0)
+    clock.now_ns = 3_000_000_000
+    this.touch(audio=False)
+    assert (this.activity.audio_ns, this.activity.control_ns) == (2_500_000_000, 3_000_000_000)
 
 
 async def test_history_grows_with_what_was_said_only() -> None:
     this = session(history=3)
     for samples in (800, 0, 1600):
         if samples:
-            this.hear(pcm(samples))
+            this.hear(sound(samples))
         await this.answer(this.end_utterance(), CollectingSink())
     assert [exchange.user for exchange in this.history] == [
         "0.05 seconds of audio",

@@ -1,0 +1,190 @@
+"""A session of labkit.v1. It lives on while no connection carries it."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from labkit.audio import Float32
+from labkit.errors import AudioError, ErrorCode, ProtocolError
+from labkit.formats import StreamDecoder
+from labkit.outgoing import Feed, Outgoing
+from labkit.protocol import messages as v1
+from labkit.protocol.replay import Position, ReplayWindow
+from labkit.server.connection import Closing, Connection
+from labkit.server.metrics import Metrics
+from labkit.server.response import Response, numbered
+from labkit.server.session import Session
+from labkit.server.settings import ServerSettings
+from labkit.server.turns import Turns
+
+__all__ = ["Conversation"]
+
+
+class Conversation:
+    """One conversation: what came, what is to be answered, and what goes out.
+
+    Attributes:
+        session: Buffer, history, activity.
+        start: What was agreed on.
+        outgoing: Everything that goes to the client.
+        received: What came from the client.
+        carrier: The connection that carries it at this moment.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        start: v1.SessionStart,
+        settings: ServerSettings,
+        metrics: Metrics,
+        clock: Callable[[], int] = time.perf_counter_ns,
+    ) -> None:
+        """Begin, in the formats of `start`."""
+        self.session = session
+        self.start = start
+        self.received = Position()
+        self.carrier: Connection | None = None
+        self.outgoing = Outgoing(
+            ReplayWindow(
+                max_bytes=settings.replay_bytes,
+                max_samples=start.output.format.samples(settings.replay_s),
+                until_acknowledged=start.acknowledges,
+            )
+        )
+        self._settings = settings
+        self._metrics = metrics
+        self._clock = clock
+        self._decoder = StreamDecoder(start.input.format)
+        self._turns = Turns(session, settings, self._open_response)
+        self._response: Response | None = None
+        self._told_full = False
+
+    @property
+    def id(self) -> str:
+        """The session's identifier."""
+        return self.session.id
+
+    @property
+    def busy(self) -> bool:
+        """Whether a turn runs or waits."""
+        return self._turns.busy
+
+    def behind_s(self, now_ns: int) -> float:
+        """See `Turns.behind_s`."""
+        return self._turns.behind_s(now_ns)
+
+    def overdue(self, now_ns: int) -> Closing | None:
+        """Why its connection should be ended, if it should; who waits for a reply is not idle."""
+        if self.busy or self.outgoing.window.waiting_bytes:
+            self.session.activity.wake(now_ns)
+        return self.session.activity.overdue(now_ns, self._settings)
+
+    async def run(self) -> None:
+        """Answer what is heard, until cancelled."""
+        await self._turns.run()
+
+    def attach(self, carrier: Connection) -> Feed:
+        """Let `carrier` carry it from now on; gives what it has to send."""
+        self.carrier = carrier
+        self.session.activity.wake(self._clock())
+        return self.outgoing.open()
+
+    def detach(self) -> None:
+        """Go on without a connection."""
+        self.carrier = None
+        self.outgoing.close()
+
+    def hear(self, payload: bytes) -> None:
+        """Take a binary message.
+
+        Raises:
+            ProtocolError: It is no whole number of samples, holds what is no number, or does not
+                fit into the utterance any more.
+        """
+        frame = self.start.input.format.frame_bytes
+        if len(payload) % frame:
+            raise _odd_length(len(payload), frame, self.start.input)
+        self.received = self.received.plus(samples=len(payload) // frame)
+        try:
+            samples = self._decoder.feed(payload)
+        except AudioError as error:
+            raise ProtocolError(
+                ErrorCode.INVALID_AUDIO, str(error), "send finite numbers from -1 to 1"
+            ) from None
+        self._turns.heard()
+        self._append(samples)
+
+    def end_utterance(self) -> None:
+        """The utterance is over.
+
+        Raises:
+            ProtocolError: Too many wait for their answer.
+        """
+        self.received = self.received.plus(messages=1)
+        self._turns.require_room()
+        self._told_full = False
+        with suppress(ProtocolError):  # of an utterance that is full, the client was told
+            self.session.hear(self._decoder.flush())
+        self._turns.end_utterance()
+
+    def cancel(self, turn: int, heard_samples: int) -> None:
+        """Stop a response, and remember only what was heard of it.
+
+        Raises:
+            ProtocolError: No such response is being given, or was the last.
+        """
+        self.received = self.received.plus(messages=1)
+        response = self._response
+        if response is None or response.turn != turn:
+            raise ProtocolError(
+                ErrorCode.UNKNOWN_RESPONSE,
+                f"turn {turn} is not the one that is being answered",
+                "send the number of the latest 'response.started'",
+            )
+        exchange = response.heard(heard_samples)
+        if self._turns.running == turn:
+            self._turns.cancel()
+        else:
+            self.session.history.amend(exchange)
+
+    def cancel_turns(self) -> None:
+        """Stop the turn that runs: its client has been away for too long."""
+        self._turns.cancel()
+
+    async def all_answered(self) -> None:
+        """Wait until no turn runs or waits."""
+        await self._turns.all_answered()
+
+    def tell(self, error: ProtocolError, cause: v1.Cause | None) -> None:
+        """Tell the client that something was refused."""
+        self._metrics.refusals.labels(code=error.code.value).inc()
+        told = v1.Error(code=error.code, message=str(error), hint=error.hint, cause=cause)
+        self.outgoing.put_text_now(numbered(told))
+
+    def _append(self, samples: Float32) -> None:
+        """Tell once for each utterance that it is full, not with every message."""
+        try:
+            self.session.hear(samples)
+        except ProtocolError:
+            if not self._told_full:
+                self._told_full = True
+                raise
+
+    def _open_response(self, turn: int) -> Response:
+        self._response = Response(
+            turn,
+            self.session,
+            self.outgoing,
+            self.start.output.format,
+            self._metrics,
+            self._clock,
+        )
+        return self._response
+
+
+def _odd_length(size: int, frame: int, spec: v1.AudioSpec) -> ProtocolError:
+    return ProtocolError(
+        ErrorCode.ODD_LENGTH,
+        f"a binary message of {size} bytes is no whole number of samples",
+        f"send {spec.encoding.value} in {spec.channels} channel(s): a multiple of {frame} bytes",
+    )

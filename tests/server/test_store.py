@@ -1,0 +1,185 @@
+"""Where sessions wait: the table of transitions, tokens, expiry, and room."""
+
+from itertools import count, product
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+
+from labkit.errors import ErrorCode, ProtocolError
+from labkit.server.store import (
+    TRANSITIONS,
+    Event,
+    IllegalTransitionError,
+    MemoryStore,
+    State,
+    Ticket,
+    transition,
+)
+
+SECOND = 10**9
+
+
+def store(**options: float) -> MemoryStore[str]:
+    chosen = {"resume_s": 10.0, "max_detached": 3, **options}
+    return MemoryStore(**chosen)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("state", "event"), list(product(State, Event)))
+def test_every_pair_is_legal_or_a_named_error(state: State, event: Event) -> None:
+    if (state, event) in TRANSITIONS:
+        assert transition(state, event) is TRANSITIONS[state, event]
+    else:
+        with pytest.raises(IllegalTransitionError, match=f"{state.value} cannot be {event.value}"):
+            transition(state, event)
+
+
+def test_a_session_is_resumed_with_its_token() -> None:
+    this = store()
+    ticket = this.add("a", "A", None)
+    this.detach("a", 0)
+    resumed = this.resume("a", ticket.token, None)
+    assert (resumed.value, resumed.taken_over) == ("A", False)
+    assert resumed.ticket.token != ticket.token
+    assert this.counts() == {State.ATTACHED: 1, State.DETACHED: 0}
+
+
+def test_a_second_connection_takes_the_session_over() -> None:
+    this = store()
+    ticket = this.add("a", "A", None)
+    assert this.resume("a", ticket.token, None).taken_over
+
+
+@pytest.mark.parametrize(
+    ("session", "token", "identity"),
+    [("a", "wrong", None), ("b", "right", None), ("a", "right", "eve"), ("a", "", None)],
+)
+def test_all_that_is_wrong_gets_one_answer(session: str, token: str, identity: str | None) -> None:
+    this = store(new_token=lambda: "right")
+    this.add("a", "A", None)
+    for use in (this.find, this.resume):
+        with pytest.raises(ProtocolError, match="no such session to resume") as caught:
+            use(session, token, identity)
+        assert caught.value.code is ErrorCode.SESSION_UNKNOWN
+
+
+def test_a_token_is_long_and_never_the_same() -> None:
+    this = store()
+    tokens = {this.add(str(i), "", None).token for i in range(100)}
+    assert len(tokens) == 100
+    assert min(map(len, tokens)) >= 32
+
+
+def test_the_previous_token_is_good_until_the_new_one_is_used() -> None:
+    this = store()
+    first = this.add("a", "A", None).token
+    lost = this.resume("a", first, None).ticket.token
+    second = this.resume("a", first, None).ticket.token
+    assert lost != second
+    third = this.resume("a", second, None).ticket.token
+    for old in (first, lost):
+        with pytest.raises(ProtocolError):
+            this.resume("a", old, None)
+    assert this.resume("a", third, None).value == "A"
+
+
+def test_detached_sessions_expire_and_attached_ones_do_not() -> None:
+    this = store(resume_s=10.0)
+    this.add("a", "A", None)
+    this.add("b", "B", None)
+    this.detach("a", 0)
+    assert this.expire(10 * SECOND - 1) == []
+    assert this.expire(10 * SECOND) == ["A"]
+    assert this.counts() == {State.ATTACHED: 1, State.DETACHED: 0}
+
+
+def test_the_one_that_waits_longest_makes_room() -> None:
+    this = store(max_detached=2)
+    for number, name in enumerate("abc"):
+        this.add(name, name.upper(), None)
+        evicted = this.detach(name, number)
+    assert evicted == ["A"]
+
+
+def test_an_ended_session_is_unknown() -> None:
+    this = store()
+    ticket = this.add("a", "A", None)
+    this.end("a")
+    with pytest.raises(ProtocolError):
+        this.resume("a", ticket.token, None)
+
+
+class Lives(RuleBasedStateMachine):
+    """Many sessions at once, against a model in a few dictionaries."""
+
+    sessions = Bundle("sessions")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store: MemoryStore[str] = MemoryStore(resume_s=5.0, max_detached=2)
+        self.names = count()
+        self.attached: set[str] = set()
+        self.detached: dict[str, int] = {}
+        self.good: dict[str, list[Ticket]] = {}
+        self.now_ns = 0
+
+    @rule(target=sessions)
+    def begin(self) -> str:
+        name = f"s{next(self.names)}"
+        self.good[name] = [self.store.add(name, name, None)]
+        self.attached.add(name)
+        return name
+
+    @rule(name=sessions)
+    def lose(self, name: str) -> None:
+        if name not in self.attached:
+            return
+        self.attached.remove(name)
+        self.detached[name] = self.now_ns
+        evicted = self.store.detach(name, self.now_ns)
+        for gone in evicted:
+            assert self.detached.pop(gone) <= min(self.detached.values(), default=self.now_ns)
+
+    @rule(name=sessions, which=st.integers(0, 1), lost=st.booleans())
+    def resume(self, name: str, which: int, lost: bool) -> None:
+        known = self.good[name]
+        ticket = known[min(which, len(known) - 1)]
+        if name not in self.attached and name not in self.detached:
+            with pytest.raises(ProtocolError):
+                self.store.resume(name, ticket.token, None)
+            return
+        resumed = self.store.resume(name, ticket.token, None)
+        assert resumed.value == name
+        assert resumed.taken_over == (name in self.attached)
+        self.detached.pop(name, None)
+        self.attached.add(name)
+        self.good[name] = [ticket, resumed.ticket]
+
+    @rule(name=sessions)
+    def end(self, name: str) -> None:
+        if name in self.attached or name in self.detached:
+            self.store.end(name)
+            self.attached.discard(name)
+            self.detached.pop(name, None)
+
+    @rule(seconds=st.integers(0, 4))
+    def wait(self, seconds: int) -> None:
+        self.now_ns += seconds * SECOND
+        due = {name for name, at in self.detached.items() if self.now_ns - at >= 5 * SECOND}
+        assert set(self.store.expire(self.now_ns)) == due
+        for name in due:
+            del self.detached[name]
+
+    @invariant()
+    def the_counts_are_right(self) -> None:
+        assert self.store.counts() == {
+            State.ATTACHED: len(self.attached),
+            State.DETACHED: len(self.detached),
+        }
+
+    @invariant()
+    def few_wait(self) -> None:
+        assert len(self.detached) <= 2
+
+
+TestLives = Lives.TestCase

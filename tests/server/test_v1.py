@@ -1,0 +1,516 @@
+"""labkit.v1 over real sockets: what a client of its own may do, and what it is told."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
+
+from labkit.audio import encode_s16le
+from labkit.errors import CloseCode
+from labkit.server.app import VoiceServer
+from labkit.server.settings import ServerSettings
+from labkit.server.store import State
+from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
+from labkit.voice.scripted import ScriptedAsr, ScriptedLlm, scripted_engines
+from tests.support import until
+
+CHUNK = encode_s16le(np.full(640, 0.25, np.float32))
+SECOND = 10**9
+
+
+class Clock:
+    """Time that moves when told to."""
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+
+@asynccontextmanager
+async def serving(
+    pipeline: Pipeline | None = None, clock: Clock | None = None, **settings: Any
+) -> AsyncIterator[VoiceServer]:
+    """A server whose reaper works only when the test calls `reap`."""
+    chosen = ServerSettings(host="127.0.0.1", port=0, reap_interval_s=3600.0, **settings)
+    async with VoiceServer(pipeline or EchoPipeline(), chosen, clock=clock or Clock()) as server:
+        yield server
+
+
+@asynccontextmanager
+async def calling(server: VoiceServer) -> AsyncIterator[ClientConnection]:
+    async with connect(server.url, subprotocols=[Subprotocol("labkit.v1")]) as socket:
+        yield socket
+
+
+async def send(socket: ClientConnection, kind: str, **fields: Any) -> None:
+    await socket.send(json.dumps({"type": kind, **fields}))
+
+
+async def receive(socket: ClientConnection, kind: str) -> dict[str, Any]:
+    """The next message of a kind; acknowledgements may come before it, nothing else."""
+    while True:
+        message = await socket.recv()
+        assert isinstance(message, str), f"audio instead of {kind}"
+        decoded: dict[str, Any] = json.loads(message)
+        if decoded["type"] == kind:
+            return decoded
+        assert decoded["type"] == "audio.ack", decoded
+
+
+async def start(socket: ClientConnection, **fields: Any) -> dict[str, Any]:
+    await send(socket, "session.start", **fields)
+    return await receive(socket, "session.started")
+
+
+async def refused(socket: ClientConnection, code: str) -> dict[str, Any]:
+    error = await receive(socket, "error")
+    assert error["code"] == code, error
+    assert error["message"]
+    assert error["hint"]
+    return error
+
+
+async def turn(socket: ClientConnection) -> tuple[list[str], bytes]:
+    """The types of the messages of one turn, and its audio."""
+    kinds, audio = [], b""
+    while "response.done" not in kinds:
+        message = await socket.recv()
+        if isinstance(message, bytes):
+            audio += message
+        elif (kind := json.loads(message)["type"]) != "audio.ack":
+            kinds.append(kind)
+    return kinds, audio
+
+
+async def closed(socket: ClientConnection) -> int:
+    with pytest.raises(ConnectionClosed):
+        while True:
+            await socket.recv()
+    assert socket.close_code is not None
+    return socket.close_code
+
+
+async def test_a_turn_in_order() -> None:
+    async with serving() as server, calling(server) as socket:
+        started = await start(socket)
+        assert started["received"] == {"messages": 0, "samples": 0}
+        assert started["limits"]["max_utterance_s"] == 60
+        for _ in range(20):
+            await socket.send(CHUNK)
+        await send(socket, "audio.end")
+        kinds, audio = await turn(socket)
+        assert kinds == ["transcript.final", "response.started", "response.text", "response.done"]
+        assert audio == CHUNK * 20
+
+
+async def test_nothing_heard_is_said_so() -> None:
+    async with (
+        serving(VoicePipeline(scripted_engines())) as server,
+        calling(server) as socket,
+    ):
+        await start(socket)
+        await socket.send(bytes(32_000))
+        await send(socket, "audio.end")
+        assert (await receive(socket, "transcript.final"))["text"] == ""
+        assert (await receive(socket, "response.done"))["status"] == "nothing_heard"
+
+
+async def test_audio_is_acknowledged_while_it_comes() -> None:
+    async with serving() as server, calling(server) as socket:
+        await start(socket)
+        for _ in range(5):
+            await socket.send(CHUNK)
+        ack = await receive(socket, "audio.ack")
+        assert ack["received"] == {"messages": 0, "samples": 3200}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "rate", "channels"),
+    [("pcm_s16le", 8000, 1), ("pcm_f32le", 48_000, 2), ("mulaw", 8000, 1)],
+)
+async def test_formats_are_negotiated(encoding: str, rate: int, channels: int) -> None:
+    spec = {"encoding": encoding, "sample_rate": rate, "channels": channels}
+    frame = {"pcm_s16le": 2, "pcm_f32le": 4, "mulaw": 1}[encoding] * channels
+    async with serving() as server, calling(server) as socket:
+        started = await start(socket, input=spec, output=spec)
+        assert started["input"] == started["output"] == spec
+        for _ in range(10):
+            await socket.send(bytes(frame * rate // 50))
+        await send(socket, "audio.end")
+        _, audio = await turn(socket)
+        assert len(audio) == frame * rate // 5
+
+
+async def test_a_session_is_resumed_where_it_was_cut() -> None:
+    async with serving() as server:
+        async with calling(server) as first:
+            started = await start(first)
+            await first.send(CHUNK * 3)
+            await first.send(CHUNK * 2)
+            await receive(first, "audio.ack")
+            first.transport.abort()
+        resume = {"session": started["session"], "token": started["token"]}
+        async with calling(server) as second:
+            again = await start(second, resume=resume)
+            assert again["resumed"]
+            assert again["session"] == started["session"]
+            assert again["token"] != started["token"]
+            assert again["received"]["samples"] in (1920, 3200)
+            await second.send(CHUNK * 5)
+            await send(second, "audio.end")
+            _, audio = await turn(second)
+            assert len(audio) == 2 * (again["received"]["samples"] + 3200)
+
+
+async def test_a_second_connection_takes_the_session_over() -> None:
+    async with serving() as server, calling(server) as first, calling(server) as second:
+        started = await start(first)
+        resume = {"session": started["session"], "token": started["token"]}
+        assert (await start(second, resume=resume))["resumed"]
+        error = await refused(first, "taken_over")
+        assert error["fatal"]
+        assert await closed(first) == CloseCode.TAKEN_OVER
+        await second.send(CHUNK)
+        await send(second, "audio.end")
+        assert (await turn(second))[1] == CHUNK
+        assert server.sessions == 1
+
+
+async def test_a_turn_goes_on_without_its_client() -> None:
+    asr = ScriptedAsr()
+    asr.gate.clear()
+    async with serving(VoicePipeline(scripted_engines(asr))) as server:
+        async with calling(server) as first:
+            started = await start(first)
+            await first.send(CHUNK * 10)
+            await send(first, "audio.end")
+            await receive(first, "audio.ack")
+        asr.gate.set()
+        resume = {"session": started["session"], "token": started["token"]}
+        async with calling(server) as second:
+            await start(second, resume=resume)
+            kinds, audio = await turn(second)
+            assert kinds[0] == "transcript.final"
+            assert audio
+
+
+async def test_a_turn_without_its_client_is_cancelled_after_a_while() -> None:
+    asr, clock = ScriptedAsr(), Clock()
+    asr.gate.clear()
+    pipeline = VoicePipeline(scripted_engines(asr))
+    async with serving(pipeline, clock, detached_turn_s=5.0) as server:
+        async with calling(server) as first:
+            started = await start(first)
+            await first.send(CHUNK * 10)
+            await send(first, "audio.end")
+            await receive(first, "audio.ack")
+        await until(lambda: server.states()[State.DETACHED] == 1)
+        clock.now_ns = 5 * SECOND
+        server.reap(clock.now_ns)
+        resume = {"session": started["session"], "token": started["token"]}
+        async with calling(server) as second:
+            await start(second, resume=resume)
+            assert (await receive(second, "response.done"))["status"] == "cancelled"
+
+
+async def test_a_response_is_cancelled_and_only_what_was_heard_is_remembered() -> None:
+    heard: list[list[str]] = []
+
+    def answer(messages: Any) -> str:
+        heard.append([message.content for message in messages])
+        return "One sentence. Another one."
+
+    pipeline = VoicePipeline(scripted_engines(llm=ScriptedLlm(answer)))
+    async with serving(pipeline) as server, calling(server) as socket:
+        await start(socket)
+        await socket.send(CHUNK * 10)
+        await send(socket, "audio.end")
+        await turn(socket)
+        await send(socket, "response.cancel", turn=1, heard_samples=100)
+        await socket.send(CHUNK * 10)
+        await send(socket, "audio.end")
+        await turn(socket)
+        assert heard[1][1] == "One sentence."
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (b"\x00\x01\x02", "odd_length"),
+        (bytes(300_000), "message_too_large"),
+        ("x" * 300_000, "message_too_large"),
+        ("hello", "invalid_json"),
+        ('{"type": "what"}', "unknown_type"),
+        ('{"type": "response.cancel"}', "invalid_field"),
+        ('{"type": "session.start"}', "already_started"),
+        ('{"type": "response.cancel", "turn": 9}', "unknown_response"),
+        ('{"type": "response.ack", "received": {"samples": 1}}', "position_invalid"),
+    ],
+)
+async def test_a_bad_message_is_refused_and_the_session_goes_on(
+    message: str | bytes, code: str
+) -> None:
+    async with serving() as server, calling(server) as socket:
+        await start(socket)
+        await socket.send(CHUNK)
+        await socket.send(message)
+        error = await refused(socket, code)
+        assert not error["fatal"]
+        assert error["seq"] == 1
+        assert error["cause"]["position"] == {"messages": 0, "samples": 640}
+        await send(socket, "audio.end")
+        assert (await turn(socket))[1] == CHUNK
+
+
+async def test_floats_that_are_no_numbers_are_refused() -> None:
+    async with serving() as server, calling(server) as socket:
+        await start(socket, input={"encoding": "pcm_f32le"})
+        await socket.send(np.full(10, np.nan, np.float32).tobytes())
+        await refused(socket, "invalid_audio")
+
+
+@pytest.mark.parametrize("message", [CHUNK, '{"type": "audio.end"}', '{"type": "session.end"}'])
+async def test_a_session_has_to_be_started(message: str | bytes) -> None:
+    async with serving() as server, calling(server) as socket:
+        await socket.send(message)
+        await refused(socket, "not_started")
+        await start(socket)
+
+
+async def test_what_cannot_be_resumed_can_be_started_anew() -> None:
+    async with serving() as server, calling(server) as socket:
+        await send(socket, "session.start", resume={"session": "x", "token": "y"})
+        await refused(socket, "session_unknown")
+        assert not (await start(socket))["resumed"]
+
+
+async def test_a_claim_to_have_what_was_never_sent_leaves_the_session_alone() -> None:
+    async with serving() as server, calling(server) as first, calling(server) as second:
+        started = await start(first)
+        resume = {"session": started["session"], "token": started["token"]}
+        claim = {**resume, "received": {"messages": 7, "samples": 0}}
+        await send(second, "session.start", resume=claim)
+        await refused(second, "position_invalid")
+        await first.send(CHUNK)
+        await send(first, "audio.end")
+        await turn(first)
+        assert (await start(second, resume={**resume, "received": claimed(4, 640)}))["resumed"]
+
+
+def claimed(messages: int, samples: int) -> dict[str, int]:
+    return {"messages": messages, "samples": samples}
+
+
+async def test_a_full_utterance_is_told_once() -> None:
+    async with serving(max_utterance_s=0.1) as server, calling(server) as socket:
+        await start(socket)
+        for _ in range(10):
+            await socket.send(CHUNK)
+        await refused(socket, "buffer_full")
+        await send(socket, "audio.end")
+        kinds, audio = await turn(socket)
+        assert "error" not in kinds
+        assert len(audio) == 3200
+
+
+async def test_too_many_waiting_turns_are_refused() -> None:
+    asr = ScriptedAsr()
+    asr.gate.clear()
+    pipeline = VoicePipeline(scripted_engines(asr))
+    async with serving(pipeline, max_waiting_turns=1) as server, calling(server) as socket:
+        await start(socket)
+        for _ in range(3):
+            await socket.send(CHUNK * 10)
+            await send(socket, "audio.end")
+        await refused(socket, "too_many_turns")
+        asr.gate.set()
+
+
+async def test_an_engine_that_fails_is_told_and_the_turn_ends() -> None:
+    def fail(_: object) -> str:
+        raise RuntimeError("out of memory")
+
+    pipeline = VoicePipeline(scripted_engines(ScriptedAsr(fail)))
+    async with serving(pipeline) as server, calling(server) as socket:
+        await start(socket)
+        await socket.send(CHUNK * 10)
+        await send(socket, "audio.end")
+        await refused(socket, "engine_failed")
+        assert (await receive(socket, "response.done"))["status"] == "failed"
+
+
+async def test_a_flood_of_control_messages_closes_the_connection() -> None:
+    async with serving(message_burst=10) as server, calling(server) as socket:
+        await start(socket)
+        for _ in range(20):
+            await send(socket, "ping")
+        assert await closed(socket) == CloseCode.POLICY
+        assert server.sessions == 1
+
+
+async def test_audio_that_comes_too_fast_is_told_and_none_is_lost() -> None:
+    clock = Clock()
+    async with (
+        serving(clock=clock, audio_burst_s=1.0, max_audio_speed=1000.0) as server,
+        calling(server) as socket,
+    ):
+        await start(socket)
+        for _ in range(50):
+            await socket.send(CHUNK)
+        await refused(socket, "audio_too_fast")
+        await send(socket, "audio.end")
+        assert (await turn(socket))[1] == CHUNK * 50
+
+
+async def test_a_connection_that_never_starts_is_closed() -> None:
+    clock = Clock()
+    async with serving(clock=clock, start_s=5.0) as server, calling(server) as socket:
+        server.reap(5 * SECOND - 1)
+        await send(socket, "ping")
+        await receive(socket, "pong")
+        server.reap(5 * SECOND)
+        await refused(socket, "start_timeout")
+        assert await closed(socket) == CloseCode.START_TIMEOUT
+
+
+@pytest.mark.parametrize(
+    ("seconds", "code", "error", "left"),
+    [
+        (20, CloseCode.IDLE, "idle", 1),
+        (60, CloseCode.SESSION_TOO_LONG, "session_too_long", 0),
+    ],
+)
+async def test_a_silent_or_endless_session_is_closed(
+    seconds: int, code: CloseCode, error: str, left: int
+) -> None:
+    clock = Clock()
+    async with (
+        serving(clock=clock, idle_s=20.0, max_session_s=60.0) as server,
+        calling(server) as socket,
+    ):
+        await start(socket)
+        clock.now_ns = seconds * SECOND
+        server.reap(clock.now_ns)
+        await refused(socket, error)
+        assert await closed(socket) == code
+        await until(lambda: server.sessions == left)
+
+
+async def test_control_alone_does_not_keep_a_session_for_ever() -> None:
+    clock = Clock()
+    async with (
+        serving(clock=clock, idle_s=20.0, idle_audio_s=30.0) as server,
+        calling(server) as socket,
+    ):
+        await start(socket)
+        for seconds in (10, 20, 29):
+            clock.now_ns = seconds * SECOND
+            await send(socket, "response.ack", received=claimed(0, 0))
+            await send(socket, "ping")
+            await receive(socket, "pong")
+            server.reap(clock.now_ns)
+        clock.now_ns = 30 * SECOND
+        server.reap(clock.now_ns)
+        assert (await refused(socket, "idle"))["message"] == "no audio came for 30 s"
+
+
+async def test_a_detached_session_expires() -> None:
+    clock = Clock()
+    async with serving(clock=clock, resume_s=60.0) as server:
+        async with calling(server) as socket:
+            started = await start(socket)
+        await until(lambda: server.states()[State.DETACHED] == 1)
+        server.reap(60 * SECOND)
+        assert server.sessions == 0
+        async with calling(server) as socket:
+            resume = {"session": started["session"], "token": started["token"]}
+            await send(socket, "session.start", resume=resume)
+            await refused(socket, "session_unknown")
+
+
+async def test_a_session_that_was_ended_is_gone() -> None:
+    async with serving() as server, calling(server) as socket:
+        await start(socket)
+        await send(socket, "session.end")
+        assert (await receive(socket, "session.ended"))["reason"]
+        assert await closed(socket) == CloseCode.NORMAL
+        await until(lambda: server.sessions == 0)
+
+
+async def test_a_client_that_does_not_acknowledge_is_closed_and_can_resume() -> None:
+    async with (
+        serving(send_timeout_s=0.05, replay_bytes=4000) as server,
+        calling(server) as socket,
+    ):
+        started = await start(socket, acknowledges=True)
+        for _ in range(25):
+            await socket.send(CHUNK)
+        await send(socket, "audio.end")
+        assert await closed(socket) == CloseCode.SLOW_READER
+        async with calling(server) as second:
+            resume = {"session": started["session"], "token": started["token"]}
+            again = await start(second, resume=resume)
+            assert "missing" not in again
+            assert (await receive(second, "transcript.final"))["text"] == "1.00 seconds of audio"
+
+
+async def test_what_can_no_longer_be_sent_again_is_named() -> None:
+    async with serving(replay_bytes=4000) as server:
+        async with calling(server) as first:
+            started = await start(first)
+            for _ in range(25):
+                await first.send(CHUNK)
+            await send(first, "audio.end")
+            await turn(first)
+        async with calling(server) as second:
+            resume = {"session": started["session"], "token": started["token"]}
+            again = await start(second, resume=resume)
+            assert again["missing"]["after"] == claimed(0, 0)
+            assert again["missing"]["up_to"]["messages"] == 3
+            done = await receive(second, "response.done") if again else {}
+            assert done["samples"] == 16_000
+
+
+async def test_a_fault_of_the_server_ends_one_session_and_no_other() -> None:
+    class Faulty(EchoPipeline):
+        async def answer(self, turn: Any, sink: Any) -> Any:
+            raise KeyError("oops")
+
+    async with serving(Faulty()) as server, calling(server) as first, calling(server) as second:
+        await start(first)
+        await start(second)
+        await first.send(CHUNK)
+        await send(first, "audio.end")
+        await refused(first, "internal")
+        assert await closed(first) == CloseCode.INTERNAL_ERROR
+        await send(second, "ping")
+        await receive(second, "pong")
+        assert server.sessions == 1
+
+
+async def test_closing_tells_every_client() -> None:
+    async with serving() as server, calling(server) as socket:
+        await start(socket)
+        closing = asyncio.create_task(server.close())
+        await refused(socket, "shutting_down")
+        assert await closed(socket) == CloseCode.GOING_AWAY
+        await closing
+        assert server.sessions == 0
+
+
+async def test_a_client_that_knows_other_dialects_only_gets_the_plain_one() -> None:
+    async with serving() as server:
+        offered = [Subprotocol("chat")]
+        async with connect(server.url, subprotocols=offered) as socket:
+            assert socket.subprotocol is None
+            await socket.send("ping")
+            assert await socket.recv() == "pong"
