@@ -31,7 +31,7 @@ from labkit.audio import read_audio, write_wav
 from labkit.client import ClientTurn, VoiceClient
 from labkit.errors import LabkitError, ModelNotFoundError
 from labkit.server.app import VoiceServer, serve_until_signal
-from labkit.server.settings import DEFAULT_PORT, ServerSettings
+from labkit.server.settings import DEFAULT_MAX_SESSIONS, DEFAULT_PORT, ServerSettings
 from labkit.voice import hub
 from labkit.voice.loading import default_threads, load_pipeline
 from labkit.voice.models import SETS, Model, Role, data_folder, find, locate, models_of, resolve
@@ -84,6 +84,9 @@ def serve(
             help="Cut the recogniser's window to the utterance; by default where trained so.",
         ),
     ] = None,
+    max_sessions: Annotated[
+        int, typer.Option(min=1, help="Callers at a time; further ones are refused.")
+    ] = DEFAULT_MAX_SESSIONS,
 ) -> None:
     """Run the voice server until Ctrl-C."""
     _log_to_stderr()
@@ -97,7 +100,7 @@ def serve(
             threads or default_threads(),
         )
         answering = load_pipeline(paths, threads=threads, fit_window=fit_window)
-    settings = ServerSettings(host=host, port=port)
+    settings = ServerSettings(host=host, port=port, max_sessions=max_sessions)
     asyncio.run(serve_until_signal(answering, settings, _announce))
 
 
