@@ -21,7 +21,7 @@ from labkit.errors import ClientError
 from labkit.measure.trace import Mark, Trace
 from labkit.protocol import plain
 
-__all__ = ["ClientTurn", "VoiceClient"]
+__all__ = ["ClientTurn", "VoiceClient", "proxy_for"]
 
 _MAX_READ: Final = 64 * 1024 * 1024
 _PINGS: Final = 5
@@ -188,7 +188,7 @@ class VoiceClient:
         address = f"{url.rstrip('/')}/?reply=stream" if stream else url
         try:
             socket = await connect(
-                address, compression=None, max_size=_MAX_READ, proxy=_proxy_for(url)
+                address, compression=None, max_size=_MAX_READ, proxy=proxy_for(url)
             )
         except (OSError, WebSocketException, ValueError) as error:
             # ValueError: what urllib makes of addresses such as "ws://[".
@@ -290,7 +290,7 @@ class VoiceClient:
         return ClientError(f"the server closed the connection: code {code}, {reason}")
 
 
-def _proxy_for(url: str) -> Literal[True] | None:
+def proxy_for(url: str) -> Literal[True] | None:
     """Whether to look for a proxy: never for this machine, whatever its environment says."""
     host = urlsplit(url).hostname or ""
     here = host == "localhost" or host == "::1" or host.startswith("127.")
