@@ -38,6 +38,10 @@ LAYERS: Final = (
     Layer("labkit.measure.trace", 1, ("asyncio", "matplotlib")),
     Layer("labkit.measure.wer", 1, ("asyncio", "matplotlib")),
     Layer("labkit.measure.recordings", 1, ("asyncio", "matplotlib")),
+    Layer("labkit.measure.script", 1, ("asyncio", "matplotlib", "time", "websockets")),
+    Layer("labkit.measure.call_log", 1, ("asyncio", "matplotlib", "time", "websockets")),
+    Layer("labkit.measure.capacity", 1, ("asyncio", "matplotlib", "time", "websockets")),
+    Layer("labkit.measure.capacity_report", 1, ("asyncio", "matplotlib", "time", "websockets")),
     Layer("labkit.voice", 2, ("websockets", "labkit.server")),
     Layer("labkit.server.settings", 3, ("websockets",)),
     Layer("labkit.server.session", 3, ("websockets",)),
@@ -48,6 +52,7 @@ LAYERS: Final = (
     Layer("labkit.measure", 5, SERVER_INTERNALS),
     Layer("labkit.course", 5),
     Layer("labkit.doctor", 5),
+    Layer("labkit.cli", 6),
     Layer("labkit.__main__", 6),
 )
 
