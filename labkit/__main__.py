@@ -28,11 +28,12 @@ from rich.table import Table
 
 from labkit import __version__, doctor
 from labkit.audio import read_audio, write_wav
+from labkit.cli.load import load
 from labkit.cli.proxy import proxy
 from labkit.client import ClientTurn, VoiceClient
 from labkit.errors import LabkitError, ModelNotFoundError
 from labkit.server.app import VoiceServer, serve_until_signal
-from labkit.server.settings import DEFAULT_PORT, ServerSettings
+from labkit.server.settings import DEFAULT_MAX_SESSIONS, DEFAULT_PORT, ServerSettings
 from labkit.voice import hub
 from labkit.voice.loading import default_threads, load_pipeline
 from labkit.voice.models import SETS, Model, Role, data_folder, find, locate, models_of, resolve
@@ -53,6 +54,7 @@ app = typer.Typer(
 models = typer.Typer(help="Find, pull and examine models.", no_args_is_help=True)
 app.add_typer(models, name="models")
 app.command("proxy")(proxy)
+app.command("load")(load)
 
 _log = logging.getLogger("labkit")
 
@@ -86,6 +88,9 @@ def serve(
             help="Cut the recogniser's window to the utterance; by default where trained so.",
         ),
     ] = None,
+    max_sessions: Annotated[
+        int, typer.Option(min=1, help="Callers at a time; further ones are refused.")
+    ] = DEFAULT_MAX_SESSIONS,
 ) -> None:
     """Run the voice server until Ctrl-C."""
     _log_to_stderr()
@@ -99,7 +104,7 @@ def serve(
             threads or default_threads(),
         )
         answering = load_pipeline(paths, threads=threads, fit_window=fit_window)
-    settings = ServerSettings(host=host, port=port)
+    settings = ServerSettings(host=host, port=port, max_sessions=max_sessions)
     asyncio.run(serve_until_signal(answering, settings, _announce))
 
 

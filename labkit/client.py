@@ -21,7 +21,7 @@ from labkit.errors import ClientError
 from labkit.measure.trace import Mark, Trace
 from labkit.protocol import plain
 
-__all__ = ["ClientTurn", "VoiceClient"]
+__all__ = ["ClientTurn", "VoiceClient", "proxy_for"]
 
 _MAX_READ: Final = 64 * 1024 * 1024
 _PINGS: Final = 5

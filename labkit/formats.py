@@ -87,7 +87,8 @@ def _mulaw_codes() -> NDArray[np.uint8]:
     segment = np.floor(np.log2(biased)).astype(np.int32) - 7
     step = biased >> segment + 3 & 15
     code = ~(np.where(value < 0, 0x80, 0) | segment << 4 | step)
-    return (code & 0xFF).astype(np.uint8)
+    codes: NDArray[np.uint8] = (code & 0xFF).astype(np.uint8)
+    return codes
 
 
 _BIAS: Final = 132

@@ -1,14 +1,11 @@
 """The latency exercise: recorded utterances, chunk sizes in random order, one row per turn."""
 
 import asyncio
-import os
-import platform
 import random
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +14,7 @@ import numpy as np
 from labkit.audio import SAMPLE_RATE, Float32, leading_silence, read_audio
 from labkit.client import VoiceClient
 from labkit.errors import LabkitError
+from labkit.measure.machine import about_machine
 from labkit.measure.plan import CHUNK_SIZES_MS, PlannedTurn, plan
 from labkit.measure.process import labkit_server, server_process
 from labkit.measure.recordings import Kind, Recording, load_manifest
@@ -205,20 +203,6 @@ def _about(config: ExerciseConfig) -> dict[str, Any]:
         "repeats": config.repeats,
         "chunk_sizes_ms": list(config.chunk_sizes_ms),
         "models": list(config.model_options) or ["embedded"],
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in _LIBRARIES},
+        **about_machine(_LIBRARIES),
         "clock": "one machine: client and server share the monotonic clock",
     }
-
-
-def _cpu() -> str:
-    """The processor's name, as far as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

@@ -1,8 +1,7 @@
 """The figures of the exercise: results in, `Axes` out.
 
 Every function draws into the axes that it is given, or makes its own, and touches no global
-setting. Colours are those of Okabe and Ito (2008), safe for colour-blind eyes; markers, line
-styles and hatches say the same without colour.
+setting.
 """
 
 from collections.abc import Sequence
@@ -14,6 +13,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
+from labkit.measure.canvas import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    axes,
+    tidy,
+)
 from labkit.measure.report import Report
 from labkit.measure.results import Row, SizeSummary
 from labkit.measure.trace import Stage, packetisation_model_ms
@@ -27,13 +37,6 @@ __all__ = [
     "waterfall",
 ]
 
-BLUE: Final = "#0072B2"
-ORANGE: Final = "#E69F00"
-GREEN: Final = "#009E73"
-RED: Final = "#D55E00"
-PURPLE: Final = "#CC79A7"
-SKY: Final = "#56B4E9"
-GREY: Final = "#6E6E6E"
 _BAND: Final = "#EDF3E6"
 
 _STAGE_LOOK: Final = {
@@ -46,20 +49,6 @@ _STAGE_LOOK: Final = {
     Stage.DOWNLINK: ("downlink", RED, "//"),
     Stage.LEADING_SILENCE: ("reply is still silent", "#BBBBBB", ".."),
 }
-
-
-def _axes(ax: Axes | None, width: float = 7.0, height: float = 4.5) -> Axes:
-    return Figure(figsize=(width, height), layout="constrained").add_subplot() if ax is None else ax
-
-
-def _tidy(ax: Axes, title: str, x: str, y: str) -> Axes:
-    ax.set_title(title, loc="left", fontsize=11, fontweight="bold")
-    ax.set_xlabel(x)
-    ax.set_ylabel(y)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(axis="y", color="#DDDDDD", linewidth=0.7)
-    ax.set_axisbelow(True)
-    return ax
 
 
 def _chunk_axis(ax: Axes, sizes: Sequence[SizeSummary]) -> None:
@@ -80,7 +69,7 @@ def latency_by_size(sizes: Sequence[SizeSummary], *, ax: Axes | None = None) -> 
         sizes: Summaries of one server.
         ax: Draw here instead of into a figure of its own.
     """
-    ax = _axes(ax)
+    ax = axes(ax)
     _chunk_axis(ax, sizes)
     chunks = [s.chunk_ms for s in sizes]
     for pick, colour, marker, style, label in (
@@ -101,7 +90,7 @@ def latency_by_size(sizes: Sequence[SizeSummary], *, ax: Axes | None = None) -> 
     )  # fmt: skip
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False, fontsize=8, loc="upper left")
-    return _tidy(ax, "End of speech to first audible reply", "chunk size (ms)", "ms")
+    return tidy(ax, "End of speech to first audible reply", "chunk size (ms)", "ms")
 
 
 def _rest(sizes: Sequence[SizeSummary]) -> float:
@@ -116,7 +105,7 @@ def _cost(
     ax.tick_params(axis="x", labelsize=8)
     ax.plot([s.chunk_ms for s in sizes], values, color=GREEN, marker="D", markersize=5)
     ax.set_ylim(bottom=0)
-    _tidy(ax, title, "chunk size (ms)", y)
+    tidy(ax, title, "chunk size (ms)", y)
 
 
 def tradeoff_figure(sizes: Sequence[SizeSummary]) -> Figure:
@@ -126,11 +115,11 @@ def tradeoff_figure(sizes: Sequence[SizeSummary]) -> Figure:
         sizes: Summaries of one server.
     """
     figure = Figure(figsize=(12, 7.5), layout="constrained")
-    axes = figure.subplot_mosaic(
+    panels = figure.subplot_mosaic(
         [["latency", "messages"], ["latency", "overhead"], ["latency", "cpu"]],
         width_ratios=(1.6, 1),
     )
-    latency_by_size(sizes, ax=axes["latency"])
+    latency_by_size(sizes, ax=panels["latency"])
     for name, values, title, unit in (
         ("messages", [s.messages_per_s for s in sizes], "Messages", "per second of audio"),
         (
@@ -141,7 +130,7 @@ def tradeoff_figure(sizes: Sequence[SizeSummary]) -> Figure:
         ),
         ("cpu", [s.cpu_ms_per_s for s in sizes], "Server CPU while listening", "ms per second"),
     ):
-        _cost(sizes, values, title, unit, axes[name])
+        _cost(sizes, values, title, unit, panels[name])
     figure.suptitle(
         "What chunk size trades: latency against messages, bytes and CPU (shaded: 20 to 100 ms)",
         fontsize=12,
@@ -156,7 +145,7 @@ def waterfall(size: SizeSummary, *, ax: Axes | None = None) -> Axes:
         size: Summary of one chunk size; the parts are means, which add up.
         ax: Draw here instead of into a figure of its own.
     """
-    ax = _axes(ax, 8.5, 4.2)
+    ax = axes(ax, 8.5, 4.2)
     start = 0.0
     total = sum(size.stages.values())
     for row, (stage, span) in enumerate(size.stages.items()):
@@ -170,7 +159,7 @@ def waterfall(size: SizeSummary, *, ax: Axes | None = None) -> Axes:
     ax.set_yticks(range(len(size.stages)), [_STAGE_LOOK[stage][0] for stage in size.stages])
     ax.invert_yaxis()
     ax.set_xlim(0, total * 1.14)
-    _tidy(
+    tidy(
         ax,
         f"Where {total:.0f} ms go, from the end of speech, with chunks of {size.chunk_ms} ms",
         "ms since the end of speech (mean)",
@@ -188,7 +177,7 @@ def distribution(rows: Sequence[Row], *, ax: Axes | None = None) -> Axes:
         rows: Turns of one server; warm-up turns are left out.
         ax: Draw here instead of into a figure of its own.
     """
-    ax = _axes(ax)
+    ax = axes(ax)
     counted = [r for r in rows if not r.warmup and r.ttfa_ms is not None]
     sizes = sorted({r.chunk_ms for r in counted})
     styles = ("-", "--", "-.", ":")
@@ -203,7 +192,7 @@ def distribution(rows: Sequence[Row], *, ax: Axes | None = None) -> Axes:
     ax.set_xlim(left=0)
     ax.set_ylim(0, 100)
     ax.legend(title="chunk size", frameon=False, fontsize=8, title_fontsize=8, loc="lower right")
-    return _tidy(
+    return tidy(
         ax, "Turns answered within a time", "ms, end of speech to first audible reply", "% of turns"
     )
 
@@ -227,7 +216,7 @@ def baseline_figure(summed: Report) -> Figure:
         )  # fmt: skip
     left.set_ylim(bottom=0)
     left.legend(frameon=False)
-    _tidy(left, "Median time to first audible reply", "chunk size (ms)", "ms")
+    tidy(left, "Median time to first audible reply", "chunk size (ms)", "ms")
     for name, colour, style in (("naive", RED, "--"), ("labkit", BLUE, "-")):
         rtts = np.sort(summed.exercise.pings_ms.get(name, []))
         if len(rtts):
@@ -236,7 +225,7 @@ def baseline_figure(summed: Report) -> Figure:
     right.set_xscale("log")
     right.set_ylim(0, 100)
     right.legend(frameon=False, loc="lower right")
-    _tidy(right, "Ping answered while a turn runs", "round trip (ms)", "% of pings")
+    tidy(right, "Ping answered while a turn runs", "round trip (ms)", "% of pings")
     return figure
 
 

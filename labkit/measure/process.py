@@ -6,15 +6,29 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import IO, Final
 
 from labkit.errors import ServerError
 
-__all__ = ["labkit_server", "server_process"]
+__all__ = ["RunningServer", "labkit_server", "running_server", "server_process"]
 
 _READY: Final = re.compile(r"ready at (wss?://\S+)")
 _STOP_S: Final = 10.0
 _TAIL: Final = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """A server that accepts callers.
+
+    Attributes:
+        url: Its address.
+        pid: Its process, as far as that is known.
+    """
+
+    url: str
+    pid: int | None
 
 
 def labkit_server(*options: str) -> list[str]:
@@ -24,6 +38,15 @@ def labkit_server(*options: str) -> list[str]:
 
 @asynccontextmanager
 async def server_process(command: Sequence[str], *, start_s: float = 120.0) -> AsyncIterator[str]:
+    """Run a server for the length of the block; yields its address. See `running_server`."""
+    async with running_server(command, start_s=start_s) as server:
+        yield server.url
+
+
+@asynccontextmanager
+async def running_server(
+    command: Sequence[str], *, start_s: float = 120.0
+) -> AsyncIterator[RunningServer]:
     """Run a server for the length of the block.
 
     Args:
@@ -31,7 +54,7 @@ async def server_process(command: Sequence[str], *, start_s: float = 120.0) -> A
         start_s: Longest that it may take to get ready, model loading included.
 
     Yields:
-        The server's address.
+        The server's address and process.
 
     Raises:
         ServerError: It ended or got stuck before it was ready; the error has its last words.
@@ -41,7 +64,7 @@ async def server_process(command: Sequence[str], *, start_s: float = 120.0) -> A
             *command, stdout=asyncio.subprocess.PIPE, stderr=log
         )
         try:
-            yield await _ready(process, log, start_s)
+            yield RunningServer(await _ready(process, log, start_s), process.pid)
         finally:
             await _stop(process)
 

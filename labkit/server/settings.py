@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["DEFAULT_PORT", "ServerSettings"]
+__all__ = ["DEFAULT_MAX_SESSIONS", "DEFAULT_PORT", "ServerSettings"]
 
 DEFAULT_PORT: Final = 8765
+DEFAULT_MAX_SESSIONS: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,7 @@ class ServerSettings:
     max_utterance_s: float = 60.0
     max_message_bytes: int = 256 * 1024
     max_read_bytes: int = 16 * 1024 * 1024
-    max_sessions: int = 64
+    max_sessions: int = DEFAULT_MAX_SESSIONS
     max_waiting_turns: int = 4
     history: int = 8
     send_timeout_s: float = 20.0

@@ -1,12 +1,13 @@
 """A server in a process of its own."""
 
+import os
 import sys
 
 import pytest
 
 from labkit.client import VoiceClient
 from labkit.errors import ServerError
-from labkit.measure.process import labkit_server, server_process
+from labkit.measure.process import labkit_server, running_server, server_process
 
 
 async def test_the_echo_server_starts_answers_and_ends() -> None:
@@ -15,6 +16,13 @@ async def test_the_echo_server_starts_answers_and_ends() -> None:
         VoiceClient.connect(url) as client,
     ):
         assert await client.ping() > 0
+
+
+async def test_the_process_of_a_running_server_is_known() -> None:
+    async with running_server(labkit_server("--pipeline", "echo")) as server:
+        assert server.url.startswith("ws://")
+        assert server.pid is not None
+        os.kill(server.pid, 0)
 
 
 async def test_a_server_that_dies_is_quoted() -> None:

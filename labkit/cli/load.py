@@ -1,0 +1,181 @@
+"""The command `labkit load`."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from labkit.measure.capacity import LATENESS_BOUND_MS
+from labkit.measure.capacity_report import ratios
+from labkit.voice.models import SETS, data_folder, resolve
+
+if TYPE_CHECKING:
+    from labkit.measure.capacity import Level, Percentiles, Resources
+    from labkit.measure.load import LoadProgress
+
+__all__ = ["load"]
+
+
+class Answering(StrEnum):
+    """What answers: an echo that measures the transport alone, or the engines."""
+
+    ECHO = "echo"
+    VOICE = "voice"
+
+
+def load(
+    pipeline: Annotated[Answering, typer.Option(help="What answers.")] = Answering.ECHO,
+    sessions: Annotated[
+        str, typer.Option(help="Numbers of callers, rising, a level each.")
+    ] = "1,8,16,32,64",
+    seconds: Annotated[float, typer.Option(min=2, max=3600, help="Length of a level.")] = 15,
+    chunk_ms: Annotated[int, typer.Option(min=5, max=1000, help="Length of a message.")] = 40,
+    seed: Annotated[int, typer.Option(help="Draws phases, recordings and order.")] = 1,
+    out: Annotated[Path, typer.Option(help="Results go into a folder in here.")] = Path("results"),
+    url: Annotated[
+        str | None, typer.Option(help="Load a server that runs already; no memory, no CPU.")
+    ] = None,
+    model_set: Annotated[
+        str, typer.Option("--models", help=f"Set of models: {', '.join(SETS)}.")
+    ] = "embedded",
+) -> None:
+    """Find out how many callers the server bears, beside a bare server in the same run."""
+    # Drawing libraries take a second to load, which the other commands need not wait for.
+    from labkit.measure.capacity_plot import save_capacity
+    from labkit.measure.load import run_load, write_load
+    from labkit.measure.load_config import LoadConfig, parse_levels
+    from labkit.measure.pace import fine_loop
+
+    config = LoadConfig(
+        recordings=data_folder() / "speech",
+        pipeline=pipeline.value,
+        sessions=parse_levels(sessions),
+        seconds=seconds,
+        chunk_ms=chunk_ms,
+        seed=seed,
+        url=url,
+        model_options=() if url else _model_options(pipeline, model_set),
+    )
+    with _level_bar() as tell, asyncio.Runner(loop_factory=fine_loop) as runner:
+        loaded = runner.run(run_load(config, tell))
+    folder = out / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    write_load(loaded, folder)
+    save_capacity(loaded.levels, folder, bound_ms=config.bound_ms)
+    console = Console()
+    console.print(waits_table(loaded.levels))
+    console.print(costs_table(loaded.levels))
+    for sentence in loaded.sentences():
+        console.print(sentence)
+    console.print(f"Raw data, summary and figure: {folder}", soft_wrap=True, markup=False)
+
+
+def _model_options(pipeline: Answering, model_set: str) -> tuple[str, ...]:
+    """Options for a server with engines; it is better to miss a model now than in a subprocess."""
+    if pipeline is Answering.ECHO:
+        return ()
+    resolve(model_set)
+    return ("--models", model_set)
+
+
+@contextmanager
+def _level_bar() -> "Iterator[Callable[[LoadProgress], None]]":
+    """A progress bar over the seconds of a load, with the time left."""
+    columns = (TextColumn("{task.description:20}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("starting")
+        yield lambda step: bar.update(
+            task, completed=step.done_s, total=step.total_s, description=step.now
+        )
+
+
+def waits_table(levels: "list[Level]") -> Table:
+    """What callers waited, a row per level and server."""
+    table = _table(
+        "What callers waited, from when it was due",
+        "sessions", "server", "turns", "lost", "refused", "reply, ms\np50 p95 p99",
+        "ping, ms\np50 p95 p99", "seconds\nbehind", "callers\nlate, ms",
+    )  # fmt: skip
+    for level in levels:
+        table.add_row(
+            str(level.sessions),
+            level.server,
+            *(str(count) for count in (level.turns, level.lost, level.refused)),
+            _three(level.turn_ms),
+            _three(level.ping_ms),
+            f"{level.behind_s:.2f}",
+            _lateness(level),
+        )
+    if any(level.generator_limited for level in levels):
+        table.caption = (
+            f"! generator-limited: the callers themselves were more than {LATENESS_BOUND_MS:g} ms "
+            "late (p95)"
+        )
+    return table
+
+
+def costs_table(levels: "list[Level]") -> Table:
+    """What it cost the servers, and labkit's over the bare one's."""
+    over = {(ratio.server, ratio.sessions): ratio for ratio in ratios(levels)}
+    table = _table(
+        "What it cost the server",
+        "sessions", "server", "memory, MB\nstart peak end", "CPU\ncores",
+        "ms/s per\nsession", "callers'\ncores", "ping\n/ bare", "CPU\n/ bare", "errors",
+    )  # fmt: skip
+    for level in levels:
+        ratio, used = over.get((level.server, level.sessions)), level.resources
+        table.add_row(
+            str(level.sessions),
+            level.server,
+            _memory(used),
+            _told(used.cpu_per_s, ".2f"),
+            _told(level.cpu_ms_per_session, ".2f"),
+            f"{used.generator_cpu_per_s:.2f}",
+            f"{ratio.ping_p95:.2f}" if ratio else "",
+            f"{ratio.cpu:.2f}" if ratio and ratio.cpu is not None else "",
+            ", ".join(f"{code} {count}" for code, count in level.errors.items()),
+        )
+    if any(level.resources.cpu_per_s is None for level in levels):
+        table.caption = "-: unavailable; only Linux tells of servers that were started here"
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    """A table that fits into 80 columns."""
+    table = Table(*columns, title=title, box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
+    for column in table.columns:
+        column.justify, column.no_wrap = "right", True
+    return table
+
+
+def _three(found: "Percentiles | None") -> str:
+    return "-" if found is None else " ".join(map(_short, (found.p50, found.p95, found.p99)))
+
+
+def _short(milliseconds: float) -> str:
+    return f"{milliseconds:.1f}" if milliseconds < 10 else f"{milliseconds:.0f}"
+
+
+def _lateness(level: "Level") -> str:
+    if level.lateness_ms is None:
+        return "-"
+    late = _short(level.lateness_ms.p95)
+    return f"[bold red]{late} ![/]" if level.generator_limited else late
+
+
+def _memory(used: "Resources") -> str:
+    whole = (used.rss_before, used.rss_peak, used.rss_after)
+    told = [f"{rss / 1e6:.0f}" for rss in whole if rss is not None]
+    return " ".join(told) if len(told) == len(whole) else "-"
+
+
+def _told(value: float | None, form: str) -> str:
+    return "-" if value is None else f"{value:{form}}"

@@ -1,0 +1,225 @@
+"""The capacity curve: levels of a load in, `Axes` out."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter, ScalarFormatter
+
+from labkit.measure.canvas import BLUE, GREY, ORANGE, RED, axes, tidy
+from labkit.measure.capacity import BARE, FEW, Level, Percentiles
+
+__all__ = [
+    "behind_by_sessions",
+    "capacity_figure",
+    "cpu_by_sessions",
+    "ping_by_sessions",
+    "reply_by_sessions",
+    "save_capacity",
+]
+
+_LIMITED: Final = "#F3E3D9"
+_NOTE: Final = (
+    "Bars are 95 % intervals; hollow markers stand for fewer than {few} values, so for hardly "
+    "more than the slowest; shaded levels are those in which the callers themselves were late."
+)
+
+
+def _by_server(levels: Iterable[Level]) -> dict[str, list[Level]]:
+    """Levels by server, rising, the bare one last."""
+    grouped: dict[str, list[Level]] = {}
+    for level in sorted(levels, key=lambda level: (level.server == BARE, level.sessions)):
+        grouped.setdefault(level.server, []).append(level)
+    return grouped
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How the line of a server is drawn."""
+
+    colour: str
+    marker: str
+    style: Literal["-", "--"]
+
+
+def _look(server: str) -> _Look:
+    return _Look(GREY, "s", "--") if server == BARE else _Look(BLUE, "o", "-")
+
+
+def _x(level: Level) -> float:
+    """Where a level is drawn: the bare server a little to the right, so that both are seen."""
+    return level.sessions * (1.03 if level.server == BARE else 1 / 1.03)
+
+
+def _session_axis(ax: Axes, levels: Sequence[Level]) -> None:
+    """A logarithmic axis with a tick at each level; what the callers limited is shaded."""
+    ticks = sorted({level.sessions for level in levels})
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(ticks)
+    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.tick_params(axis="x", which="minor", length=0)
+    ax.set_xlim(ticks[0] / 1.25, ticks[-1] * 1.25)
+    for sessions in sorted({level.sessions for level in levels if level.generator_limited}):
+        ax.axvspan(sessions / 1.15, sessions * 1.15, color=_LIMITED, zorder=0)
+
+
+def _curves(ax: Axes, levels: Sequence[Level], value: Callable[[Level], float | None]) -> None:
+    """A line per server; levels without a value are left out."""
+    for server, own in _by_server(levels).items():
+        look = _look(server)
+        points = [(_x(level), at) for level in own if (at := value(level)) is not None]
+        ax.plot(
+            [x for x, _ in points], [y for _, y in points], color=look.colour,
+            marker=look.marker, linestyle=look.style, linewidth=1.6, markersize=5, label=server,
+            clip_on=False, zorder=3,
+        )  # fmt: skip
+
+
+def _percentile_curves(
+    ax: Axes, levels: Sequence[Level], value: Callable[[Level], Percentiles | None]
+) -> None:
+    """95th percentiles with their intervals; hollow where few values stand behind them."""
+    for server, own in _by_server(levels).items():
+        points = [(_x(level), found) for level in own if (found := value(level)) is not None]
+        ends = [[max(0, f.p95 - f.low), max(0, f.high - f.p95)] for _, f in points]
+        look = _look(server)
+        ax.errorbar(
+            [x for x, _ in points], [found.p95 for _, found in points],
+            yerr=np.reshape(ends, (-1, 2)).T, color=look.colour, marker=look.marker,
+            linestyle=look.style, linewidth=1.6, markersize=5, elinewidth=0.8, capsize=2,
+            label=server,
+        )  # fmt: skip
+        few = [(x, found.p95) for x, found in points if found.sample < FEW]
+        ax.plot(
+            [x for x, _ in few], [y for _, y in few], color=look.colour, linestyle="none",
+            marker=look.marker, markersize=5, markerfacecolor="white", zorder=4,
+        )  # fmt: skip
+    ax.set_yscale("log")
+    for formatter in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
+        formatter(FuncFormatter(_plain_number))
+
+
+def _plain_number(value: float, _: object) -> str:
+    """A tick's number where it begins with 1, 2 or 5; the ticks between them stay bare."""
+    digits = f"{value:.0e}"[0]
+    return f"{value:g}" if digits in "125" else ""
+
+
+def reply_by_sessions(
+    levels: Sequence[Level], *, bound_ms: float | None = None, ax: Axes | None = None
+) -> Axes:
+    """95th percentile of the wait for a reply, by number of callers, with the turns lost.
+
+    Args:
+        levels: Of all servers.
+        bound_ms: Drawn as a line.
+        ax: Draw here instead of into a figure of its own.
+    """
+    ax = axes(ax)
+    _session_axis(ax, levels)
+    if bound_ms is not None:
+        ax.axhline(bound_ms, color=RED, linewidth=1, linestyle=":")
+        ax.annotate(
+            f"bound: {bound_ms:g} ms", (0.99, bound_ms), xycoords=("axes fraction", "data"),
+            xytext=(0, -4), textcoords="offset points", ha="right", va="top", fontsize=8,
+            color=RED,
+        )  # fmt: skip
+    _percentile_curves(ax, levels, lambda level: level.turn_ms)
+    _note_losses(ax, levels)
+    ax.legend(frameon=False, fontsize=8)
+    return tidy(ax, "Wait for the reply, p95 from when it was due", "sessions", "ms")
+
+
+def _note_losses(ax: Axes, levels: Sequence[Level]) -> None:
+    """Write beside a point how many turns were lost there."""
+    for level in levels:
+        if level.lost and level.turn_ms:
+            ax.annotate(
+                f"{level.lost} lost", (_x(level), level.turn_ms.p95), xytext=(-6, 0),
+                textcoords="offset points", ha="right", va="center", fontsize=8,
+                color=_look(level.server).colour,
+            )  # fmt: skip
+
+
+def ping_by_sessions(levels: Sequence[Level], *, ax: Axes | None = None) -> Axes:
+    """95th percentile of the ping's round trip, by number of callers.
+
+    Args:
+        levels: Of all servers.
+        ax: Draw here instead of into a figure of its own.
+    """
+    ax = axes(ax)
+    _session_axis(ax, levels)
+    _percentile_curves(ax, levels, lambda level: level.ping_ms)
+    ax.legend(frameon=False, fontsize=8)
+    return tidy(ax, "Ping, p95 from when it was due", "sessions", "ms")
+
+
+def behind_by_sessions(levels: Sequence[Level], *, ax: Axes | None = None) -> Axes:
+    """Seconds behind at the end of each level, by number of callers.
+
+    Args:
+        levels: Of all servers.
+        ax: Draw here instead of into a figure of its own.
+    """
+    ax = axes(ax)
+    _session_axis(ax, levels)
+    _curves(ax, levels, lambda level: level.behind_s)
+    ax.set_ylim(0, max(1.0, *(1.1 * level.behind_s for level in levels)))
+    return tidy(ax, "Seconds behind at the end of the level", "sessions", "s")
+
+
+def cpu_by_sessions(levels: Sequence[Level], *, ax: Axes | None = None) -> Axes:
+    """CPU of each server, and of the callers who loaded it, by number of callers.
+
+    Args:
+        levels: Of all servers.
+        ax: Draw here instead of into a figure of its own.
+    """
+    ax = axes(ax)
+    _session_axis(ax, levels)
+    _curves(ax, levels, lambda level: level.resources.cpu_per_s)
+    own = next(iter(_by_server(levels).values()))
+    ax.plot(
+        [_x(level) for level in own], [level.resources.generator_cpu_per_s for level in own],
+        color=ORANGE, marker="^", linestyle=":", markersize=5, linewidth=1.6,
+        label="the callers themselves",
+    )  # fmt: skip
+    ax.set_ylim(bottom=0)
+    ax.legend(frameon=False, fontsize=8, loc="upper left")
+    return tidy(ax, "CPU", "sessions", "cores")
+
+
+def capacity_figure(levels: Sequence[Level], *, bound_ms: float | None = None) -> Figure:
+    """How many callers a server bears: replies, pings, seconds behind, and CPU.
+
+    Args:
+        levels: Of all servers.
+        bound_ms: What the 95th percentile of the wait for a reply is held against.
+    """
+    figure = Figure(figsize=(11, 7.2), layout="constrained")
+    panels = figure.subplot_mosaic([["reply", "behind"], ["ping", "cpu"]], width_ratios=(1.3, 1))
+    panels["ping"].sharey(panels["reply"])
+    reply_by_sessions(levels, bound_ms=bound_ms, ax=panels["reply"])
+    behind_by_sessions(levels, ax=panels["behind"])
+    ping_by_sessions(levels, ax=panels["ping"])
+    cpu_by_sessions(levels, ax=panels["cpu"])
+    figure.suptitle("How many callers, all speaking at the pace of speech, a server bears")
+    figure.supxlabel(_NOTE.format(few=FEW), fontsize=8, color=GREY)
+    return figure
+
+
+def save_capacity(
+    levels: Sequence[Level], folder: Path, *, bound_ms: float | None = None
+) -> list[Path]:
+    """Write the figure as `capacity.png` and `capacity.svg`; gives the paths."""
+    figure = capacity_figure(levels, bound_ms=bound_ms)
+    paths = [folder / f"capacity.{ending}" for ending in ("png", "svg")]
+    for path in paths:
+        figure.savefig(path, dpi=150)
+    return paths

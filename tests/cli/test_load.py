@@ -1,0 +1,94 @@
+"""The command `labkit load`: its tables, its errors, and a short real run."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from labkit import __main__ as command_line
+from labkit.cli.load import costs_table, waits_table
+from labkit.measure.capacity import Resources
+from tests.measure.load_samples import level, run, spread
+
+
+def printed(table: Table, width: int = 80) -> str:
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+def test_the_tables_fit_into_80_columns() -> None:
+    waits, costs = printed(waits_table(run())), printed(costs_table(run()))
+    assert "75 150 180" in waits
+    assert "…" not in waits + costs
+
+
+def test_the_ratio_stands_in_the_row_of_labkit() -> None:
+    rows = [line.split() for line in printed(costs_table(run()[:2])).splitlines()]
+    assert [row for row in rows if "labkit" in row][0][-2:] == ["2.00", "2.00"]
+    assert "2.00" not in [row for row in rows if "bare" in row][0][-1]
+
+
+def test_what_the_system_does_not_tell_is_called_unavailable() -> None:
+    assert "-: unavailable" in printed(costs_table([level(resources=Resources())]))
+    assert "unavailable" not in printed(costs_table([level()]))
+
+
+def test_a_level_that_the_callers_limited_is_marked() -> None:
+    marked = printed(waits_table([level(lateness_ms=spread(20))]))
+    assert "20 !" in marked
+    assert "generator-limited" in marked
+    assert "generator-limited" not in printed(waits_table(run()))
+
+
+def test_nothing_measured_is_a_dash() -> None:
+    empty = level(turn_ms=None, ping_ms=None, lateness_ms=None)
+    assert printed(waits_table([empty])).split().count("-") == 3
+
+
+def test_errors_are_listed_by_code() -> None:
+    assert "closed_1011 2" in printed(costs_table([level(errors={"closed_1011": 2})]), 120)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--sessions", "8,1", "sessions: '8,1' is no list of rising whole numbers"),
+        ("--url", "ws://127.0.0.1:1", "no voice server answers at ws://127.0.0.1:1"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    option: str,
+    value: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["labkit", "load", option, value, "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as caught:
+        command_line.main()
+    assert caught.value.code == 1
+    assert f"error: {said}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_short_run_writes_raw_data_summary_and_figure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = ["load", "--sessions", "2", "--seconds", "2", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["labkit", *words])
+    with pytest.raises(SystemExit) as caught:
+        command_line.main()
+    assert caught.value.code == 0
+    (folder,) = tmp_path.iterdir()
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["capacity.png", "capacity.svg", "load.csv", "load.json"]
+    out = capsys.readouterr().out
+    assert "What callers waited" in out
+    assert "What it cost the server" in out
+    assert "under 100 ms" in " ".join(out.split())

@@ -1,0 +1,114 @@
+"""Levels compared, told in words, and written down."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from labkit.measure.capacity import BARE, Resources
+from labkit.measure.capacity_report import (
+    as_object,
+    conclusion,
+    ratios,
+    sentences,
+    write_levels,
+)
+from labkit.measure.results import write_json
+from tests.measure.load_samples import level, run, spread
+
+
+def test_the_conclusion_names_the_last_level_that_held_and_the_first_that_did_not() -> None:
+    assert conclusion(run(), 100) == (
+        "labkit kept the 95th percentile of the wait for the reply under 100 ms up to 8 sessions "
+        "(10.0 ms there); with 32 sessions it was 150 ms."
+    )
+    assert conclusion(run(), 200).endswith(
+        "under 200 ms up to 32 sessions (150.0 ms there), the most that were tried."
+    )
+    assert conclusion(run(), 5) == (
+        "labkit did not keep the 95th percentile of the wait for the reply under 5 ms at any "
+        "level: with 1 session it was 5 ms."
+    )
+
+
+def test_a_level_that_held_after_one_that_did_not_is_no_capacity() -> None:
+    assert "up to 1 session (5.0 ms there)" in conclusion(run(p95=(5.0, 150.0, 10.0)), 100)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ({"lateness_ms": spread(20)}, "with 8 sessions the callers themselves were too late"),
+        ({"lateness_ms": spread(20), "turn_ms": spread(119)}, "the callers themselves were too"),
+        ({"lateness_ms": spread(20), "turn_ms": spread(121)}, "with 8 sessions it was 121 ms."),
+        ({"refused": 3}, "with 8 sessions 3 of 8 callers were refused"),
+        ({"lost": 2, "turns": 4}, "with 8 sessions 2 of 6 turns were lost"),
+        ({"turn_ms": None}, "with 8 sessions no turn was asked for"),
+    ],
+)
+def test_the_conclusion_says_what_kept_a_level_from_holding(
+    fault: dict[str, object], words: str
+) -> None:
+    assert words in conclusion([level(sessions=1), level(sessions=8, **fault)], 100)
+
+
+def test_ratios_are_over_the_bare_server_at_the_same_level() -> None:
+    assert [(r.sessions, r.ping_p95, r.cpu) for r in ratios(run())] == [
+        (1, 2.0, 2.0),
+        (8, 2.0, 2.0),
+        (32, 2.0, 2.0),
+    ]
+    assert ratios([level()]) == []
+    assert ratios([level(), level(BARE, 16)]) == []
+
+
+def test_cpu_that_is_not_known_has_no_ratio() -> None:
+    unknown = Resources()
+    (ratio,) = ratios([level(resources=unknown), level(BARE, resources=unknown)])
+    assert ratio.cpu is None
+    assert "CPU" not in sentences([level(resources=unknown), level(BARE)], 100)[1]
+
+
+def test_a_ratio_within_the_noise_is_called_so() -> None:
+    pair = [level(p95=10.0), level(BARE, p95=9.5)]
+    assert "1.05 times as long" in sentences(pair, 100)[1]
+    assert "no more than the noise" in sentences(pair, 100)[1]
+    assert "noise" not in sentences(run(), 100)[1]
+
+
+@pytest.mark.parametrize(("late_ms", "clear"), [(0.7, True), (0.8, False)])
+def test_a_difference_below_the_callers_lateness_is_noise(late_ms: float, clear: bool) -> None:
+    pair = [level(p95=10.0, lateness_ms=spread(late_ms)), level(BARE, p95=5.5)]
+    (ratio,) = ratios(pair)  # intervals from 2.25 and up to 1.51 ms
+    assert ratio.clear is clear
+
+
+def test_the_ratio_of_a_level_that_the_callers_limited_is_not_stated() -> None:
+    late = level(sessions=32, lateness_ms=spread(20))
+    found = sentences([*run()[:4], late, level(BARE, 32)], 100)
+    assert found[1].startswith("With 8 sessions its ping took 2.00 times as long")
+
+
+def test_the_file_has_a_row_per_level_and_server(tmp_path: Path) -> None:
+    levels = [*run(), level(errors={"closed_1011": 2, "engine_failed": 1}, turn_ms=None)]
+    write_levels(tmp_path / "load.csv", levels)
+    with (tmp_path / "load.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["server"], row["sessions"]) for row in rows[:3]] == [
+        ("labkit", "1"),
+        ("bare", "1"),
+        ("labkit", "8"),
+    ]
+    assert (rows[0]["turn_p95_ms"], rows[0]["rss_peak_mb"]) == ("5.0", "60.0")
+    assert (rows[0]["cpu_per_s"], rows[0]["generator_limited"]) == ("0.004", "0")
+    assert rows[1]["rss_peak_mb"] == "unavailable"
+    assert (rows[-1]["errors"], rows[-1]["turn_p95_ms"]) == ("closed_1011: 2; engine_failed: 1", "")
+
+
+def test_everything_goes_into_json(tmp_path: Path) -> None:
+    write_json(tmp_path / "l.json", {"levels": [as_object(one) for one in run()]})
+    read = json.loads((tmp_path / "l.json").read_text())["levels"][0]
+    assert read["turn_ms"]["p95"] == 5.0
+    assert read["resources"]["rss_peak"] == 60_000_000
+    assert (read["generator_limited"], read["cpu_ms_per_session"]) == (False, 4.0)
