@@ -4,12 +4,14 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Final
 
-from labkit.errors import CloseCode, ErrorCode, ProtocolError
+from labkit.errors import ErrorCode, ProtocolError
 from labkit.protocol import plain
 
 __all__ = ["CallLog", "Request"]
 
 _CUT: Final = 1006
+_TRY_AGAIN_LATER: Final = 1013
+"""What servers send that take a caller only to turn it away (RFC 6455 registry)."""
 """What stands for a connection that was never closed in order (RFC 6455, section 7.4.1)."""
 
 
@@ -137,7 +139,7 @@ class CallLog:
         self.give_up()
         self._open_turns.clear()
         self._open_pings.clear()
-        self.refused = code == CloseCode.TRY_AGAIN_LATER
+        self.refused = code == _TRY_AGAIN_LATER
         if self.refused:
             self.turns.clear()
             self.pings.clear()

@@ -124,6 +124,6 @@ def test_a_lost_connection_loses_what_is_open(code: int | None, name: str) -> No
 def test_a_refused_caller_has_nothing_to_lose() -> None:
     log = CallLog()
     log.ping(0)
-    log.hang_up(CloseCode.TRY_AGAIN_LATER)
+    log.hang_up(1013)
     assert log.refused
     assert (log.turns, log.pings, log.errors) == ([], [], {})
