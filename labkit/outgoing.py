@@ -5,28 +5,13 @@ moment takes messages through a `Feed`. Opening a feed closes the one before, so
 connections never send from one stream.
 """
 
-import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from labkit.changes import Changes
 from labkit.protocol.replay import Missing, Position, ReplayWindow
 
 __all__ = ["Feed", "Outgoing"]
-
-
-class _Changes:
-    """Wakes everybody who waits for something to change; each then looks for itself."""
-
-    def __init__(self) -> None:
-        self._next = asyncio.Event()
-
-    def tell(self) -> None:
-        self._next.set()
-        self._next = asyncio.Event()
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        while not condition():
-            await self._next.wait()
 
 
 class Outgoing:
@@ -39,7 +24,7 @@ class Outgoing:
     def __init__(self, window: ReplayWindow) -> None:
         """Send what `window` holds."""
         self.window = window
-        self._changes = _Changes()
+        self._changes = Changes()
         self._feed: Feed | None = None
 
     async def put_text(self, encode: Callable[[int], str]) -> None:
@@ -110,7 +95,7 @@ class Feed:
     URGENT_LIMIT = 64
     """Urgent messages that may wait before whoever adds one has to wait, too."""
 
-    def __init__(self, window: ReplayWindow, changes: _Changes) -> None:
+    def __init__(self, window: ReplayWindow, changes: Changes) -> None:
         """Use `Outgoing.open` instead of calling this."""
         self.closed = False
         self._window = window

@@ -90,6 +90,7 @@ class Answer:
         done: How it ended; None while it has not.
         errors: What the server refused meanwhile.
         interruptions: Lost connections meanwhile.
+        gaps: What the server could not send again.
     """
 
     turn: int = 0
@@ -98,7 +99,8 @@ class Answer:
     audio: bytearray = field(default_factory=bytearray)
     done: v1.ResponseDone | None = None
     errors: list[v1.Error] = field(default_factory=list)
-    interruptions: int = 0
+    interruptions: list[Interrupted] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
 
     def take(self, event: Event) -> bool:
         """Take the next event; True once the turn is complete."""
@@ -112,7 +114,9 @@ class Answer:
             case v1.Error():
                 self.errors.append(event)
             case Interrupted():
-                self.interruptions += 1
+                self.interruptions.append(event)
+            case Gap():
+                self.gaps.append(event)
             case v1.ResponseDone():
                 self.done = event
         return self.done is not None

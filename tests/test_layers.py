@@ -59,6 +59,7 @@ LAYERS: Final = (
     Layer("labkit.server.turns", 3, ("websockets", "time")),
     Layer("labkit.server.conversation", 3, ("websockets",)),
     Layer("labkit.server", 4, ("labkit.voice.engines", *ENGINES)),
+    Layer("labkit.changes", 0, ("labkit", "time")),
     Layer("labkit.backoff", 0, ("labkit", "asyncio", "time")),
     Layer("labkit.client", 4, ("labkit.server", "labkit.voice")),
     Layer("labkit.v1_client", 4, ("labkit.server", "labkit.voice")),

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
+from socket import SO_SNDBUF, SOL_SOCKET
 from types import TracebackType
 from typing import Final, Self
 from weakref import WeakSet
@@ -38,6 +39,8 @@ _RETRY_S: Final = 5
 """When a caller that was refused may try again."""
 _REASON: Final = 120
 """Most characters of a close reason; a close frame has room for 123 bytes."""
+_SEND_BUFFER: Final = 64 * 1024
+"""Bytes of the kernel's send buffer: two seconds of audio; Linux doubles it for itself."""
 _HANG_UP_S: Final = 1.0
 """Longest that closing one connection in order may take."""
 
@@ -98,6 +101,7 @@ class VoiceServer:
                 process_request=self._process_request,
                 compression=None,  # deflate costs CPU and latency, and PCM hardly shrinks
                 max_size=self.settings.max_read_bytes,
+                open_timeout=self.settings.start_s,
                 ping_interval=self.settings.ping_interval_s,
                 ping_timeout=self.settings.ping_timeout_s,
                 subprotocols=[Subprotocol(messages.SUBPROTOCOL)],
@@ -140,6 +144,11 @@ class VoiceServer:
         states = self._v1_sessions.counts()
         plain_ones = sum(isinstance(one, PlainConnection) for one in self._connections)
         return {**states, State.ATTACHED: states[State.ATTACHED] + plain_ones}
+
+    def held_bytes(self) -> int:
+        """Audio and messages held for all sessions, in bytes."""
+        plain_ones = [one for one in self._connections if isinstance(one, PlainConnection)]
+        return self._v1_sessions.held_bytes() + sum(one.held_bytes() for one in plain_ones)
 
     async def close(self) -> None:
         """Shut down in order: stop accepting, let turns finish, close, reap, stop the engines."""
@@ -219,6 +228,8 @@ class VoiceServer:
         now_ns = self._clock()
         behind = [one.behind_s(now_ns) for one in self._connections]
         self.metrics.behind.set(max([*behind, self._v1_sessions.behind_s(now_ns)]))
+        self.metrics.tasks.set(len(asyncio.all_tasks()))
+        self.metrics.held_bytes.set(self.held_bytes())
         return self.metrics.page()
 
     async def _handle(self, socket: ServerConnection) -> None:
@@ -297,6 +308,7 @@ def _tracked_in(
     class Tracked(ServerConnection):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             super().connection_made(transport)
+            _bound_send_buffer(transport)
             sockets.add(self)
 
         def connection_lost(self, error: Exception | None) -> None:
@@ -305,6 +317,16 @@ def _tracked_in(
                 kept.discard(self)
 
     return Tracked
+
+
+def _bound_send_buffer(transport: asyncio.BaseTransport) -> None:
+    """Let little wait in the kernel, which would take megabytes for a client that does not read.
+
+    What lies there cannot be called back, and counts as sent.
+    """
+    raw = transport.get_extra_info("socket")
+    if raw is not None:
+        raw.setsockopt(SOL_SOCKET, SO_SNDBUF, _SEND_BUFFER)
 
 
 async def _hang_up(

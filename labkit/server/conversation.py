@@ -73,6 +73,10 @@ class Conversation:
         """See `Turns.behind_s`."""
         return self._turns.behind_s(now_ns)
 
+    def held_bytes(self) -> int:
+        """Bytes of audio and messages that it holds."""
+        return self._turns.held_bytes() + self.outgoing.window.held_bytes
+
     def overdue(self, now_ns: int) -> Closing | None:
         """Why its connection should be ended, if it should; who waits for a reply is not idle."""
         if self.busy or self.outgoing.window.waiting_bytes:

@@ -20,6 +20,8 @@ class Metrics:
         queued: Calls that wait, by engine.
         stages: Seconds of each stage of a turn.
         behind: Seconds that the turn which has waited longest has waited for its answer.
+        tasks: Tasks of the event loop.
+        held_bytes: Audio and messages held for all sessions, in bytes.
         underruns: Times that a client which plays at once ran out of reply audio.
         refused: Connections refused at the handshake, by HTTP status.
         closes: Connections that the server closed, by WebSocket close code.
@@ -49,6 +51,10 @@ class Metrics:
 
         self.behind = Gauge(
             "labkit_seconds_behind", "Longest wait of a turn now", registry=self.registry
+        )
+        self.tasks = Gauge("labkit_tasks", "Tasks of the event loop", registry=self.registry)
+        self.held_bytes = Gauge(
+            "labkit_held_bytes", "Bytes held for all sessions", registry=self.registry
         )
         self.underruns = Counter(
             "labkit_underruns", "Times that reply audio came too late", registry=self.registry

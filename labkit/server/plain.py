@@ -127,6 +127,10 @@ class PlainConnection:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
 
+    def held_bytes(self) -> int:
+        """Bytes of audio and messages that it holds."""
+        return self._turns.held_bytes() + self._outbox.waiting_bytes
+
     def overdue(self, now_ns: int) -> Closing | None:
         """See `Connection.overdue`; who waits for a reply is not idle."""
         if self._turns.busy or self._outbox.waiting_bytes:

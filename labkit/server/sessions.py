@@ -74,6 +74,10 @@ class Sessions:
         """Longest that a turn has waited for its answer, over all sessions."""
         return max((one.behind_s(now_ns) for one in self._tasks), default=0.0)
 
+    def held_bytes(self) -> int:
+        """Bytes held for all of them."""
+        return sum(one.held_bytes() for one in self._tasks)
+
     def begin(self, start: v1.SessionStart, identity: str | None) -> Opened:
         """Begin a session.
 

@@ -5,9 +5,11 @@ It is the same for every dialect. A dialect says how a reply goes out, through a
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from labkit.changes import Changes
 from labkit.errors import EngineError, ErrorCode, ProtocolError
 from labkit.measure.trace import Mark
 from labkit.server.session import EndedUtterance, Session
@@ -54,7 +56,9 @@ class Turns:
         """
         self._session = session
         self._open_reply = open_reply
-        self._waiting: asyncio.Queue[EndedUtterance] = asyncio.Queue(settings.max_waiting_turns)
+        self._most_waiting = settings.max_waiting_turns
+        self._waiting: deque[EndedUtterance] = deque()
+        self._changes = Changes()
         self._heard = asyncio.Event()
         self._running: asyncio.Task[Exchange] | None = None
         self._answering: EndedUtterance | None = None
@@ -63,7 +67,7 @@ class Turns:
     @property
     def busy(self) -> bool:
         """Whether a turn runs or waits."""
-        return self._running is not None or not self._waiting.empty()
+        return self._answering is not None or bool(self._waiting)
 
     @property
     def running(self) -> int | None:
@@ -76,6 +80,12 @@ class Turns:
             return 0.0
         return (now_ns - self._answering.trace.marks[Mark.END_STREAM_RECEIVED]) / 1e9
 
+    def held_bytes(self) -> int:
+        """Bytes of the utterance that comes in, of those that wait, and of the one in hand."""
+        ended = [*self._waiting, *([self._answering] if self._answering is not None else [])]
+        utterances = [self._session.utterance, *(one.utterance for one in ended)]
+        return sum(utterance.nbytes for utterance in utterances)
+
     def heard(self) -> None:
         """More audio has come: work ahead on it."""
         self._heard.set()
@@ -86,10 +96,10 @@ class Turns:
         Raises:
             ProtocolError: Too many wait already.
         """
-        if self._waiting.full():
+        if len(self._waiting) >= self._most_waiting:
             raise ProtocolError(
                 ErrorCode.TOO_MANY_TURNS,
-                f"{self._waiting.qsize()} turns wait for their answer already",
+                f"{len(self._waiting)} turns wait for their answer already",
                 "wait for the answers before you end another utterance",
             )
 
@@ -100,7 +110,8 @@ class Turns:
             ProtocolError: Too many wait already; this one goes on.
         """
         self.require_room()
-        self._waiting.put_nowait(self._session.end_utterance())
+        self._waiting.append(self._session.end_utterance())
+        self._changes.tell()
 
     def cancel(self) -> None:
         """Stop the turn that runs, if one does."""
@@ -115,7 +126,7 @@ class Turns:
 
     async def all_answered(self) -> None:
         """Wait until no turn runs or waits."""
-        await self._waiting.join()
+        await self._changes.until(lambda: not self.busy)
 
     async def _listen(self) -> None:
         """Work ahead while audio comes in; what piled up meanwhile is taken in one go."""
@@ -129,15 +140,16 @@ class Turns:
 
     async def _answer_all(self) -> None:
         while True:
-            ended = await self._waiting.get()
+            await self._changes.until(lambda: self._waiting)
+            self._answering = self._waiting.popleft()
             try:
-                await self._answer(ended)
+                await self._answer(self._answering)
             finally:
-                self._waiting.task_done()
+                self._answering = None
+                self._changes.tell()
 
     async def _answer(self, ended: EndedUtterance) -> None:
         self._number += 1
-        self._answering = ended
         reply = self._open_reply(self._number)
         self._running = asyncio.create_task(self._session.answer(ended, reply))
         try:
@@ -146,7 +158,7 @@ class Turns:
         finally:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
-            self._running = self._answering = None
+            self._running = None
 
     async def _close(
         self, reply: Reply, ended: EndedUtterance, turn: "asyncio.Task[Exchange]"

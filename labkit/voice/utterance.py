@@ -38,6 +38,11 @@ class Utterance:
         return self._samples
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of its buffer."""
+        return int(self._buffer.nbytes)
+
+    @property
     def seconds(self) -> float:
         """Length in seconds."""
         return self._samples / SAMPLE_RATE
