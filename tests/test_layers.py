@@ -46,6 +46,7 @@ LAYERS: Final = (
     Layer("labkit.measure.call_log", 1, ("asyncio", "matplotlib", "time", "websockets")),
     Layer("labkit.measure.capacity", 1, ("asyncio", "matplotlib", "time", "websockets")),
     Layer("labkit.measure.capacity_report", 1, ("asyncio", "matplotlib", "time", "websockets")),
+    Layer("labkit.measure.drills.verdict", 1, ("asyncio", "matplotlib", "time", "websockets")),
     Layer("labkit.voice", 2, ("websockets", "labkit.server")),
     Layer("labkit.server.settings", 3, ("websockets",)),
     Layer("labkit.server.session", 3, ("websockets",)),

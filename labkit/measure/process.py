@@ -1,6 +1,7 @@
 """A server in a process of its own, for measurements that a busy client must not disturb."""
 
 import asyncio
+import os
 import re
 import sys
 import tempfile
@@ -25,10 +26,16 @@ class RunningServer:
     Attributes:
         url: Its address.
         pid: Its process, as far as that is known.
+        log_file: Where its stderr goes, as far as that is known.
     """
 
     url: str
     pid: int | None
+    log_file: IO[bytes] | None = None
+
+    def log(self, start: int = 0) -> str:
+        """What it has written to stderr so far, from byte `start` on; empty where unknown."""
+        return "" if self.log_file is None else _written(self.log_file, start)
 
 
 def labkit_server(*options: str) -> list[str]:
@@ -64,7 +71,7 @@ async def running_server(
             *command, stdout=asyncio.subprocess.PIPE, stderr=log
         )
         try:
-            yield RunningServer(await _ready(process, log, start_s), process.pid)
+            yield RunningServer(await _ready(process, log, start_s), process.pid, log)
         finally:
             await _stop(process)
 
@@ -89,9 +96,14 @@ async def _line(process: asyncio.subprocess.Process) -> str:
     return (await process.stdout.readline()).decode(errors="replace")
 
 
+def _written(log: IO[bytes], start: int = 0) -> str:
+    """The file from byte `start` on; the server writes at the file's position, so it stays."""
+    size = os.fstat(log.fileno()).st_size
+    return os.pread(log.fileno(), max(0, size - start), start).decode(errors="replace")
+
+
 def _last_words(log: IO[bytes]) -> str:
-    log.seek(0)
-    words = log.read().decode(errors="replace")[-_TAIL:].strip()
+    words = _written(log)[-_TAIL:].strip()
     return f"It said:\n{words}" if words else "It said nothing."
 
 
