@@ -128,7 +128,8 @@ class ClientOptions:
 
     Attributes:
         headers: Further headers of the handshake, such as `Authorization`.
-        ring_s: Most audio that is kept while the server has not acknowledged it.
+        ring_s: Most audio that is kept while the server has not acknowledged it. A server does
+            so several times a second; below one second of ring, speech would wait for that.
         backoff: When to try again after a lost connection.
         seed: Draws the waits before each try; without it, they differ at each run.
         pause: Waits for some seconds.
@@ -139,6 +140,15 @@ class ClientOptions:
     backoff: Backoff = Backoff()
     seed: int | None = None
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    def __post_init__(self) -> None:
+        """Refuse a ring that cannot work.
+
+        Raises:
+            ValueError: The ring is too short.
+        """
+        if self.ring_s < 1:
+            raise ValueError(f"ring_s must be at least 1 second, got {self.ring_s:g}")
 
 
 class _Lost(Exception):  # noqa: N818 - it is mended, or told as another error
@@ -165,7 +175,7 @@ class SessionClient:
         """Prepare; use `connect` instead of calling this."""
         audio = start.input.format
         self.url = url
-        self.received = Position()
+        self.received = start.resume.received if start.resume is not None else Position()
         self.started: v1.SessionStarted | None = None
         self.outgoing = Outgoing(
             ReplayWindow(
@@ -181,10 +191,12 @@ class SessionClient:
         self._events: asyncio.Queue[Event | None] = asyncio.Queue(_EVENTS)
         self._failure: ClientError | None = None
         self._opened = asyncio.Event()
+        self._leaving = False
         self._encoder = StreamEncoder(audio)
         self._feed: Feed | None = None
         self._pongs: dict[str, asyncio.Future[int]] = {}
         self._unacknowledged = 0
+        self._ack_bytes = _ACK_BYTES
 
     @classmethod
     @asynccontextmanager
@@ -215,6 +227,7 @@ class SessionClient:
             client._require_alive()
             yield client
         finally:
+            client._leaving = True
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
 
@@ -350,6 +363,9 @@ class SessionClient:
                     lost_ns = 0
                     await self._carry(socket)
             except _Lost as lost:
+                # A task group whose task has just failed drops the cancellation of its parent.
+                if self._leaving:
+                    return
                 lost_ns, reason = lost_ns or self._clock(), str(lost)
                 await self._wait(next(delays), lost, lost_ns)
 
@@ -381,7 +397,7 @@ class SessionClient:
 
     async def _begin(self, socket: ClientConnection) -> v1.SessionStarted:
         """Begin or resume, and wait for the server's word."""
-        resume = None
+        resume = self._start.resume
         if self.started is not None:
             resume = v1.Resume(
                 session=self.started.session, token=self.started.token, received=self.received
@@ -405,6 +421,9 @@ class SessionClient:
             self.received = started.missing.up_to
             await self._events.put(Gap(started.missing))
         self.started = started
+        # The server stops when its window is full, so it has to hear well before that.
+        window = started.output.format.bytes_per_second * started.limits.replay_s
+        self._ack_bytes = min(_ACK_BYTES, round(min(started.limits.replay_bytes, window) / 4))
         self._unacknowledged = 0
         self._feed = self.outgoing.open()
         self._opened.set()
@@ -470,7 +489,7 @@ class SessionClient:
             )
 
     async def _acknowledge(self, *, now: bool = False) -> None:
-        if self._feed is not None and (now or self._unacknowledged >= _ACK_BYTES):
+        if self._feed is not None and (now or self._unacknowledged >= self._ack_bytes):
             self._unacknowledged = 0
             await self._feed.put_urgent(v1.ResponseAck(received=self.received).encode())
 

@@ -1,17 +1,37 @@
 """The commands `labkit drill …`: break the server on purpose, and check what it promises."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from labkit.measure.drills.verdict import Finding, Verdict
 
-__all__ = ["drill", "judge", "verdict_table"]
+__all__ = ["counting_bar", "drill", "judge", "verdict_table"]
 
 drill = typer.Typer(
     help="Break the server on purpose, and check what it promises.", no_args_is_help=True
 )
+
+
+@contextmanager
+def counting_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar that is told what is done, how much of it is over, and how much there is in all."""
+    columns = (
+        TextColumn("{task.description:20}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("starting")
+        yield lambda now, done, total: bar.update(
+            task, description=now, completed=done, total=total
+        )
 
 
 def judge(verdict: Verdict) -> None:
