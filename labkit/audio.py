@@ -1,11 +1,10 @@
-"""Audio as numbers: formats, s16le ↔ float32, resampling, chunking, and files.
+"""Audio as numbers: s16le ↔ float32, resampling, chunking, and files.
 
-Inside labkit audio is mono float32 in [-1, 1] at 16 kHz, shape `(samples,)`; on the wire it is
-signed 16-bit little-endian (`s16le`) at the same rate.
+Inside labkit audio is mono float32 in [-1, 1] at 16 kHz, shape `(samples,)`. How it is laid out on
+the wire is in `labkit.formats`.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -18,9 +17,7 @@ from labkit.errors import AudioError
 
 __all__ = [
     "SAMPLE_RATE",
-    "WIRE",
     "Float32",
-    "PcmFormat",
     "StreamResampler",
     "chunks",
     "decode_s16le",
@@ -34,44 +31,9 @@ __all__ = [
 Float32: TypeAlias = NDArray[np.float32]
 
 SAMPLE_RATE: Final = 16_000
-"""Samples per second of all audio inside labkit and on the wire."""
+"""Samples per second of all audio inside labkit."""
 
 _FULL_SCALE: Final = 32_768.0
-
-
-@dataclass(frozen=True, slots=True)
-class PcmFormat:
-    """How a stream of 16-bit PCM audio is laid out.
-
-    Attributes:
-        sample_rate: Samples per second and channel.
-        channels: Interleaved channels.
-    """
-
-    sample_rate: int = SAMPLE_RATE
-    channels: int = 1
-
-    @property
-    def frame_bytes(self) -> int:
-        """Bytes of one sample over all channels."""
-        return 2 * self.channels
-
-    @property
-    def bytes_per_second(self) -> int:
-        """Bytes of one second."""
-        return self.frame_bytes * self.sample_rate
-
-    def samples(self, seconds: float) -> int:
-        """Whole samples per channel in `seconds`."""
-        return round(seconds * self.sample_rate)
-
-    def seconds(self, samples: int) -> float:
-        """Length of `samples` samples per channel, in seconds."""
-        return samples / self.sample_rate
-
-
-WIRE: Final = PcmFormat()
-"""The format on the wire in both directions: s16le, mono, 16 kHz."""
 
 
 def decode_s16le(data: bytes | bytearray | memoryview) -> Float32:

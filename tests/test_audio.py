@@ -96,29 +96,6 @@ def test_not_a_number_is_refused() -> None:
         audio.encode_s16le(np.array([0.0, np.nan], dtype=np.float32))
 
 
-def test_the_wire_is_mono_16_khz() -> None:
-    assert (audio.WIRE.frame_bytes, audio.WIRE.bytes_per_second) == (2, 32_000)
-    assert audio.WIRE.samples(0.02) == 320
-    assert audio.WIRE.seconds(320) == 0.02
-
-
-def test_stereo_frames_are_twice_as_long() -> None:
-    stereo = audio.PcmFormat(sample_rate=48_000, channels=2)
-    assert (stereo.frame_bytes, stereo.bytes_per_second) == (4, 192_000)
-    assert stereo.samples(1.0) == 48_000
-
-
-@given(st.integers(0, 10**9), rates)
-def test_samples_and_seconds_are_inverse(samples: int, rate: int) -> None:
-    pcm = audio.PcmFormat(sample_rate=rate)
-    assert pcm.samples(pcm.seconds(samples)) == samples
-
-
-def test_samples_are_rounded_and_not_cut() -> None:
-    assert audio.PcmFormat(sample_rate=11_025).samples(0.02) == 220
-    assert audio.PcmFormat(sample_rate=11_025).samples(0.0999) == 1_101
-
-
 @given(rates)
 def test_resampling_keeps_length_and_tone(rate: int) -> None:
     resampled = audio.resample(tone(0.5, rate), rate, 16_000)

@@ -31,6 +31,7 @@ LAYERS: Final = (
     Layer("labkit", 0, ("labkit",)),
     Layer("labkit.errors", 0, ("labkit",)),
     Layer("labkit.audio", 0, ("asyncio", *ENGINES)),
+    Layer("labkit.formats", 0, ("asyncio", *ENGINES)),
     Layer("labkit.notebook", 0, ("labkit",)),
     Layer("labkit.protocol", 1, ("asyncio", "websockets", "time")),
     Layer("labkit.voice.endpointing", 1, ("asyncio", "time", *ENGINES)),

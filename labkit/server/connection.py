@@ -7,8 +7,9 @@ from typing import Protocol
 
 import numpy as np
 
-from labkit.audio import WIRE, Float32, chunks, encode_s16le
+from labkit.audio import Float32, chunks, encode_s16le
 from labkit.errors import EngineError, ErrorCode, ProtocolError
+from labkit.formats import WIRE
 from labkit.protocol import plain
 from labkit.server.metrics import Metrics
 from labkit.server.outbox import Outbox
