@@ -28,6 +28,7 @@ from rich.table import Table
 
 from labkit import __version__, doctor
 from labkit.audio import read_audio, write_wav
+from labkit.cli.drill import drill
 from labkit.client import ClientTurn, VoiceClient
 from labkit.errors import LabkitError, ModelNotFoundError
 from labkit.server.app import VoiceServer, serve_until_signal
@@ -51,6 +52,7 @@ app = typer.Typer(
 )
 models = typer.Typer(help="Find, pull and examine models.", no_args_is_help=True)
 app.add_typer(models, name="models")
+app.add_typer(drill, name="drill")
 
 _log = logging.getLogger("labkit")
 

@@ -36,6 +36,10 @@ LAYERS: Final = (
     Layer("labkit.protocol", 1, ("asyncio", "websockets", "time")),
     Layer("labkit.voice.endpointing", 1, ("asyncio", "time", *ENGINES)),
     Layer("labkit.voice.sentences", 1, ("asyncio", "time", *ENGINES)),
+    *(
+        Layer(f"labkit.voice.{name}", 1, ("asyncio", "time", *ENGINES))
+        for name in ("mismatch", "readings", "containers", "pace", "plausibility")
+    ),
     Layer("labkit.measure.trace", 1, ("asyncio", "matplotlib")),
     Layer("labkit.measure.wer", 1, ("asyncio", "matplotlib")),
     Layer("labkit.measure.recordings", 1, ("asyncio", "matplotlib")),
@@ -49,6 +53,7 @@ LAYERS: Final = (
     Layer("labkit.measure", 5, SERVER_INTERNALS),
     Layer("labkit.course", 5),
     Layer("labkit.doctor", 5),
+    Layer("labkit.cli", 6),
     Layer("labkit.__main__", 6),
 )
 
