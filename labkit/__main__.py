@@ -29,6 +29,7 @@ from rich.table import Table
 from labkit import __version__, doctor
 from labkit.audio import read_audio, write_wav
 from labkit.cli.drill import drill
+from labkit.cli.drill_formats import formats
 from labkit.cli.drill_resume import resume
 from labkit.cli.load import load
 from labkit.cli.proxy import proxy
@@ -56,6 +57,7 @@ app = typer.Typer(
 models = typer.Typer(help="Find, pull and examine models.", no_args_is_help=True)
 app.add_typer(models, name="models")
 app.add_typer(drill, name="drill")
+drill.command("formats")(formats)
 drill.command("resume")(resume)
 app.command("proxy")(proxy)
 app.command("load")(load)

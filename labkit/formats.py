@@ -86,17 +86,16 @@ def _mulaw_codes() -> NDArray[np.uint8]:
     biased = np.minimum(np.abs(value), _CLIP) + _BIAS
     segment = np.floor(np.log2(biased)).astype(np.int32) - 7
     step = biased >> segment + 3 & 15
-    code = ~(np.where(value < 0, 0x80, 0) | segment << 4 | step)
-    codes: NDArray[np.uint8] = (code & 0xFF).astype(np.uint8)
-    return codes
+    code: NDArray[np.int32] = ~(np.where(value < 0, 0x80, 0) | segment << 4 | step)
+    return (code & 0xFF).astype(np.uint8)
 
 
 _BIAS: Final = 132
 _CLIP: Final = 32_635
 """Louder values all fall into the last step of the last segment."""
-_LEVELS: Final[Float32] = (_mulaw_levels() / np.float32(32_768)).astype(np.float32)
+_LEVELS: Final = (_mulaw_levels() / np.float32(32_768)).astype(np.float32)
 _LEVELS.flags.writeable = False
-_CODES: Final[NDArray[np.uint8]] = _mulaw_codes()
+_CODES: Final = _mulaw_codes()
 _CODES.flags.writeable = False
 
 

@@ -48,7 +48,7 @@ def test_error_codes_are_written_as_their_names() -> None:
 @pytest.mark.parametrize("table", [errors.ErrorCode, errors.CloseCode])
 def test_every_code_is_explained(table: type) -> None:
     source = inspect.getsource(table)
-    names = re.findall(r"^    ([A-Z_]+) = .+\n    \"\"\"\S.+\"\"\"$", source, flags=re.MULTILINE)
+    names = re.findall(r"^    ([A-Z0-9_]+) = .+\n    \"\"\"\S.+\"\"\"$", source, flags=re.MULTILINE)
     assert names == list(table.__members__)
 
 

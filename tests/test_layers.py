@@ -12,10 +12,11 @@ import pytest
 ROOT: Final = Path(__file__).resolve().parents[1]
 ENGINES: Final = ("faster_whisper", "ctranslate2", "llama_cpp", "piper", "onnxruntime")
 
-SERVER_INTERNALS: Final = tuple(
-    f"labkit.server.{name}"
-    for name in ("conversation", "metrics", "outbox", "plain", "session", "store", "turns", "v1")
-)
+INTERNAL_NAMES: Final = (
+    "conversation", "metrics", "outbox", "plain", "response", "session", "sessions", "store",
+    "turns", "v1", "watch",
+)  # fmt: skip
+SERVER_INTERNALS: Final = tuple(f"labkit.server.{name}" for name in INTERNAL_NAMES)
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ LAYERS: Final = (
     Layer("labkit.protocol", 1, ("asyncio", "websockets", "time")),
     Layer("labkit.voice.endpointing", 1, ("asyncio", "time", *ENGINES)),
     Layer("labkit.voice.sentences", 1, ("asyncio", "time", *ENGINES)),
+    *(
+        Layer(f"labkit.voice.{name}", 1, ("asyncio", "time", *ENGINES))
+        for name in ("mismatch", "readings", "containers", "pace", "plausibility")
+    ),
     Layer("labkit.measure.trace", 1, ("asyncio", "matplotlib")),
     Layer("labkit.measure.links", 1, ("asyncio", "socket", "time")),
     Layer("labkit.measure.wer", 1, ("asyncio", "matplotlib")),
@@ -56,6 +61,7 @@ LAYERS: Final = (
     Layer("labkit.server.limits", 3, ("asyncio", "websockets", "time")),
     Layer("labkit.server.response", 3, ("asyncio", "websockets", "time")),
     Layer("labkit.server.sessions", 3, ("websockets",)),
+    Layer("labkit.server.watch", 3, ("asyncio", "websockets", "time")),
     Layer("labkit.server.store", 3, ("asyncio", "websockets", "time")),
     Layer("labkit.server.turns", 3, ("websockets", "time")),
     Layer("labkit.server.conversation", 3, ("websockets",)),

@@ -252,7 +252,12 @@ class VoiceServer:
         session = Session(secrets.token_hex(4), self._pipeline, self.settings, clock=self._clock)
         path = socket.request.path if socket.request else "/"
         return PlainConnection(
-            socket, session, self.settings, self.metrics, stream=plain.wants_stream(path)
+            socket,
+            session,
+            self.settings,
+            self.metrics,
+            stream=plain.wants_stream(path),
+            clock=self._clock,
         )
 
     async def _serve_one(self, socket: ServerConnection, connection: Connection) -> None:

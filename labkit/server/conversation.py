@@ -16,6 +16,7 @@ from labkit.server.response import Response, numbered
 from labkit.server.session import Session
 from labkit.server.settings import ServerSettings
 from labkit.server.turns import Turns
+from labkit.server.watch import Watch
 
 __all__ = ["Conversation"]
 
@@ -55,9 +56,10 @@ class Conversation:
         self._metrics = metrics
         self._clock = clock
         self._decoder = StreamDecoder(start.input.format)
+        self._watch = Watch(start.input.format, settings.watch_s, clock)
         self._turns = Turns(session, settings, self._open_response)
         self._response: Response | None = None
-        self._told_full = False
+        self._told: set[ErrorCode] = set()
 
     @property
     def id(self) -> str:
@@ -99,7 +101,7 @@ class Conversation:
         self.outgoing.close()
 
     def hear(self, payload: bytes) -> None:
-        """Take a binary message.
+        """Take a binary message. What is wrong with all of an utterance is told once.
 
         Raises:
             ProtocolError: It is no whole number of samples, holds what is no number, or does not
@@ -109,14 +111,15 @@ class Conversation:
         if len(payload) % frame:
             raise _odd_length(len(payload), frame, self.start.input)
         self.received = self.received.plus(samples=len(payload) // frame)
+        if (mismatch := self._watch.look(payload)) is not None:
+            self.tell(mismatch, None)
         try:
-            samples = self._decoder.feed(payload)
-        except AudioError as error:
-            raise ProtocolError(
-                ErrorCode.INVALID_AUDIO, str(error), "send finite numbers from -1 to 1"
-            ) from None
+            self.session.hear(self._decode(payload))
+        except ProtocolError as error:
+            if error.code not in self._told:
+                self._told.add(error.code)
+                raise
         self._turns.heard()
-        self._append(samples)
 
     def end_utterance(self) -> None:
         """The utterance is over.
@@ -126,7 +129,7 @@ class Conversation:
         """
         self.received = self.received.plus(messages=1)
         self._turns.require_room()
-        self._told_full = False
+        self._told.clear()
         with suppress(ProtocolError):  # of an utterance that is full, the client was told
             self.session.hear(self._decoder.flush())
         self._turns.end_utterance()
@@ -165,14 +168,12 @@ class Conversation:
         told = v1.Error(code=error.code, message=str(error), hint=error.hint, cause=cause)
         self.outgoing.put_text_now(numbered(told))
 
-    def _append(self, samples: Float32) -> None:
-        """Tell once for each utterance that it is full, not with every message."""
+    def _decode(self, payload: bytes) -> Float32:
         try:
-            self.session.hear(samples)
-        except ProtocolError:
-            if not self._told_full:
-                self._told_full = True
-                raise
+            return self._decoder.feed(payload)
+        except AudioError as error:
+            hint = "send finite numbers from -1 to 1"
+            raise ProtocolError(ErrorCode.INVALID_AUDIO, str(error), hint) from None
 
     def _open_response(self, turn: int) -> Response:
         self._response = Response(

@@ -1,6 +1,8 @@
 """One WebSocket that speaks the plain dialect, over a session that knows nothing of it."""
 
 import asyncio
+import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from labkit.server.outbox import Outbox
 from labkit.server.session import EndedUtterance, Session
 from labkit.server.settings import ServerSettings
 from labkit.server.turns import Turns
+from labkit.server.watch import Watch
 from labkit.voice.utterance import Exchange
 
 __all__ = ["PlainConnection"]
@@ -85,6 +88,7 @@ class PlainConnection:
         metrics: Metrics,
         *,
         stream: bool,
+        clock: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         """Serve `session` over `socket`; `stream` sends replies as they are synthesised."""
         self._socket = socket
@@ -96,6 +100,7 @@ class PlainConnection:
             socket.send, max_bytes=settings.outbox_bytes, timeout_s=settings.send_timeout_s
         )
         self._turns = Turns(session, settings, self._open_reply)
+        self._watch = Watch(WIRE, settings.watch_s, clock)
         self._ending = Ending()
         self._gone = asyncio.Event()
 
@@ -164,6 +169,8 @@ class PlainConnection:
         limit = self._settings.max_message_bytes
         match plain.decode_client(message, max_bytes=limit):
             case plain.Audio(pcm):
+                if (mismatch := self._watch.look(pcm)) is not None:
+                    await self._refuse(mismatch)
                 self._turns.heard()
                 self._session.hear(decode_s16le(pcm))
             case plain.EndStream():

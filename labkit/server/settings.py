@@ -41,6 +41,7 @@ class ServerSettings:
         audio_burst_s: Audio that may come at once, in seconds.
         max_messages_per_s: Text messages a second, over a longer time.
         message_burst: Text messages that may come at once.
+        watch_s: How much of a session's audio is examined for another format than the declared.
         acknowledge_s: Audio between two acknowledgements to the client.
         replay_bytes: Most bytes that wait for a client of labkit.v1 or were not acknowledged.
         replay_s: Most reply audio that does.
@@ -71,6 +72,7 @@ class ServerSettings:
     audio_burst_s: float = 60.0
     max_messages_per_s: float = 50.0
     message_burst: int = 200
+    watch_s: float = 30.0
     acknowledge_s: float = 0.2
     replay_bytes: int = 256 * 1024
     replay_s: float = 15.0

@@ -271,6 +271,19 @@ async def test_a_bad_message_is_refused_and_the_session_goes_on(
         assert (await turn(socket))[1] == CHUNK
 
 
+async def test_audio_that_is_not_what_was_declared_is_told_once() -> None:
+    tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(48_000) / 16_000)
+    floats = tone.astype("<f4").tobytes()
+    async with serving() as server, calling(server) as socket:
+        await start(socket)
+        for at in range(0, len(floats), 1280):
+            await socket.send(floats[at : at + 1280])
+        error = await refused(socket, "looks_like_float32")
+        assert "pcm_f32le" in error["hint"]
+        await send(socket, "audio.end")
+        assert "error" not in (await turn(socket))[0]
+
+
 async def test_floats_that_are_no_numbers_are_refused() -> None:
     async with serving() as server, calling(server) as socket:
         await start(socket, input={"encoding": "pcm_f32le"})

@@ -1,0 +1,33 @@
+"""Looks at the beginning of a session's audio, whether it is what was declared."""
+
+from collections.abc import Callable
+
+from labkit.errors import ProtocolError
+from labkit.formats import AudioFormat
+from labkit.voice.plausibility import FormatWatch
+
+__all__ = ["Watch"]
+
+
+class Watch:
+    """Watches the first seconds: who lies about the format does so from the start."""
+
+    def __init__(self, declared: AudioFormat, seconds: float, clock: Callable[[], int]) -> None:
+        """Expect audio as `declared`.
+
+        Args:
+            declared: What the client said that it sends.
+            seconds: How much audio is looked at; looking costs time for each message.
+            clock: Monotonic nanoseconds.
+        """
+        self._watch = FormatWatch(declared)
+        self._left = seconds * declared.bytes_per_second
+        self._clock = clock
+
+    def look(self, payload: bytes) -> ProtocolError | None:
+        """What to tell the client after this message; each finding comes once."""
+        if self._left <= 0:
+            return None
+        self._left -= len(payload)
+        found = self._watch.feed(payload, self._clock())
+        return None if found is None else ProtocolError(found.kind, found.message, found.hint)
