@@ -29,8 +29,10 @@ from rich.table import Table
 from labkit import __version__, doctor
 from labkit.audio import read_audio, write_wav
 from labkit.cli.drill import drill
+from labkit.cli.drill_abandoned import abandoned
 from labkit.cli.drill_formats import formats
 from labkit.cli.drill_resume import resume
+from labkit.cli.drill_stalled import stalled
 from labkit.cli.load import load
 from labkit.cli.proxy import proxy
 from labkit.client import ClientTurn, VoiceClient
@@ -57,8 +59,10 @@ app = typer.Typer(
 models = typer.Typer(help="Find, pull and examine models.", no_args_is_help=True)
 app.add_typer(models, name="models")
 app.add_typer(drill, name="drill")
+drill.command("abandoned")(abandoned)
 drill.command("formats")(formats)
 drill.command("resume")(resume)
+drill.command("stalled")(stalled)
 app.command("proxy")(proxy)
 app.command("load")(load)
 

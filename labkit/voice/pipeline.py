@@ -189,6 +189,7 @@ class VoicePipeline:
                 turn.session, Priority.FINAL, _named("speech recognition", work)
             )
         turn.mark(Mark.ASR_DONE)
+        turn.utterance.forget()
         return words
 
     async def _reply(self, turn: Turn, said: str, sink: Sink) -> str:
@@ -249,8 +250,9 @@ class VoicePipeline:
         )
         if pieces:
             turn.mark(Mark.TTS_FIRST_AUDIO)
-        for number, piece in enumerate(pieces, start=1):
-            await sink.audio(resampler.feed(piece, last=number == len(pieces)))
+        while pieces:  # the sink may wait for long: keep no more than is still to be said
+            piece = pieces.pop(0)
+            await sink.audio(resampler.feed(piece, last=not pieces))
 
 
 def _without_leading_silence(piece: Float32, sample_rate: int) -> Float32:

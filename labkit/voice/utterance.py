@@ -69,6 +69,11 @@ class Utterance:
         samples = self._samples
         return self._buffer[:samples]
 
+    def forget(self) -> None:
+        """Drop the audio: it was heard, and its reply may take long to go out."""
+        self._samples = 0
+        self._buffer = np.zeros(0, np.float32)
+
     def unseen(self, frame_samples: int, *, last: bool = False) -> Float32:
         """What the detector has not looked at yet, as whole frames.
 
