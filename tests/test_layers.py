@@ -13,8 +13,8 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 ENGINES: Final = ("faster_whisper", "ctranslate2", "llama_cpp", "piper", "onnxruntime")
 
 INTERNAL_NAMES: Final = (
-    "conversation", "metrics", "outbox", "plain", "response", "session", "sessions", "store",
-    "turns", "v1", "watch",
+    "conversation", "ears", "metrics", "outbox", "plain", "response", "session", "sessions",
+    "store", "turns", "v1", "watch",
 )  # fmt: skip
 SERVER_INTERNALS: Final = tuple(f"labkit.server.{name}" for name in INTERNAL_NAMES)
 
@@ -61,6 +61,7 @@ LAYERS: Final = (
     Layer("labkit.server.limits", 3, ("asyncio", "websockets", "time")),
     Layer("labkit.server.response", 3, ("asyncio", "websockets", "time")),
     Layer("labkit.server.sessions", 3, ("websockets",)),
+    Layer("labkit.server.ears", 3, ("asyncio", "websockets", "time")),
     Layer("labkit.server.watch", 3, ("asyncio", "websockets", "time")),
     Layer("labkit.server.store", 3, ("asyncio", "websockets", "time")),
     Layer("labkit.server.turns", 3, ("websockets", "time")),

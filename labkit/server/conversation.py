@@ -11,6 +11,7 @@ from labkit.outgoing import Feed, Outgoing
 from labkit.protocol import messages as v1
 from labkit.protocol.replay import Position, ReplayWindow
 from labkit.server.connection import Closing, Connection
+from labkit.server.ears import Ears
 from labkit.server.metrics import Metrics
 from labkit.server.response import Response, numbered
 from labkit.server.session import Session
@@ -57,7 +58,8 @@ class Conversation:
         self._clock = clock
         self._decoder = StreamDecoder(start.input.format)
         self._watch = Watch(start.input.format, settings.watch_s, clock)
-        self._turns = Turns(session, settings, self._open_response)
+        self._turns = Turns(session, settings, self._open_response, self._listened)
+        self._ears = Ears(session)
         self._response: Response | None = None
         self._told: set[ErrorCode] = set()
 
@@ -167,6 +169,32 @@ class Conversation:
         self._metrics.refusals.labels(code=error.code.value).inc()
         told = v1.Error(code=error.code, message=str(error), hint=error.hint, cause=cause)
         self.outgoing.put_text_now(numbered(told))
+
+    def _listened(self) -> None:
+        """Tell where speech begins and ends; where the server decides, its end is the turn's."""
+        for change, at_s in self._ears.changes():
+            if change.speaking:
+                self.outgoing.put_text_now(numbered(v1.SpeechStarted(at_s=at_s)))
+                continue
+            self.outgoing.put_text_now(numbered(v1.SpeechStopped(at_s=at_s)))
+            if self._server_decides:
+                self._end_by_itself(change.known)
+                return
+        if self._server_decides:
+            self._ears.drop_long_silence()
+
+    @property
+    def _server_decides(self) -> bool:
+        return self.start.turn_detection is v1.TurnDetection.SERVER
+
+    def _end_by_itself(self, frames: int) -> None:
+        try:
+            self._turns.end_utterance(frames)
+        except ProtocolError as error:
+            self.tell(error, None)
+            self.session.begin_utterance()
+        self._told.clear()
+        self._turns.heard()  # what came behind the end is the next utterance's, and unheard
 
     def _decode(self, payload: bytes) -> Float32:
         try:

@@ -14,7 +14,16 @@ from labkit.voice.utterance import Exchange
 
 __all__ = ["Response", "numbered"]
 
-N = TypeVar("N", v1.TranscriptFinal, v1.ResponseStarted, v1.ResponseText, v1.ResponseDone, v1.Error)
+N = TypeVar(
+    "N",
+    v1.SpeechStarted,
+    v1.SpeechStopped,
+    v1.TranscriptFinal,
+    v1.ResponseStarted,
+    v1.ResponseText,
+    v1.ResponseDone,
+    v1.Error,
+)
 
 
 def numbered(message: N) -> Callable[[int], str]:

@@ -58,7 +58,7 @@ class Session:
         self._clock = clock
         self._cpu_clock = cpu_clock
         self.activity = Activity.starting(clock())
-        self._begin_utterance()
+        self.begin_utterance()
 
     @property
     def utterance(self) -> Utterance:
@@ -90,12 +90,25 @@ class Session:
         """Let the pipeline work ahead on what was heard so far."""
         await self._pipeline.listen(self.id, self._utterance)
 
+    @property
+    def frame_samples(self) -> int | None:
+        """See `Pipeline.frame_samples`."""
+        return self._pipeline.frame_samples
+
     def end_utterance(self) -> EndedUtterance:
         """The utterance is over; audio that comes from now on belongs to the next."""
         cpu_ms = (self._cpu_clock() - self._cpu_at_start) / 1e6 if len(self._utterance) else 0.0
         ended = EndedUtterance(self._utterance, Trace(), cpu_ms)
         ended.trace.mark(Mark.END_STREAM_RECEIVED, self._clock())
-        self._begin_utterance()
+        self.begin_utterance()
+        return ended
+
+    def end_utterance_at(self, frames: int) -> EndedUtterance:
+        """The same, where the utterance was over `frames` frames after it began."""
+        frame = self.frame_samples or 1
+        rest = self._utterance.split(frames * frame, frame)
+        ended = self.end_utterance()
+        self._utterance.append(rest)
         return ended
 
     async def answer(self, ended: EndedUtterance, sink: Sink) -> Exchange:
@@ -114,7 +127,8 @@ class Session:
         if exchange.user:
             self.history.add(exchange)
 
-    def _begin_utterance(self) -> None:
+    def begin_utterance(self) -> None:
+        """Forget what was said since the last utterance ended."""
         limit = round(self._settings.max_utterance_s * SAMPLE_RATE)
         self._utterance = Utterance(limit)
         self._cpu_at_start = 0

@@ -66,6 +66,11 @@ class Sessions:
         """Sessions, attached or not."""
         return len(self._tasks)
 
+    @property
+    def detects_speech(self) -> bool:
+        """Whether the server can decide where an utterance ends."""
+        return self._pipeline.frame_samples is not None
+
     def counts(self) -> dict[State, int]:
         """Sessions by state."""
         return self._store.counts()

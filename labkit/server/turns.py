@@ -46,6 +46,7 @@ class Turns:
         session: Session,
         settings: ServerSettings,
         open_reply: Callable[[int], Reply],
+        listened: Callable[[], None] = lambda: None,
     ) -> None:
         """Answer what `session` hears.
 
@@ -53,9 +54,11 @@ class Turns:
             session: The conversation.
             settings: How many utterances may wait.
             open_reply: Gives the reply of a turn; turns count from 1.
+            listened: Called whenever more of the utterance was worked on ahead.
         """
         self._session = session
         self._open_reply = open_reply
+        self._listened = listened
         self._most_waiting = settings.max_waiting_turns
         self._waiting: deque[EndedUtterance] = deque()
         self._changes = Changes()
@@ -103,14 +106,19 @@ class Turns:
                 "wait for the answers before you end another utterance",
             )
 
-    def end_utterance(self) -> None:
+    def end_utterance(self, frames: int | None = None) -> None:
         """The utterance is over: it waits for its answer from now on.
+
+        Args:
+            frames: Where it ended, in frames that were listened to; by default, right here.
 
         Raises:
             ProtocolError: Too many wait already; this one goes on.
         """
         self.require_room()
-        self._waiting.append(self._session.end_utterance())
+        session = self._session
+        ended = session.end_utterance() if frames is None else session.end_utterance_at(frames)
+        self._waiting.append(ended)
         self._changes.tell()
 
     def cancel(self) -> None:
@@ -135,6 +143,7 @@ class Turns:
             self._heard.clear()
             try:
                 await self._session.listen()
+                self._listened()
             except EngineError as error:
                 _log.error("session %s: %s", self._session.id, error)
 

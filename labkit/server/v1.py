@@ -189,6 +189,13 @@ class V1Connection:
                 f"this connection carries session {self._conversation.id} already",
                 "open another connection for another session",
             )
+        if start.turn_detection is v1.TurnDetection.SERVER and not self._sessions.detects_speech:
+            raise ProtocolError(
+                ErrorCode.INVALID_FIELD,
+                "field 'turn_detection' of 'session.start' is 'server': "
+                "this server's pipeline does not detect speech",
+                "end utterances with 'audio.end', and leave 'turn_detection' out",
+            )
         opened = (
             self._sessions.begin(start, self._identity)
             if start.resume is None

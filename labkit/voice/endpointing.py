@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-__all__ = ["Endpointing", "SpeechSpan", "speech_span"]
+__all__ = ["Endpointing", "SpeechChange", "SpeechSpan", "SpeechTracker", "speech_span"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,15 @@ class Endpointing:
         min_frames: Shorter bursts (clicks, a cough) are no speech.
         pad_frames: Kept on both sides. The detector may miss a quiet word for half a second, and
             the client has said where its utterance ends: only long silence is worth cutting.
+        stop_frames: So much silence ends an utterance, where the server decides: half a second
+            at 32 ms a frame, the usual wait of endpointers without a model of turns.
     """
 
     threshold: float = 0.5
     release: float = 0.35
     min_frames: int = 4
     pad_frames: int = 20
+    stop_frames: int = 16
 
 
 def speech_span(
@@ -79,3 +82,52 @@ def _speaking(probabilities: Sequence[float], rules: Endpointing) -> list[bool]:
         speaking = probability >= (rules.release if speaking else rules.threshold)
         states.append(speaking)
     return states
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechChange:
+    """Speech began, or ended.
+
+    Attributes:
+        speaking: Whether it began.
+        frame: Its first frame, or the first behind its last.
+        known: Frames that it took to know, from the beginning.
+    """
+
+    speaking: bool
+    frame: int
+    known: int
+
+
+class SpeechTracker:
+    """Follows the frames of one utterance, and tells when speech begins and ends."""
+
+    def __init__(self, rules: Endpointing | None = None) -> None:
+        """Begin before the first frame."""
+        self._rules = rules or Endpointing()
+        self._frame = 0
+        self._over_threshold = False
+        self._run = 0
+        self.speaking = False
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the frame before was silent, and no speech goes on."""
+        return not self.speaking and not self._over_threshold
+
+    def feed(self, probabilities: Sequence[float]) -> list[SpeechChange]:
+        """Take the next frames; gives what changed in them, in order."""
+        found = [self._next(probability) for probability in probabilities]
+        return [change for change in found if change is not None]
+
+    def _next(self, probability: float) -> SpeechChange | None:
+        rules = self._rules
+        over = probability >= (rules.release if self._over_threshold else rules.threshold)
+        self._run = self._run + 1 if over == self._over_threshold else 1
+        self._over_threshold = over
+        self._frame += 1
+        needed = rules.min_frames if over else rules.stop_frames
+        if over == self.speaking or self._run < needed:
+            return None
+        self.speaking = over
+        return SpeechChange(over, self._frame - self._run, self._frame)

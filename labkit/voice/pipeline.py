@@ -71,6 +71,11 @@ class Turn:
 class Pipeline(Protocol):
     """What turns utterances into replies."""
 
+    @property
+    def frame_samples(self) -> int | None:
+        """Samples of a frame of `Utterance.probabilities`; None where speech is not detected."""
+        ...
+
     async def listen(self, session: str, utterance: Utterance) -> None:
         """Work ahead on an utterance that still comes in."""
         ...
@@ -96,6 +101,7 @@ class EchoPipeline:
     """Gives back what it heard, without any model: an instrument for the transport."""
 
     _PIECE: Final = SAMPLE_RATE // 5
+    frame_samples: None = None
 
     async def listen(self, session: str, utterance: Utterance) -> None:
         """Nothing to work ahead on."""
@@ -136,6 +142,11 @@ class VoicePipeline:
         self._asr = FairQueue("asr")
         self._llm = FairQueue("llm")
         self._tts = FairQueue("tts")
+
+    @property
+    def frame_samples(self) -> int:
+        """See `Pipeline.frame_samples`."""
+        return self._engines.vad.frame_samples
 
     async def listen(self, session: str, utterance: Utterance) -> None:
         """Judge the frames that are whole, so that few are left when the utterance ends."""

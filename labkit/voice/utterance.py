@@ -69,6 +69,13 @@ class Utterance:
         samples = self._samples
         return self._buffer[:samples]
 
+    def split(self, samples: int, frame_samples: int) -> Float32:
+        """Keep the first `samples` samples, whole frames of them; gives the rest."""
+        rest = self.audio()[samples:].copy()
+        self._samples = min(samples, self._samples)
+        del self.probabilities[samples // frame_samples :]
+        return rest
+
     def forget(self) -> None:
         """Drop the audio: it was heard, and its reply may take long to go out."""
         self._samples = 0

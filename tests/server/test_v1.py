@@ -124,6 +124,56 @@ async def test_nothing_heard_is_said_so() -> None:
         assert (await receive(socket, "response.done"))["status"] == "nothing_heard"
 
 
+SPOKEN = encode_s16le(np.full(16_000, 0.25, np.float32))
+SILENCE = bytes(32_000)
+
+
+async def test_the_server_ends_an_utterance_where_it_is_asked_to() -> None:
+    pipeline = VoicePipeline(scripted_engines())
+    async with serving(pipeline) as server, calling(server) as socket:
+        await start(socket, turn_detection="server")
+        for _ in range(2):
+            await socket.send(SPOKEN + SILENCE)
+            assert (await receive(socket, "speech.started"))["at_s"] == pytest.approx(0, abs=0.6)
+            stopped = (await receive(socket, "speech.stopped"))["at_s"]
+            kinds, audio = await turn(socket)
+            assert kinds[0] == "transcript.final"
+            assert audio
+            assert 1.0 <= stopped < 1.6
+
+
+async def test_two_utterances_in_one_message_are_two_turns() -> None:
+    pipeline = VoicePipeline(scripted_engines())
+    async with serving(pipeline) as server, calling(server) as socket:
+        await start(socket, turn_detection="server")
+        await socket.send(SPOKEN + SILENCE + SPOKEN + SILENCE)
+        turns = 0
+        while turns < 2:
+            message = await socket.recv()
+            if isinstance(message, str) and json.loads(message)["type"] == "response.done":
+                turns += 1
+
+
+async def test_an_open_microphone_in_a_silent_room_fills_nothing() -> None:
+    pipeline = VoicePipeline(scripted_engines())
+    async with serving(pipeline, audio_burst_s=100.0) as server, calling(server) as socket:
+        await start(socket, turn_detection="server")
+        for _ in range(30):
+            await socket.send(bytes(5 * 16_000))
+            await send(socket, "ping")
+            await receive(socket, "pong")
+            await until(lambda: server.held_bytes() < 12 * 64_000)
+        await send(socket, "audio.end")
+        kinds, _ = await turn(socket)
+        assert "error" not in kinds
+
+
+async def test_an_echo_cannot_tell_where_speech_ends() -> None:
+    async with serving() as server, calling(server) as socket:
+        await send(socket, "session.start", turn_detection="server")
+        await refused(socket, "invalid_field")
+
+
 async def test_audio_is_acknowledged_while_it_comes() -> None:
     async with serving() as server, calling(server) as socket:
         await start(socket)

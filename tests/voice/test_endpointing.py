@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.voice.endpointing import Endpointing, SpeechSpan, speech_span
+from labkit.voice.endpointing import (
+    Endpointing,
+    SpeechChange,
+    SpeechSpan,
+    SpeechTracker,
+    speech_span,
+)
 
 FRAME = 512
 TIGHT = Endpointing(pad_frames=0)
@@ -53,3 +59,30 @@ def test_the_span_lies_inside_and_holds_all_frames_above_the_threshold(
     if span is not None:
         assert 0 <= span.start <= loud[0] * FRAME
         assert (loud[-1] + 1) * FRAME <= span.end <= len(probabilities) * FRAME
+
+
+@given(
+    st.lists(st.floats(0, 1), max_size=120),
+    st.lists(st.integers(1, 30), max_size=20),
+)
+def test_changes_of_speech_do_not_depend_on_how_frames_come(
+    probabilities: list[float], sizes: list[int]
+) -> None:
+    whole = SpeechTracker().feed(probabilities)
+    pieces, tracker, at = [], SpeechTracker(), 0
+    for size in [*sizes, len(probabilities)]:
+        pieces += tracker.feed(probabilities[at : at + size])
+        at += size
+    assert pieces == whole
+    assert [change.speaking for change in whole] == [n % 2 == 0 for n in range(len(whole))]
+
+
+def test_speech_is_told_when_it_lasts_and_its_end_when_silence_does() -> None:
+    rules = Endpointing(min_frames=3, stop_frames=4)
+    tracker = SpeechTracker(rules)
+    speech = [0.0, 0.9, 0.0, 0.9, 0.9, 0.9, 0.4, 0.0, 0.0, 0.9, 0.0, 0.0, 0.0, 0.0]
+    assert tracker.feed(speech) == [
+        SpeechChange(speaking=True, frame=3, known=6),
+        SpeechChange(speaking=False, frame=10, known=14),
+    ]
+    assert tracker.quiet
