@@ -67,7 +67,15 @@ Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class _Model(BaseModel):
     """What all parts of messages have in common."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    # Strict, so that what is taken is what the schema says: "3" is no number.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
+
+
+class _ServerPart(_Model):
+    # A client of today has to understand a server that has learnt a new field.
+    model_config = ConfigDict(extra="ignore")
 
 
 class AudioSpec(_Model):
@@ -106,7 +114,7 @@ class Resume(_Model):
     """Everything up to here has come; the server sends what lies behind it."""
 
 
-class Cause(_Model):
+class Cause(_ServerPart):
     """Which message of the client an error is about."""
 
     type: str = Field(max_length=64)
@@ -117,17 +125,21 @@ class Cause(_Model):
     """Its `id`, where it had one."""
 
 
-class Limits(_Model):
+class Limits(_ServerPart):
     """Every limit that applies to a session. Lengths in seconds, sizes in bytes."""
 
     max_message_bytes: Count
-    """Longest message that is accepted."""
+    """Longest message that is accepted; a longer one is refused, and the session goes on."""
+    max_read_bytes: Count
+    """Longest message that is read at all; a longer one closes the connection."""
     max_utterance_s: Amount
     """Most audio of one utterance."""
     max_waiting_turns: Count
     """Utterances that may wait for their answer."""
     max_messages_per_s: Amount
     """Text messages a second, over a longer time."""
+    message_burst: Count
+    """Text messages that may come at once, whatever their rate."""
     max_audio_speed: Amount
     """Times real time at which audio is read once the burst is used up."""
     burst_s: Amount
@@ -146,6 +158,10 @@ class Limits(_Model):
     """Most bytes that are kept for a client that has not acknowledged them."""
     replay_s: Amount
     """Most audio that is kept for it."""
+    send_timeout_s: Amount
+    """The connection is closed when the client neither reads nor acknowledges for so long."""
+    detached_turn_s: Amount
+    """How long a turn goes on while its client is away."""
 
 
 class _ClientMessage(_Model):
@@ -227,10 +243,7 @@ ClientMessage: TypeAlias = (
 """Every text message of the client, told apart by `type`."""
 
 
-class _ServerMessage(_Model):
-    # A client of today has to understand a server that has learnt a new field.
-    model_config = ConfigDict(extra="ignore")
-
+class _ServerMessage(_ServerPart):
     def encode(self) -> str:
         """The message as JSON text."""
         return self.model_dump_json(exclude_none=True)
@@ -258,7 +271,7 @@ class SessionStarted(_ServerMessage):
     output: AudioSpec
     """The audio that the server sends."""
     turn_detection: TurnDetection
-    """Who decides that an utterance is over."""
+    """Who decides that an utterance is over; may be another than the client asked for."""
     received: Position
     """What the server has of the client; send what lies behind it."""
     missing: Missing | None = None

@@ -69,7 +69,7 @@ _COMMANDS: Final[dict[str, Command]] = {"end_stream": EndStream(), "ping": Ping(
 class _Message(BaseModel):
     """What every JSON message of the server has in common."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     def encode(self) -> str:
         """The message as JSON text."""

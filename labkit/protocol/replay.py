@@ -25,7 +25,9 @@ _LARGEST = 2**53
 class Position(BaseModel):
     """A place in one direction of a session."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
 
     messages: int = Field(default=0, ge=0, le=_LARGEST)
     """Numbered text messages up to here."""
@@ -44,7 +46,8 @@ class Position(BaseModel):
 class Missing(BaseModel):
     """What can no longer be sent again: what lies between two positions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A client of today has to understand a server that has learnt a new field.
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     after: Position
     """The last that the client has."""

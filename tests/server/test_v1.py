@@ -1,6 +1,7 @@
 """labkit.v1 over real sockets: what a client of its own may do, and what it is told."""
 
 import asyncio
+import json
 from typing import Any
 
 import numpy as np
@@ -178,6 +179,7 @@ async def test_a_response_is_cancelled_and_only_what_was_heard_is_remembered() -
         (b"\x00\x01\x02", "odd_length"),
         (bytes(300_000), "message_too_large"),
         ("x" * 300_000, "message_too_large"),
+        ("é" * 150_000, "message_too_large"),
         ("hello", "invalid_json"),
         ('{"type": "what"}', "unknown_type"),
         ('{"type": "response.cancel"}', "invalid_field"),
@@ -206,6 +208,55 @@ async def test_floats_that_are_no_numbers_are_refused() -> None:
         await start(socket, input={"encoding": "pcm_f32le"})
         await socket.send(np.full(10, np.nan, np.float32).tobytes())
         await refused(socket, "invalid_audio")
+
+
+@pytest.mark.parametrize(
+    ("message", "counted"),
+    [
+        (b"\x00\x01\x02", claimed(0, 0)),
+        (bytes(300_000), claimed(0, 0)),
+        (np.full(10, np.nan, np.float32).tobytes(), claimed(0, 10)),
+        ("hello", claimed(0, 0)),
+        ('{"type": "audio.end", "at": 1}', claimed(0, 0)),
+        ('{"type": "response.cancel", "turn": 9}', claimed(1, 0)),
+    ],
+    ids=["odd length", "too large", "no number", "no message", "wrong field", "unknown turn"],
+)
+async def test_what_is_refused_still_counts_where_it_could_be_read(
+    message: str | bytes, counted: dict[str, int]
+) -> None:
+    async with serving() as server, calling(server) as socket:
+        await start(socket, input={"encoding": "pcm_f32le"})
+        await socket.send(message)
+        await receive(socket, "error")
+        await send(socket, "audio.end")
+        received = claimed(counted["messages"] + 1, counted["samples"])
+        while (await receive(socket, "audio.ack"))["received"] != received:
+            pass
+
+
+async def test_audio_that_no_longer_fits_counts() -> None:
+    async with serving(max_utterance_s=0.1) as server, calling(server) as socket:
+        await start(socket)
+        for _ in range(5):
+            await socket.send(CHUNK)
+        await refused(socket, "buffer_full")
+        await send(socket, "audio.end")
+        while (await receive(socket, "audio.ack"))["received"] != claimed(1, 3200):
+            pass
+
+
+async def test_what_brings_nothing_new_is_not_acknowledged() -> None:
+    async with serving() as server, calling(server) as socket:
+        await start(socket)
+        await send(socket, "response.ack", received=claimed(0, 0))
+        await send(socket, "ping")
+        assert json.loads(await socket.recv())["type"] == "pong"
+
+
+async def test_who_ends_utterances_is_said_as_it_is() -> None:
+    async with serving() as server, calling(server) as socket:
+        assert (await start(socket, turn_detection="server"))["turn_detection"] == "client"
 
 
 @pytest.mark.parametrize("message", [CHUNK, '{"type": "audio.end"}', '{"type": "session.end"}'])
@@ -329,6 +380,21 @@ async def test_a_silent_or_endless_session_is_closed(
         await refused(socket, error)
         assert await closed(socket) == code
         await until(lambda: server.sessions == left)
+
+
+@pytest.mark.parametrize("message", ['{"type": "ping"}', "nonsense"])
+async def test_whoever_sends_anything_is_not_idle(message: str) -> None:
+    clock = Clock()
+    async with serving(clock=clock, idle_s=20.0) as server, calling(server) as socket:
+        await start(socket)
+        for seconds in (15, 30, 45):
+            clock.now_ns = seconds * SECOND
+            await socket.send(message)
+            await socket.recv()
+            server.reap(clock.now_ns)
+        clock.now_ns = 65 * SECOND
+        server.reap(clock.now_ns)
+        await refused(socket, "idle")
 
 
 async def test_control_alone_does_not_keep_a_session_for_ever() -> None:
