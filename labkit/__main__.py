@@ -29,6 +29,7 @@ from rich.table import Table
 from labkit import __version__, doctor
 from labkit.audio import read_audio, write_wav
 from labkit.cli.load import load
+from labkit.cli.protocol import protocol
 from labkit.cli.proxy import proxy
 from labkit.client import ClientTurn, VoiceClient
 from labkit.errors import LabkitError, ModelNotFoundError
@@ -54,6 +55,7 @@ app = typer.Typer(
 models = typer.Typer(help="Find, pull and examine models.", no_args_is_help=True)
 app.add_typer(models, name="models")
 app.command("proxy")(proxy)
+app.command("protocol")(protocol)
 app.command("load")(load)
 
 _log = logging.getLogger("labkit")

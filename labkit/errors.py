@@ -124,7 +124,7 @@ class CloseCode(IntEnum):
     TAKEN_OVER = 4006
     """Another connection resumed this session."""
     SLOW_READER = 4008
-    """The client did not read its replies in time."""
+    """The client did not read or acknowledge its replies in time."""
 
     @property
     def resumable(self) -> bool:
@@ -150,6 +150,7 @@ _RESUMABLE: Final = frozenset(
         CloseCode.POLICY,
         CloseCode.MESSAGE_TOO_BIG,
         CloseCode.INTERNAL_ERROR,
+        CloseCode.START_TIMEOUT,  # the session of a resume that came too late still waits
         CloseCode.IDLE,
         CloseCode.SLOW_READER,
     }

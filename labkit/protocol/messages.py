@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 from labkit.audio import SAMPLE_RATE
 from labkit.errors import ErrorCode, ProtocolError
 from labkit.formats import AudioFormat, Encoding
-from labkit.protocol.replay import Missing, Position
+from labkit.protocol.replay import LARGEST, Missing, Position
 
 __all__ = [
     "SUBPROTOCOL",
@@ -58,8 +58,10 @@ SUBPROTOCOL: Final = "labkit.v1"
 """The WebSocket subprotocol to ask for."""
 
 
-Count = Annotated[int, Field(ge=0, le=2**53)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
 """A whole number that JSON readers which keep numbers as doubles can hold, too."""
+Ordinal = Annotated[int, Field(ge=1, le=LARGEST)]
+"""The same, counted from 1."""
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """A finite number that is not negative."""
 
@@ -118,7 +120,7 @@ class Cause(_ServerPart):
     """Which message of the client an error is about."""
 
     type: str = Field(max_length=64)
-    """Its `type`, ``audio`` for a binary message, or ``text`` where no type could be read."""
+    """Its `type`; `audio` for a binary message, `text` for one that is no valid message."""
     position: Position
     """What the server had of the client before that message."""
     id: str | None = None
@@ -176,7 +178,7 @@ class _ClientMessage(_Model):
 
 
 class SessionStart(_ClientMessage):
-    """Begin or resume a session. The first message, within the server's start timeout."""
+    """Begin or resume a session. The first message of a connection."""
 
     numbered: ClassVar[bool] = False
 
@@ -205,7 +207,7 @@ class ResponseCancel(_ClientMessage):
     """Stop a response, for instance because the user speaks over it."""
 
     type: Literal["response.cancel"] = "response.cancel"
-    turn: Annotated[int, Field(ge=1, le=2**53)]
+    turn: Ordinal
     """Number of the turn, from `response.started`."""
     heard_samples: Count = 0
     """Samples of this response that were played; the conversation remembers that much."""
@@ -308,7 +310,7 @@ class TranscriptPartial(_Numbered):
     """What was heard so far; it may still change."""
 
     type: Literal["transcript.partial"] = "transcript.partial"
-    turn: Count
+    turn: Ordinal
     """Number of the turn, from 1."""
     text: str
     """The words."""
@@ -318,7 +320,7 @@ class TranscriptFinal(_Numbered):
     """What was heard, empty where nothing was said."""
 
     type: Literal["transcript.final"] = "transcript.final"
-    turn: Count
+    turn: Ordinal
     """Number of the turn, from 1."""
     text: str
     """The words."""
@@ -328,7 +330,7 @@ class ResponseStarted(_Numbered):
     """A response begins; the audio up to its `response.done` belongs to it."""
 
     type: Literal["response.started"] = "response.started"
-    turn: Count
+    turn: Ordinal
     """Number of the turn, from 1."""
 
 
@@ -336,7 +338,7 @@ class ResponseText(_Numbered):
     """The next sentence of the response, before its audio."""
 
     type: Literal["response.text"] = "response.text"
-    turn: Count
+    turn: Ordinal
     """Number of the turn, from 1."""
     text: str
     """The sentence."""
@@ -359,7 +361,7 @@ class ResponseDone(_Numbered):
     """A turn is over. Exactly one comes for each utterance that ended."""
 
     type: Literal["response.done"] = "response.done"
-    turn: Count
+    turn: Ordinal
     """Number of the turn, from 1."""
     status: ResponseStatus
     """How it ended."""
@@ -384,7 +386,7 @@ class Error(_ServerMessage):
 
     type: Literal["error"] = "error"
     seq: Count | None = None
-    """Number among the numbered messages; absent where the error is about the connection."""
+    """Number among the numbered messages; absent where it is fatal, or no session has begun."""
     code: ErrorCode
     """What was wrong, for programs."""
     message: str

@@ -11,14 +11,15 @@ keeps the utterance in it, the server the reply. It is pure; whoever waits for r
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from labkit.errors import ErrorCode, ProtocolError
 
-__all__ = ["Missing", "Position", "ReplayWindow"]
+__all__ = ["LARGEST", "Missing", "Position", "ReplayWindow"]
 
-_LARGEST = 2**53
+LARGEST: Final = 2**53
 """Above this, JSON readers that keep numbers as doubles lose count."""
 
 
@@ -29,9 +30,9 @@ class Position(BaseModel):
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
     )
 
-    messages: int = Field(default=0, ge=0, le=_LARGEST)
+    messages: int = Field(default=0, ge=0, le=LARGEST)
     """Numbered text messages up to here."""
-    samples: int = Field(default=0, ge=0, le=_LARGEST)
+    samples: int = Field(default=0, ge=0, le=LARGEST)
     """Samples of audio up to here, per channel, since the session began."""
 
     def plus(self, messages: int = 0, samples: int = 0) -> "Position":
