@@ -55,6 +55,10 @@ types: $(READY) ## types only
 notebooks: $(READY) ## make the notebooks from their masters
 	@$(BIN)/python notebooks/masters/generate.py
 
+.PHONY: protocol
+protocol: $(READY) ## make the protocol's reference page from the code
+	@$(BIN)/labkit protocol --out labkit/protocol/PROTOCOL.md
+
 .PHONY: lock
 lock: ## resolve pyproject.toml anew into the lock file
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && $(PYTHON) -m venv "$$tools" && \

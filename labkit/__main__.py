@@ -34,6 +34,7 @@ from labkit.cli.drill_formats import formats
 from labkit.cli.drill_resume import resume
 from labkit.cli.drill_stalled import stalled
 from labkit.cli.load import load
+from labkit.cli.protocol import protocol
 from labkit.cli.proxy import proxy
 from labkit.client import ClientTurn, VoiceClient
 from labkit.errors import LabkitError, ModelNotFoundError
@@ -64,6 +65,7 @@ drill.command("formats")(formats)
 drill.command("resume")(resume)
 drill.command("stalled")(stalled)
 app.command("proxy")(proxy)
+app.command("protocol")(protocol)
 app.command("load")(load)
 
 _log = logging.getLogger("labkit")

@@ -18,8 +18,10 @@ The exception tree::
 close code that the server uses.
 """
 
+from collections.abc import Mapping
 from enum import IntEnum, StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 __all__ = [
@@ -118,6 +120,11 @@ class ErrorCode(StrEnum):
     INTERNAL = "internal"
     """A fault of the server; its log has the details."""
 
+    @property
+    def close(self) -> "CloseCode | None":
+        """The code with which this error closes the connection; None where it goes on."""
+        return _CLOSES.get(self)
+
 
 class CloseCode(IntEnum):
     """WebSocket close codes that the server sends (RFC 6455, section 7.4.1)."""
@@ -143,7 +150,7 @@ class CloseCode(IntEnum):
     TAKEN_OVER = 4006
     """Another connection resumed this session."""
     SLOW_READER = 4008
-    """The client did not read its replies in time."""
+    """The client did not read or acknowledge its replies in time."""
 
     @property
     def resumable(self) -> bool:
@@ -151,12 +158,25 @@ class CloseCode(IntEnum):
         return self in _RESUMABLE
 
 
+_CLOSES: Final[Mapping[ErrorCode, CloseCode]] = MappingProxyType(
+    {
+        ErrorCode.START_TIMEOUT: CloseCode.START_TIMEOUT,
+        ErrorCode.TAKEN_OVER: CloseCode.TAKEN_OVER,
+        ErrorCode.TOO_MANY_MESSAGES: CloseCode.POLICY,
+        ErrorCode.IDLE: CloseCode.IDLE,
+        ErrorCode.SESSION_TOO_LONG: CloseCode.SESSION_TOO_LONG,
+        ErrorCode.SLOW_READER: CloseCode.SLOW_READER,
+        ErrorCode.SHUTTING_DOWN: CloseCode.GOING_AWAY,
+        ErrorCode.INTERNAL: CloseCode.INTERNAL_ERROR,
+    }
+)
 _RESUMABLE: Final = frozenset(
     {
         CloseCode.INVALID_TEXT,
         CloseCode.POLICY,
         CloseCode.MESSAGE_TOO_BIG,
         CloseCode.INTERNAL_ERROR,
+        CloseCode.START_TIMEOUT,  # the session of a resume that came too late still waits
         CloseCode.IDLE,
         CloseCode.SLOW_READER,
     }

@@ -52,6 +52,14 @@ def test_every_code_is_explained(table: type) -> None:
     assert names == list(table.__members__)
 
 
+def test_an_error_that_closes_names_a_code_and_the_others_none() -> None:
+    closing = {code.name for code in errors.ErrorCode if code.close is not None}
+    same = {code.name for code in errors.ErrorCode} & {code.name for code in errors.CloseCode}
+    assert same < closing
+    assert errors.ErrorCode.SHUTTING_DOWN.close is errors.CloseCode.GOING_AWAY
+    assert errors.ErrorCode.ODD_LENGTH.close is None
+
+
 def test_close_codes_are_codes_that_a_server_may_send() -> None:
     # 1005, 1006 and 1015 must never be sent; 3000 to 4999 belong to libraries and applications.
     registered = {1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014}

@@ -36,7 +36,7 @@ class Mark(StrEnum):
     """The client asked for its answer."""
 
     END_STREAM_RECEIVED = "end_stream_received"
-    """The server read that request."""
+    """The server read the request for the answer."""
     ASR_STARTED = "asr_started"
     """The recogniser began (after the voice activity detector and the queue)."""
     ASR_DONE = "asr_done"

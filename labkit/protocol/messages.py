@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 from labkit.audio import SAMPLE_RATE
 from labkit.errors import ErrorCode, ProtocolError
 from labkit.formats import AudioFormat, Encoding
-from labkit.protocol.replay import Missing, Position
+from labkit.protocol.replay import LARGEST, Missing, Position
 
 __all__ = [
     "SUBPROTOCOL",
@@ -58,8 +58,10 @@ SUBPROTOCOL: Final = "labkit.v1"
 """The WebSocket subprotocol to ask for."""
 
 
-Count = Annotated[int, Field(ge=0, le=2**53)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
 """A whole number that JSON readers which keep numbers as doubles can hold, too."""
+Ordinal = Annotated[int, Field(ge=1, le=LARGEST)]
+"""The same, counted from 1."""
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """A finite number that is not negative."""
 
@@ -67,7 +69,15 @@ Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class _Model(BaseModel):
     """What all parts of messages have in common."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    # Strict, so that what is taken is what the schema says: "3" is no number.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
+
+
+class _ServerPart(_Model):
+    # A client of today has to understand a server that has learnt a new field.
+    model_config = ConfigDict(extra="ignore")
 
 
 class AudioSpec(_Model):
@@ -106,28 +116,32 @@ class Resume(_Model):
     """Everything up to here has come; the server sends what lies behind it."""
 
 
-class Cause(_Model):
+class Cause(_ServerPart):
     """Which message of the client an error is about."""
 
     type: str = Field(max_length=64)
-    """Its `type`, ``audio`` for a binary message, or ``text`` where no type could be read."""
+    """Its `type`; `audio` for a binary message, `text` for one that is no valid message."""
     position: Position
     """What the server had of the client before that message."""
     id: str | None = None
     """Its `id`, where it had one."""
 
 
-class Limits(_Model):
+class Limits(_ServerPart):
     """Every limit that applies to a session. Lengths in seconds, sizes in bytes."""
 
     max_message_bytes: Count
-    """Longest message that is accepted."""
+    """Longest message that is accepted; a longer one is refused, and the session goes on."""
+    max_read_bytes: Count
+    """Longest message that is read at all; a longer one closes the connection."""
     max_utterance_s: Amount
     """Most audio of one utterance."""
     max_waiting_turns: Count
     """Utterances that may wait for their answer."""
     max_messages_per_s: Amount
     """Text messages a second, over a longer time."""
+    message_burst: Count
+    """Text messages that may come at once, whatever their rate."""
     max_audio_speed: Amount
     """Times real time at which audio is read once the burst is used up."""
     burst_s: Amount
@@ -146,6 +160,10 @@ class Limits(_Model):
     """Most bytes that are kept for a client that has not acknowledged them."""
     replay_s: Amount
     """Most audio that is kept for it."""
+    send_timeout_s: Amount
+    """The connection is closed when the client neither reads nor acknowledges for so long."""
+    detached_turn_s: Amount
+    """How long a turn goes on while its client is away."""
 
 
 class _ClientMessage(_Model):
@@ -160,7 +178,7 @@ class _ClientMessage(_Model):
 
 
 class SessionStart(_ClientMessage):
-    """Begin or resume a session. The first message, within the server's start timeout."""
+    """Begin or resume a session. The first message of a connection."""
 
     numbered: ClassVar[bool] = False
 
@@ -189,7 +207,7 @@ class ResponseCancel(_ClientMessage):
     """Stop a response, for instance because the user speaks over it."""
 
     type: Literal["response.cancel"] = "response.cancel"
-    turn: Annotated[int, Field(ge=1, le=2**53)]
+    turn: Ordinal
     """Number of the turn, from `response.started`."""
     heard_samples: Count = 0
     """Samples of this response that were played; the conversation remembers that much."""
@@ -227,10 +245,7 @@ ClientMessage: TypeAlias = (
 """Every text message of the client, told apart by `type`."""
 
 
-class _ServerMessage(_Model):
-    # A client of today has to understand a server that has learnt a new field.
-    model_config = ConfigDict(extra="ignore")
-
+class _ServerMessage(_ServerPart):
     def encode(self) -> str:
         """The message as JSON text."""
         return self.model_dump_json(exclude_none=True)
@@ -295,7 +310,7 @@ class TranscriptPartial(_Numbered):
     """What was heard so far; it may still change."""
 
     type: Literal["transcript.partial"] = "transcript.partial"
-    turn: Count
+    turn: Ordinal
     """Number of the turn, from 1."""
     text: str
     """The words."""
@@ -305,7 +320,7 @@ class TranscriptFinal(_Numbered):
     """What was heard, empty where nothing was said."""
 
     type: Literal["transcript.final"] = "transcript.final"
-    turn: Count
+    turn: Ordinal
     """Number of the turn, from 1."""
     text: str
     """The words."""
@@ -315,7 +330,7 @@ class ResponseStarted(_Numbered):
     """A response begins; the audio up to its `response.done` belongs to it."""
 
     type: Literal["response.started"] = "response.started"
-    turn: Count
+    turn: Ordinal
     """Number of the turn, from 1."""
 
 
@@ -323,7 +338,7 @@ class ResponseText(_Numbered):
     """The next sentence of the response, before its audio."""
 
     type: Literal["response.text"] = "response.text"
-    turn: Count
+    turn: Ordinal
     """Number of the turn, from 1."""
     text: str
     """The sentence."""
@@ -346,7 +361,7 @@ class ResponseDone(_Numbered):
     """A turn is over. Exactly one comes for each utterance that ended."""
 
     type: Literal["response.done"] = "response.done"
-    turn: Count
+    turn: Ordinal
     """Number of the turn, from 1."""
     status: ResponseStatus
     """How it ended."""
@@ -371,7 +386,7 @@ class Error(_ServerMessage):
 
     type: Literal["error"] = "error"
     seq: Count | None = None
-    """Number among the numbered messages; absent where the error is about the connection."""
+    """Number among the numbered messages; absent where it is fatal, or no session has begun."""
     code: ErrorCode
     """What was wrong, for programs."""
     message: str

@@ -69,7 +69,7 @@ _COMMANDS: Final[dict[str, Command]] = {"end_stream": EndStream(), "ping": Ping(
 class _Message(BaseModel):
     """What every JSON message of the server has in common."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     def encode(self) -> str:
         """The message as JSON text."""
@@ -85,14 +85,14 @@ class Transcript(_Message):
 
 
 class Done(_Message):
-    """The reply is complete; only with ``/?reply=stream``."""
+    """The reply is complete; only with `/?reply=stream`."""
 
     type: Literal["done"] = "done"
     reply_text: str
     """What the spoken reply says."""
     reply_samples: int = Field(ge=0)
     """Samples of reply audio that were sent."""
-    marks: dict[str, int] = Field(default_factory=dict)
+    marks: dict[str, int] = {}
     """When each stage of the turn ended, in nanoseconds of the server's monotonic clock."""
     listening_cpu_ms: float = Field(default=0.0, ge=0)
     """CPU time of the server process while this utterance came in, in milliseconds."""

@@ -11,25 +11,28 @@ keeps the utterance in it, the server the reply. It is pure; whoever waits for r
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from labkit.errors import ErrorCode, ProtocolError
 
-__all__ = ["Missing", "Position", "ReplayWindow"]
+__all__ = ["LARGEST", "Missing", "Position", "ReplayWindow"]
 
-_LARGEST = 2**53
+LARGEST: Final = 2**53
 """Above this, JSON readers that keep numbers as doubles lose count."""
 
 
 class Position(BaseModel):
     """A place in one direction of a session."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
 
-    messages: int = Field(default=0, ge=0, le=_LARGEST)
+    messages: int = Field(default=0, ge=0, le=LARGEST)
     """Numbered text messages up to here."""
-    samples: int = Field(default=0, ge=0, le=_LARGEST)
+    samples: int = Field(default=0, ge=0, le=LARGEST)
     """Samples of audio up to here, per channel, since the session began."""
 
     def plus(self, messages: int = 0, samples: int = 0) -> "Position":
@@ -44,7 +47,8 @@ class Position(BaseModel):
 class Missing(BaseModel):
     """What can no longer be sent again: what lies between two positions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A client of today has to understand a server that has learnt a new field.
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     after: Position
     """The last that the client has."""

@@ -1,12 +1,21 @@
-"""Plain HTTP on the WebSocket's port: health, readiness, metrics."""
+"""Plain HTTP on the WebSocket's port: health, readiness, metrics, the dialect's schema."""
 
 from collections.abc import Callable
+from functools import cached_property
 from http import HTTPStatus
+from typing import Final
 
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
+from labkit.protocol import schema
+
 __all__ = ["Pages", "refusal"]
+
+
+_TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
+"""Prometheus' format has a version; other text does not mind."""
+_SCHEMA: Final = "application/schema+json"
 
 
 class Pages:
@@ -29,7 +38,14 @@ class Pages:
                 return _page(HTTPStatus.SERVICE_UNAVAILABLE, b"closing\n")
             case "/metrics":
                 return _page(HTTPStatus.OK, self._metrics())
+            case schema.PATH:
+                return _page(HTTPStatus.OK, self._schema, _SCHEMA)
         return None
+
+    @cached_property
+    def _schema(self) -> bytes:
+        """Made when it is first asked for, which takes some hundredths of a second."""
+        return schema.schema_text().encode()
 
 
 def refusal(status: HTTPStatus, reason: str, *, retry_s: int | None = None) -> Response:
@@ -40,10 +56,10 @@ def refusal(status: HTTPStatus, reason: str, *, retry_s: int | None = None) -> R
     return response
 
 
-def _page(status: HTTPStatus, body: bytes) -> Response:
+def _page(status: HTTPStatus, body: bytes, kind: str = _TEXT) -> Response:
     headers = Headers(
         [
-            ("Content-Type", "text/plain; version=0.0.4; charset=utf-8"),
+            ("Content-Type", kind),
             ("Content-Length", str(len(body))),
             ("Connection", "close"),
         ]

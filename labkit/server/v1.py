@@ -123,6 +123,7 @@ class V1Connection:
         async for message in self._socket:
             if self._lost_to_another():
                 return
+            self._touch(audio=isinstance(message, bytes))
             position = Position() if self._conversation is None else self._conversation.received
             cause = v1.Cause(
                 type="audio" if isinstance(message, bytes) else "text", position=position
@@ -132,12 +133,17 @@ class V1Connection:
                     await self._hear(message)
                 else:
                     self._pace_messages()
-                    self._require_size(len(message))
+                    self._require_size(len(message.encode()))
                     decoded = v1.decode_client(message)
                     cause = cause.model_copy(update={"type": decoded.type, "id": decoded.id})
                     await self._obey(decoded)
             except ProtocolError as error:
                 await self._refuse(error, cause)
+
+    def _touch(self, *, audio: bool) -> None:
+        """Whatever comes, a ping or nonsense too, shows that the client is there."""
+        if self._conversation is not None:
+            self._conversation.session.touch(audio=audio)
 
     def _lost_to_another(self) -> bool:
         """Whether another connection carries the session: what still comes here is old."""
@@ -146,13 +152,12 @@ class V1Connection:
     async def _hear(self, payload: bytes) -> None:
         conversation = self._require_session()
         self._require_size(len(payload))
-        conversation.session.touch(audio=True)
         seconds = len(payload) / conversation.start.input.format.bytes_per_second
         wait_s = self._audio_pace.take(max(seconds, _LEAST_AUDIO_S), self._clock())
         try:
             conversation.hear(payload)
         finally:
-            await self._acknowledge(conversation, self._settings.acknowledge_s)
+            await self._acknowledge(conversation)
             await self._slow_down(conversation, wait_s)
 
     async def _obey(self, message: v1.ClientMessage) -> None:
@@ -163,9 +168,10 @@ class V1Connection:
                 await self._start(message)
             case _:
                 conversation = self._require_session()
-                conversation.session.touch(audio=False)
-                self._obey_in(conversation, message)
-                await self._acknowledge(conversation, 0)
+                try:
+                    self._obey_in(conversation, message)
+                finally:
+                    await self._acknowledge(conversation)
 
     def _obey_in(self, conversation: Conversation, message: v1.ClientMessage) -> None:
         match message:
@@ -270,12 +276,13 @@ class V1Connection:
         told = v1.Error(code=error.code, message=str(error), hint=error.hint, cause=cause)
         await self._send(told.encode())
 
-    async def _acknowledge(self, conversation: Conversation, every_s: float) -> None:
+    async def _acknowledge(self, conversation: Conversation) -> None:
         """Say what has come, so that the client need not keep it."""
-        came = conversation.received.samples - self._acknowledged.samples
-        if came >= every_s * conversation.start.input.sample_rate:
-            self._acknowledged = conversation.received
-            await self._tell(v1.AudioAck(received=conversation.received))
+        received, told = conversation.received, self._acknowledged
+        enough = self._settings.acknowledge_s * conversation.start.input.sample_rate
+        if received.messages > told.messages or received.samples - told.samples >= enough:
+            self._acknowledged = received
+            await self._tell(v1.AudioAck(received=received))
 
     async def _slow_down(self, conversation: Conversation, wait_s: float) -> None:
         """Read on when the pace allows it; nothing is lost, the client has to wait."""
@@ -318,9 +325,11 @@ def limits_of(settings: ServerSettings) -> v1.Limits:
     """The limits that a client is told."""
     return v1.Limits(
         max_message_bytes=settings.max_message_bytes,
+        max_read_bytes=settings.max_read_bytes,
         max_utterance_s=settings.max_utterance_s,
         max_waiting_turns=settings.max_waiting_turns,
         max_messages_per_s=settings.max_messages_per_s,
+        message_burst=settings.message_burst,
         max_audio_speed=settings.max_audio_speed,
         burst_s=settings.audio_burst_s,
         history=settings.history,
@@ -330,6 +339,8 @@ def limits_of(settings: ServerSettings) -> v1.Limits:
         resume_s=settings.resume_s,
         replay_bytes=settings.replay_bytes,
         replay_s=settings.replay_s,
+        send_timeout_s=settings.send_timeout_s,
+        detached_turn_s=settings.detached_turn_s,
     )
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
+import numpy as np
+
 from labkit.audio import SAMPLE_RATE, Float32, StreamResampler, chunks, leading_silence
 from labkit.errors import EngineError, LabkitError
 from labkit.measure.trace import Mark, Trace
@@ -25,6 +27,8 @@ __all__ = ["EchoPipeline", "Pipeline", "Sink", "Turn", "VoicePipeline"]
 
 T = TypeVar("T")
 
+_BLOCK: Final = SAMPLE_RATE // 5
+"""Samples of synthesised speech that are converted and handed on at a time."""
 _ONSET_S: Final = 0.02
 """Silence that is kept before the first audible sample of a reply."""
 
@@ -261,9 +265,13 @@ class VoicePipeline:
         )
         if pieces:
             turn.mark(Mark.TTS_FIRST_AUDIO)
-        while pieces:  # the sink may wait for long: keep no more than is still to be said
-            piece = pieces.pop(0)
-            await sink.audio(resampler.feed(piece, last=not pieces))
+        for piece in pieces:
+            # Block by block: the sink may wait for long, and a second copy would wait with it.
+            for block in chunks(piece, _BLOCK):
+                await sink.audio(resampler.feed(block))
+        tail = resampler.feed(np.zeros(0, np.float32), last=True)
+        if len(tail):
+            await sink.audio(tail)
 
 
 def _without_leading_silence(piece: Float32, sample_rate: int) -> Float32:

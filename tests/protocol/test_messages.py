@@ -78,6 +78,8 @@ def test_any_object_is_a_message_or_a_named_error(fields: dict[str, object], kin
             "invalid_field",
             "field 'input.sample_rate' of 'session.start' is '7999'",
         ),
+        ('{"type": "response.cancel", "turn": "1"}', "invalid_field", "valid integer"),
+        ('{"type": "session.start", "acknowledges": "yes"}', "invalid_field", "valid boolean"),
         ('{"type": "session.start", "input": {"channels": 3}}', "invalid_field", "channels"),
         ('{"type": "session.start", "input": {"encoding": "opus"}}', "invalid_field", "mulaw"),
         ('{"type": "session.start", "protocol": "labkit.v2"}', "invalid_field", "labkit.v1"),
@@ -100,6 +102,12 @@ def test_a_start_may_be_short() -> None:
 def test_a_client_understands_a_server_that_has_learnt_a_new_field() -> None:
     pong = v1.decode_server('{"type": "pong", "id": "a", "mood": "good"}')
     assert pong == v1.Pong(id="a")
+
+
+def test_a_client_understands_a_server_that_has_learnt_a_new_limit() -> None:
+    limits = v1.Limits.model_fields
+    told = {name: 1 for name in [*limits, "max_whispers"]}
+    assert v1.Limits.model_validate_json(json.dumps(told)).model_dump() == dict.fromkeys(limits, 1)
 
 
 @pytest.mark.parametrize("model", [*CLIENT, *SERVER], ids=lambda model: model.__name__)

@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from labkit.audio import encode_s16le
 from labkit.errors import CloseCode, ServerError
+from labkit.protocol.schema import schema_text
 from labkit.server.app import VoiceServer
 from labkit.server.settings import ServerSettings
 from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
@@ -323,6 +324,7 @@ async def test_health_and_metrics_on_the_same_port() -> None:
         assert "200" in status
         assert "labkit_turns_total 1.0" in body
         assert 'labkit_sessions{state="attached"} 1.0' in body
+        assert (await _page(server, "/schema.json"))[1] == schema_text()
 
 
 async def test_a_port_in_use_is_named() -> None:

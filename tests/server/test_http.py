@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from websockets.datastructures import Headers
 from websockets.http11 import Request
 
+from labkit.protocol.schema import schema_text
 from labkit.server.http import Pages
 
 
@@ -30,6 +31,13 @@ def test_every_page(path: str, ready: bool, status: int, body: bytes) -> None:
     assert (response.status_code, response.body) == (status, body)
     assert response.headers["Content-Length"] == str(len(body))
     assert response.headers["Content-Type"].startswith("text/plain")
+
+
+def test_the_schema_of_the_dialect() -> None:
+    response = pages().answer(Request("/schema.json", Headers()))
+    assert response is not None
+    assert response.headers["Content-Type"] == "application/schema+json"
+    assert response.body == schema_text().encode()
 
 
 @pytest.mark.parametrize("path", ["/", "/?reply=stream", "/healthz/", "/metricsx", "", "?/healthz"])

@@ -1,0 +1,53 @@
+"""A caller that sends something else than it declared is told what it seems to send."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from websockets.asyncio.client import ClientConnection
+
+from labkit.audio import SAMPLE_RATE, read_audio
+from labkit.errors import ErrorCode
+from labkit.measure.evaluation.plausibility import lies
+from labkit.voice.mismatch import MISMATCHES
+from tests.callers import SECOND, Clock, calling, send, serving, start
+from tests.paths import ROOT
+
+CHUNKS = 250
+"""Ten seconds in messages of 40 ms."""
+SPEECH = np.resize(read_audio(ROOT / "data/speech/slt-01.flac"), 10 * SAMPLE_RATE)
+
+
+async def told(socket: ClientConnection) -> list[dict[str, Any]]:
+    """The errors that come before the answer to a ping."""
+    await send(socket, "ping")
+    errors: list[dict[str, Any]] = []
+    while (message := json.loads(await socket.recv()))["type"] != "pong":
+        errors += [message] * (message["type"] == "error")
+    return errors
+
+
+@pytest.mark.parametrize("kind", sorted(MISMATCHES))
+async def test_a_caller_is_told_what_its_audio_looks_like(kind: ErrorCode) -> None:
+    lie = next(lie for lie in lies() if lie.kind is kind)
+    data, form, clock = lie.send(SPEECH), lie.declared, Clock()
+    size = max(1, round(len(data) / CHUNKS / form.frame_bytes)) * form.frame_bytes
+    errors: list[dict[str, Any]] = []
+    async with serving(clock=clock) as server, calling(server) as socket:
+        await start(
+            socket,
+            input={
+                "encoding": form.encoding,
+                "sample_rate": form.sample_rate,
+                "channels": form.channels,
+            },
+        )
+        for at in range(0, len(data) - size, size):
+            clock.now_ns += round(10 * SECOND * size / len(data))
+            await socket.send(data[at : at + size])
+            errors += [e for e in await told(socket) if e["code"] != "invalid_audio"]
+        errors += await told(socket)
+    assert [error["code"] for error in errors] == [kind]
+    assert errors[0]["hint"]
+    assert not errors[0]["fatal"]
