@@ -58,6 +58,7 @@ LAYERS: Final = (
     Layer("labkit.measure.drills.verdict", 1, ("asyncio", "matplotlib", "time", "websockets")),
     Layer("labkit.voice", 2, ("websockets", "labkit.server")),
     Layer("labkit.server.settings", 3, ("websockets",)),
+    Layer("labkit.server.access", 3, ("asyncio", "socket", "time", "websockets")),
     Layer("labkit.server.session", 3, ("websockets",)),
     Layer("labkit.server.outbox", 3, ("websockets",)),
     Layer("labkit.server.metrics", 3, ("websockets",)),
