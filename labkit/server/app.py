@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 from weakref import WeakSet
 
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -19,7 +19,7 @@ from websockets.typing import Subprotocol
 
 from labkit.errors import CloseCode, ErrorCode, ServerError
 from labkit.protocol import messages, plain
-from labkit.server.connection import Closing, Connection
+from labkit.server.connection import Closing, Connection, forget_frames
 from labkit.server.http import Pages, refusal
 from labkit.server.metrics import Metrics
 from labkit.server.plain import PlainConnection
@@ -33,6 +33,8 @@ from labkit.voice.pipeline import Pipeline
 __all__ = ["VoiceServer", "serve_until_signal"]
 
 _log = logging.getLogger(__name__)
+
+E = TypeVar("E", bound=BaseException)
 
 _RETRY_S: Final = 5
 """When a caller that was refused may try again."""
@@ -248,12 +250,22 @@ class VoiceServer:
         _log.info("connection %s: open", socket.id.hex[:8])
         try:
             await connection.run()
-        except* Closing as group:
-            await self._say_goodbye(socket, connection, _first_closing(group))
-        except* ConnectionClosed as group:
-            _log.info("connection %s: %s", socket.id.hex[:8], group.exceptions[0])
+        except BaseExceptionGroup as group:
+            if group.split((Closing, ConnectionClosed))[1] is not None:
+                raise  # a fault of the server
+            forget_frames(group)
+            await self._ended(socket, connection, group)
         finally:
             _log.info("connection %s: gone", socket.id.hex[:8])
+
+    async def _ended(
+        self, socket: ServerConnection, connection: Connection, group: BaseExceptionGroup
+    ) -> None:
+        """Part from a client in order, or note that it is gone."""
+        if (closing := group.subgroup(Closing)) is not None:
+            await self._say_goodbye(socket, connection, _first(closing))
+        else:
+            _log.info("connection %s: %s", socket.id.hex[:8], _first(group))
 
     async def _say_goodbye(
         self, socket: ServerConnection, connection: Connection, why: Closing
@@ -263,9 +275,9 @@ class VoiceServer:
         await _hang_up(socket, why.close, str(why), connection.farewell(why))
 
 
-def _first_closing(group: BaseExceptionGroup[Closing]) -> Closing:
+def _first(group: BaseExceptionGroup[E]) -> E:
     error = group.exceptions[0]
-    return _first_closing(error) if isinstance(error, BaseExceptionGroup) else error
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _choose_dialect(_: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:

@@ -55,8 +55,8 @@ class Conversation:
         self._metrics = metrics
         self._clock = clock
         self._decoder = StreamDecoder(start.input.format)
-        self._turns = Turns(session, settings, self._open_response)
-        self._response: Response | None = None
+        self._responses = _Responses(session, self.outgoing, start, metrics, clock)
+        self._turns = Turns(session, settings, self._responses.open)
         self._told_full = False
 
     @property
@@ -134,7 +134,7 @@ class Conversation:
             ProtocolError: No such response is being given, or was the last.
         """
         self.received = self.received.plus(messages=1)
-        response = self._response
+        response = self._responses.latest
         if response is None or response.turn != turn:
             raise ProtocolError(
                 ErrorCode.UNKNOWN_RESPONSE,
@@ -170,16 +170,34 @@ class Conversation:
                 self._told_full = True
                 raise
 
-    def _open_response(self, turn: int) -> Response:
-        self._response = Response(
-            turn,
-            self.session,
-            self.outgoing,
-            self.start.output.format,
-            self._metrics,
-            self._clock,
+
+class _Responses:
+    """Opens the response of each turn.
+
+    It knows nothing of the conversation: that is gone as soon as nobody needs it then, and its
+    audio with it, without waiting for the garbage collector.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        outgoing: Outgoing,
+        start: v1.SessionStart,
+        metrics: Metrics,
+        clock: Callable[[], int],
+    ) -> None:
+        self.latest: Response | None = None
+        self._session = session
+        self._outgoing = outgoing
+        self._output = start.output.format
+        self._metrics = metrics
+        self._clock = clock
+
+    def open(self, turn: int) -> Response:
+        self.latest = Response(
+            turn, self._session, self._outgoing, self._output, self._metrics, self._clock
         )
-        return self._response
+        return self.latest
 
 
 def _odd_length(size: int, frame: int, spec: v1.AudioSpec) -> ProtocolError:
