@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from socket import SO_SNDBUF, SOL_SOCKET
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -32,7 +32,7 @@ from labkit.server.access import (
     room,
     warnings_about,
 )
-from labkit.server.connection import Closing, Connection
+from labkit.server.connection import Closing, Connection, forget_frames
 from labkit.server.http import Pages, refused
 from labkit.server.metrics import Metrics
 from labkit.server.plain import PlainConnection
@@ -48,6 +48,8 @@ from labkit.wire_log import wire_log
 __all__ = ["VoiceServer", "require_startable", "serve_until_signal"]
 
 _log = logging.getLogger(__name__)
+
+E = TypeVar("E", bound=BaseException)
 
 _REASON: Final = 120
 """Most characters of a close reason; a close frame has room for 123 bytes."""
@@ -318,13 +320,23 @@ class VoiceServer:
         _log.info("connection %s: open", socket.id.hex[:8])
         try:
             await connection.run()
-        except* Closing as group:
-            await self._say_goodbye(socket, connection, _first_closing(group))
-        except* ConnectionClosed:
-            # Not the reason: it is in the client's words.
-            _log.info("connection %s: lost, code %s", socket.id.hex[:8], socket.close_code)
+        except BaseExceptionGroup as group:
+            if group.split((Closing, ConnectionClosed))[1] is not None:
+                raise  # a fault of the server
+            forget_frames(group)
+            await self._ended(socket, connection, group)
         finally:
             _log.info("connection %s: gone", socket.id.hex[:8])
+
+    async def _ended(
+        self, socket: ServerConnection, connection: Connection, group: BaseExceptionGroup
+    ) -> None:
+        """Part from a client in order, or note that it is gone."""
+        if (closing := group.subgroup(Closing)) is not None:
+            await self._say_goodbye(socket, connection, _first(closing))
+        else:
+            # Not the reason: it is in the client's words.
+            _log.info("connection %s: lost, code %s", socket.id.hex[:8], socket.close_code)
 
     async def _say_goodbye(
         self, socket: ServerConnection, connection: Connection, why: Closing
@@ -367,9 +379,9 @@ def require_startable(settings: ServerSettings) -> ssl.SSLContext | None:
     return None
 
 
-def _first_closing(group: BaseExceptionGroup[Closing]) -> Closing:
+def _first(group: BaseExceptionGroup[E]) -> E:
     error = group.exceptions[0]
-    return _first_closing(error) if isinstance(error, BaseExceptionGroup) else error
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _choose_dialect(_: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
