@@ -29,6 +29,7 @@ from rich.table import Table
 from labkit import __version__, doctor
 from labkit.audio import read_audio, write_wav
 from labkit.cli.drill import drill
+from labkit.cli.drill_fuzz import fuzz_command
 from labkit.cli.load import load
 from labkit.cli.proxy import proxy
 from labkit.client import ClientTurn, VoiceClient
@@ -55,6 +56,7 @@ app = typer.Typer(
 models = typer.Typer(help="Find, pull and examine models.", no_args_is_help=True)
 app.add_typer(models, name="models")
 app.add_typer(drill, name="drill")
+drill.command("fuzz")(fuzz_command)
 app.command("proxy")(proxy)
 app.command("load")(load)
 

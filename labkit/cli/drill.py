@@ -1,13 +1,17 @@
 """The commands `labkit drill …`: break the server on purpose, and check what it promises."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from labkit.measure.drills.verdict import Finding, Verdict
 
-__all__ = ["drill", "judge", "verdict_table"]
+__all__ = ["drill", "judge", "progress_bar", "verdict_table"]
 
 drill = typer.Typer(
     help="Break the server on purpose, and check what it promises.", no_args_is_help=True
@@ -19,6 +23,20 @@ def judge(verdict: Verdict) -> None:
     Console().print(verdict_table(verdict))
     if not verdict.holds:
         raise typer.Exit(1)
+
+
+@contextmanager
+def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar over `total` of something; it is told how many more are done."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda more: bar.advance(task, more)
 
 
 def verdict_table(verdict: Verdict) -> Table:
