@@ -42,9 +42,9 @@ from labkit.cli.serve import serve
 from labkit.cli.token import token
 from labkit.client import ClientTurn, VoiceClient
 from labkit.errors import LabkitError, ModelNotFoundError
+from labkit.net.tls import client_tls
+from labkit.net.tokens import VARIABLE, bearer, read_tokens, token_in
 from labkit.server.settings import DEFAULT_PORT
-from labkit.tls import client_tls
-from labkit.tokens import VARIABLE, bearer, read_tokens, token_in
 from labkit.voice import hub
 from labkit.voice.models import SETS, Model, Role, data_folder, find, locate, models_of, resolve
 

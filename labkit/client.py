@@ -17,12 +17,12 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from labkit.addresses import is_loopback
 from labkit.audio import SAMPLE_RATE, Float32, chunks, decode_s16le, encode_s16le, leading_silence
 from labkit.errors import ClientError
 from labkit.measure.trace import Mark, Trace
+from labkit.net.addresses import is_loopback
+from labkit.net.wire_log import wire_log
 from labkit.protocol import plain
-from labkit.wire_log import wire_log
 
 __all__ = ["ClientTurn", "VoiceClient", "dialling", "proxy_for", "refusal_in", "untrusted"]
 
@@ -193,8 +193,8 @@ class VoiceClient:
         Args:
             url: The server's address.
             stream: Ask for the reply as it is synthesised.
-            headers: Further headers of the handshake, such as those of `labkit.tokens.bearer`.
-            tls: Whom to trust under ``wss://``, such as `labkit.tls.client_tls` gives; without
+            headers: Further headers of the handshake, such as those of `labkit.net.tokens.bearer`.
+            tls: Whom to trust under ``wss://``, such as `labkit.net.tls.client_tls` gives; without
                 it, whom this machine trusts.
 
         Raises:
@@ -334,7 +334,7 @@ def untrusted(url: str, error: ssl.SSLCertVerificationError) -> str:
     """That a certificate is not trusted, and how to trust it."""
     return (
         f"the certificate of {url} is not trusted: {error.verify_message}. If it is your own, "
-        "give its file: labkit talk --ca FILE, or labkit.tls.client_tls(FILE)"
+        "give its file: labkit talk --ca FILE, or labkit.net.tls.client_tls(FILE)"
     )
 
 

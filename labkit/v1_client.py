@@ -128,8 +128,8 @@ class ClientOptions:
     """How a client behaves towards a network that fails.
 
     Attributes:
-        headers: Further headers of the handshake, such as those of `labkit.tokens.bearer`.
-        tls: Whom to trust under ``wss://``, such as `labkit.tls.client_tls` gives; without it,
+        headers: Further headers of the handshake, such as those of `labkit.net.tokens.bearer`.
+        tls: Whom to trust under ``wss://``, such as `labkit.net.tls.client_tls` gives; without it,
             whom this machine trusts.
         ring_s: Most audio that is kept while the server has not acknowledged it. A server does
             so several times a second; below one second of ring, speech would wait for that.

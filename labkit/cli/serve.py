@@ -13,6 +13,7 @@ import typer
 
 from labkit import __version__
 from labkit.cli.options import AsrOption, LlmOption, SetOption, TtsOption
+from labkit.net.tokens import VARIABLE, read_tokens, token_in
 from labkit.server.app import VoiceServer, require_startable, serve_until_signal
 from labkit.server.settings import (
     DEFAULT_MAX_PER_ADDRESS,
@@ -20,7 +21,6 @@ from labkit.server.settings import (
     DEFAULT_PORT,
     ServerSettings,
 )
-from labkit.tokens import VARIABLE, read_tokens, token_in
 from labkit.voice.loading import default_threads, load_pipeline
 from labkit.voice.models import resolve
 from labkit.voice.pipeline import EchoPipeline, Pipeline

@@ -2,7 +2,7 @@
 
 import sys
 
-from labkit.tokens import new_token
+from labkit.net.tokens import new_token
 
 __all__ = ["token"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import IO, Final
 
 from labkit.errors import ServerError
-from labkit.tokens import VARIABLE
+from labkit.net.tokens import VARIABLE
 
 __all__ = ["RunningServer", "labkit_server", "running_server", "server_process"]
 

@@ -32,10 +32,10 @@ from http import HTTPStatus
 from typing import Final, NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
-from labkit.addresses import is_address, is_loopback
 from labkit.errors import ServerError
+from labkit.net.addresses import is_address, is_loopback
+from labkit.net.tokens import require_token
 from labkit.server.settings import ServerSettings
-from labkit.tokens import require_token
 
 __all__ = [
     "BEARER_PREFIX",

@@ -15,6 +15,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from labkit.errors import CloseCode, ErrorCode, ServerError
+from labkit.net.tls import server_tls
+from labkit.net.wire_log import wire_log
 from labkit.protocol import messages, plain
 from labkit.server.access import (
     require_safe,
@@ -31,9 +33,7 @@ from labkit.server.sessions import Sessions
 from labkit.server.settings import ServerSettings
 from labkit.server.store import State
 from labkit.server.v1 import V1Connection
-from labkit.tls import server_tls
 from labkit.voice.pipeline import Pipeline
-from labkit.wire_log import wire_log
 
 __all__ = ["VoiceServer", "require_startable", "serve_until_signal"]
 

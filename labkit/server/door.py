@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
-from labkit.addresses import caller_at
+from labkit.net.addresses import caller_at
 from labkit.server.access import Access, Handshake, Places, Refusal, room
 from labkit.server.http import Pages, refused
 from labkit.server.metrics import Metrics

@@ -15,9 +15,9 @@ from labkit.cli import serve as module
 from labkit.cli.token import token
 from labkit.errors import ServerError, TokenError
 from labkit.measure.process import labkit_server, server_process
+from labkit.net.tokens import VARIABLE, require_token
 from labkit.server.app import VoiceServer
 from labkit.server.settings import ServerSettings
-from labkit.tokens import VARIABLE, require_token
 from labkit.voice.pipeline import EchoPipeline, Pipeline
 from tests.certificates import self_signed
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.errors import TokenError
-from labkit.tokens import VARIABLE, bearer, new_token, read_tokens, require_token, token_in
+from labkit.net.tokens import VARIABLE, bearer, new_token, read_tokens, require_token, token_in
 
 ONE = "one-token-of-sixteen"
 TWO = "two_token_of_sixteen"

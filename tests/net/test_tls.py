@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from labkit.errors import ClientError, ServerError
-from labkit.tls import client_tls, server_tls
+from labkit.net.tls import client_tls, server_tls
 from tests.certificates import Certificate, self_signed
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.addresses import caller_at, is_address, is_loopback
+from labkit.net.addresses import caller_at, is_address, is_loopback
 
 
 @pytest.mark.parametrize(
