@@ -1,7 +1,7 @@
 """labkit: a voice server you can hear, measure and build yourself.
 
 The package holds the server that the notebooks build (`labkit.server`), a test client
-(`labkit.client`), the voice pipeline behind it (`labkit.voice`) and the measurements
+(`labkit.client.plain`), the voice pipeline behind it (`labkit.voice`) and the measurements
 (`labkit.measure`). `labkit.run` drives a coroutine from a notebook's plain function.
 """
 

@@ -40,7 +40,7 @@ from labkit.cli.protocol import protocol
 from labkit.cli.proxy import proxy
 from labkit.cli.serve import serve
 from labkit.cli.token import token
-from labkit.client import ClientTurn, VoiceClient
+from labkit.client.plain import ClientTurn, VoiceClient
 from labkit.errors import LabkitError, ModelNotFoundError
 from labkit.net.tls import client_tls
 from labkit.net.tokens import VARIABLE, bearer, read_tokens, token_in

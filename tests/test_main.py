@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from labkit import __main__ as command_line
-from labkit.client import ClientTurn
+from labkit.client.plain import ClientTurn
 from labkit.errors import ErrorCode
 from labkit.measure.trace import Mark
 from labkit.protocol import plain

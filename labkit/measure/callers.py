@@ -19,7 +19,7 @@ from typing import Final
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
-from labkit.client import proxy_for
+from labkit.client.plain import proxy_for
 from labkit.measure.call_log import CallLog, Request
 from labkit.measure.pace import Pace
 from labkit.measure.script import Script, Speech, Timetable, due_times

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from labkit.audio import SAMPLE_RATE, Float32, leading_silence, read_audio
-from labkit.client import VoiceClient
+from labkit.client.plain import VoiceClient
 from labkit.errors import LabkitError
 from labkit.measure.machine import about_machine
 from labkit.measure.plan import CHUNK_SIZES_MS, PlannedTurn, plan

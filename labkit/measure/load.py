@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from labkit.audio import read_audio
-from labkit.client import VoiceClient
+from labkit.client.plain import VoiceClient
 from labkit.errors import LabkitError
 from labkit.measure.capacity import BARE, LATENESS_BOUND_MS, Level
 from labkit.measure.capacity_report import as_object, ratios, sentences, write_levels

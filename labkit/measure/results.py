@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labkit.client import ClientTurn
+from labkit.client.plain import ClientTurn
 from labkit.measure.plan import PlannedTurn
 from labkit.measure.recordings import Recording
 from labkit.measure.statistics import Estimate, percentile

@@ -3,7 +3,7 @@
 import numpy as np
 from websockets.asyncio.server import serve
 
-from labkit.client import VoiceClient
+from labkit.client.plain import VoiceClient
 from labkit.measure.bare_server import handle
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from labkit.client import VoiceClient
+from labkit.client.plain import VoiceClient
 from labkit.errors import ServerError
 from labkit.measure.process import labkit_server, running_server, server_process
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from labkit.client import ClientTurn
+from labkit.client.plain import ClientTurn
 from labkit.measure.plan import PlannedTurn
 from labkit.measure.recordings import load_manifest
 from labkit.measure.results import overhead_bytes, row_of, summarise, write_csv, write_json

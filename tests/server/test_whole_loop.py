@@ -22,11 +22,11 @@ from labkit.audio import (
     read_audio,
     resample,
 )
-from labkit.backoff import Backoff
+from labkit.client.backoff import Backoff
+from labkit.client.session import ClientOptions, SessionClient
 from labkit.measure.netem import Fault, Proxy
 from labkit.measure.recordings import load_manifest
 from labkit.measure.wer import word_errors
-from labkit.v1_client import ClientOptions, SessionClient
 from labkit.voice.scheduling import Stop
 from tests.engines import embedded_engines
 from tests.paths import SPEECH

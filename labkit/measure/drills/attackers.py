@@ -14,7 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
-from labkit.client import proxy_for
+from labkit.client.plain import proxy_for
 from labkit.measure.drills.answers import Answers, PlainAnswers, Tally, V1Answers
 from labkit.measure.drills.broken_bytes import (
     Broken,

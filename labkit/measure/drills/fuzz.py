@@ -13,7 +13,8 @@ from typing import Any, Final
 import numpy as np
 
 from labkit.audio import SAMPLE_RATE, Float32, decode_s16le
-from labkit.client import VoiceClient
+from labkit.client.plain import VoiceClient
+from labkit.client.session import SessionClient
 from labkit.errors import ClientError, LabkitError
 from labkit.measure.drills.answers import Tally, faults
 from labkit.measure.drills.attackers import MAX_READ_BYTES, Attackers, Crowd
@@ -22,7 +23,6 @@ from labkit.measure.drills.target import target_command
 from labkit.measure.drills.verdict import Finding, Verdict
 from labkit.measure.drills.vitals import Vitals, fetch, quiet_vitals
 from labkit.measure.process import RunningServer, running_server
-from labkit.v1_client import SessionClient
 
 __all__ = ["TARGET", "Fuzzed", "fuzz", "fuzz_own_server", "judge_fuzz", "well_served"]
 

@@ -20,13 +20,13 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from labkit.audio import SAMPLE_RATE, Float32, encode_s16le, read_audio
-from labkit.backoff import Backoff
+from labkit.client.backoff import Backoff
+from labkit.client.session import Answer, ClientOptions, SessionClient
 from labkit.errors import ClientError
 from labkit.measure.drills.verdict import Finding, Verdict
 from labkit.measure.netem import UNCHANGED, Conditions, Fault, Link, Proxy
 from labkit.measure.process import labkit_server, server_process
 from labkit.measure.recordings import load_manifest
-from labkit.v1_client import Answer, ClientOptions, SessionClient
 
 __all__ = ["Cuts", "Harm", "Progress", "compare", "cut_echo", "cut_voice", "judged", "run_resume"]
 

@@ -20,6 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from labkit.audio import Float32, encode_s16le, read_audio
+from labkit.client.session import ReplyAudio, SessionClient
 from labkit.errors import CloseCode
 from labkit.formats import Encoding
 from labkit.measure.drills.abandoned import closes, parse_counts
@@ -30,7 +31,6 @@ from labkit.measure.process import RunningServer, running_server
 from labkit.measure.recordings import load_manifest
 from labkit.measure.usage import read_usage
 from labkit.protocol import messages as v1
-from labkit.v1_client import ReplyAudio, SessionClient
 
 __all__ = ["Waits", "judged", "listen", "run_stalled", "stall"]
 

@@ -2,10 +2,10 @@
 
 import pytest
 
+from labkit.client.session import SessionClient
 from labkit.errors import InstrumentError
 from labkit.measure.drills.target import settings_of, target_command
 from labkit.measure.process import running_server
-from labkit.v1_client import SessionClient
 
 
 async def test_the_server_has_the_settings_that_it_is_told_and_its_log_can_be_read() -> None:

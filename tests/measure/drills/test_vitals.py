@@ -2,11 +2,11 @@
 
 import pytest
 
+from labkit.client.session import SessionClient
 from labkit.errors import ClientError
 from labkit.measure.drills.vitals import Vitals, address_of, fetch, parse_vitals, quiet_vitals
 from labkit.server.app import VoiceServer
 from labkit.server.settings import ServerSettings
-from labkit.v1_client import SessionClient
 from labkit.voice.pipeline import EchoPipeline
 
 PAGE = """

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from labkit.audio import encode_s16le
-from labkit.backoff import Backoff
+from labkit.client.backoff import Backoff
+from labkit.client.session import ClientOptions, Gap, Interrupted, SessionClient
 from labkit.errors import ClientError
 from labkit.formats import Encoding
 from labkit.measure.netem import Conditions, Fault, Link, Proxy
@@ -22,7 +23,6 @@ from labkit.protocol.replay import Position
 from labkit.server.app import VoiceServer
 from labkit.server.settings import ServerSettings
 from labkit.server.store import State
-from labkit.v1_client import ClientOptions, Gap, Interrupted, SessionClient
 from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedLlm, scripted_engines
 from tests.support import until

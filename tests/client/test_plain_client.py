@@ -10,7 +10,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from labkit.audio import encode_s16le
-from labkit.client import VoiceClient
+from labkit.client.plain import VoiceClient
 from labkit.errors import ClientError
 from labkit.measure.trace import STAGES, Mark, Stage
 from labkit.protocol import plain

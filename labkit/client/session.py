@@ -20,8 +20,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from websockets.typing import Subprotocol
 
 from labkit.audio import SAMPLE_RATE, Float32, chunks
-from labkit.backoff import Backoff
-from labkit.client import dialling, refusal_in, untrusted
+from labkit.client.backoff import Backoff
+from labkit.client.plain import dialling, refusal_in, untrusted
 from labkit.errors import ClientError, CloseCode
 from labkit.formats import StreamEncoder
 from labkit.outgoing import Feed, Outgoing

@@ -1,0 +1,1 @@
+"""Clients: one of the plain dialect that notes the times, and one whose session survives."""
