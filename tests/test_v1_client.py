@@ -15,6 +15,7 @@ import pytest
 from labkit.audio import encode_s16le
 from labkit.backoff import Backoff
 from labkit.errors import ClientError
+from labkit.formats import Encoding
 from labkit.measure.netem import Conditions, Fault, Link, Proxy
 from labkit.protocol import messages as v1
 from labkit.protocol.replay import Position
@@ -125,7 +126,7 @@ async def test_a_ping_comes_back() -> None:
 
 
 async def test_formats_are_converted_for_the_server() -> None:
-    telephone = v1.AudioSpec.model_validate({"encoding": "mulaw", "sample_rate": 8000})
+    telephone = v1.AudioSpec(encoding=Encoding.MULAW, sample_rate=8000)
     start = v1.SessionStart(input=telephone, output=telephone, acknowledges=True)
     async with serving() as server, SessionClient.connect(server.url, start) as client:
         answer = await client.say(NOISE, pace=0)

@@ -21,6 +21,7 @@ from websockets.typing import Subprotocol
 
 from labkit.audio import encode_s16le, read_audio
 from labkit.errors import InstrumentError
+from labkit.formats import Encoding
 from labkit.measure.drills.target import PipelineName, target_command
 from labkit.measure.drills.verdict import Finding, Verdict
 from labkit.measure.drills.vitals import fetch
@@ -200,9 +201,7 @@ async def _vanish_in_a_turn(scene: Scene) -> None:
 
 async def _never_read(scene: Scene) -> None:
     """Asks for much audio, and reads nothing of it."""
-    loud = v1.AudioSpec.model_validate(
-        {"encoding": "pcm_f32le", "sample_rate": 48_000, "channels": 2}
-    )
+    loud = v1.AudioSpec(encoding=Encoding.PCM_F32LE, sample_rate=48_000, channels=2)
     async with _session(scene.url, v1.SessionStart(output=loud, acknowledges=True)) as socket:
         await socket.send(scene.speech)
         await socket.send(v1.AudioEnd().encode())

@@ -21,6 +21,7 @@ from websockets.typing import Subprotocol
 
 from labkit.audio import Float32, encode_s16le, read_audio
 from labkit.errors import CloseCode
+from labkit.formats import Encoding
 from labkit.measure.drills.abandoned import closes, parse_counts
 from labkit.measure.drills.target import target_command
 from labkit.measure.drills.verdict import Finding, Verdict
@@ -41,9 +42,7 @@ _PATIENCE_S: Final = 120.0
 _LOOK_S: Final = 0.5
 _CLOSED_AFTER_S: Final = 1.0
 _CLOSED_CLIENTS: Final = 10
-_LOUD: Final = v1.AudioSpec.model_validate(
-    {"encoding": "pcm_f32le", "sample_rate": 48_000, "channels": 2}
-)
+_LOUD: Final = v1.AudioSpec(encoding=Encoding.PCM_F32LE, sample_rate=48_000, channels=2)
 """Twelve times the bytes of 16 kHz s16le: a short reply is more than any buffer takes."""
 
 Progress = Callable[[str, int, int], None]
