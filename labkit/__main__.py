@@ -2,12 +2,12 @@
 
 import asyncio
 import json
-import logging
+import os
+import ssl
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +26,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from labkit import __version__, doctor
+from labkit import doctor
 from labkit.audio import read_audio, write_wav
 from labkit.cli.drill import drill
 from labkit.cli.drill_abandoned import abandoned
@@ -34,16 +34,18 @@ from labkit.cli.drill_formats import formats
 from labkit.cli.drill_resume import resume
 from labkit.cli.drill_stalled import stalled
 from labkit.cli.load import load
+from labkit.cli.options import AsrOption, LlmOption, SetOption, TtsOption
 from labkit.cli.protocol import protocol
 from labkit.cli.proxy import proxy
+from labkit.cli.serve import serve
+from labkit.cli.token import token
 from labkit.client import ClientTurn, VoiceClient
 from labkit.errors import LabkitError, ModelNotFoundError
-from labkit.server.app import VoiceServer, serve_until_signal
-from labkit.server.settings import DEFAULT_MAX_SESSIONS, DEFAULT_PORT, ServerSettings
+from labkit.server.settings import DEFAULT_PORT
+from labkit.tls import client_tls
+from labkit.tokens import VARIABLE, bearer, read_tokens, token_in
 from labkit.voice import hub
-from labkit.voice.loading import default_threads, load_pipeline
 from labkit.voice.models import SETS, Model, Role, data_folder, find, locate, models_of, resolve
-from labkit.voice.pipeline import EchoPipeline, Pipeline
 
 if TYPE_CHECKING:
     from labkit.measure.evaluation.figure import Figure
@@ -67,69 +69,8 @@ drill.command("stalled")(stalled)
 app.command("proxy")(proxy)
 app.command("protocol")(protocol)
 app.command("load")(load)
-
-_log = logging.getLogger("labkit")
-
-SetOption = Annotated[str, typer.Option("--models", help=f"Set of models: {', '.join(SETS)}.")]
-AsrOption = Annotated[str | None, typer.Option(help="Another recogniser, such as base.en.")]
-LlmOption = Annotated[str | None, typer.Option(help="Another language model, such as x.gguf.")]
-TtsOption = Annotated[str | None, typer.Option(help="Another voice: en_US-lessac-medium.")]
-
-
-class PipelineName(StrEnum):
-    """What answers: the engines, or an echo that measures the transport alone."""
-
-    VOICE = "voice"
-    ECHO = "echo"
-
-
-@app.command()
-def serve(
-    host: Annotated[str, typer.Option(help="Address to bind.")] = "localhost",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any.")] = DEFAULT_PORT,
-    pipeline: Annotated[PipelineName, typer.Option(help="What answers.")] = PipelineName.VOICE,
-    model_set: SetOption = "embedded",
-    asr: AsrOption = None,
-    llm: LlmOption = None,
-    tts: TtsOption = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per engine.")] = None,
-    fit_window: Annotated[
-        bool | None,
-        typer.Option(
-            "--fit-window/--full-window",
-            help="Cut the recogniser's window to the utterance; by default where trained so.",
-        ),
-    ] = None,
-    max_sessions: Annotated[
-        int, typer.Option(min=1, help="Callers at a time; further ones are refused.")
-    ] = DEFAULT_MAX_SESSIONS,
-) -> None:
-    """Run the voice server until Ctrl-C."""
-    _log_to_stderr()
-    if pipeline is PipelineName.ECHO:
-        answering: Pipeline = EchoPipeline()
-    else:
-        paths = resolve(model_set, asr=asr, llm=llm, tts=tts)
-        _log.info(
-            "loading %s; %d thread(s) per engine",
-            ", ".join(paths.names.values()),
-            threads or default_threads(),
-        )
-        answering = load_pipeline(paths, threads=threads, fit_window=fit_window)
-    settings = ServerSettings(host=host, port=port, max_sessions=max_sessions)
-    asyncio.run(serve_until_signal(answering, settings, _announce))
-
-
-def _announce(server: VoiceServer) -> None:
-    sys.stdout.write(f"labkit {__version__} is ready at {server.url}\n")
-    sys.stdout.flush()
-
-
-def _log_to_stderr() -> None:
-    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(level=logging.INFO, format=form)
-    for chatty in ("websockets", "faster_whisper", "httpx"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+app.command("serve")(serve)
+app.command("token")(token)
 
 
 @app.command()
@@ -138,10 +79,25 @@ def talk(
     url: Annotated[str, typer.Option(help="The server.")] = f"ws://localhost:{DEFAULT_PORT}",
     chunk_ms: Annotated[float, typer.Option(min=1, max=1000, help="Length of a message.")] = 40,
     out: Annotated[Path | None, typer.Option(help="Write the reply to this WAV file.")] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help=f"Show its first token; else that of {VARIABLE}, if any."
+        ),
+    ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Trust this certificate (PEM), such as a self-signed one."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say a recording to a server, at the pace of speech, and print the answer."""
-    turn = asyncio.run(_talk(recording, url, chunk_ms))
+    shown = token_in(os.environ) if token_file is None else read_tokens(token_file)[0]
+    headers = {} if shown is None else bearer(shown)
+    tls = None if ca is None else client_tls(ca)
+    turn = asyncio.run(_talk(recording, url, chunk_ms, headers, tls))
     if out is not None:
         write_wav(out, turn.reply)
     if as_json:
@@ -150,9 +106,15 @@ def talk(
         _print_turn(turn)
 
 
-async def _talk(recording: Path, url: str, chunk_ms: float) -> ClientTurn:
+async def _talk(
+    recording: Path,
+    url: str,
+    chunk_ms: float,
+    headers: dict[str, str],
+    tls: ssl.SSLContext | None,
+) -> ClientTurn:
     samples = read_audio(recording)
-    async with VoiceClient.connect(url) as client:
+    async with VoiceClient.connect(url, headers=headers, tls=tls) as client:
         return await client.say(samples, chunk_ms=chunk_ms)
 
 

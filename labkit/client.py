@@ -5,25 +5,30 @@ been spoken, never before, so what it measures is what a person would wait.
 """
 
 import asyncio
+import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
+from labkit.addresses import is_loopback
 from labkit.audio import SAMPLE_RATE, Float32, chunks, decode_s16le, encode_s16le, leading_silence
 from labkit.errors import ClientError
 from labkit.measure.trace import Mark, Trace
 from labkit.protocol import plain
+from labkit.wire_log import wire_log
 
-__all__ = ["ClientTurn", "VoiceClient", "proxy_for"]
+__all__ = ["ClientTurn", "VoiceClient", "dialling", "proxy_for", "refusal_in", "untrusted"]
 
 _MAX_READ: Final = 64 * 1024 * 1024
+_REASON: Final = 400
+"""Most characters of a refusal that are repeated."""
 _PINGS: Final = 5
 """Round trips to estimate a clock's offset from; the fastest is the least disturbed."""
 
@@ -175,21 +180,33 @@ class VoiceClient:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, url: str, *, stream: bool = True) -> AsyncIterator[Self]:
+    async def connect(
+        cls,
+        url: str,
+        *,
+        stream: bool = True,
+        headers: Mapping[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> AsyncIterator[Self]:
         """Connect to `url`, such as ``ws://localhost:8765``.
 
         Args:
             url: The server's address.
             stream: Ask for the reply as it is synthesised.
+            headers: Further headers of the handshake, such as those of `labkit.tokens.bearer`.
+            tls: Whom to trust under ``wss://``, such as `labkit.tls.client_tls` gives; without
+                it, whom this machine trusts.
 
         Raises:
-            ClientError: Nobody answers there, or not as a WebSocket.
+            ClientError: Nobody answers there, not as a WebSocket, or with a refusal.
         """
         address = f"{url.rstrip('/')}/?reply=stream" if stream else url
         try:
-            socket = await connect(
-                address, compression=None, max_size=_MAX_READ, proxy=proxy_for(url)
-            )
+            socket = await connect(address, max_size=_MAX_READ, **dialling(url, headers, tls))
+        except InvalidStatus as error:
+            raise ClientError(f"{url} refused the connection: {refusal_in(error)}") from error
+        except ssl.SSLCertVerificationError as error:
+            raise ClientError(untrusted(url, error)) from error
         except (OSError, WebSocketException, ValueError) as error:
             # ValueError: what urllib makes of addresses such as "ws://[".
             raise ClientError(
@@ -290,11 +307,40 @@ class VoiceClient:
         return ClientError(f"the server closed the connection: code {code}, {reason}")
 
 
+def dialling(
+    url: str, headers: Mapping[str, str] | None, tls: ssl.SSLContext | None
+) -> dict[str, Any]:
+    """How `websockets` is to connect to `url`, whatever the dialect.
+
+    Raises:
+        ValueError: `url` is no address.
+    """
+    return {
+        "additional_headers": headers,
+        "compression": None,
+        "logger": wire_log,
+        "proxy": proxy_for(url),
+        **({} if tls is None else {"ssl": tls}),
+    }
+
+
+def refusal_in(error: InvalidStatus) -> str:
+    """What a server said when it refused a handshake."""
+    body = (error.response.body or b"").decode(errors="replace").strip()
+    return f"HTTP {error.response.status_code}: {body[:_REASON]}"
+
+
+def untrusted(url: str, error: ssl.SSLCertVerificationError) -> str:
+    """That a certificate is not trusted, and how to trust it."""
+    return (
+        f"the certificate of {url} is not trusted: {error.verify_message}. If it is your own, "
+        "give its file: labkit talk --ca FILE, or labkit.tls.client_tls(FILE)"
+    )
+
+
 def proxy_for(url: str) -> Literal[True] | None:
     """Whether to look for a proxy: never for this machine, whatever its environment says."""
-    host = urlsplit(url).hostname or ""
-    here = host == "localhost" or host == "::1" or host.startswith("127.")
-    return None if here else True
+    return None if is_loopback(urlsplit(url).hostname or "") else True
 
 
 def _up_to_chunk_of(samples: Float32, end: int, size: int) -> Float32:

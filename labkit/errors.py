@@ -12,6 +12,7 @@ The exception tree::
     ├── EngineError               an engine failed while it worked
     ├── ServerError               the server could not start or stop as asked
     ├── ClientError               the client could not reach the server, or gave up on it
+    ├── TokenError                a token, or a file of tokens, is not usable
     └── InstrumentError           an instrument of measurement cannot do what it was asked
 
 `ErrorCode` lists every error code that a client can receive, and `CloseCode` every WebSocket
@@ -38,6 +39,7 @@ __all__ = [
     "ModelNotFoundError",
     "ProtocolError",
     "ServerError",
+    "TokenError",
 ]
 
 
@@ -270,6 +272,10 @@ class ServerError(LabkitError):
 
 class ClientError(LabkitError):
     """The client could not reach the server, or gave up on it."""
+
+
+class TokenError(LabkitError):
+    """A token, or a file of tokens, is not usable."""
 
 
 class InstrumentError(LabkitError):

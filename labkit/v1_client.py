@@ -8,6 +8,7 @@ the client sees one stream of events without a gap.
 import asyncio
 import logging
 import random
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -20,7 +21,7 @@ from websockets.typing import Subprotocol
 
 from labkit.audio import SAMPLE_RATE, Float32, chunks
 from labkit.backoff import Backoff
-from labkit.client import proxy_for
+from labkit.client import dialling, refusal_in, untrusted
 from labkit.errors import ClientError, CloseCode
 from labkit.formats import StreamEncoder
 from labkit.outgoing import Feed, Outgoing
@@ -127,7 +128,9 @@ class ClientOptions:
     """How a client behaves towards a network that fails.
 
     Attributes:
-        headers: Further headers of the handshake, such as `Authorization`.
+        headers: Further headers of the handshake, such as those of `labkit.tokens.bearer`.
+        tls: Whom to trust under ``wss://``, such as `labkit.tls.client_tls` gives; without it,
+            whom this machine trusts.
         ring_s: Most audio that is kept while the server has not acknowledged it. A server does
             so several times a second; below one second of ring, speech would wait for that.
         backoff: When to try again after a lost connection.
@@ -135,7 +138,8 @@ class ClientOptions:
         pause: Waits for some seconds.
     """
 
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    tls: ssl.SSLContext | None = None
     ring_s: float = 60.0
     backoff: Backoff = Backoff()
     seed: int | None = None
@@ -383,13 +387,13 @@ class SessionClient:
             socket = await connect(
                 self.url,
                 subprotocols=[Subprotocol(v1.SUBPROTOCOL)],
-                additional_headers=self._options.headers,
-                compression=None,
                 max_queue=4,  # what waits in here is not acknowledged, so keep it short
-                proxy=proxy_for(self.url),
+                **dialling(self.url, self._options.headers, self._options.tls),
             )
         except InvalidStatus as error:
             raise _refused(error) from error
+        except ssl.SSLCertVerificationError as error:
+            raise ClientError(untrusted(self.url, error)) from error
         except (OSError, WebSocketException, ValueError, EOFError) as error:
             raise _Lost(f"{error or type(error).__name__}") from error
         async with socket:
@@ -512,9 +516,8 @@ def _lost(closed: ConnectionClosed) -> _Lost | ClientError:
 
 def _refused(error: InvalidStatus) -> _Lost | ClientError:
     """A handshake that was refused: for now, or for good."""
-    response = error.response
-    reason = f"HTTP {response.status_code}: {(response.body or b'').decode(errors='replace')[:200]}"
-    retry = response.headers.get("Retry-After", "")
+    reason = refusal_in(error)
+    retry = error.response.headers.get("Retry-After", "")
     if retry.isdecimal():
         return _Lost(reason, float(retry))
-    return ClientError(f"the server refused the connection: {reason.strip()}")
+    return ClientError(f"the server refused the connection: {reason}")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import IO, Final
 
 from labkit.errors import ServerError
+from labkit.tokens import VARIABLE
 
 __all__ = ["RunningServer", "labkit_server", "running_server", "server_process"]
 
@@ -54,7 +55,7 @@ async def server_process(command: Sequence[str], *, start_s: float = 120.0) -> A
 async def running_server(
     command: Sequence[str], *, start_s: float = 120.0
 ) -> AsyncIterator[RunningServer]:
-    """Run a server for the length of the block.
+    """Run a server for the length of the block, without the token of the environment.
 
     Args:
         command: Program and arguments; it prints `… is ready at ws://…` once it accepts.
@@ -68,12 +69,17 @@ async def running_server(
     """
     with tempfile.TemporaryFile() as log:
         process = await asyncio.create_subprocess_exec(
-            *command, stdout=asyncio.subprocess.PIPE, stderr=log
+            *command, stdout=asyncio.subprocess.PIPE, stderr=log, env=_without_token()
         )
         try:
             yield RunningServer(await _ready(process, log, start_s), process.pid, log)
         finally:
             await _stop(process)
+
+
+def _without_token() -> dict[str, str]:
+    """The environment for a server whose callers, which measure, show no token."""
+    return {name: value for name, value in os.environ.items() if name != VARIABLE}
 
 
 async def _ready(process: asyncio.subprocess.Process, log: IO[bytes], start_s: float) -> str:

@@ -124,12 +124,19 @@ class ReplayWindow:
     @property
     def has_room(self) -> bool:
         """Whether more may be added."""
-        if self.until_acknowledged:
-            held, start = self._bytes, self.base
-        else:
-            held, start = self._waiting_bytes, self.sent
+        start = self.base if self.until_acknowledged else self.sent
         samples = self.end.samples - start.samples
-        return held < self._max_bytes and samples < self._max_samples
+        return self._not_taken < self._max_bytes and samples < self._max_samples
+
+    @property
+    def is_overfull(self) -> bool:
+        """Whether twice as much is held as there is room for: nothing more may be added."""
+        return self._not_taken >= 2 * self._max_bytes
+
+    @property
+    def _not_taken(self) -> int:
+        """Bytes that only the other side can make go: it has to read, or to acknowledge."""
+        return self._bytes if self.until_acknowledged else self._waiting_bytes
 
     def add_text(self, payload: str) -> None:
         """Add a text message; its number is `end.messages + 1` before the call."""

@@ -4,13 +4,15 @@ import asyncio
 import logging
 import secrets
 import signal
+import ssl
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from socket import SO_SNDBUF, SOL_SOCKET
 from types import TracebackType
-from typing import Final, Self
-from weakref import WeakSet
+from typing import Final, Self, TypeVar
+from weakref import WeakKeyDictionary, WeakSet
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -18,10 +20,20 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State as WsState
 from websockets.typing import Subprotocol
 
+from labkit.addresses import caller_at
 from labkit.errors import CloseCode, ErrorCode, ServerError
 from labkit.protocol import messages, plain
-from labkit.server.connection import Closing, Connection
-from labkit.server.http import Pages, refusal
+from labkit.server.access import (
+    Access,
+    Handshake,
+    Places,
+    Refusal,
+    require_safe,
+    room,
+    warnings_about,
+)
+from labkit.server.connection import Closing, Connection, forget_frames
+from labkit.server.http import Pages, refused
 from labkit.server.metrics import Metrics
 from labkit.server.plain import PlainConnection
 from labkit.server.session import Session
@@ -29,20 +41,24 @@ from labkit.server.sessions import Sessions
 from labkit.server.settings import ServerSettings
 from labkit.server.store import State
 from labkit.server.v1 import V1Connection
+from labkit.tls import server_tls
 from labkit.voice.pipeline import Pipeline
+from labkit.wire_log import wire_log
 
-__all__ = ["VoiceServer", "serve_until_signal"]
+__all__ = ["VoiceServer", "require_startable", "serve_until_signal"]
 
 _log = logging.getLogger(__name__)
 
-_RETRY_S: Final = 5
-"""When a caller that was refused may try again."""
+E = TypeVar("E", bound=BaseException)
+
 _REASON: Final = 120
 """Most characters of a close reason; a close frame has room for 123 bytes."""
 _SEND_BUFFER: Final = 64 * 1024
 """Bytes of the kernel's send buffer: two seconds of audio; Linux doubles it for itself."""
 _HANG_UP_S: Final = 1.0
 """Longest that closing one connection in order may take."""
+_TLS_HANDSHAKE_S: Final = 5.0
+"""Longest that a caller may take until it speaks TLS: as long, it may hold up the shutdown."""
 
 
 class VoiceServer:
@@ -67,6 +83,8 @@ class VoiceServer:
         self._pages = Pages(ready=lambda: not self._closing, metrics=self._metrics_page)
         self._connections: dict[Connection, asyncio.Task[None]] = {}
         self._sockets: WeakSet[ServerConnection] = WeakSet()
+        self._access = Access(self.settings)
+        self._callers: WeakKeyDictionary[ServerConnection, _Caller] = WeakKeyDictionary()
         self._admitted: WeakSet[ServerConnection] = WeakSet()
         self._reaper: asyncio.Task[None] | None = None
         self._server: Server | None = None
@@ -90,8 +108,13 @@ class VoiceServer:
         """Bind and accept callers.
 
         Raises:
-            ServerError: The address cannot be bound.
+            ServerError: The address cannot be bound, the settings would let in anybody by
+                accident, or the certificate is not usable.
+            TokenError: One of the tokens is none.
         """
+        tls = require_startable(self.settings)
+        for warning in warnings_about(self.settings):
+            _log.warning("%s", warning)
         host, port = self.settings.host, self.settings.port
         try:
             self._server = await serve(
@@ -99,6 +122,7 @@ class VoiceServer:
                 host,
                 port,
                 process_request=self._process_request,
+                process_response=self._process_response,
                 compression=None,  # deflate costs CPU and latency, and PCM hardly shrinks
                 max_size=self.settings.max_read_bytes,
                 open_timeout=self.settings.start_s,
@@ -108,6 +132,10 @@ class VoiceServer:
                 select_subprotocol=_choose_dialect,
                 close_timeout=_HANG_UP_S,
                 server_header=None,
+                logger=wire_log,
+                ssl=tls,
+                ssl_handshake_timeout=None if tls is None else _TLS_HANDSHAKE_S,
+                ssl_shutdown_timeout=None if tls is None else _HANG_UP_S,
                 create_connection=_tracked_in(self._sockets, self._admitted),
             )
         except OSError as error:
@@ -131,8 +159,9 @@ class VoiceServer:
     @property
     def url(self) -> str:
         """The address for clients."""
-        host = self.settings.host
-        return f"ws://{f'[{host}]' if ':' in host else host}:{self.port}"
+        host = self.settings.host or "localhost"
+        scheme = "ws" if self.settings.tls_cert is None else "wss"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def sessions(self) -> int:
@@ -210,15 +239,37 @@ class VoiceServer:
         await asyncio.gather(*closing)
 
     def _process_request(self, socket: ServerConnection, request: Request) -> Response | None:
-        page = self._pages.answer(request)
-        if page is not None:
+        address = _address_of(socket)
+        verdict = self._access.identify(Handshake(request.path, request.headers, address))
+        if isinstance(verdict, Refusal):
+            return self._refuse(verdict)
+        if (page := self._pages.answer(request)) is not None:
             return page
-        if len(self._admitted) >= self.settings.max_sessions:
-            self.metrics.refused.labels(status=str(HTTPStatus.SERVICE_UNAVAILABLE.value)).inc()
-            reason = f"all {self.settings.max_sessions} places are taken; try again later"
-            return refusal(HTTPStatus.SERVICE_UNAVAILABLE, reason, retry_s=_RETRY_S)
+        if (no_room := room(self.settings, address, self._places(address))) is not None:
+            return self._refuse(no_room)
+        self._callers[socket] = _Caller(verdict.identity, caller_at(address))
         self._admitted.add(socket)
         return None
+
+    def _process_response(self, socket: ServerConnection, _: Request, response: Response) -> None:
+        """Count what fails at the handshake itself, and free its place at once."""
+        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS and socket in self._admitted:
+            self._admitted.discard(socket)
+            self.metrics.refused.labels(status=str(response.status_code)).inc()
+
+    def _refuse(self, refusal: Refusal) -> Response:
+        self.metrics.refused.labels(status=str(refusal.status.value)).inc()
+        _log.info("refused a caller: %d, %s", refusal.status.value, refusal.reason)
+        return refused(refusal)
+
+    def _places(self, address: str) -> Places:
+        """How many callers there are, as it concerns one who comes from `address`."""
+        key = caller_at(address)
+        return Places(
+            taken=len(self._admitted),
+            from_address=sum(self._callers[one].address == key for one in self._admitted),
+            closing=self._closing,
+        )
 
     def _metrics_page(self) -> bytes:
         for state, number in self.states().items():
@@ -247,7 +298,12 @@ class VoiceServer:
         """The connection, in the dialect that was agreed on."""
         if socket.subprotocol == messages.SUBPROTOCOL:
             return V1Connection(
-                socket, self._v1_sessions, self.settings, self.metrics, clock=self._clock
+                socket,
+                self._v1_sessions,
+                self.settings,
+                self.metrics,
+                identity=self._callers[socket].identity,
+                clock=self._clock,
             )
         session = Session(secrets.token_hex(4), self._pipeline, self.settings, clock=self._clock)
         path = socket.request.path if socket.request else "/"
@@ -264,12 +320,23 @@ class VoiceServer:
         _log.info("connection %s: open", socket.id.hex[:8])
         try:
             await connection.run()
-        except* Closing as group:
-            await self._say_goodbye(socket, connection, _first_closing(group))
-        except* ConnectionClosed as group:
-            _log.info("connection %s: %s", socket.id.hex[:8], group.exceptions[0])
+        except BaseExceptionGroup as group:
+            if group.split((Closing, ConnectionClosed))[1] is not None:
+                raise  # a fault of the server
+            forget_frames(group)
+            await self._ended(socket, connection, group)
         finally:
             _log.info("connection %s: gone", socket.id.hex[:8])
+
+    async def _ended(
+        self, socket: ServerConnection, connection: Connection, group: BaseExceptionGroup
+    ) -> None:
+        """Part from a client in order, or note that it is gone."""
+        if (closing := group.subgroup(Closing)) is not None:
+            await self._say_goodbye(socket, connection, _first(closing))
+        else:
+            # Not the reason: it is in the client's words.
+            _log.info("connection %s: lost, code %s", socket.id.hex[:8], socket.close_code)
 
     async def _say_goodbye(
         self, socket: ServerConnection, connection: Connection, why: Closing
@@ -279,9 +346,42 @@ class VoiceServer:
         await _hang_up(socket, why.close, str(why), connection.farewell(why))
 
 
-def _first_closing(group: BaseExceptionGroup[Closing]) -> Closing:
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    """Who was admitted: the identity, and what callers from the same address are counted by."""
+
+    identity: str | None
+    address: str
+
+
+def _address_of(socket: ServerConnection) -> str:
+    """The address that a caller comes from; empty where its connection has none."""
+    match socket.remote_address:
+        case (str(host), *_):
+            return host
+    return ""
+
+
+def require_startable(settings: ServerSettings) -> ssl.SSLContext | None:
+    """Make sure that a server may start with these settings, and give its TLS, if it has any.
+
+    Raises:
+        ServerError: It would let in anybody by accident, or its certificate is not usable.
+        TokenError: One of the tokens is none.
+    """
+    require_safe(settings)
+    if settings.tls_cert is not None:
+        return server_tls(settings.tls_cert, settings.tls_key)
+    if settings.tls_key is not None:
+        raise ServerError(
+            f"tls_key is {settings.tls_key}, and there is no tls_cert; give the certificate, too"
+        )
+    return None
+
+
+def _first(group: BaseExceptionGroup[E]) -> E:
     error = group.exceptions[0]
-    return _first_closing(error) if isinstance(error, BaseExceptionGroup) else error
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _choose_dialect(_: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
@@ -369,7 +469,8 @@ async def serve_until_signal(
         on_ready: Called once callers are accepted.
 
     Raises:
-        ServerError: The address cannot be bound.
+        ServerError: See `VoiceServer.start`.
+        TokenError: One of the tokens is none.
     """
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from labkit.errors import CloseCode, ErrorCode, ServerError
 
-__all__ = ["Closing", "Connection", "Ending", "Socket"]
+__all__ = ["Closing", "Connection", "Ending", "Socket", "forget_frames"]
 
 
 class Socket(Protocol):
@@ -93,3 +93,15 @@ class Connection(Protocol):
     def farewell(self, why: Closing) -> str | None:
         """The last message, in the words of the dialect; None where it has none."""
         ...
+
+
+def forget_frames(error: BaseException) -> None:
+    """Let go of the frames that a handled exception came through.
+
+    What a connection held would else stay until the garbage collector comes by, which may be
+    many connections later: the frame of a `TaskGroup` holds the exception that holds the frame.
+    """
+    error.__traceback__ = None
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            forget_frames(inner)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from weakref import WeakMethod
 
 from labkit.audio import Float32
 from labkit.errors import AudioError, ErrorCode, ProtocolError
@@ -58,9 +59,10 @@ class Conversation:
         self._clock = clock
         self._decoder = StreamDecoder(start.input.format)
         self._watch = Watch(start.input.format, settings.watch_s, clock)
-        self._turns = Turns(session, settings, self._open_response, self._listened)
+        self._responses = _Responses(session, self.outgoing, start, metrics, clock)
+        listened = WeakMethod(self._listened)  # for the same reason as in _Responses
+        self._turns = Turns(session, settings, self._responses.open, lambda: _call(listened()))
         self._ears = Ears(session)
-        self._response: Response | None = None
         self._told: set[ErrorCode] = set()
 
     @property
@@ -143,7 +145,7 @@ class Conversation:
             ProtocolError: No such response is being given, or was the last.
         """
         self.received = self.received.plus(messages=1)
-        response = self._response
+        response = self._responses.latest
         if response is None or response.turn != turn:
             raise ProtocolError(
                 ErrorCode.UNKNOWN_RESPONSE,
@@ -203,16 +205,39 @@ class Conversation:
             hint = "send finite numbers from -1 to 1"
             raise ProtocolError(ErrorCode.INVALID_AUDIO, str(error), hint) from None
 
-    def _open_response(self, turn: int) -> Response:
-        self._response = Response(
-            turn,
-            self.session,
-            self.outgoing,
-            self.start.output.format,
-            self._metrics,
-            self._clock,
+
+def _call(method: Callable[[], None] | None) -> None:
+    if method is not None:
+        method()
+
+
+class _Responses:
+    """Opens the response of each turn.
+
+    It knows nothing of the conversation: that is gone as soon as nobody needs it then, and its
+    audio with it, without waiting for the garbage collector.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        outgoing: Outgoing,
+        start: v1.SessionStart,
+        metrics: Metrics,
+        clock: Callable[[], int],
+    ) -> None:
+        self.latest: Response | None = None
+        self._session = session
+        self._outgoing = outgoing
+        self._output = start.output.format
+        self._metrics = metrics
+        self._clock = clock
+
+    def open(self, turn: int) -> Response:
+        self.latest = Response(
+            turn, self._session, self._outgoing, self._output, self._metrics, self._clock
         )
-        return self._response
+        return self.latest
 
 
 def _odd_length(size: int, frame: int, spec: v1.AudioSpec) -> ProtocolError:

@@ -9,8 +9,9 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from labkit.protocol import schema
+from labkit.server.access import Refusal
 
-__all__ = ["Pages", "refusal"]
+__all__ = ["Pages", "refused"]
 
 
 _TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -48,11 +49,13 @@ class Pages:
         return schema.schema_text().encode()
 
 
-def refusal(status: HTTPStatus, reason: str, *, retry_s: int | None = None) -> Response:
-    """A handshake refused with a reason, and with the seconds after which to try again."""
-    response = _page(status, f"{reason}\n".encode())
-    if retry_s is not None:
-        response.headers["Retry-After"] = str(retry_s)
+def refused(refusal: Refusal) -> Response:
+    """The answer to a handshake that is refused: the reason, and what to do about it."""
+    response = _page(refusal.status, f"{refusal.reason}\n".encode())
+    if refusal.retry_s is not None:
+        response.headers["Retry-After"] = str(refusal.retry_s)
+    if refusal.status is HTTPStatus.UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = "Bearer"
     return response
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -95,11 +96,12 @@ class PlainConnection:
         self._session = session
         self._settings = settings
         self._metrics = metrics
-        self._stream = stream
         self._outbox = Outbox(
             socket.send, max_bytes=settings.outbox_bytes, timeout_s=settings.send_timeout_s
         )
-        self._turns = Turns(session, settings, self._open_reply)
+        # Without a way back to this object, which is gone as soon as nobody needs it then.
+        open_reply = partial(_Reply, self._outbox, metrics, stream=stream)
+        self._turns = Turns(session, settings, lambda _: open_reply())
         self._watch = Watch(WIRE, settings.watch_s, clock)
         self._ending = Ending()
         self._gone = asyncio.Event()
@@ -181,6 +183,3 @@ class PlainConnection:
     async def _refuse(self, error: ProtocolError) -> None:
         self._metrics.refusals.labels(code=error.code.value).inc()
         await self._outbox.put_urgent(plain.Error.of(error).encode())
-
-    def _open_reply(self, _: int) -> _Reply:
-        return _Reply(self._outbox, self._metrics, stream=self._stream)

@@ -38,8 +38,10 @@ class Response:
         turn: Its number.
     """
 
-    PIECE: Final = SAMPLE_RATE // 5
-    """Samples of a binary message before they are converted: a `pong` never waits for long."""
+    PIECE_S: Final = 0.2
+    """Most audio of a binary message: a `pong` never waits for long."""
+    PIECE_BYTES: Final = 16 * 1024
+    """Most bytes of one, about: so much may lie beyond the bound on what waits."""
 
     def __init__(
         self,
@@ -56,6 +58,8 @@ class Response:
         self._outgoing = outgoing
         self._encoder = StreamEncoder(output)
         self._format = output
+        piece_s = min(self.PIECE_S, self.PIECE_BYTES / output.bytes_per_second)
+        self._piece = round(piece_s * SAMPLE_RATE)
         self._playback = _Playback(metrics, clock)
         self._metrics = metrics
         self._said = ""
@@ -84,7 +88,7 @@ class Response:
     async def audio(self, samples: Float32) -> None:
         """See `Sink.audio`."""
         self._playback.produced(len(samples) / SAMPLE_RATE)
-        for piece in chunks(samples, self.PIECE):
+        for piece in chunks(samples, self._piece):
             await self._put(self._encoder.feed(piece))
 
     async def finish(self, ended: EndedUtterance, exchange: Exchange) -> None:

@@ -1,5 +1,6 @@
 """One conversation: its audio, its history, its limits. Knows nothing of sockets."""
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from labkit.voice.pipeline import Pipeline, Sink, Turn
 from labkit.voice.utterance import Exchange, History, Utterance
 
 __all__ = ["EndedUtterance", "Session"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,8 @@ class Session:
 
     def remember(self, exchange: Exchange) -> None:
         """Add an exchange to the history, if anything was said in it."""
+        if self._settings.log_transcripts:
+            _log.info("session %s: %r, answered %r", self.id, exchange.user, exchange.assistant)
         if exchange.user:
             self.history.add(exchange)
 

@@ -1,12 +1,19 @@
 """What a server may be told, with safe defaults."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
-__all__ = ["DEFAULT_MAX_SESSIONS", "DEFAULT_PORT", "ServerSettings"]
+__all__ = [
+    "DEFAULT_MAX_PER_ADDRESS",
+    "DEFAULT_MAX_SESSIONS",
+    "DEFAULT_PORT",
+    "ServerSettings",
+]
 
 DEFAULT_PORT: Final = 8765
 DEFAULT_MAX_SESSIONS: Final = 64
+DEFAULT_MAX_PER_ADDRESS: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +28,19 @@ class ServerSettings:
             error and dropped.
         max_read_bytes: Longest message that is read at all; a longer one closes the connection
             with code 1009, because it cannot be skipped without reading it.
-        max_sessions: Most callers at a time; further ones are refused with code 1013.
+        max_sessions: Most callers at a time; further ones are refused (HTTP 503).
+        max_sessions_per_address: Most callers at a time from one address; further ones are
+            refused (HTTP 429). An IPv6 address counts by its first 64 bits.
+        limit_loopback: Count callers from this machine by their address, too. Off, because a
+            reverse proxy makes everybody come from this machine.
+        tokens: One of them must be shown; without any, everybody may come in. Each is 16 to 256
+            letters, digits, `-` and `_`.
+        insecure: Listen beyond this machine although no token is configured.
+        allowed_origins: Origins such as `https://voice.example` whose pages may call, beside the
+            server's own and those of this machine.
+        tls_cert: PEM file of a certificate; with it, the server speaks TLS.
+        tls_key: PEM file of its key, where `tls_cert` does not hold it.
+        log_transcripts: Write what was heard and answered into the log.
         max_waiting_turns: Utterances that may wait for their answer, per session.
         history: Exchanges that the conversation remembers.
         send_timeout_s: A client that takes longer to read one message is closed.
@@ -53,6 +72,14 @@ class ServerSettings:
     max_message_bytes: int = 256 * 1024
     max_read_bytes: int = 16 * 1024 * 1024
     max_sessions: int = DEFAULT_MAX_SESSIONS
+    max_sessions_per_address: int = DEFAULT_MAX_PER_ADDRESS
+    limit_loopback: bool = False
+    tokens: tuple[str, ...] = field(default=(), repr=False)
+    insecure: bool = False
+    allowed_origins: tuple[str, ...] = ()
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    log_transcripts: bool = False
     max_waiting_turns: int = 4
     history: int = 8
     send_timeout_s: float = 20.0

@@ -12,6 +12,7 @@ from typing import Protocol
 from labkit.changes import Changes
 from labkit.errors import EngineError, ErrorCode, ProtocolError
 from labkit.measure.trace import Mark
+from labkit.server.connection import forget_frames
 from labkit.server.session import EndedUtterance, Session
 from labkit.server.settings import ServerSettings
 from labkit.voice.pipeline import Sink
@@ -128,9 +129,13 @@ class Turns:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._listen())
-            group.create_task(self._answer_all())
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._listen())
+                group.create_task(self._answer_all())
+        except asyncio.CancelledError as error:
+            forget_frames(error)
+            raise
 
     async def all_answered(self) -> None:
         """Wait until no turn runs or waits."""

@@ -270,11 +270,24 @@ class V1Connection:
 
     async def _refuse(self, error: ProtocolError, cause: v1.Cause) -> None:
         if self._conversation is not None:
-            self._conversation.tell(error, cause)
+            self._tell_refusal(self._conversation, error, cause)
             return
         self._metrics.refusals.labels(code=error.code.value).inc()
         told = v1.Error(code=error.code, message=str(error), hint=error.hint, cause=cause)
         await self._send(told.encode())
+
+    def _tell_refusal(
+        self, conversation: Conversation, error: ProtocolError, cause: v1.Cause | None
+    ) -> None:
+        """Refusals wait for no room, so a client that takes none of them has to be stopped."""
+        if conversation.outgoing.window.is_overfull:
+            raise Closing(
+                CloseCode.SLOW_READER,
+                ErrorCode.SLOW_READER,
+                "many messages were refused, and the refusals were not taken",
+                "read, and acknowledge what came; resume to get the rest",
+            )
+        conversation.tell(error, cause)
 
     async def _acknowledge(self, conversation: Conversation) -> None:
         """Say what has come, so that the client need not keep it."""
@@ -287,7 +300,7 @@ class V1Connection:
     async def _slow_down(self, conversation: Conversation, wait_s: float) -> None:
         """Read on when the pace allows it; nothing is lost, the client has to wait."""
         if wait_s and not self._too_fast:
-            conversation.tell(_too_fast(self._settings), None)
+            self._tell_refusal(conversation, _too_fast(self._settings), None)
         self._too_fast = wait_s > 0
         if wait_s:
             await asyncio.sleep(wait_s)

@@ -37,3 +37,14 @@ async def test_a_server_that_says_nothing_is_given_up() -> None:
     with pytest.raises(ServerError, match=r"not ready within 0.2 s\. It said nothing"):
         async with server_process(command, start_s=0.2):
             pass
+
+
+async def test_a_token_in_the_environment_does_not_shut_out_the_callers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LABKIT_TOKEN", "a-token-of-the-environment")
+    async with (
+        server_process(labkit_server("--pipeline", "echo")) as url,
+        VoiceClient.connect(url) as client,
+    ):
+        assert await client.ping() > 0

@@ -36,6 +36,15 @@ def test_messages_come_out_in_order_and_count() -> None:
     assert this.base == at(0, 0)
 
 
+@pytest.mark.parametrize("acknowledged", [True, False])
+def test_twice_as_much_as_there_is_room_for_is_too_much(acknowledged: bool) -> None:
+    this = window(max_bytes=4, acknowledged=acknowledged)
+    for text, full, overfull in (("abc", False, False), ("def", True, False), ("gh", True, True)):
+        this.add_text(text)
+        assert this.has_room is not full
+        assert this.is_overfull is overfull
+
+
 def test_a_rewind_sends_again_what_lies_behind_the_position() -> None:
     this = window()
     this.add_text("a")

@@ -1,5 +1,7 @@
 """The pages on the WebSocket's port."""
 
+from http import HTTPStatus
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -7,7 +9,8 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request
 
 from labkit.protocol.schema import schema_text
-from labkit.server.http import Pages
+from labkit.server.access import Refusal
+from labkit.server.http import Pages, refused
 
 
 def pages(*, ready: bool = True) -> Pages:
@@ -49,3 +52,16 @@ def test_other_paths_are_for_sockets(path: str) -> None:
 @given(st.text(max_size=30))
 def test_no_path_raises(path: str) -> None:
     pages().answer(Request(path, Headers()))
+
+
+def test_a_refusal_says_why_and_when_to_come_back() -> None:
+    response = refused(Refusal(HTTPStatus.TOO_MANY_REQUESTS, "too many", 7))
+    assert (response.status_code, response.body) == (429, b"too many\n")
+    assert response.headers["Retry-After"] == "7"
+    assert "WWW-Authenticate" not in response.headers
+
+
+def test_a_refusal_for_want_of_a_token_says_of_which_kind() -> None:
+    response = refused(Refusal(HTTPStatus.UNAUTHORIZED, "no token"))
+    assert response.headers["WWW-Authenticate"] == "Bearer"
+    assert "Retry-After" not in response.headers

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from labkit.audio import encode_s16le
@@ -496,6 +497,26 @@ async def test_a_client_that_does_not_acknowledge_is_closed_and_can_resume() -> 
             again = await start(second, resume=resume)
             assert "missing" not in again
             assert (await receive(second, "transcript.final"))["text"] == "1.00 seconds of audio"
+
+
+async def test_refusals_that_are_not_taken_do_not_pile_up_over_connections() -> None:
+    async with serving(replay_bytes=4000, message_burst=10_000) as server:
+        start_with: dict[str, Any] = {"acknowledges": True}
+        for _ in range(3):
+            async with calling(server) as socket:
+                started = await start(socket, **start_with)
+                start_with["resume"] = {k: started[k] for k in ("session", "token")}
+                with pytest.raises(ConnectionClosed):
+                    for _ in range(1000):
+                        await socket.send("nonsense")
+                        await socket.recv()
+                assert socket.close_code == CloseCode.SLOW_READER
+        async with calling(server) as socket:
+            await start(socket, **start_with)
+            messages = [await socket.recv() for _ in range(8)]
+        assert all(json.loads(message)["code"] == "invalid_json" for message in messages)
+        (conversation,) = server._v1_sessions._tasks
+        assert 8000 <= conversation.outgoing.window.held_bytes < 9000
 
 
 async def test_what_can_no_longer_be_sent_again_is_named() -> None:

@@ -1,0 +1,181 @@
+"""The command `labkit serve`: the voice server, until Ctrl-C."""
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from labkit import __version__
+from labkit.cli.options import AsrOption, LlmOption, SetOption, TtsOption
+from labkit.server.app import VoiceServer, require_startable, serve_until_signal
+from labkit.server.settings import (
+    DEFAULT_MAX_PER_ADDRESS,
+    DEFAULT_MAX_SESSIONS,
+    DEFAULT_PORT,
+    ServerSettings,
+)
+from labkit.tokens import VARIABLE, read_tokens, token_in
+from labkit.voice.loading import default_threads, load_pipeline
+from labkit.voice.models import resolve
+from labkit.voice.pipeline import EchoPipeline, Pipeline
+
+__all__ = ["serve"]
+
+_log = logging.getLogger("labkit")
+
+_ACCESS: Final = "Who may come in"
+
+
+class PipelineName(StrEnum):
+    """What answers: the engines, or an echo that measures the transport alone."""
+
+    VOICE = "voice"
+    ECHO = "echo"
+
+
+def serve(
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Address to bind. Beyond this machine, it takes --token-file or --insecure."
+        ),
+    ] = "localhost",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any.")] = DEFAULT_PORT,
+    pipeline: Annotated[PipelineName, typer.Option(help="What answers.")] = PipelineName.VOICE,
+    model_set: SetOption = "embedded",
+    asr: AsrOption = None,
+    llm: LlmOption = None,
+    tts: TtsOption = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per engine.")] = None,
+    fit_window: Annotated[
+        bool | None,
+        typer.Option(
+            "--fit-window/--full-window",
+            help="Cut the recogniser's window to the utterance; by default where trained so.",
+        ),
+    ] = None,
+    log_transcripts: Annotated[
+        bool, typer.Option("--log-transcripts", help="Log what was heard and answered.")
+    ] = False,
+    max_sessions: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Callers at a time; further ones are refused.",
+            rich_help_panel=_ACCESS,
+        ),
+    ] = DEFAULT_MAX_SESSIONS,
+    max_per_address: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Callers at a time from one address; those from this machine are not counted.",
+            rich_help_panel=_ACCESS,
+        ),
+    ] = DEFAULT_MAX_PER_ADDRESS,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Let in only those who show a token of this file: one per line, # comments. "
+            f"The variable {VARIABLE} may hold one more. Make one with: labkit token.",
+            rich_help_panel=_ACCESS,
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure",
+            help="Listen beyond this machine without a token: everybody may come in.",
+            rich_help_panel=_ACCESS,
+        ),
+    ] = False,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="Let pages of another site call, such as https://voice.example; may be repeated. "
+            "Pages of localhost and of the server's own address always may; those of its own name "
+            "where tokens are asked for.",
+            rich_help_panel=_ACCESS,
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Speak TLS (wss://) with this certificate, in PEM.",
+            rich_help_panel=_ACCESS,
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Its key, in PEM, not encrypted; none where --tls-cert holds it.",
+            rich_help_panel=_ACCESS,
+        ),
+    ] = None,
+) -> None:
+    """Run the voice server until Ctrl-C."""
+    _log_to_stderr()
+    settings = ServerSettings(
+        host=host,
+        port=port,
+        max_sessions=max_sessions,
+        max_sessions_per_address=max_per_address,
+        tokens=_tokens(token_file, os.environ),
+        insecure=insecure,
+        allowed_origins=tuple(allow_origin or ()),
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        log_transcripts=log_transcripts,
+    )
+    require_startable(settings)
+    answering: Pipeline = EchoPipeline()
+    if pipeline is PipelineName.VOICE:
+        answering = _voice(model_set, asr, llm, tts, threads, fit_window)
+    asyncio.run(serve_until_signal(answering, settings, _announce))
+
+
+def _tokens(path: Path | None, environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The tokens of the file and that of the environment."""
+    of_file = () if path is None else read_tokens(path)
+    own = token_in(environment)
+    return of_file if own is None else (*of_file, own)
+
+
+def _voice(
+    model_set: str,
+    asr: str | None,
+    llm: str | None,
+    tts: str | None,
+    threads: int | None,
+    fit_window: bool | None,
+) -> Pipeline:
+    """The engines, loaded."""
+    paths = resolve(model_set, asr=asr, llm=llm, tts=tts)
+    _log.info(
+        "loading %s; %d thread(s) per engine",
+        ", ".join(paths.names.values()),
+        threads or default_threads(),
+    )
+    return load_pipeline(paths, threads=threads, fit_window=fit_window)
+
+
+def _announce(server: VoiceServer) -> None:
+    sys.stdout.write(f"labkit {__version__} is ready at {server.url}\n")
+    sys.stdout.flush()
+
+
+def _log_to_stderr() -> None:
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.INFO, format=form)
+    for chatty in ("websockets", "faster_whisper", "httpx"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -1,0 +1,326 @@
+"""Who may come in: what is made of a handshake, from its headers and the places left.
+
+The rules, in the order in which they are asked:
+
+======  ====================================================================================
+status  refused because
+======  ====================================================================================
+400     a token stands in the address, where logs and histories keep it
+403     a browser asks for a page of another origin (RFC 6454) than this server's
+401     tokens are configured, and none of them was shown
+503     the server is closing, or all places are taken
+429     as many callers as are allowed come from the same address already
+======  ====================================================================================
+
+`/healthz` and `/readyz` are for everybody. All other pages need what a caller needs, on this
+machine too: behind a reverse proxy, everybody comes from this machine.
+
+A token is shown in the header ``Authorization: Bearer TOKEN``, or by browsers, which cannot set
+it, as a subprotocol ``labkit.bearer.TOKEN`` offered beside ``labkit.v1``.
+
+An origin is this server's own where its host and port are those of the `Host` header. While no
+token is configured, a host name proves nothing: whoever owns a name can make it mean this machine
+once their page is loaded (DNS rebinding), so that such a name has to be an allowed origin.
+"""
+
+import re
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from http import HTTPStatus
+from typing import Final, NamedTuple, Protocol
+from urllib.parse import parse_qsl
+
+from labkit.addresses import is_address, is_loopback
+from labkit.errors import ServerError
+from labkit.server.settings import ServerSettings
+from labkit.tokens import require_token
+
+__all__ = [
+    "BEARER_PREFIX",
+    "Access",
+    "Admission",
+    "Handshake",
+    "Headers",
+    "Places",
+    "Refusal",
+    "require_safe",
+    "room",
+    "warnings_about",
+]
+
+BEARER_PREFIX: Final = "labkit.bearer."
+"""What a subprotocol that shows a token begins with."""
+
+_OPEN_PAGES: Final = frozenset({"/healthz", "/readyz"})
+_TOKEN_FIELDS: Final = frozenset({"token", "access_token"})
+_RETRY_S: Final = 5
+"""When a caller that found no place may try again."""
+_IDENTITY_DIGITS: Final = 16
+"""Hexadecimal digits of a hash that tell callers apart."""
+_HOST: Final = r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?"
+_HOST_HEADER: Final = re.compile(_HOST, re.ASCII | re.IGNORECASE)
+_ORIGIN: Final = re.compile(rf"([a-z][a-z0-9+.-]*)://{_HOST}", re.ASCII | re.IGNORECASE)
+
+
+class Headers(Protocol):
+    """The headers of a request, each of which may be there several times."""
+
+    def get_all(self, key: str) -> list[str]:
+        """All values of a header, whatever the case of its name."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """What is known of a caller.
+
+    Attributes:
+        path: What it asks for, query included.
+        headers: What it says.
+        address: Where it comes from; empty where nobody knows.
+    """
+
+    path: str
+    headers: Headers
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """How many callers there are.
+
+    Attributes:
+        taken: All of them.
+        from_address: Those from the address of the one who asks.
+        closing: Whether the server is shutting down.
+    """
+
+    taken: int = 0
+    from_address: int = 0
+    closing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A caller may come in.
+
+    Attributes:
+        identity: Who it is: a short hash of its token; None where no tokens are configured, or
+            none was asked for.
+    """
+
+    identity: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A caller may not come in.
+
+    Attributes:
+        status: The HTTP status.
+        reason: Why, and what to do, in plain words. Holds nothing of what the caller sent.
+        retry_s: Seconds after which to try again, where that helps.
+    """
+
+    status: HTTPStatus
+    reason: str
+    retry_s: int | None = None
+
+
+class Access:
+    """Decides who may ask for anything, as the settings say."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        """Decide by `settings`, which `require_safe` has found to be in order."""
+        self._known = [_digest(token) for token in settings.tokens]
+        self._allowed = frozenset(_parse_origin(origin) for origin in settings.allowed_origins)
+
+    def identify(self, handshake: Handshake) -> Admission | Refusal:
+        """Whether this caller may ask for anything, and who it is."""
+        path, _, query = handshake.path.partition("?")
+        if path in _OPEN_PAGES:
+            return Admission()
+        if _holds_token(query):
+            return _token_in_address()
+        if not self._of_good_origin(handshake.headers):
+            return _foreign_origin()
+        if not self._known:
+            return Admission()
+        identity = self._identity(_shown_tokens(handshake.headers))
+        return _no_token() if identity is None else Admission(identity)
+
+    def _identity(self, tokens: Iterable[str]) -> str | None:
+        """Who shows one of `tokens`. Every known token is compared, in constant time."""
+        for digest in map(_digest, tokens):
+            matches = [secrets.compare_digest(digest, known) for known in self._known]
+            if any(matches):
+                return digest.hex()[:_IDENTITY_DIGITS]
+        return None
+
+    def _of_good_origin(self, headers: Headers) -> bool:
+        origins = headers.get_all("Origin")
+        if not origins:
+            return True  # no browser
+        origin = _parse_origin(origins[0]) if len(origins) == 1 else None
+        if origin is None:
+            return False
+        return origin in self._allowed or self._is_own(origin, headers.get_all("Host"))
+
+    def _is_own(self, origin: "_Origin", hosts: Sequence[str]) -> bool:
+        """Whether the page comes from this server, or from another one on the same machine."""
+        if origin.scheme not in _PORTS:
+            return False
+        if is_loopback(origin.host):
+            return True
+        trusted = bool(self._known) or is_address(origin.host)
+        own = _parse_host(hosts[0], origin.scheme) if len(hosts) == 1 else None
+        return trusted and own == (origin.host, origin.port)
+
+
+def room(settings: ServerSettings, address: str, places: Places) -> Refusal | None:
+    """Why there is no place for a caller from `address`; None if there is one."""
+    if places.closing:
+        return _no_room("the server is shutting down")
+    if places.taken >= settings.max_sessions:
+        return _no_room(f"all {settings.max_sessions} places are taken; try again later")
+    counted = settings.limit_loopback or not is_loopback(address)
+    if counted and places.from_address >= settings.max_sessions_per_address:
+        return _too_many_of_yours(settings.max_sessions_per_address)
+    return None
+
+
+def require_safe(settings: ServerSettings) -> None:
+    """Make sure that a server with these settings lets in nobody by accident.
+
+    Raises:
+        ServerError: It would listen beyond this machine without tokens, or an allowed origin is
+            none.
+        TokenError: A token is none.
+    """
+    for number, token in enumerate(settings.tokens, start=1):
+        require_token(token, f"tokens, number {number}")
+    for origin in settings.allowed_origins:
+        if _parse_origin(origin) is None:
+            raise ServerError(
+                f"allowed_origins has {origin!r}; an origin is like https://voice.example or "
+                "http://192.168.1.5:8000, without a path"
+            )
+    if not (is_loopback(settings.host) or settings.tokens or settings.insecure):
+        raise ServerError(
+            f"host is {settings.host!r}, where other machines can reach the server, and no token "
+            "is configured. Make one with 'labkit token > tokens.txt' and give --token-file "
+            "tokens.txt, or --insecure to let everybody in"
+        )
+
+
+def warnings_about(settings: ServerSettings) -> list[str]:
+    """What is allowed and yet worth knowing."""
+    if is_loopback(settings.host):
+        return []
+    found = []
+    if not settings.tokens:
+        found.append("no token is configured: whoever reaches this machine can use the server")
+    if settings.tls_cert is None:
+        found.append(
+            "no TLS: tokens and speech travel in the clear, unless a proxy before the server "
+            "encrypts them; see --tls-cert"
+        )
+    return found
+
+
+class _Origin(NamedTuple):
+    """Where a page comes from, in lower case, its port filled in."""
+
+    scheme: str
+    host: str
+    port: int | None
+
+
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+def _parse_origin(text: str) -> _Origin | None:
+    """The origin that `text` writes; None if it writes none, as `null` does."""
+    found = _ORIGIN.fullmatch(text)
+    if found is None:
+        return None
+    scheme, host, port = found[1].lower(), _bare(found[2]), found[3]
+    return _Origin(scheme, host, int(port) if port else _PORTS.get(scheme))
+
+
+def _parse_host(text: str, scheme: str) -> tuple[str, int | None] | None:
+    """Host and port of a `Host` header, its port filled in as `scheme` has it."""
+    found = _HOST_HEADER.fullmatch(text)
+    if found is None:
+        return None
+    return _bare(found[1]), int(found[2]) if found[2] else _PORTS.get(scheme)
+
+
+def _bare(host: str) -> str:
+    """A host in lower case, without the brackets of an IPv6 address."""
+    return host.lower().strip("[]")
+
+
+def _holds_token(query: str) -> bool:
+    fields = parse_qsl(query, keep_blank_values=True)
+    return any(name.lower() in _TOKEN_FIELDS for name, _ in fields)
+
+
+def _shown_tokens(headers: Headers) -> list[str]:
+    """The tokens that a caller shows, by header and by subprotocol."""
+    by_header = [value.split(None, 1) for value in headers.get_all("Authorization")]
+    offered = ",".join(headers.get_all("Sec-WebSocket-Protocol")).split(",")
+    return [words[1].strip() for words in by_header if _is_bearer(words)] + [
+        name.strip().removeprefix(BEARER_PREFIX)
+        for name in offered
+        if name.strip().startswith(BEARER_PREFIX)
+    ]
+
+
+def _is_bearer(words: Sequence[str]) -> bool:
+    """Whether a header of scheme and credentials has both; the scheme may be of any case."""
+    return len(words) == 2 and words[0].lower() == "bearer"
+
+
+def _digest(token: str) -> bytes:
+    """A hash, so that all tokens are of one length when they are compared."""
+    return sha256(token.encode(errors="surrogatepass")).digest()
+
+
+def _token_in_address() -> Refusal:
+    return Refusal(
+        HTTPStatus.BAD_REQUEST,
+        "a token must not stand in the address, which logs and histories keep; send it in the "
+        "header 'Authorization: Bearer TOKEN', or in a browser as a subprotocol "
+        f"'{BEARER_PREFIX}TOKEN' beside 'labkit.v1'",
+    )
+
+
+def _foreign_origin() -> Refusal:
+    return Refusal(
+        HTTPStatus.FORBIDDEN,
+        "pages of this origin may not call this server; whoever runs it can allow the origin "
+        "with --allow-origin",
+    )
+
+
+def _no_token() -> Refusal:
+    return Refusal(
+        HTTPStatus.UNAUTHORIZED,
+        "this server needs a token that it knows; send it in the header 'Authorization: Bearer "
+        f"TOKEN', or in a browser as a subprotocol '{BEARER_PREFIX}TOKEN' beside 'labkit.v1'",
+    )
+
+
+def _no_room(reason: str) -> Refusal:
+    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, reason, _RETRY_S)
+
+
+def _too_many_of_yours(most: int) -> Refusal:
+    return Refusal(
+        HTTPStatus.TOO_MANY_REQUESTS,
+        f"{most} callers from this address are connected already; try again later",
+        _RETRY_S,
+    )

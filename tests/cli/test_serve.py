@@ -1,0 +1,157 @@
+"""`labkit serve`, `labkit token` and `labkit talk`: who may come in, from the options on."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from labkit import __main__ as command_line
+from labkit.cli import serve as module
+from labkit.cli.token import token
+from labkit.errors import ServerError, TokenError
+from labkit.measure.process import labkit_server, server_process
+from labkit.server.app import VoiceServer
+from labkit.server.settings import ServerSettings
+from labkit.tokens import VARIABLE, require_token
+from labkit.voice.pipeline import EchoPipeline, Pipeline
+from tests.certificates import self_signed
+
+RECORDING: Final = Path(__file__).resolve().parents[2] / "data" / "speech" / "ked-01.flac"
+ONE = "one-token-of-sixteen"
+TWO = "two_token_of_sixteen"
+
+app = typer.Typer()
+app.command()(module.serve)
+
+
+def settings_of(monkeypatch: pytest.MonkeyPatch, *options: str) -> ServerSettings:
+    """The settings that these options make, of a server that is not started."""
+    asked = []
+
+    async def note(_: Pipeline, settings: ServerSettings, __: object) -> None:
+        asked.append(settings)
+
+    monkeypatch.setattr(module, "serve_until_signal", note)
+    monkeypatch.setattr(module, "_log_to_stderr", lambda: None)
+    command = ["--pipeline", "echo", *options]
+    CliRunner().invoke(app, command, catch_exceptions=False)
+    (settings,) = asked
+    return settings
+
+
+@pytest.fixture(autouse=True)
+def no_token_around(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+
+
+def test_without_options_the_defaults_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings_of(monkeypatch) == ServerSettings()
+
+
+def test_options_become_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made = self_signed(tmp_path)
+    tokens = tmp_path / "tokens.txt"
+    tokens.write_text(f"{ONE}\n")
+    tokens.chmod(0o600)
+    monkeypatch.setenv(VARIABLE, TWO)
+    settings = settings_of(
+        monkeypatch,
+        *("--host", "0.0.0.0", "--port", "0", "--token-file", str(tokens)),
+        *("--max-sessions", "3", "--max-per-address", "2", "--log-transcripts", "--insecure"),
+        *("--allow-origin", "https://a.example", "--allow-origin", "https://b.example"),
+        *("--tls-cert", str(made.cert), "--tls-key", str(made.key)),
+    )
+    assert settings == ServerSettings(
+        host="0.0.0.0",
+        port=0,
+        max_sessions=3,
+        max_sessions_per_address=2,
+        tokens=(ONE, TWO),
+        insecure=True,
+        allowed_origins=("https://a.example", "https://b.example"),
+        tls_cert=made.cert,
+        tls_key=made.key,
+        log_transcripts=True,
+    )
+
+
+def test_a_token_is_no_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = CliRunner().invoke(app, ["--token", ONE])
+    assert result.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["--host", "0.0.0.0"], ServerError),
+        (["--allow-origin", "*"], ServerError),
+        (["--tls-cert", "none.pem"], ServerError),
+        (["--tls-key", "none.pem"], ServerError),
+        (["--token-file", "none.txt"], TokenError),
+    ],
+)
+def test_what_cannot_start_is_refused_before_any_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, options: list[str], error: type[Exception]
+) -> None:
+    def load(*_: object) -> Pipeline:
+        raise AssertionError("the models were loaded")
+
+    monkeypatch.setattr(module, "_voice", load)
+    monkeypatch.setattr(module, "_log_to_stderr", lambda: None)
+    with pytest.raises(error):
+        CliRunner().invoke(app, options, catch_exceptions=False)
+
+
+def test_a_printed_token_is_one() -> None:
+    printer = typer.Typer()
+    printer.command()(token)
+    result = CliRunner().invoke(printer, [])
+    assert require_token(result.output.strip(), "printed")
+
+
+async def test_talking_to_a_server_with_token_and_certificate(tmp_path: Path) -> None:
+    made = self_signed(tmp_path)
+    tokens = tmp_path / "tokens.txt"
+    tokens.write_text(f"{ONE} # first\n{TWO}\n")
+    tokens.chmod(0o600)
+    serve = labkit_server("--pipeline", "echo", "--host", "127.0.0.1", "--token-file", str(tokens))
+    async with server_process(
+        [*serve, "--tls-cert", str(made.cert), "--tls-key", str(made.key)]
+    ) as url:
+        assert url.startswith("wss://127.0.0.1:")
+        process = await asyncio.create_subprocess_exec(
+            *(
+                sys.executable,
+                "-m",
+                "labkit",
+                "talk",
+                str(RECORDING),
+            ),
+            *("--url", url, "--token-file", str(tokens), "--ca", str(made.cert), "--json"),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        out, _ = await process.communicate()
+    assert process.returncode == 0
+    assert json.loads(out)["transcript"].endswith("seconds of audio")
+
+
+async def test_the_token_of_the_environment_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ServerSettings(host="127.0.0.1", port=0, tokens=(ONE,))
+    async with VoiceServer(EchoPipeline(), settings) as server:
+        monkeypatch.setattr(sys, "argv", ["labkit", "talk", str(RECORDING), "--url", server.url])
+        with pytest.raises(SystemExit) as refused:
+            await asyncio.to_thread(command_line.main)
+        assert refused.value.code == 1
+        assert "HTTP 401" in capsys.readouterr().err
+        monkeypatch.setenv(VARIABLE, ONE)
+        with pytest.raises(SystemExit) as heard:
+            await asyncio.to_thread(command_line.main)
+        assert heard.value.code == 0
+        assert "seconds of audio" in capsys.readouterr().out

@@ -1,0 +1,74 @@
+"""What a connection held is freed when it ends, not when the garbage collector comes by."""
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
+
+from labkit.server.app import VoiceServer
+from labkit.server.connection import forget_frames
+from labkit.server.session import Session
+from labkit.server.settings import ServerSettings
+from labkit.voice.pipeline import EchoPipeline
+from tests.support import until
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def sessions_in_memory() -> int:
+    return sum(isinstance(thing, Session) for thing in gc.get_objects())
+
+
+@pytest.mark.parametrize(
+    ("dialect", "ending"),
+    [
+        ("plain", "closed"),
+        ("plain", "broken off"),
+        ("v1", "closed"),
+        ("v1", "broken off"),
+        ("v1", "ended by the client"),
+    ],
+)
+async def test_a_session_is_freed_when_it_ends(
+    dialect: str, ending: str, no_collector: None
+) -> None:
+    v1 = dialect == "v1"
+    before = sessions_in_memory()
+    settings = ServerSettings(host="127.0.0.1", port=0, resume_s=0.0, reap_interval_s=0.01)
+    async with VoiceServer(EchoPipeline(), settings) as server:
+        offered = [Subprotocol("labkit.v1")] if v1 else None
+        async with connect(server.url, compression=None, subprotocols=offered) as socket:
+            if v1:
+                await socket.send('{"type": "session.start"}')
+                await socket.recv()
+            await socket.send(bytes(3200))
+            await socket.send('{"type": "audio.end"}' if v1 else "end_stream")
+            await socket.recv()
+            assert sessions_in_memory() == before + 1
+            if ending == "ended by the client":
+                await socket.send('{"type": "session.end"}')
+                await socket.wait_closed()
+            elif ending == "broken off":
+                socket.transport.abort()
+        await until(lambda: sessions_in_memory() == before)
+
+
+def test_frames_are_let_go_of_in_groups_of_groups() -> None:
+    try:
+        try:
+            raise ValueError("inner")
+        except ValueError as error:
+            raise ExceptionGroup("outer", [ExceptionGroup("middle", [error])]) from None
+    except ExceptionGroup as group:
+        forget_frames(group)
+        middle = group.exceptions[0]
+        assert isinstance(middle, ExceptionGroup)
+        assert group.__traceback__ is middle.exceptions[0].__traceback__ is None
