@@ -7,33 +7,23 @@ import signal
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from http import HTTPStatus
-from socket import SO_SNDBUF, SOL_SOCKET
 from types import TracebackType
 from typing import Final, Self, TypeVar
-from weakref import WeakKeyDictionary, WeakSet
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request, Response
-from websockets.protocol import State as WsState
 from websockets.typing import Subprotocol
 
-from labkit.addresses import caller_at
 from labkit.errors import CloseCode, ErrorCode, ServerError
 from labkit.protocol import messages, plain
 from labkit.server.access import (
-    Access,
-    Handshake,
-    Places,
-    Refusal,
     require_safe,
-    room,
     warnings_about,
 )
 from labkit.server.connection import Closing, Connection, forget_frames
-from labkit.server.http import Pages, refused
+from labkit.server.door import Door
+from labkit.server.farewell import HANG_UP_S, hang_up
+from labkit.server.http import Pages
 from labkit.server.metrics import Metrics
 from labkit.server.plain import PlainConnection
 from labkit.server.session import Session
@@ -51,12 +41,6 @@ _log = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=BaseException)
 
-_REASON: Final = 120
-"""Most characters of a close reason; a close frame has room for 123 bytes."""
-_SEND_BUFFER: Final = 64 * 1024
-"""Bytes of the kernel's send buffer: two seconds of audio; Linux doubles it for itself."""
-_HANG_UP_S: Final = 1.0
-"""Longest that closing one connection in order may take."""
 _TLS_HANDSHAKE_S: Final = 5.0
 """Longest that a caller may take until it speaks TLS: as long, it may hold up the shutdown."""
 
@@ -80,15 +64,11 @@ class VoiceServer:
         self._clock = clock
         self._pipeline = pipeline
         self._v1_sessions = Sessions(pipeline, self.settings, self.metrics, clock)
-        self._pages = Pages(ready=lambda: not self._closing, metrics=self._metrics_page)
+        pages = Pages(ready=lambda: not self._door.closed, metrics=self._metrics_page)
+        self._door = Door(self.settings, pages, self.metrics)
         self._connections: dict[Connection, asyncio.Task[None]] = {}
-        self._sockets: WeakSet[ServerConnection] = WeakSet()
-        self._access = Access(self.settings)
-        self._callers: WeakKeyDictionary[ServerConnection, _Caller] = WeakKeyDictionary()
-        self._admitted: WeakSet[ServerConnection] = WeakSet()
         self._reaper: asyncio.Task[None] | None = None
         self._server: Server | None = None
-        self._closing = False
 
     async def __aenter__(self) -> Self:
         """Start."""
@@ -121,8 +101,8 @@ class VoiceServer:
                 self._handle,
                 host,
                 port,
-                process_request=self._process_request,
-                process_response=self._process_response,
+                process_request=self._door.process_request,
+                process_response=self._door.process_response,
                 compression=None,  # deflate costs CPU and latency, and PCM hardly shrinks
                 max_size=self.settings.max_read_bytes,
                 open_timeout=self.settings.start_s,
@@ -130,13 +110,13 @@ class VoiceServer:
                 ping_timeout=self.settings.ping_timeout_s,
                 subprotocols=[Subprotocol(messages.SUBPROTOCOL)],
                 select_subprotocol=_choose_dialect,
-                close_timeout=_HANG_UP_S,
+                close_timeout=HANG_UP_S,
                 server_header=None,
                 logger=wire_log,
                 ssl=tls,
                 ssl_handshake_timeout=None if tls is None else _TLS_HANDSHAKE_S,
-                ssl_shutdown_timeout=None if tls is None else _HANG_UP_S,
-                create_connection=_tracked_in(self._sockets, self._admitted),
+                ssl_shutdown_timeout=None if tls is None else HANG_UP_S,
+                create_connection=self._door.watched(),
             )
         except OSError as error:
             raise ServerError(
@@ -181,10 +161,10 @@ class VoiceServer:
 
     async def close(self) -> None:
         """Shut down in order: stop accepting, let turns finish, close, reap, stop the engines."""
-        if self._server is None or self._closing:
+        if self._server is None or self._door.closed:
             return
         # 1. Stop accepting: new connections are refused, open ones stay.
-        self._closing = True
+        self._door.closed = True
         self._server.close(close_connections=False)
         # 2. Let turns finish, for a bounded time.
         await self._finish_turns()
@@ -230,46 +210,13 @@ class VoiceServer:
         for connection in self._connections:
             connection.end(_shutting_down())
         if self._connections:
-            await asyncio.wait(self._connections.values(), timeout=_HANG_UP_S)
+            await asyncio.wait(self._connections.values(), timeout=HANG_UP_S)
 
     async def _close_sockets(self) -> None:
         """Those that have no session yet, or did not take their goodbye."""
         reason = "the server is shutting down"
-        closing = [_hang_up(socket, CloseCode.GOING_AWAY, reason) for socket in self._sockets]
+        closing = [hang_up(socket, CloseCode.GOING_AWAY, reason) for socket in self._door.sockets]
         await asyncio.gather(*closing)
-
-    def _process_request(self, socket: ServerConnection, request: Request) -> Response | None:
-        address = _address_of(socket)
-        verdict = self._access.identify(Handshake(request.path, request.headers, address))
-        if isinstance(verdict, Refusal):
-            return self._refuse(verdict)
-        if (page := self._pages.answer(request)) is not None:
-            return page
-        if (no_room := room(self.settings, address, self._places(address))) is not None:
-            return self._refuse(no_room)
-        self._callers[socket] = _Caller(verdict.identity, caller_at(address))
-        self._admitted.add(socket)
-        return None
-
-    def _process_response(self, socket: ServerConnection, _: Request, response: Response) -> None:
-        """Count what fails at the handshake itself, and free its place at once."""
-        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS and socket in self._admitted:
-            self._admitted.discard(socket)
-            self.metrics.refused.labels(status=str(response.status_code)).inc()
-
-    def _refuse(self, refusal: Refusal) -> Response:
-        self.metrics.refused.labels(status=str(refusal.status.value)).inc()
-        _log.info("refused a caller: %d, %s", refusal.status.value, refusal.reason)
-        return refused(refusal)
-
-    def _places(self, address: str) -> Places:
-        """How many callers there are, as it concerns one who comes from `address`."""
-        key = caller_at(address)
-        return Places(
-            taken=len(self._admitted),
-            from_address=sum(self._callers[one].address == key for one in self._admitted),
-            closing=self._closing,
-        )
 
     def _metrics_page(self) -> bytes:
         for state, number in self.states().items():
@@ -302,7 +249,7 @@ class VoiceServer:
                 self._v1_sessions,
                 self.settings,
                 self.metrics,
-                identity=self._callers[socket].identity,
+                identity=self._door.identity_of(socket),
                 clock=self._clock,
             )
         session = Session(secrets.token_hex(4), self._pipeline, self.settings, clock=self._clock)
@@ -343,23 +290,7 @@ class VoiceServer:
     ) -> None:
         _log.info("connection %s: closing, %s", socket.id.hex[:8], why)
         self.metrics.closes.labels(code=str(why.close.value)).inc()
-        await _hang_up(socket, why.close, str(why), connection.farewell(why))
-
-
-@dataclass(frozen=True, slots=True)
-class _Caller:
-    """Who was admitted: the identity, and what callers from the same address are counted by."""
-
-    identity: str | None
-    address: str
-
-
-def _address_of(socket: ServerConnection) -> str:
-    """The address that a caller comes from; empty where its connection has none."""
-    match socket.remote_address:
-        case (str(host), *_):
-            return host
-    return ""
+        await hang_up(socket, why.close, str(why), connection.farewell(why))
 
 
 def require_startable(settings: ServerSettings) -> ssl.SSLContext | None:
@@ -397,63 +328,6 @@ def _shutting_down() -> Closing:
         "the server is shutting down",
         "connect again later for a new session",
     )
-
-
-def _tracked_in(
-    sockets: WeakSet[ServerConnection], admitted: WeakSet[ServerConnection]
-) -> type[ServerConnection]:
-    """Connections that are in `sockets` from their first byte, before any handshake.
-
-    A place that was given to one at the handshake is free again as soon as it is gone.
-
-    One that never ends its handshake would hold up the shutdown for as long as a handshake may
-    take.
-    """
-
-    class Tracked(ServerConnection):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            super().connection_made(transport)
-            _bound_send_buffer(transport)
-            sockets.add(self)
-
-        def connection_lost(self, error: Exception | None) -> None:
-            super().connection_lost(error)
-            for kept in (sockets, admitted):
-                kept.discard(self)
-
-    return Tracked
-
-
-def _bound_send_buffer(transport: asyncio.BaseTransport) -> None:
-    """Let little wait in the kernel, which would take megabytes for a client that does not read.
-
-    What lies there cannot be called back, and counts as sent.
-    """
-    raw = transport.get_extra_info("socket")
-    if raw is not None:
-        raw.setsockopt(SOL_SOCKET, SO_SNDBUF, _SEND_BUFFER)
-
-
-async def _hang_up(
-    socket: ServerConnection, code: CloseCode, reason: str, farewell: str | None = None
-) -> None:
-    """Close a connection in order if that can be done in time, else cut it.
-
-    The closing handshake waits until the client has read what was sent before, and a client
-    that does not read never does; one that has not ended its opening handshake has none.
-    """
-    try:
-        async with asyncio.timeout(_HANG_UP_S):
-            if socket.state is WsState.OPEN and farewell is not None:
-                await socket.send(farewell)
-            if socket.state is WsState.OPEN:
-                await socket.close(code, reason[:_REASON])
-    except ConnectionClosed:
-        pass  # it hung up itself
-    except TimeoutError:
-        _log.info("cutting %s: not closed within %g s", socket.remote_address, _HANG_UP_S)
-    if socket.state is not WsState.CLOSED:
-        socket.transport.abort()
 
 
 async def serve_until_signal(

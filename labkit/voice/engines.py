@@ -263,7 +263,7 @@ class FasterWhisperAsr:
         segments, _ = self._model.transcribe(
             audio,
             language="en",
-            beam_size=1,
+            beam_size=_BEAM,
             temperature=0.0,
             without_timestamps=len(audio) <= self._longest,
             condition_on_previous_text=False,
