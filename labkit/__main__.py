@@ -31,6 +31,7 @@ from labkit.audio import read_audio, write_wav
 from labkit.cli.drill import drill
 from labkit.cli.drill_abandoned import abandoned
 from labkit.cli.drill_formats import formats
+from labkit.cli.drill_fuzz import fuzz_command
 from labkit.cli.drill_resume import resume
 from labkit.cli.drill_stalled import stalled
 from labkit.cli.load import load
@@ -66,6 +67,7 @@ drill.command("abandoned")(abandoned)
 drill.command("formats")(formats)
 drill.command("resume")(resume)
 drill.command("stalled")(stalled)
+drill.command("fuzz")(fuzz_command)
 app.command("proxy")(proxy)
 app.command("protocol")(protocol)
 app.command("load")(load)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from labkit.measure.drills.verdict import Finding, Verdict
 
-__all__ = ["counting_bar", "drill", "judge", "verdict_table"]
+__all__ = ["counting_bar", "drill", "judge", "progress_bar", "verdict_table"]
 
 drill = typer.Typer(
     help="Break the server on purpose, and check what it promises.", no_args_is_help=True
@@ -21,13 +21,7 @@ drill = typer.Typer(
 @contextmanager
 def counting_bar() -> Iterator[Callable[[str, int, int], None]]:
     """A bar that is told what is done, how much of it is over, and how much there is in all."""
-    columns = (
-        TextColumn("{task.description:20}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with _bar() as bar:
         task = bar.add_task("starting")
         yield lambda now, done, total: bar.update(
             task, description=now, completed=done, total=total
@@ -39,6 +33,24 @@ def judge(verdict: Verdict) -> None:
     Console().print(verdict_table(verdict))
     if not verdict.holds:
         raise typer.Exit(1)
+
+
+@contextmanager
+def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar over `total` of something; it is told how many more are done."""
+    with _bar() as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda more: bar.advance(task, more)
+
+
+def _bar() -> Progress:
+    columns = (
+        TextColumn("{task.description:20}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=Console(stderr=True))
 
 
 def verdict_table(verdict: Verdict) -> Table:

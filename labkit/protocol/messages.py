@@ -470,7 +470,7 @@ def _refusal(detail: ErrorDetails) -> ProtocolError:
             return _unknown_type(f"the type {str(detail['ctx']['tag'])[:40]!r} is unknown")
         case "model_attributes_type" | "dict_type":
             return _not_json("the message is no object")
-    field = ".".join(str(part) for part in detail["loc"][1:])
+    field = ".".join(str(part) for part in detail["loc"][1:])[:80]
     value = str(detail["input"])[:40]
     return ProtocolError(
         ErrorCode.INVALID_FIELD,

@@ -1,12 +1,12 @@
 """What the connections of all dialects have in common: the socket, and being ended."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, Protocol
 
 from labkit.errors import CloseCode, ErrorCode, ServerError
 
-__all__ = ["Closing", "Connection", "Ending", "Socket", "forget_frames"]
+__all__ = ["Closing", "Connection", "Ending", "Socket", "first_of", "forget_frames"]
 
 
 class Socket(Protocol):
@@ -61,6 +61,17 @@ class Ending:
         await self._asked.wait()
         if self._why is not None:
             raise self._why
+
+
+async def first_of(*waits: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    """Wait until one of `waits` is over, and stop the others."""
+    tasks = [asyncio.create_task(wait()) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Connection(Protocol):

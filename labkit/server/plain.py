@@ -11,7 +11,7 @@ from labkit.audio import Float32, chunks, decode_s16le, encode_s16le
 from labkit.errors import ProtocolError
 from labkit.formats import WIRE
 from labkit.protocol import plain
-from labkit.server.connection import Closing, Ending, Socket
+from labkit.server.connection import Closing, Ending, Socket, first_of
 from labkit.server.metrics import Metrics
 from labkit.server.outbox import Outbox
 from labkit.server.session import EndedUtterance, Session
@@ -126,13 +126,7 @@ class PlainConnection:
 
     async def drain(self) -> None:
         """Wait until every turn is answered and every reply written, or the client is gone."""
-        waits = [asyncio.create_task(wait()) for wait in (self._answered, self._gone.wait)]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+        await first_of(self._answered, self._gone.wait)
 
     def held_bytes(self) -> int:
         """Bytes of audio and messages that it holds."""

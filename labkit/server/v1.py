@@ -9,7 +9,7 @@ from labkit.errors import CloseCode, ErrorCode, ProtocolError
 from labkit.outgoing import Feed
 from labkit.protocol import messages as v1
 from labkit.protocol.replay import Position
-from labkit.server.connection import Closing, Ending, Socket
+from labkit.server.connection import Closing, Ending, Socket, first_of
 from labkit.server.conversation import Conversation
 from labkit.server.limits import Pace, start_overdue
 from labkit.server.metrics import Metrics
@@ -83,13 +83,7 @@ class V1Connection:
 
     async def drain(self) -> None:
         """See `Connection.drain`."""
-        waits = [asyncio.create_task(wait()) for wait in (self._answered, self._gone.wait)]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+        await first_of(self._answered, self._gone.wait)
 
     def overdue(self, now_ns: int) -> Closing | None:
         """See `Connection.overdue`."""

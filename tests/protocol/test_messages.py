@@ -92,6 +92,17 @@ def test_what_is_wrong_is_named(text: str, code: str, words: str) -> None:
     assert words in str(caught.value)
 
 
+def test_a_refusal_is_short_whatever_the_message_was() -> None:
+    for text in (
+        '{"type": "ping", "' + "n" * 100_000 + '": 1}',
+        '{"type": "' + "n" * 100_000 + '"}',
+        '{"type": "ping", "id": "' + "n" * 100_000 + '"}',
+    ):
+        with pytest.raises(ProtocolError) as caught:
+            v1.decode_client(text)
+        assert len(str(caught.value)) < 300
+
+
 def test_a_start_may_be_short() -> None:
     start = v1.decode_client('{"type": "session.start"}')
     assert isinstance(start, v1.SessionStart)

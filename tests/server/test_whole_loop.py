@@ -8,14 +8,25 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from labkit.audio import Float32, decode_s16le, encode_s16le, read_audio
+from labkit.audio import (
+    SAMPLE_RATE,
+    Float32,
+    decode_s16le,
+    encode_s16le,
+    read_audio,
+    resample,
+)
+from labkit.backoff import Backoff
+from labkit.measure.netem import Fault, Proxy
 from labkit.measure.recordings import load_manifest
 from labkit.measure.wer import word_errors
+from labkit.v1_client import ClientOptions, SessionClient
 from labkit.voice.scheduling import Stop
 from tests.engines import embedded_engines
 from tests.paths import SPEECH
@@ -115,3 +126,26 @@ async def test_a_signal_during_turns_ends_the_server_in_order() -> None:
         assert not out
         for line in log.decode().splitlines():
             assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", line), line
+
+
+def spoken(sentence: str) -> Float32:
+    """A sentence in the embedded voice, with silence on both sides."""
+    voice = embedded_engines().tts
+    speech = np.concatenate(list(voice.synthesise(sentence, Stop())))
+    return np.pad(resample(speech, voice.sample_rate, SAMPLE_RATE), SAMPLE_RATE // 4)
+
+
+async def test_what_was_said_before_a_lost_connection_is_remembered_after_it() -> None:
+    options = ClientOptions(backoff=Backoff(first_s=0.01), seed=1)
+    async with serving() as server:
+        target = urlsplit(server.url)
+        async with (
+            Proxy(target.hostname or "", target.port or 0) as network,
+            SessionClient.connect(network.url(), options=options) as client,
+        ):
+            told = await client.say(spoken("my name is ada"), pace=0)
+            name = told.transcript.split()[-1]
+            network.cut(Fault.RESET)
+            asked = await client.say(spoken("what is my name"), pace=0)
+            assert len(asked.interruptions) == 1
+            assert name in " ".join(asked.sentences).lower()
