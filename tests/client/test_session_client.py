@@ -1,16 +1,15 @@
 """The client of labkit.v1: lost connections, and what it makes of them."""
 
-import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from websockets.asyncio.client import ClientConnection, connect
 
 from labkit.audio import encode_s16le
 from labkit.client.backoff import Backoff
@@ -188,23 +187,27 @@ def _only_the_first(number: int) -> Conditions:
 
 
 async def test_a_full_server_names_the_wait() -> None:
+    """The only place is taken when the client comes back, and free after the named wait."""
     waits: list[float] = []
+    others: list[ClientConnection] = []
 
     async def pause(seconds: float) -> None:
         waits.append(seconds)
-        await asyncio.sleep(0)
+        if not others:
+            await until(lambda: server.states()[State.DETACHED] == 1)
+            others.append(await connect(server.url))
+        elif seconds == 5:
+            await others[0].close()
 
     options = ClientOptions(backoff=QUICK.backoff, pause=pause)
     async with (
         serving(max_sessions=1) as server,
-        proxy(server, Link(), Link(cut_after=0)) as cut,
+        proxy(server) as cut,
         SessionClient.connect(cut.url(), options=options) as client,
     ):
-        server.settings = replace(server.settings, max_sessions=0)
         cut.cut(Fault.RESET)
-        await until(lambda: max(waits, default=0) == 5)
-        server.settings = replace(server.settings, max_sessions=1)
         assert isinstance(await client.next_event(), Interrupted)
+        assert 5 in waits
 
 
 async def test_leaving_while_the_connection_breaks_ends_the_client() -> None:
