@@ -29,6 +29,7 @@ from rich.table import Table
 from labkit import __version__, doctor
 from labkit.audio import read_audio, write_wav
 from labkit.cli.drill import drill
+from labkit.cli.drill_crosstalk import crosstalk_command
 from labkit.cli.drill_fuzz import fuzz_command
 from labkit.cli.load import load
 from labkit.cli.proxy import proxy
@@ -57,6 +58,7 @@ models = typer.Typer(help="Find, pull and examine models.", no_args_is_help=True
 app.add_typer(models, name="models")
 app.add_typer(drill, name="drill")
 drill.command("fuzz")(fuzz_command)
+drill.command("crosstalk")(crosstalk_command)
 app.command("proxy")(proxy)
 app.command("load")(load)
 

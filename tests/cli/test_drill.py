@@ -1,0 +1,76 @@
+"""The commands `labkit drill …`: what they print, and how they end."""
+
+import sys
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from labkit import __main__ as command_line
+from labkit.cli import drill_fuzz
+from labkit.measure.drills.answers import Tally
+from labkit.measure.drills.attackers import Crowd
+from labkit.measure.drills.fuzz import Fuzzed
+from labkit.measure.drills.verdict import Finding
+from labkit.measure.drills.vitals import Vitals
+
+
+def run(*words: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The exit code of `labkit drill` with `words`."""
+    monkeypatch.setattr(sys, "argv", ["labkit", "drill", *words])
+    with pytest.raises(SystemExit) as caught:
+        command_line.main()
+    return caught.value.code
+
+
+@pytest.mark.parametrize(
+    ("health", "flooded", "dialect", "code"),
+    [
+        ("", True, "both", 0),
+        ("HTTP 500", True, "both", 1),
+        ("", False, "both", 1),
+        ("", False, "plain", 0),
+    ],
+)
+def test_a_broken_promise_ends_the_fuzz_drill_with_code_1(
+    health: str,
+    flooded: bool,
+    dialect: str,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def fuzz_own_server(messages: int, crowd: Crowd, tell: Any) -> Fuzzed:
+        tell(messages)
+        served = dict.fromkeys(crowd.dialects, "")
+        sent = Tally(sent=Counter(audio=messages))
+        return Fuzzed(sent, 1.0, Vitals(), Vitals(), Vitals(), [], served, health)
+
+    async def flood_own_server() -> tuple[Finding, ...]:
+        return (Finding("a flood", "stopped", "stopped", flooded),)
+
+    monkeypatch.setattr(drill_fuzz, "fuzz_own_server", fuzz_own_server)
+    monkeypatch.setattr(drill_fuzz, "flood_own_server", flood_own_server)
+    words = ("fuzz", "--messages", "9", "--seed", "4", "--dialect", dialect)
+    assert run(*words, monkeypatch=monkeypatch) == code
+    out = capsys.readouterr().out
+    assert "9 hostile messages, seed 4" in out
+    assert ("a flood" in out) == (dialect == "both")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("fuzz", "--url", "ws://127.0.0.1:1"), "ws://127.0.0.1:1 does not give /metrics"),
+        (("fuzz", "--url", "http://x"), "url: 'http://x' is no address that can be drilled"),
+        (("crosstalk", "--sessions", "99"), "sessions: 99 callers need as many different facts"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    words: tuple[str, ...],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(*words, monkeypatch=monkeypatch) == 1
+    assert f"error: {said}" in capsys.readouterr().err
