@@ -30,6 +30,7 @@ from labkit import doctor
 from labkit.audio import read_audio, write_wav
 from labkit.cli.drill import drill
 from labkit.cli.drill_abandoned import abandoned
+from labkit.cli.drill_crosstalk import crosstalk_command
 from labkit.cli.drill_formats import formats
 from labkit.cli.drill_fuzz import fuzz_command
 from labkit.cli.drill_resume import resume
@@ -68,6 +69,7 @@ drill.command("formats")(formats)
 drill.command("resume")(resume)
 drill.command("stalled")(stalled)
 drill.command("fuzz")(fuzz_command)
+drill.command("crosstalk")(crosstalk_command)
 app.command("proxy")(proxy)
 app.command("protocol")(protocol)
 app.command("load")(load)

@@ -59,6 +59,7 @@ LAYERS: Final = (
     Layer("labkit.measure.drills.broken_bytes", 1, ("asyncio", "time", "websockets")),
     Layer("labkit.measure.drills.hostile", 1, ("asyncio", "time", "websockets")),
     Layer("labkit.measure.drills.answers", 1, ("asyncio", "time", "websockets")),
+    Layer("labkit.measure.drills.facts", 1, ("asyncio", "time", "websockets")),
     Layer("labkit.measure.drills.verdict", 1, ("asyncio", "matplotlib", "time", "websockets")),
     Layer("labkit.voice", 2, ("websockets", "labkit.server")),
     Layer("labkit.server.settings", 3, ("websockets",)),

@@ -71,7 +71,7 @@ def _value(finding: Finding) -> str:
         case int() as whole:
             return f"{whole:,}"
         case number:
-            return f"{number:.2f}"
+            return f"{round(number, 2) + 0:.2f}"  # + 0: there is a zero below zero
 
 
 def _holds(finding: Finding) -> str:

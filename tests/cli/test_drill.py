@@ -1,44 +1,76 @@
-"""`labkit drill`: what it prints, and when it fails."""
+"""The commands `labkit drill …`: what they print, and how they end."""
+
+import sys
+from collections import Counter
+from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from labkit.__main__ import app
-from labkit.errors import ErrorCode
-from labkit.measure.evaluation import plausibility
-from labkit.measure.evaluation.plausibility import FalseAlarms, Outcome
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *, named: int, alarms: list[str]) -> tuple[int, list[str]]:
-    outcomes = [
-        Outcome(sent="floats", declared="pcm_s16le", kind=ErrorCode.LOOKS_LIKE_FLOAT32,
-                streams=10, after_s=[0.5] * 10, named=named),
-        Outcome(sent="swapped", declared="pcm_s16le", kind=None,
-                streams=10, after_s=[], named=0),
-    ]  # fmt: skip
-    monkeypatch.setattr(plausibility, "measure", lambda _: outcomes)
-    monkeypatch.setattr(plausibility, "false_alarms", lambda _: FalseAlarms(30, alarms))
-    monkeypatch.setenv("COLUMNS", "160")
-    result = CliRunner().invoke(app, ["drill", "formats", "--quick"])
-    return result.exit_code, result.output.splitlines()
+from labkit import __main__ as command_line
+from labkit.cli import drill_fuzz
+from labkit.measure.drills.answers import Tally
+from labkit.measure.drills.attackers import Crowd
+from labkit.measure.drills.fuzz import Fuzzed
+from labkit.measure.drills.verdict import Finding
+from labkit.measure.drills.vitals import Vitals
 
 
-def test_all_bars_held_is_success(monkeypatch: pytest.MonkeyPatch) -> None:
-    code, lines = run(monkeypatch, named=10, alarms=[])
-    assert code == 0
-    row = next(line for line in lines if "floats" in line)
-    assert [cell.strip() for cell in row.split("│")[3:9]] == [
-        "looks_like_float32", "100", "100", "0.50", "10", "yes",
-    ]  # fmt: skip
-    assert any("cannot be told" in line for line in lines)
-    assert lines[-1] == "0 false alarms over 30 streams, at most 0"
+def run(*words: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The exit code of `labkit drill` with `words`."""
+    monkeypatch.setattr(sys, "argv", ["labkit", "drill", *words])
+    with pytest.raises(SystemExit) as caught:
+        command_line.main()
+    return caught.value.code
 
 
-def test_a_wrong_name_is_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run(monkeypatch, named=9, alarms=[])[0] == 1
+@pytest.mark.parametrize(
+    ("health", "flooded", "dialect", "code"),
+    [
+        ("", True, "both", 0),
+        ("HTTP 500", True, "both", 1),
+        ("", False, "both", 1),
+        ("", False, "plain", 0),
+    ],
+)
+def test_a_broken_promise_ends_the_fuzz_drill_with_code_1(
+    health: str,
+    flooded: bool,
+    dialect: str,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def fuzz_own_server(messages: int, crowd: Crowd, tell: Any) -> Fuzzed:
+        tell(messages)
+        served = dict.fromkeys(crowd.dialects, "")
+        sent = Tally(sent=Counter(audio=messages))
+        return Fuzzed(sent, 1.0, Vitals(), Vitals(), Vitals(), [], served, health)
+
+    async def flood_own_server() -> tuple[Finding, ...]:
+        return (Finding("a flood", "stopped", "stopped", flooded),)
+
+    monkeypatch.setattr(drill_fuzz, "fuzz_own_server", fuzz_own_server)
+    monkeypatch.setattr(drill_fuzz, "flood_own_server", flood_own_server)
+    words = ("fuzz", "--messages", "9", "--seed", "4", "--dialect", dialect)
+    assert run(*words, monkeypatch=monkeypatch) == code
+    out = capsys.readouterr().out
+    assert "9 hostile messages, seed 4" in out
+    assert ("a flood" in out) == (dialect == "both")
 
 
-def test_a_false_alarm_is_failure_and_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    code, lines = run(monkeypatch, named=10, alarms=["speech [b]: wrong"])
-    assert code == 1
-    assert "false alarm: speech [b]: wrong" in lines
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("fuzz", "--url", "ws://127.0.0.1:1"), "ws://127.0.0.1:1 does not give /metrics"),
+        (("fuzz", "--url", "http://x"), "url: 'http://x' is no address that can be drilled"),
+        (("crosstalk", "--sessions", "99"), "sessions: 99 callers need as many different facts"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    words: tuple[str, ...],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(*words, monkeypatch=monkeypatch) == 1
+    assert f"error: {said}" in capsys.readouterr().err
