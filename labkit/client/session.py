@@ -11,9 +11,9 @@ import random
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
@@ -22,7 +22,7 @@ from websockets.typing import Subprotocol
 from labkit.audio import SAMPLE_RATE, Float32, chunks
 from labkit.client.backoff import Backoff
 from labkit.client.plain import dialling, refusal_in, untrusted
-from labkit.errors import ClientError, CloseCode
+from labkit.errors import ClientError, CloseCode, ProtocolError
 from labkit.formats import StreamEncoder
 from labkit.outgoing import Feed, Outgoing
 from labkit.protocol import messages as v1
@@ -31,6 +31,8 @@ from labkit.protocol.replay import Missing, Position, ReplayWindow
 __all__ = ["Answer", "ClientOptions", "Event", "Gap", "Interrupted", "ReplyAudio", "SessionClient"]
 
 _log = logging.getLogger(__name__)
+
+E = TypeVar("E", bound=BaseException)
 
 _ACK_BYTES: Final = 16 * 1024
 _TEXT_WEIGHT: Final = 512
@@ -270,12 +272,13 @@ class SessionClient:
             ClientError: There is no connection, or it was lost meanwhile.
         """
         self._require_alive()
-        if self._feed is None or self._feed.closed:
-            raise ClientError("there is no connection at the moment")
+        feed = self._require_connection()
         name, sent_ns = f"ping-{self._clock()}", self._clock()
         pong: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._pongs[name] = pong
-        await self._feed.put_urgent(v1.Ping(id=name).encode())
+        await feed.put_urgent(v1.Ping(id=name).encode())
+        if feed.closed and self._pongs.pop(name, None) is not None:
+            raise ClientError("the connection was lost")
         return (await pong - sent_ns) / 1e9
 
     async def say(self, samples: Float32, *, chunk_ms: float = 40.0, pace: float = 1.0) -> Answer:
@@ -329,13 +332,16 @@ class SessionClient:
         Raises:
             ClientError: There is no connection.
         """
-        if self._feed is None or self._feed.closed:
-            raise ClientError("there is no connection at the moment")
-        await self._feed.put_urgent(v1.SessionEnd().encode())
+        await self._require_connection().put_urgent(v1.SessionEnd().encode())
 
     async def _send(self, message: v1.AudioEnd | v1.ResponseCancel) -> None:
         self._require_alive()
         await self.outgoing.put_text(lambda _: message.encode())
+
+    def _require_connection(self) -> Feed:
+        if self._feed is None or self._feed.closed:
+            raise ClientError("there is no connection at the moment")
+        return self._feed
 
     def _require_alive(self) -> None:
         if self._failure is not None:
@@ -411,12 +417,18 @@ class SessionClient:
             answer = await socket.recv()
         except ConnectionClosed as closed:
             raise _lost(closed) from closed
-        match v1.decode_server(answer) if isinstance(answer, str) else None:
+        match self._understood(answer):
             case v1.SessionStarted() as started:
                 return started
             case v1.Error() as error:
                 raise ClientError(f"{error.code.value}: {error.message}. {error.hint}")
         raise ClientError(f"{self.url} answered 'session.start' with {answer[:80]!r}")
+
+    def _understood(self, answer: str | bytes) -> v1.ServerMessage | None:
+        """The message, or None where it is none of labkit.v1."""
+        with suppress(ProtocolError):
+            return v1.decode_server(answer) if isinstance(answer, str) else None
+        return None
 
     async def _attach(self, started: v1.SessionStarted) -> None:
         """Send what the server lacks, and go on where it goes on."""
@@ -440,11 +452,17 @@ class SessionClient:
                 group.create_task(self._read(socket))
         except* ConnectionClosed as closed:
             raise _lost(_first(closed)) from None
+        except* (ClientError, ProtocolError) as wrong:
+            raise ClientError(f"{self.url} does not keep to labkit.v1: {_first(wrong)}") from None
         finally:
             self.outgoing.close()
-            for pong in self._pongs.values():
-                pong.cancel()
-            self._pongs.clear()
+            self._give_up_pings()
+
+    def _give_up_pings(self) -> None:
+        for pong in self._pongs.values():
+            if not pong.done():
+                pong.set_exception(ClientError("the connection was lost"))
+        self._pongs.clear()
 
     async def _write(self, socket: ClientConnection) -> None:
         while self._feed is not None and (payload := await self._feed.next()) is not None:
@@ -498,7 +516,7 @@ class SessionClient:
             await self._feed.put_urgent(v1.ResponseAck(received=self.received).encode())
 
 
-def _first(group: BaseExceptionGroup[ConnectionClosed]) -> ConnectionClosed:
+def _first(group: BaseExceptionGroup[E]) -> E:
     error = group.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
 

@@ -1,5 +1,6 @@
 """The client of labkit.v1: lost connections, and what it makes of them."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,18 +11,21 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.typing import Subprotocol
 
 from labkit.audio import encode_s16le
 from labkit.client.backoff import Backoff
 from labkit.client.session import ClientOptions, Gap, Interrupted, SessionClient
 from labkit.errors import ClientError
 from labkit.formats import Encoding
-from labkit.measure.netem import Conditions, Fault, Link, Proxy
+from labkit.measure.netem import Conditions, Direction, Fault, Link, Proxy
 from labkit.protocol import messages as v1
 from labkit.protocol.replay import Position
 from labkit.server.app import VoiceServer
 from labkit.server.settings import ServerSettings
 from labkit.server.store import State
+from labkit.server.v1 import limits_of
 from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedLlm, scripted_engines
 from tests.support import until
@@ -122,6 +126,70 @@ async def test_a_gap_that_the_server_cannot_fill_is_told() -> None:
 async def test_a_ping_comes_back() -> None:
     async with serving() as server, SessionClient.connect(server.url) as client:
         assert await client.ping() > 0
+
+
+async def test_a_ping_that_is_lost_is_told() -> None:
+    async with (
+        serving() as server,
+        proxy(server) as cut,
+        SessionClient.connect(cut.url(), options=QUICK) as client,
+    ):
+        cut.stall(Direction.DOWN)
+        pinging = asyncio.create_task(client.ping())
+        await until(lambda: client._pongs)
+        cut.cut(Fault.RESET)
+        with pytest.raises(ClientError, match="the connection was lost"):
+            await pinging
+
+
+@asynccontextmanager
+async def answering(*answers: str) -> AsyncIterator[str]:
+    """A server that answers whatever comes first with `answers`, and then waits."""
+
+    async def handle(socket: ServerConnection) -> None:
+        await socket.recv()
+        for answer in answers:
+            await socket.send(answer)
+        await socket.wait_closed()
+
+    offered = [Subprotocol("labkit.v1")]
+    async with serve(handle, "127.0.0.1", 0, subprotocols=offered) as server:
+        yield f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
+
+
+STARTED = v1.SessionStarted(
+    session="s",
+    token="t",
+    resumed=False,
+    input=v1.AudioSpec(),
+    output=v1.AudioSpec(),
+    turn_detection=v1.TurnDetection.CLIENT,
+    received=Position(),
+    limits=limits_of(ServerSettings()),
+).encode()
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (v1.TranscriptFinal(seq=2, turn=1, text="a").encode(), "message 2 came after message 0"),
+        ('{"type": "song"}', "'song' is unknown"),
+        ("hello", "no JSON object"),
+    ],
+)
+async def test_a_server_that_does_not_keep_to_the_protocol_is_told(
+    message: str, words: str
+) -> None:
+    async with answering(STARTED, message) as url, SessionClient.connect(url) as client:
+        with pytest.raises(ClientError, match=f"does not keep to labkit.v1: .*{words}"):
+            await client.next_event()
+
+
+async def test_something_else_than_a_labkit_server_is_told() -> None:
+    async with answering("hello") as url:
+        with pytest.raises(ClientError, match="answered 'session.start' with 'hello'"):
+            async with SessionClient.connect(url):
+                pass
 
 
 async def test_formats_are_converted_for_the_server() -> None:
