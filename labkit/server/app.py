@@ -189,7 +189,10 @@ class VoiceServer:
     async def _reap_for_ever(self) -> None:
         while True:
             await asyncio.sleep(self.settings.reap_interval_s)
-            self.reap(self._clock())
+            try:
+                self.reap(self._clock())
+            except Exception:  # one fault must not keep everything that is abandoned for ever
+                _log.exception("the reaper failed, and goes on")
 
     async def _stop_reaper(self) -> None:
         if self._reaper is not None:

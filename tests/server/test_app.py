@@ -327,6 +327,21 @@ async def test_health_and_metrics_on_the_same_port() -> None:
         assert (await _page(server, "/schema.json"))[1] == schema_text()
 
 
+async def test_a_reaper_that_fails_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks: list[int] = []
+
+    def fail(now_ns: int) -> None:
+        looks.append(now_ns)
+        raise KeyError("oops")
+
+    async with serving(reap_interval_s=0.001) as server:
+        monkeypatch.setattr(server, "reap", fail)
+        await until(lambda: len(looks) > 2)
+    assert "the reaper failed" in caplog.text
+
+
 async def test_a_port_in_use_is_named() -> None:
     async with serving() as server:
         second = VoiceServer(EchoPipeline(), ServerSettings(host="127.0.0.1", port=server.port))
