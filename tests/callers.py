@@ -41,8 +41,9 @@ async def serving(
 
 
 @asynccontextmanager
-async def calling(server: VoiceServer) -> AsyncIterator[ClientConnection]:
-    async with connect(server.url, subprotocols=[Subprotocol("labkit.v1")]) as socket:
+async def calling(server: VoiceServer, **options: Any) -> AsyncIterator[ClientConnection]:
+    offered = [Subprotocol("labkit.v1")]
+    async with connect(server.url, subprotocols=offered, **options) as socket:
         yield socket
 
 

@@ -503,7 +503,7 @@ async def test_refusals_that_are_not_taken_do_not_pile_up_over_connections() -> 
     async with serving(replay_bytes=4000, message_burst=10_000) as server:
         start_with: dict[str, Any] = {"acknowledges": True}
         for _ in range(3):
-            async with calling(server) as socket:
+            async with calling(server, max_queue=None) as socket:
                 started = await start(socket, **start_with)
                 start_with["resume"] = {k: started[k] for k in ("session", "token")}
                 with pytest.raises(ConnectionClosed):
@@ -511,7 +511,7 @@ async def test_refusals_that_are_not_taken_do_not_pile_up_over_connections() -> 
                         await socket.send("nonsense")
                         await socket.recv()
                 assert socket.close_code == CloseCode.SLOW_READER
-        async with calling(server) as socket:
+        async with calling(server, max_queue=None) as socket:
             await start(socket, **start_with)
             messages = [await socket.recv() for _ in range(8)]
         assert all(json.loads(message)["code"] == "invalid_json" for message in messages)
