@@ -6,7 +6,7 @@ from labkit.errors import CloseCode, ErrorCode
 from labkit.server.connection import Closing
 from labkit.server.settings import ServerSettings
 
-__all__ = ["Activity", "Pace", "start_overdue"]
+__all__ = ["Activity", "MessagePace", "Pace", "start_overdue"]
 
 
 class Pace:
@@ -31,6 +31,29 @@ class Pace:
         self._left = min(self._burst, self._left + gained) - amount
         self._at_ns = now_ns
         return max(0.0, -self._left / self._per_second)
+
+
+class MessagePace:
+    """How many text messages a connection may send."""
+
+    def __init__(self, settings: ServerSettings, now_ns: int) -> None:
+        """Begin with a full burst."""
+        self._limit = settings.max_messages_per_s
+        self._pace = Pace(per_second=self._limit, burst=settings.message_burst, now_ns=now_ns)
+
+    def take(self, now_ns: int) -> None:
+        """Count one message.
+
+        Raises:
+            Closing: It is one too many.
+        """
+        if self._pace.take(1, now_ns):
+            raise Closing(
+                CloseCode.POLICY,
+                ErrorCode.TOO_MANY_MESSAGES,
+                f"more than {self._limit:g} text messages a second",
+                "send less control; audio goes in binary messages",
+            )
 
 
 @dataclass(slots=True)

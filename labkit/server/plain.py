@@ -12,6 +12,7 @@ from labkit.errors import ProtocolError
 from labkit.formats import WIRE
 from labkit.protocol import plain
 from labkit.server.connection import Closing, Ending, Socket, first_of
+from labkit.server.limits import MessagePace
 from labkit.server.metrics import Metrics
 from labkit.server.outbox import Outbox
 from labkit.server.session import EndedUtterance, Session
@@ -103,6 +104,8 @@ class PlainConnection:
         open_reply = partial(_Reply, self._outbox, metrics, stream=stream)
         self._turns = Turns(session, settings, lambda _: open_reply())
         self._watch = Watch(WIRE, settings.watch_s, clock)
+        self._clock = clock
+        self._message_pace = MessagePace(settings, clock())
         self._ending = Ending()
         self._gone = asyncio.Event()
 
@@ -155,6 +158,8 @@ class PlainConnection:
 
     async def _read(self) -> None:
         async for message in self._socket:
+            if isinstance(message, str):
+                self._message_pace.take(self._clock())
             self._session.touch(audio=isinstance(message, bytes))
             try:
                 await self._obey(message)

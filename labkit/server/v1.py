@@ -11,7 +11,7 @@ from labkit.protocol import messages as v1
 from labkit.protocol.replay import Position
 from labkit.server.connection import Closing, Ending, Socket, first_of
 from labkit.server.conversation import Conversation
-from labkit.server.limits import Pace, start_overdue
+from labkit.server.limits import MessagePace, Pace, start_overdue
 from labkit.server.metrics import Metrics
 from labkit.server.sessions import Opened, Sessions
 from labkit.server.settings import ServerSettings
@@ -50,11 +50,7 @@ class V1Connection:
             burst=settings.audio_burst_s,
             now_ns=self._opened_ns,
         )
-        self._message_pace = Pace(
-            per_second=settings.max_messages_per_s,
-            burst=settings.message_burst,
-            now_ns=self._opened_ns,
-        )
+        self._message_pace = MessagePace(settings, self._opened_ns)
         self._too_fast = False
         self._started = asyncio.Event()
         self._conversation: Conversation | None = None
@@ -126,7 +122,7 @@ class V1Connection:
                 if isinstance(message, bytes):
                     await self._hear(message)
                 else:
-                    self._pace_messages()
+                    self._message_pace.take(self._clock())
                     self._require_size(len(message.encode()))
                     decoded = v1.decode_client(message)
                     cause = cause.model_copy(update={"type": decoded.type, "id": decoded.id})
@@ -298,16 +294,6 @@ class V1Connection:
         self._too_fast = wait_s > 0
         if wait_s:
             await asyncio.sleep(wait_s)
-
-    def _pace_messages(self) -> None:
-        if self._message_pace.take(1, self._clock()):
-            limit = self._settings.max_messages_per_s
-            raise Closing(
-                CloseCode.POLICY,
-                ErrorCode.TOO_MANY_MESSAGES,
-                f"more than {limit:g} text messages a second",
-                "send less control; audio goes in binary messages",
-            )
 
     def _require_session(self) -> Conversation:
         if self._conversation is None:

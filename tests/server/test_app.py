@@ -115,6 +115,16 @@ async def test_a_bad_message_is_refused_and_the_session_goes_on(
         assert json.loads(await socket.recv())["text"] == "0.04 seconds of audio"
 
 
+async def test_a_flood_of_commands_closes_the_connection() -> None:
+    async with serving(message_burst=10) as server, connect(server.url) as socket:
+        with suppress(ConnectionClosed):
+            for _ in range(100):
+                await socket.send("ping")
+        await socket.wait_closed()
+        assert socket.close_code == CloseCode.POLICY
+        assert socket.close_reason == "more than 50 text messages a second"
+
+
 async def test_the_buffer_is_bounded() -> None:
     async with serving(max_utterance_s=1.0) as server, connect(server.url) as socket:
         for _ in range(30):
