@@ -62,10 +62,6 @@ class Sessions:
         self._tasks: dict[Conversation, asyncio.Task[None]] = {}
         self._alone_since: dict[Conversation, int] = {}
 
-    def __len__(self) -> int:
-        """Sessions, attached or not."""
-        return len(self._tasks)
-
     @property
     def detects_speech(self) -> bool:
         """Whether the server can decide where an utterance ends."""
