@@ -27,7 +27,7 @@ from rich.progress import (
 from rich.table import Table
 
 from labkit import doctor
-from labkit.audio import read_audio, write_wav
+from labkit.audio.pcm import read_audio, write_wav
 from labkit.cli.drill import drill
 from labkit.cli.drill_abandoned import abandoned
 from labkit.cli.drill_crosstalk import crosstalk_command
@@ -45,7 +45,7 @@ from labkit.client.plain import ClientTurn, VoiceClient
 from labkit.errors import LabkitError, ModelNotFoundError
 from labkit.net.tls import client_tls
 from labkit.net.tokens import VARIABLE, bearer, read_tokens, token_in
-from labkit.server.settings import DEFAULT_PORT
+from labkit.session.settings import DEFAULT_PORT
 from labkit.voice import hub
 from labkit.voice.models import SETS, Model, Role, data_folder, find, locate, models_of, resolve
 

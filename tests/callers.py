@@ -11,9 +11,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from labkit.audio import encode_s16le
+from labkit.audio.pcm import encode_s16le
 from labkit.server.app import VoiceServer
-from labkit.server.settings import ServerSettings
+from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import EchoPipeline, Pipeline
 
 CHUNK = encode_s16le(np.full(640, 0.25, np.float32))

@@ -12,11 +12,11 @@ import pytest
 ROOT: Final = Path(__file__).resolve().parents[1]
 ENGINES: Final = ("faster_whisper", "ctranslate2", "llama_cpp", "piper", "onnxruntime")
 
-INTERNAL_NAMES: Final = (
-    "conversation", "ears", "metrics", "outbox", "plain", "response", "session", "sessions",
-    "store", "turns", "v1", "watch",
+SERVER_INTERNALS: Final = tuple(
+    f"labkit.server.{name}"
+    for name in ("connection", "conversation", "ears", "metrics", "outbox", "plain", "response",
+                 "session", "sessions", "store", "turns", "v1", "watch")
 )  # fmt: skip
-SERVER_INTERNALS: Final = tuple(f"labkit.server.{name}" for name in INTERNAL_NAMES)
 
 
 @dataclass(frozen=True)
@@ -32,55 +32,19 @@ class Layer:
 LAYERS: Final = (
     Layer("labkit", 0, ("labkit",)),
     Layer("labkit.errors", 0, ("labkit",)),
-    Layer("labkit.audio", 0, ("asyncio", *ENGINES)),
-    Layer("labkit.formats", 0, ("asyncio", *ENGINES)),
+    Layer("labkit.trace", 0, ("labkit", "asyncio", "time")),
     Layer("labkit.notebook", 0, ("labkit",)),
-    Layer("labkit.net", 0, ("asyncio", "websockets")),
-    Layer("labkit.net.addresses", 0, ("labkit", "asyncio", "socket", "websockets")),
-    Layer("labkit.net.tokens", 0, ("asyncio", "websockets")),
-    Layer("labkit.net.tls", 0, ("asyncio", "websockets")),
-    Layer("labkit.net.wire_log", 0, ("labkit", "asyncio", "websockets")),
-    Layer("labkit.outgoing", 2, ("websockets", "time")),
-    Layer("labkit.protocol", 1, ("asyncio", "websockets", "time")),
-    Layer("labkit.voice.endpointing", 1, ("asyncio", "time", *ENGINES)),
-    Layer("labkit.voice.sentences", 1, ("asyncio", "time", *ENGINES)),
-    *(
-        Layer(f"labkit.voice.{name}", 1, ("asyncio", "time", *ENGINES))
-        for name in ("mismatch", "readings", "containers", "pace", "plausibility")
-    ),
-    Layer("labkit.measure.trace", 1, ("asyncio", "matplotlib")),
-    Layer("labkit.measure.links", 1, ("asyncio", "socket", "time")),
-    Layer("labkit.measure.wer", 1, ("asyncio", "matplotlib")),
-    Layer("labkit.measure.recordings", 1, ("asyncio", "matplotlib")),
-    Layer("labkit.measure.script", 1, ("asyncio", "matplotlib", "time", "websockets")),
-    Layer("labkit.measure.call_log", 1, ("asyncio", "matplotlib", "time", "websockets")),
-    Layer("labkit.measure.capacity", 1, ("asyncio", "matplotlib", "time", "websockets")),
-    Layer("labkit.measure.capacity_report", 1, ("asyncio", "matplotlib", "time", "websockets")),
-    Layer("labkit.measure.drills.broken_bytes", 1, ("asyncio", "time", "websockets")),
-    Layer("labkit.measure.drills.hostile", 1, ("asyncio", "time", "websockets")),
-    Layer("labkit.measure.drills.answers", 1, ("asyncio", "time", "websockets")),
-    Layer("labkit.measure.drills.facts", 1, ("asyncio", "time", "websockets")),
-    Layer("labkit.measure.drills.verdict", 1, ("asyncio", "matplotlib", "time", "websockets")),
-    Layer("labkit.voice", 2, ("websockets", "labkit.server")),
-    Layer("labkit.server.settings", 3, ("websockets",)),
-    Layer("labkit.server.access", 3, ("asyncio", "socket", "time", "websockets")),
-    Layer("labkit.server.session", 3, ("websockets",)),
-    Layer("labkit.server.outbox", 3, ("websockets",)),
-    Layer("labkit.server.metrics", 3, ("websockets",)),
-    Layer("labkit.server.connection", 3, ("websockets",)),
-    Layer("labkit.server.limits", 3, ("asyncio", "websockets", "time")),
-    Layer("labkit.server.response", 3, ("asyncio", "websockets", "time")),
-    Layer("labkit.server.sessions", 3, ("websockets",)),
-    Layer("labkit.server.ears", 3, ("asyncio", "websockets", "time")),
-    Layer("labkit.server.watch", 3, ("asyncio", "websockets", "time")),
-    Layer("labkit.server.store", 3, ("asyncio", "websockets", "time")),
-    Layer("labkit.server.turns", 3, ("websockets", "time")),
-    Layer("labkit.server.conversation", 3, ("websockets",)),
-    Layer("labkit.server", 4, ("labkit.voice.engines", *ENGINES)),
     Layer("labkit.changes", 0, ("labkit", "time")),
-    Layer("labkit.client.backoff", 0, ("labkit", "asyncio", "time")),
-    Layer("labkit.client", 4, ("labkit.server", "labkit.voice")),
+    Layer("labkit.audio", 0, ("asyncio", "time", *ENGINES)),
+    Layer("labkit.net", 0, ("asyncio", "time", "websockets")),
+    Layer("labkit.protocol", 1, ("asyncio", "time", "websockets")),
+    Layer("labkit.outgoing", 2, ("websockets", "time")),
+    Layer("labkit.voice", 2, ("websockets", "labkit.session", "labkit.server")),
+    Layer("labkit.session", 3, ("websockets", "labkit.protocol.plain", "labkit.protocol.v1")),
+    Layer("labkit.server", 4, ("labkit.voice.engines", *ENGINES)),
+    Layer("labkit.client", 4, ("labkit.server", "labkit.session", "labkit.voice")),
     Layer("labkit.measure", 5, SERVER_INTERNALS),
+    Layer("labkit.drills", 5, SERVER_INTERNALS),
     Layer("labkit.course", 5),
     Layer("labkit.doctor", 5),
     Layer("labkit.cli", 6),
@@ -166,14 +130,14 @@ def test_every_row_names_something(row: Layer) -> None:
 
 def test_imports_are_found_wherever_they_stand() -> None:
     source = """
-import json, labkit.audio
+import json, labkit.audio.pcm
 from labkit.voice import engines, Nothing
 def f():
     from piper import PiperVoice
 """
     assert set(imports(source)) == {
         "json",
-        "labkit.audio",
+        "labkit.audio.pcm",
         "labkit.voice.engines",
         "labkit.voice",
         "piper",

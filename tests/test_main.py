@@ -7,8 +7,8 @@ import pytest
 from labkit import __main__ as command_line
 from labkit.client.plain import ClientTurn
 from labkit.errors import ErrorCode
-from labkit.measure.trace import Mark
 from labkit.protocol import plain
+from labkit.trace import Mark
 
 
 def test_an_error_of_labkit_is_one_line_with_its_path_as_it_is(

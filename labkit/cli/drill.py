@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from labkit.measure.drills.verdict import Finding, Verdict
+from labkit.drills.verdict import Finding, Verdict
 
 __all__ = ["counting_bar", "drill", "judge", "progress_bar", "verdict_table"]
 

@@ -17,7 +17,7 @@ def abandoned(
     pipeline: Annotated[Answering, typer.Option(help="What answers.")] = Answering.VOICE,
 ) -> None:
     """Abandon sessions in every way there is; nothing of them may be left."""
-    from labkit.measure.drills.abandoned import run_abandoned
+    from labkit.drills.abandoned import run_abandoned
 
     with counting_bar() as tell:
         verdict = asyncio.run(

@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from labkit.cli.drill import judge, progress_bar
-from labkit.measure.drills.crosstalk import Crosstalk, Schedule, crosstalk, judge_crosstalk
-from labkit.measure.drills.facts import plan_callers
-from labkit.measure.drills.questions import spoken_questions
-from labkit.measure.drills.target import target_command
+from labkit.drills.crosstalk import Crosstalk, Schedule, crosstalk, judge_crosstalk
+from labkit.drills.facts import plan_callers
+from labkit.drills.questions import spoken_questions
+from labkit.drills.target import target_command
 from labkit.measure.process import running_server
 from labkit.measure.recordings import load_manifest
 from labkit.voice.models import SETS, data_folder, resolve

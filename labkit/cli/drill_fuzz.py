@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from labkit.cli.drill import judge, progress_bar
-from labkit.measure.drills.attackers import Crowd
-from labkit.measure.drills.floods import flood_own_server
-from labkit.measure.drills.fuzz import fuzz, fuzz_own_server, judge_fuzz
-from labkit.measure.drills.hostile import Dialect
-from labkit.measure.drills.verdict import Verdict
+from labkit.drills.attackers import Crowd
+from labkit.drills.floods import flood_own_server
+from labkit.drills.fuzz import fuzz, fuzz_own_server, judge_fuzz
+from labkit.drills.hostile import Dialect
+from labkit.drills.verdict import Verdict
 from labkit.measure.process import RunningServer
 
 __all__ = ["fuzz_command"]

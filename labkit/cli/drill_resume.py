@@ -19,7 +19,7 @@ def resume(
     seed: Annotated[int, typer.Option(help="Draws where they are cut.")] = 1,
 ) -> None:
     """Cut connections at random bytes, both ways; nothing may be lost or repeated."""
-    from labkit.measure.drills.resume import run_resume
+    from labkit.drills.resume import run_resume
 
     with counting_bar() as tell:
         verdict = asyncio.run(

@@ -18,7 +18,7 @@ def stalled(
     ] = 30,
 ) -> None:
     """Let clients read nothing of their replies; neither memory nor others may suffer."""
-    from labkit.measure.drills.stalled import run_stalled
+    from labkit.drills.stalled import run_stalled
 
     with counting_bar() as tell:
         verdict = asyncio.run(

@@ -9,8 +9,8 @@ import typer
 
 from labkit.protocol import reference
 from labkit.protocol.schema import schema_text
-from labkit.server.settings import ServerSettings
 from labkit.server.v1 import limits_of
+from labkit.session.settings import ServerSettings
 
 __all__ = ["page", "protocol"]
 

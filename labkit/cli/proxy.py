@@ -20,7 +20,7 @@ from labkit.measure.netem import (
     Link,
     Proxy,
 )
-from labkit.server.settings import DEFAULT_PORT
+from labkit.session.settings import DEFAULT_PORT
 
 __all__ = ["proxy"]
 

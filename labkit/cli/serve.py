@@ -15,7 +15,7 @@ from labkit import __version__
 from labkit.cli.options import AsrOption, LlmOption, SetOption, TtsOption
 from labkit.net.tokens import VARIABLE, read_tokens, token_in
 from labkit.server.app import VoiceServer, require_startable, serve_until_signal
-from labkit.server.settings import (
+from labkit.session.settings import (
     DEFAULT_MAX_PER_ADDRESS,
     DEFAULT_MAX_SESSIONS,
     DEFAULT_PORT,

@@ -17,12 +17,19 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from labkit.audio import SAMPLE_RATE, Float32, chunks, decode_s16le, encode_s16le, leading_silence
+from labkit.audio.pcm import (
+    SAMPLE_RATE,
+    Float32,
+    chunks,
+    decode_s16le,
+    encode_s16le,
+    leading_silence,
+)
 from labkit.errors import ClientError
-from labkit.measure.trace import Mark, Trace
 from labkit.net.addresses import is_loopback
 from labkit.net.wire_log import wire_log
 from labkit.protocol import plain
+from labkit.trace import Mark, Trace
 
 __all__ = ["ClientTurn", "VoiceClient", "dialling", "proxy_for", "refusal_in", "untrusted"]
 

@@ -26,7 +26,7 @@ from llama_cpp import Llama
 from piper import PiperVoice
 from websockets.asyncio.server import ServerConnection, serve
 
-from labkit.audio import SAMPLE_RATE, decode_s16le, encode_s16le, resample
+from labkit.audio.pcm import SAMPLE_RATE, decode_s16le, encode_s16le, resample
 from labkit.voice.models import ModelPaths, resolve
 
 __all__ = ["NaiveServer", "main"]

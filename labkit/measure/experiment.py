@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from labkit.audio import SAMPLE_RATE, Float32, leading_silence, read_audio
+from labkit.audio.pcm import SAMPLE_RATE, Float32, leading_silence, read_audio
 from labkit.client.plain import VoiceClient
 from labkit.errors import LabkitError
 from labkit.measure.machine import about_machine

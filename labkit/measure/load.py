@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from labkit.audio import read_audio
+from labkit.audio.pcm import read_audio
 from labkit.client.plain import VoiceClient
 from labkit.errors import LabkitError
 from labkit.measure.capacity import BARE, LATENESS_BOUND_MS, Level

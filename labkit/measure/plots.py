@@ -26,7 +26,7 @@ from labkit.measure.canvas import (
 )
 from labkit.measure.report import Report
 from labkit.measure.results import Row, SizeSummary
-from labkit.measure.trace import Stage, packetisation_model_ms
+from labkit.trace import Stage, packetisation_model_ms
 
 __all__ = [
     "baseline_figure",

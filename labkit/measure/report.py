@@ -17,7 +17,7 @@ from labkit.measure.results import (
     write_json,
 )
 from labkit.measure.statistics import Estimate, difference_of_medians, percentile
-from labkit.measure.trace import Stage, packetisation_model_ms
+from labkit.trace import Stage, packetisation_model_ms
 
 __all__ = ["Report", "conclusion", "ratios", "report", "sentences", "write_report", "write_turns"]
 

@@ -13,8 +13,8 @@ from labkit.client.plain import ClientTurn
 from labkit.measure.plan import PlannedTurn
 from labkit.measure.recordings import Recording
 from labkit.measure.statistics import Estimate, percentile
-from labkit.measure.trace import Mark, Stage
 from labkit.measure.wer import word_error_rate
+from labkit.trace import Mark, Stage
 
 __all__ = ["Row", "SizeSummary", "overhead_bytes", "row_of", "summarise", "write_csv", "write_json"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Final
 
-from labkit.audio import SAMPLE_RATE, Float32, chunks, encode_s16le
+from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks, encode_s16le
 
 __all__ = ["Script", "Speech", "Timetable", "draw_scripts", "due_times", "speech_of"]
 

@@ -2,9 +2,9 @@
 
 from typing import Final
 
+from labkit.audio.formats import Encoding
 from labkit.errors import ErrorCode
-from labkit.formats import Encoding
-from labkit.protocol import messages as v1
+from labkit.protocol import v1
 from labkit.protocol.replay import Missing, Position
 
 __all__ = ["CLIENT_EXAMPLES", "server_examples"]

@@ -21,8 +21,8 @@ from urllib.parse import parse_qs
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from labkit.audio.formats import WIRE
 from labkit.errors import ErrorCode, ProtocolError
-from labkit.formats import WIRE
 
 __all__ = [
     "PONG",

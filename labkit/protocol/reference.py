@@ -10,15 +10,14 @@ from typing import Final, get_args
 
 from pydantic import BaseModel
 
+from labkit.audio.formats import Encoding
 from labkit.errors import CloseCode, ErrorCode
-from labkit.formats import Encoding
-from labkit.measure.trace import Mark
-from labkit.protocol import messages as v1
-from labkit.protocol import plain
+from labkit.protocol import plain, v1
 from labkit.protocol.describe import Described, fields_of, member_docs
 from labkit.protocol.examples import CLIENT_EXAMPLES, server_examples
 from labkit.protocol.markdown import simple_table, table
 from labkit.protocol.replay import Missing, Position
+from labkit.trace import Mark
 
 __all__ = ["page"]
 

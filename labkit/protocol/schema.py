@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field, TypeAdapter
 
-from labkit.protocol.messages import SUBPROTOCOL, ClientMessage, ServerMessage
+from labkit.protocol.v1 import SUBPROTOCOL, ClientMessage, ServerMessage
 
 __all__ = ["PATH", "schema", "schema_text"]
 

@@ -35,7 +35,7 @@ from urllib.parse import parse_qsl
 from labkit.errors import ServerError
 from labkit.net.addresses import is_address, is_loopback
 from labkit.net.tokens import require_token
-from labkit.server.settings import ServerSettings
+from labkit.session.settings import ServerSettings
 
 __all__ = [
     "BEARER_PREFIX",

@@ -17,7 +17,7 @@ from websockets.typing import Subprotocol
 from labkit.errors import CloseCode, ErrorCode, ServerError
 from labkit.net.tls import server_tls
 from labkit.net.wire_log import wire_log
-from labkit.protocol import messages, plain
+from labkit.protocol import plain, v1
 from labkit.server.access import (
     require_safe,
     warnings_about,
@@ -30,9 +30,9 @@ from labkit.server.metrics import Metrics
 from labkit.server.plain import PlainConnection
 from labkit.server.session import Session
 from labkit.server.sessions import Sessions
-from labkit.server.settings import ServerSettings
 from labkit.server.store import State
 from labkit.server.v1 import V1Connection
+from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import Pipeline
 
 __all__ = ["VoiceServer", "require_startable", "serve_until_signal"]
@@ -108,7 +108,7 @@ class VoiceServer:
                 open_timeout=self.settings.start_s,
                 ping_interval=self.settings.ping_interval_s,
                 ping_timeout=self.settings.ping_timeout_s,
-                subprotocols=[Subprotocol(messages.SUBPROTOCOL)],
+                subprotocols=[Subprotocol(v1.SUBPROTOCOL)],
                 select_subprotocol=_choose_dialect,
                 close_timeout=HANG_UP_S,
                 server_header=None,
@@ -246,7 +246,7 @@ class VoiceServer:
 
     def _connect(self, socket: ServerConnection) -> Connection:
         """The connection, in the dialect that was agreed on."""
-        if socket.subprotocol == messages.SUBPROTOCOL:
+        if socket.subprotocol == v1.SUBPROTOCOL:
             return V1Connection(
                 socket,
                 self._v1_sessions,
@@ -320,7 +320,7 @@ def _first(group: BaseExceptionGroup[E]) -> E:
 
 def _choose_dialect(_: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
     """labkit.v1 where the client offers it; the plain dialect where it offers nothing we know."""
-    own = Subprotocol(messages.SUBPROTOCOL)
+    own = Subprotocol(v1.SUBPROTOCOL)
     return own if own in offered else None
 
 

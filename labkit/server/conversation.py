@@ -5,20 +5,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from weakref import WeakMethod
 
-from labkit.audio import Float32
+from labkit.audio.formats import StreamDecoder
+from labkit.audio.pcm import Float32
 from labkit.errors import AudioError, ErrorCode, ProtocolError
-from labkit.formats import StreamDecoder
 from labkit.outgoing import Feed, Outgoing
-from labkit.protocol import messages as v1
+from labkit.protocol import v1
 from labkit.protocol.replay import Position, ReplayWindow
 from labkit.server.connection import Closing, Connection
 from labkit.server.ears import Ears
 from labkit.server.metrics import Metrics
 from labkit.server.response import Response, numbered
 from labkit.server.session import Session
-from labkit.server.settings import ServerSettings
 from labkit.server.turns import Turns
 from labkit.server.watch import Watch
+from labkit.session.settings import ServerSettings
 
 __all__ = ["Conversation"]
 

@@ -15,7 +15,7 @@ from labkit.net.addresses import caller_at
 from labkit.server.access import Access, Handshake, Places, Refusal, room
 from labkit.server.http import Pages, refused
 from labkit.server.metrics import Metrics
-from labkit.server.settings import ServerSettings
+from labkit.session.settings import ServerSettings
 
 __all__ = ["Door"]
 

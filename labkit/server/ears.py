@@ -1,6 +1,6 @@
 """Tells when the client begins and ends to speak, out of what the pipeline has detected."""
 
-from labkit.audio import SAMPLE_RATE
+from labkit.audio.pcm import SAMPLE_RATE
 from labkit.server.session import Session
 from labkit.voice.endpointing import SpeechChange, SpeechTracker
 

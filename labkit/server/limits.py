@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from labkit.errors import CloseCode, ErrorCode
 from labkit.server.connection import Closing
-from labkit.server.settings import ServerSettings
+from labkit.session.settings import ServerSettings
 
 __all__ = ["Activity", "MessagePace", "Pace", "start_overdue"]
 

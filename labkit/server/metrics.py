@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import generate_latest
 
-from labkit.measure.trace import Trace
+from labkit.trace import Trace
 
 __all__ = ["Metrics"]
 

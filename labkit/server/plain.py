@@ -7,18 +7,18 @@ from functools import partial
 
 import numpy as np
 
-from labkit.audio import Float32, chunks, decode_s16le, encode_s16le
+from labkit.audio.formats import WIRE
+from labkit.audio.pcm import Float32, chunks, decode_s16le, encode_s16le
 from labkit.errors import ProtocolError
-from labkit.formats import WIRE
 from labkit.protocol import plain
 from labkit.server.connection import Closing, Ending, Socket, first_of
 from labkit.server.limits import MessagePace
 from labkit.server.metrics import Metrics
 from labkit.server.outbox import Outbox
 from labkit.server.session import EndedUtterance, Session
-from labkit.server.settings import ServerSettings
 from labkit.server.turns import Turns
 from labkit.server.watch import Watch
+from labkit.session.settings import ServerSettings
 from labkit.voice.utterance import Exchange
 
 __all__ = ["PlainConnection"]

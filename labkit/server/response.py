@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from labkit.audio import SAMPLE_RATE, Float32, chunks
+from labkit.audio.formats import AudioFormat, StreamEncoder
+from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks
 from labkit.errors import ProtocolError
-from labkit.formats import AudioFormat, StreamEncoder
 from labkit.outgoing import Outgoing
-from labkit.protocol import messages as v1
+from labkit.protocol import v1
 from labkit.server.metrics import Metrics
 from labkit.server.session import EndedUtterance, Session
 from labkit.voice.utterance import Exchange

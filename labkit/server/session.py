@@ -5,11 +5,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from labkit.audio import SAMPLE_RATE, Float32
+from labkit.audio.pcm import SAMPLE_RATE, Float32
 from labkit.errors import ErrorCode, ProtocolError
-from labkit.measure.trace import Mark, Trace
 from labkit.server.limits import Activity
-from labkit.server.settings import ServerSettings
+from labkit.session.settings import ServerSettings
+from labkit.trace import Mark, Trace
 from labkit.voice.pipeline import Pipeline, Sink, Turn
 from labkit.voice.utterance import Exchange, History, Utterance
 

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from labkit.errors import CloseCode, ErrorCode
-from labkit.protocol import messages as v1
+from labkit.protocol import v1
 from labkit.protocol.replay import Missing
 from labkit.server.connection import Closing, Connection
 from labkit.server.conversation import Conversation
 from labkit.server.metrics import Metrics
 from labkit.server.session import Session
-from labkit.server.settings import ServerSettings
 from labkit.server.store import MemoryStore, SessionStore, State, Ticket
+from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import Pipeline
 
 __all__ = ["Opened", "Sessions"]

@@ -11,10 +11,10 @@ from typing import Protocol
 
 from labkit.changes import Changes
 from labkit.errors import EngineError, ErrorCode, ProtocolError
-from labkit.measure.trace import Mark
 from labkit.server.connection import forget_frames
 from labkit.server.session import EndedUtterance, Session
-from labkit.server.settings import ServerSettings
+from labkit.session.settings import ServerSettings
+from labkit.trace import Mark
 from labkit.voice.pipeline import Sink
 from labkit.voice.utterance import Exchange
 

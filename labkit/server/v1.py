@@ -7,14 +7,14 @@ from typing import Final, assert_never
 
 from labkit.errors import CloseCode, ErrorCode, ProtocolError
 from labkit.outgoing import Feed
-from labkit.protocol import messages as v1
+from labkit.protocol import v1
 from labkit.protocol.replay import Position
 from labkit.server.connection import Closing, Ending, Socket, first_of
 from labkit.server.conversation import Conversation
 from labkit.server.limits import MessagePace, Pace, start_overdue
 from labkit.server.metrics import Metrics
 from labkit.server.sessions import Opened, Sessions
-from labkit.server.settings import ServerSettings
+from labkit.session.settings import ServerSettings
 
 __all__ = ["V1Connection", "limits_of"]
 

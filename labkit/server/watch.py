@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
+from labkit.audio.formats import AudioFormat
+from labkit.audio.misread.watch import FormatWatch
 from labkit.errors import ProtocolError
-from labkit.formats import AudioFormat
-from labkit.voice.plausibility import FormatWatch
 
 __all__ = ["Watch"]
 

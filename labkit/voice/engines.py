@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 
-from labkit.audio import SAMPLE_RATE, Float32
+from labkit.audio.pcm import SAMPLE_RATE, Float32
 from labkit.errors import EngineError, ModelBrokenError
 from labkit.voice.scheduling import Stop
 

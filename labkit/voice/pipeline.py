@@ -14,9 +14,9 @@ from typing import Final, Protocol, TypeVar
 
 import numpy as np
 
-from labkit.audio import SAMPLE_RATE, Float32, StreamResampler, chunks, leading_silence
+from labkit.audio.pcm import SAMPLE_RATE, Float32, StreamResampler, chunks, leading_silence
 from labkit.errors import EngineError, LabkitError
-from labkit.measure.trace import Mark, Trace
+from labkit.trace import Mark, Trace
 from labkit.voice.endpointing import Endpointing, speech_span
 from labkit.voice.engines import Engines
 from labkit.voice.scheduling import FairQueue, Priority, Stop

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from labkit.audio import SAMPLE_RATE, Float32
+from labkit.audio.pcm import SAMPLE_RATE, Float32
 from labkit.voice.engines import Engines, Message, VadState
 from labkit.voice.scheduling import Stop
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labkit.audio import SAMPLE_RATE, Float32
+from labkit.audio.pcm import SAMPLE_RATE, Float32
 from labkit.voice.engines import Message, VadState
 
 __all__ = ["Exchange", "History", "Utterance"]

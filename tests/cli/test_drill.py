@@ -8,11 +8,11 @@ import pytest
 
 from labkit import __main__ as command_line
 from labkit.cli import drill_fuzz
-from labkit.measure.drills.answers import Tally
-from labkit.measure.drills.attackers import Crowd
-from labkit.measure.drills.fuzz import Fuzzed
-from labkit.measure.drills.verdict import Finding
-from labkit.measure.drills.vitals import Vitals
+from labkit.drills.answers import Tally
+from labkit.drills.attackers import Crowd
+from labkit.drills.fuzz import Fuzzed
+from labkit.drills.verdict import Finding
+from labkit.drills.vitals import Vitals
 
 
 def run(*words: str, monkeypatch: pytest.MonkeyPatch) -> Any:

@@ -17,7 +17,7 @@ from labkit.errors import ServerError, TokenError
 from labkit.measure.process import labkit_server, server_process
 from labkit.net.tokens import VARIABLE, require_token
 from labkit.server.app import VoiceServer
-from labkit.server.settings import ServerSettings
+from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import EchoPipeline, Pipeline
 from tests.certificates import self_signed
 

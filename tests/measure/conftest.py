@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from labkit.audio import write_wav
+from labkit.audio.pcm import write_wav
 from labkit.measure.callers import Manners
 from labkit.measure.load_config import LoadConfig
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from labkit.measure.experiment import Exercise, ExerciseConfig
 from labkit.measure.plan import CHUNK_SIZES_MS
 from labkit.measure.results import Row, overhead_bytes
-from labkit.measure.trace import Mark, Stage
+from labkit.trace import Mark, Stage
 from tests.paths import SPEECH
 
 REST = {

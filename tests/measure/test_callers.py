@@ -10,13 +10,13 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.server import ServerConnection, serve
 
-from labkit.audio import Float32
+from labkit.audio.pcm import Float32
 from labkit.measure.call_log import CallLog
 from labkit.measure.callers import Caller, Manners, connect_caller
 from labkit.measure.pace import Pace
 from labkit.measure.script import Script, speech_of
 from labkit.server.app import VoiceServer
-from labkit.server.settings import ServerSettings
+from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import EchoPipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedAsr, scripted_engines
 

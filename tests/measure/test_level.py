@@ -6,7 +6,7 @@ from labkit.measure.load_config import LoadConfig
 from labkit.measure.pace import Pace
 from labkit.measure.process import RunningServer
 from labkit.server.app import VoiceServer
-from labkit.server.settings import ServerSettings
+from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import EchoPipeline
 
 PACE = Pace(speed=20)

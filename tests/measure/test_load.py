@@ -19,7 +19,7 @@ from labkit.measure.load import (
 from labkit.measure.load_config import LoadConfig
 from labkit.measure.pace import Pace
 from labkit.server.app import VoiceServer
-from labkit.server.settings import ServerSettings
+from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import EchoPipeline
 from tests.paths import SPEECH
 

@@ -11,7 +11,7 @@ from labkit.client.plain import ClientTurn
 from labkit.measure.plan import PlannedTurn
 from labkit.measure.recordings import load_manifest
 from labkit.measure.results import overhead_bytes, row_of, summarise, write_csv, write_json
-from labkit.measure.trace import Mark, Stage, Trace
+from labkit.trace import Mark, Stage, Trace
 from tests.measure.samples import REST, exercise, row
 from tests.paths import SPEECH
 

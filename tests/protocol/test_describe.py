@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from labkit.formats import Encoding
+from labkit.audio.formats import Encoding
 from labkit.protocol.describe import Described, fields_of, member_docs
-from labkit.protocol.messages import Count
+from labkit.protocol.v1 import Count
 
 
 class Part(BaseModel):

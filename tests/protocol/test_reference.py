@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
-from labkit.audio import read_audio, write_wav
+from labkit.audio.pcm import read_audio, write_wav
 from labkit.cli.protocol import page
 from labkit.errors import CloseCode, ErrorCode
-from labkit.protocol import messages as v1
+from labkit.protocol import v1
 from labkit.protocol.schema import schema
 from tests.callers import serving
 

@@ -10,11 +10,11 @@ from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
 from labkit.errors import ProtocolError
-from labkit.protocol import messages as v1
+from labkit.protocol import v1
 from labkit.protocol.examples import CLIENT_EXAMPLES, server_examples
 from labkit.protocol.schema import schema, schema_text
-from labkit.server.settings import ServerSettings
 from labkit.server.v1 import limits_of
+from labkit.session.settings import ServerSettings
 
 SERVER_EXAMPLES = server_examples(limits_of(ServerSettings()))
 DOCUMENT = schema()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from data.recipes.domain import is_held_out
 from data.recipes.speech import make, shaping
 from data.recipes.speech.festival import Spoken, Voice, script
-from labkit.audio import SAMPLE_RATE, Float32, read_audio
+from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio
 from labkit.measure.recordings import MANIFEST, Kind, Recording, load_manifest
 
 SPEECH = Path(__file__).parents[2] / "data" / "speech"

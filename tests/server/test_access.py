@@ -23,7 +23,7 @@ from labkit.server.access import (
     room,
     warnings_about,
 )
-from labkit.server.settings import ServerSettings
+from labkit.session.settings import ServerSettings
 
 ONE = "one-token-of-sixteen"
 TWO = "two_token_of_sixteen"

@@ -11,11 +11,11 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from labkit.audio import encode_s16le
+from labkit.audio.pcm import encode_s16le
 from labkit.errors import CloseCode, ServerError
 from labkit.protocol.schema import schema_text
 from labkit.server.app import VoiceServer
-from labkit.server.settings import ServerSettings
+from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedAsr, ScriptedLlm, scripted_engines
 from tests.support import until

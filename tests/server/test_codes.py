@@ -14,10 +14,10 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from labkit.audio.misread.mismatch import MISMATCHES
 from labkit.errors import CloseCode, ErrorCode
 from labkit.server.app import VoiceServer
 from labkit.server.store import State
-from labkit.voice.mismatch import MISMATCHES
 from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedAsr, scripted_engines
 from tests.callers import CHUNK, SECOND, Clock, closed, serving, start

@@ -10,7 +10,7 @@ from websockets.typing import Subprotocol
 from labkit.server.app import VoiceServer
 from labkit.server.connection import forget_frames
 from labkit.server.session import Session
-from labkit.server.settings import ServerSettings
+from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import EchoPipeline
 from tests.support import until
 

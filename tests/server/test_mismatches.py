@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from websockets.asyncio.client import ClientConnection
 
-from labkit.audio import SAMPLE_RATE, read_audio
+from labkit.audio.misread.mismatch import MISMATCHES
+from labkit.audio.pcm import SAMPLE_RATE, read_audio
 from labkit.errors import ErrorCode
 from labkit.measure.evaluation.plausibility import lies
-from labkit.voice.mismatch import MISMATCHES
 from tests.callers import SECOND, Clock, calling, send, serving, start
 from tests.paths import ROOT
 

@@ -13,15 +13,15 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
-from labkit.audio import encode_s16le
+from labkit.audio.pcm import encode_s16le
 from labkit.client.plain import VoiceClient
-from labkit.client.session import ClientOptions, SessionClient
+from labkit.client.v1 import ClientOptions, SessionClient
 from labkit.errors import ClientError, ServerError, TokenError
 from labkit.net.tls import client_tls
 from labkit.net.tokens import bearer
-from labkit.protocol import messages as v1
+from labkit.protocol import v1
 from labkit.server.app import VoiceServer
-from labkit.server.settings import ServerSettings
+from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedAsr, ScriptedLlm, scripted_engines
 from tests.certificates import Certificate, self_signed

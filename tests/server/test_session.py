@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from labkit.audio import Float32
+from labkit.audio.pcm import Float32
 from labkit.errors import EngineError, ErrorCode, ProtocolError
-from labkit.measure.trace import Mark
 from labkit.server.session import Session
-from labkit.server.settings import ServerSettings
+from labkit.session.settings import ServerSettings
+from labkit.trace import Mark
 from labkit.voice.pipeline import EchoPipeline, Sink, Turn
 from labkit.voice.scripted import CollectingSink
 from labkit.voice.utterance import Exchange

@@ -10,7 +10,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from labkit.audio import encode_s16le
+from labkit.audio.pcm import encode_s16le
 from labkit.errors import CloseCode
 from labkit.server.store import State
 from labkit.voice.pipeline import EchoPipeline, VoicePipeline

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from labkit.audio import (
+from labkit.audio.pcm import (
     SAMPLE_RATE,
     Float32,
     decode_s16le,
@@ -23,7 +23,7 @@ from labkit.audio import (
     resample,
 )
 from labkit.client.backoff import Backoff
-from labkit.client.session import ClientOptions, SessionClient
+from labkit.client.v1 import ClientOptions, SessionClient
 from labkit.measure.netem import Fault, Proxy
 from labkit.measure.recordings import load_manifest
 from labkit.measure.wer import word_errors

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from labkit.audio import SAMPLE_RATE, Float32, read_audio
+from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio
 from labkit.errors import ModelBrokenError
 from labkit.measure.recordings import load_manifest
 from labkit.measure.wer import word_errors

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
-from labkit.audio import SAMPLE_RATE, Float32, leading_silence
+from labkit.audio.pcm import SAMPLE_RATE, Float32, leading_silence
 from labkit.errors import EngineError
-from labkit.measure.trace import STAGES, Mark
+from labkit.trace import STAGES, Mark
 from labkit.voice.engines import Message
 from labkit.voice.pipeline import EchoPipeline, Turn, VoicePipeline
 from labkit.voice.scheduling import Stop

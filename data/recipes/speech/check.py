@@ -20,7 +20,7 @@ from pocketsphinx import Decoder
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from labkit.audio import encode_s16le, read_audio
+from labkit.audio.pcm import encode_s16le, read_audio
 from labkit.measure.recordings import Kind, load_manifest
 
 

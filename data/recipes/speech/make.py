@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 from data.recipes.domain import is_held_out
 from data.recipes.speech import shaping
 from data.recipes.speech.festival import Spoken, Voice, speak
-from labkit.audio import SAMPLE_RATE, encode_s16le, resample
+from labkit.audio.pcm import SAMPLE_RATE, encode_s16le, resample
 from labkit.measure.recordings import MANIFEST, Kind
 
 SPEECH = Path(__file__).resolve().parents[2] / "speech"

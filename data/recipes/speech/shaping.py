@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from labkit.audio import SAMPLE_RATE
+from labkit.audio.pcm import SAMPLE_RATE
 
 Float32 = NDArray[np.float32]
 

@@ -15,13 +15,13 @@ from typing import Final
 import numpy as np
 import soundfile
 
-from labkit.audio import SAMPLE_RATE, Float32, encode_s16le, read_audio, resample
+from labkit.audio.formats import AudioFormat, Encoding, encode_f32le, encode_mulaw
+from labkit.audio.misread.mismatch import Mismatch
+from labkit.audio.misread.readings import Float64
+from labkit.audio.misread.watch import FormatWatch
+from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, read_audio, resample
 from labkit.errors import ErrorCode
-from labkit.formats import AudioFormat, Encoding, encode_f32le, encode_mulaw
 from labkit.measure.recordings import Recording
-from labkit.voice.mismatch import Mismatch
-from labkit.voice.plausibility import FormatWatch
-from labkit.voice.readings import Float64
 
 __all__ = [
     "DELIVERIES",

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from labkit.audio import SAMPLE_RATE, Float32, encode_s16le, read_audio, resample
+from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, read_audio, resample
 from labkit.errors import LabkitError
 from labkit.measure.evaluation.figure import Figure
 from labkit.measure.recordings import Recording, load_manifest

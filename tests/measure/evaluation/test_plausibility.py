@@ -5,12 +5,12 @@ from itertools import cycle, product
 import numpy as np
 import pytest
 
+from labkit.audio.formats import AudioFormat, Encoding
+from labkit.audio.misread.mismatch import MISMATCHES
 from labkit.errors import ErrorCode
-from labkit.formats import AudioFormat, Encoding
 from labkit.measure.evaluation import plausibility
 from labkit.measure.evaluation.plausibility import Outcome
 from labkit.measure.recordings import load_manifest
-from labkit.voice.mismatch import MISMATCHES
 from tests.paths import SPEECH
 
 RECORDINGS = load_manifest(SPEECH)

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from labkit.audio import Float32
+from labkit.audio.pcm import Float32
 from labkit.errors import LabkitError
 from labkit.measure.evaluation import voice
 from labkit.measure.evaluation.figure import Figure
@@ -42,7 +42,7 @@ def test_silence_is_not_understood() -> None:
 def test_the_teacher_is_understood() -> None:
     """Else the figure would say something about the listener."""
     pytest.importorskip("pocketsphinx")
-    from labkit.audio import read_audio
+    from labkit.audio.pcm import read_audio
     from labkit.measure.recordings import load_manifest
 
     recorded = {r.text: r.path for r in load_manifest(HELD_OUT)[:12]}

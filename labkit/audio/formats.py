@@ -1,0 +1,271 @@
+"""How audio is laid out on the wire: encodings, formats, and streams of them.
+
+A caller declares its `AudioFormat`; inside labkit audio is mono float32 at 16 kHz. The codecs
+here go between bytes and float32, and `StreamDecoder` and `StreamEncoder` add the resampling.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labkit.audio.pcm import SAMPLE_RATE, Float32, StreamResampler, decode_s16le, encode_s16le
+from labkit.errors import AudioError
+
+__all__ = [
+    "MAX_CHANNELS",
+    "MAX_RATE",
+    "MIN_RATE",
+    "WIRE",
+    "AudioFormat",
+    "Encoding",
+    "StreamDecoder",
+    "StreamEncoder",
+    "decode_f32le",
+    "decode_mulaw",
+    "encode_f32le",
+    "encode_mulaw",
+    "mix",
+]
+
+MIN_RATE: Final = 8_000
+"""Lowest sample rate that a caller may declare, that of the telephone."""
+MAX_RATE: Final = 48_000
+"""Highest sample rate that a caller may declare."""
+MAX_CHANNELS: Final = 2
+"""Most channels that a caller may declare."""
+
+Bytes = bytes | bytearray | memoryview
+
+
+def decode_f32le(data: Bytes) -> Float32:
+    """Turn 32-bit float little-endian bytes into float32, clipped to [-1, 1].
+
+    Raises:
+        AudioError: `data` is no whole number of samples, or holds NaN or an infinity.
+    """
+    if len(data) % 4:
+        raise AudioError(f"f32le audio needs a multiple of four bytes, got {len(data)}")
+    return _clipped(np.frombuffer(data, dtype="<f4"))
+
+
+def encode_f32le(samples: Float32) -> bytes:
+    """Turn float samples, clipped to [-1, 1], into 32-bit float little-endian bytes.
+
+    Raises:
+        AudioError: A sample is NaN or infinite.
+    """
+    return _clipped(samples).astype("<f4").tobytes()
+
+
+def _clipped(samples: Float32) -> Float32:
+    if not np.isfinite(samples).all():
+        raise AudioError("audio holds samples that are not finite (NaN or infinity)")
+    return np.clip(samples, -1, 1).astype(np.float32)
+
+
+def _mulaw_levels() -> NDArray[np.int16]:
+    """The 16-bit value of each of the 256 codes.
+
+    ITU-T G.711, table 2: the bits of the code are inverted; they are a sign, three bits of
+    segment and four of step. On the scale of 16 bits, step `n` of segment `s` begins at
+    (8n + 128)·2^s − 132 and is 8·2^s wide, so that its middle is (8n + 132)·2^s − 132.
+    """
+    code = ~np.arange(256, dtype=np.uint8)
+    segment, step = (code >> 4 & 7).astype(np.int32), (code & 15).astype(np.int32)
+    magnitude = (8 * step + _BIAS << segment) - _BIAS
+    return np.where(code & 0x80, -magnitude, magnitude).astype(np.int16)
+
+
+def _mulaw_codes() -> NDArray[np.uint8]:
+    """The code of each 16-bit value, in the order of the value's bits read as unsigned."""
+    value = np.arange(65_536, dtype=np.uint16).view(np.int16).astype(np.int32)
+    biased = np.minimum(np.abs(value), _CLIP) + _BIAS
+    segment = np.floor(np.log2(biased)).astype(np.int32) - 7
+    step = biased >> segment + 3 & 15
+    code: NDArray[np.int32] = ~(np.where(value < 0, 0x80, 0) | segment << 4 | step)
+    return (code & 0xFF).astype(np.uint8)
+
+
+_BIAS: Final = 132
+_CLIP: Final = 32_635
+"""Louder values all fall into the last step of the last segment."""
+_LEVELS: Final = (_mulaw_levels() / np.float32(32_768)).astype(np.float32)
+_LEVELS.flags.writeable = False
+_CODES: Final = _mulaw_codes()
+_CODES.flags.writeable = False
+
+
+def decode_mulaw(data: Bytes) -> Float32:
+    """Turn G.711 µ-law codes into float32, from −32124/32768 to 32124/32768."""
+    return _LEVELS[np.frombuffer(data, dtype=np.uint8)]
+
+
+def encode_mulaw(samples: Float32) -> bytes:
+    """Turn float samples, clipped to [-1, 1], into G.711 µ-law codes.
+
+    Each sample becomes the code of the step that it lies in.
+
+    Raises:
+        AudioError: A sample is not a number.
+    """
+    codes: NDArray[np.uint8] = _CODES[np.frombuffer(encode_s16le(samples), dtype="<u2")]
+    return codes.tobytes()
+
+
+class Encoding(StrEnum):
+    """How one sample is written."""
+
+    PCM_S16LE = "pcm_s16le"
+    """Signed 16-bit integer, little-endian."""
+    PCM_F32LE = "pcm_f32le"
+    """IEEE 754 32-bit float, little-endian, full scale ±1."""
+    MULAW = "mulaw"
+    """G.711 µ-law, one byte."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Codec:
+    sample_bytes: int
+    decode: Callable[[Bytes], Float32]
+    encode: Callable[[Float32], bytes]
+
+
+_CODECS: Final = {
+    Encoding.PCM_S16LE: _Codec(2, decode_s16le, encode_s16le),
+    Encoding.PCM_F32LE: _Codec(4, decode_f32le, encode_f32le),
+    Encoding.MULAW: _Codec(1, decode_mulaw, encode_mulaw),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AudioFormat:
+    """How a stream of audio is laid out.
+
+    Attributes:
+        encoding: How one sample is written.
+        sample_rate: Frames per second, 8000 to 48000.
+        channels: Interleaved channels, 1 or 2. A frame is one sample of each.
+
+    Raises:
+        AudioError: Rate or channels are out of range.
+    """
+
+    encoding: Encoding = Encoding.PCM_S16LE
+    sample_rate: int = SAMPLE_RATE
+    channels: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what no caller may declare."""
+        if not MIN_RATE <= self.sample_rate <= MAX_RATE:
+            raise AudioError(
+                f"sample_rate must be from {MIN_RATE} to {MAX_RATE} Hz, got {self.sample_rate}"
+            )
+        if not 1 <= self.channels <= MAX_CHANNELS:
+            raise AudioError(f"channels must be 1 to {MAX_CHANNELS}, got {self.channels}")
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one sample over all channels."""
+        return _CODECS[self.encoding].sample_bytes * self.channels
+
+    @property
+    def bytes_per_second(self) -> int:
+        """Bytes of one second."""
+        return self.frame_bytes * self.sample_rate
+
+    def samples(self, seconds: float) -> int:
+        """Whole samples per channel in `seconds`."""
+        return round(seconds * self.sample_rate)
+
+    def seconds(self, samples: int) -> float:
+        """Length of `samples` samples per channel, in seconds."""
+        return samples / self.sample_rate
+
+    def decode(self, data: Bytes) -> Float32:
+        """Turn bytes into float32 in [-1, 1], shape `(frames, channels)`.
+
+        Raises:
+            AudioError: `data` is no whole number of frames, or a float in it is not finite.
+        """
+        if len(data) % self.frame_bytes:
+            raise AudioError(
+                f"{self} needs a multiple of {self.frame_bytes} bytes, got {len(data)}"
+            )
+        return _CODECS[self.encoding].decode(data).reshape(-1, self.channels)
+
+    def encode(self, mono: Float32) -> bytes:
+        """Turn mono float samples, shape `(n,)`, into bytes, the same in every channel.
+
+        Raises:
+            AudioError: A sample is not a number.
+        """
+        return _CODECS[self.encoding].encode(np.repeat(mono, self.channels))
+
+    def __str__(self) -> str:
+        layout = "mono" if self.channels == 1 else "stereo"
+        return f"{self.encoding} {self.sample_rate} Hz {layout}"
+
+
+WIRE: Final = AudioFormat()
+"""The format of the plain dialect, in both directions: s16le, mono, 16 kHz."""
+
+
+def mix(frames: Float32) -> Float32:
+    """Average the channels: shape `(frames, channels)` to `(frames,)`."""
+    return frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1, dtype=np.float32)
+
+
+class StreamDecoder:
+    """Bytes of a format to mono float32 at 16 kHz, as one stream without seams."""
+
+    def __init__(self, form: AudioFormat) -> None:
+        """Decode what is laid out as `form`."""
+        self._format = form
+        self._resampler = self._fresh()
+
+    def _fresh(self) -> StreamResampler:
+        return StreamResampler(self._format.sample_rate, SAMPLE_RATE)
+
+    def feed(self, data: Bytes) -> Float32:
+        """Take the next whole frames, give the audio that is ready.
+
+        Raises:
+            AudioError: `data` is no whole number of frames, or a float in it is not finite.
+        """
+        return self._resampler.feed(mix(self._format.decode(data)))
+
+    def flush(self) -> Float32:
+        """End the utterance: give the filter's tail, and begin anew."""
+        tail = self._resampler.feed(np.zeros(0, np.float32), last=True)
+        self._resampler = self._fresh()
+        return tail
+
+
+class StreamEncoder:
+    """Mono float32 at 16 kHz to bytes of a format, as one stream without seams."""
+
+    def __init__(self, form: AudioFormat) -> None:
+        """Encode into `form`."""
+        self._format = form
+        self._resampler = self._fresh()
+
+    def _fresh(self) -> StreamResampler:
+        return StreamResampler(SAMPLE_RATE, self._format.sample_rate)
+
+    def feed(self, samples: Float32) -> bytes:
+        """Take the next samples, give the whole frames that are ready.
+
+        Raises:
+            AudioError: A sample is not a number.
+        """
+        return self._format.encode(self._resampler.feed(samples))
+
+    def flush(self) -> bytes:
+        """End the utterance: give the filter's tail, and begin anew."""
+        tail = self._resampler.feed(np.zeros(0, np.float32), last=True)
+        self._resampler = self._fresh()
+        return self._format.encode(tail)

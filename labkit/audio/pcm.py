@@ -1,0 +1,145 @@
+"""Audio as numbers: s16le ↔ float32, resampling, chunking, and files.
+
+Inside labkit audio is mono float32 in [-1, 1] at 16 kHz, shape `(samples,)`. How it is laid out on
+the wire is in `labkit.audio.formats`.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from labkit.errors import AudioError
+
+__all__ = [
+    "SAMPLE_RATE",
+    "Float32",
+    "StreamResampler",
+    "chunks",
+    "decode_s16le",
+    "encode_s16le",
+    "leading_silence",
+    "read_audio",
+    "resample",
+    "write_wav",
+]
+
+Float32: TypeAlias = NDArray[np.float32]
+
+SAMPLE_RATE: Final = 16_000
+"""Samples per second of all audio inside labkit."""
+
+_FULL_SCALE: Final = 32_768.0
+
+
+def decode_s16le(data: bytes | bytearray | memoryview) -> Float32:
+    """Turn s16le bytes into float32 in [-1, 1).
+
+    Raises:
+        AudioError: `data` is no whole number of 16-bit samples.
+    """
+    if len(data) % 2:
+        raise AudioError(f"s16le audio needs an even number of bytes, got {len(data)}")
+    return np.frombuffer(data, dtype="<i2").astype(np.float32) / np.float32(_FULL_SCALE)
+
+
+def encode_s16le(samples: Float32) -> bytes:
+    """Turn float samples into s16le bytes.
+
+    Samples outside [-1, 1] clip: +1.0 becomes 32767, where a bare cast of 32768 to int16 would
+    wrap to −32768 and click. What `decode_s16le` gave comes back bit for bit.
+
+    Raises:
+        AudioError: A sample is not a number.
+    """
+    scaled = np.round(np.asarray(samples, dtype=np.float32) * np.float32(_FULL_SCALE))
+    if np.isnan(scaled).any():
+        raise AudioError("audio holds samples that are not a number (NaN)")
+    return np.clip(scaled, -32_768, 32_767).astype("<i2").tobytes()
+
+
+def resample(samples: Float32, from_rate: int, to_rate: int) -> Float32:
+    """Resample a whole recording (libsoxr, high quality).
+
+    Args:
+        samples: Mono, shape `(n,)`.
+        from_rate: Samples per second of `samples`.
+        to_rate: Samples per second wanted.
+    """
+    if from_rate == to_rate:
+        return np.asarray(samples, dtype=np.float32)
+    return np.asarray(soxr.resample(samples, from_rate, to_rate), dtype=np.float32)
+
+
+class StreamResampler:
+    """Resample audio that arrives in pieces, as one stream without seams at their edges."""
+
+    def __init__(self, from_rate: int, to_rate: int) -> None:
+        """Resample from `from_rate` to `to_rate` samples per second."""
+        self._stream = (
+            None
+            if from_rate == to_rate
+            else soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32")
+        )
+
+    def feed(self, samples: Float32, *, last: bool = False) -> Float32:
+        """Take the next piece, give what is ready; `last` flushes the filter's tail."""
+        if self._stream is None:
+            return samples
+        return np.asarray(self._stream.resample_chunk(samples, last=last), dtype=np.float32)
+
+
+def chunks(samples: Float32, size: int) -> Iterator[Float32]:
+    """Cut `samples` into pieces of `size` samples; the last may be shorter.
+
+    Raises:
+        ValueError: `size` is below one.
+    """
+    if size < 1:
+        raise ValueError(f"a chunk needs at least one sample, got {size}")
+    for start in range(0, len(samples), size):
+        yield samples[start : start + size]
+
+
+def leading_silence(samples: Float32, sample_rate: int, threshold: float = 0.01) -> float:
+    """Seconds before the first sample above `threshold` (linear, 0.01 is −40 dBFS).
+
+    All of the audio, where no sample is above it.
+    """
+    loud = np.flatnonzero(np.abs(samples) > threshold)
+    return (int(loud[0]) if len(loud) else len(samples)) / sample_rate
+
+
+def read_audio(path: Path, sample_rate: int = SAMPLE_RATE) -> Float32:
+    """Read a recording of any rate, channel count and format that libsndfile knows.
+
+    Channels are averaged to mono, and the rate converted to `sample_rate`.
+
+    Raises:
+        AudioError: The file is missing, is no audio, or is empty.
+    """
+    try:
+        data, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (OSError, TypeError, soundfile.LibsndfileError) as error:
+        # TypeError: soundfile takes a name that ends in .raw for audio without a header.
+        raise AudioError(f"{path} is no readable WAV or FLAC recording: {error}") from error
+    if not len(data):
+        raise AudioError(f"{path} holds no samples")
+    return resample(data.mean(axis=1, dtype=np.float32), int(rate), sample_rate)
+
+
+def write_wav(path: Path, samples: Float32, sample_rate: int = SAMPLE_RATE) -> None:
+    """Write mono audio as a 16-bit WAV file.
+
+    Raises:
+        AudioError: The file cannot be written.
+    """
+    pcm = np.frombuffer(encode_s16le(samples), dtype="<i2")
+    try:
+        soundfile.write(path, pcm, sample_rate, subtype="PCM_16", format="WAV")
+    except (OSError, soundfile.LibsndfileError) as error:
+        raise AudioError(f"{path} cannot be written: {error}") from error

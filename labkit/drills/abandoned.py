@@ -1,0 +1,354 @@
+"""The drill `abandoned`: clients that leave in every way there is, and what is left of them.
+
+Each way of being abandoned is tried by several clients at once, against a server with short
+limits. After the limits have passed, everything that the server counts is what it was before:
+sessions, tasks, bytes held, calls that wait for an engine, and open files.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from prometheus_client.parser import text_string_to_metric_families
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import WebSocketException
+from websockets.typing import Subprotocol
+
+from labkit.audio.formats import Encoding
+from labkit.audio.pcm import encode_s16le, read_audio
+from labkit.drills.target import PipelineName, target_command
+from labkit.drills.verdict import Finding, Verdict
+from labkit.drills.vitals import fetch
+from labkit.errors import InstrumentError
+from labkit.measure.netem import Fault, Proxy
+from labkit.measure.process import running_server
+from labkit.measure.recordings import load_manifest
+from labkit.protocol import v1
+
+__all__ = [
+    "LIMITS",
+    "WAYS",
+    "Counts",
+    "abandon",
+    "closes",
+    "judged",
+    "parse_counts",
+    "run_abandoned",
+    "settled",
+]
+
+LIMITS: Final[dict[str, Any]] = {
+    "start_s": 1.0,
+    "idle_s": 2.0,
+    "idle_audio_s": 3.0,
+    "max_session_s": 6.0,
+    "resume_s": 2.0,
+    "detached_turn_s": 1.0,
+    "send_timeout_s": 2.0,
+    "ping_interval_s": 1.0,
+    "ping_timeout_s": 1.0,
+    "reap_interval_s": 0.2,
+    "max_sessions": 1000,
+}
+"""Settings of the server: every limit within seconds."""
+
+_PATIENCE_S: Final = 30.0
+"""All limits together, one after the other, and as much again."""
+_WARM_UP_S: Final = 6.0
+"""The warm-up has to pass all limits, too, before it counts as the beginning."""
+_HALF_OPEN_S: Final = 4.0
+"""Longer than a keepalive ping and its patience."""
+_LOOK_S: Final = 0.25
+_CHUNK: Final = 3200
+
+Progress = Callable[[str, int, int], None]
+"""Is told what is done, how much of it, and of how much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a server holds at one instant, as its `/metrics` tell.
+
+    Attributes:
+        sessions: Sessions, attached or not.
+        tasks: Tasks of its event loop.
+        held_bytes: Bytes of audio and messages.
+        queued_calls: Calls that wait for an engine.
+        open_files: Open file descriptors.
+    """
+
+    sessions: int
+    tasks: int
+    held_bytes: int
+    queued_calls: int
+    open_files: int
+
+
+_NAMES: Final = {
+    "sessions": "labkit_sessions",
+    "tasks": "labkit_tasks",
+    "held_bytes": "labkit_held_bytes",
+    "queued_calls": "labkit_queued_calls",
+    "open_files": "process_open_fds",
+}
+
+
+def parse_counts(page: str) -> Counts:
+    """Read the counts out of a page in Prometheus' text format."""
+    sums: dict[str, float] = {}
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
+    return Counts(**{field: int(sums.get(name, 0)) for field, name in _NAMES.items()})
+
+
+async def _page(url: str) -> str:
+    return (await fetch(url, "/metrics"))[1]
+
+
+async def _counts(url: str) -> Counts:
+    return parse_counts(await _page(url))
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Where a client is abandoned.
+
+    Attributes:
+        url: The server.
+        proxy: A proxy before it that can be made to fail.
+        speech: Something to say, s16le at 16 kHz.
+    """
+
+    url: str
+    proxy: Proxy
+    speech: bytes
+
+
+class _TooLateError(InstrumentError):
+    """On a busy machine, a client may miss the short limits; then it is abandoned earlier."""
+
+
+Way = Callable[[Scene], Awaitable[None]]
+"""One client that is abandoned. It returns when it has nothing left to do."""
+
+
+async def _knock(scene: Scene) -> None:
+    """Opens a TCP connection, and never says hello."""
+    target = urlsplit(scene.url)
+    reader, writer = await asyncio.open_connection(target.hostname, target.port)
+    with suppress(OSError):
+        await reader.read()
+    writer.transport.abort()
+
+
+async def _never_start(scene: Scene) -> None:
+    """Ends the handshake, and never starts a session."""
+    async with _dial(scene.url) as socket:
+        await _until_closed(socket)
+
+
+async def _fall_silent(scene: Scene) -> None:
+    """Starts a session, and says nothing more."""
+    async with _session(scene.url) as socket:
+        await _until_closed(socket)
+
+
+async def _fall_silent_plain(scene: Scene) -> None:
+    """The same in the plain dialect, with half an utterance said."""
+    async with connect(scene.url, compression=None, proxy=None) as socket:
+        await socket.send(scene.speech[:_CHUNK])
+        await _until_closed(socket)
+
+
+async def _ping_for_ever(scene: Scene) -> None:
+    """Keeps its session alive with pings, and never speaks."""
+    async with _session(scene.url) as socket:
+        with suppress(WebSocketException):
+            while True:
+                await socket.send(v1.Ping().encode())
+                await _listen(socket, 0.5)
+
+
+async def _talk_for_ever(scene: Scene) -> None:
+    """Speaks at the pace of speech, and never ends its utterance."""
+    async with _session(scene.url) as socket:
+        with suppress(WebSocketException):
+            while True:
+                await socket.send(scene.speech[:_CHUNK])
+                await _listen(socket, 0.1)
+
+
+async def _vanish_while_speaking(scene: Scene) -> None:
+    """Its connection is reset in the middle of an utterance."""
+    async with _session(scene.url) as socket:
+        await socket.send(scene.speech[:_CHUNK])
+        socket.transport.abort()
+
+
+async def _vanish_in_a_turn(scene: Scene) -> None:
+    """Its connection is reset while the engines work on its answer."""
+    async with _session(scene.url) as socket:
+        await socket.send(scene.speech)
+        await socket.send(v1.AudioEnd().encode())
+        socket.transport.abort()
+
+
+async def _never_read(scene: Scene) -> None:
+    """Asks for much audio, and reads nothing of it."""
+    loud = v1.AudioSpec(encoding=Encoding.PCM_F32LE, sample_rate=48_000, channels=2)
+    async with _session(scene.url, v1.SessionStart(output=loud, acknowledges=True)) as socket:
+        await socket.send(scene.speech)
+        await socket.send(v1.AudioEnd().encode())
+        socket.transport.pause_reading()
+        await asyncio.sleep(2 * LIMITS["send_timeout_s"])
+        socket.transport.abort()
+
+
+async def _half_open(scene: Scene) -> None:
+    """The network swallows everything from now on, both ways, and says nothing."""
+    async with _session(scene.proxy.url()) as socket:
+        whole = [one for one in scene.proxy.connections if one.open and not one.faults]
+        whole[0].cut(Fault.HALF_OPEN)
+        await _listen(socket, _HALF_OPEN_S)
+        socket.transport.abort()
+
+
+WAYS: Final[tuple[Way, ...]] = (
+    _knock,
+    _never_start,
+    _fall_silent,
+    _fall_silent_plain,
+    _ping_for_ever,
+    _talk_for_ever,
+    _vanish_while_speaking,
+    _vanish_in_a_turn,
+    _never_read,
+    _half_open,
+)
+"""Every way of being abandoned."""
+
+
+@asynccontextmanager
+async def _dial(url: str) -> AsyncIterator[ClientConnection]:
+    socket = await connect(
+        url,
+        subprotocols=[Subprotocol(v1.SUBPROTOCOL)],
+        compression=None,
+        proxy=None,
+        ping_interval=None,
+        close_timeout=1,
+    )
+    async with socket:
+        yield socket
+
+
+@asynccontextmanager
+async def _session(url: str, start: v1.SessionStart | None = None) -> AsyncIterator[Any]:
+    async with _dial(url) as socket:
+        await socket.send((start or v1.SessionStart()).encode())
+        started = json.loads(await socket.recv())
+        if started["type"] != "session.started":
+            raise _TooLateError(f"the server answered {started}")
+        yield socket
+
+
+async def _until_closed(socket: ClientConnection) -> None:
+    with suppress(WebSocketException):
+        await _listen(socket, _PATIENCE_S)
+
+
+async def _listen(socket: ClientConnection, seconds: float) -> None:
+    """Read whatever comes, for so long."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while True:
+                await socket.recv()
+
+
+async def abandon(url: str, speech: bytes, clients: int, tell: Progress) -> None:
+    """Let `clients` clients be abandoned in each of `WAYS`, all at once."""
+    target = urlsplit(url)
+    async with Proxy(target.hostname or "", target.port or 0) as proxy:
+        scene = Scene(url, proxy, speech)
+        waits = [_leave(way, scene) for way in WAYS for _ in range(clients)]
+        for done, one in enumerate(asyncio.as_completed(waits), start=1):
+            await one
+            tell("abandoning", done, len(waits))
+
+
+async def _leave(way: Way, scene: Scene) -> None:
+    with suppress(_TooLateError, WebSocketException, OSError):
+        await way(scene)
+
+
+async def settled(url: str, before: Counts, *, patience_s: float = _PATIENCE_S) -> Counts:
+    """The server's counts once they are as `before`, or when the patience is over."""
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + patience_s
+    while True:
+        now = await _counts(url)
+        if now == before or clock() >= deadline:
+            return now
+        await asyncio.sleep(_LOOK_S)
+
+
+def judged(before: Counts, after: Counts) -> list[Finding]:
+    """What is left, beside what there was."""
+    was, left = asdict(before), asdict(after)
+    return [
+        Finding(
+            field.name.replace("_", " "),
+            f"{was[field.name]} before, {left[field.name]} after",
+            "no more than before",
+            left[field.name] <= was[field.name],
+        )
+        for field in fields(Counts)
+    ]
+
+
+async def run_abandoned(
+    *, clients: int, pipeline: PipelineName, recordings: Path, tell: Progress
+) -> Verdict:
+    """Run the drill.
+
+    Args:
+        clients: Clients for each way of being abandoned.
+        pipeline: What answers: an echo, or the engines.
+        recordings: Folder of what is said.
+        tell: Is told how it goes on.
+
+    Raises:
+        ServerError: The server does not start.
+        AudioError: There is no recording to say.
+    """
+    said = next(r for r in load_manifest(recordings) if r.kind.is_speech)
+    speech = encode_s16le(read_audio(said.path))
+    async with running_server(target_command(pipeline, **LIMITS)) as server:
+        await abandon(server.url, speech, 1, lambda *_: None)  # threads and caches are there now
+        empty = Counts(0, 0, 0, 0, 0)
+        before = await settled(server.url, empty, patience_s=_WARM_UP_S)
+        await abandon(server.url, speech, clients, tell)
+        after = await settled(server.url, before)
+        codes = closes(await _page(server.url))
+    number = clients * len(WAYS)
+    told = ", ".join(f"{count} with {code}" for code, count in codes.items())
+    return Verdict(
+        f"abandoned: {number} clients, {len(WAYS)} ways of leaving",
+        (*judged(before, after), Finding.told("closed by the server, warm-up included", told)),
+    )
+
+
+def closes(page: str) -> dict[str, int]:
+    """Connections that the server closed, by close code, out of a page of metrics."""
+    return {
+        sample.labels["code"]: int(sample.value)
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if sample.name == "labkit_closes_total"
+    }

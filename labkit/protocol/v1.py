@@ -1,0 +1,496 @@
+"""The dialect ``labkit.v1``: every message as a model, in two closed unions told apart by `type`.
+
+Text messages are JSON and control; binary messages are audio in the negotiated format. The
+client speaks first, with `session.start`; the server answers `session.started`.
+
+What belongs to the conversation is numbered: the server writes the number into `seq`, the
+client's are counted by both sides in the order in which they come. A `Position` (numbered
+messages and samples of audio so far) names a place in either direction, so that after a lost
+connection each side sends again exactly what the other lacks. Messages about the connection
+itself (`session.started`, `audio.ack`, `pong`, fatal errors) carry no number and are never
+repeated: the next connection begins with their news.
+"""
+
+from enum import StrEnum
+from typing import Annotated, ClassVar, Final, Literal, TypeAlias, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from labkit.audio.formats import AudioFormat, Encoding
+from labkit.audio.pcm import SAMPLE_RATE
+from labkit.errors import ErrorCode, ProtocolError
+from labkit.protocol.replay import LARGEST, Missing, Position
+
+__all__ = [
+    "SUBPROTOCOL",
+    "AudioAck",
+    "AudioEnd",
+    "AudioSpec",
+    "Cause",
+    "ClientMessage",
+    "Error",
+    "Limits",
+    "Ping",
+    "Pong",
+    "ResponseAck",
+    "ResponseCancel",
+    "ResponseDone",
+    "ResponseStarted",
+    "ResponseStatus",
+    "ResponseText",
+    "Resume",
+    "ServerMessage",
+    "SessionEnd",
+    "SessionEnded",
+    "SessionStart",
+    "SessionStarted",
+    "SpeechStarted",
+    "SpeechStopped",
+    "TranscriptFinal",
+    "TranscriptPartial",
+    "TurnDetection",
+    "decode_client",
+    "decode_server",
+]
+
+SUBPROTOCOL: Final = "labkit.v1"
+"""The WebSocket subprotocol to ask for."""
+
+
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+"""A whole number that JSON readers which keep numbers as doubles can hold, too."""
+Ordinal = Annotated[int, Field(ge=1, le=LARGEST)]
+"""The same, counted from 1."""
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""A finite number that is not negative."""
+
+
+class _Model(BaseModel):
+    """What all parts of messages have in common."""
+
+    # Strict, so that what is taken is what the schema says: "3" is no number.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
+
+
+class _ServerPart(_Model):
+    # A client of today has to understand a server that has learnt a new field.
+    model_config = ConfigDict(extra="ignore")
+
+
+class AudioSpec(_Model):
+    """How the binary messages of one direction are laid out."""
+
+    encoding: Encoding = Encoding.PCM_S16LE
+    """Sample format: signed 16-bit little-endian, 32-bit float little-endian, or G.711 µ-law."""
+    sample_rate: int = Field(default=SAMPLE_RATE, ge=8000, le=48_000)
+    """Samples per second and channel, 8000 to 48000."""
+    channels: int = Field(default=1, ge=1, le=2)
+    """Interleaved channels, 1 or 2; what comes is averaged to mono."""
+
+    @property
+    def format(self) -> AudioFormat:
+        """The same for codecs."""
+        return AudioFormat(self.encoding, self.sample_rate, self.channels)
+
+
+class TurnDetection(StrEnum):
+    """Who decides that an utterance is over."""
+
+    CLIENT = "client"
+    """The client, with `audio.end`."""
+    SERVER = "server"
+    """The server, after a stretch of silence; `audio.end` still ends it at once."""
+
+
+class Resume(_Model):
+    """Which session to go on with, and what of it has come."""
+
+    session: str = Field(max_length=64)
+    """Identifier from `session.started`."""
+    token: str = Field(max_length=128, repr=False)
+    """The latest resume token that came."""
+    received: Position = Position()
+    """Everything up to here has come; the server sends what lies behind it."""
+
+
+class Cause(_ServerPart):
+    """Which message of the client an error is about."""
+
+    type: str = Field(max_length=64)
+    """Its `type`; `audio` for a binary message, `text` for one that is no valid message."""
+    position: Position
+    """What the server had of the client before that message."""
+    id: str | None = None
+    """Its `id`, where it had one."""
+
+
+class Limits(_ServerPart):
+    """Every limit that applies to a session. Lengths in seconds, sizes in bytes."""
+
+    max_message_bytes: Count
+    """Longest message that is accepted; a longer one is refused, and the session goes on."""
+    max_read_bytes: Count
+    """Longest message that is read at all; a longer one closes the connection."""
+    max_utterance_s: Amount
+    """Most audio of one utterance."""
+    max_waiting_turns: Count
+    """Utterances that may wait for their answer."""
+    max_messages_per_s: Amount
+    """Text messages a second, over a longer time."""
+    message_burst: Count
+    """Text messages that may come at once, whatever their rate."""
+    max_audio_speed: Amount
+    """Times real time at which audio is read once the burst is used up."""
+    burst_s: Amount
+    """Audio that may come at once, whatever its speed."""
+    history: Count
+    """Exchanges that the conversation remembers."""
+    idle_s: Amount
+    """The connection is closed when nothing comes for so long."""
+    idle_audio_s: Amount
+    """The same when no audio comes, whatever else does."""
+    max_session_s: Amount
+    """Longest that a session may last."""
+    resume_s: Amount
+    """How long a session waits for its client to come back."""
+    replay_bytes: Count
+    """Most bytes that are kept for a client that has not acknowledged them."""
+    replay_s: Amount
+    """Most audio that is kept for it."""
+    send_timeout_s: Amount
+    """The connection is closed when the client neither reads nor acknowledges for so long."""
+    detached_turn_s: Amount
+    """How long a turn goes on while its client is away."""
+
+
+class _ClientMessage(_Model):
+    numbered: ClassVar[bool] = True
+
+    id: Annotated[str, Field(max_length=64)] | None = None
+    """Any name; an error about this message repeats it."""
+
+    def encode(self) -> str:
+        """The message as JSON text."""
+        return self.model_dump_json(exclude_none=True)
+
+
+class SessionStart(_ClientMessage):
+    """Begin or resume a session. The first message of a connection."""
+
+    numbered: ClassVar[bool] = False
+
+    type: Literal["session.start"] = "session.start"
+    protocol: Literal["labkit.v1"] = "labkit.v1"
+    """The dialect again: proxies may agree to a subprotocol that the server never chose."""
+    input: AudioSpec = AudioSpec()
+    """The audio that the client sends."""
+    output: AudioSpec = AudioSpec()
+    """The audio that the client wants."""
+    turn_detection: TurnDetection = TurnDetection.CLIENT
+    """Who decides that an utterance is over."""
+    acknowledges: bool = False
+    """The client will send `response.ack`; then nothing that it lacks is ever forgotten."""
+    resume: Resume | None = None
+    """Go on with a session; its formats and turn detection stay as they were."""
+
+
+class AudioEnd(_ClientMessage):
+    """The utterance is over: answer it."""
+
+    type: Literal["audio.end"] = "audio.end"
+
+
+class ResponseCancel(_ClientMessage):
+    """Stop a response, for instance because the user speaks over it."""
+
+    type: Literal["response.cancel"] = "response.cancel"
+    turn: Ordinal
+    """Number of the turn, from `response.started`."""
+    heard_samples: Count = 0
+    """Samples of this response that were played; the conversation remembers that much."""
+
+
+class ResponseAck(_ClientMessage):
+    """Everything up to here has come; the server need not keep it."""
+
+    numbered: ClassVar[bool] = False
+
+    type: Literal["response.ack"] = "response.ack"
+    received: Position
+    """What the client has of the server's numbered messages and audio."""
+
+
+class Ping(_ClientMessage):
+    """Ask for a `pong`."""
+
+    numbered: ClassVar[bool] = False
+
+    type: Literal["ping"] = "ping"
+
+
+class SessionEnd(_ClientMessage):
+    """End the session; it cannot be resumed."""
+
+    numbered: ClassVar[bool] = False
+
+    type: Literal["session.end"] = "session.end"
+
+
+ClientMessage: TypeAlias = (
+    SessionStart | AudioEnd | ResponseCancel | ResponseAck | Ping | SessionEnd
+)
+"""Every text message of the client, told apart by `type`."""
+
+
+class _ServerMessage(_ServerPart):
+    def encode(self) -> str:
+        """The message as JSON text."""
+        return self.model_dump_json(exclude_none=True)
+
+
+class _Numbered(_ServerMessage):
+    seq: Count = 0
+    """Number of this message among the numbered ones of the session, from 1."""
+
+
+class SessionStarted(_ServerMessage):
+    """The session is open, new or resumed: what will be used, and every limit."""
+
+    type: Literal["session.started"] = "session.started"
+    protocol: Literal["labkit.v1"] = "labkit.v1"
+    """The dialect that the server speaks."""
+    session: str
+    """Identifier of the session."""
+    token: str = Field(repr=False)
+    """Resume token. A new one comes with each resume; use the latest."""
+    resumed: bool
+    """Whether an earlier session goes on."""
+    input: AudioSpec
+    """The audio that the server takes."""
+    output: AudioSpec
+    """The audio that the server sends."""
+    turn_detection: TurnDetection
+    """Who decides that an utterance is over."""
+    received: Position
+    """What the server has of the client; send what lies behind it."""
+    missing: Missing | None = None
+    """What the server can no longer send again; absent where nothing is missing."""
+    limits: Limits
+    """Every limit that applies."""
+
+
+class AudioAck(_ServerMessage):
+    """The server has everything up to here; the client need not keep it."""
+
+    type: Literal["audio.ack"] = "audio.ack"
+    received: Position
+    """What the server has of the client's numbered messages and audio."""
+
+
+class SpeechStarted(_Numbered):
+    """Speech began."""
+
+    type: Literal["speech.started"] = "speech.started"
+    at_s: Amount
+    """Where, in seconds of the utterance."""
+
+
+class SpeechStopped(_Numbered):
+    """Speech ended."""
+
+    type: Literal["speech.stopped"] = "speech.stopped"
+    at_s: Amount
+    """Where, in seconds of the utterance."""
+
+
+class TranscriptPartial(_Numbered):
+    """What was heard so far; it may still change."""
+
+    type: Literal["transcript.partial"] = "transcript.partial"
+    turn: Ordinal
+    """Number of the turn, from 1."""
+    text: str
+    """The words."""
+
+
+class TranscriptFinal(_Numbered):
+    """What was heard, empty where nothing was said."""
+
+    type: Literal["transcript.final"] = "transcript.final"
+    turn: Ordinal
+    """Number of the turn, from 1."""
+    text: str
+    """The words."""
+
+
+class ResponseStarted(_Numbered):
+    """A response begins; the audio up to its `response.done` belongs to it."""
+
+    type: Literal["response.started"] = "response.started"
+    turn: Ordinal
+    """Number of the turn, from 1."""
+
+
+class ResponseText(_Numbered):
+    """The next sentence of the response, before its audio."""
+
+    type: Literal["response.text"] = "response.text"
+    turn: Ordinal
+    """Number of the turn, from 1."""
+    text: str
+    """The sentence."""
+
+
+class ResponseStatus(StrEnum):
+    """How a turn ended."""
+
+    COMPLETED = "completed"
+    """The whole response was given."""
+    NOTHING_HEARD = "nothing_heard"
+    """There was no speech to answer."""
+    CANCELLED = "cancelled"
+    """The client cancelled it, or was away for too long."""
+    FAILED = "failed"
+    """An engine failed; an `error` says which."""
+
+
+class ResponseDone(_Numbered):
+    """A turn is over. Exactly one comes for each utterance that ended."""
+
+    type: Literal["response.done"] = "response.done"
+    turn: Ordinal
+    """Number of the turn, from 1."""
+    status: ResponseStatus
+    """How it ended."""
+    text: str = ""
+    """The whole text of the response; of a cancelled one, what the conversation remembers."""
+    samples: Count = 0
+    """Samples of its audio that were sent."""
+    marks: dict[str, Count] = {}
+    """When each stage of the turn ended, in nanoseconds of the server's monotonic clock."""
+
+
+class Pong(_ServerMessage):
+    """The answer to `ping`."""
+
+    type: Literal["pong"] = "pong"
+    id: str | None = None
+    """The `id` of the ping."""
+
+
+class Error(_ServerMessage):
+    """The server refused something, or gives up on the connection."""
+
+    type: Literal["error"] = "error"
+    seq: Count | None = None
+    """Number among the numbered messages; absent where it is fatal, or no session has begun."""
+    code: ErrorCode
+    """What was wrong, for programs."""
+    message: str
+    """What was wrong, for people."""
+    hint: str = ""
+    """What to send instead."""
+    fatal: bool = False
+    """Whether the connection is closed."""
+    cause: Cause | None = None
+    """Which message it is about; absent where it is about none."""
+
+
+class SessionEnded(_ServerMessage):
+    """The session is over and cannot be resumed."""
+
+    type: Literal["session.ended"] = "session.ended"
+    reason: str
+    """Why, in plain words."""
+
+
+ServerMessage: TypeAlias = (
+    SessionStarted
+    | AudioAck
+    | SpeechStarted
+    | SpeechStopped
+    | TranscriptPartial
+    | TranscriptFinal
+    | ResponseStarted
+    | ResponseText
+    | ResponseDone
+    | Pong
+    | Error
+    | SessionEnded
+)
+"""Every text message of the server, told apart by `type`."""
+
+_CLIENT: Final[TypeAdapter[ClientMessage]] = TypeAdapter(
+    Annotated[ClientMessage, Field(discriminator="type")]
+)
+_SERVER: Final[TypeAdapter[ServerMessage]] = TypeAdapter(
+    Annotated[ServerMessage, Field(discriminator="type")]
+)
+M = TypeVar("M")
+
+
+def decode_client(text: str) -> ClientMessage:
+    """Understand one text message of a client.
+
+    Raises:
+        ProtocolError: It is no JSON object, its type is unknown, or a field is wrong.
+    """
+    return _decode(_CLIENT, text)
+
+
+def decode_server(text: str) -> ServerMessage:
+    """Understand one text message of a server.
+
+    Raises:
+        ProtocolError: It is no JSON object, its type is unknown, or a field is wrong.
+    """
+    return _decode(_SERVER, text)
+
+
+def _decode(union: TypeAdapter[M], text: str) -> M:
+    try:
+        return union.validate_json(text)
+    except ValidationError as error:
+        raise _refusal(error.errors(include_url=False)[0]) from None
+    except ValueError as error:  # text with lone surrogates
+        raise _not_json(str(error)) from None
+
+
+def _refusal(detail: ErrorDetails) -> ProtocolError:
+    """The first thing that is wrong with a message, in the project's words."""
+    match detail["type"]:
+        case "json_invalid":
+            return _not_json(str(detail["ctx"]["error"]))
+        case "union_tag_not_found":
+            return _unknown_type("a message has no 'type'")
+        case "union_tag_invalid":
+            return _unknown_type(f"the type {str(detail['ctx']['tag'])[:40]!r} is unknown")
+        case "model_attributes_type" | "dict_type":
+            return _not_json("the message is no object")
+    field = ".".join(str(part) for part in detail["loc"][1:])[:80]
+    value = str(detail["input"])[:40]
+    return ProtocolError(
+        ErrorCode.INVALID_FIELD,
+        f"field {field!r} of {detail['loc'][0]!r} is {value!r}: {detail['msg']}",
+        "see the dialect's schema at /schema.json for each field",
+    )
+
+
+def _not_json(reason: str) -> ProtocolError:
+    return ProtocolError(
+        ErrorCode.INVALID_JSON,
+        f"a text message is no JSON object: {reason}",
+        "send control as a JSON object with a 'type', and audio as binary messages",
+    )
+
+
+def _unknown_type(what: str) -> ProtocolError:
+    return ProtocolError(
+        ErrorCode.UNKNOWN_TYPE,
+        what,
+        "send one of: "
+        + ", ".join(m.model_fields["type"].default for m in get_args(ClientMessage)),
+    )

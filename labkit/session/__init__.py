@@ -1,0 +1,1 @@
+"""The heart: one conversation, whatever the dialect that carries it."""

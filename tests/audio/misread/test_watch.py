@@ -1,0 +1,161 @@
+"""What the watch tells, when, and how often; and what it leaves alone."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labkit.audio.formats import AudioFormat, Encoding, encode_f32le, encode_mulaw
+from labkit.audio.misread.watch import RULES, FormatWatch, Mismatch
+from labkit.audio.pcm import Float32, encode_s16le, read_audio, resample
+from labkit.errors import ErrorCode
+from tests.paths import SPEECH
+
+S16, F32, MULAW = Encoding
+
+
+def speech(rate: int = 16_000, seconds: float = 6) -> Float32:
+    spoken = resample(read_audio(SPEECH / "slt-03.flac"), 16_000, rate)
+    return np.resize(spoken, round(seconds * rate))
+
+
+def findings(
+    form: AudioFormat, data: bytes, pace: float = 1.0, chunk_ms: int = 40
+) -> Iterator[Mismatch]:
+    """What is told of a stream in messages of `chunk_ms` as declared, at `pace` times live."""
+    watch = FormatWatch(form)
+    size = form.samples(chunk_ms / 1000) * form.frame_bytes
+    for i, at in enumerate(range(0, len(data), size)):
+        found = watch.feed(data[at : at + size], round(i * chunk_ms * 1e6 / pace))
+        if found is not None:
+            yield found
+
+
+def kinds(form: AudioFormat, data: bytes, pace: float = 1.0) -> list[ErrorCode]:
+    return [found.kind for found in findings(form, data, pace)]
+
+
+@pytest.mark.parametrize(
+    ("declared", "write", "kind"),
+    [
+        (S16, encode_f32le, ErrorCode.LOOKS_LIKE_FLOAT32),
+        (S16, encode_mulaw, ErrorCode.LOOKS_LIKE_MULAW),
+        (F32, encode_s16le, ErrorCode.LOOKS_LIKE_INT16),
+        (MULAW, encode_s16le, ErrorCode.LOOKS_LIKE_INT16),
+    ],
+)
+def test_another_encoding_is_told_once_with_figures_and_a_hint(
+    declared: Encoding, write: Callable[[Float32], bytes], kind: ErrorCode
+) -> None:
+    found = list(findings(AudioFormat(declared), write(speech())))
+    assert [one.kind for one in found] == [kind]
+    assert f"{declared} 16000 Hz mono" in found[0].message
+    assert "dBFS" in found[0].message
+    assert found[0].hint.startswith("declare the encoding")
+
+
+def test_a_header_is_told_at_the_first_message_and_the_samples_after_it_are_watched() -> None:
+    header = b"RIFF\0\0\0\0WAVEfmt " + bytes(28)
+    form = AudioFormat(S16)
+    found = kinds(form, header + encode_f32le(speech()))
+    assert found == [ErrorCode.LOOKS_LIKE_FILE, ErrorCode.LOOKS_LIKE_FLOAT32]
+    assert kinds(form, header + encode_s16le(speech())) == [ErrorCode.LOOKS_LIKE_FILE]
+
+
+def test_the_same_header_is_told_once() -> None:
+    watch = FormatWatch(AudioFormat())
+    header = b"RIFF\0\0\0\0WAVEfmt " + bytes(28)
+    assert [watch.feed(header, 0) is None for _ in range(3)] == [False, True, True]
+
+
+def test_encoded_audio_is_told_at_the_first_message() -> None:
+    found = FormatWatch(AudioFormat()).feed(b"\x1a\x45\xdf\xa3" + bytes(60), 0)
+    assert found is not None
+    assert found.kind is ErrorCode.LOOKS_LIKE_COMPRESSED
+    assert "WebM" in found.message
+
+
+@pytest.mark.parametrize("pace", [0.2, 1.0])
+def test_random_bytes_are_encoded_audio_only_where_they_come_slower_than_live(pace: float) -> None:
+    data = np.random.default_rng(2).bytes(200_000)
+    wanted = [ErrorCode.LOOKS_LIKE_COMPRESSED] if pace < 1 else []
+    assert kinds(AudioFormat(), data, pace) == wanted
+
+
+@pytest.mark.parametrize(("pace", "rate"), [(0.5, 8_000), (1.5, 24_000), (3.0, 48_000)])
+def test_the_pace_of_another_rate_is_told_with_that_rate(pace: float, rate: int) -> None:
+    data = encode_s16le(speech(rate, 8))
+    found = list(findings(AudioFormat(), data, pace))
+    assert [one.kind for one in found] == [ErrorCode.RATE_MISMATCH]
+    assert f"declare the sample rate {rate}" in found[0].hint
+    assert f"{rate} frames a second" in found[0].message
+
+
+def test_a_pace_of_no_usual_rate_is_left_alone() -> None:
+    assert kinds(AudioFormat(), encode_s16le(speech(8_000, 8)), 0.6) == []
+
+
+def test_a_hiss_shows_that_speech_is_a_file_sent_fast() -> None:
+    hiss = np.float32(0.1 * np.diff(np.random.default_rng(0).standard_normal(16_001)))
+    data = encode_s16le(np.tile(np.concatenate([speech(seconds=0.5), hiss[:1600]]), 25))
+    assert kinds(AudioFormat(), data, 3) == []
+
+
+def test_telephone_speech_at_48_khz_is_no_mismatch() -> None:
+    """Nothing above 4 kHz is an ordinary thing."""
+    assert (
+        kinds(AudioFormat(S16, 48_000), encode_s16le(resample(speech(8_000), 8_000, 48_000))) == []
+    )
+
+
+def test_stereo_as_mono_needs_twice_the_pace() -> None:
+    data = encode_s16le(np.repeat(speech(), 2))
+    assert kinds(AudioFormat(), data, 2) == [ErrorCode.LOOKS_LIKE_STEREO]
+    assert kinds(AudioFormat(), data, 1) == []
+
+
+def test_mono_as_stereo_needs_half_the_pace() -> None:
+    form = AudioFormat(channels=2)
+    assert kinds(form, encode_s16le(speech()), 0.5) == [ErrorCode.LOOKS_LIKE_MONO]
+    assert kinds(form, encode_s16le(speech()), 1) == []
+
+
+def test_opposite_channels_are_told_and_swapped_ones_cannot_be() -> None:
+    left, right = speech(), np.float32(0.5) * np.roll(speech(), 40)
+    form = AudioFormat(channels=2)
+    for pair, wanted in (
+        ((left, -left), [ErrorCode.CHANNELS_CANCEL]),
+        ((left, right), []),
+        ((right, left), []),
+        ((left, 0 * left), []),
+    ):
+        assert kinds(form, encode_s16le(np.stack(pair, axis=1).reshape(-1))) == wanted
+
+
+def test_a_stream_that_becomes_wrong_later_is_told() -> None:
+    data = encode_s16le(speech()) + encode_f32le(speech())
+    assert kinds(AudioFormat(), data) == [ErrorCode.LOOKS_LIKE_FLOAT32]
+
+
+@given(st.sampled_from(Encoding), st.integers(1, 2), st.lists(st.binary(max_size=9_000)))
+def test_any_bytes_in_any_pieces_are_taken(
+    encoding: Encoding, channels: int, pieces: list[bytes]
+) -> None:
+    watch = FormatWatch(AudioFormat(encoding, 16_000, channels))
+    for i, piece in enumerate(pieces):
+        watch.feed(piece, i * 10**7)
+
+
+@given(st.integers(1, 2_000))
+def test_the_size_of_messages_does_not_change_what_is_found(size: int) -> None:
+    data = encode_f32le(speech(seconds=2))
+    watch = FormatWatch(AudioFormat())
+    told = [watch.feed(data[at : at + 4 * size], 0) for at in range(0, len(data), 4 * size)]
+    assert [found.kind for found in told if found] == [ErrorCode.LOOKS_LIKE_FLOAT32]
+
+
+def test_every_rule_gives_its_reason() -> None:
+    assert all(rule.judge.__doc__ for rule in RULES)
+    assert all(1 <= rule.votes <= rule.of for rule in RULES)

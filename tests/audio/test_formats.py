@@ -1,0 +1,216 @@
+"""Codecs against known values and libsndfile, and streams that no chunking changes."""
+
+import io
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from labkit.audio import formats
+from labkit.audio.formats import WIRE, AudioFormat, Encoding, StreamDecoder, StreamEncoder
+from labkit.audio.pcm import Float32
+from labkit.errors import AudioError
+
+ALL_CODES = bytes(range(256))
+ALL_INT16 = np.arange(-32_768, 32_768).astype(np.int16)
+
+encodings = st.sampled_from(Encoding)
+rates = st.sampled_from([8_000, 11_025, 16_000, 22_050, 24_000, 44_100, 48_000])
+layouts = st.builds(AudioFormat, encodings, rates, st.integers(1, 2))
+quiet = hnp.arrays(np.float32, st.integers(0, 4_000), elements=st.floats(-0.5, 0.5, width=32))
+
+
+def levels(codes: bytes) -> list[int]:
+    return [round(float(x) * 32_768) for x in formats.decode_mulaw(codes)]
+
+
+def as_float(values: np.ndarray) -> Float32:
+    return (values / 32_768).astype(np.float32)
+
+
+def ulaw_of_libsndfile(values: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, values, 8_000, format="RAW", subtype="ULAW")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("code", "level"),
+    [(0xFF, 0), (0x7F, 0), (0x00, -32_124), (0x80, 32_124), (0xFE, 8), (0xEF, 132), (0x8F, 16_764)],
+)
+def test_mulaw_codes_have_the_levels_of_g711(code: int, level: int) -> None:
+    assert levels(bytes([code])) == [level]
+
+
+def test_mulaw_codes_survive_the_round_trip_save_for_the_second_zero() -> None:
+    again = formats.encode_mulaw(formats.decode_mulaw(ALL_CODES))
+    assert [code for code in ALL_CODES if again[code] != code] == [0x7F]
+    assert again[0x7F] == 0xFF
+
+
+def test_mulaw_agrees_with_libsndfile_in_every_code_and_every_sample() -> None:
+    theirs, _ = soundfile.read(
+        io.BytesIO(ALL_CODES), format="RAW", subtype="ULAW", samplerate=8_000, channels=1,
+        dtype="int16",
+    )  # fmt: skip
+    assert levels(ALL_CODES) == theirs.tolist()
+    assert formats.encode_mulaw(as_float(ALL_INT16)) == ulaw_of_libsndfile(ALL_INT16)
+
+
+@given(quiet)
+def test_mulaw_once_coded_stays_as_it_is(samples: Float32) -> None:
+    once = formats.decode_mulaw(formats.encode_mulaw(samples))
+    assert np.array_equal(formats.decode_mulaw(formats.encode_mulaw(once)), once)
+
+
+@pytest.mark.parametrize("peak_db", [0, -10, -20, -30])
+def test_mulaw_noise_lies_35_db_below_a_tone_over_30_db_of_levels(peak_db: int) -> None:
+    tone = np.float32(10 ** (peak_db / 20) * 0.97 * np.sin(0.1234 * np.arange(40_000)))
+    error = formats.decode_mulaw(formats.encode_mulaw(tone)) - tone
+    assert 10 * np.log10(np.mean(tone**2) / np.mean(error**2)) > 35
+
+
+def test_mulaw_clips_and_refuses_nan() -> None:
+    assert formats.encode_mulaw(np.float32([2, -2])) == b"\x80\x00"
+    with pytest.raises(AudioError, match="NaN"):
+        formats.encode_mulaw(np.float32([np.nan]))
+
+
+@given(hnp.arrays(np.float32, 20, elements=st.floats(-3, 3, width=32)))
+def test_floats_come_back_clipped_and_otherwise_bit_for_bit(samples: Float32) -> None:
+    wanted = np.clip(samples, -1, 1)
+    assert np.array_equal(formats.decode_f32le(formats.encode_f32le(samples)), wanted)
+    assert np.array_equal(formats.decode_f32le(samples.astype("<f4").tobytes()), wanted)
+
+
+@pytest.mark.parametrize("sample", [np.nan, np.inf, -np.inf])
+def test_floats_that_are_not_finite_are_refused(sample: float) -> None:
+    broken = np.float32([0, sample])
+    with pytest.raises(AudioError, match="not finite"):
+        formats.decode_f32le(broken.tobytes())
+    with pytest.raises(AudioError, match="not finite"):
+        formats.encode_f32le(broken)
+
+
+def test_a_part_of_a_float_is_refused() -> None:
+    with pytest.raises(AudioError, match="multiple of four bytes, got 6"):
+        formats.decode_f32le(bytes(6))
+
+
+def test_the_plain_dialect_is_mono_16_khz() -> None:
+    assert (WIRE.frame_bytes, WIRE.bytes_per_second) == (2, 32_000)
+    assert WIRE.samples(0.02) == 320
+    assert WIRE.seconds(320) == 0.02
+
+
+@pytest.mark.parametrize(
+    ("encoding", "bytes_a_frame"),
+    [(Encoding.PCM_S16LE, 4), (Encoding.PCM_F32LE, 8), (Encoding.MULAW, 2)],
+)
+def test_stereo_frames_are_twice_a_sample(encoding: Encoding, bytes_a_frame: int) -> None:
+    stereo = AudioFormat(encoding, 48_000, 2)
+    assert stereo.frame_bytes == bytes_a_frame
+    assert stereo.bytes_per_second == 48_000 * bytes_a_frame
+    assert str(stereo) == f"{encoding} 48000 Hz stereo"
+
+
+@given(st.integers(0, 10**9), layouts)
+def test_samples_and_seconds_are_inverse(samples: int, form: AudioFormat) -> None:
+    assert form.samples(form.seconds(samples)) == samples
+
+
+def test_samples_are_rounded_and_not_cut() -> None:
+    form = AudioFormat(sample_rate=11_025)
+    assert [form.samples(seconds) for seconds in (0.02, 0.0999)] == [220, 1_101]
+
+
+@pytest.mark.parametrize("rate", [0, 7_999, 48_001])
+def test_a_rate_out_of_range_is_named(rate: int) -> None:
+    with pytest.raises(AudioError, match=f"sample_rate must be from 8000 to 48000 Hz, got {rate}"):
+        AudioFormat(sample_rate=rate)
+
+
+@pytest.mark.parametrize("channels", [0, 3])
+def test_a_number_of_channels_out_of_range_is_named(channels: int) -> None:
+    with pytest.raises(AudioError, match=f"channels must be 1 to 2, got {channels}"):
+        AudioFormat(channels=channels)
+
+
+@given(layouts, quiet)
+def test_mono_comes_back_from_every_channel(form: AudioFormat, samples: Float32) -> None:
+    frames = form.decode(form.encode(samples))
+    assert frames.shape == (len(samples), form.channels)
+    assert frames.dtype == np.float32
+    assert np.abs(frames - samples[:, None]).max(initial=0) < 0.02
+    assert np.array_equal(formats.mix(frames), frames[:, 0])
+
+
+@given(layouts, st.binary(max_size=64))
+def test_any_bytes_decode_or_are_refused(form: AudioFormat, data: bytes) -> None:
+    try:
+        frames = form.decode(data)
+    except AudioError as error:
+        broken_float = form.encoding is Encoding.PCM_F32LE and "not finite" in str(error)
+        assert len(data) % form.frame_bytes or broken_float
+    else:
+        assert frames.shape == (len(data) // form.frame_bytes, form.channels)
+        assert np.abs(frames).max(initial=0) <= 1
+
+
+def test_half_a_frame_is_refused_with_the_format() -> None:
+    with pytest.raises(AudioError, match="pcm_s16le 16000 Hz stereo needs a multiple of 4 bytes"):
+        AudioFormat(channels=2).decode(bytes(6))
+
+
+def test_mixing_averages() -> None:
+    assert formats.mix(np.float32([[0.5, 0.25], [1, -1]])).tolist() == [0.375, 0]
+
+
+sizes = st.lists(st.integers(0, 900), min_size=1, max_size=10)
+
+
+@given(layouts, sizes)
+def test_no_chunking_changes_what_is_decoded(form: AudioFormat, cuts: list[int]) -> None:
+    samples = np.float32(0.4 * np.sin(0.05 * np.arange(sum(cuts))))
+    data, once, decoder = form.encode(samples), StreamDecoder(form), StreamDecoder(form)
+    whole = np.concatenate([once.feed(data), once.flush()])
+    ends = np.cumsum(cuts) * form.frame_bytes
+    pieces = [data[end - cut * form.frame_bytes : end] for cut, end in zip(cuts, ends, strict=True)]
+    parts = np.concatenate([*map(decoder.feed, pieces), decoder.flush()])
+    assert np.array_equal(parts, whole)
+    assert abs(len(whole) - len(samples) * 16_000 / form.sample_rate) <= 1
+
+
+@given(layouts, sizes)
+def test_no_chunking_changes_what_is_encoded(form: AudioFormat, cuts: list[int]) -> None:
+    samples = np.float32(0.4 * np.sin(0.05 * np.arange(sum(cuts))))
+    once, encoder = StreamEncoder(form), StreamEncoder(form)
+    whole = once.feed(samples) + once.flush()
+    pieces = np.split(samples, np.cumsum(cuts)[:-1])
+    assert b"".join([*map(encoder.feed, pieces), encoder.flush()]) == whole
+    frames = len(whole) / form.frame_bytes
+    assert abs(frames - len(samples) * form.sample_rate / 16_000) <= 1
+
+
+@given(layouts)
+def test_the_next_utterance_begins_anew(form: AudioFormat) -> None:
+    samples = np.float32(0.4 * np.sin(0.05 * np.arange(2_000)))
+    encoder, decoder = StreamEncoder(form), StreamDecoder(form)
+    sent = [encoder.feed(samples) + encoder.flush() for _ in range(2)]
+    assert sent[0] == sent[1]
+    heard = [np.concatenate([decoder.feed(data), decoder.flush()]) for data in sent]
+    assert np.array_equal(heard[0], heard[1])
+
+
+@pytest.mark.parametrize("encoding", Encoding)
+def test_a_voice_survives_the_way_out_and_back(encoding: Encoding) -> None:
+    samples = np.float32(0.4 * np.sin(2 * np.pi * 440 / 16_000 * np.arange(16_000)))
+    form = AudioFormat(encoding, 44_100, 2)
+    encoder, decoder = StreamEncoder(form), StreamDecoder(form)
+    back = decoder.feed(encoder.feed(samples) + encoder.flush())
+    back = np.concatenate([back, decoder.flush()])
+    middle = slice(1_000, 15_000)
+    assert np.abs(back[middle] - samples[middle]).max() < 0.02

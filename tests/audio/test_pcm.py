@@ -1,0 +1,225 @@
+"""Audio as numbers: conversions that must not wrap, seams, and files of every shape."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from labkit.audio import pcm
+from labkit.errors import AudioError, LabkitError
+
+int16s = hnp.arrays(np.int16, st.integers(0, 200))
+floats = hnp.arrays(
+    np.float32, st.integers(0, 200), elements=st.floats(-3, 3, width=32, allow_nan=False)
+)
+rates = st.sampled_from([8_000, 11_025, 22_050, 24_000, 44_100, 48_000])
+
+
+def tone(seconds: float, rate: int, hertz: float = 440.0) -> pcm.Float32:
+    """A sine of half the full scale."""
+    times = np.arange(round(seconds * rate)) / rate
+    return (0.5 * np.sin(2 * np.pi * hertz * times)).astype(np.float32)
+
+
+@given(int16s)
+def test_what_was_decoded_is_encoded_bit_for_bit(samples: np.ndarray) -> None:
+    data = samples.astype("<i2").tobytes()
+    assert pcm.encode_s16le(pcm.decode_s16le(data)) == data
+
+
+def test_every_int16_value_survives_the_round_trip() -> None:
+    data = np.arange(-32_768, 32_768).astype("<i2").tobytes()
+    decoded = pcm.decode_s16le(data)
+    assert decoded.dtype == np.float32
+    assert decoded.min() == -1.0
+    assert decoded.max() < 1.0
+    assert pcm.encode_s16le(decoded) == data
+
+
+@pytest.mark.parametrize(
+    ("sample", "wanted"),
+    [
+        (1.0, 32_767),
+        (-1.0, -32_768),
+        (1.5, 32_767),
+        (-1.5, -32_768),
+        (float("inf"), 32_767),
+        (float("-inf"), -32_768),
+        (0.0, 0),
+        (0.5, 16_384),
+        (-1 / 32_768, -1),
+    ],
+)
+def test_loud_samples_clip_and_never_wrap(sample: float, wanted: int) -> None:
+    data = pcm.encode_s16le(np.array([sample], dtype=np.float32))
+    assert np.frombuffer(data, "<i2").tolist() == [wanted]
+
+
+@given(floats)
+def test_encoding_keeps_sign_order_and_value(samples: pcm.Float32) -> None:
+    decoded = pcm.decode_s16le(pcm.encode_s16le(samples))
+    assert np.abs(decoded - np.clip(samples, -1, 32_767 / 32_768)).max(initial=0) <= 0.5 / 32_768
+
+
+def test_bytes_are_little_endian() -> None:
+    assert pcm.encode_s16le(np.array([1 / 32_768], dtype=np.float32)) == b"\x01\x00"
+    assert pcm.decode_s16le(b"\x00\x40").tolist() == [0.5]
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_decodes_every_kind_of_buffer(kind: type) -> None:
+    assert pcm.decode_s16le(kind(b"\x00\xc0\x00\x40")).tolist() == [-0.5, 0.5]
+
+
+def test_decoded_audio_does_not_follow_a_buffer_that_is_used_again() -> None:
+    buffer = bytearray(b"\x00\x40")
+    decoded = pcm.decode_s16le(buffer)
+    buffer[:] = b"\x00\x00"
+    assert decoded.tolist() == [0.5]
+
+
+@given(st.binary(max_size=64))
+def test_any_bytes_decode_or_are_refused_by_length(data: bytes) -> None:
+    if len(data) % 2:
+        with pytest.raises(AudioError, match=f"even number of bytes, got {len(data)}"):
+            pcm.decode_s16le(data)
+    else:
+        assert len(pcm.decode_s16le(data)) == len(data) // 2
+
+
+def test_not_a_number_is_refused() -> None:
+    with pytest.raises(AudioError, match="NaN"):
+        pcm.encode_s16le(np.array([0.0, np.nan], dtype=np.float32))
+
+
+@given(rates)
+def test_resampling_keeps_length_and_tone(rate: int) -> None:
+    resampled = pcm.resample(tone(0.5, rate), rate, 16_000)
+    assert resampled.dtype == np.float32
+    assert abs(len(resampled) - 8_000) <= 1
+    middle = slice(1_000, 7_000)
+    assert np.abs(resampled[:8_000][middle] - tone(0.5, 16_000)[middle]).max() < 1e-3
+
+
+def test_the_same_rate_changes_nothing() -> None:
+    samples = tone(0.1, 16_000)
+    assert np.array_equal(pcm.resample(samples, 16_000, 16_000), samples)
+
+
+@given(rates, st.lists(st.integers(1, 4_000), min_size=1, max_size=12))
+def test_a_stream_resamples_as_the_whole_does(rate: int, sizes: list[int]) -> None:
+    samples = tone(sum(sizes) / rate, rate)[: sum(sizes)]
+    stream = pcm.StreamResampler(rate, 16_000)
+    pieces = np.split(samples, np.cumsum(sizes)[:-1])
+    parts = [stream.feed(piece) for piece in pieces[:-1]]
+    parts.append(stream.feed(pieces[-1], last=True))
+    assert all(part.dtype == np.float32 for part in parts)
+    whole = pcm.resample(samples, rate, 16_000)
+    joined = np.concatenate(parts)
+    assert abs(len(joined) - len(whole)) <= 1
+    shared = min(len(joined), len(whole))
+    assert np.abs(joined[:shared] - whole[:shared]).max(initial=0) < 1e-4
+
+
+def test_a_stream_of_the_same_rate_passes_through() -> None:
+    stream = pcm.StreamResampler(16_000, 16_000)
+    assert stream.feed(tone(0.01, 16_000), last=True).tolist() == tone(0.01, 16_000).tolist()
+
+
+@given(floats, st.integers(1, 64))
+def test_chunks_join_to_the_whole(samples: pcm.Float32, size: int) -> None:
+    pieces = list(pcm.chunks(samples, size))
+    assert np.array_equal(np.concatenate([*pieces, samples[:0]]), samples)
+    assert all(len(piece) == size for piece in pieces[:-1])
+    assert all(1 <= len(piece) <= size for piece in pieces)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_chunk_of_nothing_is_refused(size: int) -> None:
+    with pytest.raises(ValueError, match="at least one sample"):
+        list(pcm.chunks(np.zeros(4, np.float32), size))
+
+
+def test_leading_silence_ends_at_the_first_loud_sample() -> None:
+    samples = np.concatenate([np.full(160, 0.005), [-0.2], np.zeros(10)]).astype(np.float32)
+    assert pcm.leading_silence(samples, 16_000) == 0.01
+    assert pcm.leading_silence(samples, 16_000, threshold=0.001) == 0.0
+
+
+def test_silence_is_leading_silence_to_its_end() -> None:
+    assert pcm.leading_silence(np.zeros(800, np.float32), 16_000) == 0.05
+    assert pcm.leading_silence(np.zeros(0, np.float32), 16_000) == 0.0
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac"])
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_reads_any_rate_and_channel_count(
+    tmp_path: Path, ending: str, rate: int, channels: int
+) -> None:
+    path = tmp_path / f"a.{ending}"
+    soundfile.write(path, np.tile(tone(0.25, rate)[:, None], channels), rate)
+    samples = pcm.read_audio(path)
+    assert samples.ndim == 1
+    assert samples.dtype == np.float32
+    assert abs(len(samples) - 4_000) <= 1
+    middle = slice(500, 3_500)
+    assert np.abs(samples[:4_000][middle] - tone(0.25, 16_000)[middle]).max() < 2e-3
+
+
+def test_channels_are_averaged(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.array([[0.5, 0.0], [0.5, -0.5]]), 16_000)
+    assert np.abs(pcm.read_audio(path) - [0.25, 0.0]).max() < 1e-4
+
+
+def test_what_was_written_reads_back(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    samples = pcm.decode_s16le(np.arange(-500, 500).astype("<i2").tobytes())
+    pcm.write_wav(path, samples)
+    assert np.array_equal(pcm.read_audio(path), samples)
+    assert soundfile.info(path).subtype == "PCM_16"
+
+
+def test_writing_clips(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    pcm.write_wav(path, np.array([2.0, -2.0], np.float32), 24_000)
+    written, rate = soundfile.read(path, dtype="int16")
+    assert (written.tolist(), rate) == ([32_767, -32_768], 24_000)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match=r"nowhere\.wav is no readable WAV or FLAC"):
+        pcm.read_audio(tmp_path / "nowhere.wav")
+
+
+def test_a_folder_is_no_recording(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="no readable"):
+        pcm.read_audio(tmp_path)
+
+
+def test_a_recording_without_samples_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "empty.wav"
+    soundfile.write(path, np.zeros(0), 16_000)
+    with pytest.raises(AudioError, match=r"empty\.wav holds no samples"):
+        pcm.read_audio(path)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.raw", "a.txt", "a"])
+@given(data=st.binary(max_size=80))
+def test_no_file_raises_outside_the_tree(
+    tmp_path_factory: pytest.TempPathFactory, name: str, data: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("junk") / name
+    path.write_bytes(data)
+    with pytest.raises(LabkitError):
+        pcm.read_audio(path)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match=r"a\.wav cannot be written"):
+        pcm.write_wav(tmp_path / "no" / "folder" / "a.wav", tone(0.01, 16_000))

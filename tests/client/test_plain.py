@@ -1,0 +1,184 @@
+"""The client against a server in the same process."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+
+from labkit.audio.pcm import encode_s16le
+from labkit.client.plain import VoiceClient
+from labkit.errors import ClientError
+from labkit.protocol import plain
+from labkit.server.app import VoiceServer
+from labkit.session.settings import ServerSettings
+from labkit.trace import STAGES, Mark, Stage
+from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
+from labkit.voice.scripted import scripted_engines
+
+TONE = (0.3 * np.sin(np.arange(8000) / 5)).astype(np.float32)
+
+
+@asynccontextmanager
+async def calling(
+    pipeline: Callable[[], Pipeline] = EchoPipeline, *, stream: bool = True
+) -> AsyncIterator[VoiceClient]:
+    settings = ServerSettings(host="127.0.0.1", port=0)
+    async with (
+        VoiceServer(pipeline(), settings) as server,
+        VoiceClient.connect(server.url, stream=stream) as client,
+    ):
+        yield client
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_was_said_comes_back(stream: bool) -> None:
+    async with calling(stream=stream) as client:
+        turn = await client.say(TONE, chunk_ms=20)
+    assert turn.transcript == "0.50 seconds of audio"
+    assert np.allclose(turn.reply, TONE, atol=1 / 32768)
+    assert (turn.messages_sent, turn.bytes_sent) == (25, 16_000)
+    assert turn.reply_text == ("0.50 seconds of audio" if stream else "")
+
+
+async def test_the_stages_add_up_to_the_total() -> None:
+    async with calling(lambda: VoicePipeline(scripted_engines())) as client:
+        turn = await client.say(TONE, chunk_ms=100)
+    stages = turn.trace.stages_ms()
+    total = turn.trace.ttfa_ms()
+    assert list(stages) == list(STAGES)
+    assert total is not None
+    assert sum(stages.values()) == pytest.approx(total, abs=1e-6)
+    assert all(span >= 0 for span in stages.values())
+    assert turn.listening_cpu_ms > 0
+
+
+async def test_the_last_chunk_is_the_one_that_holds_the_end_of_speech() -> None:
+    async with calling() as client:
+        turn = await client.say(TONE, chunk_ms=100, end_of_speech=4_900)
+    assert turn.bytes_sent == 2 * 6_400
+    wait = turn.trace.between_ms(Mark.END_OF_SPEECH, Mark.LAST_CHUNK_SENT)
+    assert wait is not None
+    assert wait >= (6_400 - 4_901) / 16
+
+
+@pytest.mark.parametrize(("end_of_speech", "chunks"), [(1_599, 1), (1_600, 2), (0, 1)])
+async def test_the_end_of_speech_is_an_index(end_of_speech: int, chunks: int) -> None:
+    async with calling() as client:
+        turn = await client.say(TONE, chunk_ms=100, end_of_speech=end_of_speech)
+    assert turn.messages_sent == chunks
+
+
+async def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    async with calling() as client:
+        assert await client.ping() > 0
+
+
+async def test_chunks_never_go_out_before_they_were_spoken() -> None:
+    async with calling() as client:
+        turn = await client.say(TONE, chunk_ms=50)
+    spoken = turn.trace.between_ms(Mark.STREAM_STARTED, Mark.LAST_CHUNK_SENT)
+    assert spoken is not None
+    assert spoken >= 500
+
+
+async def test_leading_silence_of_the_reply_counts_as_waiting() -> None:
+    late = np.concatenate([np.zeros(4_000, np.float32), TONE])
+    async with calling() as client:
+        turn = await client.say(late, chunk_ms=100)
+    waited = turn.trace.between_ms(Mark.FIRST_AUDIO_RECEIVED, Mark.FIRST_AUDIO_HEARD)
+    assert waited == pytest.approx(250, abs=1)
+
+
+async def test_silence_has_no_first_audio() -> None:
+    async with calling(lambda: VoicePipeline(scripted_engines())) as client:
+        turn = await client.say(np.zeros(1600, np.float32))
+    assert (turn.transcript, turn.reply_text, len(turn.reply)) == ("", "", 0)
+    assert turn.trace.ttfa_ms() is None
+
+
+@asynccontextmanager
+async def abroad(offset_ns: int) -> AsyncIterator[str]:
+    """A server on another machine: its clock is `offset_ns` ahead of the client's."""
+
+    async def answer(socket: ServerConnection) -> None:
+        async for message in socket:
+            if message == "ping":
+                await socket.send("pong")
+            elif message == "end_stream":
+                names = ["end_stream_received", *(ends[1] for ends in list(STAGES.values())[2:-2])]
+                marks = {name: time.perf_counter_ns() + offset_ns for name in names}
+                await socket.send(plain.Transcript(text="hi").encode())
+                await socket.send(encode_s16le(TONE))
+                done = plain.Done(reply_text="Hi.", reply_samples=len(TONE), marks=marks)
+                await socket.send(done.encode())
+
+    async with serve(answer, "127.0.0.1", 0) as server:
+        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize("offset_ns", [10**15, -(10**15), 10**10])
+async def test_the_clock_of_another_machine_is_estimated(offset_ns: int) -> None:
+    async with abroad(offset_ns) as url, VoiceClient.connect(url) as client:
+        turn = await client.say(TONE[:800])
+    assert turn.clock_offset_ns is not None
+    assert abs(turn.clock_offset_ns - offset_ns) < 10**9
+    stages = turn.trace.stages_ms()
+    assert list(stages) == list(STAGES)
+    assert sum(stages.values()) == pytest.approx(turn.trace.ttfa_ms(), abs=1e-6)
+    assert stages[Stage.UPLINK] > 0
+
+
+async def test_a_shared_clock_is_taken_as_it_is() -> None:
+    async with abroad(0) as url, VoiceClient.connect(url) as client:
+        turn = await client.say(TONE[:800])
+    assert turn.clock_offset_ns is None
+    assert list(turn.trace.stages_ms()) == list(STAGES)
+
+
+async def test_ping_while_a_turn_runs() -> None:
+    async with calling() as client:
+        turn, rtt = await asyncio.gather(client.say(TONE), client.ping())
+    assert turn.transcript
+    assert rtt > 0
+
+
+async def test_several_turns_on_one_connection() -> None:
+    async with calling() as client:
+        turns = [await client.say(TONE[: 160 * n], chunk_ms=10) for n in (1, 2, 3)]
+    assert [len(turn.reply) for turn in turns] == [160, 320, 480]
+
+
+async def test_nobody_there() -> None:
+    with pytest.raises(ClientError, match="no voice server answers at ws://127.0.0.1:1"):
+        async with VoiceClient.connect("ws://127.0.0.1:1"):
+            pass
+
+
+@pytest.mark.parametrize("url", ["ws://[", "http://localhost:1", "nonsense", ""])
+async def test_an_address_that_is_none(url: str) -> None:
+    with pytest.raises(ClientError, match="no voice server answers at"):
+        async with VoiceClient.connect(url):
+            pass
+
+
+async def test_a_server_that_goes_away_is_named() -> None:
+    async def leave(socket: ServerConnection) -> None:
+        await socket.close(1011, "out of coffee")
+
+    async with serve(leave, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with VoiceClient.connect(f"ws://127.0.0.1:{port}") as client:
+            with pytest.raises(ClientError, match="code 1011, out of coffee"):
+                await client.say(TONE)
+            with pytest.raises(ClientError, match="out of coffee"):
+                await client.ping()

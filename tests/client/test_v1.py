@@ -1,0 +1,299 @@
+"""The client of labkit.v1: lost connections, and what it makes of them."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import islice
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.typing import Subprotocol
+
+from labkit.audio.formats import Encoding
+from labkit.audio.pcm import encode_s16le
+from labkit.client.backoff import Backoff
+from labkit.client.v1 import ClientOptions, Gap, Interrupted, SessionClient
+from labkit.errors import ClientError
+from labkit.measure.netem import Conditions, Direction, Fault, Link, Proxy
+from labkit.protocol import v1
+from labkit.protocol.replay import Position
+from labkit.server.app import VoiceServer
+from labkit.server.store import State
+from labkit.server.v1 import limits_of
+from labkit.session.settings import ServerSettings
+from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
+from labkit.voice.scripted import ScriptedLlm, scripted_engines
+from tests.support import until
+
+NOISE = np.random.default_rng(1).uniform(-0.5, 0.5, 8000).astype(np.float32)
+QUICK = ClientOptions(backoff=Backoff(first_s=0.01, limit_s=0.05), seed=1)
+
+
+@asynccontextmanager
+async def serving(pipeline: Pipeline | None = None, **settings: Any) -> AsyncIterator[VoiceServer]:
+    chosen = ServerSettings(host="127.0.0.1", port=0, **settings)
+    async with VoiceServer(pipeline or EchoPipeline(), chosen) as server:
+        yield server
+
+
+def proxy(server: VoiceServer, *cuts: Link) -> Proxy:
+    """A proxy that cuts the first connections on their way up as planned."""
+    target = urlsplit(server.url)
+
+    def plan(number: int) -> Conditions:
+        return Conditions(up=cuts[number]) if number < len(cuts) else Conditions()
+
+    return Proxy(target.hostname or "", target.port or 0, conditions=plan)
+
+
+async def test_a_turn_survives_a_cut_and_says_so() -> None:
+    async with (
+        serving() as server,
+        proxy(server, Link(cut_after=9000, fault=Fault.RESET)) as cut,
+        SessionClient.connect(cut.url(), options=QUICK) as client,
+    ):
+        answer = await client.say(NOISE, pace=0)
+        assert bytes(answer.audio) == encode_s16le(NOISE)
+        assert answer.transcript == "0.50 seconds of audio"
+        assert len(answer.interruptions) == 1
+        assert answer.done is not None
+        assert answer.done.status is v1.ResponseStatus.COMPLETED
+
+
+async def test_the_conversation_survives_a_cut() -> None:
+    pipeline = VoicePipeline(scripted_engines(llm=ScriptedLlm(lambda said: f"{len(said)} said.")))
+    async with (
+        serving(pipeline) as server,
+        proxy(server) as cut,
+        SessionClient.connect(cut.url(), options=QUICK) as client,
+    ):
+        assert (await client.say(NOISE, pace=0)).sentences == ["1 said."]
+        cut.cut(Fault.RESET)
+        assert (await client.say(NOISE, pace=0)).sentences == ["3 said."]
+
+
+async def test_what_is_said_while_there_is_no_connection_is_kept() -> None:
+    async with (
+        serving() as server,
+        proxy(server) as cut,
+        SessionClient.connect(cut.url(), options=QUICK) as client,
+    ):
+        cut.cut()
+        await until(lambda: server.states()[State.DETACHED] == 1)
+        answer = await client.say(NOISE, pace=0)
+        assert bytes(answer.audio) == encode_s16le(NOISE)
+
+
+async def test_a_full_ring_makes_the_speaker_wait_and_loses_nothing() -> None:
+    options = ClientOptions(backoff=QUICK.backoff, ring_s=1.0)
+    async with (
+        serving() as server,
+        SessionClient.connect(server.url, options=options) as client,
+    ):
+        said = np.tile(NOISE, 6)
+        answer = await client.say(said, pace=0)
+        assert bytes(answer.audio) == encode_s16le(said)
+        assert client.outgoing.window.held_bytes < 2 * 16_000 * 2
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.99, -1.0])
+def test_a_ring_that_cannot_work_is_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match="ring_s must be at least 1 second"):
+        ClientOptions(ring_s=seconds)
+
+
+async def test_a_gap_that_the_server_cannot_fill_is_told() -> None:
+    start = v1.SessionStart(acknowledges=False)
+    async with (
+        serving(replay_bytes=4000) as server,
+        proxy(server) as cut,
+        SessionClient.connect(cut.url(), start, QUICK) as client,
+    ):
+        await client.say(NOISE, pace=0)
+        client.received = Position()  # as if nothing had come
+        cut.cut(Fault.RESET)
+        events = [await client.next_event() for _ in range(2)]
+        assert isinstance(events[0], Interrupted)
+        assert isinstance(events[1], Gap)
+        assert client.received == events[1].missing.up_to
+
+
+async def test_a_ping_comes_back() -> None:
+    async with serving() as server, SessionClient.connect(server.url) as client:
+        assert await client.ping() > 0
+
+
+async def test_a_ping_that_is_lost_is_told() -> None:
+    async with (
+        serving() as server,
+        proxy(server) as cut,
+        SessionClient.connect(cut.url(), options=QUICK) as client,
+    ):
+        cut.stall(Direction.DOWN)
+        pinging = asyncio.create_task(client.ping())
+        await until(lambda: client._pongs)
+        cut.cut(Fault.RESET)
+        with pytest.raises(ClientError, match="the connection was lost"):
+            await pinging
+
+
+@asynccontextmanager
+async def answering(*answers: str) -> AsyncIterator[str]:
+    """A server that answers whatever comes first with `answers`, and then waits."""
+
+    async def handle(socket: ServerConnection) -> None:
+        await socket.recv()
+        for answer in answers:
+            await socket.send(answer)
+        await socket.wait_closed()
+
+    offered = [Subprotocol("labkit.v1")]
+    async with serve(handle, "127.0.0.1", 0, subprotocols=offered) as server:
+        yield f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
+
+
+STARTED = v1.SessionStarted(
+    session="s",
+    token="t",
+    resumed=False,
+    input=v1.AudioSpec(),
+    output=v1.AudioSpec(),
+    turn_detection=v1.TurnDetection.CLIENT,
+    received=Position(),
+    limits=limits_of(ServerSettings()),
+).encode()
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (v1.TranscriptFinal(seq=2, turn=1, text="a").encode(), "message 2 came after message 0"),
+        ('{"type": "song"}', "'song' is unknown"),
+        ("hello", "no JSON object"),
+    ],
+)
+async def test_a_server_that_does_not_keep_to_the_protocol_is_told(
+    message: str, words: str
+) -> None:
+    async with answering(STARTED, message) as url, SessionClient.connect(url) as client:
+        with pytest.raises(ClientError, match=f"does not keep to labkit.v1: .*{words}"):
+            await client.next_event()
+
+
+async def test_something_else_than_a_labkit_server_is_told() -> None:
+    async with answering("hello") as url:
+        with pytest.raises(ClientError, match="answered 'session.start' with 'hello'"):
+            async with SessionClient.connect(url):
+                pass
+
+
+async def test_formats_are_converted_for_the_server() -> None:
+    telephone = v1.AudioSpec(encoding=Encoding.MULAW, sample_rate=8000)
+    start = v1.SessionStart(input=telephone, output=telephone, acknowledges=True)
+    async with serving() as server, SessionClient.connect(server.url, start) as client:
+        answer = await client.say(NOISE, pace=0)
+        assert answer.transcript == "0.50 seconds of audio"
+        assert len(answer.audio) == 4000
+
+
+async def test_a_session_that_another_one_took_over_is_over() -> None:
+    async with serving() as server, SessionClient.connect(server.url) as client:
+        assert client.started is not None
+        resume = v1.Resume(session=client.started.session, token=client.started.token)
+        async with SessionClient.connect(server.url, v1.SessionStart(resume=resume)):
+            with pytest.raises(ClientError, match="another connection has resumed"):
+                while True:
+                    await client.next_event()
+
+
+async def test_a_session_that_expired_meanwhile_is_over() -> None:
+    async with (
+        serving() as server,
+        proxy(server, Link()) as cut,
+        SessionClient.connect(cut.url(), options=QUICK) as client,
+    ):
+        assert client.started is not None
+        session = client.started.session
+        client.started = client.started.model_copy(update={"token": "forgotten"})
+        cut.cut(Fault.RESET)
+        with pytest.raises(ClientError, match="session_unknown"):
+            while True:
+                await client.next_event()
+        assert session
+        with pytest.raises(ClientError, match="session_unknown"):
+            await client.send_audio(bytes(2))
+
+
+async def test_nobody_there_is_told_at_once() -> None:
+    async with serving() as server:
+        url = server.url
+    with pytest.raises(ClientError, match=f"no session with {url}"):
+        async with SessionClient.connect(url):
+            pass
+
+
+async def test_a_server_that_stays_away_is_given_up() -> None:
+    options = ClientOptions(backoff=Backoff(first_s=0.01, limit_s=0.01, give_up_s=0.05))
+    async with serving() as server:
+        target = urlsplit(server.url)
+        async with (
+            Proxy(target.hostname or "", target.port or 0, conditions=_only_the_first) as cut,
+            SessionClient.connect(cut.url(), options=options) as client,
+        ):
+            cut.cut(Fault.RESET)
+            with pytest.raises(ClientError, match="no session with"):
+                await client.next_event()
+
+
+def _only_the_first(number: int) -> Conditions:
+    return Conditions() if number == 0 else Conditions(up=Link(cut_after=0))
+
+
+async def test_a_full_server_names_the_wait() -> None:
+    """The only place is taken when the client comes back, and free after the named wait."""
+    waits: list[float] = []
+    others: list[ClientConnection] = []
+
+    async def pause(seconds: float) -> None:
+        waits.append(seconds)
+        if not others:
+            await until(lambda: server.states()[State.DETACHED] == 1)
+            others.append(await connect(server.url))
+        elif seconds == 5:
+            await others[0].close()
+
+    options = ClientOptions(backoff=QUICK.backoff, pause=pause)
+    async with (
+        serving(max_sessions=1) as server,
+        proxy(server) as cut,
+        SessionClient.connect(cut.url(), options=options) as client,
+    ):
+        cut.cut(Fault.RESET)
+        assert isinstance(await client.next_event(), Interrupted)
+        assert 5 in waits
+
+
+async def test_leaving_while_the_connection_breaks_ends_the_client() -> None:
+    async with serving() as server, proxy(server) as cut:
+        async with SessionClient.connect(cut.url(), options=QUICK):
+            cut.cut(Fault.RESET)
+            await until(lambda: server.states()[State.DETACHED] == 1)
+
+
+def test_waits_are_drawn_below_a_bound_that_doubles() -> None:
+    backoff = Backoff(first_s=1.0, limit_s=4.0)
+    draws = [list(islice(backoff.delays(random.Random(seed)), 5)) for seed in range(200)]
+    for number, bound in enumerate([1, 2, 4, 4, 4]):
+        waits = [draw[number] for draw in draws]
+        assert 0 <= min(waits)
+        assert bound * 0.9 < max(waits) <= bound
+
+
+def test_a_seed_repeats_the_waits() -> None:
+    first, second = (list(islice(Backoff().delays(random.Random(7)), 8)) for _ in range(2))
+    assert first == second

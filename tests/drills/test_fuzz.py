@@ -1,0 +1,156 @@
+"""The drill `fuzz`: it holds against the server, and notices servers that break the promise."""
+
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+
+from labkit.drills.answers import Tally
+from labkit.drills.attackers import Crowd
+from labkit.drills.fuzz import (
+    TARGET,
+    Fuzzed,
+    fuzz,
+    fuzz_own_server,
+    judge_fuzz,
+    well_served,
+)
+from labkit.drills.hostile import Dialect
+from labkit.drills.target import settings_of
+from labkit.drills.verdict import Verdict
+from labkit.drills.vitals import Vitals
+from labkit.errors import ErrorCode
+from labkit.measure.process import RunningServer
+from labkit.protocol import v1
+from labkit.server.app import VoiceServer
+from labkit.voice.pipeline import EchoPipeline, Sink, Turn
+from labkit.voice.utterance import Exchange
+
+CROWD = Crowd(seed=7, patience_s=5.0)
+GOOD = Fuzzed(
+    Tally(sent=Counter(audio=40_000)),
+    2.0,
+    Vitals(0, 70_000_000, 9),
+    Vitals(0, 80_000_000, 9),
+    Vitals(0, 81_000_000, 9),
+    [],
+    {Dialect.PLAIN: "", Dialect.V1: ""},
+    "",
+)
+
+
+def broken(verdict: Verdict) -> set[str]:
+    return {finding.name for finding in verdict.findings if not finding.holds}
+
+
+async def test_the_server_bears_some_hundred_hostile_messages() -> None:
+    told: list[int] = []
+    fuzzed = await fuzz_own_server(800, CROWD, told.append)
+    assert broken(judge_fuzz(fuzzed, CROWD)) == set()
+    assert 800 <= sum(told) == fuzzed.tally.sent.total() < 820
+    assert {"error", "pong", "transcript", "session.started"} <= set(fuzzed.tally.answers)
+    assert fuzzed.tally.codes[ErrorCode.INVALID_JSON.value]
+
+
+class Faulty(EchoPipeline):
+    """Fails in a way that no engine fails."""
+
+    async def answer(self, turn: Turn, sink: Sink) -> Exchange:
+        raise KeyError("a fault")
+
+
+async def test_a_server_that_fails_in_turns_is_caught(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL + 1)
+    async with VoiceServer(Faulty(), settings_of(TARGET)) as server:
+        fuzzed = await fuzz(RunningServer(server.url, None), 300, CROWD)
+    found = broken(judge_fuzz(fuzzed, CROWD))
+    assert {
+        "answers outside of the dialect",
+        "a good turn of plain",
+        "a good turn of v1",
+    } <= found
+    assert any("1011" in example for example in fuzzed.tally.examples)
+
+
+@asynccontextmanager
+async def answering(answer: str | bytes) -> AsyncIterator[str]:
+    """A server that says the same to everything."""
+
+    async def handle(socket: ServerConnection) -> None:
+        async for _ in socket:
+            await socket.send(answer)
+
+    async with serve(handle, "127.0.0.1", 0, subprotocols=[v1.SUBPROTOCOL]) as server:  # type: ignore[list-item]
+        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize("answer", ["hello", bytes(320), '{"type": "pong"}'])
+async def test_a_server_that_speaks_no_dialect_is_caught(answer: str | bytes) -> None:
+    crowd = replace(CROWD, patience_s=0.2)
+    async with answering(answer) as url:
+        fuzzed = await fuzz(RunningServer(url, None), 60, crowd)
+    found = broken(judge_fuzz(fuzzed, crowd))
+    assert {"answers outside of the dialect", "/healthz"} <= found
+
+
+async def test_a_good_turn_has_to_give_back_what_was_said() -> None:
+    class Deaf(EchoPipeline):
+        async def answer(self, turn: Turn, sink: Sink) -> Exchange:
+            await sink.transcript("0.20 seconds of audio")
+            return Exchange("0.20 seconds of audio", "nothing")
+
+    async with VoiceServer(Deaf(), settings_of({})) as server:
+        for dialect in Dialect:
+            assert "the reply of 0 samples" in await well_served(server.url, dialect)
+    async with VoiceServer(EchoPipeline(), settings_of({})) as server:
+        for dialect in Dialect:
+            assert await well_served(server.url, dialect) == ""
+
+
+def test_a_good_run_holds() -> None:
+    verdict = judge_fuzz(GOOD, CROWD)
+    assert verdict.holds
+    assert "40,000 hostile messages, seed 7" in verdict.title
+
+
+@pytest.mark.parametrize(
+    ("wrong", "name"),
+    [
+        (replace(GOOD, log_faults=["Traceback"]), "faults in the log"),
+        (replace(GOOD, after=Vitals(1, 81_000_000, 9)), "sessions left over"),
+        (replace(GOOD, after=Vitals(0, 81_000_000, 10)), "files left open"),
+        (
+            replace(GOOD, after=Vitals(0, 85_100_000, 9)),
+            "growth from the half to the end, MB",
+        ),
+        (replace(GOOD, health="HTTP 500"), "/healthz"),
+        (replace(GOOD, served={Dialect.V1: "no answer"}), "a good turn of v1"),
+        (
+            replace(GOOD, tally=Tally(sent=Counter(audio=1), stuck=Counter(TLS=1))),
+            "connections without an end",
+        ),
+        (
+            replace(GOOD, tally=Tally(sent=Counter(audio=1), illegal=1)),
+            "answers outside of the dialect",
+        ),
+    ],
+)
+def test_each_broken_promise_is_told_by_its_name(wrong: Fuzzed, name: str) -> None:
+    assert broken(judge_fuzz(wrong, CROWD)) == {name}
+
+
+def test_memory_is_not_judged_while_a_server_grows_to_its_working_size() -> None:
+    grown = replace(GOOD, after=Vitals(0, 90_000_000, 9))
+    assert not judge_fuzz(grown, CROWD).holds
+    assert judge_fuzz(replace(grown, tally=Tally(sent=Counter(audio=39_999))), CROWD).holds
+
+
+def test_what_a_server_does_not_tell_is_not_judged() -> None:
+    unknown = replace(GOOD, before=Vitals(), half=Vitals(), after=Vitals(), log_faults=None)
+    names = {finding.name for finding in judge_fuzz(unknown, CROWD).findings if finding.judged}
+    assert "files left open" not in names
+    assert "faults in the log" not in names

@@ -1,0 +1,68 @@
+"""The drill `stalled` in short, and that it sees what grows."""
+
+from contextlib import AsyncExitStack
+
+import numpy as np
+import pytest
+
+from labkit.audio.pcm import encode_s16le
+from labkit.drills.stalled import Waits, judged, listen, stall
+from labkit.server.app import VoiceServer
+from labkit.session.settings import ServerSettings
+from labkit.voice.pipeline import VoicePipeline
+from labkit.voice.scripted import ScriptedLlm, scripted_engines
+from tests.support import until
+
+SAID = np.full(8000, 0.25, np.float32)
+MIB = 1024 * 1024
+
+
+def server(**settings: float) -> VoiceServer:
+    """A server whose replies are longer than any buffer on the way takes."""
+    engines = scripted_engines(llm=ScriptedLlm(lambda _: "word " * 20 + "end. " + "word " * 400))
+    chosen = ServerSettings(host="127.0.0.1", port=0, **settings)  # type: ignore[arg-type]
+    return VoiceServer(VoicePipeline(engines), chosen)
+
+
+async def test_little_is_held_for_clients_that_do_not_read_and_others_are_served() -> None:
+    async with server() as this, AsyncExitStack() as standing:
+        for number in range(4):
+            await standing.enter_async_context(stall(this.url, encode_s16le(SAID), number))
+        await until(lambda: this.held_bytes() > 4 * this.settings.replay_bytes, seconds=20)
+        heard: list[str] = []
+        waits = await listen(this.url, [SAID], 0.0, lambda now, *_: heard.append(now))
+        assert not waits.seconds
+        assert this.held_bytes() < 4 * MIB
+
+
+async def test_those_that_never_read_are_closed() -> None:
+    async with server(send_timeout_s=0.1) as this, AsyncExitStack() as standing:
+        for number in range(2):
+            await standing.enter_async_context(stall(this.url, encode_s16le(SAID), number))
+        await until(lambda: b'labkit_closes_total{code="4008"} 2.0' in this.metrics.page())
+
+
+def found(**changes: object) -> list[bool]:
+    values: dict[str, object] = {
+        "clients": 10,
+        "grown": 5 * MIB,
+        "held": 3 * MIB,
+        "without": Waits([0.1] * 20),
+        "meanwhile": Waits([0.11] * 20),
+        "closed": 10,
+    }
+    return [one.holds for one in judged(**{**values, **changes})]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"grown": 11 * MIB},
+        {"meanwhile": Waits([0.13] * 20)},
+        {"meanwhile": Waits()},
+        {"closed": 9},
+    ],
+)
+def test_what_breaks_the_promise_is_seen(changes: dict[str, object]) -> None:
+    assert all(found())
+    assert not all(found(**changes))

@@ -1,0 +1,133 @@
+"""The messages of labkit.v1: decoding is total, and nothing is lost on the way."""
+
+import json
+from typing import get_args
+
+import pytest
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from labkit.audio.formats import Encoding
+from labkit.errors import ErrorCode, ProtocolError
+from labkit.protocol import v1
+
+CLIENT = get_args(v1.ClientMessage)
+SERVER = get_args(v1.ServerMessage)
+SAFE_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@pytest.mark.parametrize("model", [*CLIENT, *SERVER], ids=lambda model: model.__name__)
+@settings(max_examples=20)
+@given(data=st.data())
+def test_what_was_encoded_is_decoded(model: type[BaseModel], data: st.DataObject) -> None:
+    try:
+        message = data.draw(st.from_type(model))
+    except ValidationError:
+        reject()  # hypothesis does not see the bounds inside of an Optional
+    decode = v1.decode_client if model in CLIENT else v1.decode_server
+    assert decode(message.encode()) == message  # type: ignore[attr-defined]
+
+
+@given(st.text())
+def test_any_text_is_a_message_or_a_named_error(text: str) -> None:
+    for decode in (v1.decode_client, v1.decode_server):
+        with pytest.raises(ProtocolError) as caught:
+            decode(text)
+        assert caught.value.hint
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["type", "id", "turn", "resume", "input", "received", "other"]),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | SAFE_TEXT,
+            lambda inner: st.lists(inner) | st.dictionaries(SAFE_TEXT, inner),
+            max_leaves=5,
+        ),
+    ),
+    st.sampled_from([model.model_fields["type"].default for model in CLIENT]),
+)
+def test_any_object_is_a_message_or_a_named_error(fields: dict[str, object], kind: str) -> None:
+    try:
+        decoded = v1.decode_client(json.dumps({**fields, "type": kind}))
+    except ProtocolError as error:
+        assert error.code in {ErrorCode.INVALID_FIELD, ErrorCode.INVALID_JSON}
+    else:
+        assert decoded.type == kind
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        ("", "invalid_json", "EOF"),
+        ("hello", "invalid_json", "expected value"),
+        ("[1]", "invalid_json", "no object"),
+        ("[" * 100_000, "invalid_json", "recursion limit"),
+        ('{"type": "\\ud800"}', "invalid_json", "hex escape"),
+        ("{}", "unknown_type", "no 'type'"),
+        ('{"type": 7}', "unknown_type", "'7' is unknown"),
+        ('{"type": "audio.stop"}', "unknown_type", "'audio.stop' is unknown"),
+        ('{"type": "response.cancel"}', "invalid_field", "field 'turn'"),
+        ('{"type": "response.cancel", "turn": 0}', "invalid_field", "greater than or equal to 1"),
+        ('{"type": "response.cancel", "turn": 1e99}', "invalid_field", "field 'turn'"),
+        ('{"type": "ping", "pong": 1}', "invalid_field", "field 'pong'"),
+        ('{"type": "ping", "id": "' + "x" * 65 + '"}', "invalid_field", "at most 64"),
+        (
+            '{"type": "session.start", "input": {"sample_rate": 7999}}',
+            "invalid_field",
+            "field 'input.sample_rate' of 'session.start' is '7999'",
+        ),
+        ('{"type": "response.cancel", "turn": "1"}', "invalid_field", "valid integer"),
+        ('{"type": "session.start", "acknowledges": "yes"}', "invalid_field", "valid boolean"),
+        ('{"type": "session.start", "input": {"channels": 3}}', "invalid_field", "channels"),
+        ('{"type": "session.start", "input": {"encoding": "opus"}}', "invalid_field", "mulaw"),
+        ('{"type": "session.start", "protocol": "labkit.v2"}', "invalid_field", "labkit.v1"),
+    ],
+)
+def test_what_is_wrong_is_named(text: str, code: str, words: str) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        v1.decode_client(text)
+    assert caught.value.code == code
+    assert words in str(caught.value)
+
+
+def test_a_refusal_is_short_whatever_the_message_was() -> None:
+    for text in (
+        '{"type": "ping", "' + "n" * 100_000 + '": 1}',
+        '{"type": "' + "n" * 100_000 + '"}',
+        '{"type": "ping", "id": "' + "n" * 100_000 + '"}',
+    ):
+        with pytest.raises(ProtocolError) as caught:
+            v1.decode_client(text)
+        assert len(str(caught.value)) < 300
+
+
+def test_a_start_may_be_short() -> None:
+    start = v1.decode_client('{"type": "session.start"}')
+    assert isinstance(start, v1.SessionStart)
+    assert start.input.format.encoding is Encoding.PCM_S16LE
+    assert start.input.format.sample_rate == 16_000
+
+
+def test_a_client_understands_a_server_that_has_learnt_a_new_field() -> None:
+    pong = v1.decode_server('{"type": "pong", "id": "a", "mood": "good"}')
+    assert pong == v1.Pong(id="a")
+
+
+def test_a_client_understands_a_server_that_has_learnt_a_new_limit() -> None:
+    limits = v1.Limits.model_fields
+    told = {name: 1 for name in [*limits, "max_whispers"]}
+    assert v1.Limits.model_validate_json(json.dumps(told)).model_dump() == dict.fromkeys(limits, 1)
+
+
+@pytest.mark.parametrize("model", [*CLIENT, *SERVER], ids=lambda model: model.__name__)
+def test_every_field_is_explained(model: type[BaseModel]) -> None:
+    assert model.__doc__
+    for name, described in model.model_fields.items():
+        assert name in {"type", "id", "seq"} or described.description, name
+
+
+def test_tokens_are_not_shown_in_logs() -> None:
+    resume = v1.Resume(session="s", token="secret")
+    assert "secret" not in repr(v1.SessionStart(resume=resume))

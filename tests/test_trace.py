@@ -1,0 +1,118 @@
+"""The marks of a turn: stages that add up, marks that stay, clocks that differ."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labkit.trace import (
+    STAGES,
+    Mark,
+    Stage,
+    Trace,
+    packetisation_model_ms,
+    real_time_factor,
+)
+
+instants = st.integers(0, 10**15)
+some_marks = st.dictionaries(st.sampled_from(Mark), instants)
+all_marks = st.fixed_dictionaries({mark: instants for mark in Mark})
+
+
+@given(all_marks)
+def test_stages_add_up_to_the_latency(marks: dict[Mark, int]) -> None:
+    trace = Trace(marks)
+    total = trace.ttfa_ms()
+    assert total is not None
+    assert sum(trace.stages_ms().values()) == pytest.approx(total, abs=1e-3)
+
+
+def test_stages_follow_one_another_without_a_gap() -> None:
+    assert list(STAGES) == list(Stage)
+    assert all(before[1] is after[0] for before, after in pairwise(STAGES.values()))
+    spans = list(STAGES.values())
+    assert (spans[0][0], spans[-1][1]) == (Mark.END_OF_SPEECH, Mark.FIRST_AUDIO_HEARD)
+
+
+def test_stages_cannot_be_changed() -> None:
+    with pytest.raises(TypeError):
+        STAGES[Stage.ASR] = (Mark.ASR_DONE, Mark.ASR_DONE)  # type: ignore[index]
+
+
+@given(some_marks)
+def test_a_stage_is_there_when_both_of_its_marks_are(marks: dict[Mark, int]) -> None:
+    wanted = [stage for stage, ends in STAGES.items() if set(ends) <= set(marks)]
+    assert list(Trace(marks).stages_ms()) == wanted
+
+
+def test_a_stage_of_no_length_is_still_there() -> None:
+    trace = Trace({Mark.ASR_DONE: 5, Mark.LLM_FIRST_TOKEN: 5})
+    assert trace.stages_ms() == {Stage.LLM_FIRST_TOKEN: 0.0}
+
+
+def test_milliseconds_of_a_known_turn() -> None:
+    trace = Trace()
+    trace.mark(Mark.END_OF_SPEECH, 1_000_000)
+    trace.mark(Mark.FIRST_AUDIO_RECEIVED, 251_500_000)
+    trace.mark(Mark.FIRST_AUDIO_HEARD, 271_500_000)
+    assert trace.ttfb_ms() == 250.5
+    assert trace.ttfa_ms() == 270.5
+
+
+@given(st.sampled_from(Mark), instants, instants)
+def test_the_first_instant_of_a_mark_stays(mark: Mark, first: int, second: int) -> None:
+    trace = Trace()
+    trace.mark(mark, first)
+    trace.mark(mark, second)
+    trace.merge({mark: second})
+    assert trace.marks == {mark: first}
+
+
+def test_an_instant_of_zero_is_a_mark() -> None:
+    trace = Trace()
+    trace.mark(Mark.ASR_DONE, 0)
+    trace.mark(Mark.ASR_DONE, 7)
+    assert trace.between_ms(Mark.ASR_DONE, Mark.ASR_DONE) == 0.0
+    assert trace.marks == {Mark.ASR_DONE: 0}
+
+
+@given(st.sets(st.sampled_from(Mark)))
+def test_nothing_is_measured_without_its_marks(missing: set[Mark]) -> None:
+    trace = Trace({mark: 1 for mark in Mark if mark not in missing})
+    ends = {Mark.END_OF_SPEECH, Mark.FIRST_AUDIO_RECEIVED}
+    assert (trace.ttfb_ms() is None) == bool(ends & missing)
+    heard = {Mark.END_OF_SPEECH, Mark.FIRST_AUDIO_HEARD}
+    assert (trace.ttfa_ms() is None) == bool(heard & missing)
+
+
+@given(all_marks, st.integers(-(10**12), 10**12))
+def test_merging_takes_the_offset_of_the_other_clock_out(
+    marks: dict[Mark, int], offset: int
+) -> None:
+    trace = Trace()
+    trace.merge({mark: at + offset for mark, at in marks.items()}, offset_ns=offset)
+    assert trace.marks == marks
+
+
+def test_traces_do_not_share_their_marks() -> None:
+    Trace().mark(Mark.ASR_DONE, 1)
+    assert Trace().marks == {}
+
+
+def test_marks_are_named_on_the_wire_as_in_the_code() -> None:
+    assert [mark.value for mark in Mark] == [mark.name.lower() for mark in Mark]
+
+
+def test_real_time_factor() -> None:
+    assert real_time_factor(0.5, 2.0) == 0.25
+    for seconds in (0.0, -1.0):
+        with pytest.raises(ValueError, match="audio of some length"):
+            real_time_factor(0.5, seconds)
+
+
+@given(st.floats(1, 1_000))
+def test_half_a_chunk_is_still_to_come_on_average(chunk_ms: float) -> None:
+    steps = 1_000
+    waits = [chunk_ms * (1 - (step + 0.5) / steps) for step in range(steps)]
+    assert packetisation_model_ms(chunk_ms) == pytest.approx(sum(waits) / steps)
