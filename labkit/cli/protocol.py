@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from labkit.protocol import reference
+from labkit.protocol.page import page_text
 from labkit.protocol.schema import schema_text
 from labkit.server.v1 import limits_of
 from labkit.session.settings import ServerSettings
@@ -32,4 +32,4 @@ def protocol(
 def page() -> str:
     """The reference page, with the defaults of a server."""
     settings = ServerSettings()
-    return reference.page(limits_of(settings), asdict(settings))
+    return page_text(limits_of(settings), asdict(settings))

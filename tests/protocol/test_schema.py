@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from labkit.errors import ProtocolError
 from labkit.protocol import v1
-from labkit.protocol.examples import CLIENT_EXAMPLES, server_examples
+from labkit.protocol.page import CLIENT_EXAMPLES, server_examples
 from labkit.protocol.schema import schema, schema_text
 from labkit.server.v1 import limits_of
 from labkit.session.settings import ServerSettings
