@@ -1,7 +1,8 @@
 """How audio is laid out on the wire: encodings, formats, and streams of them.
 
-A caller declares its `AudioFormat`; inside labkit audio is mono float32 at 16 kHz. The codecs
-here go between bytes and float32, and `StreamDecoder` and `StreamEncoder` add the resampling.
+A caller declares its `AudioFormat`; inside labkit audio is mono at 16 kHz. The codecs here go
+between bytes and float32. `StreamDecoder` and `StreamEncoder` add the resampling; what a caller
+says comes in as int16, since a server keeps much of it, for many callers, and for long.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,16 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from labkit.audio.pcm import SAMPLE_RATE, Float32, StreamResampler, decode_s16le, encode_s16le
+from labkit.audio.pcm import (
+    SAMPLE_RATE,
+    Float32,
+    Int16,
+    StreamResampler,
+    decode_s16le,
+    encode_s16le,
+    to_float32,
+    to_int16,
+)
 from labkit.errors import AudioError
 
 __all__ = [
@@ -67,7 +77,7 @@ def _clipped(samples: Float32) -> Float32:
     return np.clip(samples, -1, 1).astype(np.float32)
 
 
-def _mulaw_levels() -> NDArray[np.int16]:
+def _mulaw_levels() -> Int16:
     """The 16-bit value of each of the 256 codes.
 
     ITU-T G.711, table 2: the bits of the code are inverted; they are a sign, three bits of
@@ -93,7 +103,7 @@ def _mulaw_codes() -> NDArray[np.uint8]:
 _BIAS: Final = 132
 _CLIP: Final = 32_635
 """Louder values all fall into the last step of the last segment."""
-_LEVELS: Final = (_mulaw_levels() / np.float32(32_768)).astype(np.float32)
+_LEVELS: Final = _mulaw_levels()
 _LEVELS.flags.writeable = False
 _CODES: Final = _mulaw_codes()
 _CODES.flags.writeable = False
@@ -101,6 +111,10 @@ _CODES.flags.writeable = False
 
 def decode_mulaw(data: Bytes) -> Float32:
     """Turn G.711 µ-law codes into float32, from −32124/32768 to 32124/32768."""
+    return to_float32(_mulaw_int16(data))
+
+
+def _mulaw_int16(data: Bytes) -> Int16:
     return _LEVELS[np.frombuffer(data, dtype=np.uint8)]
 
 
@@ -131,13 +145,23 @@ class Encoding(StrEnum):
 class _Codec:
     sample_bytes: int
     decode: Callable[[Bytes], Float32]
+    decode_int16: Callable[[Bytes], Int16]
     encode: Callable[[Float32], bytes]
 
 
+def _s16le_int16(data: Bytes) -> Int16:
+    """A view of the bytes, where the machine has the low byte first, too."""
+    return np.frombuffer(data, dtype="<i2").astype(np.int16, copy=False)
+
+
+def _f32le_int16(data: Bytes) -> Int16:
+    return to_int16(decode_f32le(data))
+
+
 _CODECS: Final = {
-    Encoding.PCM_S16LE: _Codec(2, decode_s16le, encode_s16le),
-    Encoding.PCM_F32LE: _Codec(4, decode_f32le, encode_f32le),
-    Encoding.MULAW: _Codec(1, decode_mulaw, encode_mulaw),
+    Encoding.PCM_S16LE: _Codec(2, decode_s16le, _s16le_int16, encode_s16le),
+    Encoding.PCM_F32LE: _Codec(4, decode_f32le, _f32le_int16, encode_f32le),
+    Encoding.MULAW: _Codec(1, decode_mulaw, _mulaw_int16, encode_mulaw),
 }
 
 
@@ -191,11 +215,26 @@ class AudioFormat:
         Raises:
             AudioError: `data` is no whole number of frames, or a float in it is not finite.
         """
-        if len(data) % self.frame_bytes:
-            raise AudioError(
-                f"{self} needs a multiple of {self.frame_bytes} bytes, got {len(data)}"
-            )
+        self._require_whole_frames(data)
         return _CODECS[self.encoding].decode(data).reshape(-1, self.channels)
+
+    def decode_int16(self, data: Bytes) -> Int16:
+        """Turn bytes into 16-bit integers mixed to mono, shape `(frames,)`.
+
+        What is s16le mono already is no copy: it is valid as long as `data` does not change.
+
+        Raises:
+            AudioError: `data` is no whole number of frames, or a float in it is not finite.
+        """
+        if self.channels > 1:
+            return to_int16(mix(self.decode(data)))
+        self._require_whole_frames(data)
+        return _CODECS[self.encoding].decode_int16(data)
+
+    def _require_whole_frames(self, data: Bytes) -> None:
+        size = self.frame_bytes
+        if len(data) % size:
+            raise AudioError(f"{self} needs a multiple of {size} bytes, got {len(data)}")
 
     def encode(self, mono: Float32) -> bytes:
         """Turn mono float samples, shape `(n,)`, into bytes, the same in every channel.
@@ -220,29 +259,36 @@ def mix(frames: Float32) -> Float32:
 
 
 class StreamDecoder:
-    """Bytes of a format to mono float32 at 16 kHz, as one stream without seams."""
+    """Bytes of a format to mono int16 at 16 kHz, as one stream without seams."""
 
     def __init__(self, form: AudioFormat) -> None:
         """Decode what is laid out as `form`."""
         self._format = form
         self._resampler = self._fresh()
 
-    def _fresh(self) -> StreamResampler:
-        return StreamResampler(self._format.sample_rate, SAMPLE_RATE)
+    def _fresh(self) -> StreamResampler | None:
+        rate = self._format.sample_rate
+        return None if rate == SAMPLE_RATE else StreamResampler(rate, SAMPLE_RATE)
 
-    def feed(self, data: Bytes) -> Float32:
+    def feed(self, data: Bytes) -> Int16:
         """Take the next whole frames, give the audio that is ready.
+
+        Of s16le mono at 16 kHz that is a view of `data`, which must not change then.
 
         Raises:
             AudioError: `data` is no whole number of frames, or a float in it is not finite.
         """
-        return self._resampler.feed(mix(self._format.decode(data)))
+        if self._resampler is None:
+            return self._format.decode_int16(data)
+        return to_int16(self._resampler.feed(mix(self._format.decode(data))))
 
-    def flush(self) -> Float32:
+    def flush(self) -> Int16:
         """End the utterance: give the filter's tail, and begin anew."""
+        if self._resampler is None:
+            return np.zeros(0, np.int16)
         tail = self._resampler.feed(np.zeros(0, np.float32), last=True)
         self._resampler = self._fresh()
-        return tail
+        return to_int16(tail)
 
 
 class StreamEncoder:

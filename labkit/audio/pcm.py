@@ -1,7 +1,8 @@
-"""Audio as numbers: s16le ↔ float32, resampling, chunking, and files.
+"""Audio as numbers: int16 ↔ float32, s16le, resampling, chunking, and files.
 
-Inside labkit audio is mono float32 in [-1, 1] at 16 kHz, shape `(samples,)`. How it is laid out on
-the wire is in `labkit.audio.formats`.
+Inside labkit audio is mono at 16 kHz, shape `(samples,)`: float32 in [-1, 1] where it is computed
+with, int16 where much of it is kept, in half of the memory. How it is laid out on the wire is in
+`labkit.audio.formats`.
 """
 
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from labkit.errors import AudioError
 __all__ = [
     "SAMPLE_RATE",
     "Float32",
+    "Int16",
     "StreamResampler",
     "chunks",
     "decode_s16le",
@@ -25,15 +27,40 @@ __all__ = [
     "leading_silence",
     "read_audio",
     "resample",
+    "to_float32",
+    "to_int16",
     "write_wav",
 ]
 
 Float32: TypeAlias = NDArray[np.float32]
+Int16: TypeAlias = NDArray[np.int16]
 
 SAMPLE_RATE: Final = 16_000
 """Samples per second of all audio inside labkit."""
 
 _FULL_SCALE: Final = 32_768.0
+
+
+def to_float32(samples: Int16) -> Float32:
+    """Turn 16-bit integers into float32 in [-1, 1)."""
+    return samples.astype(np.float32) / np.float32(_FULL_SCALE)
+
+
+def to_int16(samples: Float32) -> Int16:
+    """Turn float samples into 16-bit integers.
+
+    Samples outside [-1, 1] clip: +1.0 becomes 32767, where a bare cast of 32768 to int16 would
+    wrap to −32768 and click. What `to_float32` gave comes back bit for bit.
+
+    Raises:
+        AudioError: A sample is not a number.
+    """
+    # rint and the method clip are twice as fast on a chunk of 20 ms as round and np.clip.
+    scaled = np.rint(np.asarray(samples, dtype=np.float32) * np.float32(_FULL_SCALE))
+    clipped = scaled.clip(-32_768, 32_767)
+    if np.isnan(clipped).any():
+        raise AudioError("audio holds samples that are not a number (NaN)")
+    return clipped.astype(np.int16)
 
 
 def decode_s16le(data: bytes | bytearray | memoryview) -> Float32:
@@ -44,22 +71,16 @@ def decode_s16le(data: bytes | bytearray | memoryview) -> Float32:
     """
     if len(data) % 2:
         raise AudioError(f"s16le audio needs an even number of bytes, got {len(data)}")
-    return np.frombuffer(data, dtype="<i2").astype(np.float32) / np.float32(_FULL_SCALE)
+    return to_float32(np.frombuffer(data, dtype="<i2"))
 
 
 def encode_s16le(samples: Float32) -> bytes:
-    """Turn float samples into s16le bytes.
-
-    Samples outside [-1, 1] clip: +1.0 becomes 32767, where a bare cast of 32768 to int16 would
-    wrap to −32768 and click. What `decode_s16le` gave comes back bit for bit.
+    """Turn float samples into s16le bytes, clipped as `to_int16` does.
 
     Raises:
         AudioError: A sample is not a number.
     """
-    scaled = np.round(np.asarray(samples, dtype=np.float32) * np.float32(_FULL_SCALE))
-    if np.isnan(scaled).any():
-        raise AudioError("audio holds samples that are not a number (NaN)")
-    return np.clip(scaled, -32_768, 32_767).astype("<i2").tobytes()
+    return to_int16(samples).astype("<i2", copy=False).tobytes()
 
 
 def resample(samples: Float32, from_rate: int, to_rate: int) -> Float32:
@@ -138,8 +159,7 @@ def write_wav(path: Path, samples: Float32, sample_rate: int = SAMPLE_RATE) -> N
     Raises:
         AudioError: The file cannot be written.
     """
-    pcm = np.frombuffer(encode_s16le(samples), dtype="<i2")
     try:
-        soundfile.write(path, pcm, sample_rate, subtype="PCM_16", format="WAV")
+        soundfile.write(path, to_int16(samples), sample_rate, subtype="PCM_16", format="WAV")
     except (OSError, soundfile.LibsndfileError) as error:
         raise AudioError(f"{path} cannot be written: {error}") from error

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from labkit.audio import formats
 from labkit.audio.formats import WIRE, AudioFormat, Encoding, StreamDecoder, StreamEncoder
-from labkit.audio.pcm import Float32
+from labkit.audio.pcm import Float32, to_float32, to_int16
 from labkit.errors import AudioError
 
 ALL_CODES = bytes(range(256))
@@ -181,7 +181,47 @@ def test_no_chunking_changes_what_is_decoded(form: AudioFormat, cuts: list[int])
     pieces = [data[end - cut * form.frame_bytes : end] for cut, end in zip(cuts, ends, strict=True)]
     parts = np.concatenate([*map(decoder.feed, pieces), decoder.flush()])
     assert np.array_equal(parts, whole)
+    assert parts.dtype == np.int16
     assert abs(len(whole) - len(samples) * 16_000 / form.sample_rate) <= 1
+
+
+@given(st.builds(AudioFormat, encodings, st.just(16_000), st.integers(1, 2)), quiet)
+def test_a_decoder_gives_the_mix_of_the_codecs_as_int16(
+    form: AudioFormat, samples: Float32
+) -> None:
+    data = form.encode(samples)
+    wanted = to_int16(formats.mix(form.decode(data)))
+    assert np.array_equal(StreamDecoder(form).feed(data), wanted)
+    assert np.array_equal(form.decode_int16(data), wanted)
+
+
+def test_s16le_mono_at_16_khz_is_decoded_without_a_copy() -> None:
+    data = ALL_INT16.astype("<i2").tobytes()
+    heard = StreamDecoder(WIRE).feed(data)
+    assert np.array_equal(heard, ALL_INT16)
+    assert np.shares_memory(heard, np.frombuffer(data, np.uint8))
+
+
+@given(layouts, st.binary(max_size=64))
+def test_a_decoder_takes_any_bytes_or_refuses_them(form: AudioFormat, data: bytes) -> None:
+    decoder = StreamDecoder(form)
+    try:
+        form.decode(data)
+    except AudioError as error:
+        with pytest.raises(AudioError) as refused:
+            decoder.feed(data)
+        assert str(refused.value) == str(error)
+    else:
+        assert decoder.feed(data).dtype == np.int16
+
+
+def test_what_the_resampler_overshoots_clips_and_never_wraps() -> None:
+    square = np.sign(np.sin(2 * np.pi * 300 / 48_000 * np.arange(48_000) + 0.1))
+    form = AudioFormat(Encoding.PCM_F32LE, 48_000)
+    heard = StreamDecoder(form).feed(square.astype("<f4").tobytes())
+    assert heard.max() == 32_767
+    assert heard.min() == -32_768
+    assert np.abs(np.diff(np.sign(heard)) != 0).sum() < 700
 
 
 @given(layouts, sizes)
@@ -211,6 +251,6 @@ def test_a_voice_survives_the_way_out_and_back(encoding: Encoding) -> None:
     form = AudioFormat(encoding, 44_100, 2)
     encoder, decoder = StreamEncoder(form), StreamDecoder(form)
     back = decoder.feed(encoder.feed(samples) + encoder.flush())
-    back = np.concatenate([back, decoder.flush()])
+    back = to_float32(np.concatenate([back, decoder.flush()]))
     middle = slice(1_000, 15_000)
     assert np.abs(back[middle] - samples[middle]).max() < 0.02

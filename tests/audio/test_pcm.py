@@ -65,6 +65,18 @@ def test_encoding_keeps_sign_order_and_value(samples: pcm.Float32) -> None:
     assert np.abs(decoded - np.clip(samples, -1, 32_767 / 32_768)).max(initial=0) <= 0.5 / 32_768
 
 
+@given(int16s)
+def test_integers_come_back_from_floats(samples: np.ndarray) -> None:
+    back = pcm.to_int16(pcm.to_float32(samples))
+    assert back.dtype == np.int16
+    assert np.array_equal(back, samples)
+
+
+@given(floats)
+def test_samples_and_bytes_are_clipped_alike(samples: pcm.Float32) -> None:
+    assert pcm.to_int16(samples).astype("<i2").tobytes() == pcm.encode_s16le(samples)
+
+
 def test_bytes_are_little_endian() -> None:
     assert pcm.encode_s16le(np.array([1 / 32_768], dtype=np.float32)) == b"\x01\x00"
     assert pcm.decode_s16le(b"\x00\x40").tolist() == [0.5]
