@@ -5,7 +5,7 @@ import json
 import os
 import ssl
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -41,6 +41,7 @@ from labkit.cli.protocol import protocol
 from labkit.cli.proxy import proxy
 from labkit.cli.serve import serve
 from labkit.cli.token import token
+from labkit.cli.verify import verify
 from labkit.client.plain import ClientTurn, VoiceClient
 from labkit.errors import LabkitError, ModelNotFoundError
 from labkit.net.tls import client_tls
@@ -50,7 +51,6 @@ from labkit.voice import hub
 from labkit.voice.models import SETS, Model, Role, data_folder, find, locate, models_of, resolve
 
 if TYPE_CHECKING:
-    from labkit.measure.evaluation.figure import Figure
     from labkit.measure.experiment import Progress as Step
     from labkit.measure.report import Report
 
@@ -63,6 +63,7 @@ app = typer.Typer(
 )
 models = typer.Typer(help="Find, pull and examine models.", no_args_is_help=True)
 app.add_typer(models, name="models")
+models.command("verify")(verify)
 app.add_typer(drill, name="drill")
 drill.command("abandoned")(abandoned)
 drill.command("formats")(formats)
@@ -329,48 +330,6 @@ def path(
     if model is None:
         raise typer.BadParameter(f"{name!r} is in no set; say what it does with --role")
     sys.stdout.write(f"{locate(model)}\n")
-
-
-@models.command()
-def verify(
-    digits: Annotated[
-        Path | None, typer.Option(help="Archive of human digits; without it, those rows are left.")
-    ] = None,
-) -> None:
-    """Examine the embedded models on held-out material; exits 1 where a bar is missed."""
-    from labkit.measure.evaluation.verify import verify as examine
-
-    console = Console()
-    missed = False
-    examined = examine(data_folder(), digits=digits)
-    while True:
-        with console.status("examining; this takes some minutes"):
-            found = next(examined, None)
-        if found is None:
-            break
-        model, figures = found
-        console.print(_figures_table(model, figures))
-        missed |= any(figure.measured and not figure.holds for figure in figures)
-    if missed:
-        raise typer.Exit(1)
-
-
-def _figures_table(model: str, figures: "Sequence[Figure]") -> Table:
-    table = Table("", "figure", "bar", "on", "holds", "note", title=model)
-    for column in table.columns[1:4]:
-        column.justify = "right"
-    for figure in figures:
-        sign = "≤" if figure.at_most else "≥"
-        holds = "[green]yes[/]" if figure.holds else "[bold red]no[/]"
-        table.add_row(
-            figure.name,
-            f"{figure.value:.2f} {figure.unit}" if figure.measured else "-",
-            f"{sign} {figure.bar:g} {figure.unit}",
-            str(figure.sample),
-            holds if figure.measured else "[dim]not measured[/]",
-            escape(figure.note),
-        )
-    return table
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from rich.table import Table
 from labkit.voice.models import data_folder
 
 if TYPE_CHECKING:
-    from labkit.measure.evaluation.plausibility import Outcome
+    from labkit.drills.plausibility import Outcome
 
 __all__ = ["formats"]
 
@@ -23,7 +23,7 @@ def formats(
     Of each lie that can be told, 95 % must be found and named; of audio that is as declared,
     nothing may be said.
     """
-    from labkit.measure.evaluation.plausibility import false_alarms, measure
+    from labkit.drills.plausibility import false_alarms, measure
     from labkit.measure.recordings import load_manifest
 
     console = Console()

@@ -154,7 +154,7 @@ async def _servers(config: LoadConfig, stack: AsyncExitStack) -> dict[str, Runni
         LABKIT: labkit_server(
             "--pipeline", config.pipeline, "--max-sessions", places, *config.model_options
         ),
-        BARE: [sys.executable, "-m", "labkit.measure.bare_server"],
+        BARE: [sys.executable, "-m", "labkit.course.bare_server"],
     }
     return {
         name: await stack.enter_async_context(running_server(command))

@@ -4,9 +4,9 @@ import pytest
 from typer.testing import CliRunner
 
 from labkit.__main__ import app
+from labkit.drills import plausibility
+from labkit.drills.plausibility import FalseAlarms, Outcome
 from labkit.errors import ErrorCode
-from labkit.measure.evaluation import plausibility
-from labkit.measure.evaluation.plausibility import FalseAlarms, Outcome
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *, named: int, alarms: list[str]) -> tuple[int, list[str]]:

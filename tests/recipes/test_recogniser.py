@@ -27,8 +27,8 @@ def test_held_out_voices_do_not_train():
 
 
 def test_the_evaluation_holds_out_the_same_speaker():
+    from data.recipes.evaluation.recogniser import HELD_OUT_SPEAKER
     from data.recipes.recogniser import voices
-    from labkit.measure.evaluation.recogniser import HELD_OUT_SPEAKER
 
     assert voices.HELD_OUT_SPEAKER == HELD_OUT_SPEAKER
 

@@ -9,8 +9,8 @@ from websockets.asyncio.client import ClientConnection
 
 from labkit.audio.misread.mismatch import MISMATCHES
 from labkit.audio.pcm import SAMPLE_RATE, read_audio
+from labkit.drills.plausibility import lies
 from labkit.errors import ErrorCode
-from labkit.measure.evaluation.plausibility import lies
 from tests.callers import SECOND, Clock, calling, send, serving, start
 from tests.paths import ROOT
 

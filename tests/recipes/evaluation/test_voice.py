@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data.recipes.evaluation import voice
+from data.recipes.evaluation.figure import Figure
 from labkit.audio.pcm import Float32
 from labkit.errors import LabkitError
-from labkit.measure.evaluation import voice
-from labkit.measure.evaluation.figure import Figure
 from tests.paths import DATA
 
 HELD_OUT = DATA / "heldout" / "voice"

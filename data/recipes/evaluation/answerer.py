@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
+from data.recipes.evaluation.figure import Figure
 from labkit.errors import LabkitError
-from labkit.measure.evaluation.figure import Figure
 from labkit.measure.wer import normalise
 from labkit.voice.engines import LlamaLlm, Message
 from labkit.voice.scheduling import Stop

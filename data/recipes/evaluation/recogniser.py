@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import soundfile
 
+from data.recipes.evaluation.figure import Figure
 from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio, resample
-from labkit.measure.evaluation.figure import Figure
 from labkit.measure.recordings import Kind, Recording, load_manifest
 from labkit.measure.wer import normalise, word_errors
 from labkit.voice.engines import FasterWhisperAsr

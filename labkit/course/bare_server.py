@@ -2,7 +2,7 @@
 
 It discards audio, answers `ping` with `pong`, and ends a turn with an empty `done`. What it
 costs is what the library and the system cost, so what a voice server takes beyond it is its own.
-Run it with ``python -m labkit.measure.bare_server``; it takes a free port and says which.
+Run it with ``python -m labkit.course.bare_server``; it takes a free port and says which.
 """
 
 import asyncio

@@ -7,9 +7,9 @@ import pytest
 
 from labkit.audio.formats import AudioFormat, Encoding
 from labkit.audio.misread.mismatch import MISMATCHES
+from labkit.drills import plausibility
+from labkit.drills.plausibility import Outcome
 from labkit.errors import ErrorCode
-from labkit.measure.evaluation import plausibility
-from labkit.measure.evaluation.plausibility import Outcome
 from labkit.measure.recordings import load_manifest
 from tests.paths import SPEECH
 

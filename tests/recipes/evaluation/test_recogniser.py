@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from labkit.measure.evaluation.recogniser import (
+from data.recipes.evaluation.recogniser import (
     HELD_OUT_SPEAKER,
     correct_prefix,
     digit_strings,

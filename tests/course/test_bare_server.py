@@ -4,7 +4,7 @@ import numpy as np
 from websockets.asyncio.server import serve
 
 from labkit.client.plain import VoiceClient
-from labkit.measure.bare_server import handle
+from labkit.course.bare_server import handle
 
 
 async def test_it_answers_pings_and_ends_turns_with_nothing() -> None:

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from data.recipes.evaluation.figure import Figure
 from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, read_audio, resample
 from labkit.errors import LabkitError
-from labkit.measure.evaluation.figure import Figure
 from labkit.measure.recordings import Recording, load_manifest
 from labkit.measure.wer import normalise, word_errors
 from labkit.voice.engines import FasterWhisperAsr, PiperTts

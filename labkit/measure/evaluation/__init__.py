@@ -1,1 +1,0 @@
-"""The embedded models, measured against their bars."""
