@@ -53,3 +53,9 @@ async def watched_loop() -> AsyncIterator[None]:
     gc.collect()  # an exception that nobody read is reported when its task is collected
     loop.set_exception_handler(None)
     assert not unread, f"exceptions that nobody read: {unread}"
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of the collections that follow: each looked through it all."""
+    gc.collect()
+    gc.freeze()
