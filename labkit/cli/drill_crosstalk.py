@@ -10,8 +10,8 @@ from labkit.drills.crosstalk import Crosstalk, Schedule, crosstalk, judge_crosst
 from labkit.drills.facts import plan_callers
 from labkit.drills.questions import spoken_questions
 from labkit.drills.target import target_command
-from labkit.measure.process import running_server
 from labkit.measure.recordings import load_manifest
+from labkit.measure.server_process import running_server
 from labkit.voice.models import SETS, data_folder, resolve
 
 __all__ = ["crosstalk_command"]

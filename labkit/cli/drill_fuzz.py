@@ -14,7 +14,7 @@ from labkit.drills.floods import flood_own_server
 from labkit.drills.fuzz import fuzz, fuzz_own_server, judge_fuzz
 from labkit.drills.hostile import Dialect
 from labkit.drills.verdict import Verdict
-from labkit.measure.process import RunningServer
+from labkit.measure.server_process import RunningServer
 
 __all__ = ["fuzz_command"]
 
@@ -55,7 +55,7 @@ async def _attack(
     url: str | None, messages: int, crowd: Crowd, tell: Callable[[int], None]
 ) -> Verdict:
     if url is not None:
-        found = await fuzz(RunningServer(url, None), messages, crowd, tell)
+        found = await fuzz(RunningServer(url), messages, crowd, tell)
         return judge_fuzz(found, crowd)
     verdict = judge_fuzz(await fuzz_own_server(messages, crowd, tell), crowd)
     if Dialect.V1 not in crowd.dialects:

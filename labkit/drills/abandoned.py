@@ -26,8 +26,8 @@ from labkit.drills.verdict import Finding, Verdict
 from labkit.drills.vitals import fetch
 from labkit.errors import InstrumentError
 from labkit.measure.netem import Fault, Proxy
-from labkit.measure.process import running_server
 from labkit.measure.recordings import load_manifest
+from labkit.measure.server_process import running_server
 from labkit.protocol import v1
 
 __all__ = [

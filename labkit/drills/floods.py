@@ -14,7 +14,7 @@ from labkit.drills.target import target_command
 from labkit.drills.verdict import Finding
 from labkit.drills.vitals import quiet_vitals
 from labkit.errors import ClientError, CloseCode, ErrorCode
-from labkit.measure.process import running_server
+from labkit.measure.server_process import running_server
 from labkit.protocol import v1
 
 __all__ = ["audio_flood", "flood_own_server", "text_flood", "untaken_refusals"]

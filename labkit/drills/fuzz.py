@@ -22,7 +22,7 @@ from labkit.drills.target import target_command
 from labkit.drills.verdict import Finding, Verdict
 from labkit.drills.vitals import Vitals, fetch, quiet_vitals
 from labkit.errors import ClientError, LabkitError
-from labkit.measure.process import RunningServer, running_server
+from labkit.measure.server_process import RunningServer, running_server
 
 __all__ = ["TARGET", "Fuzzed", "fuzz", "fuzz_own_server", "judge_fuzz", "well_served"]
 
@@ -108,7 +108,7 @@ async def fuzz(
         before,
         seen[0],
         seen[1],
-        None if server.log_file is None else faults(server.log()),
+        None if server.output is None else faults(server.log()),
         {dialect: await well_served(server.url, dialect) for dialect in crowd.dialects},
         await _health(server.url),
     )

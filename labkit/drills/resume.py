@@ -25,8 +25,8 @@ from labkit.client.v1 import Answer, ClientOptions, SessionClient
 from labkit.drills.verdict import Finding, Verdict
 from labkit.errors import ClientError
 from labkit.measure.netem import UNCHANGED, Conditions, Fault, Link, Proxy
-from labkit.measure.process import labkit_server, server_process
 from labkit.measure.recordings import load_manifest
+from labkit.measure.server_process import labkit_server, running_server
 
 __all__ = ["Cuts", "Harm", "Progress", "compare", "cut_echo", "cut_voice", "judged", "run_resume"]
 
@@ -162,14 +162,14 @@ async def run_resume(
     """
     findings = []
     if cuts:
-        async with server_process(labkit_server("--pipeline", "echo")) as url:
+        async with running_server(labkit_server("--pipeline", "echo")) as server:
             made = Cuts(cuts, seed)
-            harm = await cut_echo(url, made, seed, tell)
+            harm = await cut_echo(server.url, made, seed, tell)
             findings += judged("echo", made, harm)
     if voice_cuts:
-        async with server_process(labkit_server()) as url:
+        async with running_server(labkit_server()) as server:
             made = Cuts(voice_cuts, seed + 1, for_each=1)
-            harm = await cut_voice(url, made, _speech(recordings), tell)
+            harm = await cut_voice(server.url, made, _speech(recordings), tell)
             findings += judged("engines", made, harm)
     return Verdict("resume: connections cut at any byte", tuple(findings))
 

@@ -27,9 +27,8 @@ from labkit.drills.target import target_command
 from labkit.drills.verdict import Finding, Verdict
 from labkit.drills.vitals import fetch
 from labkit.errors import CloseCode
-from labkit.measure.process import RunningServer, running_server
 from labkit.measure.recordings import load_manifest
-from labkit.measure.usage import read_usage
+from labkit.measure.server_process import RunningServer, running_server
 from labkit.protocol import v1
 
 __all__ = ["Waits", "judged", "listen", "run_stalled", "stall"]
@@ -237,5 +236,5 @@ async def _page(url: str) -> str:
 
 def _memory(server: RunningServer) -> int:
     """Resident bytes of the server; 0 where the system does not tell."""
-    usage = read_usage(server.pid)
+    usage = server.usage()
     return 0 if usage is None else usage.rss_bytes

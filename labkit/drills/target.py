@@ -1,6 +1,6 @@
 """A server to be drilled: any settings, either pipeline, in a process of its own.
 
-Run it through `labkit.measure.process.running_server` with the command that `target_command`
+Run it through `labkit.measure.server_process.running_server` with the command that `target_command`
 gives. What it is told comes as one JSON object on its command line.
 """
 
@@ -51,7 +51,7 @@ def target_command(
         "threads": threads,
         "settings": settings,
     }
-    return [sys.executable, "-m", "labkit.drills.target", json.dumps(told)]
+    return ["labkit.drills.target", json.dumps(told)]
 
 
 def settings_of(told: Mapping[str, Any]) -> ServerSettings:

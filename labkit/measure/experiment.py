@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,9 +15,9 @@ from labkit.client.plain import VoiceClient
 from labkit.errors import LabkitError
 from labkit.measure.machine import about_machine
 from labkit.measure.plan import CHUNK_SIZES_MS, PlannedTurn, plan
-from labkit.measure.process import labkit_server, server_process
 from labkit.measure.recordings import Kind, Recording, load_manifest
 from labkit.measure.results import Row, row_of
+from labkit.measure.server_process import labkit_server, running_server
 
 __all__ = ["Exercise", "ExerciseConfig", "Progress", "run_exercise"]
 
@@ -119,7 +118,8 @@ async def run_exercise(
     exercise = Exercise(config, about=_about(config))
     async with AsyncExitStack() as stack:
         progress(Progress(0, len(turns), "loading the models"))
-        urls = {s: await stack.enter_async_context(_server(s, config)) for s in servers}
+        started = {s: await stack.enter_async_context(_server(s, config)) for s in servers}
+        urls = {name: server.url for name, server in started.items()}
         for number, turn in enumerate(turns):
             now = "warming up" if turn.warmup else f"chunks of {turn.chunk_ms} ms"
             progress(Progress(number, len(turns), now))
@@ -143,8 +143,8 @@ def _short_ones(recordings: Sequence[Recording]) -> list[Recording]:
 def _server(name: str, config: ExerciseConfig) -> Any:
     command = labkit_server()
     if name == BASELINE:
-        command = [sys.executable, "-m", "labkit.course.naive_server", "--port", "0"]
-    return server_process([*command, *config.model_options])
+        command = ["labkit.course.naive_server", "--port", "0"]
+    return running_server([*command, *config.model_options])
 
 
 async def _run(

@@ -12,9 +12,8 @@ from labkit.measure.callers import Caller, connect_caller
 from labkit.measure.capacity import Level, Resources, summarise_level
 from labkit.measure.load_config import LoadConfig
 from labkit.measure.pace import Pace
-from labkit.measure.process import RunningServer
 from labkit.measure.script import Script, Speech, draw_scripts, due_times
-from labkit.measure.usage import Usage, read_usage
+from labkit.measure.server_process import RunningServer, Usage
 
 __all__ = ["run_level"]
 
@@ -45,7 +44,7 @@ async def run_level(
         pace: The clock that callers go by.
         tell: Told several times a second how many seconds have passed.
     """
-    before = read_usage(server.pid)
+    before = server.usage()
     sockets = await _connect(server.url, sessions)
     callers = [
         Caller(socket, script, speeches, config.manners, pace)
@@ -55,10 +54,10 @@ async def run_level(
     begin_ns = pace.now_ns() + round(_LEAD_S * 1e9)
     end_ns = begin_ns + round(config.seconds * 1e9)
     async with asyncio.TaskGroup() as group:
-        watch = group.create_task(_watch(server.pid, begin_ns, end_ns, pace, tell))
+        watch = group.create_task(_watch(server, begin_ns, end_ns, pace, tell))
         calls = [group.create_task(caller.call(begin_ns, end_ns)) for caller in callers]
     await asyncio.gather(*(socket.close() for socket in sockets if socket is not None))
-    after = read_usage(server.pid)
+    after = server.usage()
     return summarise_level(
         server=name,
         seconds=config.seconds,
@@ -94,15 +93,15 @@ async def _connect(url: str, sessions: int) -> list[ClientConnection | None]:
 
 
 async def _watch(
-    pid: int | None, begin_ns: int, end_ns: int, pace: Pace, tell: Callable[[float], None]
+    server: RunningServer, begin_ns: int, end_ns: int, pace: Pace, tell: Callable[[float], None]
 ) -> Resources:
     """Memory and CPU from `begin_ns` to `end_ns`, read a few times a second."""
     await pace.sleep_until(begin_ns)
-    seen = [read_usage(pid)]
+    seen = [server.usage()]
     own_s = time.process_time()
     for due_ns in [*due_times(begin_ns, _SAMPLE_S, end_ns)[1:], end_ns]:
         await pace.sleep_until(due_ns)
-        seen.append(read_usage(pid))
+        seen.append(server.usage())
         tell((due_ns - begin_ns) / 1e9)
     return _resources(seen, time.process_time() - own_s, (end_ns - begin_ns) / 1e9)
 

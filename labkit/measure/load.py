@@ -4,7 +4,6 @@ Every level is run on labkit's server and on a bare one, in random order, with t
 each server has a process of its own, and all callers together have this one.
 """
 
-import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
@@ -20,10 +19,10 @@ from labkit.measure.level import run_level
 from labkit.measure.load_config import LoadConfig, plan_levels
 from labkit.measure.machine import about_machine
 from labkit.measure.pace import Pace
-from labkit.measure.process import RunningServer, labkit_server, running_server
 from labkit.measure.recordings import Kind, load_manifest
 from labkit.measure.results import write_json
 from labkit.measure.script import Speech, speech_of
+from labkit.measure.server_process import RunningServer, labkit_server, running_server
 
 __all__ = [
     "GIVEN",
@@ -147,14 +146,14 @@ async def _servers(config: LoadConfig, stack: AsyncExitStack) -> dict[str, Runni
     if config.url is not None:
         async with VoiceClient.connect(config.url):  # says in words where nobody answers
             pass
-        return {GIVEN: RunningServer(config.url, None)}
+        return {GIVEN: RunningServer(config.url)}
     # Twice the places: a level may begin while the callers of the one before still hang up.
     places = str(2 * config.sessions[-1])
     commands = {
         LABKIT: labkit_server(
             "--pipeline", config.pipeline, "--max-sessions", places, *config.model_options
         ),
-        BARE: [sys.executable, "-m", "labkit.course.bare_server"],
+        BARE: ["labkit.course.bare_server"],
     }
     return {
         name: await stack.enter_async_context(running_server(command))

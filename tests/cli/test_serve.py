@@ -14,7 +14,7 @@ from labkit import __main__ as command_line
 from labkit.cli import serve as module
 from labkit.cli.token import token
 from labkit.errors import ServerError, TokenError
-from labkit.measure.process import labkit_server, server_process
+from labkit.measure.server_process import labkit_server, running_server
 from labkit.net.tokens import VARIABLE, require_token
 from labkit.server.app import VoiceServer
 from labkit.session.settings import ServerSettings
@@ -120,10 +120,10 @@ async def test_talking_to_a_server_with_token_and_certificate(tmp_path: Path) ->
     tokens.write_text(f"{ONE} # first\n{TWO}\n")
     tokens.chmod(0o600)
     serve = labkit_server("--pipeline", "echo", "--host", "127.0.0.1", "--token-file", str(tokens))
-    async with server_process(
+    async with running_server(
         [*serve, "--tls-cert", str(made.cert), "--tls-key", str(made.key)]
-    ) as url:
-        assert url.startswith("wss://127.0.0.1:")
+    ) as server:
+        assert server.url.startswith("wss://127.0.0.1:")
         process = await asyncio.create_subprocess_exec(
             *(
                 sys.executable,
@@ -132,7 +132,7 @@ async def test_talking_to_a_server_with_token_and_certificate(tmp_path: Path) ->
                 "talk",
                 str(RECORDING),
             ),
-            *("--url", url, "--token-file", str(tokens), "--ca", str(made.cert), "--json"),
+            *("--url", server.url, "--token-file", str(tokens), "--ca", str(made.cert), "--json"),
             stdout=asyncio.subprocess.PIPE,
         )
         out, _ = await process.communicate()

@@ -22,8 +22,8 @@ from labkit.drills.facts import CallerPlan, Topic, plan_callers
 from labkit.drills.questions import spoken_questions
 from labkit.drills.target import settings_of, target_command
 from labkit.drills.verdict import Verdict
-from labkit.measure.process import running_server
 from labkit.measure.recordings import load_manifest
+from labkit.measure.server_process import running_server
 from labkit.server.app import VoiceServer
 from labkit.voice.engines import Message
 from labkit.voice.pipeline import Pipeline, Sink, Turn, VoicePipeline

@@ -24,7 +24,7 @@ from labkit.drills.target import settings_of
 from labkit.drills.verdict import Verdict
 from labkit.drills.vitals import Vitals
 from labkit.errors import ErrorCode
-from labkit.measure.process import RunningServer
+from labkit.measure.server_process import RunningServer
 from labkit.protocol import v1
 from labkit.server.app import VoiceServer
 from labkit.voice.pipeline import EchoPipeline, Sink, Turn
@@ -66,7 +66,7 @@ class Faulty(EchoPipeline):
 async def test_a_server_that_fails_in_turns_is_caught(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL + 1)
     async with VoiceServer(Faulty(), settings_of(TARGET)) as server:
-        fuzzed = await fuzz(RunningServer(server.url, None), 300, CROWD)
+        fuzzed = await fuzz(RunningServer(server.url), 300, CROWD)
     found = broken(judge_fuzz(fuzzed, CROWD))
     assert {
         "answers outside of the dialect",
@@ -92,7 +92,7 @@ async def answering(answer: str | bytes) -> AsyncIterator[str]:
 async def test_a_server_that_speaks_no_dialect_is_caught(answer: str | bytes) -> None:
     crowd = replace(CROWD, patience_s=0.2)
     async with answering(answer) as url:
-        fuzzed = await fuzz(RunningServer(url, None), 60, crowd)
+        fuzzed = await fuzz(RunningServer(url), 60, crowd)
     found = broken(judge_fuzz(fuzzed, crowd))
     assert {"answers outside of the dialect", "/healthz"} <= found
 

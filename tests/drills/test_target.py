@@ -5,7 +5,7 @@ import pytest
 from labkit.client.v1 import SessionClient
 from labkit.drills.target import settings_of, target_command
 from labkit.errors import InstrumentError
-from labkit.measure.process import running_server
+from labkit.measure.server_process import running_server
 
 
 async def test_the_server_has_the_settings_that_it_is_told_and_its_log_can_be_read() -> None:

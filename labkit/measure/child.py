@@ -1,0 +1,42 @@
+"""Run a module as a child that ends with its parent: ``python -m labkit.measure.child MODULE …``.
+
+The parent holds the other end of this process's standard input and writes nothing to it. When the
+parent ends, in whatever way, the kernel closes that end, and this process terminates itself. That
+holds for a parent that was killed, too, which no handler or `finally` of the parent could see to,
+and on every Unix. (Linux's `PR_SET_PDEATHSIG` fires when the *thread* that forked ends.)
+"""
+
+import os
+import runpy
+import signal
+import sys
+import threading
+import time
+from typing import Final
+
+__all__ = ["main"]
+
+_STDIN: Final = 0
+_LAST_WORDS_S: Final = 10.0
+"""How long a terminated process may take to end in order before it is cut off."""
+
+
+def _end_with_parent() -> None:
+    # os.read and not sys.stdin: a thread that waits inside of sys.stdin holds its lock, and the
+    # interpreter aborts when it ends meanwhile.
+    while os.read(_STDIN, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_LAST_WORDS_S)
+    os._exit(1)
+
+
+def main() -> None:
+    """Run the module that the command line names, with the arguments after it."""
+    threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

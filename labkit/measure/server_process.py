@@ -1,0 +1,234 @@
+"""A server in a process of its own: started, watched, and ended with whoever started it.
+
+Measurements need it, since a client that is busy must not disturb the server; so do drills, which
+break the server, and notebooks, whose kernel computes::
+
+    server = start_server(labkit_server("--pipeline", "echo"))   # in one cell
+    server.url, server.usage()
+    server.stop()                                                # in another
+
+    async with running_server(labkit_server()) as server:        # for the length of a block
+        ...
+
+The server ends when it is stopped, and also when this process ends without having stopped it:
+terminated, killed, or by a terminal that closes (`labkit.measure.child`).
+"""
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import IO, Final
+
+import psutil
+
+from labkit.errors import ServerError
+from labkit.net.tokens import VARIABLE
+
+__all__ = [
+    "RunningServer",
+    "Usage",
+    "labkit_server",
+    "read_usage",
+    "running_server",
+    "start_server",
+]
+
+_READY: Final = re.compile(r"ready at (wss?://\S+)\n")
+_START_S: Final = 120.0
+_STOP_S: Final = 10.0
+_LOOK_S: Final = 0.02
+_TAIL: Final = 2000
+_CPU_OF_ALL_THREADS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a process takes up at one instant.
+
+    Attributes:
+        rss_bytes: Resident memory.
+        cpu_s: CPU seconds since it started, in user mode and in the kernel.
+    """
+
+    rss_bytes: int
+    cpu_s: float
+
+
+def read_usage(pid: int | None) -> Usage | None:
+    """What process `pid` takes up now; None where it is gone, or not of this machine."""
+    if pid is None:
+        return None
+    try:
+        process = psutil.Process(pid)
+        return Usage(process.memory_info().rss, _cpu_s(process))
+    except (psutil.Error, OSError):
+        return None
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    """CPU time to the nanosecond where the system tells it.
+
+    What psutil reads on Linux counts in ticks of 10 ms, more than a server with one caller uses
+    in a second. The process's own clock (`clock_getcpuclockid` of the C library) is exact.
+    """
+    if psutil.LINUX:
+        return time.clock_gettime(~process.pid << 3 | _CPU_OF_ALL_THREADS)
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """A server that accepts callers.
+
+    Attributes:
+        url: Its address.
+        process: Its process; None for a server that somebody else started.
+        output: What it writes to stdout and stderr; None likewise.
+    """
+
+    url: str
+    process: subprocess.Popen[bytes] | None = None
+    output: IO[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Its process's number, as far as that is known."""
+        return None if self.process is None else self.process.pid
+
+    def usage(self) -> Usage | None:
+        """Its memory and CPU time; None where that is not known."""
+        return read_usage(self.pid)
+
+    def log(self, start: int = 0) -> str:
+        """What it has written so far, from byte `start` on; empty where that is not known."""
+        return "" if self.output is None else _written(self.output, start)
+
+    def stop(self) -> None:
+        """End it and what it started: ask, insist after ten seconds, wait until all are gone.
+
+        Stopping a server again, or one that somebody else started, does nothing.
+        """
+        if self.process is not None and self.output is not None and not self.output.closed:
+            for wait_s in _stopping(self.process):
+                time.sleep(wait_s)
+            self.output.close()
+
+
+def labkit_server(*options: str) -> list[str]:
+    """Labkit's own server on a free port, with further `options` of `labkit serve`."""
+    return ["labkit", "serve", "--port", "0", *options]
+
+
+def start_server(command: Sequence[str], *, start_s: float = _START_S) -> RunningServer:
+    """Start a server in a process of its own, and wait until it accepts callers.
+
+    Args:
+        command: A module that Python can run, and its arguments, such as `labkit_server` gives.
+            It writes `… is ready at ws://…` once it accepts. It does not get the token of this
+            process's environment, since callers that measure show none.
+        start_s: Longest that it may take to get ready, model loading included.
+
+    Raises:
+        ServerError: It ended or got stuck before it was ready; the error has its last words.
+    """
+    start = _Start(command)
+    try:
+        for wait_s in start.getting_ready(start_s):
+            time.sleep(wait_s)
+    except BaseException:
+        start.server().stop()
+        raise
+    return start.server()
+
+
+@asynccontextmanager
+async def running_server(
+    command: Sequence[str], *, start_s: float = _START_S
+) -> AsyncIterator[RunningServer]:
+    """Run a server for the length of the block; arguments and errors are `start_server`'s."""
+    start = _Start(command)
+    try:
+        for wait_s in start.getting_ready(start_s):
+            await asyncio.sleep(wait_s)
+        yield start.server()
+    finally:
+        try:
+            for wait_s in _stopping(start.process):
+                await asyncio.sleep(wait_s)
+        finally:  # also where a second interrupt ends the wait: the server then ends on its own
+            start.output.close()
+
+
+class _Start:
+    """A server that was started and may not be ready yet.
+
+    What waits for a process, here and in `_stopping`, gives the seconds to wait before it looks
+    again, so that its caller waits in its own way: in a thread, or in an event loop.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self.output: IO[bytes] = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "labkit.measure.child", *command],
+            stdin=subprocess.PIPE,  # held open, never written to: see labkit.measure.child
+            stdout=self.output,
+            stderr=subprocess.STDOUT,
+            env={name: value for name, value in os.environ.items() if name != VARIABLE},
+            # Ctrl-C, and the interrupt of a notebook's kernel, go to a whole group of processes.
+            # They mean the program that started the server, which then ends it in order.
+            start_new_session=True,
+        )
+        self._url = ""
+
+    def getting_ready(self, start_s: float) -> Iterator[float]:
+        """Wait until it says where it answers."""
+        deadline_s = time.monotonic() + start_s
+        while (found := _READY.search(_written(self.output))) is None:
+            if (code := self.process.poll()) is not None:
+                raise self._failed(f"ended with code {code} before it was ready")
+            if time.monotonic() > deadline_s:
+                raise self._failed(f"was not ready within {start_s:g} s")
+            yield _LOOK_S
+        self._url = found[1]
+
+    def server(self) -> RunningServer:
+        return RunningServer(self._url, self.process, self.output)
+
+    def _failed(self, what: str) -> ServerError:
+        words = _written(self.output)[-_TAIL:].strip()
+        said = f"It said:\n{words}" if words else "It said nothing."
+        return ServerError(f"the server {what}. {said}")
+
+
+def _written(output: IO[bytes], start: int = 0) -> str:
+    """The file from byte `start` on; the server writes at the file's position, so it stays."""
+    size = os.fstat(output.fileno()).st_size
+    return os.pread(output.fileno(), max(0, size - start), start).decode(errors="replace")
+
+
+def _stopping(process: subprocess.Popen[bytes]) -> Iterator[float]:
+    """End a process and its descendants, and wait until it is gone."""
+    descendants: list[psutil.Process] = []
+    with suppress(psutil.Error):  # it is gone already
+        descendants = psutil.Process(process.pid).children(recursive=True)
+    if process.poll() is None:
+        process.terminate()
+    deadline_s = time.monotonic() + _STOP_S
+    while process.poll() is None and time.monotonic() < deadline_s:
+        yield _LOOK_S
+    for one in descendants:
+        with suppress(psutil.Error):
+            one.kill()
+    process.kill()
+    while process.poll() is None:
+        yield _LOOK_S
+    if process.stdin is not None:
+        process.stdin.close()
