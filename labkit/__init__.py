@@ -7,7 +7,7 @@ The package holds the server that the notebooks build (`labkit.server`), a test 
 
 from importlib.metadata import PackageNotFoundError, version
 
-from labkit.notebook import run
+from labkit.notebook.loop import run
 
 try:
     __version__ = version("labkit")
