@@ -1,59 +1,243 @@
-"""The commands `labkit drill …`: break the server on purpose, and check what it promises."""
+"""`labkit drill …`: break the server on purpose, and check what it promises.
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+Each command prints a row for each promise, and exits 1 where one is broken.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+from rich import box
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from labkit.drills.verdict import Finding, Verdict
+from labkit.cli.load import Answering
+from labkit.cli.models import SetOption
+from labkit.cli.terminal import console, counting_bar, progress_bar, run, working
 
-__all__ = ["counting_bar", "drill", "judge", "progress_bar", "verdict_table"]
+if TYPE_CHECKING:
+    from labkit.drills.attackers import Crowd
+    from labkit.drills.plausibility import Outcome
+    from labkit.drills.verdict import Finding, Verdict
+
+__all__ = ["drill", "judge", "verdict_table"]
 
 drill = typer.Typer(
     help="Break the server on purpose, and check what it promises.", no_args_is_help=True
 )
 
 
-@contextmanager
-def counting_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar that is told what is done, how much of it is over, and how much there is in all."""
-    with _bar() as bar:
-        task = bar.add_task("starting")
-        yield lambda now, done, total: bar.update(
-            task, description=now, completed=done, total=total
+@drill.command()
+def resume(
+    cuts: Annotated[int, typer.Option(min=0, help="Connections to cut while an echo answers.")] = (
+        1000
+    ),
+    voice_cuts: Annotated[int, typer.Option(min=0, help="The same while the engines answer.")] = 20,
+    seed: Annotated[int, typer.Option(help="Draws where they are cut.")] = 1,
+) -> None:
+    """Cut connections at random bytes, both ways; nothing may be lost or repeated."""
+    from labkit.drills.resume import run_resume
+    from labkit.voice.models import data_folder
+
+    with counting_bar() as tell:
+        verdict = run(
+            run_resume(
+                cuts=cuts,
+                voice_cuts=voice_cuts,
+                seed=seed,
+                recordings=data_folder() / "speech",
+                tell=tell,
+            )
         )
+    judge(verdict)
 
 
-def judge(verdict: Verdict) -> None:
+@drill.command()
+def stalled(
+    clients: Annotated[int, typer.Option(min=1, help="Clients that read nothing.")] = 100,
+    seconds: Annotated[
+        float, typer.Option(min=1, help="How long other callers are timed, three times.")
+    ] = 30,
+) -> None:
+    """Let clients read nothing of their replies; neither memory nor others may suffer."""
+    from labkit.drills.stalled import run_stalled
+    from labkit.voice.models import data_folder
+
+    with counting_bar() as tell:
+        verdict = run(
+            run_stalled(
+                clients=clients, seconds=seconds, recordings=data_folder() / "speech", tell=tell
+            )
+        )
+    judge(verdict)
+
+
+@drill.command()
+def abandoned(
+    clients: Annotated[int, typer.Option(min=1, help="Clients for each way of leaving.")] = 10,
+    pipeline: Annotated[Answering, typer.Option(help="What answers.")] = Answering.VOICE,
+) -> None:
+    """Abandon sessions in every way there is; nothing of them may be left."""
+    from labkit.drills.abandoned import run_abandoned
+    from labkit.voice.models import data_folder
+
+    with counting_bar() as tell:
+        verdict = run(
+            run_abandoned(
+                clients=clients,
+                pipeline=pipeline.value,
+                recordings=data_folder() / "speech",
+                tell=tell,
+            )
+        )
+    judge(verdict)
+
+
+class Spoken(StrEnum):
+    """What the hostile clients pretend to speak."""
+
+    BOTH = "both"
+    PLAIN = "plain"
+    V1 = "v1"
+
+
+@drill.command()
+def fuzz(
+    messages: Annotated[int, typer.Option(min=2, help="Messages to send.")] = 100_000,
+    seed: Annotated[int, typer.Option(help="Decides what each connection sends.")] = 1,
+    dialect: Annotated[Spoken, typer.Option(help="What the clients pretend to speak.")] = (
+        Spoken.BOTH
+    ),
+    parallel: Annotated[int, typer.Option(min=1, max=64, help="Connections at a time.")] = 8,
+    url: Annotated[
+        str | None,
+        typer.Option(help="Attack a server that runs already, one of yours; no look at its log."),
+    ] = None,
+) -> None:
+    """Send hostile messages; the server must answer each in its dialect, and lose nothing."""
+    from labkit.drills.attackers import Crowd
+    from labkit.drills.hostile import Dialect
+
+    dialects = tuple(Dialect) if dialect is Spoken.BOTH else (Dialect(dialect.value),)
+    crowd = Crowd(seed=seed, dialects=dialects, parallel=parallel)
+    with progress_bar("hostile messages", messages) as tell:
+        verdict = run(_attack(url, messages, crowd, tell))
+    judge(verdict)
+
+
+async def _attack(
+    url: str | None, messages: int, crowd: "Crowd", tell: Callable[[int], None]
+) -> "Verdict":
+    from labkit.drills.floods import flood_own_server
+    from labkit.drills.fuzz import fuzz as attack
+    from labkit.drills.fuzz import fuzz_own_server, judge_fuzz
+    from labkit.drills.hostile import Dialect
+    from labkit.measure.server_process import RunningServer
+
+    if url is not None:
+        found = await attack(RunningServer(url), messages, crowd, tell)
+        return judge_fuzz(found, crowd)
+    verdict = judge_fuzz(await fuzz_own_server(messages, crowd, tell), crowd)
+    if Dialect.V1 not in crowd.dialects:
+        return verdict
+    return replace(verdict, findings=(*verdict.findings, *await flood_own_server()))
+
+
+@drill.command()
+def crosstalk(
+    sessions: Annotated[int, typer.Option(min=1, help="Callers at once.")] = 16,
+    turns: Annotated[int, typer.Option(min=2, max=8, help="Utterances of each caller.")] = 4,
+    seed: Annotated[int, typer.Option(help="Draws who says what, and when each begins.")] = 1,
+    pace: Annotated[
+        float, typer.Option(min=0, help="Times the pace of speech, in the crowd; 0 is at once.")
+    ] = 1.0,
+    model_set: SetOption = "embedded",
+) -> None:
+    """Let many callers talk at once; each must hear what it hears alone."""
+    from labkit.drills.crosstalk import Crosstalk, Schedule, judge_crosstalk
+    from labkit.drills.crosstalk import crosstalk as call_all
+    from labkit.drills.facts import plan_callers
+    from labkit.drills.questions import spoken_questions
+    from labkit.drills.target import target_command
+    from labkit.measure.recordings import load_manifest
+    from labkit.measure.server_process import running_server
+    from labkit.voice.models import data_folder, resolve
+
+    resolve(model_set)
+    plans = plan_callers(load_manifest(data_folder() / "speech"), sessions, turns, seed)
+    questions = spoken_questions()
+
+    async def call_alone_and_together() -> Crosstalk:
+        async with running_server(target_command("voice", model_set=model_set)) as server:
+            return await call_all(server.url, plans, questions, Schedule(pace=pace), tell)
+
+    with progress_bar("turns", 3 * sessions * turns) as tell:
+        result = run(call_alone_and_together())
+    judge(judge_crosstalk(plans, result, seed))
+
+
+@drill.command()
+def formats(
+    quick: Annotated[bool, typer.Option("--quick", help="Every ninth recording only.")] = False,
+) -> None:
+    """Send audio that is not what it is declared to be; exits 1 where a bar is missed.
+
+    Of each lie that can be told, 95 % must be found and named; of audio that is as declared,
+    nothing may be said.
+    """
+    from labkit.drills.plausibility import false_alarms, measure
+    from labkit.measure.recordings import load_manifest
+    from labkit.voice.models import data_folder
+
+    shown = console()
+    recordings = load_manifest(data_folder() / "speech")
+    spoken = [r for r in recordings if r.kind.is_speech][:: 9 if quick else 1]
+    silent = [r for r in recordings if not r.kind.is_speech]
+    with working("sending audio in wrong formats; this takes some minutes"):
+        outcomes = list(measure(spoken))
+    shown.print(_formats_table(outcomes))
+    with working("sending audio as declared"):
+        truth = false_alarms([*spoken, *silent])
+    for alarm in truth.alarms:
+        shown.print(f"false alarm: {alarm}", markup=False)
+    shown.print(f"{len(truth.alarms)} false alarms over {truth.streams} streams, at most 0")
+    if truth.alarms or not all(outcome.holds for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+def _formats_table(outcomes: "Iterable[Outcome]") -> Table:
+    table = Table(
+        "sent", "declared", "finding", "found\n%", "named\n%", "median\ns", "streams", "",
+        title="Audio that is not what was declared; bar 95 %", box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0), pad_edge=False,
+    )  # fmt: skip
+    for column in table.columns[3:7]:
+        column.justify = "right"
+    for outcome in outcomes:
+        told = outcome.kind is not None
+        table.add_row(
+            outcome.sent,
+            outcome.declared,
+            str(outcome.kind) if told else "[dim]cannot be told[/]",
+            f"{outcome.detected_percent:.0f}",
+            f"{outcome.named_percent:.0f}" if told else "-",
+            "-" if outcome.median_s is None else f"{outcome.median_s:.2f}",
+            str(outcome.streams),
+            "[green]yes[/]" if outcome.holds else "[bold red]no[/]",
+        )
+    return table
+
+
+def judge(verdict: "Verdict") -> None:
     """Print what a drill found; ends the command with code 1 where a promise was broken."""
-    Console().print(verdict_table(verdict))
+    console().print(verdict_table(verdict))
     if not verdict.holds:
         raise typer.Exit(1)
 
 
-@contextmanager
-def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar over `total` of something; it is told how many more are done."""
-    with _bar() as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda more: bar.advance(task, more)
-
-
-def _bar() -> Progress:
-    columns = (
-        TextColumn("{task.description:20}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=Console(stderr=True))
-
-
-def verdict_table(verdict: Verdict) -> Table:
+def verdict_table(verdict: "Verdict") -> Table:
     """A row for each finding."""
     table = Table("", "found", "promised", "holds", title=escape(verdict.title))
     table.columns[1].justify = "right"
@@ -64,7 +248,7 @@ def verdict_table(verdict: Verdict) -> Table:
     return table
 
 
-def _value(finding: Finding) -> str:
+def _value(finding: "Finding") -> str:
     match finding.value:
         case str() as words:
             return words
@@ -74,7 +258,7 @@ def _value(finding: Finding) -> str:
             return f"{round(number, 2) + 0:.2f}"  # + 0: there is a zero below zero
 
 
-def _holds(finding: Finding) -> str:
+def _holds(finding: "Finding") -> str:
     if not finding.judged:
         return "[dim]told[/]"
     return "[green]yes[/]" if finding.holds else "[bold red]no[/]"

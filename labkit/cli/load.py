@@ -1,6 +1,5 @@
 """The command `labkit load`."""
 
-import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -10,13 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from labkit.measure.capacity import LATENESS_BOUND_MS
-from labkit.measure.capacity_report import ratios
-from labkit.voice.models import SETS, data_folder, resolve
+from labkit.cli.models import SetOption
+from labkit.cli.terminal import console, errors, run
 
 if TYPE_CHECKING:
     from labkit.measure.capacity import Level, Percentiles, Resources
@@ -44,16 +41,14 @@ def load(
     url: Annotated[
         str | None, typer.Option(help="Load a server that runs already; no memory, no CPU.")
     ] = None,
-    model_set: Annotated[
-        str, typer.Option("--models", help=f"Set of models: {', '.join(SETS)}.")
-    ] = "embedded",
+    model_set: SetOption = "embedded",
 ) -> None:
     """Find out how many callers the server bears, beside a bare server in the same run."""
-    # Drawing libraries take a second to load, which the other commands need not wait for.
     from labkit.measure.capacity_plot import save_capacity
     from labkit.measure.load import run_load, write_load
     from labkit.measure.load_config import LoadConfig, parse_levels
     from labkit.measure.pace import fine_loop
+    from labkit.voice.models import data_folder
 
     config = LoadConfig(
         recordings=data_folder() / "speech",
@@ -65,23 +60,25 @@ def load(
         url=url,
         model_options=() if url else _model_options(pipeline, model_set),
     )
-    with _level_bar() as tell, asyncio.Runner(loop_factory=fine_loop) as runner:
-        loaded = runner.run(run_load(config, tell))
+    with _level_bar() as tell:
+        loaded = run(run_load(config, tell), loop_factory=fine_loop)
     folder = out / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     write_load(loaded, folder)
     save_capacity(loaded.levels, folder, bound_ms=config.bound_ms)
-    console = Console()
-    console.print(waits_table(loaded.levels))
-    console.print(costs_table(loaded.levels))
+    shown = console()
+    shown.print(waits_table(loaded.levels))
+    shown.print(costs_table(loaded.levels))
     for sentence in loaded.sentences():
-        console.print(sentence)
-    console.print(f"Raw data, summary and figure: {folder}", soft_wrap=True, markup=False)
+        shown.print(sentence)
+    shown.print(f"Raw data, summary and figure: {folder}", soft_wrap=True, markup=False)
 
 
 def _model_options(pipeline: Answering, model_set: str) -> tuple[str, ...]:
     """Options for a server with engines; it is better to miss a model now than in a subprocess."""
     if pipeline is Answering.ECHO:
         return ()
+    from labkit.voice.models import resolve
+
     resolve(model_set)
     return ("--models", model_set)
 
@@ -90,7 +87,7 @@ def _model_options(pipeline: Answering, model_set: str) -> tuple[str, ...]:
 def _level_bar() -> "Iterator[Callable[[LoadProgress], None]]":
     """A progress bar over the seconds of a load, with the time left."""
     columns = (TextColumn("{task.description:20}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=errors()) as bar:
         task = bar.add_task("starting")
         yield lambda step: bar.update(
             task, completed=step.done_s, total=step.total_s, description=step.now
@@ -99,6 +96,8 @@ def _level_bar() -> "Iterator[Callable[[LoadProgress], None]]":
 
 def waits_table(levels: "list[Level]") -> Table:
     """What callers waited, a row per level and server."""
+    from labkit.measure.capacity import LATENESS_BOUND_MS
+
     table = _table(
         "What callers waited, from when it was due",
         "sessions", "server", "turns", "lost", "refused", "reply, ms\np50 p95 p99",
@@ -124,6 +123,8 @@ def waits_table(levels: "list[Level]") -> Table:
 
 def costs_table(levels: "list[Level]") -> Table:
     """What it cost the servers, and labkit's over the bare one's."""
+    from labkit.measure.capacity_report import ratios
+
     over = {(ratio.server, ratio.sessions): ratio for ratio in ratios(levels)}
     table = _table(
         "What it cost the server",

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from labkit.cli.terminal import run
 from labkit.measure.netem import (
     PROFILES,
     UNCHANGED,
@@ -108,7 +109,7 @@ def proxy(
         ),
         cut_connection,
     )
-    asyncio.run(_until_signal(Proxy(host, target_port, conditions=plan, seed=seed, port=port), to))
+    run(_until_signal(Proxy(host, target_port, conditions=plan, seed=seed, port=port), to))
 
 
 def _target(url: str) -> tuple[str, int]:

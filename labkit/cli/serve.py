@@ -1,29 +1,31 @@
-"""The command `labkit serve`: the voice server, until Ctrl-C."""
+"""`labkit serve`: the voice server, until Ctrl-C."""
 
-import asyncio
+import gc
 import logging
 import os
 import sys
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from labkit import __version__
-from labkit.cli.options import AsrOption, LlmOption, SetOption, TtsOption
+from labkit.cli.models import AsrOption, LlmOption, SetOption, TtsOption
+from labkit.cli.terminal import run
+from labkit.net.listening import addresses_to_bind
 from labkit.net.tokens import VARIABLE, read_tokens, token_in
-from labkit.server.app import VoiceServer, require_startable, serve_until_signal
 from labkit.session.settings import (
     DEFAULT_MAX_PER_ADDRESS,
     DEFAULT_MAX_SESSIONS,
     DEFAULT_PORT,
     ServerSettings,
 )
-from labkit.voice.loading import default_threads, load_pipeline
-from labkit.voice.models import resolve
-from labkit.voice.pipeline import EchoPipeline, Pipeline
+
+if TYPE_CHECKING:
+    from labkit.server.app import VoiceServer
+    from labkit.voice.pipeline import Pipeline
 
 __all__ = ["serve"]
 
@@ -124,6 +126,8 @@ def serve(
     ] = None,
 ) -> None:
     """Run the voice server until Ctrl-C."""
+    from labkit.server.app import require_startable
+
     _log_to_stderr()
     settings = ServerSettings(
         host=host,
@@ -138,10 +142,17 @@ def serve(
         log_transcripts=log_transcripts,
     )
     require_startable(settings)
-    answering: Pipeline = EchoPipeline()
-    if pipeline is PipelineName.VOICE:
-        answering = _voice(model_set, asr, llm, tts, threads, fit_window)
-    asyncio.run(serve_until_signal(answering, settings, _announce))
+    addresses_to_bind(host, port)  # now, and not after the seconds that the models take
+    answering = (
+        _voice(model_set, asr, llm, tts, threads, fit_window)
+        if pipeline is PipelineName.VOICE
+        else _echo()
+    )
+    # What is loaded now lives as long as the process. A full collection would look at all of it
+    # again and again, which holds the event loop for 50 ms; frozen, it is left out.
+    gc.collect()
+    gc.freeze()
+    _serve(answering, settings)
 
 
 def _tokens(path: Path | None, environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -158,8 +169,11 @@ def _voice(
     tts: str | None,
     threads: int | None,
     fit_window: bool | None,
-) -> Pipeline:
+) -> "Pipeline":
     """The engines, loaded."""
+    from labkit.voice.loading import default_threads, load_pipeline
+    from labkit.voice.models import resolve
+
     paths = resolve(model_set, asr=asr, llm=llm, tts=tts)
     _log.info(
         "loading %s; %d thread(s) per engine",
@@ -169,7 +183,19 @@ def _voice(
     return load_pipeline(paths, threads=threads, fit_window=fit_window)
 
 
-def _announce(server: VoiceServer) -> None:
+def _echo() -> "Pipeline":
+    from labkit.voice.pipeline import EchoPipeline
+
+    return EchoPipeline()
+
+
+def _serve(pipeline: "Pipeline", settings: ServerSettings) -> None:
+    from labkit.server.app import serve_until_signal
+
+    run(serve_until_signal(pipeline, settings, _announce))
+
+
+def _announce(server: "VoiceServer") -> None:
     sys.stdout.write(f"labkit {__version__} is ready at {server.url}\n")
     sys.stdout.flush()
 

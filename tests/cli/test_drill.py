@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from labkit import __main__ as command_line
-from labkit.cli import drill_fuzz
+from labkit.cli import app as command_line
+from labkit.drills import floods, fuzz
 from labkit.drills.answers import Tally
 from labkit.drills.attackers import Crowd
 from labkit.drills.fuzz import Fuzzed
@@ -19,7 +19,7 @@ def run(*words: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The exit code of `labkit drill` with `words`."""
     monkeypatch.setattr(sys, "argv", ["labkit", "drill", *words])
     with pytest.raises(SystemExit) as caught:
-        command_line.main()
+        command_line.run_command_line()
     return caught.value.code
 
 
@@ -49,8 +49,8 @@ def test_a_broken_promise_ends_the_fuzz_drill_with_code_1(
     async def flood_own_server() -> tuple[Finding, ...]:
         return (Finding("a flood", "stopped", "stopped", flooded),)
 
-    monkeypatch.setattr(drill_fuzz, "fuzz_own_server", fuzz_own_server)
-    monkeypatch.setattr(drill_fuzz, "flood_own_server", flood_own_server)
+    monkeypatch.setattr(fuzz, "fuzz_own_server", fuzz_own_server)
+    monkeypatch.setattr(floods, "flood_own_server", flood_own_server)
     words = ("fuzz", "--messages", "9", "--seed", "4", "--dialect", dialect)
     assert run(*words, monkeypatch=monkeypatch) == code
     out = capsys.readouterr().out

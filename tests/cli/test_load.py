@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from labkit import __main__ as command_line
+from labkit.cli import app as command_line
 from labkit.cli.load import costs_table, waits_table
 from labkit.measure.capacity import Resources
 from tests.measure.load_samples import level, run, spread
@@ -70,7 +70,7 @@ def test_what_is_wrong_is_one_line(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["labkit", "load", option, value, "--out", str(tmp_path)])
     with pytest.raises(SystemExit) as caught:
-        command_line.main()
+        command_line.run_command_line()
     assert caught.value.code == 1
     assert f"error: {said}" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
@@ -83,7 +83,7 @@ def test_a_short_run_writes_raw_data_summary_and_figure(
     words = ["load", "--sessions", "2", "--seconds", "2", "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["labkit", *words])
     with pytest.raises(SystemExit) as caught:
-        command_line.main()
+        command_line.run_command_line()
     assert caught.value.code == 0
     (folder,) = tmp_path.iterdir()
     names = sorted(path.name for path in folder.iterdir())

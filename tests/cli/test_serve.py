@@ -1,18 +1,21 @@
 """`labkit serve`, `labkit token` and `labkit talk`: who may come in, from the options on."""
 
 import asyncio
+import gc
 import json
+import socket
 import sys
 from pathlib import Path
-from typing import Final
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from labkit import __main__ as command_line
+from labkit.audio.pcm import write_wav
+from labkit.cli import app as command_line
 from labkit.cli import serve as module
-from labkit.cli.token import token
+from labkit.cli.tools import token
 from labkit.errors import ServerError, TokenError
 from labkit.measure.server_process import labkit_server, running_server
 from labkit.net.tokens import VARIABLE, require_token
@@ -21,7 +24,6 @@ from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import EchoPipeline, Pipeline
 from tests.certificates import self_signed
 
-RECORDING: Final = Path(__file__).resolve().parents[2] / "data" / "speech" / "ked-01.flac"
 ONE = "one-token-of-sixteen"
 TWO = "two_token_of_sixteen"
 
@@ -31,13 +33,10 @@ app.command()(module.serve)
 
 def settings_of(monkeypatch: pytest.MonkeyPatch, *options: str) -> ServerSettings:
     """The settings that these options make, of a server that is not started."""
-    asked = []
-
-    async def note(_: Pipeline, settings: ServerSettings, __: object) -> None:
-        asked.append(settings)
-
-    monkeypatch.setattr(module, "serve_until_signal", note)
+    asked: list[ServerSettings] = []
+    monkeypatch.setattr(module, "_serve", lambda _, settings: asked.append(settings))
     monkeypatch.setattr(module, "_log_to_stderr", lambda: None)
+    monkeypatch.setattr(module, "addresses_to_bind", lambda *_: ["127.0.0.1"])
     command = ["--pipeline", "echo", *options]
     CliRunner().invoke(app, command, catch_exceptions=False)
     (settings,) = asked
@@ -107,6 +106,28 @@ def test_what_cannot_start_is_refused_before_any_model_is_loaded(
         CliRunner().invoke(app, options, catch_exceptions=False)
 
 
+def test_a_port_that_is_taken_is_told_before_any_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def load(*_: object) -> Pipeline:
+        raise AssertionError("the models were loaded")
+
+    monkeypatch.setattr(module, "_voice", load)
+    monkeypatch.setattr(module, "_log_to_stderr", lambda: None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        options = ["--host", "127.0.0.1", "--port", str(taken.getsockname()[1])]
+        with pytest.raises(ServerError, match="Another program listens there"):
+            CliRunner().invoke(app, options, catch_exceptions=False)
+
+
+def test_what_is_loaded_is_left_out_of_collections(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(gc, "collect", lambda: done.append("collect"))
+    monkeypatch.setattr(gc, "freeze", lambda: done.append("freeze"))
+    settings_of(monkeypatch)
+    assert done == ["collect", "freeze"]
+
+
 def test_a_printed_token_is_one() -> None:
     printer = typer.Typer()
     printer.command()(token)
@@ -114,7 +135,17 @@ def test_a_printed_token_is_one() -> None:
     assert require_token(result.output.strip(), "printed")
 
 
-async def test_talking_to_a_server_with_token_and_certificate(tmp_path: Path) -> None:
+@pytest.fixture
+def recording(tmp_path: Path) -> str:
+    """Something short to say."""
+    path = tmp_path / "short.wav"
+    write_wav(path, np.full(3_200, 0.25, np.float32))
+    return str(path)
+
+
+async def test_talking_to_a_server_with_token_and_certificate(
+    tmp_path: Path, recording: str
+) -> None:
     made = self_signed(tmp_path)
     tokens = tmp_path / "tokens.txt"
     tokens.write_text(f"{ONE} # first\n{TWO}\n")
@@ -130,7 +161,7 @@ async def test_talking_to_a_server_with_token_and_certificate(tmp_path: Path) ->
                 "-m",
                 "labkit",
                 "talk",
-                str(RECORDING),
+                recording,
             ),
             *("--url", server.url, "--token-file", str(tokens), "--ca", str(made.cert), "--json"),
             stdout=asyncio.subprocess.PIPE,
@@ -141,17 +172,17 @@ async def test_talking_to_a_server_with_token_and_certificate(tmp_path: Path) ->
 
 
 async def test_the_token_of_the_environment_is_shown(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], recording: str
 ) -> None:
     settings = ServerSettings(host="127.0.0.1", port=0, tokens=(ONE,))
     async with VoiceServer(EchoPipeline(), settings) as server:
-        monkeypatch.setattr(sys, "argv", ["labkit", "talk", str(RECORDING), "--url", server.url])
+        monkeypatch.setattr(sys, "argv", ["labkit", "talk", recording, "--url", server.url])
         with pytest.raises(SystemExit) as refused:
-            await asyncio.to_thread(command_line.main)
+            await asyncio.to_thread(command_line.run_command_line)
         assert refused.value.code == 1
         assert "HTTP 401" in capsys.readouterr().err
         monkeypatch.setenv(VARIABLE, ONE)
         with pytest.raises(SystemExit) as heard:
-            await asyncio.to_thread(command_line.main)
+            await asyncio.to_thread(command_line.run_command_line)
         assert heard.value.code == 0
         assert "seconds of audio" in capsys.readouterr().out

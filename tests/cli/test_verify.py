@@ -8,14 +8,14 @@ import pytest
 
 from data.recipes.evaluation import verify as examination
 from data.recipes.evaluation.figure import Figure
-from labkit import __main__ as command_line
+from labkit.cli import app as command_line
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
     monkeypatch.setattr(sys, "argv", ["labkit", "models", "verify", *words])
     monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(SystemExit) as caught:
-        command_line.main()
+        command_line.run_command_line()
     return caught.value.code
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from labkit.audio.formats import Encoding
 from labkit.audio.pcm import read_audio, write_wav
-from labkit.cli.protocol import page
+from labkit.cli.tools import reference_page
 from labkit.errors import CloseCode, ErrorCode
 from labkit.protocol import v1
 from labkit.protocol.page import (
@@ -43,7 +43,7 @@ def headings() -> list[str]:
 
 
 def test_the_page_is_as_the_code_is() -> None:
-    assert page() == PAGE, "run: make protocol"
+    assert reference_page() == PAGE, "run: make protocol"
 
 
 def test_every_link_leads_somewhere() -> None:

@@ -1,0 +1,75 @@
+"""The commands in the order in which one uses them, and what becomes of errors."""
+
+from typing import Annotated, Final
+
+import typer
+from rich.markup import escape
+from typer.core import TyperGroup
+
+from labkit import __version__
+from labkit.cli.drill import drill
+from labkit.cli.exercise import exercise
+from labkit.cli.load import load
+from labkit.cli.models import models
+from labkit.cli.proxy import proxy
+from labkit.cli.serve import serve
+from labkit.cli.talk import talk
+from labkit.cli.terminal import console, errors, show_on_any_console
+from labkit.cli.tools import doctor, protocol, token
+from labkit.errors import LabkitError
+
+__all__ = ["app", "run_command_line"]
+
+_ORDER: Final = (
+    "doctor", "serve", "talk", "exercise", "load", "drill", "proxy", "models", "token", "protocol",
+)  # fmt: skip
+
+
+class _InOrder(TyperGroup):
+    """Lists its commands in the order of use; Typer would list groups behind commands."""
+
+    def list_commands(self, ctx: object) -> list[str]:
+        """The names, in that order."""
+        return sorted(self.commands, key=_ORDER.index)
+
+
+app = typer.Typer(
+    name="labkit",
+    cls=_InOrder,
+    help="A voice server you can hear, measure and build yourself.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for command in (doctor, serve, talk, exercise, load, proxy, token, protocol):
+    app.command(command.__name__)(command)
+app.add_typer(drill, name="drill")
+app.add_typer(models, name="models")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        console().print(f"labkit {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """What may stand before a command."""
+
+
+def run_command_line() -> None:
+    """Run the command that was typed; labkit's own errors become one line and exit code 1."""
+    show_on_any_console()
+    try:
+        app()
+    except LabkitError as error:
+        errors().print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        raise SystemExit(1) from None

@@ -1,0 +1,145 @@
+"""`labkit models …`: find, pull and examine models; and the options that name them."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from labkit.cli.terminal import console, errors
+from labkit.errors import LabkitError, ModelNotFoundError
+
+if TYPE_CHECKING:
+    from labkit.voice.hub import Progress as PullProgress
+    from labkit.voice.models import Model
+
+__all__ = ["AsrOption", "LlmOption", "SetOption", "TtsOption", "models"]
+
+SetOption = Annotated[
+    str, typer.Option("--models", metavar="SET", help="Set of models; see 'labkit models list'.")
+]
+AsrOption = Annotated[str | None, typer.Option(help="Another recogniser, such as base.en.")]
+LlmOption = Annotated[str | None, typer.Option(help="Another language model, such as x.gguf.")]
+TtsOption = Annotated[str | None, typer.Option(help="Another voice: en_US-lessac-medium.")]
+
+models = typer.Typer(help="Find, pull and examine models.", no_args_is_help=True)
+
+
+@models.command("list")
+def list_models() -> None:
+    """List the sets, their models, and where each lies on this machine."""
+    from labkit.voice.models import SETS, models_of
+
+    table = Table("set", "role", "model", "on this machine")
+    for name, chosen in SETS.items():
+        for model in models_of(name):
+            table.add_row(name, model.role.value, model.name, _place(model))
+        table.add_row("", "", f"[dim]{chosen.about}[/]", "", end_section=True)
+    console().print(table)
+
+
+def _place(model: "Model") -> str:
+    from labkit.voice.models import locate
+
+    try:
+        return escape(str(locate(model)))
+    except ModelNotFoundError:
+        return "[dim]no[/]"
+
+
+@models.command()
+def pull(
+    name: Annotated[str | None, typer.Argument(help="A set.", metavar="SET")] = None,
+    asr: AsrOption = None,
+    llm: LlmOption = None,
+    tts: TtsOption = None,
+) -> None:
+    """Pull a set, or single models, into the ordinary cache of the model hub."""
+    from labkit.voice import hub
+    from labkit.voice.models import Role, find, locate, models_of
+
+    own = {Role.ASR: asr, Role.LLM: llm, Role.TTS: tts}
+    wanted = list(models_of(name)) if name else []
+    wanted += [find(role, word) for role, word in own.items() if word]
+    if not wanted:
+        raise typer.BadParameter("name a set or a model, such as: labkit models pull small")
+    for model in wanted:
+        if model.source is None:
+            here = f"{model.name}: nothing to pull, it lies at {locate(model)}"
+            console().print(here, soft_wrap=True, markup=False)
+            continue
+        with _download_bars() as tell:
+            path = hub.pull(model.source, tell)
+        console().print(f"{model.name}: {path}", soft_wrap=True, markup=False)
+
+
+@contextmanager
+def _download_bars() -> "Iterator[PullProgress]":
+    """A bar for each file that is pulled."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=errors()) as bars:
+
+        def tell(file: str, done: int, total: int) -> None:
+            if file not in tasks:
+                tasks[file] = bars.add_task(file)
+            bars.update(tasks[file], completed=done, total=total or None)
+
+        yield tell
+
+
+@models.command()
+def path(
+    name: Annotated[str, typer.Argument(help="A model of any set, or as the options name it.")],
+    role: Annotated[
+        Literal["asr", "llm", "tts"] | None, typer.Option(help="What it does, if not plain.")
+    ] = None,
+) -> None:
+    """Print where a model lies on this machine."""
+    from labkit.voice.models import SETS, Role, find, locate, models_of
+
+    known = {m.name: m for set_name in SETS for m in models_of(set_name)}
+    model = known.get(name) if role is None else find(Role(role), name)
+    if model is None:
+        raise typer.BadParameter(f"{name!r} is in no set; say what it does with --role")
+    sys.stdout.write(f"{locate(model)}\n")
+
+
+@models.command()
+def verify(
+    digits: Annotated[
+        Path | None, typer.Option(help="Archive of human digits; without it, those rows are left.")
+    ] = None,
+) -> None:
+    """Examine the embedded models on held-out material; exits 1 where a bar is missed."""
+    from labkit.voice.models import data_folder
+
+    checkout = data_folder().resolve().parent
+    if not (checkout / "data/recipes/evaluation/verify.py").is_file():
+        raise LabkitError(
+            "models are examined by data/recipes/evaluation, which comes with a checkout and not "
+            f"with the package, and {checkout} holds none; run this command in a checkout"
+        )
+    sys.path.insert(0, str(checkout))  # recipes import one another as data.recipes…
+    examination = importlib.import_module("data.recipes.evaluation.verify")
+    raise typer.Exit(examination.main(["--digits", str(digits)] if digits else []))

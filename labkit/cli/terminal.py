@@ -1,0 +1,191 @@
+"""The terminal: text that any console can show, progress, and signals that end a command."""
+
+import asyncio
+import codecs
+import io
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from labkit.errors import LabkitError
+
+__all__ = [
+    "console",
+    "counting_bar",
+    "errors",
+    "progress_bar",
+    "require_file",
+    "require_writable",
+    "run",
+    "show_on_any_console",
+    "working",
+]
+
+T = TypeVar("T")
+
+_SUBSTITUTES: Final = {
+    "≤": "<=", "≥": ">=", "±": "+-", "×": "x", "µ": "u", "μ": "u", "…": "...", "–": "-", "—": "-",
+    "→": "->", "‘": "'", "’": "'", "“": '"', "”": '"', "•": "*", "·": ".", "°": " deg",
+}  # fmt: skip
+"""What stands for a character on a console that does not have it."""
+_HANDLER: Final = "labkit.substitute"
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def show_on_any_console() -> None:
+    """Let stdout and stderr write something for each character, whatever their encoding is.
+
+    Their encoding may be ASCII or a code page: a terminal that is set so, or `PYTHONIOENCODING`.
+    Rich draws its tables and bars from ASCII there by itself.
+    """
+    codecs.register_error(_HANDLER, _substitute)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_HANDLER)
+
+
+def _substitute(error: UnicodeError) -> tuple[str, int]:
+    """Text in the place of what cannot be encoded, and where to go on."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    wrong = error.object[error.start : error.end]
+    return "".join(_SUBSTITUTES.get(character, "?") for character in wrong), error.end
+
+
+def console() -> Console:
+    """Where results are printed."""
+    return Console()
+
+
+def errors() -> Console:
+    """Where errors and progress are printed."""
+    return Console(stderr=True)
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show that something goes on, where nobody knows how long it takes."""
+    shown = errors()
+    spinner = "dots" if shown.encoding.startswith("utf") else "line"
+    with shown.status(what, spinner=spinner):
+        yield
+
+
+@contextmanager
+def counting_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar that is told what is done, how much of it is over, and how much there is in all."""
+    with _bar() as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda now, done, total: bar.update(
+            task, description=now, completed=done, total=total
+        )
+
+
+@contextmanager
+def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar over `total` of something; it is told how many more are done."""
+    with _bar() as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda more: bar.advance(task, more)
+
+
+def _bar() -> Progress:
+    columns = (
+        TextColumn("{task.description:20}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=errors())
+
+
+def require_file(path: Path) -> None:
+    """Make sure that there is a file to read, before anything is begun.
+
+    Raises:
+        LabkitError: There is none, with the reason.
+    """
+    if path.is_dir():
+        raise LabkitError(f"{path} is a folder; name a file in it")
+    if not path.exists():
+        where = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise LabkitError(f"there is no file {path}: it was not found{where}")
+    if not os.access(path, os.R_OK):
+        raise LabkitError(f"{path} cannot be read: permission denied")
+
+
+def require_writable(path: Path) -> None:
+    """Make sure that a file can be written, before the work whose result it is to hold.
+
+    Raises:
+        LabkitError: It cannot, with the reason.
+    """
+    try:
+        existed = path.exists()
+        path.open("ab").close()
+        if not existed:
+            path.unlink()
+    except OSError as error:
+        raise LabkitError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def run(
+    work: Coroutine[Any, Any, T],
+    *,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> T:
+    """Run `work`; a signal that ends the command lets it end first what it has started.
+
+    The first SIGINT, SIGTERM or SIGHUP cancels `work`, so that its servers are ended and its
+    files closed. A second one ends the process at once.
+
+    Args:
+        work: What to do.
+        loop_factory: Makes the event loop, where an ordinary one will not do.
+
+    Raises:
+        SystemExit: A signal came, and `work` gave no result; the code is 128 and its number.
+    """
+    told: list[int] = []
+    # Signals reach the main thread alone; elsewhere (a test) nothing is to be caught.
+    here = threading.current_thread() is threading.main_thread()
+    before = {one: signal.getsignal(one) for one in _ENDING} if here else {}
+    # What is ignored from the start, as SIGHUP under nohup, stays ignored.
+    caught = [one for one, handler in before.items() if handler is not signal.SIG_IGN]
+    try:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            return runner.run(_cancelled_by(caught, work, told))
+    except asyncio.CancelledError:
+        if not told:
+            raise
+        raise SystemExit(128 + told[0]) from None
+    finally:
+        # asyncio leaves Python's own handlers where it took its away.
+        for number in caught:
+            signal.signal(number, before[number])
+
+
+async def _cancelled_by(
+    signals: Sequence[signal.Signals], work: Coroutine[Any, Any, T], told: list[int]
+) -> T:
+    """Do `work` and cancel it at the first of `signals`, which is added to `told`."""
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+
+    def end(number: int) -> None:
+        told.append(number)
+        for one in signals:
+            loop.remove_signal_handler(one)
+            signal.signal(one, signal.SIG_DFL)
+        task.cancel()
+
+    for number in signals:
+        loop.add_signal_handler(number, end, number)
+    return await task

@@ -1,0 +1,67 @@
+"""Small commands around the server: `labkit doctor`, `labkit token` and `labkit protocol`."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from labkit.cli.terminal import console, require_writable, working
+
+__all__ = ["doctor", "protocol", "reference_page", "token"]
+
+
+def doctor() -> None:
+    """Say what this machine lacks, and the mend; exits 1 where something is amiss."""
+    from labkit.doctor import run_checks
+
+    with working("looking; the models are loaded, which takes some seconds"):
+        checks = run_checks()
+    shown = console()
+    for check in checks:
+        sign = "[green]ok  [/]" if check.ok else "[bold red]FAIL[/]"
+        shown.print(
+            f"{sign} {check.name:12} {escape(check.detail)}", soft_wrap=True, highlight=False
+        )
+        if check.mend:
+            mend = f"     mend: {check.mend}"
+            shown.print(mend, soft_wrap=True, highlight=False, markup=False)
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)
+
+
+def token() -> None:
+    """Print a fresh token for --token-file, on the server and for its callers."""
+    from labkit.net.tokens import new_token
+
+    sys.stdout.write(f"{new_token()}\n")
+
+
+def protocol(
+    schema: Annotated[
+        bool, typer.Option("--schema", help="The JSON Schema of labkit.v1 instead of the page.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Write to this file.")] = None,
+) -> None:
+    """Print how to speak to a server: every message, field, code and limit."""
+    from labkit.protocol.schema import schema_text
+
+    if out is not None:
+        require_writable(out)
+    text = schema_text() if schema else reference_page()
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        out.write_text(text, encoding="utf-8")
+
+
+def reference_page() -> str:
+    """The reference page of the protocol, with the defaults of a server."""
+    from labkit.protocol.page import page_text
+    from labkit.server.v1 import limits_of
+    from labkit.session.settings import ServerSettings
+
+    settings = ServerSettings()
+    return page_text(limits_of(settings), asdict(settings))
