@@ -3,8 +3,7 @@
 from functools import cache
 
 from labkit.voice.engines import Engines
-from labkit.voice.loading import load_engines
-from labkit.voice.models import ModelPaths, resolve
+from labkit.voice.models import ModelPaths, load_engines, resolve
 
 
 @cache

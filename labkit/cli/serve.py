@@ -171,8 +171,7 @@ def _voice(
     fit_window: bool | None,
 ) -> "Pipeline":
     """The engines, loaded."""
-    from labkit.voice.loading import default_threads, load_pipeline
-    from labkit.voice.models import resolve
+    from labkit.voice.models import default_threads, load_pipeline, resolve
 
     paths = resolve(model_set, asr=asr, llm=llm, tts=tts)
     _log.info(

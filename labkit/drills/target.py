@@ -15,8 +15,7 @@ from typing import Any, Final, Literal
 from labkit.errors import InstrumentError
 from labkit.server.app import VoiceServer, serve_until_signal
 from labkit.session.settings import ServerSettings
-from labkit.voice.loading import load_pipeline
-from labkit.voice.models import resolve
+from labkit.voice.models import load_pipeline, resolve
 from labkit.voice.pipeline import EchoPipeline, Pipeline
 
 __all__ = ["PipelineName", "main", "settings_of", "target_command"]

@@ -6,7 +6,7 @@ from contextlib import suppress
 from weakref import WeakMethod
 
 from labkit.audio.formats import StreamDecoder
-from labkit.audio.pcm import Float32, to_float32
+from labkit.audio.pcm import Int16
 from labkit.errors import AudioError, ErrorCode, ProtocolError
 from labkit.outgoing import Feed, Outgoing
 from labkit.protocol import v1
@@ -135,7 +135,7 @@ class Conversation:
         self._turns.require_room()
         self._told.clear()
         with suppress(ProtocolError):  # of an utterance that is full, the client was told
-            self.session.hear(to_float32(self._decoder.flush()))
+            self.session.hear(self._decoder.flush())
         self._turns.end_utterance()
 
     def cancel(self, turn: int, heard_samples: int) -> None:
@@ -156,7 +156,7 @@ class Conversation:
         if self._turns.running == turn:
             self._turns.cancel()
         else:
-            self.session.history.amend(exchange)
+            self.session.amend(exchange)
 
     def cancel_turns(self) -> None:
         """Stop the turn that runs: its client has been away for too long."""
@@ -198,9 +198,9 @@ class Conversation:
         self._told.clear()
         self._turns.heard()  # what came behind the end is the next utterance's, and unheard
 
-    def _decode(self, payload: bytes) -> Float32:
+    def _decode(self, payload: bytes) -> Int16:
         try:
-            return to_float32(self._decoder.feed(payload))
+            return self._decoder.feed(payload)
         except AudioError as error:
             hint = "send finite numbers from -1 to 1"
             raise ProtocolError(ErrorCode.INVALID_AUDIO, str(error), hint) from None

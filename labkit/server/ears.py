@@ -2,7 +2,7 @@
 
 from labkit.audio.pcm import SAMPLE_RATE
 from labkit.server.session import Session
-from labkit.voice.endpointing import SpeechChange, SpeechTracker
+from labkit.voice.hearing import SpeechChange, SpeechTracker
 
 __all__ = ["Ears"]
 
@@ -36,5 +36,5 @@ class Ears:
 
     def _begin(self) -> None:
         self._utterance = self._session.utterance
-        self._tracker = SpeechTracker()
+        self._tracker = SpeechTracker(self._session.frame_samples or 1)
         self._seen = 0

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from labkit.audio.formats import WIRE
-from labkit.audio.pcm import Float32, chunks, decode_s16le, encode_s16le
+from labkit.audio.pcm import Float32, chunks, decode_s16le, encode_s16le, to_int16
 from labkit.errors import ProtocolError
 from labkit.protocol import plain
 from labkit.server.connection import Closing, Ending, Socket, first_of
@@ -19,7 +19,7 @@ from labkit.server.session import EndedUtterance, Session
 from labkit.server.turns import Turns
 from labkit.server.watch import Watch
 from labkit.session.settings import ServerSettings
-from labkit.voice.utterance import Exchange
+from labkit.voice.history import Exchange
 
 __all__ = ["PlainConnection"]
 
@@ -173,7 +173,7 @@ class PlainConnection:
                 if (mismatch := self._watch.look(pcm)) is not None:
                     await self._refuse(mismatch)
                 self._turns.heard()
-                self._session.hear(decode_s16le(pcm))
+                self._session.hear(to_int16(decode_s16le(pcm)))
             case plain.EndStream():
                 self._turns.end_utterance()
             case plain.Ping():

@@ -10,7 +10,7 @@ from labkit.outgoing import Outgoing
 from labkit.protocol import v1
 from labkit.server.metrics import Metrics
 from labkit.server.session import EndedUtterance, Session
-from labkit.voice.utterance import Exchange
+from labkit.voice.history import Exchange
 
 __all__ = ["Response", "numbered"]
 

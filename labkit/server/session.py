@@ -5,13 +5,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from labkit.audio.pcm import SAMPLE_RATE, Float32
+from labkit.audio.pcm import SAMPLE_RATE, Int16
 from labkit.errors import ErrorCode, ProtocolError
 from labkit.server.limits import Activity
 from labkit.session.settings import ServerSettings
 from labkit.trace import Mark, Trace
+from labkit.voice.hearing import Utterance
+from labkit.voice.history import Exchange, History
 from labkit.voice.pipeline import Pipeline, Sink, Turn
-from labkit.voice.utterance import Exchange, History, Utterance
 
 __all__ = ["EndedUtterance", "Session"]
 
@@ -58,6 +59,8 @@ class Session:
         self.history = History(settings.history)
         self._pipeline = pipeline
         self._settings = settings
+        self._number = 0
+        self._utterance: Utterance
         self._clock = clock
         self._cpu_clock = cpu_clock
         self.activity = Activity.starting(clock())
@@ -72,7 +75,7 @@ class Session:
         """Note that the client sent something."""
         self.activity.touch(self._clock(), audio=audio)
 
-    def hear(self, samples: Float32) -> None:
+    def hear(self, samples: Int16) -> None:
         """Take the next piece of the utterance, mono, 16 kHz.
 
         Raises:
@@ -108,10 +111,9 @@ class Session:
 
     def end_utterance_at(self, frames: int) -> EndedUtterance:
         """The same, where the utterance was over `frames` frames after it began."""
-        frame = self.frame_samples or 1
-        rest = self._utterance.split(frames * frame, frame)
+        rest = self._utterance.split(frames * (self.frame_samples or 1))
         ended = self.end_utterance()
-        self._utterance.append(rest)
+        self._utterance = rest
         return ended
 
     async def answer(self, ended: EndedUtterance, sink: Sink) -> Exchange:
@@ -130,10 +132,16 @@ class Session:
         if self._settings.log_transcripts:
             _log.info("session %s: %r, answered %r", self.id, exchange.user, exchange.assistant)
         if exchange.user:
-            self.history.add(exchange)
+            self._number += 1
+            self.history.record(self._number, exchange)
+
+    def amend(self, exchange: Exchange) -> None:
+        """Replace the last exchange: less of the reply was heard than was given."""
+        if len(self.history):
+            self.history.record(self._number, exchange)
 
     def begin_utterance(self) -> None:
         """Forget what was said since the last utterance ended."""
         limit = round(self._settings.max_utterance_s * SAMPLE_RATE)
-        self._utterance = Utterance(limit)
+        self._utterance = Utterance(limit, self._pipeline.frame_samples)
         self._cpu_at_start = 0

@@ -15,8 +15,8 @@ from labkit.server.connection import forget_frames
 from labkit.server.session import EndedUtterance, Session
 from labkit.session.settings import ServerSettings
 from labkit.trace import Mark
+from labkit.voice.history import Exchange
 from labkit.voice.pipeline import Sink
-from labkit.voice.utterance import Exchange
 
 __all__ = ["Reply", "Turns"]
 

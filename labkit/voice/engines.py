@@ -60,7 +60,7 @@ class Message:
     content: str
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class VadState:
     """What a voice activity detector carries from one frame of an utterance to the next.
 
@@ -87,11 +87,11 @@ class Vad(Protocol):
         """The state at the beginning of an utterance."""
         ...
 
-    def probabilities(self, state: VadState, audio: Float32) -> list[float]:
-        """Speech probability of each frame of `audio`; `state` moves on.
+    def probabilities(self, state: VadState, audio: Float32) -> tuple[list[float], VadState]:
+        """Speech probability of each frame of `audio`, and the state behind them.
 
         Args:
-            state: From `start`, and from then on the same object for the whole utterance.
+            state: From `start`, or the one behind the frames before.
             audio: 16 kHz, a whole number of frames.
         """
         ...
@@ -188,14 +188,14 @@ class SileroVad:
             context=np.zeros(self._CONTEXT, np.float32),
         )
 
-    def probabilities(self, state: VadState, audio: Float32) -> list[float]:
-        """See `Vad.probabilities`."""
+    def probabilities(self, state: VadState, audio: Float32) -> tuple[list[float], VadState]:
+        """Speech probability of each frame of 512 samples."""
         if not len(audio):
-            return []
+            return [], state
         frames = audio.reshape(-1, self.frame_samples)
         tails = frames[:, -self._CONTEXT :]
         contexts = np.concatenate([state.context[None], tails[:-1]])
-        speech, state.hidden, state.cell = self._session.run(
+        speech, hidden, cell = self._session.run(
             None,
             {
                 "input": np.concatenate([contexts, frames], axis=1),
@@ -203,8 +203,8 @@ class SileroVad:
                 "c": state.cell,
             },
         )
-        state.context = tails[-1].copy()
-        return [float(probability) for probability in np.ravel(speech)]
+        after = VadState(hidden=hidden, cell=cell, context=tails[-1].copy())
+        return [float(probability) for probability in np.ravel(speech)], after
 
 
 class FasterWhisperAsr:

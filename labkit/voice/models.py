@@ -1,4 +1,4 @@
-"""Model names to files on this machine.
+"""Model names to files on this machine, and files to a warm pipeline.
 
 A model is named by its role and a word: the name of an embedded model, a path, or what its
 library calls it. A *set* names one model for each role.
@@ -22,6 +22,8 @@ from typing import Final
 
 from labkit.errors import ModelError, ModelNotFoundError
 from labkit.voice import hub
+from labkit.voice.engines import Engines, FasterWhisperAsr, LlamaLlm, PiperTts, SileroVad
+from labkit.voice.pipeline import VoicePipeline
 
 __all__ = [
     "SETS",
@@ -30,8 +32,11 @@ __all__ = [
     "ModelSet",
     "Role",
     "data_folder",
+    "default_threads",
     "find",
     "fits_window",
+    "load_engines",
+    "load_pipeline",
     "locate",
     "models_of",
     "resolve",
@@ -268,3 +273,41 @@ def resolve(
         fit_window=fits_window(places[Role.ASR]),
         names={role: model.name for role, model in models.items()},
     )
+
+
+def default_threads() -> int:
+    """Threads per engine: half of the cores, since two engines often work at once; 4 at most."""
+    return max(1, min(4, (os.cpu_count() or 1) // 2))
+
+
+def load_engines(
+    paths: ModelPaths, *, threads: int | None = None, fit_window: bool | None = None
+) -> Engines:
+    """Load the four engines and warm them up. Blocks for seconds.
+
+    Args:
+        paths: The models.
+        threads: CPU threads of each engine; by default `default_threads()`.
+        fit_window: Cut the recogniser's window to the utterance; by default where the model
+            was trained for it.
+
+    Raises:
+        ModelBrokenError: A model does not load.
+    """
+    threads = threads or default_threads()
+    fit = paths.fit_window if fit_window is None else fit_window
+    engines = Engines(
+        vad=SileroVad(),
+        asr=FasterWhisperAsr(paths.asr, threads=threads, fit_window=fit),
+        llm=LlamaLlm(paths.llm, threads=threads),
+        tts=PiperTts(paths.tts, threads=threads),
+    )
+    engines.warm_up()
+    return engines
+
+
+def load_pipeline(
+    paths: ModelPaths, *, threads: int | None = None, fit_window: bool | None = None
+) -> VoicePipeline:
+    """A pipeline over engines that `load_engines` has loaded and warmed up."""
+    return VoicePipeline(load_engines(paths, threads=threads, fit_window=fit_window))

@@ -17,11 +17,11 @@ import numpy as np
 from labkit.audio.pcm import SAMPLE_RATE, Float32, StreamResampler, chunks, leading_silence
 from labkit.errors import EngineError, LabkitError
 from labkit.trace import Mark, Trace
-from labkit.voice.endpointing import Endpointing, speech_span
-from labkit.voice.engines import Engines
+from labkit.voice.engines import Engines, VadState
+from labkit.voice.hearing import Endpointing, Utterance, speech_span
+from labkit.voice.history import Exchange, History
 from labkit.voice.scheduling import FairQueue, Priority, Stop
 from labkit.voice.sentences import SentenceSplitter
-from labkit.voice.utterance import Exchange, History, Utterance
 
 __all__ = ["EchoPipeline", "Pipeline", "Sink", "Turn", "VoicePipeline"]
 
@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 _BLOCK: Final = SAMPLE_RATE // 5
 """Samples of synthesised speech that are converted and handed on at a time."""
+_FRAMES_AT_ONCE: Final = 64
+"""Frames that the detector looks at in one call, 2 s: a long burst holds up nobody else."""
 _ONSET_S: Final = 0.02
 """Silence that is kept before the first audible sample of a reply."""
 
@@ -80,8 +82,17 @@ class Pipeline(Protocol):
         """Samples of a frame of `Utterance.probabilities`; None where speech is not detected."""
         ...
 
-    async def listen(self, session: str, utterance: Utterance) -> None:
-        """Work ahead on an utterance that still comes in."""
+    async def listen(self, session: str, utterance: Utterance, *, ended: bool = False) -> None:
+        """Work ahead on an utterance.
+
+        Args:
+            session: Whose utterance it is.
+            utterance: What was said so far. It may grow, be split, and lose its front meanwhile.
+            ended: It is over, so this is no longer work ahead: somebody waits for it.
+
+        Raises:
+            EngineError: An engine failed.
+        """
         ...
 
     async def answer(self, turn: Turn, sink: Sink) -> Exchange:
@@ -107,13 +118,13 @@ class EchoPipeline:
     _PIECE: Final = SAMPLE_RATE // 5
     frame_samples: None = None
 
-    async def listen(self, session: str, utterance: Utterance) -> None:
+    async def listen(self, session: str, utterance: Utterance, *, ended: bool = False) -> None:
         """Nothing to work ahead on."""
 
     async def answer(self, turn: Turn, sink: Sink) -> Exchange:
-        """See `Pipeline.answer`; the transcript says how much audio came."""
-        audio = turn.utterance.audio()
-        heard = f"{turn.utterance.seconds:.2f} seconds of audio" if len(audio) else ""
+        """Give the utterance back; its transcript says how much audio came."""
+        utterance = turn.utterance
+        heard = f"{utterance.seconds:.2f} seconds of audio" if len(utterance) else ""
         for mark in (Mark.ASR_STARTED, Mark.ASR_DONE):
             turn.mark(mark)
         await sink.transcript(heard)
@@ -122,8 +133,8 @@ class EchoPipeline:
         if heard:
             await sink.text(heard)
         turn.mark(Mark.TTS_FIRST_AUDIO)
-        for piece in chunks(audio, self._PIECE):
-            await sink.audio(piece)
+        for start in range(0, len(utterance), self._PIECE):
+            await sink.audio(utterance.audio(start, start + self._PIECE))
         turn.mark(Mark.TTS_DONE)
         return Exchange(heard, heard)
 
@@ -152,9 +163,11 @@ class VoicePipeline:
         """See `Pipeline.frame_samples`."""
         return self._engines.vad.frame_samples
 
-    async def listen(self, session: str, utterance: Utterance) -> None:
+    async def listen(self, session: str, utterance: Utterance, *, ended: bool = False) -> None:
         """Judge the frames that are whole, so that few are left when the utterance ends."""
-        await self._detect(session, utterance, Priority.SPECULATIVE)
+        await self._examine(
+            session, utterance, Priority.FINAL if ended else Priority.SPECULATIVE, ended=ended
+        )
 
     async def answer(self, turn: Turn, sink: Sink) -> Exchange:
         """See `Pipeline.answer`."""
@@ -177,28 +190,40 @@ class VoicePipeline:
     def _queues(self) -> tuple[FairQueue, ...]:
         return self._vad, self._asr, self._llm, self._tts
 
-    async def _detect(
-        self, session: str, utterance: Utterance, priority: Priority, *, last: bool = False
+    async def _examine(
+        self, session: str, utterance: Utterance, priority: Priority, *, ended: bool
     ) -> None:
+        """Look at the frames that were not looked at; without any, nobody is woken.
+
+        Frames are taken when the detector is free, so those that came meanwhile are among them,
+        and what it found is noted before the turn passes on: two calls for one utterance never
+        look at the same frames. A call that is cancelled notes nothing, and changes nothing.
+        """
+        if utterance.frame_samples != self.frame_samples:
+            raise ValueError(f"the utterance needs frames of {self.frame_samples} samples")
+        while utterance.unexamined(ended=ended):
+            async with self._vad.turn(session, priority):
+                frames = utterance.next_frames(_FRAMES_AT_ONCE, ended=ended)
+                if len(frames):
+                    look = partial(self._look, utterance.vad_state, frames)
+                    found = await self._vad.call(_named("voice activity detection", look))
+                    utterance.examined(*found)
+
+    def _look(
+        self, state: VadState | None, frames: Float32, _: Stop
+    ) -> tuple[list[float], VadState]:
         vad = self._engines.vad
-
-        def look(_: Stop) -> None:
-            if utterance.vad_state is None:
-                utterance.vad_state = vad.start()
-            frames = utterance.unseen(vad.frame_samples, last=last)
-            utterance.probabilities += vad.probabilities(utterance.vad_state, frames)
-
-        await self._vad.run(session, priority, _named("voice activity detection", look))
+        return vad.probabilities(state or vad.start(), frames)
 
     async def _hear(self, turn: Turn) -> str:
         """The words of the utterance; silence and noise never reach the recogniser."""
-        await self._detect(turn.session, turn.utterance, Priority.FINAL, last=True)
+        await self._examine(turn.session, turn.utterance, Priority.FINAL, ended=True)
         frame = self._engines.vad.frame_samples
         span = speech_span(turn.utterance.probabilities, frame, self._rules)
         turn.mark(Mark.ASR_STARTED)
         words = ""
         if span is not None:
-            audio = turn.utterance.audio()[span.start : span.end]
+            audio = turn.utterance.audio(span.start, span.end)
             work = partial(self._engines.asr.transcribe, audio)
             words = await self._asr.run(
                 turn.session, Priority.FINAL, _named("speech recognition", work)

@@ -93,15 +93,15 @@ class FairQueue:
         Returns:
             What `work` returned. Whatever it raises is raised here.
         """
-        stop = Stop()
-        async with self._turn(owner, priority):
-            try:
-                return await asyncio.get_running_loop().run_in_executor(self._worker, work, stop)
-            finally:
-                stop.set()
+        async with self.turn(owner, priority):
+            return await self.call(work)
 
     @asynccontextmanager
-    async def _turn(self, owner: str, priority: Priority) -> AsyncIterator[None]:
+    async def turn(self, owner: str, priority: Priority) -> AsyncIterator[None]:
+        """Wait for this caller's turn, and hold it: inside, `call` may be used.
+
+        For work that depends on what has come in while the caller waited; else there is `run`.
+        """
         if self._busy:
             await self._wait(owner, priority)
         self._busy = True
@@ -109,6 +109,14 @@ class FairQueue:
             yield
         finally:
             self._pass_on()
+
+    async def call(self, work: Callable[[Stop], T]) -> T:
+        """Run `work` on the engine's thread, while this caller holds the turn."""
+        stop = Stop()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._worker, work, stop)
+        finally:
+            stop.set()
 
     async def _wait(self, owner: str, priority: Priority) -> None:
         ticket = asyncio.get_running_loop().create_future()

@@ -31,14 +31,14 @@ class EnergyVad:
     frame_samples: Final = 512
 
     def start(self) -> VadState:
-        """See `Vad.start`; there is nothing to carry."""
+        """There is nothing to carry."""
         nothing = np.zeros(0, np.float32)
         return VadState(hidden=nothing, cell=nothing, context=nothing)
 
-    def probabilities(self, state: VadState, audio: Float32) -> list[float]:
-        """See `Vad.probabilities`: 1.0 for frames with any sample above 0.001, else 0.0."""
+    def probabilities(self, state: VadState, audio: Float32) -> tuple[list[float], VadState]:
+        """1.0 for frames with any sample above 0.001, else 0.0."""
         frames = audio.reshape(-1, self.frame_samples)
-        return [float(np.abs(frame).max(initial=0.0) > 0.001) for frame in frames]
+        return [float(np.abs(frame).max(initial=0.0) > 0.001) for frame in frames], state
 
 
 @dataclass

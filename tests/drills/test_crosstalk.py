@@ -26,9 +26,9 @@ from labkit.measure.recordings import load_manifest
 from labkit.measure.server_process import running_server
 from labkit.server.app import VoiceServer
 from labkit.voice.engines import Message
+from labkit.voice.history import Exchange, History
 from labkit.voice.pipeline import Pipeline, Sink, Turn, VoicePipeline
 from labkit.voice.scripted import ScriptedAsr, ScriptedLlm, ScriptedTts, scripted_engines
-from labkit.voice.utterance import Exchange, History
 from tests.paths import SPEECH
 
 SESSIONS = 16
@@ -100,7 +100,7 @@ class OneHistory(VoicePipeline):
 
     async def answer(self, turn: Turn, sink: Sink) -> Exchange:
         exchange = await super().answer(replace(turn, history=self.shared), sink)
-        self.shared.add(exchange)
+        self.shared.record(len(self.shared) + 1, exchange)
         return exchange
 
 

@@ -27,8 +27,8 @@ from labkit.errors import ErrorCode
 from labkit.measure.server_process import RunningServer
 from labkit.protocol import v1
 from labkit.server.app import VoiceServer
+from labkit.voice.history import Exchange
 from labkit.voice.pipeline import EchoPipeline, Sink, Turn
-from labkit.voice.utterance import Exchange
 
 CROWD = Crowd(seed=7, patience_s=5.0)
 GOOD = Fuzzed(

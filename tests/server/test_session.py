@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from labkit.audio.pcm import Float32
+from labkit.audio.pcm import Int16
 from labkit.errors import EngineError, ErrorCode, ProtocolError
 from labkit.server.session import Session
 from labkit.session.settings import ServerSettings
 from labkit.trace import Mark
+from labkit.voice.history import Exchange
 from labkit.voice.pipeline import EchoPipeline, Sink, Turn
 from labkit.voice.scripted import CollectingSink
-from labkit.voice.utterance import Exchange
 
 
 class Clock:
@@ -33,8 +33,8 @@ def session(clock: Clock | None = None, **settings: float) -> Session:
     )
 
 
-def sound(samples: int) -> Float32:
-    return np.full(samples, 0.25, np.float32)
+def sound(samples: int) -> Int16:
+    return np.full(samples, 8192, np.int16)
 
 
 async def test_an_utterance_ends_and_the_next_begins_empty() -> None:

@@ -10,7 +10,6 @@ from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio
 from labkit.errors import ModelBrokenError
 from labkit.measure.recordings import load_manifest
 from labkit.measure.wer import word_errors
-from labkit.voice.endpointing import Endpointing, speech_span
 from labkit.voice.engines import (
     FasterWhisperAsr,
     LlamaLlm,
@@ -20,6 +19,7 @@ from labkit.voice.engines import (
     Vad,
     fit_to_context,
 )
+from labkit.voice.hearing import Endpointing, speech_span
 from labkit.voice.scheduling import Stop
 from tests.engines import embedded_engines, embedded_paths
 from tests.paths import SPEECH
@@ -60,8 +60,8 @@ class TestVad:
     def test_speech_is_found_where_it_is(self) -> None:
         vad = embedded_engines().vad
         audio = whole_frames(vad, recording("slt-01"))
-        rules = Endpointing(pad_frames=6)
-        span = speech_span(vad.probabilities(vad.start(), audio), vad.frame_samples, rules)
+        rules = Endpointing(pad_s=0.2)
+        span = speech_span(vad.probabilities(vad.start(), audio)[0], vad.frame_samples, rules)
         end = next(r.end_of_speech_sample for r in load_manifest(SPEECH) if r.name == "slt-01")
         assert span is not None
         assert end is not None
@@ -70,23 +70,24 @@ class TestVad:
     @pytest.mark.parametrize("name", ["silence", "noise"])
     def test_silence_and_noise_are_no_speech(self, name: str) -> None:
         vad = embedded_engines().vad
-        probabilities = vad.probabilities(vad.start(), whole_frames(vad, recording(name)))
+        probabilities, _ = vad.probabilities(vad.start(), whole_frames(vad, recording(name)))
         assert speech_span(probabilities, vad.frame_samples) is None
 
     def test_frame_by_frame_is_the_same_as_all_at_once(self) -> None:
         vad = SileroVad()
         audio = whole_frames(vad, recording("kal-02"))
         state = vad.start()
-        one_by_one = [
-            p
-            for start in range(0, len(audio), vad.frame_samples)
-            for p in vad.probabilities(state, audio[start : start + vad.frame_samples])
-        ]
-        np.testing.assert_allclose(one_by_one, vad.probabilities(vad.start(), audio), atol=1e-4)
+        one_by_one: list[float] = []
+        for start in range(0, len(audio), vad.frame_samples):
+            frame = audio[start : start + vad.frame_samples]
+            found, state = vad.probabilities(state, frame)
+            one_by_one += found
+        at_once, _ = vad.probabilities(vad.start(), audio)
+        np.testing.assert_allclose(one_by_one, at_once, atol=1e-4)
 
     def test_nothing_gives_nothing(self) -> None:
         vad = embedded_engines().vad
-        assert vad.probabilities(vad.start(), np.zeros(0, np.float32)) == []
+        assert vad.probabilities(vad.start(), np.zeros(0, np.float32))[0] == []
 
 
 @pytest.mark.engines

@@ -1,7 +1,9 @@
 """One turn through the pipeline, with engines that follow a script."""
 
 import asyncio
+import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,23 +11,25 @@ import pytest
 from labkit.audio.pcm import SAMPLE_RATE, Float32, leading_silence
 from labkit.errors import EngineError
 from labkit.trace import STAGES, Mark
-from labkit.voice.engines import Message
+from labkit.voice.engines import Message, VadState
+from labkit.voice.hearing import Utterance
+from labkit.voice.history import Exchange, History
 from labkit.voice.pipeline import EchoPipeline, Turn, VoicePipeline
 from labkit.voice.scheduling import Stop
 from labkit.voice.scripted import (
     CollectingSink,
+    EnergyVad,
     ScriptedAsr,
     ScriptedLlm,
     ScriptedTts,
     scripted_engines,
 )
-from labkit.voice.utterance import Exchange, History, Utterance
 from tests.support import until
 
 
 def spoken(seconds: float = 0.5) -> Utterance:
-    utterance = Utterance(60 * SAMPLE_RATE)
-    utterance.append(np.full(round(seconds * SAMPLE_RATE), 0.1, np.float32))
+    utterance = Utterance(60 * SAMPLE_RATE, 512)
+    utterance.append(np.full(round(seconds * SAMPLE_RATE), 3000, np.int16))
     return utterance
 
 
@@ -58,8 +62,8 @@ async def test_silence_never_reaches_the_recogniser() -> None:
         raise AssertionError("silence was sent to the recogniser")
 
     pipeline, sink = VoicePipeline(scripted_engines(ScriptedAsr(forbidden))), CollectingSink()
-    utterance = Utterance(SAMPLE_RATE)
-    utterance.append(np.zeros(SAMPLE_RATE, np.float32))
+    utterance = Utterance(SAMPLE_RATE, 512)
+    utterance.append(np.zeros(SAMPLE_RATE, np.int16))
     assert await pipeline.answer(turn(utterance), sink) == Exchange("", "")
     assert sink.transcripts == [""]
     assert not sink.pieces
@@ -68,18 +72,106 @@ async def test_silence_never_reaches_the_recogniser() -> None:
 
 async def test_no_audio_at_all_is_answered_like_silence() -> None:
     pipeline, sink = VoicePipeline(scripted_engines()), CollectingSink()
-    assert await pipeline.answer(turn(Utterance(100)), sink) == Exchange("", "")
+    assert await pipeline.answer(turn(Utterance(100, 512)), sink) == Exchange("", "")
     pipeline.close()
 
 
+class _CountingVad(EnergyVad):
+    """Counts what it looks at; waits until its gate is open."""
+
+    def __init__(self) -> None:
+        self.looked_at: list[int] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def probabilities(self, state: VadState, audio: Float32) -> tuple[list[float], VadState]:
+        self.looked_at.append(len(audio) // self.frame_samples)
+        self.gate.wait()
+        return super().probabilities(state, audio)
+
+
+def counting() -> tuple[VoicePipeline, _CountingVad]:
+    vad = _CountingVad()
+    return VoicePipeline(replace(scripted_engines(), vad=vad)), vad
+
+
 async def test_what_was_heard_ahead_is_not_judged_again() -> None:
-    pipeline, utterance = VoicePipeline(scripted_engines()), spoken(1.0)
+    (pipeline, vad), utterance = counting(), spoken(1.0)
     await pipeline.listen("session", utterance)
     assert len(utterance.probabilities) == SAMPLE_RATE // 512
     await pipeline.listen("session", utterance)
-    assert len(utterance.probabilities) == SAMPLE_RATE // 512
     await pipeline.answer(turn(utterance), CollectingSink())
-    assert len(utterance.probabilities) == SAMPLE_RATE // 512 + 1
+    assert vad.looked_at == [31, 1]
+    pipeline.close()
+
+
+async def test_nobody_is_woken_where_no_frame_is_whole() -> None:
+    (pipeline, vad), utterance = counting(), spoken(0.02)
+    await pipeline.listen("session", utterance)
+    assert vad.looked_at == []
+    await pipeline.listen("session", utterance, ended=True)
+    assert vad.looked_at == [1]
+    pipeline.close()
+
+
+async def test_a_long_burst_is_judged_in_pieces() -> None:
+    (pipeline, vad), utterance = counting(), spoken(5.0)
+    await pipeline.listen("session", utterance)
+    assert vad.looked_at == [64, 64, 28]
+    pipeline.close()
+
+
+async def test_two_calls_for_one_utterance_never_judge_a_frame_twice() -> None:
+    (pipeline, vad), utterance = counting(), spoken(1.0)
+    vad.gate.clear()
+    ahead = asyncio.create_task(pipeline.listen("session", utterance))
+    await until(lambda: vad.looked_at == [31])
+    ended = asyncio.create_task(pipeline.listen("session", utterance, ended=True))
+    await until(lambda: pipeline.queued()["vad"] == 1)
+    vad.gate.set()
+    await asyncio.gather(ahead, ended)
+    assert vad.looked_at == [31, 1]
+    assert len(utterance.probabilities) == 32
+    pipeline.close()
+
+
+async def test_a_call_that_was_cancelled_changes_nothing() -> None:
+    (pipeline, vad), utterance = counting(), spoken(1.0)
+    vad.gate.clear()
+    ahead = asyncio.create_task(pipeline.listen("session", utterance))
+    await until(lambda: vad.looked_at == [31])
+    ahead.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ahead
+    vad.gate.set()
+    assert utterance.probabilities == []
+    await pipeline.listen("session", utterance)
+    assert len(utterance.probabilities) == 31
+    pipeline.close()
+
+
+async def test_an_utterance_may_change_while_it_is_judged() -> None:
+    (pipeline, vad), utterance = counting(), spoken(1.0)
+    await pipeline.listen("session", utterance)
+    utterance.append(np.zeros(SAMPLE_RATE, np.int16))
+    vad.gate.clear()
+    ahead = asyncio.create_task(pipeline.listen("session", utterance))
+    await until(lambda: len(vad.looked_at) == 2)
+    utterance.drop_front(10)
+    rest = utterance.split(21 * 512)
+    vad.gate.set()
+    await ahead
+    assert utterance.probabilities == [1.0] * 21
+    assert rest.unexamined() == 62 - 31
+    await pipeline.listen("session", rest)
+    assert rest.probabilities == [1.0] + [0.0] * 30
+    pipeline.close()
+
+
+async def test_frames_of_another_size_are_an_error_of_the_caller() -> None:
+    pipeline = VoicePipeline(scripted_engines())
+    with pytest.raises(ValueError, match="frames of 512"):
+        await pipeline.listen("session", Utterance(100, 480))
     pipeline.close()
 
 
@@ -91,7 +183,7 @@ async def test_the_language_model_sees_the_history() -> None:
         return "Ada."
 
     history = History(8)
-    history.add(Exchange("my name is ada", "Hello, Ada."))
+    history.record(1, Exchange("my name is ada", "Hello, Ada."))
     engines = scripted_engines(ScriptedAsr(lambda _: "what is my name"), ScriptedLlm(answer))
     pipeline = VoicePipeline(engines)
     await pipeline.answer(turn(spoken(), history), CollectingSink())

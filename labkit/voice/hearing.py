@@ -1,0 +1,332 @@
+"""Hearing: the audio of one utterance while it comes in, and where in it somebody speaks.
+
+The voice activity detector gives one speech probability per *frame*. `Utterance` keeps the audio
+together with the probabilities found so far; what counts as speech is decided by `Endpointing`,
+with two thresholds (hysteresis), so that a frame that wavers in the middle of a word does not
+split it. The two thresholds are those of Silero VAD's own `get_speech_timestamps`.
+
+Nothing here waits, reads a clock or calls an engine.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Final
+
+import numpy as np
+
+from labkit.audio.pcm import SAMPLE_RATE, Float32, Int16
+from labkit.voice.engines import VadState
+
+__all__ = ["Endpointing", "SpeechChange", "SpeechSpan", "SpeechTracker", "Utterance", "speech_span"]
+
+
+class Utterance:
+    """Audio that was said so far, and how far the voice activity detector has come in it.
+
+    The audio lies in blocks of one second, so nothing is copied while it grows, and sessions
+    that began together do not all double their buffers in the same instant. All of it belongs
+    to the event loop: an engine's thread is given copies (`next_frames`, `audio`).
+
+    Positions are counted from the first sample that is still held. Where they are told to
+    somebody, `dropped_samples` goes on top: then they count from the utterance's beginning,
+    whatever was forgotten since.
+
+    Attributes:
+        limit: Most samples that it holds.
+        frame_samples: Samples of a frame; None where nobody detects speech.
+        probabilities: Speech probability of each frame that was examined, 0 to 1.
+        vad_state: What the detector carries to the next frame, None before the first.
+        dropped_samples: Samples forgotten at the front.
+    """
+
+    BLOCK: Final = SAMPLE_RATE
+    """Samples of a block."""
+
+    def __init__(self, limit: int, frame_samples: int | None) -> None:
+        """Begin with no audio, and room for `limit` samples at 16 kHz."""
+        self.limit = limit
+        self.frame_samples = frame_samples
+        self.probabilities: list[float] = []
+        self.vad_state: VadState | None = None
+        self.dropped_samples = 0
+        self._blocks: list[Int16] = []
+        self._first = 0  # where in the first block the audio begins
+        self._samples = 0
+
+    def __len__(self) -> int:
+        """Samples held."""
+        return self._samples
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the blocks that it holds."""
+        return sum(block.nbytes for block in self._blocks)
+
+    @property
+    def seconds(self) -> float:
+        """Length of what it holds, in seconds."""
+        return self._samples / SAMPLE_RATE
+
+    def append(self, samples: Int16) -> int:
+        """Take as much of `samples` as there is room for; gives how many did not fit."""
+        kept = samples[: max(0, self.limit - self._samples)]
+        taken = 0
+        while taken < len(kept):
+            block, offset = divmod(self._first + self._samples, self.BLOCK)
+            if block == len(self._blocks):
+                self._blocks.append(np.empty(self.BLOCK, np.int16))
+            piece = kept[taken : taken + self.BLOCK - offset]
+            self._blocks[block][offset : offset + len(piece)] = piece
+            taken += len(piece)
+            self._samples += len(piece)
+        return len(samples) - taken
+
+    def audio(self, start: int = 0, end: int | None = None) -> Float32:
+        """The samples from `start` to before `end` (by default, all) as floats in [-1, 1)."""
+        end = self._samples if end is None else min(end, self._samples)
+        start = min(start, end)
+        floats: Float32 = np.empty(end - start, np.float32)
+        done = 0
+        for stretch in self._stretches(start, end):
+            floats[done : done + len(stretch)] = stretch
+            done += len(stretch)
+        return floats * np.float32(1 / 32_768)
+
+    def _stretches(self, start: int, end: int) -> list[Int16]:
+        """Views of the blocks that hold the samples from `start` to before `end`."""
+        found: list[Int16] = []
+        while start < end:
+            block, offset = divmod(self._first + start, self.BLOCK)
+            found.append(self._blocks[block][offset : offset + end - start])
+            start += len(found[-1])
+        return found
+
+    def split(self, samples: int) -> "Utterance":
+        """Keep the first `samples` samples; gives an utterance that begins with the rest.
+
+        The rest has not been examined: the detector begins anew in it, as in any utterance.
+
+        Args:
+            samples: A whole number of frames, where there are frames.
+        """
+        rest = Utterance(self.limit, self.frame_samples)
+        for stretch in self._stretches(samples, self._samples):
+            rest.append(stretch)
+        self._samples = min(samples, self._samples)
+        del self._blocks[-(-(self._first + self._samples) // self.BLOCK) :]
+        if self.frame_samples is not None:
+            del self.probabilities[samples // self.frame_samples :]
+        return rest
+
+    def drop_front(self, frames: int) -> None:
+        """Forget the first `frames` frames, of those that were examined.
+
+        Examining goes on where it was: what the detector carries belongs to the last frame.
+        """
+        frames = min(frames, len(self.probabilities))
+        samples = min(frames * (self.frame_samples or 0), self._samples)
+        del self.probabilities[:frames]
+        blocks, self._first = divmod(self._first + samples, self.BLOCK)
+        del self._blocks[:blocks]
+        self._samples -= samples
+        self.dropped_samples += samples
+
+    def forget(self) -> None:
+        """Drop everything: it was heard, and its reply may take long to go out."""
+        self._blocks.clear()
+        self.probabilities.clear()
+        self.vad_state = None
+        self._first = self._samples = 0
+
+    def unexamined(self, *, ended: bool = False) -> int:
+        """Frames that the detector has not looked at yet.
+
+        Args:
+            ended: No more audio comes: a last frame that is not full counts, too.
+        """
+        return max(0, self._frames(ended=ended) - len(self.probabilities))
+
+    def _frames(self, *, ended: bool) -> int:
+        if self.frame_samples is None:
+            return 0
+        return (self._samples + (self.frame_samples - 1 if ended else 0)) // self.frame_samples
+
+    def next_frames(self, most: int, *, ended: bool = False) -> Float32:
+        """The next `most` frames to look at, or as many as there are.
+
+        Args:
+            most: Frames wanted.
+            ended: No more audio comes: the last frame is filled up with silence.
+        """
+        size = self.frame_samples or 0
+        first = len(self.probabilities)
+        frames = min(most, self.unexamined(ended=ended))
+        audio = self.audio(first * size, (first + frames) * size)
+        return np.pad(audio, (0, frames * size - len(audio)))
+
+    def examined(self, probabilities: Sequence[float], vad_state: VadState) -> None:
+        """Note what the detector found in the next frames, and where it stands now.
+
+        The utterance may have been split or forgotten while the detector worked: what it found
+        in frames that are gone is not kept.
+        """
+        room = max(0, self._frames(ended=True) - len(self.probabilities))
+        self.probabilities += probabilities[:room]
+        self.vad_state = vad_state
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechSpan:
+    """A stretch of audio that holds speech, in samples, `end` not included."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpointing:
+    """What counts as speech.
+
+    Attributes:
+        threshold: Probability at which speech begins.
+        release: Probability below which it ends.
+        min_s: Shorter bursts (clicks, a cough) are no speech, in seconds.
+        pad_s: Kept on both sides, in seconds. The detector may miss a quiet word for half a
+            second, and the client has said where its utterance ends: only long silence is worth
+            cutting.
+        stop_s: So much silence ends an utterance, where the server decides, in seconds. Half a
+            second is the usual wait of endpointers without a model of turns.
+    """
+
+    threshold: float = 0.5
+    release: float = 0.35
+    min_s: float = 0.128
+    pad_s: float = 0.64
+    stop_s: float = 0.5
+
+    def over(self, probability: float, *, before: bool) -> bool:
+        """Whether a frame counts as speech; `before` says whether the one before it did."""
+        return probability >= (self.release if before else self.threshold)
+
+
+def frames_in(seconds: float, frame_samples: int) -> int:
+    """Frames that it takes to cover `seconds`."""
+    return -(-round(seconds * SAMPLE_RATE) // frame_samples)
+
+
+def speech_span(
+    probabilities: Sequence[float], frame_samples: int, rules: Endpointing | None = None
+) -> SpeechSpan | None:
+    """Find the stretch from the first to the last speech.
+
+    Args:
+        probabilities: Speech probability of each frame, 0 to 1.
+        frame_samples: Samples per frame.
+        rules: What counts as speech.
+
+    Returns:
+        The stretch with its padding, pauses inside included, or None where nothing was said.
+    """
+    rules = rules or Endpointing()
+    shortest, pad = (frames_in(s, frame_samples) for s in (rules.min_s, rules.pad_s))
+    bursts = [burst for burst in _bursts(probabilities, rules) if len(burst) >= shortest]
+    if not bursts:
+        return None
+    first = max(0, bursts[0].start - pad)
+    last = min(len(probabilities), bursts[-1].stop + pad)
+    return SpeechSpan(first * frame_samples, last * frame_samples)
+
+
+def _bursts(probabilities: Sequence[float], rules: Endpointing) -> list[range]:
+    """Runs of frames that count as speech."""
+    runs: list[range] = []
+    frame = 0
+    for speaking, members in groupby(_speaking(probabilities, rules)):
+        length = sum(1 for _ in members)
+        if speaking:
+            runs.append(range(frame, frame + length))
+        frame += length
+    return runs
+
+
+def _speaking(probabilities: Sequence[float], rules: Endpointing) -> list[bool]:
+    states: list[bool] = []
+    speaking = False
+    for probability in probabilities:
+        speaking = rules.over(probability, before=speaking)
+        states.append(speaking)
+    return states
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechChange:
+    """Speech began, or ended.
+
+    Attributes:
+        speaking: Whether it began.
+        frame: Its first frame, or the first behind its last, counted from the utterance's
+            beginning.
+        known: Frames that it took to know, from the beginning.
+    """
+
+    speaking: bool
+    frame: int
+    known: int
+
+
+class SpeechTracker:
+    """Follows the frames of one utterance, and tells when speech begins and ends.
+
+    It counts frames from the utterance's beginning, and what it tells depends on the frames
+    alone, never on how many of them came at once.
+
+    Attributes:
+        speaking: Whether speech goes on.
+        frames: Frames seen.
+    """
+
+    def __init__(self, frame_samples: int, rules: Endpointing | None = None) -> None:
+        """Begin before the first frame."""
+        self._rules = rules or Endpointing()
+        self._start_frames = frames_in(self._rules.min_s, frame_samples)
+        self._stop_frames = frames_in(self._rules.stop_s, frame_samples)
+        self._over_threshold = False
+        self._run = 0  # frames since the threshold was last crossed
+        self._first_speech: int | None = None
+        self.speaking = False
+        self.frames = 0
+
+    @property
+    def leading_silence(self) -> int:
+        """Frames at the beginning that no speech lies in, nor a run that may become speech.
+
+        They may be forgotten, but for the padding that recognition wants before the first word.
+        """
+        if self._first_speech is not None:
+            return self._first_speech
+        return self.frames - self._run if self._over_threshold else self.frames
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the frame before was silent, and no speech goes on."""
+        return not self.speaking and not self._over_threshold
+
+    def feed(self, probabilities: Sequence[float]) -> list[SpeechChange]:
+        """Take the next frames; gives what changed in them, in order."""
+        found = [self._next(probability) for probability in probabilities]
+        return [change for change in found if change is not None]
+
+    def _next(self, probability: float) -> SpeechChange | None:
+        over = self._rules.over(probability, before=self._over_threshold)
+        self._run = self._run + 1 if over == self._over_threshold else 1
+        self._over_threshold = over
+        self.frames += 1
+        needed = self._start_frames if over else self._stop_frames
+        if over == self.speaking or self._run < needed:
+            return None
+        self.speaking = over
+        change = SpeechChange(over, self.frames - self._run, self.frames)
+        if self._first_speech is None:
+            self._first_speech = change.frame
+        return change

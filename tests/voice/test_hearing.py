@@ -1,0 +1,246 @@
+"""The audio of one utterance, and where speech begins and ends in it."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labkit.audio.pcm import SAMPLE_RATE, Float32, Int16
+from labkit.voice.engines import VadState
+from labkit.voice.hearing import (
+    Endpointing,
+    SpeechChange,
+    SpeechSpan,
+    SpeechTracker,
+    Utterance,
+    frames_in,
+    speech_span,
+)
+
+FRAME = 512
+FRAME_S = FRAME / SAMPLE_RATE
+TIGHT = Endpointing(pad_s=0)
+NOTHING = np.zeros(0, np.float32)
+STATE = VadState(hidden=NOTHING, cell=NOTHING, context=NOTHING)
+
+
+def ramp(count: int, start: int = 0) -> Int16:
+    return np.arange(start, start + count).astype(np.int16)
+
+
+def integers(audio: Float32) -> Int16:
+    return (audio * 32_768).astype(np.int16)
+
+
+def examine(utterance: Utterance, frames: int, probability: float = 0.0) -> None:
+    utterance.examined([probability] * frames, STATE)
+
+
+class TestUtterance:
+    @given(st.lists(st.integers(0, 40_000), max_size=12), st.integers(1, 150_000))
+    def test_what_fits_is_kept_in_order_and_the_rest_is_counted(
+        self, sizes: list[int], limit: int
+    ) -> None:
+        utterance = Utterance(limit, FRAME)
+        given_samples = dropped = 0
+        for size in sizes:
+            dropped += utterance.append(ramp(size, given_samples))
+            given_samples += size
+        assert len(utterance) == min(given_samples, limit)
+        assert dropped == given_samples - len(utterance)
+        assert np.array_equal(integers(utterance.audio()), ramp(len(utterance)))
+
+    @given(st.integers(0, 40_000), st.integers(0, 40_000))
+    def test_a_stretch_is_that_stretch(self, start: int, length: int) -> None:
+        utterance = Utterance(90_000, FRAME)
+        utterance.append(ramp(70_000))
+        assert np.array_equal(
+            integers(utterance.audio(start, start + length)), ramp(70_000)[start : start + length]
+        )
+
+    def test_floats_are_exactly_what_the_integers_say(self) -> None:
+        utterance = Utterance(10, FRAME)
+        utterance.append(np.array([-32_768, -1, 0, 1, 32_767], np.int16))
+        expected = np.array([-32_768, -1, 0, 1, 32_767]) / 32_768
+        assert np.array_equal(utterance.audio(), expected.astype(np.float32))
+
+    def test_nothing_is_copied_while_it_grows_and_blocks_are_counted(self) -> None:
+        utterance = Utterance(90_000, FRAME)
+        assert utterance.nbytes == 0
+        utterance.append(ramp(10))
+        block = 2 * Utterance.BLOCK
+        assert utterance.nbytes == block
+        before = utterance._blocks[0]
+        utterance.append(ramp(40_000))
+        assert utterance._blocks[0] is before
+        assert utterance.nbytes == 3 * block
+        utterance.forget()
+        assert (utterance.nbytes, len(utterance), utterance.unexamined(ended=True)) == (0, 0, 0)
+
+    def test_only_whole_frames_are_given_until_the_last(self) -> None:
+        utterance = Utterance(10_000, FRAME)
+        utterance.append(ramp(1300))
+        assert (utterance.unexamined(), utterance.unexamined(ended=True)) == (2, 3)
+        assert np.array_equal(integers(utterance.next_frames(1)), ramp(512))
+        assert np.array_equal(integers(utterance.next_frames(9)), ramp(1024))
+        examine(utterance, 2)
+        assert utterance.unexamined() == 0
+        assert len(utterance.next_frames(9)) == 0
+        rest = utterance.next_frames(9, ended=True)
+        assert len(rest) == 512
+        assert np.array_equal(integers(rest[:276]), ramp(276, 1024))
+        assert not rest[276:].any()
+
+    def test_without_frames_there_is_nothing_to_examine(self) -> None:
+        utterance = Utterance(10_000, None)
+        utterance.append(ramp(5000))
+        assert utterance.unexamined(ended=True) == 0
+        assert len(utterance.split(1234)) == 5000 - 1234
+
+    @given(
+        st.integers(0, 60), st.integers(0, 60), st.integers(0, 60), st.integers(0, 3 * SAMPLE_RATE)
+    )
+    def test_a_split_gives_away_the_rest_as_an_utterance_of_its_own(
+        self, dropped: int, frames: int, examined: int, more: int
+    ) -> None:
+        utterance = Utterance(10 * SAMPLE_RATE, FRAME)
+        utterance.append(ramp(60 * FRAME))
+        examine(utterance, examined)
+        utterance.drop_front(dropped)
+        gone = utterance.dropped_samples
+        rest = utterance.split(frames * FRAME)
+        kept = min(frames * FRAME, 60 * FRAME - gone)
+        assert np.array_equal(integers(utterance.audio()), ramp(kept, gone))
+        assert len(utterance.probabilities) == min(frames, examined - gone // FRAME)
+        rest.append(ramp(more, 60 * FRAME))
+        assert np.array_equal(
+            integers(rest.audio()), ramp(60 * FRAME - gone - kept + more, gone + kept)
+        )
+        assert (rest.probabilities, rest.vad_state, rest.dropped_samples) == ([], None, 0)
+        assert rest.limit == utterance.limit
+        utterance.append(ramp(700, gone + kept))
+        assert np.array_equal(integers(utterance.audio()), ramp(kept + 700, gone))
+
+    @given(st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 8), st.integers(0, 8))))
+    def test_forgetting_the_front_changes_nothing_of_what_comes_behind(
+        self, steps: list[tuple[int, int, int]]
+    ) -> None:
+        utterance, came, seen = Utterance(20_000, FRAME), 0, []
+        for samples, examine_frames, drop in steps:
+            came += samples - utterance.append(ramp(samples, came))
+            frames = utterance.next_frames(examine_frames)
+            seen.append(integers(frames))
+            utterance.examined([float(len(seen))] * (len(frames) // FRAME), STATE)
+            utterance.drop_front(drop)
+            gone = utterance.dropped_samples
+            assert gone % FRAME == 0
+            assert np.array_equal(integers(utterance.audio()), ramp(came - gone, gone))
+            assert len(utterance) == came - gone
+        joined = np.concatenate([np.zeros(0, np.int16), *seen])
+        assert np.array_equal(joined, ramp(len(joined)))
+        assert utterance.nbytes <= 2 * (len(utterance) + 2 * Utterance.BLOCK)
+
+    def test_what_is_found_in_frames_that_are_gone_is_not_kept(self) -> None:
+        utterance = Utterance(10_000, FRAME)
+        utterance.append(ramp(8 * FRAME))
+        examine(utterance, 2)
+        utterance.split(2 * FRAME)
+        examine(utterance, 6, 0.9)
+        assert utterance.probabilities == [0.0, 0.0]
+
+
+class TestSpeechSpan:
+    def test_silence_has_no_speech(self) -> None:
+        assert speech_span([0.1] * 50, FRAME) is None
+        assert speech_span([], FRAME) is None
+
+    def test_speech_is_found_between_silences(self) -> None:
+        rules = Endpointing(pad_s=FRAME_S)
+        assert speech_span([0.0] * 10 + [0.9] * 8 + [0.0] * 10, FRAME, rules) == SpeechSpan(
+            9 * FRAME, 19 * FRAME
+        )
+
+    def test_a_click_is_no_speech(self) -> None:
+        assert speech_span([0.0] * 10 + [0.9] * 3 + [0.0] * 10, FRAME) is None
+
+    @pytest.mark.parametrize(("dip", "frames"), [(0.40, 9), (0.34, 4)])
+    def test_a_dip_above_the_release_threshold_does_not_split(
+        self, dip: float, frames: int
+    ) -> None:
+        """Eight frames around the dip are speech; neither side alone is long enough at 0.34."""
+        span = speech_span([0.9] * 4 + [dip] + [0.9] * 3 + [dip], FRAME, TIGHT)
+        assert span is not None
+        assert span.end == frames * FRAME
+
+    def test_pauses_inside_are_kept(self) -> None:
+        span = speech_span([0.9] * 5 + [0.0] * 40 + [0.9] * 5, FRAME, TIGHT)
+        assert span == SpeechSpan(0, 50 * FRAME)
+
+    def test_padding_stays_inside_the_audio(self) -> None:
+        assert speech_span([0.9] * 6, FRAME) == SpeechSpan(0, 6 * FRAME)
+
+    @given(st.lists(st.floats(0, 1), max_size=80))
+    def test_the_span_lies_inside_and_holds_all_frames_above_the_threshold(
+        self, probabilities: list[float]
+    ) -> None:
+        span = speech_span(probabilities, FRAME, Endpointing(min_s=0))
+        loud = [i for i, p in enumerate(probabilities) if p >= 0.5]
+        assert (span is None) == (not loud)
+        if span is not None:
+            assert 0 <= span.start <= loud[0] * FRAME
+            assert (loud[-1] + 1) * FRAME <= span.end <= len(probabilities) * FRAME
+
+
+class TestSpeechTracker:
+    @given(
+        st.lists(st.floats(0, 1), max_size=120),
+        st.lists(st.integers(1, 30), max_size=20),
+        st.sampled_from([0.2, 0.5, 3.0]),
+    )
+    def test_changes_do_not_depend_on_how_frames_come(
+        self, probabilities: list[float], sizes: list[int], stop_s: float
+    ) -> None:
+        begin = partial(SpeechTracker, FRAME, Endpointing(stop_s=stop_s))
+        whole = begin().feed(probabilities)
+        pieces, tracker, at = [], begin(), 0
+        for size in [*sizes, len(probabilities)]:
+            pieces += tracker.feed(probabilities[at : at + size])
+            at += size
+        assert pieces == whole
+        assert [change.speaking for change in whole] == [n % 2 == 0 for n in range(len(whole))]
+
+    def test_speech_is_told_when_it_lasts_and_its_end_when_silence_does(self) -> None:
+        tracker = SpeechTracker(FRAME, Endpointing(min_s=3 * FRAME_S, stop_s=4 * FRAME_S))
+        speech = [0.0, 0.9, 0.0, 0.9, 0.9, 0.9, 0.4, 0.0, 0.0, 0.9, 0.0, 0.0, 0.0, 0.0]
+        assert tracker.feed(speech) == [
+            SpeechChange(speaking=True, frame=3, known=6),
+            SpeechChange(speaking=False, frame=10, known=14),
+        ]
+        assert tracker.quiet
+        assert tracker.leading_silence == 3
+
+    @pytest.mark.parametrize(("stop_s", "frames"), [(0.2, 7), (0.5, 16), (3.0, 94)])
+    def test_the_silence_that_ends_an_utterance_is_a_length_of_time(
+        self, stop_s: float, frames: int
+    ) -> None:
+        tracker = SpeechTracker(FRAME, Endpointing(stop_s=stop_s))
+        changes = tracker.feed([0.9] * 10 + [0.0] * 100)
+        assert changes[-1] == SpeechChange(speaking=False, frame=10, known=10 + frames)
+
+    @given(st.lists(st.sampled_from([0.0, 0.4, 0.9]), max_size=60))
+    def test_no_speech_lies_in_the_leading_silence(self, probabilities: list[float]) -> None:
+        tracker, least = SpeechTracker(FRAME), 0
+        for probability in probabilities:
+            tracker.feed([probability])
+            least = max(least, tracker.leading_silence)
+        # What was leading silence once still is: it may have been forgotten since.
+        assert tracker.leading_silence >= least
+        span = speech_span(probabilities, FRAME, TIGHT)
+        if span is not None:
+            assert least * FRAME <= span.start
+
+
+def test_a_length_of_time_is_covered_by_whole_frames() -> None:
+    assert [frames_in(s, FRAME) for s in (0.0, 0.032, 0.033, 0.128, 0.64)] == [0, 1, 2, 4, 20]
