@@ -67,6 +67,8 @@ class ErrorCode(StrEnum):
     """Audio that was declared otherwise looks like 32-bit floats, little-endian."""
     LOOKS_LIKE_MULAW = "looks_like_mulaw"
     """Audio that was declared otherwise looks like G.711 µ-law."""
+    LOOKS_LIKE_ALAW = "looks_like_alaw"
+    """Audio that was declared otherwise looks like G.711 A-law."""
     LOOKS_LIKE_UINT8 = "looks_like_uint8"
     """Audio that was declared otherwise looks like unsigned 8-bit integers."""
     LOOKS_LIKE_BIG_ENDIAN = "looks_like_big_endian"

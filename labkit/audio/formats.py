@@ -11,8 +11,8 @@ from enum import StrEnum
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from labkit.audio import g711
 from labkit.audio.pcm import (
     SAMPLE_RATE,
     Float32,
@@ -20,7 +20,6 @@ from labkit.audio.pcm import (
     StreamResampler,
     decode_s16le,
     encode_s16le,
-    to_float32,
     to_int16,
 )
 from labkit.errors import AudioError
@@ -35,9 +34,7 @@ __all__ = [
     "StreamDecoder",
     "StreamEncoder",
     "decode_f32le",
-    "decode_mulaw",
     "encode_f32le",
-    "encode_mulaw",
     "mix",
 ]
 
@@ -77,59 +74,6 @@ def _clipped(samples: Float32) -> Float32:
     return np.clip(samples, -1, 1).astype(np.float32)
 
 
-def _mulaw_levels() -> Int16:
-    """The 16-bit value of each of the 256 codes.
-
-    ITU-T G.711, table 2: the bits of the code are inverted; they are a sign, three bits of
-    segment and four of step. On the scale of 16 bits, step `n` of segment `s` begins at
-    (8n + 128)·2^s − 132 and is 8·2^s wide, so that its middle is (8n + 132)·2^s − 132.
-    """
-    code = ~np.arange(256, dtype=np.uint8)
-    segment, step = (code >> 4 & 7).astype(np.int32), (code & 15).astype(np.int32)
-    magnitude = (8 * step + _BIAS << segment) - _BIAS
-    return np.where(code & 0x80, -magnitude, magnitude).astype(np.int16)
-
-
-def _mulaw_codes() -> NDArray[np.uint8]:
-    """The code of each 16-bit value, in the order of the value's bits read as unsigned."""
-    value = np.arange(65_536, dtype=np.uint16).view(np.int16).astype(np.int32)
-    biased = np.minimum(np.abs(value), _CLIP) + _BIAS
-    segment = np.floor(np.log2(biased)).astype(np.int32) - 7
-    step = biased >> segment + 3 & 15
-    code: NDArray[np.int32] = ~(np.where(value < 0, 0x80, 0) | segment << 4 | step)
-    return (code & 0xFF).astype(np.uint8)
-
-
-_BIAS: Final = 132
-_CLIP: Final = 32_635
-"""Louder values all fall into the last step of the last segment."""
-_LEVELS: Final = _mulaw_levels()
-_LEVELS.flags.writeable = False
-_CODES: Final = _mulaw_codes()
-_CODES.flags.writeable = False
-
-
-def decode_mulaw(data: Bytes) -> Float32:
-    """Turn G.711 µ-law codes into float32, from −32124/32768 to 32124/32768."""
-    return to_float32(_mulaw_int16(data))
-
-
-def _mulaw_int16(data: Bytes) -> Int16:
-    return _LEVELS[np.frombuffer(data, dtype=np.uint8)]
-
-
-def encode_mulaw(samples: Float32) -> bytes:
-    """Turn float samples, clipped to [-1, 1], into G.711 µ-law codes.
-
-    Each sample becomes the code of the step that it lies in.
-
-    Raises:
-        AudioError: A sample is not a number.
-    """
-    codes: NDArray[np.uint8] = _CODES[np.frombuffer(encode_s16le(samples), dtype="<u2")]
-    return codes.tobytes()
-
-
 class Encoding(StrEnum):
     """How one sample is written."""
 
@@ -139,6 +83,8 @@ class Encoding(StrEnum):
     """IEEE 754 32-bit float, little-endian, full scale ±1."""
     MULAW = "mulaw"
     """G.711 µ-law, one byte."""
+    ALAW = "alaw"
+    """G.711 A-law, one byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +107,8 @@ def _f32le_int16(data: Bytes) -> Int16:
 _CODECS: Final = {
     Encoding.PCM_S16LE: _Codec(2, decode_s16le, _s16le_int16, encode_s16le),
     Encoding.PCM_F32LE: _Codec(4, decode_f32le, _f32le_int16, encode_f32le),
-    Encoding.MULAW: _Codec(1, decode_mulaw, _mulaw_int16, encode_mulaw),
+    Encoding.MULAW: _Codec(1, g711.MULAW.decode, g711.MULAW.decode_int16, g711.MULAW.encode),
+    Encoding.ALAW: _Codec(1, g711.ALAW.decode, g711.ALAW.decode_int16, g711.ALAW.encode),
 }
 
 

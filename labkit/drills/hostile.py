@@ -104,7 +104,7 @@ def start_message(rng: random.Random) -> Json:
 
 def _spec(rng: random.Random) -> Json:
     return {
-        "encoding": rng.choice(("pcm_s16le", "pcm_f32le", "mulaw")),
+        "encoding": rng.choice(("pcm_s16le", "pcm_f32le", "mulaw", "alaw")),
         "sample_rate": rng.choice((8000, 16_000, 44_100, 48_000, rng.randint(8000, 48_000))),
         "channels": rng.randint(1, 2),
     }

@@ -15,7 +15,8 @@ from typing import Final
 import numpy as np
 import soundfile
 
-from labkit.audio.formats import AudioFormat, Encoding, encode_f32le, encode_mulaw
+from labkit.audio import g711
+from labkit.audio.formats import AudioFormat, Encoding, encode_f32le
 from labkit.audio.misread.mismatch import Mismatch
 from labkit.audio.misread.readings import Float64
 from labkit.audio.misread.watch import FormatWatch
@@ -42,7 +43,7 @@ DETECTION_BAR: Final = 95.0
 
 _SECONDS: Final = 10.0
 _CHUNKS_MS: Final = (20, 40, 100)
-_S16, _F32, _MULAW = Encoding
+_S16, _F32, _MULAW, _ALAW = Encoding
 _K = ErrorCode
 
 Send = Callable[[Float32], bytes]
@@ -150,7 +151,8 @@ def _unscaled(samples: Float32) -> bytes:
 _WRITERS: Final[tuple[tuple[str, ErrorCode, Send], ...]] = (
     ("16-bit integers", _K.LOOKS_LIKE_INT16, encode_s16le),
     ("32-bit floats", _K.LOOKS_LIKE_FLOAT32, encode_f32le),
-    ("µ-law", _K.LOOKS_LIKE_MULAW, encode_mulaw),
+    ("µ-law", _K.LOOKS_LIKE_MULAW, g711.MULAW.encode),
+    ("A-law", _K.LOOKS_LIKE_ALAW, g711.ALAW.encode),
     ("unsigned 8-bit", _K.LOOKS_LIKE_UINT8, _unsigned_8),
     ("big-endian 16-bit", _K.LOOKS_LIKE_BIG_ENDIAN, _big_endian_16),
     ("big-endian floats", _K.LOOKS_LIKE_BIG_ENDIAN, _big_endian_32),
@@ -160,6 +162,7 @@ _OWN: Final = {
     _S16: _K.LOOKS_LIKE_INT16,
     _F32: _K.LOOKS_LIKE_FLOAT32,
     _MULAW: _K.LOOKS_LIKE_MULAW,
+    _ALAW: _K.LOOKS_LIKE_ALAW,
 }
 
 
@@ -303,8 +306,9 @@ def _encoded() -> Iterator[Lie]:
     for declared in map(AudioFormat, Encoding):
         yield Lie("WAV with header", declared, _K.LOOKS_LIKE_FILE, _file("WAV", "PCM_16"))
         for sent, send in streams.items():
-            # FLAC takes about as many bytes a second as µ-law, so there is nothing to see.
-            untellable = sent == "FLAC, from the middle" and declared.encoding is _MULAW
+            # FLAC takes about as many bytes a second as µ-law or A-law: there is nothing to see.
+            telephone = declared.encoding in (_MULAW, _ALAW)
+            untellable = sent == "FLAC, from the middle" and telephone
             yield Lie(sent, declared, None if untellable else _K.LOOKS_LIKE_COMPRESSED, send)
 
 

@@ -84,7 +84,7 @@ class AudioSpec(_Model):
     """How the binary messages of one direction are laid out."""
 
     encoding: Encoding = Encoding.PCM_S16LE
-    """Sample format: signed 16-bit little-endian, 32-bit float little-endian, or G.711 µ-law."""
+    """Sample format: signed 16-bit or 32-bit float, both little-endian, or G.711 µ-law or A-law."""
     sample_rate: int = Field(default=SAMPLE_RATE, ge=8000, le=48_000)
     """Samples per second and channel, 8000 to 48000."""
     channels: int = Field(default=1, ge=1, le=2)

@@ -118,11 +118,11 @@ async def test_audio_is_acknowledged_while_it_comes() -> None:
 
 @pytest.mark.parametrize(
     ("encoding", "rate", "channels"),
-    [("pcm_s16le", 8000, 1), ("pcm_f32le", 48_000, 2), ("mulaw", 8000, 1)],
+    [("pcm_s16le", 8000, 1), ("pcm_f32le", 48_000, 2), ("mulaw", 8000, 1), ("alaw", 8000, 1)],
 )
 async def test_formats_are_negotiated(encoding: str, rate: int, channels: int) -> None:
     spec = {"encoding": encoding, "sample_rate": rate, "channels": channels}
-    frame = {"pcm_s16le": 2, "pcm_f32le": 4, "mulaw": 1}[encoding] * channels
+    frame = {"pcm_s16le": 2, "pcm_f32le": 4, "mulaw": 1, "alaw": 1}[encoding] * channels
     async with serving() as server, calling(server) as socket:
         started = await start(socket, input=spec, output=spec)
         assert started["input"] == started["output"] == spec

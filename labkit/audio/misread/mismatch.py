@@ -12,6 +12,7 @@ MISMATCHES: Final = frozenset(
         ErrorCode.LOOKS_LIKE_INT16,
         ErrorCode.LOOKS_LIKE_FLOAT32,
         ErrorCode.LOOKS_LIKE_MULAW,
+        ErrorCode.LOOKS_LIKE_ALAW,
         ErrorCode.LOOKS_LIKE_UINT8,
         ErrorCode.LOOKS_LIKE_BIG_ENDIAN,
         ErrorCode.LOOKS_SHIFTED,

@@ -15,7 +15,8 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from labkit.audio.formats import Encoding, decode_mulaw
+from labkit.audio import g711
+from labkit.audio.formats import Encoding
 from labkit.errors import ErrorCode
 
 __all__ = ["ALTERNATIVES", "DECLARED", "Float64", "Reading", "Sound", "sound_of"]
@@ -63,13 +64,13 @@ def _numbers(data: bytes, *, dtype: str, scale: float, zero: float = 0, skip: in
         return (np.frombuffer(data, dtype, whole, skip).astype(np.float64) - zero) / scale
 
 
-def _mulaw(data: bytes) -> Float64:
-    return decode_mulaw(data).astype(np.float64)
+def _telephone(data: bytes, law: g711.Law) -> Float64:
+    return law.decode(data).astype(np.float64)
 
 
 _int16 = partial(_numbers, scale=32_768)
 _float32 = partial(_numbers, scale=1)
-_S16LE, _F32LE, _MULAW = Encoding
+_S16LE, _F32LE, _MULAW, _ALAW = Encoding
 
 DECLARED: Final = {
     _S16LE: Reading(
@@ -84,7 +85,18 @@ DECLARED: Final = {
         partial(_float32, dtype="<f4"),
         f"declare the encoding {_F32LE}, or convert each sample: round(sample * 32767) as int16",
     ),
-    _MULAW: Reading(ErrorCode.LOOKS_LIKE_MULAW, "µ-law", _mulaw, f"declare the encoding {_MULAW}"),
+    _MULAW: Reading(
+        ErrorCode.LOOKS_LIKE_MULAW,
+        "µ-law",
+        partial(_telephone, law=g711.MULAW),
+        f"declare the encoding {_MULAW}",
+    ),
+    _ALAW: Reading(
+        ErrorCode.LOOKS_LIKE_ALAW,
+        "A-law",
+        partial(_telephone, law=g711.ALAW),
+        f"declare the encoding {_ALAW}",
+    ),
 }
 """How each encoding that a caller may declare is read, without clipping or refusing anything."""
 

@@ -82,6 +82,8 @@ _MARGIN_DB: Final = 2.5
 _MARGIN: Final = 1.5
 """The gain that another reading needs: at least 4 dB, and 2.5 dB more and half as much again as
 the declared one. µ-law read as µ-law has 4 to 28 dB, read as something else 0 to 13."""
+_SURE_DB: Final = 13.0
+"""Gain of the predictor that no misread bytes have."""
 _SLOW: Final = 0.72
 _FAST: Final = 1.36
 """Paces between these are left alone: 44.1 kHz as 48 kHz cannot be told from a clock or a
@@ -122,8 +124,13 @@ class Window:
 
     @property
     def seems_misread(self) -> bool:
-        """Whether the level is that of misread bytes, or no level at all."""
-        return not self.sound.valid or self.sound.level_db > _LOUD_DB
+        """Whether the level is that of misread bytes, or no level at all.
+
+        One law of G.711 read as the other, or unsigned bytes as either, need not be loud.
+        """
+        if not self.sound.valid or self.sound.level_db > _LOUD_DB:
+            return True
+        return self.form.frame_bytes == self.form.channels and self.sound.gain_db < _SURE_DB
 
     @property
     def reads_well(self) -> bool:

@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.audio.formats import AudioFormat, Encoding, encode_f32le, encode_mulaw
+from labkit.audio import g711
+from labkit.audio.formats import AudioFormat, Encoding, encode_f32le
 from labkit.audio.misread.watch import RULES, FormatWatch, Mismatch
 from labkit.audio.pcm import Float32, encode_s16le, read_audio, resample
 from labkit.errors import ErrorCode
 from tests.paths import SPEECH
 
-S16, F32, MULAW = Encoding
+S16, F32, MULAW, ALAW = Encoding
 
 
 def speech(rate: int = 16_000, seconds: float = 6) -> Float32:
@@ -41,9 +42,13 @@ def kinds(form: AudioFormat, data: bytes, pace: float = 1.0) -> list[ErrorCode]:
     ("declared", "write", "kind"),
     [
         (S16, encode_f32le, ErrorCode.LOOKS_LIKE_FLOAT32),
-        (S16, encode_mulaw, ErrorCode.LOOKS_LIKE_MULAW),
+        (S16, g711.MULAW.encode, ErrorCode.LOOKS_LIKE_MULAW),
+        (S16, g711.ALAW.encode, ErrorCode.LOOKS_LIKE_ALAW),
+        (MULAW, g711.ALAW.encode, ErrorCode.LOOKS_LIKE_ALAW),
+        (ALAW, g711.MULAW.encode, ErrorCode.LOOKS_LIKE_MULAW),
         (F32, encode_s16le, ErrorCode.LOOKS_LIKE_INT16),
         (MULAW, encode_s16le, ErrorCode.LOOKS_LIKE_INT16),
+        (ALAW, encode_s16le, ErrorCode.LOOKS_LIKE_INT16),
     ],
 )
 def test_another_encoding_is_told_once_with_figures_and_a_hint(
@@ -54,6 +59,22 @@ def test_another_encoding_is_told_once_with_figures_and_a_hint(
     assert f"{declared} 16000 Hz mono" in found[0].message
     assert "dBFS" in found[0].message
     assert found[0].hint.startswith("declare the encoding")
+
+
+@pytest.mark.parametrize("scale", [0.2, 0.05])
+@pytest.mark.parametrize(("declared", "sent"), [(MULAW, ALAW), (ALAW, MULAW)])
+def test_the_other_law_is_told_of_quiet_speech_too(
+    declared: Encoding, sent: Encoding, scale: float
+) -> None:
+    quiet = np.float32(scale) * speech(8_000, 8)
+    kind = {MULAW: ErrorCode.LOOKS_LIKE_MULAW, ALAW: ErrorCode.LOOKS_LIKE_ALAW}[sent]
+    assert kinds(AudioFormat(declared, 8_000), AudioFormat(sent, 8_000).encode(quiet)) == [kind]
+
+
+@pytest.mark.parametrize("law", [MULAW, ALAW])
+def test_unsigned_bytes_are_told_from_either_law(law: Encoding) -> None:
+    unsigned = (np.round(speech() * 128) + 128).astype(np.uint8).tobytes()
+    assert kinds(AudioFormat(law), unsigned) == [ErrorCode.LOOKS_LIKE_UINT8]
 
 
 def test_a_header_is_told_at_the_first_message_and_the_samples_after_it_are_watched() -> None:
