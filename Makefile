@@ -31,8 +31,8 @@ test: $(READY) ## set up, then style, types and the whole suite
 	@$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: lab
-lab: $(READY) ## open JupyterLab on notebooks/
-	@$(BIN)/jupyter lab notebooks $(ARGS)
+lab: $(READY) ## open JupyterLab on your own copies of the chapters, in mine/
+	@$(BIN)/labkit lab $(ARGS)
 
 .PHONY: doctor
 doctor: $(READY) ## say what this machine lacks, and the mend

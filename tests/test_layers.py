@@ -30,10 +30,9 @@ class Layer:
 
 # The longest place that fits a module is the one that counts.
 LAYERS: Final = (
-    Layer("labkit", 0, ("labkit",)),
+    Layer("labkit", 6, ENGINES),
     Layer("labkit.errors", 0, ("labkit",)),
     Layer("labkit.trace", 0, ("labkit", "asyncio", "time")),
-    Layer("labkit.notebook", 0, ("labkit",)),
     Layer("labkit.changes", 0, ("labkit", "time")),
     Layer("labkit.audio", 0, ("asyncio", "time", *ENGINES)),
     Layer("labkit.net", 0, ("asyncio", "time", "websockets")),
@@ -47,6 +46,7 @@ LAYERS: Final = (
     Layer("labkit.drills", 5, SERVER_INTERNALS),
     Layer("labkit.course", 5),
     Layer("labkit.doctor", 5),
+    Layer("labkit.notebook", 6, ENGINES),
     Layer("labkit.cli", 6),
     Layer("labkit.__main__", 6),
 )

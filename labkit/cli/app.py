@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 from labkit import __version__
 from labkit.cli.drill import drill
 from labkit.cli.exercise import exercise
+from labkit.cli.lab import lab
 from labkit.cli.load import load
 from labkit.cli.models import models
 from labkit.cli.proxy import proxy
@@ -21,7 +22,8 @@ from labkit.errors import LabkitError
 __all__ = ["app", "run_command_line"]
 
 _ORDER: Final = (
-    "doctor", "serve", "talk", "exercise", "load", "drill", "proxy", "models", "token", "protocol",
+    "doctor", "serve", "talk", "lab", "exercise", "load", "drill", "proxy", "models", "token",
+    "protocol",
 )  # fmt: skip
 
 
@@ -43,6 +45,7 @@ app = typer.Typer(
 )
 for command in (doctor, serve, talk, exercise, load, proxy, token, protocol):
     app.command(command.__name__)(command)
+app.command("lab", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lab)
 app.add_typer(drill, name="drill")
 app.add_typer(models, name="models")
 

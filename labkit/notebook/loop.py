@@ -46,9 +46,8 @@ def _run_on_a_thread(coroutine: Coroutine[Any, Any, T]) -> T:
             return runner.run(coroutine)
 
     with ThreadPoolExecutor(1, "labkit.run") as thread:
-        outcome = thread.submit(work)
-        try:
-            return outcome.result()
+        try:  # from the start: an interrupt may come as soon as the thread runs
+            return thread.submit(work).result()
         except BaseException:
             with suppress(RuntimeError):  # the loop is closed: the coroutine has just ended
                 loop.call_soon_threadsafe(_cancel_all, loop)

@@ -3,12 +3,18 @@
 A master is a script in jupytext's "percent" form, which can be read, reviewed and compared like
 any other code. The notebook that comes from it has no outputs and no pairing, and always the
 same cell names.
+
+Learners work on copies in mine/ (`make lab`). Where somebody saved into notebooks/ all the same,
+that file is kept in mine/ before it is made anew.
 """
 
+import sys
 from pathlib import Path
 
 import jupytext
 import nbformat
+
+from labkit.notebook.copies import write_beside
 
 MASTERS = Path(__file__).resolve().parent
 NOTEBOOKS = MASTERS.parent
@@ -39,11 +45,29 @@ def notebook_of(master: Path) -> str:
     return nbformat.writes(notebook) + "\n"
 
 
+def is_generated(text: str) -> bool:
+    """Whether a notebook looks as made by this program, from whatever master.
+
+    JupyterLab and its like leave outputs, or at least what they know of the kernel's language.
+    """
+    notebook = nbformat.reads(text, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return notebook.metadata == METADATA and not any(cell.outputs for cell in code)
+
+
+def write(text: str, target: Path, mine: Path) -> None:
+    """Write a notebook; what somebody saved in its place is kept in `mine` first."""
+    if target.exists() and not is_generated(old := target.read_text(encoding="utf-8")):
+        mine.mkdir(exist_ok=True)
+        kept = write_beside(mine / f"{target.stem}_saved.ipynb", old.encode())
+        sys.stderr.write(f"{target.name} was saved by hand; that is kept in {kept}\n")
+    target.write_text(text, encoding="utf-8")
+
+
 def main() -> None:
     """Write every notebook."""
     for master in chapters():
-        target = NOTEBOOKS / f"{master.stem}.ipynb"
-        target.write_text(notebook_of(master), encoding="utf-8")
+        write(notebook_of(master), NOTEBOOKS / f"{master.stem}.ipynb", NOTEBOOKS.parent / "mine")
 
 
 if __name__ == "__main__":

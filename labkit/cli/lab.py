@@ -1,0 +1,25 @@
+"""The command `labkit lab`: the chapters in JupyterLab, as copies that are the learner's own."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from labkit.notebook.copies import copy_chapters, jupyter_command
+
+__all__ = ["lab"]
+
+_CHECKOUT: Final = Path(__file__).resolve().parents[2]
+
+
+def lab(
+    context: typer.Context,
+    mine: Annotated[Path, typer.Option(help="The folder with your copies.")] = _CHECKOUT / "mine",
+) -> None:
+    """Open copies of the chapters in JupyterLab, yours to change; takes its options, too."""
+    for sentence in copy_chapters(_CHECKOUT / "notebooks", mine):
+        sys.stderr.write(f"{sentence}\n")
+    command = jupyter_command(mine, context.args)
+    os.execv(command[0], command)
