@@ -216,11 +216,11 @@ def _formats_table(outcomes: "Iterable[Outcome]") -> Table:
     for column in table.columns[3:7]:
         column.justify = "right"
     for outcome in outcomes:
-        told = outcome.kind is not None
+        told = bool(outcome.kinds)
         table.add_row(
             outcome.sent,
             outcome.declared,
-            str(outcome.kind) if told else "[dim]cannot be told[/]",
+            ", ".join(outcome.kinds) if told else "[dim]cannot be told[/]",
             f"{outcome.detected_percent:.0f}",
             f"{outcome.named_percent:.0f}" if told else "-",
             "-" if outcome.median_s is None else f"{outcome.median_s:.2f}",

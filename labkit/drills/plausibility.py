@@ -17,8 +17,8 @@ import soundfile
 
 from labkit.audio import g711
 from labkit.audio.formats import AudioFormat, Encoding, encode_f32le
-from labkit.audio.misread.mismatch import Mismatch
 from labkit.audio.misread.readings import Float64
+from labkit.audio.misread.rules import Mismatch
 from labkit.audio.misread.watch import FormatWatch
 from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, read_audio, resample
 from labkit.errors import ErrorCode
@@ -59,13 +59,13 @@ class Lie:
     Attributes:
         sent: What is sent, in words.
         declared: What is declared instead.
-        kind: The finding that is right; None where nothing can be told, and nothing should be.
+        kinds: The findings that are right; none where nothing can be told, and nothing should be.
         send: Makes the bytes.
     """
 
     sent: str
     declared: AudioFormat
-    kind: ErrorCode | None
+    kinds: tuple[ErrorCode, ...]
     send: Send
 
 
@@ -76,15 +76,15 @@ class Outcome:
     Attributes:
         sent: What was sent.
         declared: What was declared, without the rate where several were tried.
-        kind: The finding that is right; None where nothing can be told, and nothing should be.
+        kinds: The findings that are right; none where nothing can be told, and nothing should be.
         streams: Streams that were sent.
-        after_s: Seconds of audio until each finding.
-        named: Findings of the right kind.
+        after_s: Seconds of audio until all was told, of each stream about which anything was.
+        named: Streams of which the right findings were told, and no others.
     """
 
     sent: str
     declared: str
-    kind: ErrorCode | None
+    kinds: tuple[ErrorCode, ...]
     streams: int
     after_s: Sequence[float]
     named: int
@@ -96,7 +96,7 @@ class Outcome:
 
     @property
     def named_percent(self) -> float:
-        """Share of the streams about which the right thing was found."""
+        """Share of the streams about which the right was found, all of it and nothing else."""
         return 100 * self.named / self.streams
 
     @property
@@ -107,7 +107,7 @@ class Outcome:
     @property
     def holds(self) -> bool:
         """Whether enough was found and named, or nothing where nothing can be told."""
-        if self.kind is None:
+        if not self.kinds:
             return not self.after_s
         return min(self.detected_percent, self.named_percent) >= DETECTION_BAR
 
@@ -225,6 +225,7 @@ def lies() -> Iterator[Lie]:
     yield from _wrong_channels()
     yield from _wrong_rates()
     yield from _encoded()
+    yield from _double()
     yield from _untellable()
 
 
@@ -235,10 +236,10 @@ def _wrong_encodings() -> Iterator[Lie]:
             continue
         for rate, channels in layouts:
             form = AudioFormat(declared, rate, channels)
-            yield Lie(sent, form, kind, _at(rate, _interleaved(write, channels)))
+            yield Lie(sent, form, (kind,), _at(rate, _interleaved(write, channels)))
     for declared, skip in ((_S16, 1), (_F32, 1), (_F32, 2), (_F32, 3)):
         form = AudioFormat(declared)
-        yield Lie(f"shifted by {skip} bytes", form, _K.LOOKS_SHIFTED, _shifted(form, skip))
+        yield Lie(f"shifted by {skip} bytes", form, (_K.LOOKS_SHIFTED,), _shifted(form, skip))
 
 
 def _interleaved(write: Send, channels: int) -> Send:
@@ -259,12 +260,13 @@ def _wrong_channels() -> Iterator[Lie]:
         for sent, spread in stereos.items():
             stereo = AudioFormat(encoding, rate, 2)
             mono = AudioFormat(encoding, rate)
-            yield Lie(sent, mono, _K.LOOKS_LIKE_STEREO, _at(rate, _spread(encoding, spread, rate)))
-        yield Lie("mono", stereo, _K.LOOKS_LIKE_MONO, _at(rate, mono.encode))
+            send = _at(rate, _spread(encoding, spread, rate))
+            yield Lie(sent, mono, (_K.LOOKS_LIKE_STEREO,), send)
+        yield Lie("mono", stereo, (_K.LOOKS_LIKE_MONO,), _at(rate, mono.encode))
         yield Lie(
             "opposite channels",
             stereo,
-            _K.CHANNELS_CANCEL,
+            (_K.CHANNELS_CANCEL,),
             _at(rate, _spread(encoding, _opposite, rate)),
         )
 
@@ -285,7 +287,7 @@ def _wrong_rates() -> Iterator[Lie]:
         yield Lie(
             f"{true} Hz as {declared}",
             AudioFormat(encoding, declared),
-            _K.RATE_MISMATCH,
+            (_K.RATE_MISMATCH,),
             _at(true, right.encode),
         )
 
@@ -304,26 +306,83 @@ def _encoded() -> Iterator[Lie]:
         "Opus without container": lambda samples: packets(opus(samples)),
     }
     for declared in map(AudioFormat, Encoding):
-        yield Lie("WAV with header", declared, _K.LOOKS_LIKE_FILE, _file("WAV", "PCM_16"))
+        inside = () if declared.encoding is _S16 else (_K.LOOKS_LIKE_INT16,)
+        kinds = (_K.LOOKS_LIKE_FILE, *inside)
+        yield Lie("WAV with header", declared, kinds, _file("WAV", "PCM_16"))
         for sent, send in streams.items():
             # FLAC takes about as many bytes a second as µ-law or A-law: there is nothing to see.
             telephone = declared.encoding in (_MULAW, _ALAW)
             untellable = sent == "FLAC, from the middle" and telephone
-            yield Lie(sent, declared, None if untellable else _K.LOOKS_LIKE_COMPRESSED, send)
+            yield Lie(sent, declared, () if untellable else (_K.LOOKS_LIKE_COMPRESSED,), send)
+
+
+def _double() -> Iterator[Lie]:
+    """Two faults at once, or three."""
+    encodings = ((_F32, _S16), (_S16, _F32), (_MULAW, _S16), (_ALAW, _MULAW), (_S16, _ALAW))
+    for (sent, declared), (true, said) in product(encodings, ((48_000, 16_000), (8_000, 16_000))):
+        yield Lie(
+            f"{sent} {true} Hz as {said}",
+            AudioFormat(declared, said),
+            (_OWN[sent], _K.RATE_MISMATCH),
+            _at(true, AudioFormat(sent).encode),
+        )
+    for encoding in Encoding:
+        yield Lie(
+            "stereo 48000 Hz as mono 16000",
+            AudioFormat(encoding, 16_000),
+            (_K.LOOKS_LIKE_STEREO, _K.RATE_MISMATCH),
+            _at(48_000, _spread(encoding, two_microphones, 48_000)),
+        )
+        yield Lie(
+            "mono 48000 Hz as stereo 16000",
+            AudioFormat(encoding, 16_000, 2),
+            (_K.LOOKS_LIKE_MONO, _K.RATE_MISMATCH),
+            _at(48_000, AudioFormat(encoding).encode),
+        )
+        yield Lie(
+            "opposite channels, 48000 Hz as 16000",
+            AudioFormat(encoding, 16_000, 2),
+            (_K.CHANNELS_CANCEL, _K.RATE_MISMATCH),
+            _at(48_000, _spread(encoding, _opposite, 48_000)),
+        )
+    yield Lie(
+        "floats in stereo as mono",
+        AudioFormat(_S16),
+        (_K.LOOKS_LIKE_FLOAT32, _K.LOOKS_LIKE_STEREO),
+        _spread(_F32, two_microphones, SAMPLE_RATE),
+    )
+    yield Lie(
+        "big-endian 48000 Hz as 16000",
+        AudioFormat(_S16),
+        (_K.LOOKS_LIKE_BIG_ENDIAN, _K.RATE_MISMATCH),
+        _at(48_000, _big_endian_16),
+    )
+    yield Lie(
+        "AIFF with header",
+        AudioFormat(_S16),
+        (_K.LOOKS_LIKE_FILE, _K.LOOKS_LIKE_BIG_ENDIAN),
+        _file("AIFF", "PCM_16"),
+    )
+    yield Lie(
+        "WAV of floats, a header of 46 bytes",
+        AudioFormat(_S16),
+        (_K.LOOKS_LIKE_FILE, _K.LOOKS_LIKE_FLOAT32, _K.LOOKS_SHIFTED),
+        lambda samples: b"RIFF\0\0\0\0WAVEfmt " + bytes(30) + encode_f32le(samples),
+    )
 
 
 def _untellable() -> Iterator[Lie]:
-    yield Lie("44100 Hz as 48000", AudioFormat(_S16, 48_000), None, _at(44_100, encode_s16le))
+    yield Lie("44100 Hz as 48000", AudioFormat(_S16, 48_000), (), _at(44_100, encode_s16le))
     yield Lie(
         "left and right swapped",
         AudioFormat(_S16, 16_000, 2),
-        None,
+        (),
         _spread(_S16, lambda samples, rate: two_microphones(samples, rate)[:, ::-1], 16_000),
     )
     yield Lie(
         "one of two channels silent",
         AudioFormat(_S16, 16_000, 2),
-        None,
+        (),
         _spread(_S16, _one_silent, 16_000),
     )
 
@@ -372,8 +431,8 @@ DELIVERIES: Final[tuple[Delivery, ...]] = (
 
 def listen(
     form: AudioFormat, data: bytes, seconds: float, chunk_ms: int, delivery: Delivery = live
-) -> tuple[float, Mismatch] | None:
-    """Feed a stream to a watch; the first finding, and the seconds of audio until then.
+) -> Sequence[tuple[float, Mismatch]]:
+    """Feed a stream to a watch; each finding with the seconds of audio until then.
 
     Args:
         form: What is declared.
@@ -386,28 +445,29 @@ def listen(
     size = max(1, round(len(data) / count / form.frame_bytes)) * form.frame_bytes
     pieces = [data[at : at + size] for at in range(0, len(data), size)]
     watch, length_s = FormatWatch(form), seconds * size / len(data)
-    for i, at_s in enumerate(delivery(len(pieces), length_s)):
-        if (found := watch.feed(pieces[i], round(at_s * 1e9))) is not None:
-            return (i + 1) * length_s, found
-    return None
+    return [
+        ((i + 1) * length_s, mismatch)
+        for i, at_s in enumerate(delivery(len(pieces), length_s))
+        for mismatch in watch.feed(pieces[i], round(at_s * 1e9))
+    ]
 
 
 def measure(recordings: Sequence[Recording]) -> Iterator[Outcome]:
     """Send the recordings in every wrong way, and sum up what was found of each."""
     speech = [_lasting(read_audio(r.path)) for r in recordings if r.kind.is_speech]
-    groups: dict[tuple[str, Encoding, ErrorCode | None], list[Lie]] = {}
+    groups: dict[tuple[str, Encoding, tuple[ErrorCode, ...]], list[Lie]] = {}
     for lie in lies():
-        groups.setdefault((lie.sent, lie.declared.encoding, lie.kind), []).append(lie)
-    for (sent, encoding, kind), members in groups.items():
+        groups.setdefault((lie.sent, lie.declared.encoding, lie.kinds), []).append(lie)
+    for (sent, encoding, kinds), members in groups.items():
         found = list(_told(members, speech))
-        told = [one for one in found if one is not None]
+        told = [findings for findings in found if findings]
         yield Outcome(
             sent=sent,
             declared=str(encoding),
-            kind=kind,
+            kinds=kinds,
             streams=len(found),
-            after_s=[after for after, _ in told],
-            named=sum(mismatch.kind is kind for _, mismatch in told),
+            after_s=[findings[-1][0] for findings in told],
+            named=sum({m.kind for _, m in findings} == set(kinds) for findings in told),
         )
 
 
@@ -418,7 +478,7 @@ def _lasting(samples: Float32) -> Float32:
 
 def _told(
     members: Sequence[Lie], speech: Sequence[Float32]
-) -> Iterator[tuple[float, Mismatch] | None]:
+) -> Iterator[Sequence[tuple[float, Mismatch]]]:
     for turn, (samples, lie) in enumerate(product(speech, members)):
         chunk_ms, delivery = _CHUNKS_MS[turn % 3], (live, jittered)[turn % 2]
         yield listen(lie.declared, lie.send(samples), _SECONDS, chunk_ms, delivery)
@@ -432,9 +492,8 @@ def false_alarms(recordings: Sequence[Recording]) -> FalseAlarms:
         delivery = DELIVERIES[streams % len(DELIVERIES)]
         samples = sound(form.sample_rate)
         data = _right(samples, form, streams)
-        found = listen(form, data, _SECONDS, _CHUNKS_MS[streams % 3], delivery)
-        if found is not None:
-            alarms.append(f"{name}, {form}, {delivery.__name__}: {found[1].message}")
+        for _, found in listen(form, data, _SECONDS, _CHUNKS_MS[streams % 3], delivery):
+            alarms.append(f"{name}, {form}, {delivery.__name__}: {found.message}")
         streams += 1
     return FalseAlarms(streams, alarms)
 

@@ -115,7 +115,7 @@ class Conversation:
         if len(payload) % frame:
             raise _odd_length(len(payload), frame, self.start.input)
         self.received = self.received.plus(samples=len(payload) // frame)
-        if (mismatch := self._watch.look(payload)) is not None:
+        for mismatch in self._watch.look(payload):
             self.tell(mismatch, None)
         try:
             self.session.hear(self._decode(payload))

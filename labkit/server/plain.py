@@ -170,7 +170,7 @@ class PlainConnection:
         limit = self._settings.max_message_bytes
         match plain.decode_client(message, max_bytes=limit):
             case plain.Audio(pcm):
-                if (mismatch := self._watch.look(pcm)) is not None:
+                for mismatch in self._watch.look(pcm):
                     await self._refuse(mismatch)
                 self._turns.heard()
                 self._session.hear(to_int16(decode_s16le(pcm)))

@@ -1,6 +1,6 @@
 """Looks at the beginning of a session's audio, whether it is what was declared."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from labkit.audio.formats import AudioFormat
 from labkit.audio.misread.watch import FormatWatch
@@ -20,14 +20,10 @@ class Watch:
             seconds: How much audio is looked at; looking costs time for each message.
             clock: Monotonic nanoseconds.
         """
-        self._watch = FormatWatch(declared)
-        self._left = seconds * declared.bytes_per_second
+        self._watch = FormatWatch(declared, seconds)
         self._clock = clock
 
-    def look(self, payload: bytes) -> ProtocolError | None:
+    def look(self, payload: bytes) -> Sequence[ProtocolError]:
         """What to tell the client after this message; each finding comes once."""
-        if self._left <= 0:
-            return None
-        self._left -= len(payload)
         found = self._watch.feed(payload, self._clock())
-        return None if found is None else ProtocolError(found.kind, found.message, found.hint)
+        return [ProtocolError(one.kind, one.message, one.hint) for one in found]

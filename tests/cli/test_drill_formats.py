@@ -11,9 +11,9 @@ from labkit.errors import ErrorCode
 
 def run(monkeypatch: pytest.MonkeyPatch, *, named: int, alarms: list[str]) -> tuple[int, list[str]]:
     outcomes = [
-        Outcome(sent="floats", declared="pcm_s16le", kind=ErrorCode.LOOKS_LIKE_FLOAT32,
+        Outcome(sent="floats", declared="pcm_s16le", kinds=(ErrorCode.LOOKS_LIKE_FLOAT32,),
                 streams=10, after_s=[0.5] * 10, named=named),
-        Outcome(sent="swapped", declared="pcm_s16le", kind=None,
+        Outcome(sent="swapped", declared="pcm_s16le", kinds=(),
                 streams=10, after_s=[], named=0),
     ]  # fmt: skip
     monkeypatch.setattr(plausibility, "measure", lambda _: outcomes)

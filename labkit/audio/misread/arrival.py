@@ -1,37 +1,38 @@
-"""How fast a stream comes in: seconds of audio per second of the clock."""
+"""How fast a stream comes in: bytes per second of the clock."""
 
 from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
+__all__ = ["ArrivalMeter", "ArrivalRate"]
 
-__all__ = ["Pace", "PaceMeter"]
-
-_KEPT_S: Final = 4.0
+_SECOND: Final = 1_000_000_000
+_KEPT_NS: Final = 4 * _SECOND
+_MARK_NS: Final = _SECOND // 10
+"""Ten marks a second are enough to see a stall of 0.15 s, however many messages come."""
 _PAUSE_GAPS: Final = 3.0
-_PAUSE_MORE_S: Final = 0.1
+_PAUSE_MORE_NS: Final = _SECOND // 10
 _SMOOTHING: Final = 0.1
 _STEADY_S: Final = 0.15
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """The pace of a stretch of a stream.
+class ArrivalRate:
+    """How fast a stretch of a stream came in.
 
     Attributes:
-        ratio: Seconds of audio, as declared, per second of the clock; 1 is live.
+        bytes_per_second: Bytes per second of the clock.
         span_s: Length of the stretch on the clock, in seconds.
-        steady: Whether no message came more than 0.15 s off its time on a straight line.
+        steady: Whether nothing came more than 0.15 s off its time on a straight line.
     """
 
-    ratio: float
+    bytes_per_second: float
     span_s: float
     steady: bool
 
 
-class PaceMeter:
-    """Measures the pace over the last four seconds of the clock, or since the last pause.
+class ArrivalMeter:
+    """Measures the arrival rate over the last four seconds of the clock, or since the last pause.
 
     A gap between messages that is longer than three usual ones and 0.1 s is a pause: a caller
     that is muted, or sends only speech, is not slow, so measuring begins anew behind it. What
@@ -39,32 +40,52 @@ class PaceMeter:
     """
 
     def __init__(self) -> None:
-        self._marks: deque[tuple[float, float]] = deque()
-        self._heard_s = 0.0
-        self._usual_gap_s: float | None = None
+        self._marks: deque[tuple[int, int]] = deque()
+        self._marked_ns = 0
+        self._last_ns = 0
+        self._bytes = 0
+        self._usual_gap_ns: float | None = None
 
-    def feed(self, at_ns: int, seconds: float) -> None:
-        """Count a message of `seconds` of audio that came at `at_ns`."""
-        at_s = at_ns / 1e9
-        if self._marks and self._is_pause(at_s - self._marks[-1][0]):
-            self._marks.clear()
-        self._heard_s += seconds
-        self._marks.append((at_s, self._heard_s))
-        while at_s - self._marks[0][0] > _KEPT_S:
+    def feed(self, at_ns: int, size: int) -> None:
+        """Count a message of `size` bytes that came at `at_ns` of a monotonic clock.
+
+        This runs for every message of every caller: all that costs more waits for `rate`.
+        """
+        gap_ns, self._last_ns = at_ns - self._last_ns, at_ns
+        self._bytes += size
+        if self._marks:
+            usual = gap_ns if self._usual_gap_ns is None else self._usual_gap_ns
+            longest = _PAUSE_GAPS * usual + _PAUSE_MORE_NS
+            if gap_ns > longest:
+                self._marks.clear()
+                gap_ns = int(longest)
+            self._usual_gap_ns = usual + _SMOOTHING * (gap_ns - usual)
+            if self._marks and at_ns - self._marked_ns < _MARK_NS:
+                return
+        self._marks.append((at_ns, self._bytes))
+        self._marked_ns = at_ns
+        self._forget()
+
+    def _forget(self) -> None:
+        while self._last_ns - self._marks[0][0] > _KEPT_NS:
             self._marks.popleft()
 
-    def _is_pause(self, gap_s: float) -> bool:
-        usual = gap_s if self._usual_gap_s is None else self._usual_gap_s
-        longest = _PAUSE_GAPS * usual + _PAUSE_MORE_S
-        self._usual_gap_s = usual + _SMOOTHING * (min(gap_s, longest) - usual)
-        return gap_s > longest
-
-    def pace(self) -> Pace | None:
-        """The pace now, or None before there is any span to measure it on."""
-        if len(self._marks) < 2 or self._marks[-1][0] <= self._marks[0][0]:
+    def rate(self) -> ArrivalRate | None:
+        """The arrival rate now, or None before there is any span to measure it on."""
+        if not self._marks:
             return None
-        clock, heard = np.array(self._marks).T
-        clock, heard = clock - clock[0], heard - heard[0]
-        ratio = float(heard[-1] / clock[-1])
-        off_s = np.abs(heard / ratio - clock).max()
-        return Pace(ratio, float(clock[-1]), steady=bool(off_s <= _STEADY_S))
+        self._forget()
+        begin_ns, begin_bytes = self._marks[0]
+        span_ns, heard = self._last_ns - begin_ns, self._bytes - begin_bytes
+        if span_ns <= 0 or heard <= 0:
+            return None
+        ns_per_byte = span_ns / heard
+        off_ns = max(
+            abs((size - begin_bytes) * ns_per_byte - (at_ns - begin_ns))
+            for at_ns, size in self._marks
+        )
+        return ArrivalRate(
+            bytes_per_second=_SECOND / ns_per_byte,
+            span_s=span_ns / _SECOND,
+            steady=off_ns <= _STEADY_S * _SECOND,
+        )

@@ -5,47 +5,52 @@ FLAC (RFC 9639), EBML for WebM (RFC 8794), ISO base media (ISO/IEC 14496-12), ID
 frame headers of MPEG audio (ISO/IEC 11172-3, 13818-3) and ADTS (ISO/IEC 13818-7).
 """
 
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["encoder_inside", "encoder_of", "file_of"]
+__all__ = ["Header", "encoder_inside", "header_of"]
 
-_FILES: Final = (
-    ("WAV", ((0, b"RIFF"), (8, b"WAVE"))),
-    ("AIFF", ((0, b"FORM"), (8, b"AIF"))),
-    ("AU", ((0, b".snd\0"),)),
-    ("CAF", ((0, b"caff\0"),)),
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a stream begins as.
+
+    Attributes:
+        name: The kind of file or of encoder.
+        encoded: Whether an encoder's output follows, and no samples.
+    """
+
+    name: str
+    encoded: bool
+
+
+_HEADERS: Final = (
+    (Header("WAV", encoded=False), rb"RIFF....WAVE"),
+    (Header("AIFF", encoded=False), rb"FORM....AIF"),
+    (Header("AU", encoded=False), rb"\.snd\0"),
+    (Header("CAF", encoded=False), rb"caff\0"),
+    (Header("Ogg", encoded=True), rb"OggS\0"),
+    (Header("FLAC", encoded=True), rb"fLaC"),
+    (Header("WebM", encoded=True), rb"\x1a\x45\xdf\xa3"),
+    (Header("MP4", encoded=True), rb"....ftyp"),
+    (Header("MP3 (ID3 tag)", encoded=True), rb"ID3.\0"),
 )
-_ENCODERS: Final = (
-    ("Ogg", ((0, b"OggS\0"),)),
-    ("FLAC", ((0, b"fLaC"),)),
-    ("WebM", ((0, b"\x1a\x45\xdf\xa3"),)),
-    ("MP4", ((4, b"ftyp"),)),
-    ("MP3 (ID3 tag)", ((0, b"ID3"), (4, b"\0"))),
-)
+_ANY_HEADER: Final = re.compile(b"|".join(b"(%b)" % mark for _, mark in _HEADERS), re.DOTALL)
+"""Every message is held against it, so that it is one match and no loop."""
 _INSIDE: Final = (("Ogg", b"OggS\0"), ("WebM", b"\x1f\x43\xb6\x75"))
 """Marks of pages and clusters, which come again and again in a stream."""
+_SYNC: Final = re.compile(rb"\xff[\xe2\xe3\xea\xeb\xf2\xf3\xfa\xfb\xf0\xf1\xf8\xf9]")
+"""The first two bytes of a frame of MPEG audio, layer III, or of ADTS."""
 _CHAIN: Final = 3
 """Frames in a row, each beginning where the one before says that it ends."""
 
-_Marks = tuple[tuple[str, tuple[tuple[int, bytes], ...]], ...]
 
-
-def file_of(payload: bytes) -> str | None:
-    """The kind of audio file that begins with `payload`, if any."""
-    return _first(_FILES, payload)
-
-
-def encoder_of(payload: bytes) -> str | None:
-    """The kind of encoded stream that begins with `payload`, if any."""
-    return _first(_ENCODERS, payload)
-
-
-def _first(table: _Marks, payload: bytes) -> str | None:
-    for name, marks in table:
-        if all(payload.startswith(mark, at) for at, mark in marks):
-            return name
-    return None
+def header_of(payload: bytes) -> Header | None:
+    """The file or encoded stream that begins with `payload`, if any."""
+    found = _ANY_HEADER.match(payload)
+    return None if found is None or found.lastindex is None else _HEADERS[found.lastindex - 1][0]
 
 
 def encoder_inside(block: bytes) -> str | None:
@@ -54,21 +59,18 @@ def encoder_inside(block: bytes) -> str | None:
         if mark in block:
             return name
     for name, length in (("MP3", _mpeg_length), ("AAC (ADTS)", _adts_length)):
-        if _has_chain(block, length):
+        if any(_is_chain(block, sync.start(), length) for sync in _SYNC.finditer(block)):
             return name
     return None
 
 
-def _has_chain(block: bytes, length: Callable[[bytes], int]) -> bool:
-    at = block.find(b"\xff")
-    while at >= 0:
-        place, frames = at, 0
-        while frames < _CHAIN and (step := length(block[place : place + 6])):
-            place, frames = place + step, frames + 1
-        if frames == _CHAIN:
-            return True
-        at = block.find(b"\xff", at + 1)
-    return False
+def _is_chain(block: bytes, place: int, length: Callable[[bytes], int]) -> bool:
+    for _ in range(_CHAIN):
+        step = length(block[place : place + 6])
+        if not step:
+            return False
+        place += step
+    return True
 
 
 _MPEG_KBPS: Final = {

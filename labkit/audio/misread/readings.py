@@ -8,7 +8,7 @@ predictor (Makhoul, "Linear prediction: a tutorial review", Proc. IEEE 63(4), 19
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Final, TypeAlias
 
@@ -19,7 +19,7 @@ from labkit.audio import g711
 from labkit.audio.formats import Encoding
 from labkit.errors import ErrorCode
 
-__all__ = ["ALTERNATIVES", "DECLARED", "Float64", "Reading", "Sound", "sound_of"]
+__all__ = ["DECLARED", "READINGS", "Float64", "Reading", "Sound", "sound_of"]
 
 Float64: TypeAlias = NDArray[np.float64]
 
@@ -40,106 +40,118 @@ class Reading:
     Attributes:
         kind: What it means where audio turns out to be laid out like this.
         name: What the bytes are taken for.
-        decode: Bytes to samples, full scale 1.
+        sample_bytes: Bytes of one sample.
+        decode: Bytes to samples, full scale 1, from a byte (`skip`) on.
         hint: What to send or to declare, where this is the right reading.
-        only: The declared encoding beside which the reading makes sense; None for any.
+        skip: Bytes before the first whole sample.
     """
 
     kind: ErrorCode
     name: str
-    decode: Callable[[bytes], Float64]
+    sample_bytes: int
+    decode: Callable[[bytes, int], Float64]
     hint: str
-    only: Encoding | None = None
+    skip: int = 0
 
     def frames(self, block: bytes, channels: int) -> Float64:
         """The block as samples, shape `(frames, channels)`; an incomplete frame is left out."""
-        samples = self.decode(block)
+        samples = self.decode(block, self.skip)
         return samples[: len(samples) // channels * channels].reshape(-1, channels)
 
 
-def _numbers(data: bytes, *, dtype: str, scale: float, zero: float = 0, skip: int = 0) -> Float64:
+def _integers(data: bytes, skip: int, *, dtype: str, scale: float, zero: float = 0) -> Float64:
     whole = (len(data) - skip) // np.dtype(dtype).itemsize
+    samples: Float64 = np.frombuffer(data, dtype, whole, skip).astype(np.float64)
+    return (samples - zero) / scale if zero else samples / scale
+
+
+def _floats(data: bytes, skip: int, *, dtype: str, scale: float = 1) -> Float64:
+    whole = (len(data) - skip) // 4
     # What is no number stays so; numpy would warn of signalling NaN.
     with np.errstate(invalid="ignore"):
-        return (np.frombuffer(data, dtype, whole, skip).astype(np.float64) - zero) / scale
+        return np.frombuffer(data, dtype, whole, skip).astype(np.float64) / scale
 
 
-def _telephone(data: bytes, law: g711.Law) -> Float64:
-    return law.decode(data).astype(np.float64)
+def _telephone(data: bytes, skip: int, *, law: g711.Law) -> Float64:
+    return law.decode_int16(data[skip:]) / 32_768
 
 
-_int16 = partial(_numbers, scale=32_768)
-_float32 = partial(_numbers, scale=1)
+_int16 = partial(_integers, scale=32_768)
 _S16LE, _F32LE, _MULAW, _ALAW = Encoding
 
 DECLARED: Final = {
     _S16LE: Reading(
         ErrorCode.LOOKS_LIKE_INT16,
         "16-bit integers",
+        2,
         partial(_int16, dtype="<i2"),
         f"declare the encoding {_S16LE}",
     ),
     _F32LE: Reading(
         ErrorCode.LOOKS_LIKE_FLOAT32,
         "32-bit floats",
-        partial(_float32, dtype="<f4"),
+        4,
+        partial(_floats, dtype="<f4"),
         f"declare the encoding {_F32LE}, or convert each sample: round(sample * 32767) as int16",
     ),
     _MULAW: Reading(
         ErrorCode.LOOKS_LIKE_MULAW,
         "µ-law",
+        1,
         partial(_telephone, law=g711.MULAW),
         f"declare the encoding {_MULAW}",
     ),
     _ALAW: Reading(
         ErrorCode.LOOKS_LIKE_ALAW,
         "A-law",
+        1,
         partial(_telephone, law=g711.ALAW),
         f"declare the encoding {_ALAW}",
     ),
 }
 """How each encoding that a caller may declare is read, without clipping or refusing anything."""
 
-ALTERNATIVES: Final = (
-    *DECLARED.values(),
+_UNDECLARABLE: Final = (
     Reading(
         ErrorCode.LOOKS_LIKE_UINT8,
         "unsigned 8-bit integers",
-        partial(_numbers, dtype="u1", scale=128, zero=128),
+        1,
+        partial(_integers, dtype="u1", scale=128, zero=128),
         f"convert to {_S16LE}: (byte - 128) * 256 as int16; 8-bit audio cannot be declared",
     ),
     Reading(
         ErrorCode.LOOKS_LIKE_BIG_ENDIAN,
         "big-endian 16-bit integers",
+        2,
         partial(_int16, dtype=">i2"),
-        "swap the two bytes of each sample: the low byte goes first",
+        f"swap the two bytes of each sample, the low byte goes first; declare {_S16LE}",
     ),
     Reading(
         ErrorCode.LOOKS_LIKE_BIG_ENDIAN,
         "big-endian 32-bit floats",
-        partial(_float32, dtype=">f4"),
-        "reverse the four bytes of each sample: the low byte goes first",
+        4,
+        partial(_floats, dtype=">f4"),
+        f"reverse the four bytes of each sample, the low byte goes first; declare {_F32LE}",
     ),
     Reading(
         ErrorCode.FLOAT_OUT_OF_SCALE,
         "32-bit floats on the scale of 16-bit integers",
-        partial(_numbers, dtype="<f4", scale=32_768),
+        4,
+        partial(_floats, dtype="<f4", scale=32_768),
         f"divide each sample by 32768 and declare the encoding {_F32LE}",
     ),
-    *(
-        Reading(
-            ErrorCode.LOOKS_SHIFTED,
-            f"{name} from byte {skip} on",
-            partial(decode, skip=skip),
-            "send whole samples only: bytes were lost or added, such as a header of odd length",
-            only=encoding,
-        )
-        for name, encoding, decode, skips in (
-            ("16-bit integers", _S16LE, partial(_int16, dtype="<i2"), (1,)),
-            ("32-bit floats", _F32LE, partial(_float32, dtype="<f4"), (1, 2, 3)),
-        )
-        for skip in skips
-    ),
+)
+
+
+def _from_byte(skip: int, reading: Reading) -> Reading:
+    return replace(reading, name=f"{reading.name} from byte {skip} on", skip=skip)
+
+
+READINGS: Final = (
+    *DECLARED.values(),
+    *_UNDECLARABLE,
+    _from_byte(1, DECLARED[_S16LE]),
+    *(_from_byte(skip, DECLARED[_F32LE]) for skip in (1, 2, 3)),
 )
 """Every reading that is tried where the declared one gives no sound."""
 
@@ -149,15 +161,20 @@ class Sound:
     """How much like sound some samples are.
 
     Attributes:
-        centred: The samples without their mean, shape `(frames, channels)`.
-        level_db: RMS of these, in dBFS.
+        frames: The samples, shape `(frames, channels)`.
+        level_db: RMS around their mean, in dBFS.
         valid: Whether all samples are finite, their RMS is below the full scale, and not all of
             them are too small for any converter.
     """
 
-    centred: Float64
+    frames: Float64
     level_db: float
     valid: bool
+
+    @cached_property
+    def centred(self) -> Float64:
+        """The samples without their mean; only where `valid` is true."""
+        return self.frames - _means(self.frames)
 
     @cached_property
     def gain_db(self) -> float:
@@ -170,11 +187,19 @@ class Sound:
 
 def sound_of(frames: Float64) -> Sound:
     """Measure samples of shape `(frames, channels)`, at least five frames."""
-    if not np.isfinite(frames).all():
+    power = float(np.vdot(frames, frames)) / frames.size
+    if not math.isfinite(power):
         return Sound(frames, np.inf, valid=False)
-    centred = frames - frames.mean(axis=0)
-    level_db = float(10 * np.log10(np.vdot(centred, centred) / centred.size + _FLOOR))
-    return Sound(centred, level_db, level_db <= _INVALID_DB and not _is_tiny(frames, centred))
+    means = _means(frames)
+    level_db = 10 * math.log10(max(power - float(means @ means) / means.size, 0.0) + _FLOOR)
+    tiny = power < _TINY**2 and _is_tiny(frames, frames - means)
+    return Sound(frames, level_db, level_db <= _INVALID_DB and not tiny)
+
+
+def _means(frames: Float64) -> Float64:
+    """What `mean(axis=0)` gives, in half of the time."""
+    means: Float64 = np.add.reduce(frames, axis=0) / len(frames)
+    return means
 
 
 def _is_tiny(frames: Float64, centred: Float64) -> bool:
@@ -184,13 +209,21 @@ def _is_tiny(frames: Float64, centred: Float64) -> bool:
 
 
 def _prediction_gain_db(centred: Float64) -> float:
-    """Autocorrelation method, over all channels at once."""
+    """Autocorrelation method over all channels at once, solved by Levinson and Durbin."""
     length = len(centred)
-    lags = np.array([np.vdot(centred[: length - lag], centred[lag:]) for lag in range(_ORDER + 1)])
+    lags = [float(np.vdot(centred[: length - lag], centred[lag:])) for lag in range(_ORDER + 1)]
     if lags[0] <= _FLOOR:
         return 0.0
-    lags /= lags[0]
-    toeplitz = lags[np.abs(np.subtract.outer(range(_ORDER), range(_ORDER)))]
-    # The small diagonal keeps pure tones, which are wholly predictable, solvable.
-    weights = np.linalg.solve(toeplitz + 1e-9 * np.eye(_ORDER), lags[1:])
-    return -10 * math.log10(max(1 - float(lags[1:] @ weights), 1e-9))
+    # The small addition keeps pure tones, which are wholly predictable, solvable.
+    error = lags[0] * (1 + 1e-9)
+    weights: list[float] = []
+    for lag in range(1, _ORDER + 1):
+        known = sum(weight * lags[lag - 1 - i] for i, weight in enumerate(weights))
+        reflection = (lags[lag] - known) / error
+        mirrored = weights[::-1]
+        weights = [w - reflection * m for w, m in zip(weights, mirrored, strict=True)]
+        weights.append(reflection)
+        error *= 1 - reflection**2
+        if error <= 0:
+            break
+    return -10 * math.log10(max(error / lags[0], 1e-9))

@@ -1,61 +1,85 @@
-"""Paces of streams: live, slow, fast, and those that are none."""
+"""Arrival rates of streams: live, slow, fast, and those that are none."""
 
 import pytest
 
-from labkit.audio.misread.arrival import Pace, PaceMeter
+from labkit.audio.misread.arrival import ArrivalMeter, ArrivalRate
+
+BYTES = 16_000
+"""Bytes of a second of audio."""
 
 
-def pace_of(times: list[float], seconds: float) -> Pace | None:
-    """The pace after messages of `seconds` of audio at `times`, in seconds."""
-    meter = PaceMeter()
+def rate_of(times: list[float], seconds: float) -> ArrivalRate | None:
+    """The arrival rate after messages of `seconds` of audio at `times`, in seconds."""
+    meter = ArrivalMeter()
     for at_s in times:
-        meter.feed(round(at_s * 1e9), seconds)
-    return meter.pace()
+        meter.feed(round(at_s * 1e9), round(seconds * BYTES))
+    return meter.rate()
 
 
 @pytest.mark.parametrize("ratio", [0.1, 0.5, 1, 2, 6])
 @pytest.mark.parametrize("chunk_s", [0.02, 0.1, 1.0])
 def test_a_regular_stream_is_steady_at_its_ratio(ratio: float, chunk_s: float) -> None:
-    pace = pace_of([i * chunk_s for i in range(round(10 / chunk_s))], chunk_s * ratio)
-    assert pace is not None
-    assert pace.ratio == pytest.approx(ratio)
-    assert pace.steady
-    assert 2.9 < pace.span_s <= 4.001
+    rate = rate_of([i * chunk_s for i in range(round(10 / chunk_s))], chunk_s * ratio)
+    assert rate is not None
+    assert rate.bytes_per_second / BYTES == pytest.approx(ratio, rel=1e-3)
+    assert rate.steady
+    assert 2.9 < rate.span_s <= 4.001
 
 
-def test_one_message_or_one_burst_has_no_pace() -> None:
-    assert pace_of([], 0.04) is None
-    assert pace_of([5], 0.04) is None
-    assert pace_of([5] * 100, 0.04) is None
+def test_one_message_or_one_burst_has_no_rate() -> None:
+    assert rate_of([], 0.04) is None
+    assert rate_of([5], 0.04) is None
+    assert rate_of([5] * 100, 0.04) is None
 
 
 def test_measuring_begins_anew_behind_a_pause() -> None:
     before = [i * 0.04 for i in range(100)]
     after = [60 + i * 0.04 for i in range(50)]
-    pace = pace_of(before + after, 0.04)
-    assert pace is not None
-    assert pace.ratio == pytest.approx(1)
-    assert pace.span_s == pytest.approx(49 * 0.04)
+    rate = rate_of(before + after, 0.04)
+    assert rate is not None
+    assert rate.bytes_per_second / BYTES == pytest.approx(1)
+    assert rate.span_s == pytest.approx(49 * 0.04)
 
 
 def test_speech_with_silence_left_out_is_not_slow() -> None:
     bursts = [word + i * 0.02 for word in range(10) for i in range(20)]
-    pace = pace_of(bursts, 0.02)
-    assert pace is not None
-    assert pace.ratio == pytest.approx(1)
+    rate = rate_of(bursts, 0.02)
+    assert rate is not None
+    assert rate.bytes_per_second / BYTES == pytest.approx(1)
 
 
 @pytest.mark.parametrize("head_s", [1.0, 2.0, 3.0])
 def test_a_head_start_is_not_steady(head_s: float) -> None:
     live = [i * 0.04 for i in range(80)]
-    pace = pace_of([0.0] * round(head_s / 0.04) + live, 0.04)
-    assert pace is not None
-    assert pace.ratio > 1.2
-    assert not pace.steady
+    rate = rate_of([0.0] * round(head_s / 0.04) + live, 0.04)
+    assert rate is not None
+    assert rate.bytes_per_second / BYTES > 1.2
+    assert not rate.steady
 
 
 def test_a_few_tens_of_milliseconds_of_jitter_are_steady() -> None:
-    pace = pace_of([i * 0.04 + 0.05 * (i * 7 % 10) / 10 for i in range(100)], 0.08)
-    assert pace is not None
-    assert pace.ratio == pytest.approx(2, rel=0.02)
-    assert pace.steady
+    rate = rate_of([i * 0.04 + 0.05 * (i * 7 % 10) / 10 for i in range(100)], 0.08)
+    assert rate is not None
+    assert rate.bytes_per_second / BYTES == pytest.approx(2, rel=0.02)
+    assert rate.steady
+
+
+def test_empty_messages_have_no_rate() -> None:
+    assert rate_of([0, 0.1, 0.2], 0) is None
+
+
+@pytest.mark.parametrize(("late_s", "steady"), [(0.1, True), (0.4, False)])
+def test_a_stall_that_is_no_pause_is_told_by_its_length(late_s: float, steady: bool) -> None:
+    """Messages of 0.2 s: a gap of 0.6 s is no pause yet."""
+    live = [i * 0.2 for i in range(20)]
+    rate = rate_of([max(at, 2 + late_s) if at > 1.9 else at for at in live], 0.2)
+    assert rate is not None
+    assert rate.steady is steady
+
+
+def test_a_burst_amid_live_audio_is_not_steady() -> None:
+    """Messages of 20 ms, far more than are kept in mind one by one; 0.4 s of them at once."""
+    times = [i * 0.02 for i in range(60)]
+    rate = rate_of([*times, *[times[-1]] * 20, *[at + times[-1] for at in times]], 0.02)
+    assert rate is not None
+    assert not rate.steady

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from labkit.audio.misread.containers import encoder_inside, encoder_of, file_of
+from labkit.audio.misread.containers import Header, encoder_inside, header_of
 from labkit.audio.pcm import encode_s16le
 
 TONE = np.float32(0.3 * np.sin(0.1 * np.arange(48_000)))
@@ -20,9 +20,7 @@ def written(form: str, subtype: str, rate: int = 16_000) -> bytes:
 
 @pytest.mark.parametrize(("form", "name"), [("WAV", "WAV"), ("AIFF", "AIFF"), ("CAF", "CAF")])
 def test_files_of_samples_are_known_by_their_header(form: str, name: str) -> None:
-    data = written(form, "PCM_16")
-    assert file_of(data) == name
-    assert encoder_of(data) is None
+    assert header_of(written(form, "PCM_16")) == Header(name, encoded=False)
 
 
 @pytest.mark.parametrize(
@@ -30,9 +28,7 @@ def test_files_of_samples_are_known_by_their_header(form: str, name: str) -> Non
     [("FLAC", "PCM_16", "FLAC"), ("OGG", "VORBIS", "Ogg"), ("OGG", "OPUS", "Ogg")],
 )
 def test_encoded_files_are_known_by_their_header(form: str, subtype: str, name: str) -> None:
-    data = written(form, subtype)
-    assert encoder_of(data) == name
-    assert file_of(data) is None
+    assert header_of(written(form, subtype)) == Header(name, encoded=True)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +40,7 @@ def test_encoded_files_are_known_by_their_header(form: str, subtype: str, name: 
     ],
 )
 def test_headers_that_libsndfile_does_not_write_are_known(head: bytes, name: str) -> None:
-    assert encoder_of(head) == name
+    assert header_of(head) == Header(name, encoded=True)
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 24_000, 44_100, 48_000])
@@ -66,9 +62,18 @@ def test_adts_is_known_by_a_chain_of_frames() -> None:
     assert encoder_inside(2 * frame) is None
 
 
+@pytest.mark.parametrize("cut", [0, 1, 3, 4, 7, 11])
+def test_a_part_of_a_header_is_none(cut: int) -> None:
+    assert header_of(written("WAV", "PCM_16")[:cut]) is None
+
+
+def test_a_header_is_told_only_where_the_message_begins_with_it() -> None:
+    assert header_of(b"\0" + written("WAV", "PCM_16")) is None
+    assert header_of(b"RIFF\n\n\n\nWAVE") == Header("WAV", encoded=False)
+
+
 def test_samples_have_no_marks() -> None:
     rng = np.random.default_rng(5)
     for data in (encode_s16le(TONE), rng.bytes(200_000), b"\xff" * 4096, bytes(4096), b""):
-        assert file_of(data) is None
-        assert encoder_of(data) is None
+        assert header_of(data) is None
         assert encoder_inside(data) is None

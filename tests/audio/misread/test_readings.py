@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 
 from labkit.audio.formats import AudioFormat, Encoding
-from labkit.audio.misread.readings import ALTERNATIVES, DECLARED, sound_of
+from labkit.audio.misread.readings import DECLARED, READINGS, sound_of
 from labkit.audio.pcm import encode_s16le
 
 RNG = np.random.default_rng(1)
@@ -34,7 +35,7 @@ def test_declared_readings_read_what_the_codecs_write(encoding: Encoding, channe
     ],
 )
 def test_other_readings_read_as_they_say(name: str, data: bytes, wanted: list[float]) -> None:
-    reading = next(r for r in ALTERNATIVES if r.name == name)
+    reading = next(r for r in READINGS if r.name == name)
     assert reading.frames(data, 1)[:, 0].tolist() == wanted
 
 
@@ -47,6 +48,15 @@ def test_noise_is_unpredictable_and_a_tone_is_not() -> None:
     assert noise.gain_db < 0.1
     assert noise.level_db == pytest.approx(-20, abs=0.5)
     assert sound_of(column(np.sin(0.3 * np.arange(2048)))).gain_db > 20
+
+
+@pytest.mark.parametrize("weights", [(0.5,), (1.2, -0.6), (1.8, -1.3, 0.4, -0.05)])
+def test_the_gain_is_that_of_the_process_that_made_the_sound(weights: tuple[float, ...]) -> None:
+    """Of noise through a filter: what the filter adds to the noise is what is predictable."""
+    noise = RNG.standard_normal(40_000)
+    samples = lfilter([1], [1, *(-w for w in weights)], noise)
+    gain_db = 10 * np.log10(samples.var() / noise.var())
+    assert sound_of(column(0.01 * samples)).gain_db == pytest.approx(gain_db, abs=0.1)
 
 
 def test_an_offset_is_no_level() -> None:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from labkit.audio import g711
 from labkit.audio.formats import AudioFormat, Encoding, encode_f32le
-from labkit.audio.misread.watch import RULES, FormatWatch, Mismatch
+from labkit.audio.misread.rules import MISMATCHES, RULES, Mismatch
+from labkit.audio.misread.watch import FormatWatch
 from labkit.audio.pcm import Float32, encode_s16le, read_audio, resample
 from labkit.errors import ErrorCode
 from tests.paths import SPEECH
@@ -23,19 +24,25 @@ def speech(rate: int = 16_000, seconds: float = 6) -> Float32:
 
 
 def findings(
-    form: AudioFormat, data: bytes, pace: float = 1.0, chunk_ms: int = 40
+    form: AudioFormat, *parts: tuple[bytes, float], chunk_ms: int = 40
 ) -> Iterator[Mismatch]:
-    """What is told of a stream in messages of `chunk_ms` as declared, at `pace` times live."""
-    watch = FormatWatch(form)
+    """What is told of a stream in messages of `chunk_ms` as declared.
+
+    Args:
+        form: What is declared.
+        parts: Bytes of the stream, and at how many times live as declared they come.
+        chunk_ms: How much each message holds.
+    """
+    watch, at_ns = FormatWatch(form), 0.0
     size = form.samples(chunk_ms / 1000) * form.frame_bytes
-    for i, at in enumerate(range(0, len(data), size)):
-        found = watch.feed(data[at : at + size], round(i * chunk_ms * 1e6 / pace))
-        if found is not None:
-            yield found
+    for data, pace in parts:
+        for at in range(0, len(data), size):
+            yield from watch.feed(data[at : at + size], round(at_ns))
+            at_ns += chunk_ms * 1e6 / pace
 
 
 def kinds(form: AudioFormat, data: bytes, pace: float = 1.0) -> list[ErrorCode]:
-    return [found.kind for found in findings(form, data, pace)]
+    return [found.kind for found in findings(form, (data, pace))]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +61,8 @@ def kinds(form: AudioFormat, data: bytes, pace: float = 1.0) -> list[ErrorCode]:
 def test_another_encoding_is_told_once_with_figures_and_a_hint(
     declared: Encoding, write: Callable[[Float32], bytes], kind: ErrorCode
 ) -> None:
-    found = list(findings(AudioFormat(declared), write(speech())))
+    form, data = AudioFormat(declared), write(speech())
+    found = list(findings(form, (data, len(data) / form.bytes_per_second / 6)))
     assert [one.kind for one in found] == [kind]
     assert f"{declared} 16000 Hz mono" in found[0].message
     assert "dBFS" in found[0].message
@@ -80,7 +88,7 @@ def test_unsigned_bytes_are_told_from_either_law(law: Encoding) -> None:
 def test_a_header_is_told_at_the_first_message_and_the_samples_after_it_are_watched() -> None:
     header = b"RIFF\0\0\0\0WAVEfmt " + bytes(28)
     form = AudioFormat(S16)
-    found = kinds(form, header + encode_f32le(speech()))
+    found = kinds(form, header + encode_f32le(speech()), 2)
     assert found == [ErrorCode.LOOKS_LIKE_FILE, ErrorCode.LOOKS_LIKE_FLOAT32]
     assert kinds(form, header + encode_s16le(speech())) == [ErrorCode.LOOKS_LIKE_FILE]
 
@@ -88,12 +96,11 @@ def test_a_header_is_told_at_the_first_message_and_the_samples_after_it_are_watc
 def test_the_same_header_is_told_once() -> None:
     watch = FormatWatch(AudioFormat())
     header = b"RIFF\0\0\0\0WAVEfmt " + bytes(28)
-    assert [watch.feed(header, 0) is None for _ in range(3)] == [False, True, True]
+    assert [len(watch.feed(header, 0)) for _ in range(3)] == [1, 0, 0]
 
 
 def test_encoded_audio_is_told_at_the_first_message() -> None:
-    found = FormatWatch(AudioFormat()).feed(b"\x1a\x45\xdf\xa3" + bytes(60), 0)
-    assert found is not None
+    [found] = FormatWatch(AudioFormat()).feed(b"\x1a\x45\xdf\xa3" + bytes(60), 0)
     assert found.kind is ErrorCode.LOOKS_LIKE_COMPRESSED
     assert "WebM" in found.message
 
@@ -108,7 +115,7 @@ def test_random_bytes_are_encoded_audio_only_where_they_come_slower_than_live(pa
 @pytest.mark.parametrize(("pace", "rate"), [(0.5, 8_000), (1.5, 24_000), (3.0, 48_000)])
 def test_the_pace_of_another_rate_is_told_with_that_rate(pace: float, rate: int) -> None:
     data = encode_s16le(speech(rate, 8))
-    found = list(findings(AudioFormat(), data, pace))
+    found = list(findings(AudioFormat(), (data, pace)))
     assert [one.kind for one in found] == [ErrorCode.RATE_MISMATCH]
     assert f"declare the sample rate {rate}" in found[0].hint
     assert f"{rate} frames a second" in found[0].message
@@ -155,9 +162,92 @@ def test_opposite_channels_are_told_and_swapped_ones_cannot_be() -> None:
         assert kinds(form, encode_s16le(np.stack(pair, axis=1).reshape(-1))) == wanted
 
 
-def test_a_stream_that_becomes_wrong_later_is_told() -> None:
-    data = encode_s16le(speech()) + encode_f32le(speech())
-    assert kinds(AudioFormat(), data) == [ErrorCode.LOOKS_LIKE_FLOAT32]
+@pytest.mark.parametrize("before_s", [6, 30])
+def test_a_stream_that_becomes_wrong_later_is_told(before_s: float) -> None:
+    parts = (encode_s16le(speech(seconds=before_s)), 1.0), (encode_f32le(speech()), 2.0)
+    assert [found.kind for found in findings(AudioFormat(), *parts)] == [
+        ErrorCode.LOOKS_LIKE_FLOAT32
+    ]
+
+
+@pytest.mark.parametrize("before", [0.0, 0.3])
+def test_a_stream_that_begins_with_silence_or_noise_is_told(before: float) -> None:
+    noise = np.float32(before * np.random.default_rng(1).standard_normal(160_000))
+    parts = (encode_s16le(noise), 1.0), (encode_f32le(speech(seconds=12)), 2.0)
+    assert [found.kind for found in findings(AudioFormat(), *parts)] == [
+        ErrorCode.LOOKS_LIKE_FLOAT32
+    ]
+
+
+def test_only_the_first_seconds_are_watched_where_that_is_asked() -> None:
+    data, form = encode_s16le(speech()) + encode_f32le(speech()), AudioFormat()
+    watch = FormatWatch(form, seconds=5)
+    pieces = [data[at : at + 640] for at in range(0, len(data), 640)]
+    assert [found for i, piece in enumerate(pieces) for found in watch.feed(piece, i * 10**7)] == []
+
+
+# -- several faults at once -------------------------------------------------------------------
+
+
+def test_floats_at_another_rate_are_told_with_both() -> None:
+    found = list(findings(AudioFormat(), (encode_f32le(speech(48_000, 8)), 6.0)))
+    assert [one.kind for one in found] == [ErrorCode.LOOKS_LIKE_FLOAT32, ErrorCode.RATE_MISMATCH]
+    assert "declare the sample rate 48000" in found[1].hint
+    assert "3.00 times as fast as live 32-bit floats 16000 Hz mono" in found[1].message
+
+
+def test_two_channels_at_another_rate_are_told_with_both() -> None:
+    data = encode_s16le(np.repeat(speech(48_000, 8), 2))
+    found = list(findings(AudioFormat(), (data, 6.0)))
+    assert [one.kind for one in found] == [ErrorCode.LOOKS_LIKE_STEREO, ErrorCode.RATE_MISMATCH]
+    assert "declare the sample rate 48000" in found[1].hint
+
+
+def test_one_channel_at_another_rate_is_told_with_both() -> None:
+    found = list(findings(AudioFormat(channels=2), (encode_s16le(speech(48_000, 8)), 1.5)))
+    assert [one.kind for one in found] == [ErrorCode.LOOKS_LIKE_MONO, ErrorCode.RATE_MISMATCH]
+    assert "declare the sample rate 48000" in found[1].hint
+
+
+def test_opposite_channels_at_another_rate_are_told_with_both() -> None:
+    loud = speech(48_000, 8)
+    data = encode_s16le(np.stack([loud, -loud], axis=1).reshape(-1))
+    found = kinds(AudioFormat(channels=2), data, 3.0)
+    assert found == [ErrorCode.CHANNELS_CANCEL, ErrorCode.RATE_MISMATCH]
+
+
+def test_three_faults_are_told() -> None:
+    data = encode_f32le(np.repeat(speech(48_000, 8), 2))
+    found = kinds(AudioFormat(), data, 12.0)
+    assert found == [
+        ErrorCode.LOOKS_LIKE_FLOAT32,
+        ErrorCode.LOOKS_LIKE_STEREO,
+        ErrorCode.RATE_MISMATCH,
+    ]
+
+
+def test_a_file_with_the_high_byte_first_is_told_with_both() -> None:
+    header = b"FORM\0\0\0\0AIFFCOMM" + bytes(38)
+    data = encode_s16le(speech())
+    swapped = np.frombuffer(data, "<i2").astype(">i2").tobytes()
+    found = kinds(AudioFormat(), header + swapped)
+    assert found == [ErrorCode.LOOKS_LIKE_FILE, ErrorCode.LOOKS_LIKE_BIG_ENDIAN]
+
+
+def test_a_header_of_two_bytes_too_many_is_told_with_the_floats_behind_it() -> None:
+    header = b"RIFF\0\0\0\0WAVEfmt " + bytes(30)
+    found = kinds(AudioFormat(), header + encode_f32le(speech()), 2)
+    assert found == [
+        ErrorCode.LOOKS_LIKE_FILE,
+        ErrorCode.LOOKS_LIKE_FLOAT32,
+        ErrorCode.LOOKS_SHIFTED,
+    ]
+
+
+def test_nothing_is_told_behind_the_output_of_an_encoder() -> None:
+    watch = FormatWatch(AudioFormat())
+    assert len(watch.feed(b"fLaC" + bytes(60), 0)) == 1
+    assert watch.feed(b"RIFF\0\0\0\0WAVEfmt " + bytes(28), 1) == ()
 
 
 @given(st.sampled_from(Encoding), st.integers(1, 2), st.lists(st.binary(max_size=9_000)))
@@ -166,15 +256,29 @@ def test_any_bytes_in_any_pieces_are_taken(
 ) -> None:
     watch = FormatWatch(AudioFormat(encoding, 16_000, channels))
     for i, piece in enumerate(pieces):
-        watch.feed(piece, i * 10**7)
+        assert {found.kind for found in watch.feed(piece, i * 10**7)} <= MISMATCHES
 
 
 @given(st.integers(1, 2_000))
 def test_the_size_of_messages_does_not_change_what_is_found(size: int) -> None:
     data = encode_f32le(speech(seconds=2))
     watch = FormatWatch(AudioFormat())
-    told = [watch.feed(data[at : at + 4 * size], 0) for at in range(0, len(data), 4 * size)]
-    assert [found.kind for found in told if found] == [ErrorCode.LOOKS_LIKE_FLOAT32]
+    pieces = [data[at : at + 4 * size] for at in range(0, len(data), 4 * size)]
+    assert [found.kind for piece in pieces for found in watch.feed(piece, 0)] == [
+        ErrorCode.LOOKS_LIKE_FLOAT32
+    ]
+
+
+@given(st.integers(0, 400), st.integers(1, 3_000))
+def test_the_first_message_may_end_within_a_block(first: int, size: int) -> None:
+    data = encode_f32le(speech(seconds=2))
+    watch = FormatWatch(AudioFormat())
+    pieces = [
+        data[: 2 * first],
+        *(data[at : at + size] for at in range(2 * first, len(data), size)),
+    ]
+    told = [found.kind for piece in pieces for found in watch.feed(piece, 0)]
+    assert told == [ErrorCode.LOOKS_LIKE_FLOAT32]
 
 
 def test_every_rule_gives_its_reason() -> None:
