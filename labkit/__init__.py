@@ -7,7 +7,10 @@ The package holds the server that the notebooks build (`labkit.server`), a test 
 
 from importlib.metadata import PackageNotFoundError, version
 
+from labkit import telemetry
 from labkit.notebook.loop import run
+
+telemetry.switch_off()  # before any other module of labkit can import an engine
 
 try:
     __version__ = version("labkit")

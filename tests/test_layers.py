@@ -33,6 +33,7 @@ LAYERS: Final = (
     Layer("labkit", 6, ENGINES),
     Layer("labkit.errors", 0, ("labkit",)),
     Layer("labkit.trace", 0, ("labkit", "asyncio", "time")),
+    Layer("labkit.telemetry", 0, ("labkit",)),
     Layer("labkit.changes", 0, ("labkit", "time")),
     Layer("labkit.audio", 0, ("asyncio", "time", *ENGINES)),
     Layer("labkit.net", 0, ("asyncio", "time", "websockets")),
