@@ -63,7 +63,7 @@ class Mark(StrEnum):
 
 
 class Stage(StrEnum):
-    """A part of the end-to-end latency."""
+    """A part of the end-to-end latency. Files name it by its value, all else by its `label`."""
 
     PACKETISATION = "packetisation"
     """Waiting for the last chunk to fill and go out."""
@@ -81,6 +81,12 @@ class Stage(StrEnum):
     """From the synthesiser to the client."""
     LEADING_SILENCE = "leading_silence"
     """From the first sample of the reply to the first that can be heard."""
+
+    @property
+    def label(self) -> str:
+        """What figures, tables and sentences call it, such as "LLM first token"."""
+        words = self.value.split("_")
+        return " ".join(w.upper() if w in ("asr", "llm", "tts") else w for w in words)
 
 
 STAGES: Mapping[Stage, tuple[Mark, Mark]] = MappingProxyType(

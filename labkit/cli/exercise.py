@@ -1,19 +1,19 @@
 """`labkit exercise`: the latency exercise."""
 
-from datetime import datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
+from labkit.cli.experiment import carry_out, results_table
 from labkit.cli.models import AsrOption, LlmOption, SetOption, TtsOption
-from labkit.cli.terminal import console, counting_bar, run
 
 if TYPE_CHECKING:
-    from labkit.measure.report import Report
+    from labkit.measure.exercise_summary import SizeSummary
 
-__all__ = ["exercise"]
+__all__ = ["exercise", "sizes_table"]
 
 
 def exercise(
@@ -29,8 +29,7 @@ def exercise(
     tts: TtsOption = None,
 ) -> None:
     """Run the latency exercise: measure and plot how chunk size trades against latency."""
-    from labkit.measure.exercise import run_and_write
-    from labkit.measure.report import sentences
+    from labkit.measure.exercise import Exercise
     from labkit.voice.models import data_folder, resolve
 
     if baseline not in (None, "naive"):
@@ -38,34 +37,24 @@ def exercise(
     own = {"--models": model_set, "--asr": asr, "--llm": llm, "--tts": tts}
     options = tuple(word for key, value in own.items() if value for word in (key, value))
     resolve(model_set, asr=asr, llm=llm, tts=tts)
-    folder = out / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    with counting_bar() as tell:
-        summed = run(
-            run_and_write(
-                folder,
-                recordings=data_folder() / "speech",
-                quick=quick,
-                baseline=baseline is not None,
-                seed=seed,
-                model_options=options,
-                progress=lambda step: tell(step.now, step.done, step.total),
-            )
-        )
-    shown = console()
-    shown.print(_exercise_table(summed))
-    for sentence in sentences(summed):
-        shown.print(sentence)
-    shown.print(f"Raw data, summary and figures: {folder}", soft_wrap=True, markup=False)
+    experiment = Exercise.of_length(
+        recordings=data_folder() / "speech",
+        quick=quick,
+        baseline=baseline is not None,
+        seed=seed,
+        model_options=options,
+    )
+    carry_out(experiment, out, lambda summed: [sizes_table(summed.sizes)])
 
 
-def _exercise_table(summed: "Report") -> Table:
-    table = Table(
-        "chunk ms", "median ms", "95 % interval", "p95 ms", "messages/s", "overhead B/s",
-        "CPU ms/s", title="End of speech to first audible reply, labkit",
+def sizes_table(sizes: "Sequence[SizeSummary]") -> Table:
+    """What was measured, a row per chunk size."""
+    table = results_table(
+        "End of speech to first audible reply, labkit",
+        "chunk\nms", "median\nms", "95 %\ninterval", "p95\nms", "messages\nper s", "overhead\nB/s",
+        "CPU\nms/s",
     )  # fmt: skip
-    for column in table.columns:
-        column.justify = "right"
-    for size in summed.sizes:
+    for size in sizes:
         middle = size.ttfa_p50
         table.add_row(
             str(size.chunk_ms),

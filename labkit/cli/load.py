@@ -1,23 +1,19 @@
 """The command `labkit load`."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import datetime
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from labkit.cli.experiment import carry_out, results_table
 from labkit.cli.models import SetOption
-from labkit.cli.terminal import console, errors, run
 
 if TYPE_CHECKING:
-    from labkit.measure.capacity import Level, Percentiles, Resources
-    from labkit.measure.load import LoadProgress
+    from labkit.measure.load_summary import Level, Resources
+    from labkit.measure.statistics import Percentiles
 
 __all__ = ["load"]
 
@@ -44,13 +40,11 @@ def load(
     model_set: SetOption = "embedded",
 ) -> None:
     """Find out how many callers the server bears, beside a bare server in the same run."""
-    from labkit.measure.capacity_plot import save_capacity
-    from labkit.measure.load import run_load, write_load
-    from labkit.measure.load_config import LoadConfig, parse_levels
-    from labkit.measure.pace import fine_loop
+    from labkit.measure.callers import fine_loop
+    from labkit.measure.load import Load, parse_levels
     from labkit.voice.models import data_folder
 
-    config = LoadConfig(
+    experiment = Load(
         recordings=data_folder() / "speech",
         pipeline=pipeline.value,
         sessions=parse_levels(sessions),
@@ -60,17 +54,12 @@ def load(
         url=url,
         model_options=() if url else _model_options(pipeline, model_set),
     )
-    with _level_bar() as tell:
-        loaded = run(run_load(config, tell), loop_factory=fine_loop)
-    folder = out / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    write_load(loaded, folder)
-    save_capacity(loaded.levels, folder, bound_ms=config.bound_ms)
-    shown = console()
-    shown.print(waits_table(loaded.levels))
-    shown.print(costs_table(loaded.levels))
-    for sentence in loaded.sentences():
-        shown.print(sentence)
-    shown.print(f"Raw data, summary and figure: {folder}", soft_wrap=True, markup=False)
+    carry_out(
+        experiment,
+        out,
+        lambda summed: [waits_table(summed.levels), costs_table(summed.levels)],
+        loop_factory=fine_loop,
+    )
 
 
 def _model_options(pipeline: Answering, model_set: str) -> tuple[str, ...]:
@@ -83,22 +72,11 @@ def _model_options(pipeline: Answering, model_set: str) -> tuple[str, ...]:
     return ("--models", model_set)
 
 
-@contextmanager
-def _level_bar() -> "Iterator[Callable[[LoadProgress], None]]":
-    """A progress bar over the seconds of a load, with the time left."""
-    columns = (TextColumn("{task.description:20}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=errors()) as bar:
-        task = bar.add_task("starting")
-        yield lambda step: bar.update(
-            task, completed=step.done_s, total=step.total_s, description=step.now
-        )
-
-
-def waits_table(levels: "list[Level]") -> Table:
+def waits_table(levels: "Sequence[Level]") -> Table:
     """What callers waited, a row per level and server."""
-    from labkit.measure.capacity import LATENESS_BOUND_MS
+    from labkit.measure.load_summary import LATENESS_BOUND_MS
 
-    table = _table(
+    table = results_table(
         "What callers waited, from when it was due",
         "sessions", "server", "turns", "lost", "refused", "reply, ms\np50 p95 p99",
         "ping, ms\np50 p95 p99", "seconds\nbehind", "callers\nlate, ms",
@@ -121,12 +99,12 @@ def waits_table(levels: "list[Level]") -> Table:
     return table
 
 
-def costs_table(levels: "list[Level]") -> Table:
+def costs_table(levels: "Sequence[Level]") -> Table:
     """What it cost the servers, and labkit's over the bare one's."""
-    from labkit.measure.capacity_report import ratios
+    from labkit.measure.load_summary import ratios
 
     over = {(ratio.server, ratio.sessions): ratio for ratio in ratios(levels)}
-    table = _table(
+    table = results_table(
         "What it cost the server",
         "sessions", "server", "memory, MB\nstart peak end", "CPU\ncores",
         "ms/s per\nsession", "callers'\ncores", "ping\n/ bare", "CPU\n/ bare", "errors",
@@ -146,14 +124,6 @@ def costs_table(levels: "list[Level]") -> Table:
         )
     if any(level.resources.cpu_per_s is None for level in levels):
         table.caption = "-: unavailable; only Linux tells of servers that were started here"
-    return table
-
-
-def _table(title: str, *columns: str) -> Table:
-    """A table that fits into 80 columns."""
-    table = Table(*columns, title=title, box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
-    for column in table.columns:
-        column.justify, column.no_wrap = "right", True
     return table
 
 

@@ -101,7 +101,7 @@ def print_turn(turn: "ClientTurn") -> None:
     table = Table("from the end of speech to the first audible reply", "ms")
     table.columns[1].justify = "right"
     for stage, milliseconds in turn.trace.stages_ms().items():
-        table.add_row(stage.value.replace("_", " "), f"{milliseconds:.1f}")
+        table.add_row(stage.label, f"{milliseconds:.1f}")
     table.add_section()
     table.add_row("total", f"{total:.1f}", style="bold")
     shown.print(table)

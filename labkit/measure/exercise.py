@@ -1,23 +1,46 @@
-"""The latency exercise from start to end: run, sum up, write, draw."""
+"""The latency exercise: recorded utterances, chunk sizes in random order, one row per turn."""
 
-from collections.abc import Callable
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from labkit.measure.experiment import ExerciseConfig, Progress, run_exercise
-from labkit.measure.plots import save_figures
-from labkit.measure.report import Report, report, write_report, write_turns
+import numpy as np
 
-__all__ = ["repeats_for", "run_and_write"]
+from labkit.audio.pcm import SAMPLE_RATE, Float32, leading_silence, read_audio
+from labkit.client.plain import ClientTurn, VoiceClient
+from labkit.errors import LabkitError
+from labkit.measure.exercise_summary import BASELINE, LABKIT, ExerciseSummary, Row
+from labkit.measure.plan import CHUNK_SIZES_MS, PlannedTurn, plan_turns
+from labkit.measure.recordings import Kind, Recording, load_manifest
+from labkit.measure.results import Progress, Results, Tell, about_machine, conduct
+from labkit.measure.server_process import labkit_server, running_server
+from labkit.trace import Mark, Stage
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def repeats_for(*, quick: bool, baseline: bool) -> int:
-    """Turns per chunk size and server.
+__all__ = ["Exercise", "overhead_bytes", "row_of", "run_and_write"]
 
-    A turn takes about two and a half seconds, nearly all of them speech; 18 turns for each of
-    eight sizes take six to seven minutes, and two servers share that time.
-    """
-    repeats = 4 if quick else 18
-    return repeats // 2 if baseline else repeats
+_FULL: Final = 18
+"""Turns per chunk size. A turn takes about two and a half seconds, nearly all of them speech; 18
+turns for each of eight sizes take six to seven minutes."""
+_QUICK: Final = 4
+
+_LONGEST_S: Final = 2.6
+_KEPT_SILENCE_S: Final = 0.1
+_PING_EVERY_S: Final = 0.05
+_SEGMENT_BYTES: Final = 1448
+"""Payload of one TCP segment on an Ethernet of 1,500 bytes, with time stamps."""
+_SEGMENT_HEADERS: Final = 20 + 32
+"""IPv4 header, and TCP header with time stamps."""
+_LIBRARIES: Final = (
+    "labkit", "faster-whisper", "ctranslate2", "llama-cpp-python", "piper-tts", "onnxruntime",
+    "websockets", "numpy",
+)  # fmt: skip
 
 
 async def run_and_write(
@@ -28,32 +51,228 @@ async def run_and_write(
     baseline: bool = False,
     seed: int = 1,
     model_options: tuple[str, ...] = (),
-    progress: Callable[[Progress], None] = lambda _: None,
-) -> Report:
+    progress: Tell = lambda _: None,
+) -> ExerciseSummary:
     """Run the exercise and write its raw data, summary and figures into `folder`.
 
     Args:
         folder: Made where it does not exist.
         recordings: Folder with recordings and their manifest.
         quick: Fewer repeats: under two minutes instead of under eight.
-        baseline: Measure the naive server beside labkit's.
+        baseline: Measure the naive server beside labkit's; the two share the time.
         seed: Draws order, recordings and phases.
         model_options: Options that name the models, handed on to the servers.
         progress: Told before each turn.
 
     Raises:
-        LabkitError: A recording is not usable, a server did not start, or no turn was answered.
+        LabkitError: The folder cannot be written, a recording is not usable, a server did not
+            start, or no turn was answered.
     """
-    config = ExerciseConfig(
+    exercise = Exercise.of_length(
         recordings=recordings,
-        seed=seed,
-        repeats=repeats_for(quick=quick, baseline=baseline),
+        quick=quick,
         baseline=baseline,
+        seed=seed,
         model_options=model_options,
     )
-    exercise = await run_exercise(config, progress)
-    write_turns(exercise, folder)  # first, so that it is kept where there is nothing to sum up
-    summed = report(exercise)
-    write_report(summed, folder)
-    save_figures(summed, folder)
-    return summed
+    return await conduct(exercise, Results(folder), progress)
+
+
+@dataclass(slots=True, kw_only=True)
+class Exercise:
+    """What to run: an experiment of `labkit.measure.results`.
+
+    Attributes:
+        recordings: Folder with recordings and their manifest.
+        seed: Draws order, recordings and the phase of the end of speech in its chunk.
+        repeats: Turns per chunk size and server.
+        chunk_sizes_ms: Lengths of one message.
+        baseline: Whether the naive server is measured beside labkit's.
+        model_options: Options that name the models, handed on to the servers.
+        pings_ms: Round trips of `ping` while turns run, by server; only with a baseline.
+    """
+
+    recordings: Path
+    seed: int = 1
+    repeats: int = _FULL
+    chunk_sizes_ms: tuple[int, ...] = CHUNK_SIZES_MS
+    baseline: bool = False
+    model_options: tuple[str, ...] = ()
+    pings_ms: dict[str, list[float]] = field(default_factory=dict)
+
+    raw = "turns.csv"
+    summary = "summary.json"
+    columns = (
+        *(f.name for f in fields(Row) if f.name not in ("stages", "marks")),
+        *(f"stage_{stage}_ms" for stage in Stage),
+        *(f"mark_{mark}_ms" for mark in Mark),
+    )
+
+    @classmethod
+    def of_length(cls, *, quick: bool, baseline: bool, **settings: Any) -> Self:
+        """An exercise of under eight minutes, or of under two; two servers share that time."""
+        repeats = _QUICK if quick else _FULL
+        return cls(repeats=repeats // 2 if baseline else repeats, baseline=baseline, **settings)
+
+    async def run(self, record: Callable[[Row], None], tell: Tell) -> None:
+        """Run the turns: the servers in processes of their own, the client in this one.
+
+        Raises:
+            AudioError: A recording or the manifest is not usable.
+            ServerError: A server did not start.
+            LabkitError: No recording is short enough.
+        """
+        recordings = _short_ones(load_manifest(self.recordings))
+        servers = (LABKIT, BASELINE) if self.baseline else (LABKIT,)
+        turns = plan_turns(
+            seed=self.seed,
+            recordings=len(recordings),
+            repeats=self.repeats,
+            servers=servers,
+            chunk_sizes_ms=self.chunk_sizes_ms,
+        )
+        async with AsyncExitStack() as stack:
+            tell(Progress(0, len(turns), "loading the models"))
+            urls = {name: await self._start(stack, name) for name in servers}
+            for number, turn in enumerate(turns):
+                now = "warming up" if turn.warmup else f"chunks of {turn.chunk_ms} ms"
+                tell(Progress(number, len(turns), now))
+                record(await self._say(turn, recordings[turn.recording], urls[turn.server]))
+        tell(Progress(len(turns), len(turns), "done"))
+
+    async def _start(self, stack: AsyncExitStack, name: str) -> str:
+        command = labkit_server()
+        if name == BASELINE:
+            command = ["labkit.course.naive_server", "--port", "0"]
+        server = running_server([*command, *self.model_options])
+        return (await stack.enter_async_context(server)).url
+
+    async def _say(self, turn: PlannedTurn, recording: Recording, url: str) -> Row:
+        """One turn as a new conversation, so that every turn has the same prompt before it."""
+        samples, end_of_speech = _prepared(recording, turn)
+        async with AsyncExitStack() as stack:
+            if self.baseline and not turn.warmup:
+                pings = self.pings_ms.setdefault(turn.server, [])
+                await stack.enter_async_context(_pinging(url, pings, turn.recording))
+            client = await stack.enter_async_context(VoiceClient.connect(url))
+            said = await client.say(samples, chunk_ms=turn.chunk_ms, end_of_speech=end_of_speech)
+        return row_of(turn, recording, said)
+
+    def flat(self, row: Row) -> Mapping[str, Any]:
+        """The row as columns; stages and marks one each, empty where there is none."""
+        columns = {name: getattr(row, name, None) for name in self.columns}
+        columns["warmup"] = int(row.warmup)
+        columns |= {f"stage_{stage}_ms": span for stage, span in row.stages.items()}
+        columns |= {f"mark_{mark}_ms": at for mark, at in row.marks.items()}
+        return columns
+
+    def summarise(self, rows: Sequence[Row]) -> ExerciseSummary:
+        """Sum up the turns.
+
+        Raises:
+            LabkitError: No turn was answered.
+        """
+        about = {
+            "seed": self.seed,
+            "repeats": self.repeats,
+            "chunk_sizes_ms": list(self.chunk_sizes_ms),
+            "models": list(self.model_options) or ["embedded"],
+            **about_machine(_LIBRARIES),
+            "clock": "one machine: client and server share the monotonic clock",
+        }
+        return ExerciseSummary(rows, self.pings_ms, about=about, seed=self.seed)
+
+    def draw(self, summary: ExerciseSummary) -> dict[str, "Figure"]:
+        """The trade-off, the waterfall, the distribution, and the baseline where there is one."""
+        # Drawing libraries take a second to load, which a run does not have to wait for.
+        from labkit.measure.exercise_figures import exercise_figures
+
+        return exercise_figures(summary)
+
+
+def _short_ones(recordings: Sequence[Recording]) -> list[Recording]:
+    """Utterances that do not take long to say; speaking is most of the exercise's time."""
+    short = [
+        r
+        for r in recordings
+        if r.kind is Kind.UTTERANCE and (r.end_of_speech_sample or 0) < _LONGEST_S * SAMPLE_RATE
+    ]
+    if not short:
+        raise LabkitError(f"no recording ends within {_LONGEST_S:g} s; add shorter ones")
+    return short
+
+
+def _prepared(recording: Recording, turn: PlannedTurn) -> tuple[Float32, int]:
+    """The recording without most of its leading silence, and its end of speech.
+
+    Silence is put before it, less than a chunk, so that the speech ends at the planned phase;
+    and behind it, for the longest chunk to be filled.
+    """
+    samples = read_audio(recording.path)
+    silence = leading_silence(samples, SAMPLE_RATE) - _KEPT_SILENCE_S
+    cut = max(0, round(silence * SAMPLE_RATE))
+    end = (recording.end_of_speech_sample or len(samples)) - cut
+    chunk = turn.chunk_ms * SAMPLE_RATE // 1000
+    lead_in = (round(turn.phase * chunk) - end) % chunk
+    return np.pad(samples[cut:], (lead_in, SAMPLE_RATE)), end + lead_in
+
+
+@asynccontextmanager
+async def _pinging(url: str, rtts_ms: list[float], seed: int) -> AsyncIterator[None]:
+    """Measure ping round trips on a connection of its own for the length of the block."""
+    async with VoiceClient.connect(url) as client:
+        task = asyncio.create_task(_ping(client, rtts_ms, random.Random(seed)))
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def _ping(client: VoiceClient, rtts_ms: list[float], rng: random.Random) -> None:
+    """Ping at random moments; a ping that waits holds up the next, as a caller would be."""
+    while True:
+        await asyncio.sleep(rng.expovariate(1 / _PING_EVERY_S))
+        rtts_ms.append(await client.ping() * 1000)
+
+
+def row_of(planned: PlannedTurn, recording: Recording, turn: ClientTurn) -> Row:
+    """One turn as a row."""
+    start = turn.trace.marks[Mark.STREAM_STARTED]
+    return Row(
+        utterance=recording.path.name,
+        voice=recording.voice,
+        chunk_ms=planned.chunk_ms,
+        warmup=planned.warmup,
+        transcript=turn.transcript,
+        reply_text=turn.reply_text,
+        reply_seconds=turn.reply_seconds,
+        ttfa_ms=turn.trace.ttfa_ms(),
+        ttfb_ms=turn.trace.ttfb_ms(),
+        server=planned.server,
+        block=planned.block,
+        said=recording.text,
+        audio_seconds=turn.bytes_sent / 32_000,
+        messages=turn.messages_sent,
+        overhead_bytes=overhead_bytes(turn.bytes_sent, turn.messages_sent),
+        listening_cpu_ms=turn.listening_cpu_ms,
+        errors="; ".join(error.message for error in turn.errors),
+        stages=turn.trace.stages_ms(),
+        marks={m: (turn.trace.marks[m] - start) / 1e6 for m in Mark if m in turn.trace.marks},
+    )
+
+
+def overhead_bytes(payload: int, messages: int) -> int:
+    """Bytes around `payload` bytes of audio in `messages` equal messages, client to server.
+
+    Counted are the WebSocket frame header with its mask (RFC 6455, section 5.2: 6 bytes, 8 from
+    126 bytes of payload, 14 from 65,536) and the IPv4 and TCP headers of each segment; not the
+    acknowledgements that come back.
+    """
+    if not messages:
+        return 0
+    size = -(-payload // messages)
+    frame = 6 if size < 126 else 8 if size < 65_536 else 14
+    segments = -(-(size + frame) // _SEGMENT_BYTES)
+    return messages * (frame + segments * _SEGMENT_HEADERS)

@@ -4,78 +4,80 @@ Every level is run on labkit's server and on a bare one, in random order, with t
 each server has a process of its own, and all callers together have this one.
 """
 
-from collections.abc import Callable
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from websockets.asyncio.client import ClientConnection
 
 from labkit.audio.pcm import read_audio
 from labkit.client.plain import VoiceClient
 from labkit.errors import LabkitError
-from labkit.measure.capacity import BARE, LATENESS_BOUND_MS, Level
-from labkit.measure.capacity_report import as_object, ratios, sentences, write_levels
-from labkit.measure.level import run_level
-from labkit.measure.load_config import LoadConfig, plan_levels
-from labkit.measure.machine import about_machine
-from labkit.measure.pace import Pace
+from labkit.measure.callers import Caller, Manners, Pace, connect_caller
+from labkit.measure.load_summary import (
+    BARE,
+    COLUMNS,
+    LATENESS_BOUND_MS,
+    Level,
+    LoadSummary,
+    Resources,
+    flat,
+    summarise_level,
+)
+from labkit.measure.plan import Speech, draw_scripts, due_times, plan_levels, speech_of
 from labkit.measure.recordings import Kind, load_manifest
-from labkit.measure.results import write_json
-from labkit.measure.script import Speech, speech_of
-from labkit.measure.server_process import RunningServer, labkit_server, running_server
+from labkit.measure.results import Progress, Tell, about_machine
+from labkit.measure.server_process import RunningServer, Usage, labkit_server, running_server
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "GIVEN",
     "LABKIT",
+    "MOST_SESSIONS",
     "Load",
-    "LoadProgress",
+    "parse_levels",
     "recorded_speech",
-    "run_load",
-    "write_load",
+    "run_level",
 ]
 
 LABKIT: Final = "labkit"
 GIVEN: Final = "given"
 """Name of a server that was already running."""
 
+MOST_SESSIONS: Final = 1000
+"""One process holds no more: the usual limit is 1,024 open files."""
+
+_BOUND_MS: Final = {"echo": 100.0, "voice": 1000.0}
 _LIBRARIES: Final = ("labkit", "websockets", "numpy")
+_LEAD_S: Final = 0.1
+_SAMPLE_S: Final = 0.25
+_AT_ONCE: Final = 32
+"""Connections that are opened at a time, well below what a listening socket lets wait."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoadProgress:
-    """How far a load has come.
+def parse_levels(text: str) -> tuple[int, ...]:
+    """Understand numbers of callers such as ``1,8,16``.
 
-    Attributes:
-        done_s: Seconds of levels that are over.
-        total_s: Seconds of all levels.
-        now: What happens now, in words.
+    Raises:
+        LabkitError: They are no whole numbers from 1 to 1,000, or do not rise.
     """
-
-    done_s: float
-    total_s: float
-    now: str
-
-
-Tell = Callable[[LoadProgress], None]
-
-
-@dataclass(slots=True)
-class Load:
-    """What a load gave.
-
-    Attributes:
-        config: What was run.
-        levels: One per level and server, in the order in which they ran.
-        about: Versions, machine and method.
-    """
-
-    config: LoadConfig
-    levels: list[Level] = field(default_factory=list)
-    about: dict[str, Any] = field(default_factory=dict)
-
-    def sentences(self) -> list[str]:
-        """What the load found, in words."""
-        return sentences(self.levels, self.config.bound_ms)
+    try:
+        levels = tuple(int(word) for word in text.split(","))
+    except ValueError:
+        levels = ()
+    rising = all(a < b for a, b in zip(levels, levels[1:], strict=False))
+    if not levels or not rising or levels[0] < 1 or levels[-1] > MOST_SESSIONS:
+        raise LabkitError(
+            f"sessions: {text!r} is no list of rising whole numbers from 1 to {MOST_SESSIONS}; "
+            "write them as 1,8,16,32"
+        )
+    return levels
 
 
 def recorded_speech(folder: Path, chunk_ms: int) -> list[Speech]:
@@ -99,87 +101,196 @@ def recorded_speech(folder: Path, chunk_ms: int) -> list[Speech]:
     return found
 
 
-async def run_load(
-    config: LoadConfig, tell: Tell = lambda _: None, pace: Pace | None = None
-) -> Load:
-    """Run all levels.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What to run: an experiment of `labkit.measure.results`.
 
-    Args:
-        config: What to run.
-        tell: Told several times a second.
+    Attributes:
+        recordings: Folder with recordings and their manifest.
+        pipeline: What answers in labkit's server.
+        sessions: Numbers of callers, rising; see `parse_levels`.
+        seconds: How long each level lasts.
+        chunk_ms: Length of one message.
+        seed: Draws phases, orders of recordings, and which server comes first.
+        url: Load this server instead of labkit's and the bare one.
+        manners: How callers behave.
+        model_options: Options that name the models, handed on to labkit's server.
         pace: The clock that callers go by.
-
-    Raises:
-        AudioError: A recording or the manifest is not usable.
-        ServerError: A server did not start.
-        ClientError: No server answers at the given address.
     """
-    speeches = recorded_speech(config.recordings, config.chunk_ms)
-    load = Load(config, about=_about(config))
-    async with AsyncExitStack() as stack:
-        tell(LoadProgress(0, 1, "starting the servers"))
-        servers = await _servers(config, stack)
-        plan = plan_levels(config.sessions, list(servers), seed=config.seed)
-        for number, (sessions, name) in enumerate(plan):
-            level = await run_level(
-                servers[name],
-                sessions,
-                speeches,
-                config,
-                name=name,
-                pace=pace or Pace(),
-                tell=_teller(tell, number, len(plan), config.seconds, f"{sessions} × {name}"),
-            )
-            load.levels.append(level)
-    return load
+
+    recordings: Path
+    pipeline: Literal["echo", "voice"] = "echo"
+    sessions: tuple[int, ...] = (1, 8, 16, 32, 64)
+    seconds: float = 15.0
+    chunk_ms: int = 40
+    seed: int = 1
+    url: str | None = None
+    manners: Manners = field(default_factory=Manners)
+    model_options: tuple[str, ...] = ()
+    pace: Pace = field(default_factory=Pace)
+
+    raw = "load.csv"
+    summary = "load.json"
+    columns = COLUMNS
+
+    @property
+    def bound_ms(self) -> float:
+        """What the 95th percentile of a turn is held against."""
+        return _BOUND_MS[self.pipeline]
+
+    async def run(self, record: Callable[[Level], None], tell: Tell) -> None:
+        """Run all levels.
+
+        Raises:
+            AudioError: A recording or the manifest is not usable.
+            ServerError: A server did not start.
+            ClientError: No server answers at the given address.
+        """
+        speeches = recorded_speech(self.recordings, self.chunk_ms)
+        async with AsyncExitStack() as stack:
+            tell(Progress(0, 1, "starting the servers"))
+            servers = await self._servers(stack)
+            plan = plan_levels(self.sessions, list(servers), seed=self.seed)
+            for number, (sessions, name) in enumerate(plan):
+                part = _part(tell, number, len(plan), self.seconds, f"{sessions} × {name}")
+                server = servers[name]
+                record(await run_level(server, sessions, speeches, self, name=name, tell=part))
+
+    async def _servers(self, stack: AsyncExitStack) -> dict[str, RunningServer]:
+        """The servers by name, started where none was given."""
+        if self.url is not None:
+            async with VoiceClient.connect(self.url):  # says in words where nobody answers
+                pass
+            return {GIVEN: RunningServer(self.url)}
+        # Twice the places: a level may begin while the callers of the one before still hang up.
+        places = str(2 * self.sessions[-1])
+        commands = {
+            LABKIT: labkit_server(
+                "--pipeline", self.pipeline, "--max-sessions", places, *self.model_options
+            ),
+            BARE: ["labkit.course.bare_server"],
+        }
+        return {
+            name: await stack.enter_async_context(running_server(command))
+            for name, command in commands.items()
+        }
+
+    def flat(self, row: Level) -> Mapping[str, Any]:
+        """A level as columns."""
+        return flat(row)
+
+    def summarise(self, rows: Sequence[Level]) -> LoadSummary:
+        """Sum up the levels."""
+        settings = asdict(replace(self, pace=Pace())) | {"recordings": self.recordings.name}
+        del settings["pace"]
+        about = {
+            **about_machine(_LIBRARIES),
+            "settings": settings,
+            "bound_ms": self.bound_ms,
+            "generator_lateness_bound_ms": LATENESS_BOUND_MS,
+            "method": "latencies count from when a message was due; lost turns and pings count "
+            "with the callers' patience; all callers are one process, each server is one of its "
+            "own",
+        }
+        return LoadSummary(rows, self.bound_ms, about)
+
+    def draw(self, summary: LoadSummary) -> dict[str, "Figure"]:
+        """The capacity curve."""
+        # Drawing libraries take a second to load, which a run does not have to wait for.
+        from labkit.measure.load_figures import capacity_figure
+
+        return {"capacity": capacity_figure(summary.levels, bound_ms=summary.bound_ms)}
 
 
-def _teller(
+def _part(
     tell: Tell, number: int, levels: int, seconds: float, now: str
 ) -> Callable[[float], None]:
     """Tells of the seconds of level `number` as a part of the whole."""
-    return lambda passed: tell(LoadProgress(number * seconds + passed, levels * seconds, now))
+    return lambda passed: tell(Progress(number * seconds + passed, levels * seconds, now))
 
 
-async def _servers(config: LoadConfig, stack: AsyncExitStack) -> dict[str, RunningServer]:
-    """The servers by name, started where none was given."""
-    if config.url is not None:
-        async with VoiceClient.connect(config.url):  # says in words where nobody answers
-            pass
-        return {GIVEN: RunningServer(config.url)}
-    # Twice the places: a level may begin while the callers of the one before still hang up.
-    places = str(2 * config.sessions[-1])
-    commands = {
-        LABKIT: labkit_server(
-            "--pipeline", config.pipeline, "--max-sessions", places, *config.model_options
+async def run_level(
+    server: RunningServer,
+    sessions: int,
+    speeches: Sequence[Speech],
+    load: Load,
+    *,
+    name: str,
+    tell: Callable[[float], None] = lambda _: None,
+) -> Level:
+    """Run one level on one server.
+
+    Args:
+        server: Where it answers, and its process.
+        sessions: How many callers.
+        speeches: What there is to say.
+        load: How long, with which messages, manners and clock; everything but the sessions.
+        name: What to call the server.
+        tell: Told several times a second how many seconds have passed.
+    """
+    before = server.usage()
+    sockets = await _connect(server.url, sessions)
+    scripts = draw_scripts(
+        seed=load.seed,
+        callers=sessions,
+        recordings=len(speeches),
+        chunk_ms=load.chunk_ms,
+        ping_every_s=load.manners.ping_every_s,
+    )
+    callers = [
+        Caller(socket, script, speeches, load.manners, load.pace)
+        for socket, script in zip(sockets, scripts, strict=True)
+        if socket is not None
+    ]
+    begin_ns = load.pace.now_ns() + round(_LEAD_S * 1e9)
+    end_ns = begin_ns + round(load.seconds * 1e9)
+    async with asyncio.TaskGroup() as group:
+        watch = group.create_task(_watch(server, begin_ns, end_ns, load.pace, tell))
+        calls = [group.create_task(caller.call(begin_ns, end_ns)) for caller in callers]
+    await asyncio.gather(*(socket.close() for socket in sockets if socket is not None))
+    after = server.usage()
+    return summarise_level(
+        server=name,
+        seconds=load.seconds,
+        patience_s=load.manners.patience_s,
+        logs=[call.result() for call in calls],
+        unconnected=sessions - len(callers),
+        resources=replace(
+            watch.result(),
+            rss_before=before.rss_bytes if before else None,
+            rss_after=after.rss_bytes if after else None,
         ),
-        BARE: ["labkit.course.bare_server"],
-    }
-    return {
-        name: await stack.enter_async_context(running_server(command))
-        for name, command in commands.items()
-    }
+    )
 
 
-def _about(config: LoadConfig) -> dict[str, Any]:
-    return {
-        **about_machine(_LIBRARIES),
-        "settings": asdict(config) | {"recordings": config.recordings.name},
-        "bound_ms": config.bound_ms,
-        "generator_lateness_bound_ms": LATENESS_BOUND_MS,
-        "method": "latencies count from when a message was due; lost turns and pings count with "
-        "the callers' patience; all callers are one process, each server is one of its own",
-    }
+async def _connect(url: str, sessions: int) -> list[ClientConnection | None]:
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def one() -> ClientConnection | None:
+        async with gate:
+            return await connect_caller(url)
+
+    return await asyncio.gather(*(one() for _ in range(sessions)))
 
 
-def write_load(load: Load, folder: Path) -> None:
-    """Write `load.csv` and `load.json` into `folder`, which is made where it is missing."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_levels(folder / "load.csv", load.levels)
-    content = {
-        "about": load.about,
-        "conclusion": load.sentences(),
-        "levels": [as_object(level) for level in load.levels],
-        "ratios_over_bare": ratios(load.levels),
-    }
-    write_json(folder / "load.json", content)
+async def _watch(
+    server: RunningServer, begin_ns: int, end_ns: int, pace: Pace, tell: Callable[[float], None]
+) -> Resources:
+    """Memory and CPU from `begin_ns` to `end_ns`, read a few times a second."""
+    await pace.sleep_until(begin_ns)
+    seen = [server.usage()]
+    own_s = time.process_time()
+    for due_ns in [*due_times(begin_ns, _SAMPLE_S, end_ns)[1:], end_ns]:
+        await pace.sleep_until(due_ns)
+        seen.append(server.usage())
+        tell((due_ns - begin_ns) / 1e9)
+    return _resources(seen, time.process_time() - own_s, (end_ns - begin_ns) / 1e9)
+
+
+def _resources(seen: Sequence[Usage | None], own_s: float, seconds: float) -> Resources:
+    first, last = seen[0], seen[-1]
+    return Resources(
+        rss_peak=max((usage.rss_bytes for usage in seen if usage), default=None),
+        cpu_per_s=(last.cpu_s - first.cpu_s) / seconds if first and last else None,
+        generator_cpu_per_s=own_s / seconds,
+    )

@@ -1,204 +1,294 @@
-"""What an exercise measured: one row per turn, its file, and the summary over all rows."""
+"""An experiment from start to end: run, write what comes as it comes, sum up, draw.
+
+The folder for the results is made and written to before the work begins, and every row is on the
+disk as soon as it was measured. So a folder that cannot be written costs nobody an hour, and an
+interrupt or a full disk costs the rows that were not measured yet, and no more.
+"""
 
 import csv
 import dataclasses
 import json
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import os
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from labkit.client.plain import ClientTurn
-from labkit.measure.plan import PlannedTurn
-from labkit.measure.recordings import Recording
-from labkit.measure.statistics import Estimate, percentile
-from labkit.measure.wer import word_error_rate
-from labkit.trace import Mark, Stage
+from labkit.errors import InstrumentError
 
-__all__ = ["Row", "SizeSummary", "overhead_bytes", "row_of", "summarise", "write_csv", "write_json"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-_SEGMENT_BYTES = 1448
-"""Payload of one TCP segment on an Ethernet of 1,500 bytes, with time stamps."""
-_SEGMENT_HEADERS = 20 + 32
-"""IPv4 header, and TCP header with time stamps."""
+__all__ = [
+    "Experiment",
+    "Progress",
+    "Results",
+    "Rows",
+    "Summary",
+    "Tell",
+    "about_machine",
+    "conduct",
+]
 
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One turn as it was measured. Times in milliseconds, None where there is none.
-
-    Attributes:
-        utterance: File of the recording.
-        voice: Who speaks in it.
-        chunk_ms: Length of one message.
-        warmup: Whether it only warmed things up.
-        transcript: What the server heard.
-        reply_text: What the reply says.
-        reply_seconds: Length of the spoken reply.
-        ttfa_ms: End of speech to the first audible reply.
-        ttfb_ms: End of speech to the first byte of the reply.
-        server: Which server answered.
-        said: What was really said.
-        audio_seconds: Audio that was sent.
-        messages: Binary messages that carried it.
-        overhead_bytes: Bytes of headers around that audio.
-        listening_cpu_ms: CPU time of the server while the audio came in.
-        errors: What the server refused or failed at, in its words.
-        stages: The parts of `ttfa_ms`.
-        marks: All marks, in milliseconds since the microphone opened.
-    """
-
-    utterance: str
-    voice: str
-    chunk_ms: int
-    warmup: bool
-    transcript: str
-    reply_text: str
-    reply_seconds: float
-    ttfa_ms: float | None
-    ttfb_ms: float | None
-    server: str
-    said: str
-    audio_seconds: float
-    messages: int
-    overhead_bytes: int
-    listening_cpu_ms: float
-    errors: str = ""
-    stages: Mapping[Stage, float] = field(default_factory=dict)
-    marks: Mapping[Mark, float] = field(default_factory=dict)
-
-
-def overhead_bytes(payload: int, messages: int) -> int:
-    """Bytes around `payload` bytes of audio in `messages` equal messages, client to server.
-
-    Counted are the WebSocket frame header with its mask (RFC 6455, section 5.2: 6 bytes, 8 from
-    126 bytes of payload, 14 from 65,536) and the IPv4 and TCP headers of each segment; not the
-    acknowledgements that come back.
-    """
-    if not messages:
-        return 0
-    size = -(-payload // messages)
-    frame = 6 if size < 126 else 8 if size < 65_536 else 14
-    segments = -(-(size + frame) // _SEGMENT_BYTES)
-    return messages * (frame + segments * _SEGMENT_HEADERS)
-
-
-def row_of(planned: PlannedTurn, recording: Recording, turn: ClientTurn) -> Row:
-    """One turn as a row."""
-    start = turn.trace.marks[Mark.STREAM_STARTED]
-    return Row(
-        utterance=recording.path.name,
-        voice=recording.voice,
-        chunk_ms=planned.chunk_ms,
-        warmup=planned.warmup,
-        transcript=turn.transcript,
-        reply_text=turn.reply_text,
-        reply_seconds=turn.reply_seconds,
-        ttfa_ms=turn.trace.ttfa_ms(),
-        ttfb_ms=turn.trace.ttfb_ms(),
-        server=planned.server,
-        said=recording.text,
-        audio_seconds=turn.bytes_sent / 32_000,
-        messages=turn.messages_sent,
-        overhead_bytes=overhead_bytes(turn.bytes_sent, turn.messages_sent),
-        listening_cpu_ms=turn.listening_cpu_ms,
-        errors="; ".join(error.message for error in turn.errors),
-        stages=turn.trace.stages_ms(),
-        marks={m: (turn.trace.marks[m] - start) / 1e6 for m in Mark if m in turn.trace.marks},
-    )
-
-
-def _flat(row: Row) -> dict[str, Any]:
-    """The row as columns; stages and marks one each, empty where there is none."""
-    columns = {
-        f.name: getattr(row, f.name)
-        for f in dataclasses.fields(Row)
-        if f.name not in ("stages", "marks")
-    }
-    columns["warmup"] = int(row.warmup)
-    columns |= {f"stage_{stage.value}_ms": row.stages.get(stage) for stage in Stage}
-    columns |= {f"mark_{mark.value}_ms": row.marks.get(mark) for mark in Mark}
-    return {k: round(v, 4) if isinstance(v, float) else v for k, v in columns.items()}
-
-
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Write the raw data, a row per turn, the warm-up turns too."""
-    flat = [_flat(row) for row in rows]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(flat[0]))
-        writer.writeheader()
-        writer.writerows(flat)
+R = TypeVar("R")
+S = TypeVar("S", bound="Summary")
 
 
 @dataclass(frozen=True, slots=True)
-class SizeSummary:
-    """What one chunk size gave on one server; times in milliseconds.
+class Progress:
+    """How far an experiment has come.
 
     Attributes:
-        server: Which server.
-        chunk_ms: Length of one message.
-        ttfa_p50: Median of the end-to-end latency, with its 95 % interval.
-        ttfa_p95: 95th percentile of it.
-        ttfb_p50: Median up to the first byte.
-        stages: Mean of each part of `ttfa`; means add up, medians do not.
-        messages_per_s: Messages per second of audio.
-        overhead_bytes_per_s: Header bytes per second of audio.
-        cpu_ms_per_s: Server CPU per second of audio that came in.
+        done: What is over, in turns or in seconds.
+        total: What there is in all, in the same unit.
+        now: What happens now, in words.
     """
 
-    server: str
-    chunk_ms: int
-    ttfa_p50: Estimate
-    ttfa_p95: Estimate
-    ttfb_p50: Estimate
-    stages: Mapping[Stage, float]
-    messages_per_s: float
-    overhead_bytes_per_s: float
-    cpu_ms_per_s: float
+    done: float
+    total: float
+    now: str
 
 
-def summarise(rows: Iterable[Row], *, seed: int = 0) -> list[SizeSummary]:
-    """Summaries by server and chunk size, warm-up turns and turns without a reply left out."""
-    counted = [row for row in rows if not row.warmup and row.ttfa_ms is not None]
-    groups: dict[tuple[str, int], list[Row]] = {}
-    for row in counted:
-        groups.setdefault((row.server, row.chunk_ms), []).append(row)
-    return [_of_group(groups[key], seed) for key in sorted(groups)]
+Tell = Callable[[Progress], None]
 
 
-def _of_group(rows: Sequence[Row], seed: int) -> SizeSummary:
-    audio = sum(row.audio_seconds for row in rows)
-    ttfa = [row.ttfa_ms for row in rows if row.ttfa_ms is not None]
-    ttfb = [row.ttfb_ms for row in rows if row.ttfb_ms is not None]
-    return SizeSummary(
-        server=rows[0].server,
-        chunk_ms=rows[0].chunk_ms,
-        ttfa_p50=percentile(ttfa, 50, seed=seed),
-        ttfa_p95=percentile(ttfa, 95, seed=seed),
-        ttfb_p50=percentile(ttfb, 50, seed=seed),
-        stages={
-            stage: statistics.fmean(row.stages[stage] for row in rows)
-            for stage in Stage
-            if all(stage in row.stages for row in rows)
-        },
-        messages_per_s=sum(row.messages for row in rows) / audio,
-        overhead_bytes_per_s=sum(row.overhead_bytes for row in rows) / audio,
-        cpu_ms_per_s=sum(row.listening_cpu_ms for row in rows) / audio,
+class Summary(Protocol):
+    """What an experiment found."""
+
+    def sentences(self) -> list[str]:
+        """In words, and no more than the data say."""
+
+    def content(self) -> Mapping[str, Any]:
+        """In figures, for the summary's JSON file."""
+
+
+class Experiment(Protocol[R, S]):
+    """What is run, in which order, and what is made of it.
+
+    Attributes:
+        raw: Name of the file of rows.
+        summary: Name of the summary's file.
+        columns: Of the file of rows.
+    """
+
+    @property
+    def raw(self) -> str: ...  # noqa: D102 - described above
+
+    @property
+    def summary(self) -> str: ...  # noqa: D102
+
+    @property
+    def columns(self) -> Sequence[str]: ...  # noqa: D102
+
+    async def run(self, record: Callable[[R], None], tell: Tell) -> None:
+        """Measure; every row is recorded as soon as it is there."""
+
+    def flat(self, row: R) -> Mapping[str, Any]:
+        """A row as columns."""
+
+    def summarise(self, rows: Sequence[R]) -> S:
+        """Sum up what was recorded.
+
+        Raises:
+            LabkitError: There is nothing to sum up.
+        """
+
+    def draw(self, summary: S) -> Mapping[str, "Figure"]:
+        """Figures by the names of their files."""
+
+
+async def conduct(
+    experiment: Experiment[R, S], results: "Results", tell: Tell = lambda _: None
+) -> S:
+    """Run an experiment, and write its rows, its summary and its figures.
+
+    Args:
+        experiment: What to run.
+        results: Where to write. Nothing is left in it where not even a row was measured.
+        tell: Told how far it has come, from once a turn to several times a second.
+
+    Raises:
+        InstrumentError: The results cannot be written; it names the folder and what was kept.
+        LabkitError: What the experiment raises.
+    """
+    measured: list[R] = []
+    with results.rows(experiment.raw, experiment.columns) as rows:
+
+        def record(row: R) -> None:
+            rows.write(experiment.flat(row))
+            measured.append(row)
+
+        await experiment.run(record, tell)
+    summed = experiment.summarise(measured)
+    results.write_json(experiment.summary, summed.content())
+    results.write_figures(experiment.draw(summed))
+    results.complete = True
+    return summed
+
+
+class Rows:
+    """A CSV file that is written a row at a time."""
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        """Open the file at `path` and write its head."""
+        self.count = 0
+        self._file = path.open("x", newline="", encoding="utf-8")
+        self._writer = csv.DictWriter(self._file, fieldnames=columns)
+        try:
+            self._writer.writeheader()
+            self._file.flush()
+        except OSError:
+            self.close()
+            raise
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Write a row; once this returns, the system has it.
+
+        Raises:
+            InstrumentError: It cannot be written, such as on a full disk.
+        """
+        plain = {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
+        try:
+            self._writer.writerow(plain)
+            self._file.flush()
+        except OSError as error:
+            raise InstrumentError(
+                f"{self._file.name} cannot be written: {error.strerror}; "
+                f"the {self.count} rows before are kept there"
+            ) from error
+        self.count += 1
+
+    def close(self) -> None:
+        """Close the file."""
+        with suppress(OSError):  # what could not be written was told by `write` already
+            self._file.close()
+
+
+class Results:
+    """The folder that an experiment writes into.
+
+    Attributes:
+        folder: Where it is.
+        measured: Rows that are in it.
+        complete: Whether rows, summary and figures are in it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Make `folder`.
+
+        Raises:
+            InstrumentError: It cannot be made.
+        """
+        self.folder = folder
+        self.measured = 0
+        self.complete = False
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _not_writable(folder, error) from error
+
+    @classmethod
+    def within(cls, out: Path) -> "Results":
+        """Make a folder in `out` that is named after the time of day.
+
+        Raises:
+            InstrumentError: It cannot be made.
+        """
+        return cls(out / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+
+    @contextmanager
+    def rows(self, name: str, columns: Sequence[str]) -> Iterator[Rows]:
+        """Write the file of rows `name` for the length of the block.
+
+        A file without a row is removed again, and the folder as well where it is then empty.
+
+        Raises:
+            InstrumentError: It cannot be written.
+        """
+        path = self.folder / name
+        try:
+            rows = Rows(path, columns)
+        except FileExistsError as error:  # the rows of another run are not ours to remove
+            raise _not_writable(self.folder, error) from error
+        except OSError as error:
+            self._remove(path)
+            raise _not_writable(self.folder, error) from error
+        try:
+            yield rows
+        finally:
+            rows.close()
+            self.measured += rows.count
+            if not rows.count:
+                self._remove(path)
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a summary; dataclasses become objects.
+
+        Raises:
+            InstrumentError: It cannot be written.
+        """
+        text = json.dumps(content, indent=2, default=_plain) + "\n"
+        self._write(name, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def write_figures(self, figures: Mapping[str, "Figure"]) -> None:
+        """Write every figure as PNG and as SVG.
+
+        Raises:
+            InstrumentError: One cannot be written.
+        """
+        for name, figure in figures.items():
+            for ending in ("png", "svg"):
+                self._write(f"{name}.{ending}", partial(figure.savefig, dpi=150))
+
+    def _write(self, name: str, write: Callable[[Path], object]) -> None:
+        try:
+            write(self.folder / name)
+        except OSError as error:
+            raise InstrumentError(
+                f"{self.folder / name} cannot be written: {error.strerror}; "
+                f"the {self.measured} rows that were measured are kept in {self.folder}"
+            ) from error
+
+    def _remove(self, path: Path) -> None:
+        with suppress(OSError):  # not empty, or not ours
+            path.unlink(missing_ok=True)
+            self.folder.rmdir()
+
+
+def _not_writable(folder: Path, error: OSError) -> InstrumentError:
+    return InstrumentError(
+        f"results cannot be written to {folder}: {error.strerror or error}. "
+        "Name another folder with --out"
     )
-
-
-def error_rate(rows: Iterable[Row]) -> float:
-    """Word error rate of the transcripts, over all turns."""
-    return word_error_rate((row.said, row.transcript) for row in rows)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a summary as JSON; dataclasses become objects."""
-    path.write_text(json.dumps(content, indent=2, default=_plain) + "\n", encoding="utf-8")
 
 
 def _plain(value: object) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     raise TypeError(f"{type(value).__name__} does not go into JSON")
+
+
+def about_machine(libraries: Iterable[str]) -> dict[str, Any]:
+    """The processor, the system, and the versions of Python and of `libraries`."""
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in libraries},
+    }
+
+
+def _cpu() -> str:
+    """The processor's name, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

@@ -62,7 +62,7 @@ from IPython.display import Image, Markdown, display
 from ipywidgets import HTML, IntProgress, VBox
 
 from labkit.measure.exercise import run_and_write
-from labkit.measure.experiment import Progress
+from labkit.measure.results import Progress
 from labkit.voice.models import data_folder
 
 bar = IntProgress(description="turns", style={"description_width": "initial"})
@@ -71,19 +71,19 @@ display(VBox([bar, step]))
 
 
 def show(progress: Progress) -> None:
-    bar.max, bar.value = progress.total, progress.done
-    step.value = f"{progress.done} of {progress.total}: {progress.now}"
+    bar.max, bar.value = int(progress.total), int(progress.done)
+    step.value = f"{bar.value} of {bar.max}: {progress.now}"
 
 
 folder = Path("../results") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
 result = await run_and_write(folder, recordings=data_folder() / "speech", quick=True, progress=show)
-print(f"{len(result.exercise.rows)} turns; raw data and figures are in {folder}")
+print(f"{len(result.rows)} turns; raw data and figures are in {folder}")
 
 # %% [markdown]
 # A few of the turns, so that you know what was said and answered:
 
 # %%
-for row in result.exercise.rows[:5]:
+for row in result.rows[:5]:
     print(f"{row.voice:12} said  {row.said}")
     print(f"{'':12} heard {row.transcript}")
     print(f"{'':12} reply {row.reply_text}  ({row.ttfa_ms:.0f} ms)\n")
@@ -130,7 +130,7 @@ display(
     )
 )
 largest = " and ".join(
-    f"{stage.value.replace('_', ' ')} ({milliseconds:.0f} ms)" for stage, milliseconds in parts[:2]
+    f"{stage.label} ({milliseconds:.0f} ms)" for stage, milliseconds in parts[:2]
 )
 display(
     Markdown(

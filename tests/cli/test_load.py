@@ -9,7 +9,7 @@ from rich.table import Table
 
 from labkit.cli import app as command_line
 from labkit.cli.load import costs_table, waits_table
-from labkit.measure.capacity import Resources
+from labkit.measure.load_summary import Resources
 from tests.measure.load_samples import level, run, spread
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from labkit.audio.pcm import write_wav
-from labkit.measure.callers import Manners
-from labkit.measure.load_config import LoadConfig
+from labkit.measure.callers import Manners, Pace
+from labkit.measure.load import Load
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> LoadConfig:
+def config(tmp_path: Path) -> Load:
     """Three short recordings, of which two hold an utterance."""
     lines = []
     for name, kind in (("a", "utterance"), ("b", "utterance"), ("c", "noise")):
@@ -24,4 +24,6 @@ def config(tmp_path: Path) -> LoadConfig:
         lines.append(json.dumps(line))
     (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
     manners = Manners(pause_s=0.5, patience_s=200)
-    return LoadConfig(recordings=tmp_path, sessions=(1, 3), seconds=4, manners=manners)
+    return Load(
+        recordings=tmp_path, sessions=(1, 3), seconds=4, manners=manners, pace=Pace(speed=20)
+    )

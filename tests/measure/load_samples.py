@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from labkit.measure.capacity import BARE, Level, Percentiles, Resources
+from labkit.measure.load_summary import BARE, Level, Resources
+from labkit.measure.statistics import Percentiles
 
 
 def spread(p95: float, sample: int = 100) -> Percentiles:

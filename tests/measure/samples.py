@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-from labkit.measure.experiment import Exercise, ExerciseConfig
+from labkit.measure.exercise import overhead_bytes
+from labkit.measure.exercise_summary import ExerciseSummary, Row
 from labkit.measure.plan import CHUNK_SIZES_MS
-from labkit.measure.results import Row, overhead_bytes
 from labkit.trace import Mark, Stage
-from tests.paths import SPEECH
 
 REST = {
     Stage.UPLINK: 1.0,
@@ -19,7 +18,7 @@ REST = {
 }
 
 
-def row(chunk_ms: int, phase: float, *, server: str = "labkit", warmup: bool = False) -> Row:
+def row(chunk_ms: int, phase: float, *, server: str = "labkit", block: int | None = 0) -> Row:
     """A turn whose speech ended at `phase` of its chunk."""
     wait = (1 - phase) * chunk_ms
     stages = {Stage.PACKETISATION: wait, **REST}
@@ -29,13 +28,14 @@ def row(chunk_ms: int, phase: float, *, server: str = "labkit", warmup: bool = F
         utterance="one.flac",
         voice="one",
         chunk_ms=chunk_ms,
-        warmup=warmup,
+        warmup=block is None,
         transcript="set a timer",
         reply_text="Timer set.",
         reply_seconds=0.8,
         ttfa_ms=ttfa,
         ttfb_ms=ttfa - REST[Stage.LEADING_SILENCE],
         server=server,
+        block=block,
         said="set a timer",
         audio_seconds=2.0,
         messages=messages,
@@ -46,19 +46,22 @@ def row(chunk_ms: int, phase: float, *, server: str = "labkit", warmup: bool = F
     )
 
 
-def exercise(
+def rows(
     sizes: Sequence[int] = CHUNK_SIZES_MS, repeats: int = 8, *, baseline: bool = False
-) -> Exercise:
-    """An exercise with evenly spread phases."""
+) -> list[Row]:
+    """Turns with evenly spread phases, the first one to warm up."""
     servers = ("labkit", "naive") if baseline else ("labkit",)
-    rows = [
-        row(size, (i + 0.5) / repeats, server=server)
+    counted = [
+        row(size, (i + 0.5) / repeats, server=server, block=i)
         for server in servers
         for size in sizes
         for i in range(repeats)
     ]
+    return [row(40, 0.5, block=None), *counted]
+
+
+def summary(measured: Sequence[Row] | None = None, *, baseline: bool = False) -> ExerciseSummary:
+    """An exercise summed up."""
     pings = {"labkit": [1.0] * 50, "naive": [40.0] * 50} if baseline else {}
-    warmup = row(40, 0.5, warmup=True)
-    return Exercise(
-        ExerciseConfig(recordings=SPEECH), [warmup, *rows], pings_ms=pings, about={"seed": 1}
-    )
+    found = rows(baseline=baseline) if measured is None else measured
+    return ExerciseSummary(found, pings, about={"seed": 1})

@@ -1,53 +1,83 @@
-"""The plan of an exercise."""
+"""What an experiment says, in which order, and when."""
 
 from collections import Counter
+from itertools import islice
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.measure.plan import CHUNK_SIZES_MS, plan
+from labkit.measure.plan import (
+    CHUNK_SIZES_MS,
+    Script,
+    Speech,
+    Timetable,
+    draw_scripts,
+    due_times,
+    plan_turns,
+    speech_of,
+)
 
 
 @given(st.integers(0, 1000), st.integers(1, 40), st.integers(1, 6))
 def test_every_size_is_run_equally_often_on_every_server(
     seed: int, recordings: int, repeats: int
 ) -> None:
-    turns = plan(seed=seed, recordings=recordings, repeats=repeats, servers=("a", "b"))
+    turns = plan_turns(seed=seed, recordings=recordings, repeats=repeats, servers=("a", "b"))
     counted = [turn for turn in turns if not turn.warmup]
     counts = Counter((turn.server, turn.chunk_ms) for turn in counted)
     assert counts == {(s, c): repeats for s in ("a", "b") for c in CHUNK_SIZES_MS}
     assert all(0 <= turn.recording < recordings for turn in turns)
     uses = Counter(turn.recording for turn in counted if turn.server == "a")
-    assert max(uses.values()) - min(uses.values()) <= 1 or len(uses) < recordings
+    assert max(uses.values()) - min(uses.values()) <= len(CHUNK_SIZES_MS) or len(uses) < recordings
 
 
 def test_the_seed_decides_everything() -> None:
-    assert plan(seed=5, recordings=9, repeats=3) == plan(seed=5, recordings=9, repeats=3)
-    assert plan(seed=5, recordings=9, repeats=3) != plan(seed=6, recordings=9, repeats=3)
+    assert plan_turns(seed=5, recordings=9, repeats=3) == plan_turns(
+        seed=5, recordings=9, repeats=3
+    )
+    assert plan_turns(seed=5, recordings=9, repeats=3) != plan_turns(
+        seed=6, recordings=9, repeats=3
+    )
 
 
 def test_warm_ups_come_first() -> None:
-    warmups = [turn.warmup for turn in plan(seed=1, recordings=3, repeats=1, warmups=3)]
+    warmups = [turn.warmup for turn in plan_turns(seed=1, recordings=3, repeats=1, warmups=3)]
     assert warmups == [True] * 3 + [False] * len(CHUNK_SIZES_MS)
 
 
 def test_the_phases_of_a_size_cover_the_chunk_evenly() -> None:
-    turns = [t for t in plan(seed=2, recordings=5, repeats=10) if not t.warmup]
+    turns = [t for t in plan_turns(seed=2, recordings=5, repeats=10) if not t.warmup]
     for size in CHUNK_SIZES_MS:
         phases = sorted(t.phase for t in turns if t.chunk_ms == size)
         assert [int(phase * 10) for phase in phases] == list(range(10))
 
 
 def test_both_servers_get_the_same_turn_one_after_the_other() -> None:
-    turns = [t for t in plan(seed=3, recordings=5, repeats=2, servers=("a", "b")) if not t.warmup]
+    turns = [
+        t for t in plan_turns(seed=3, recordings=5, repeats=2, servers=("a", "b")) if not t.warmup
+    ]
     for first, second in zip(turns[::2], turns[1::2], strict=True):
         assert {first.server, second.server} == {"a", "b"}
         assert (first.recording, first.phase) == (second.recording, second.phase)
 
 
+def test_a_block_has_one_recording_in_every_size() -> None:
+    turns = [t for t in plan_turns(seed=3, recordings=5, repeats=4) if not t.warmup]
+    for block in range(4):
+        own = [t for t in turns if t.block == block]
+        assert sorted(t.chunk_ms for t in own) == sorted(CHUNK_SIZES_MS)
+        assert len({t.recording for t in own}) == 1
+
+
+def test_a_round_asks_different_questions() -> None:
+    turns = [t for t in plan_turns(seed=3, recordings=18, repeats=18) if not t.warmup]
+    assert all(len({t.block for t in turns[i : i + 8]}) > 4 for i in range(0, 8 * 18, 8))
+
+
 def test_sizes_are_not_always_in_the_same_order() -> None:
-    turns = [t.chunk_ms for t in plan(seed=4, recordings=5, repeats=4) if not t.warmup]
+    turns = [t.chunk_ms for t in plan_turns(seed=4, recordings=5, repeats=4) if not t.warmup]
     rounds = {tuple(turns[i : i + 8]) for i in range(0, 32, 8)}
     assert len(rounds) > 1
 
@@ -55,4 +85,104 @@ def test_sizes_are_not_always_in_the_same_order() -> None:
 @pytest.mark.parametrize(("recordings", "repeats"), [(0, 3), (3, 0)])
 def test_nothing_to_run(recordings: int, repeats: int) -> None:
     with pytest.raises(ValueError, match="nothing to run"):
-        plan(seed=1, recordings=recordings, repeats=repeats)
+        plan_turns(seed=1, recordings=recordings, repeats=repeats)
+
+
+MS = 1_000_000
+
+
+def test_a_chunk_is_due_when_its_last_sample_was_spoken() -> None:
+    speech = speech_of(np.zeros(1_600, np.float32), chunk_ms=40)
+    assert [len(payload) for payload in speech.payloads] == [1_280, 1_280, 640]
+    assert speech.ends_ns == (40 * MS, 80 * MS, 100 * MS)
+    assert speech.length_ns == 100 * MS
+
+
+@pytest.mark.parametrize(("end_of_speech", "messages"), [(0, 1), (639, 1), (640, 2), (None, 3)])
+def test_the_message_that_holds_the_end_of_speech_is_the_last(
+    end_of_speech: int | None, messages: int
+) -> None:
+    samples = np.zeros(1_600, np.float32)
+    speech = speech_of(samples, chunk_ms=40, end_of_speech=end_of_speech)
+    assert len(speech.payloads) == messages
+
+
+@given(st.integers(1, 5_000), st.integers(5, 200))
+def test_all_of_a_recording_is_said_at_the_pace_of_speech(samples: int, chunk_ms: int) -> None:
+    speech = speech_of(np.zeros(samples, np.float32), chunk_ms=chunk_ms)
+    assert sum(map(len, speech.payloads)) == 2 * samples
+    assert speech.length_ns == samples * 10**9 // 16_000
+    assert list(speech.ends_ns) == sorted(speech.ends_ns)
+
+
+def test_who_begins_in_the_middle_says_the_rest() -> None:
+    speech = speech_of(np.arange(1_600, dtype=np.float32) / 3_200, chunk_ms=40)
+    rest = speech.after(1)
+    assert rest.payloads == speech.payloads[1:]
+    assert rest.ends_ns == (40 * MS, 60 * MS)
+    assert speech.after(0) == speech
+
+
+def test_only_the_first_recording_is_begun_in_the_middle() -> None:
+    first, second = (Speech((name,) * 2, (1, 2)) for name in (b"a", b"b"))
+    script = Script(phase_ns=0, skip=0.5, ping_phase_ns=0, order=(1, 0))
+    said = [speech.payloads for speech in islice(script.speeches([first, second]), 4)]
+    assert said == [(b"b",), (b"a", b"a"), (b"b", b"b"), (b"a", b"a")]
+
+
+@given(st.integers(0, 100), st.integers(1, 30))
+def test_callers_are_spread_over_a_chunk_and_their_pings_over_a_second(
+    seed: int, callers: int
+) -> None:
+    scripts = draw_scripts(seed=seed, callers=callers, recordings=5, chunk_ms=40, ping_every_s=1)
+    assert len(scripts) == callers
+    assert all(0 <= script.phase_ns <= 40 * MS for script in scripts)
+    assert all(0 <= script.ping_phase_ns <= 1000 * MS for script in scripts)
+    assert all(sorted(script.order) == list(range(5)) for script in scripts)
+    assert len({script.phase_ns for script in scripts}) == callers
+
+
+def test_the_seed_decides_what_callers_do() -> None:
+    def drawn(seed: int) -> list[Script]:
+        return draw_scripts(seed=seed, callers=3, recordings=9, chunk_ms=40, ping_every_s=1)
+
+    assert drawn(1) == drawn(1)
+    assert drawn(1) != drawn(2)
+
+
+def test_pings_are_due_at_a_steady_rate_whatever_happens() -> None:
+    assert list(due_times(100, 1e-7, 350)) == [100, 200, 300]
+    assert list(due_times(400, 1e-7, 350)) == []
+
+
+def test_who_is_answered_in_time_is_never_behind() -> None:
+    timetable = Timetable(due_ns=0, pause_ns=1_000)
+    for answered in (2_100, 5_900):
+        timetable.said(2_000)
+        begin = timetable.free(answered)
+        assert timetable.behind_ns == 0
+        assert begin == timetable.due_ns
+    assert timetable.due_ns == 6_000
+
+
+def test_late_answers_add_up_and_quick_ones_catch_up() -> None:
+    timetable = Timetable(due_ns=0, pause_ns=1_000)
+    timetable.said(2_000)
+    begin = timetable.free(2_000 + 1_500)
+    assert (begin, timetable.behind_ns) == (3_500, 500)
+    timetable.said(2_000)
+    begin = timetable.free(begin + 2_000 + 1_500)
+    assert (begin, timetable.behind_ns) == (7_000, 1_000)
+    timetable.said(2_000)
+    begin = timetable.free(begin + 2_000)
+    assert (begin, timetable.behind_ns) == (9_000, 0)
+
+
+@given(st.lists(st.tuples(st.integers(1, 5_000), st.integers(0, 5_000)), min_size=1))
+def test_behind_is_how_late_the_next_utterance_begins(turns: list[tuple[int, int]]) -> None:
+    timetable = Timetable(due_ns=0, pause_ns=1_000)
+    begin = 0
+    for length, wait in turns:
+        timetable.said(length)
+        begin = timetable.free(begin + length + wait)
+        assert timetable.behind_ns == begin - timetable.due_ns

@@ -1,86 +1,193 @@
-"""Rows, their file, and their summary."""
+"""Results: tried before the work, written as they come, and kept whatever ends the work."""
 
+import asyncio
 import csv
+import errno
 import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from labkit.client.plain import ClientTurn
-from labkit.measure.plan import PlannedTurn
-from labkit.measure.recordings import load_manifest
-from labkit.measure.results import overhead_bytes, row_of, summarise, write_csv, write_json
-from labkit.trace import Mark, Stage, Trace
-from tests.measure.samples import REST, exercise, row
-from tests.paths import SPEECH
+from labkit.errors import InstrumentError, LabkitError
+from labkit.measure.results import Progress, Results, Tell, about_machine, conduct
 
 
-@pytest.mark.parametrize(
-    ("chunk_ms", "per_message"),
-    [(10, 8 + 52), (40, 8 + 52), (60, 8 + 2 * 52), (500, 8 + 12 * 52)],
-)
-def test_overhead_counts_frames_and_segments(chunk_ms: int, per_message: int) -> None:
-    messages = 1000 // chunk_ms
-    assert overhead_bytes(messages * chunk_ms * 32, messages) == messages * per_message
-    assert overhead_bytes(0, 0) == 0
+@dataclass
+class Counted:
+    """What counting found."""
+
+    numbers: Sequence[int]
+
+    def sentences(self) -> list[str]:
+        return [f"{len(self.numbers)} numbers"]
+
+    def content(self) -> Mapping[str, Any]:
+        return {"sum": sum(self.numbers), "self": self}
 
 
-def test_small_and_large_frames_have_other_headers() -> None:
-    assert overhead_bytes(100, 1) == 6 + 52
-    assert overhead_bytes(70_000, 1) == 14 + 49 * 52
+@dataclass
+class Counting:
+    """An experiment that counts up to `upto`; `before` is called before each row."""
+
+    upto: int
+    before: Callable[[int], None] = lambda number: None
+    ran: list[int] = field(default_factory=list)
+
+    raw = "numbers.csv"
+    summary = "summary.json"
+    columns = ("number", "half")
+
+    async def run(self, record: Callable[[int], None], tell: Tell) -> None:
+        for number in range(self.upto):
+            tell(Progress(number, self.upto, "counting"))
+            self.before(number)
+            self.ran.append(number)
+            record(number)
+
+    def flat(self, row: int) -> Mapping[str, Any]:
+        return {"number": row, "half": row / 3}
+
+    def summarise(self, rows: Sequence[int]) -> Counted:
+        return Counted(rows)
+
+    def draw(self, summary: Counted) -> Mapping[str, Figure]:
+        return {"numbers": Figure(figsize=(1, 1))}
 
 
-def test_a_turn_becomes_a_row() -> None:
-    recording = load_manifest(SPEECH)[0]
-    marks = {
-        Mark.STREAM_STARTED: 1_000_000_000,
-        Mark.END_OF_SPEECH: 1_500_000_000,
-        Mark.END_STREAM_SENT: 1_520_000_000,
-        Mark.FIRST_AUDIO_RECEIVED: 1_600_000_000,
-        Mark.FIRST_AUDIO_HEARD: 1_630_000_000,
-    }
-    turn = ClientTurn("hi", "Hi!", np.zeros(8000, np.float32), Trace(dict(marks)), 25, 32_000, 1.5)
-    made = row_of(PlannedTurn("labkit", 0, 20, 0.3, False), recording, turn)
-    assert (made.ttfb_ms, made.ttfa_ms) == (100.0, 130.0)
-    assert made.stages == {Stage.PACKETISATION: 20.0, Stage.LEADING_SILENCE: 30.0}
-    assert made.marks[Mark.END_OF_SPEECH] == 500.0
-    assert (made.reply_seconds, made.audio_seconds, made.messages) == (0.5, 1.0, 25)
-    assert (made.utterance, made.said) == (recording.path.name, recording.text)
+def written(folder: Path) -> list[dict[str, str]]:
+    with (folder / "numbers.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
-def test_the_file_has_a_row_per_turn_and_a_column_per_mark(tmp_path: Path) -> None:
-    rows = exercise().rows
-    write_csv(tmp_path / "turns.csv", rows)
-    with (tmp_path / "turns.csv").open(newline="") as file:
-        read = list(csv.DictReader(file))
-    assert len(read) == len(rows)
-    head = "utterance,voice,chunk_ms,warmup,transcript,reply_text,reply_seconds,ttfa_ms"
-    assert list(read[0])[:8] == head.split(",")
-    assert {f"mark_{mark.value}_ms" for mark in Mark} <= set(read[0])
-    assert [r["warmup"] for r in read[:2]] == ["1", "0"]
-    for r in read:
-        parts = sum(float(r[f"stage_{stage.value}_ms"]) for stage in Stage)
-        assert parts == pytest.approx(float(r["ttfa_ms"]), abs=0.01)
+async def test_rows_summary_and_figures_are_written(tmp_path: Path) -> None:
+    told: list[Progress] = []
+    results = Results(tmp_path / "deep" / "folder")
+    summed = await conduct(Counting(3), results, told.append)
+    assert summed.sentences() == ["3 numbers"]
+    assert written(results.folder) == [
+        {"number": "0", "half": "0.0"},
+        {"number": "1", "half": "0.3333"},
+        {"number": "2", "half": "0.6667"},
+    ]
+    summary = json.loads((results.folder / "summary.json").read_text())
+    assert summary == {"sum": 3, "self": {"numbers": [0, 1, 2]}}
+    names = {path.name for path in results.folder.iterdir()}
+    assert names == {"numbers.csv", "summary.json", "numbers.png", "numbers.svg"}
+    assert (results.measured, results.complete) == (3, True)
+    assert [step.done for step in told] == [0, 1, 2]
 
 
-def test_the_summary_follows_the_rows() -> None:
-    sizes = summarise(exercise().rows)
-    assert [s.chunk_ms for s in sizes] == [10, 20, 40, 60, 80, 100, 200, 500]
-    for s in sizes:
-        assert s.ttfa_p50.value == pytest.approx(s.chunk_ms / 2 + sum(REST.values()))
-        assert sum(s.stages.values()) == pytest.approx(s.chunk_ms / 2 + sum(REST.values()))
-        assert s.ttfa_p50.sample == 8
-        assert s.messages_per_s == pytest.approx(1000 / s.chunk_ms, rel=0.04)
+async def test_every_row_is_in_the_file_before_the_next_is_measured(tmp_path: Path) -> None:
+    seen: list[int] = []
+    await conduct(Counting(3, lambda _: seen.append(len(written(tmp_path)))), Results(tmp_path))
+    assert seen == [0, 1, 2]
 
 
-def test_warm_up_and_unanswered_turns_do_not_count() -> None:
-    rows = [row(20, 0.5, warmup=True)]
-    assert summarise(rows) == []
+@pytest.mark.parametrize("name", ["results", "results/below"])
+def test_a_file_in_the_way_is_told_before_the_work(tmp_path: Path, name: str) -> None:
+    (tmp_path / "results").touch()
+    with pytest.raises(InstrumentError, match=r"results cannot be written to .*--out"):
+        Results.within(tmp_path / name)
 
 
-def test_summaries_go_into_json(tmp_path: Path) -> None:
-    write_json(tmp_path / "s.json", {"sizes": summarise(exercise().rows)})
-    read = json.loads((tmp_path / "s.json").read_text())
-    assert read["sizes"][0]["ttfa_p50"]["sample"] == 8
-    assert read["sizes"][0]["stages"]["asr"] == 30.0
+async def test_a_folder_that_cannot_be_written_is_told_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    results = Results(tmp_path / "results")
+    monkeypatch.setattr(Path, "open", refuse)
+    experiment = Counting(3)
+    with pytest.raises(InstrumentError, match="results: Permission denied. Name another"):
+        await conduct(experiment, results)
+    assert experiment.ran == []
+    assert not results.folder.exists()
+
+
+async def test_the_rows_of_another_run_are_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "numbers.csv").write_text("precious")
+    with pytest.raises(InstrumentError, match="File exists"):
+        await conduct(Counting(3), Results(tmp_path))
+    assert (tmp_path / "numbers.csv").read_text() == "precious"
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), asyncio.CancelledError(), LabkitError("x")])
+async def test_what_was_measured_before_an_end_is_kept(tmp_path: Path, end: BaseException) -> None:
+    def stop(number: int) -> None:
+        if number == 2:
+            raise end
+
+    results = Results(tmp_path)
+    with pytest.raises(type(end)):
+        await conduct(Counting(9, stop), results)
+    assert [row["number"] for row in written(tmp_path)] == ["0", "1"]
+    assert (results.measured, results.complete) == (2, False)
+
+
+async def test_nothing_is_left_of_an_experiment_without_a_row(tmp_path: Path) -> None:
+    def stop(_: int) -> None:
+        raise LabkitError("no server")
+
+    results = Results(tmp_path / "results")
+    with pytest.raises(LabkitError, match="no server"):
+        await conduct(Counting(3, stop), results)
+    assert not results.folder.exists()
+
+
+class Full:
+    """A text file on a disk with room for a number of flushes."""
+
+    def __init__(self, file: Any, room: int) -> None:
+        self.file, self.room, self.name = file, room, file.name
+
+    def write(self, text: str) -> int:
+        return int(self.file.write(text))
+
+    def flush(self) -> None:
+        self.room -= 1
+        if self.room < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()
+        self.flush()
+
+
+@pytest.mark.parametrize("room", [0, 1, 3])
+async def test_a_full_disk_ends_the_work_and_keeps_what_it_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *how, **more: Full(
+        opened(path, *how, **more), room))  # fmt: skip
+    results = Results(tmp_path / "results")
+    experiment = Counting(9)
+    with pytest.raises(InstrumentError, match="No space left on device"):
+        await conduct(experiment, results)
+    assert len(experiment.ran) == room  # the row that was refused is the last that was measured
+    assert results.measured == max(0, room - 1)
+    assert results.folder.exists() is (room > 1)
+
+
+async def test_a_disk_that_fills_up_before_the_summary_is_told_with_what_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with pytest.raises(InstrumentError, match=r"summary.json cannot .* the 3 rows .* are kept in"):
+        await conduct(Counting(3), Results(tmp_path))
+    assert len(written(tmp_path)) == 3
+
+
+def test_the_machine_is_told() -> None:
+    about = about_machine(["numpy"])
+    assert set(about) == {"cpu", "cores", "system", "python", "versions"}
+    assert set(about["versions"]) == {"numpy"}

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
@@ -10,16 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, ScalarFormatter
 
-from labkit.measure.canvas import BLUE, GREY, ORANGE, RED, axes, tidy
-from labkit.measure.capacity import BARE, FEW, Level, Percentiles
+from labkit.measure.figures import BLUE, GREY, ORANGE, RED, axes, tidy
+from labkit.measure.load_summary import BARE, FEW, Level
+from labkit.measure.statistics import Percentiles
 
 __all__ = [
-    "behind_by_sessions",
     "capacity_figure",
-    "cpu_by_sessions",
-    "ping_by_sessions",
-    "reply_by_sessions",
-    "save_capacity",
+    "plot_backlog",
+    "plot_cpu",
+    "plot_pings",
+    "plot_replies",
 ]
 
 _LIMITED: Final = "#F3E3D9"
@@ -73,6 +72,8 @@ def _curves(ax: Axes, levels: Sequence[Level], value: Callable[[Level], float | 
     for server, own in _by_server(levels).items():
         look = _look(server)
         points = [(_x(level), at) for level in own if (at := value(level)) is not None]
+        if not points:  # an empty line has its place at the figure's corner, and the layout obeys
+            continue
         ax.plot(
             [x for x, _ in points], [y for _, y in points], color=look.colour,
             marker=look.marker, linestyle=look.style, linewidth=1.6, markersize=5, label=server,
@@ -110,7 +111,7 @@ def _plain_number(value: float, _: object) -> str:
     return f"{value:g}" if digits in "125" else ""
 
 
-def reply_by_sessions(
+def plot_replies(
     levels: Sequence[Level], *, bound_ms: float | None = None, ax: Axes | None = None
 ) -> Axes:
     """95th percentile of the wait for a reply, by number of callers, with the turns lost.
@@ -125,9 +126,8 @@ def reply_by_sessions(
     if bound_ms is not None:
         ax.axhline(bound_ms, color=RED, linewidth=1, linestyle=":")
         ax.annotate(
-            f"bound: {bound_ms:g} ms", (0.99, bound_ms), xycoords=("axes fraction", "data"),
-            xytext=(0, -4), textcoords="offset points", ha="right", va="top", fontsize=8,
-            color=RED,
+            f"bound: {bound_ms:g} ms", (0.01, bound_ms), xycoords=("axes fraction", "data"),
+            xytext=(0, 3), textcoords="offset points", va="bottom", fontsize=8, color=RED,
         )  # fmt: skip
     _percentile_curves(ax, levels, lambda level: level.turn_ms)
     _note_losses(ax, levels)
@@ -146,7 +146,7 @@ def _note_losses(ax: Axes, levels: Sequence[Level]) -> None:
             )  # fmt: skip
 
 
-def ping_by_sessions(levels: Sequence[Level], *, ax: Axes | None = None) -> Axes:
+def plot_pings(levels: Sequence[Level], *, ax: Axes | None = None) -> Axes:
     """95th percentile of the ping's round trip, by number of callers.
 
     Args:
@@ -160,7 +160,7 @@ def ping_by_sessions(levels: Sequence[Level], *, ax: Axes | None = None) -> Axes
     return tidy(ax, "Ping, p95 from when it was due", "sessions", "ms")
 
 
-def behind_by_sessions(levels: Sequence[Level], *, ax: Axes | None = None) -> Axes:
+def plot_backlog(levels: Sequence[Level], *, ax: Axes | None = None) -> Axes:
     """Seconds behind at the end of each level, by number of callers.
 
     Args:
@@ -174,7 +174,7 @@ def behind_by_sessions(levels: Sequence[Level], *, ax: Axes | None = None) -> Ax
     return tidy(ax, "Seconds behind at the end of the level", "sessions", "s")
 
 
-def cpu_by_sessions(levels: Sequence[Level], *, ax: Axes | None = None) -> Axes:
+def plot_cpu(levels: Sequence[Level], *, ax: Axes | None = None) -> Axes:
     """CPU of each server, and of the callers who loaded it, by number of callers.
 
     Args:
@@ -205,21 +205,10 @@ def capacity_figure(levels: Sequence[Level], *, bound_ms: float | None = None) -
     figure = Figure(figsize=(11, 7.2), layout="constrained")
     panels = figure.subplot_mosaic([["reply", "behind"], ["ping", "cpu"]], width_ratios=(1.3, 1))
     panels["ping"].sharey(panels["reply"])
-    reply_by_sessions(levels, bound_ms=bound_ms, ax=panels["reply"])
-    behind_by_sessions(levels, ax=panels["behind"])
-    ping_by_sessions(levels, ax=panels["ping"])
-    cpu_by_sessions(levels, ax=panels["cpu"])
+    plot_replies(levels, bound_ms=bound_ms, ax=panels["reply"])
+    plot_backlog(levels, ax=panels["behind"])
+    plot_pings(levels, ax=panels["ping"])
+    plot_cpu(levels, ax=panels["cpu"])
     figure.suptitle("How many callers, all speaking at the pace of speech, a server bears")
     figure.supxlabel(_NOTE.format(few=FEW), fontsize=8, color=GREY)
     return figure
-
-
-def save_capacity(
-    levels: Sequence[Level], folder: Path, *, bound_ms: float | None = None
-) -> list[Path]:
-    """Write the figure as `capacity.png` and `capacity.svg`; gives the paths."""
-    figure = capacity_figure(levels, bound_ms=bound_ms)
-    paths = [folder / f"capacity.{ending}" for ending in ("png", "svg")]
-    for path in paths:
-        figure.savefig(path, dpi=150)
-    return paths

@@ -1,11 +1,6 @@
-"""The figures of the exercise: results in, `Axes` out.
-
-Every function draws into the axes that it is given, or makes its own, and touches no global
-setting.
-"""
+"""The figures of the latency exercise."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -13,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-from labkit.measure.canvas import (
+from labkit.measure.exercise_summary import BASELINE, LABKIT, ExerciseSummary, Row, SizeSummary
+from labkit.measure.figures import (
     BLUE,
     GREEN,
     GREY,
@@ -22,33 +18,21 @@ from labkit.measure.canvas import (
     RED,
     SKY,
     axes,
+    figure_of,
+    plot_waterfall,
     tidy,
 )
-from labkit.measure.report import Report
-from labkit.measure.results import Row, SizeSummary
 from labkit.trace import Stage, packetisation_model_ms
 
 __all__ = [
     "baseline_figure",
-    "distribution",
-    "latency_by_size",
-    "save_figures",
+    "exercise_figures",
+    "plot_distribution",
+    "plot_latency",
     "tradeoff_figure",
-    "waterfall",
 ]
 
 _BAND: Final = "#EDF3E6"
-
-_STAGE_LOOK: Final = {
-    Stage.PACKETISATION: ("last chunk fills", ORANGE, ""),
-    Stage.UPLINK: ("uplink", GREY, "//"),
-    Stage.ASR: ("recognition", BLUE, "\\\\"),
-    Stage.LLM_FIRST_TOKEN: ("first token", GREEN, ""),
-    Stage.LLM_FIRST_SENTENCE: ("first sentence", SKY, "xx"),
-    Stage.TTS_FIRST_AUDIO: ("first audio", PURPLE, "--"),
-    Stage.DOWNLINK: ("downlink", RED, "//"),
-    Stage.LEADING_SILENCE: ("reply is still silent", "#BBBBBB", ".."),
-}
 
 
 def _chunk_axis(ax: Axes, sizes: Sequence[SizeSummary]) -> None:
@@ -62,7 +46,7 @@ def _chunk_axis(ax: Axes, sizes: Sequence[SizeSummary]) -> None:
     ax.axvspan(20, 100, color=_BAND, zorder=0)
 
 
-def latency_by_size(sizes: Sequence[SizeSummary], *, ax: Axes | None = None) -> Axes:
+def plot_latency(sizes: Sequence[SizeSummary], *, ax: Axes | None = None) -> Axes:
     """End-to-end latency by chunk size, with the packetisation model beside it.
 
     Args:
@@ -119,7 +103,7 @@ def tradeoff_figure(sizes: Sequence[SizeSummary]) -> Figure:
         [["latency", "messages"], ["latency", "overhead"], ["latency", "cpu"]],
         width_ratios=(1.6, 1),
     )
-    latency_by_size(sizes, ax=panels["latency"])
+    plot_latency(sizes, ax=panels["latency"])
     for name, values, title, unit in (
         ("messages", [s.messages_per_s for s in sizes], "Messages", "per second of audio"),
         (
@@ -138,39 +122,7 @@ def tradeoff_figure(sizes: Sequence[SizeSummary]) -> Figure:
     return figure
 
 
-def waterfall(size: SizeSummary, *, ax: Axes | None = None) -> Axes:
-    """Where the time of a turn goes: each part begins where the one before it ended.
-
-    Args:
-        size: Summary of one chunk size; the parts are means, which add up.
-        ax: Draw here instead of into a figure of its own.
-    """
-    ax = axes(ax, 8.5, 4.2)
-    start = 0.0
-    total = sum(size.stages.values())
-    for row, (stage, span) in enumerate(size.stages.items()):
-        label, colour, hatch = _STAGE_LOOK[stage]
-        ax.barh(row, span, left=start, color=colour, hatch=hatch, edgecolor="white", height=0.7)
-        ax.annotate(
-            f"{span:.1f} ms", (start + span, row), xytext=(5, 0), textcoords="offset points",
-            va="center", fontsize=9,
-        )  # fmt: skip
-        start += span
-    ax.set_yticks(range(len(size.stages)), [_STAGE_LOOK[stage][0] for stage in size.stages])
-    ax.invert_yaxis()
-    ax.set_xlim(0, total * 1.14)
-    tidy(
-        ax,
-        f"Where {total:.0f} ms go, from the end of speech, with chunks of {size.chunk_ms} ms",
-        "ms since the end of speech (mean)",
-        "",
-    )
-    ax.grid(axis="y", visible=False)
-    ax.grid(axis="x", color="#DDDDDD", linewidth=0.7)
-    return ax
-
-
-def distribution(rows: Sequence[Row], *, ax: Axes | None = None) -> Axes:
+def plot_distribution(rows: Sequence[Row], *, ax: Axes | None = None) -> Axes:
     """Share of turns that were answered within a time, a curve per chunk size.
 
     Args:
@@ -197,7 +149,7 @@ def distribution(rows: Sequence[Row], *, ax: Axes | None = None) -> Axes:
     )
 
 
-def baseline_figure(summed: Report) -> Figure:
+def baseline_figure(summed: ExerciseSummary) -> Figure:
     """Labkit's server beside the naive one: time to first audio, and ping while turns run."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.3, 1))
@@ -217,8 +169,8 @@ def baseline_figure(summed: Report) -> Figure:
     left.set_ylim(bottom=0)
     left.legend(frameon=False)
     tidy(left, "Median time to first audible reply", "chunk size (ms)", "ms")
-    for name, colour, style in (("naive", RED, "--"), ("labkit", BLUE, "-")):
-        rtts = np.sort(summed.exercise.pings_ms.get(name, []))
+    for name, colour, style in ((BASELINE, RED, "--"), (LABKIT, BLUE, "-")):
+        rtts = np.sort(summed.rtts_ms.get(name, []))
         if len(rtts):
             share = 100 * np.arange(1, len(rtts) + 1) / len(rtts)
             right.step(rtts, share, where="post", color=colour, linestyle=style, label=name)
@@ -229,28 +181,19 @@ def baseline_figure(summed: Report) -> Figure:
     return figure
 
 
-def save_figures(summed: Report, folder: Path) -> list[Path]:
-    """Write all figures as PNG and SVG; gives the paths."""
+def exercise_figures(summed: ExerciseSummary) -> dict[str, Figure]:
+    """All figures of an exercise, by the names of their files."""
     middle = min(summed.sizes, key=lambda s: abs(s.chunk_ms - 40))
-    own = [row for row in summed.exercise.rows if row.server == "labkit"]
-    figures: dict[str, Figure] = {
+    total = sum(middle.stages.values())
+    waterfall = plot_waterfall(
+        middle.stages, title=f"Where {total:.0f} ms go with chunks of {middle.chunk_ms} ms (means)"
+    )
+    own = [row for row in summed.rows if row.server == LABKIT]
+    figures = {
         "tradeoff": tradeoff_figure(summed.sizes),
-        "waterfall": _figure_of(waterfall(middle)),
-        "distribution": _figure_of(distribution(own)),
+        "waterfall": figure_of(waterfall),
+        "distribution": figure_of(plot_distribution(own)),
     }
     if summed.baseline:
         figures["baseline"] = baseline_figure(summed)
-    paths = []
-    for name, figure in figures.items():
-        for ending in ("png", "svg"):
-            path = folder / f"{name}.{ending}"
-            figure.savefig(path, dpi=150)
-            paths.append(path)
-    return paths
-
-
-def _figure_of(ax: Axes) -> Figure:
-    figure = ax.get_figure(root=True)
-    if figure is None:
-        raise ValueError("these axes belong to no figure")
-    return figure
+    return figures

@@ -1,21 +1,80 @@
-"""Levels compared, told in words, and written down."""
+"""Levels summed up, compared and told in words."""
 
 import csv
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from labkit.measure.capacity import BARE, Resources
-from labkit.measure.capacity_report import (
-    as_object,
+from labkit.measure.callers import CallLog, Request
+from labkit.measure.load_summary import (
+    BARE,
+    COLUMNS,
+    LATENESS_BOUND_MS,
+    LoadSummary,
+    Resources,
     conclusion,
+    flat,
     ratios,
     sentences,
-    write_levels,
+    summarise_level,
 )
-from labkit.measure.results import write_json
+from labkit.measure.results import Results
 from tests.measure.load_samples import level, run, spread
+
+MS = 1_000_000
+
+
+def logs() -> list[CallLog]:
+    answered = CallLog(
+        turns=[Request(0, 20 * MS), Request(0, 40 * MS)],
+        pings=[Request(0, MS)],
+        lateness_ns=[MS, MS],
+        bytes_sent=10,
+        behind_ns=0,
+    )
+    lost = CallLog(
+        turns=[Request(0, lost=True)],
+        pings=[Request(0, lost=True)],
+        blocked_ns=10**9,
+        behind_ns=3 * 10**9,
+        errors=Counter({"engine_failed": 1}),
+    )
+    return [answered, lost, CallLog(refused=True)]
+
+
+def test_a_level_sums_up_what_its_callers_noted() -> None:
+    found = summarise_level(
+        server="labkit", seconds=5, patience_s=10, logs=logs(), unconnected=2, resources=Resources()
+    )
+    assert (found.sessions, found.refused, found.turns, found.lost) == (5, 3, 2, 1)
+    assert (found.pings_lost, found.errors) == (1, {"engine_failed": 1})
+    assert (found.behind_s, found.blocked_s, found.bytes_sent) == (3.0, 1.0, 10)
+    assert found.turn_ms is not None
+    assert (found.turn_ms.p50, found.turn_ms.sample) == (40, 3)
+    assert found.turn_ms.p99 > 9_000  # the lost turn counts with the patience
+
+
+def test_nobody_is_a_level_too() -> None:
+    found = summarise_level(
+        server="x", seconds=5, patience_s=10, logs=[], unconnected=3, resources=Resources()
+    )
+    assert (found.sessions, found.refused, found.behind_s) == (3, 3, 0)
+    assert (found.turn_ms, found.ping_ms, found.cpu_ms_per_session) == (None, None, None)
+    assert not found.generator_limited
+
+
+@pytest.mark.parametrize(
+    ("late_ms", "limited"), [(LATENESS_BOUND_MS, False), (LATENESS_BOUND_MS + 0.1, True)]
+)
+def test_late_callers_mark_their_level(late_ms: float, limited: bool) -> None:
+    assert level(lateness_ms=spread(late_ms)).generator_limited is limited
+
+
+def test_cpu_is_shared_by_those_who_were_taken() -> None:
+    resources = Resources(cpu_per_s=0.4)
+    assert level(sessions=10, refused=2, resources=resources).cpu_ms_per_session == 50
 
 
 def test_the_conclusion_names_the_last_level_that_held_and_the_first_that_did_not() -> None:
@@ -92,7 +151,9 @@ def test_the_ratio_of_a_level_that_the_callers_limited_is_not_stated() -> None:
 
 def test_the_file_has_a_row_per_level_and_server(tmp_path: Path) -> None:
     levels = [*run(), level(errors={"closed_1011": 2, "engine_failed": 1}, turn_ms=None)]
-    write_levels(tmp_path / "load.csv", levels)
+    with Results(tmp_path).rows("load.csv", COLUMNS) as file:
+        for one in levels:
+            file.write(flat(one))
     with (tmp_path / "load.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["server"], row["sessions"]) for row in rows[:3]] == [
@@ -107,7 +168,7 @@ def test_the_file_has_a_row_per_level_and_server(tmp_path: Path) -> None:
 
 
 def test_everything_goes_into_json(tmp_path: Path) -> None:
-    write_json(tmp_path / "l.json", {"levels": [as_object(one) for one in run()]})
+    Results(tmp_path).write_json("l.json", LoadSummary(run(), 100, {}).content())
     read = json.loads((tmp_path / "l.json").read_text())["levels"][0]
     assert read["turn_ms"]["p95"] == 5.0
     assert read["resources"]["rss_peak"] == 60_000_000

@@ -1,0 +1,155 @@
+"""Figures of one turn, and what all figures share: data in, `Axes` out.
+
+Every function draws into the axes that it is given, or makes its own, and touches no global
+setting. Colours are those of Okabe and Ito (2008), safe for colour-blind eyes; markers, line
+styles and hatches say the same without colour.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from labkit.audio.pcm import Float32
+from labkit.trace import Stage, Trace
+
+__all__ = [
+    "BLUE",
+    "GREEN",
+    "GREY",
+    "ORANGE",
+    "PURPLE",
+    "RED",
+    "SKY",
+    "axes",
+    "figure_of",
+    "plot_waterfall",
+    "plot_waveform",
+    "tidy",
+]
+
+BLUE: Final = "#0072B2"
+ORANGE: Final = "#E69F00"
+GREEN: Final = "#009E73"
+RED: Final = "#D55E00"
+PURPLE: Final = "#CC79A7"
+SKY: Final = "#56B4E9"
+GREY: Final = "#6E6E6E"
+
+_COLUMNS: Final = 1000
+"""Pairs of lowest and highest value that a waveform is drawn from; more than a screen shows."""
+
+_STAGE_LOOK: Final[Mapping[Stage, tuple[str, str]]] = {
+    Stage.PACKETISATION: (ORANGE, ""),
+    Stage.UPLINK: (GREY, "//"),
+    Stage.ASR: (BLUE, "\\\\"),
+    Stage.LLM_FIRST_TOKEN: (GREEN, ""),
+    Stage.LLM_FIRST_SENTENCE: (SKY, "xx"),
+    Stage.TTS_FIRST_AUDIO: (PURPLE, "--"),
+    Stage.DOWNLINK: (RED, "//"),
+    Stage.LEADING_SILENCE: ("#BBBBBB", ".."),
+}
+"""Colour and hatch of each stage."""
+
+
+def axes(ax: Axes | None, width: float = 7.0, height: float = 4.5) -> Axes:
+    """`ax`, or axes in a figure of their own, `width` by `height` inches."""
+    return Figure(figsize=(width, height), layout="constrained").add_subplot() if ax is None else ax
+
+
+def figure_of(ax: Axes) -> Figure:
+    """The figure that holds `ax`.
+
+    Raises:
+        ValueError: None does.
+    """
+    figure = ax.get_figure(root=True)
+    if figure is None:
+        raise ValueError("these axes belong to no figure")
+    return figure
+
+
+def tidy(ax: Axes, title: str, x: str, y: str) -> Axes:
+    """Give `ax` its title and labels, and leave out what carries no information."""
+    ax.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    ax.set_xlabel(x)
+    ax.set_ylabel(y)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(axis="y", color="#DDDDDD", linewidth=0.7)
+    ax.set_axisbelow(True)
+    return ax
+
+
+def plot_waterfall(
+    turn: Trace | Mapping[Stage, float], *, ax: Axes | None = None, title: str | None = None
+) -> Axes:
+    """Draw where the time of a turn goes: each stage begins where the one before it ended.
+
+    Args:
+        turn: The marks of a turn, or milliseconds by stage, such as means over many turns.
+        ax: Draw here instead of into a figure of its own.
+        title: In place of the sum of the stages.
+    """
+    ax = axes(ax, 8.5, 4.2)
+    stages = turn.stages_ms() if isinstance(turn, Trace) else turn
+    total = sum(stages.values())
+    start = 0.0
+    for row, (stage, span) in enumerate(stages.items()):
+        colour, hatch = _STAGE_LOOK[stage]
+        ax.barh(
+            row, span, left=start, color=colour, hatch=hatch, edgecolor="white", linewidth=0,
+            height=0.7,
+        )  # fmt: skip
+        start += span
+        ax.annotate(
+            f"{span:.1f} ms", (max(start, start - span), row), xytext=(5, 0),
+            textcoords="offset points", va="center", fontsize=9,
+        )  # fmt: skip
+    ax.set_yticks(range(len(stages)), [stage.label for stage in stages])
+    ax.invert_yaxis()
+    ax.set_xlim(0, max(total, 1) * 1.14)
+    tidy(ax, title or f"Where {total:.0f} ms go", "ms since the end of speech", "")
+    ax.grid(axis="y", visible=False)
+    ax.grid(axis="x", color="#DDDDDD", linewidth=0.7)
+    return ax
+
+
+def plot_waveform(
+    samples: Float32,
+    rate: int,
+    *,
+    ax: Axes | None = None,
+    end_of_speech: int | None = None,
+    colour: str = BLUE,
+    title: str = "",
+) -> Axes:
+    """Draw samples over time; peaks are kept, however long the recording is.
+
+    Args:
+        samples: One channel, from -1 to 1.
+        rate: Samples a second.
+        ax: Draw here instead of into a figure of its own.
+        end_of_speech: Index of the last voiced sample, drawn as a line.
+        colour: Of the waveform.
+        title: Of the axes; none by default.
+    """
+    ax = axes(ax, 8.5, 2.2)
+    seconds = len(samples) / rate
+    if len(samples):
+        # Drawing every sample takes long, and every n-th would lose peaks: so each column gets a
+        # bar from the lowest to the highest sample that falls into it.
+        starts = np.unique(np.linspace(0, len(samples), _COLUMNS, endpoint=False).astype(int))
+        low, high = np.minimum.reduceat(samples, starts), np.maximum.reduceat(samples, starts)
+        ax.fill_between(starts / rate, low, high, color=colour, linewidth=0.6, step="post")
+    if end_of_speech is not None:
+        at_s = (end_of_speech + 1) / rate
+        ax.axvline(at_s, color=RED, linestyle="--", linewidth=1.2)
+        ax.annotate(
+            "end of speech", (at_s, 1), xycoords=("data", "axes fraction"), xytext=(4, -2),
+            textcoords="offset points", va="top", fontsize=8, color=RED,
+        )  # fmt: skip
+    ax.set_xlim(0, max(seconds, 1 / rate))
+    ax.set_ylim(-1, 1)
+    return tidy(ax, title, "seconds", "")

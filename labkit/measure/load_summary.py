@@ -1,0 +1,373 @@
+"""How many callers a server bears: what each level of a load gave, compared and told in words."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import takewhile
+from typing import Any, Final
+
+from labkit.measure.callers import CallLog
+from labkit.measure.statistics import Percentiles, percentiles_ms
+
+__all__ = [
+    "BARE",
+    "COLUMNS",
+    "FEW",
+    "LATENESS_BOUND_MS",
+    "UNAVAILABLE",
+    "Level",
+    "LoadSummary",
+    "Ratio",
+    "Resources",
+    "conclusion",
+    "flat",
+    "ratios",
+    "sentences",
+    "summarise_level",
+]
+
+BARE: Final = "bare"
+"""Name of the server that does the least."""
+
+LATENESS_BOUND_MS: Final = 10.0
+"""A quarter of the usual chunk of 40 ms: callers that are later than this in one of twenty
+cases do not keep the pace of speech, and what they measure is their own lateness."""
+
+FEW: Final = 20
+"""With fewer values than this, a 95th percentile is hardly more than the largest of them."""
+
+UNAVAILABLE: Final = "unavailable"
+"""Stands in a table for what the system does not tell."""
+
+_MB: Final = 1e6
+_COLUMNS: Final = {
+    "p50": "p50", "p95": "p95", "low": "p95_low", "high": "p95_high", "p99": "p99",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What a level cost. None stands for what the system does not tell.
+
+    Attributes:
+        rss_before: Resident bytes of the server before the callers came.
+        rss_peak: The most that was seen while they spoke.
+        rss_after: Once they had gone.
+        cpu_per_s: CPU seconds of the server per second of the level.
+        generator_cpu_per_s: CPU seconds of the callers' process per second of the level.
+    """
+
+    rss_before: int | None = None
+    rss_peak: int | None = None
+    rss_after: int | None = None
+    cpu_per_s: float | None = None
+    generator_cpu_per_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """What one number of callers gave on one server.
+
+    Attributes:
+        server: Which server.
+        sessions: Callers.
+        seconds: How long they went on.
+        refused: Callers that the server did not take.
+        turns: Turns that were answered.
+        lost: Turns that were not: given up, failed, or cut off.
+        turn_ms: From when `end_stream` was due to the first audio of the reply (or its `done`,
+            where it has no audio). Lost turns count with the callers' patience.
+        ping_ms: From when a `ping` was due to its `pong`; lost ones count likewise.
+        pings_lost: Pings without a `pong`.
+        lateness_ms: By how much the callers' own event loop woke them too late.
+        behind_s: Seconds behind: by how much the caller that is furthest behind its timetable
+            begins its next utterance too late, at the end of the level. The timetable grants
+            every answer a fixed pause; a server that answers within it stays at 0, one that
+            does not falls behind by the rest with every turn.
+        blocked_s: Seconds in which callers could not send, because the server did not read;
+            all callers together.
+        bytes_sent: Payload to the server.
+        bytes_received: Payload from the server.
+        errors: How often something went wrong, by code: those of the dialect, `closed_` with
+            the code of a connection's end, and `not_understood`.
+        resources: Memory and CPU.
+    """
+
+    server: str
+    sessions: int
+    seconds: float
+    refused: int
+    turns: int
+    lost: int
+    turn_ms: Percentiles | None
+    ping_ms: Percentiles | None
+    pings_lost: int
+    lateness_ms: Percentiles | None
+    behind_s: float
+    blocked_s: float
+    bytes_sent: int
+    bytes_received: int
+    errors: Mapping[str, int]
+    resources: Resources
+
+    @property
+    def generator_limited(self) -> bool:
+        """Whether the callers themselves were too late for the level to say much."""
+        return self.lateness_ms is not None and self.lateness_ms.p95 > LATENESS_BOUND_MS
+
+    @property
+    def cpu_ms_per_session(self) -> float | None:
+        """CPU milliseconds of the server per second and session."""
+        cpu, taken = self.resources.cpu_per_s, self.sessions - self.refused
+        return None if cpu is None or not taken else 1000 * cpu / taken
+
+    def holds(self, bound_ms: float) -> bool:
+        """Whether everybody was served, with a 95th percentile under `bound_ms`."""
+        return not self.why_not(bound_ms)
+
+    def why_not(self, bound_ms: float) -> str:
+        """What keeps the level from holding, in words; empty where it holds."""
+        if self.refused:
+            return f"{self.refused} of {self.sessions} callers were refused"
+        if self.turn_ms is None:
+            return "no turn was asked for"
+        if self.lost:
+            return f"{self.lost} of {self.lost + self.turns} turns were lost"
+        if self.turn_ms.p95 - self._own_lateness_ms >= bound_ms:
+            return f"it was {self.turn_ms.p95:.0f} ms"
+        if self._own_lateness_ms:
+            return "the callers themselves were too late to say anything of the server"
+        return ""
+
+    @property
+    def _own_lateness_ms(self) -> float:
+        """What the callers themselves explain of a 95th percentile; 0 while they kept the pace."""
+        late = self.lateness_ms
+        return late.p95 if late is not None and self.generator_limited else 0.0
+
+
+def summarise_level(
+    *,
+    server: str,
+    seconds: float,
+    patience_s: float,
+    logs: Sequence[CallLog],
+    unconnected: int,
+    resources: Resources,
+) -> Level:
+    """Sum up what the callers of one level noted.
+
+    Args:
+        server: Which server.
+        seconds: How long the level lasted.
+        patience_s: What lost turns and pings count with.
+        logs: One per caller who was connected.
+        unconnected: Callers that could not even connect.
+        resources: Memory and CPU.
+    """
+    patience_ns = round(patience_s * 1e9)
+    turns = [turn for log in logs for turn in log.turns]
+    pings = [ping for log in logs for ping in log.pings]
+    return Level(
+        server=server,
+        sessions=len(logs) + unconnected,
+        seconds=seconds,
+        refused=unconnected + sum(log.refused for log in logs),
+        turns=sum(not turn.lost for turn in turns),
+        lost=sum(turn.lost for turn in turns),
+        turn_ms=percentiles_ms([turn.latency_ns(patience_ns) for turn in turns]),
+        ping_ms=percentiles_ms([ping.latency_ns(patience_ns) for ping in pings]),
+        pings_lost=sum(ping.lost for ping in pings),
+        lateness_ms=percentiles_ms([late for log in logs for late in log.lateness_ns]),
+        behind_s=max((log.behind_ns for log in logs), default=0) / 1e9,
+        blocked_s=sum(log.blocked_ns for log in logs) / 1e9,
+        bytes_sent=sum(log.bytes_sent for log in logs),
+        bytes_received=sum(log.bytes_received for log in logs),
+        errors=dict(sorted(sum((log.errors for log in logs), Counter()).items())),
+        resources=resources,
+    )
+
+
+def flat(level: Level) -> dict[str, Any]:
+    """The level as columns; percentiles one each, memory in MB."""
+    columns: dict[str, Any] = {
+        "server": level.server,
+        "sessions": level.sessions,
+        "seconds": level.seconds,
+        "refused": level.refused,
+        "turns": level.turns,
+        "lost": level.lost,
+    }
+    for name in ("turn", "ping", "lateness"):
+        found: Percentiles | None = getattr(level, f"{name}_ms")
+        columns |= {
+            f"{name}_{column}_ms": getattr(found, q, None) for q, column in _COLUMNS.items()
+        }
+    columns |= {
+        "pings": level.ping_ms.sample if level.ping_ms else 0,
+        "pings_lost": level.pings_lost,
+        "generator_limited": int(level.generator_limited),
+        "behind_s": level.behind_s,
+        "blocked_s": level.blocked_s,
+        "bytes_sent": level.bytes_sent,
+        "bytes_received": level.bytes_received,
+        "errors": "; ".join(f"{code}: {count}" for code, count in level.errors.items()),
+    }
+    return columns | _flat_resources(level)
+
+
+def _flat_resources(level: Level) -> dict[str, Any]:
+    used = level.resources
+    told = {
+        "rss_before_mb": used.rss_before and used.rss_before / _MB,
+        "rss_peak_mb": used.rss_peak and used.rss_peak / _MB,
+        "rss_after_mb": used.rss_after and used.rss_after / _MB,
+        "cpu_per_s": used.cpu_per_s,
+        "cpu_ms_per_session": level.cpu_ms_per_session,
+        "generator_cpu_per_s": used.generator_cpu_per_s,
+    }
+    return {name: UNAVAILABLE if value is None else value for name, value in told.items()}
+
+
+COLUMNS: Final = tuple(
+    flat(
+        summarise_level(
+            server="", seconds=0, patience_s=0, logs=[], unconnected=0, resources=Resources()
+        )
+    )
+)
+"""Of a table of levels; a level without callers has all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A server over the bare one, at the same number of callers in the same run.
+
+    Attributes:
+        server: Which server.
+        sessions: Callers.
+        ping_p95: Ratio of the 95th percentiles of the ping's round trip.
+        clear: Whether those two percentiles differ by more than the noise: their intervals lie
+            further apart than the callers themselves were late. What changed on the machine
+            between the two levels is not in the intervals, so it takes a quiet one.
+        cpu: Ratio of the CPU time per session; None where that is not known.
+    """
+
+    server: str
+    sessions: int
+    ping_p95: float
+    clear: bool
+    cpu: float | None
+
+
+def ratios(levels: Iterable[Level]) -> list[Ratio]:
+    """Every other server over the bare one, level by level; empty without a bare one."""
+    levels = list(levels)
+    bare = {level.sessions: level for level in levels if level.server == BARE}
+    return [
+        Ratio(
+            level.server,
+            level.sessions,
+            level.ping_ms.p95 / base.ping_ms.p95,
+            _gap(level.ping_ms, base.ping_ms)
+            > max(_p95(level.lateness_ms), _p95(base.lateness_ms)),
+            _over(level.cpu_ms_per_session, base.cpu_ms_per_session),
+        )
+        for level in levels
+        if level.server != BARE
+        and (base := bare.get(level.sessions)) is not None
+        and level.ping_ms is not None
+        and base.ping_ms is not None
+    ]
+
+
+def _gap(a: Percentiles, b: Percentiles) -> float:
+    """Milliseconds between the intervals of two 95th percentiles; negative where they overlap."""
+    return max(a.low - b.high, b.low - a.high)
+
+
+def _p95(found: Percentiles | None) -> float:
+    return 0.0 if found is None else found.p95
+
+
+def _over(value: float | None, base: float | None) -> float | None:
+    return value / base if value is not None and base else None
+
+
+def conclusion(levels: Iterable[Level], bound_ms: float) -> str:
+    """Up to how many callers the server answered in time, and what came after that."""
+    own = [level for level in levels if level.server != BARE]
+    held = list(takewhile(lambda level: level.holds(bound_ms), own))
+    what = f"the 95th percentile of the wait for the reply under {bound_ms:g} ms"
+    if not held:
+        return (
+            f"{own[0].server} did not keep {what} at any level: "
+            f"with {_count(own[0].sessions)} {own[0].why_not(bound_ms)}."
+        )
+    top = held[-1]
+    start = (
+        f"{top.server} kept {what} up to {_count(top.sessions)} ({_p95(top.turn_ms):.1f} ms there)"
+    )
+    if len(held) == len(own):
+        return f"{start}, the most that were tried."
+    after = own[len(held)]
+    return f"{start}; with {_count(after.sessions)} {after.why_not(bound_ms)}."
+
+
+def _count(sessions: int) -> str:
+    return "1 session" if sessions == 1 else f"{sessions} sessions"
+
+
+def sentences(levels: Iterable[Level], bound_ms: float) -> list[str]:
+    """What the load found, in words."""
+    levels = list(levels)
+    found = [conclusion(levels, bound_ms)]
+    limited = {level.sessions for level in levels if level.generator_limited}
+    fair = [ratio for ratio in ratios(levels) if ratio.sessions not in limited]
+    if fair:
+        found.append(_ratio_sentence(fair[-1]))
+    return found
+
+
+def _ratio_sentence(ratio: Ratio) -> str:
+    noise = "" if ratio.clear else ", no more than the noise"
+    cpu = "" if ratio.cpu is None else f"; it used {ratio.cpu:.2f} times the CPU per session"
+    return (
+        f"With {_count(ratio.sessions)} its ping took {ratio.ping_p95:.2f} times as long as that "
+        f"of a bare server which discards what it hears (95th percentile{noise}){cpu}."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSummary:
+    """A load summed up.
+
+    Attributes:
+        levels: One per level and server, in the order in which they ran.
+        bound_ms: What the 95th percentile of a turn is held against.
+        about: Versions, machine and method.
+    """
+
+    levels: Sequence[Level]
+    bound_ms: float
+    about: Mapping[str, Any]
+
+    def sentences(self) -> list[str]:
+        """What the load found, in words."""
+        return sentences(self.levels, self.bound_ms)
+
+    def content(self) -> dict[str, Any]:
+        """What goes into `load.json`: all that was computed, and what follows from it."""
+        return {
+            "about": self.about,
+            "conclusion": self.sentences(),
+            "levels": [
+                asdict(level)
+                | {
+                    "generator_limited": level.generator_limited,
+                    "cpu_ms_per_session": level.cpu_ms_per_session,
+                }
+                for level in self.levels
+            ],
+            "ratios_over_bare": ratios(self.levels),
+        }

@@ -1,0 +1,59 @@
+"""The figures of one turn."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from labkit.measure.figures import figure_of, plot_waterfall, plot_waveform
+from labkit.trace import STAGES, Mark, Stage, Trace
+
+SPANS = {stage: 10.0 + number for number, stage in enumerate(Stage)}
+
+
+def turn() -> Trace:
+    trace, at_ns = Trace(), 0
+    for stage, (start, end) in STAGES.items():
+        trace.mark(start, at_ns)
+        at_ns += round(SPANS[stage] * 1e6)
+        trace.mark(end, at_ns)
+    return trace
+
+
+def test_a_turn_and_its_stages_give_the_same_waterfall() -> None:
+    for given in (turn(), SPANS):
+        bars = plot_waterfall(given).patches
+        ends = [bar.get_x() + bar.get_width() for bar in bars]  # type: ignore[attr-defined]
+        starts = [bar.get_x() for bar in bars]  # type: ignore[attr-defined]
+        assert starts[1:] == pytest.approx(ends[:-1])
+        assert ends[-1] == pytest.approx(sum(SPANS.values()))
+
+
+def test_stages_have_the_names_that_they_have_everywhere() -> None:
+    names = [tick.get_text() for tick in plot_waterfall(SPANS).get_yticklabels()]
+    assert names == [stage.label for stage in Stage]
+    assert names[2:4] == ["ASR", "LLM first token"]
+
+
+def test_a_turn_without_a_reply_has_an_empty_waterfall() -> None:
+    trace = Trace()
+    trace.mark(Mark.STREAM_STARTED, 0)
+    assert not plot_waterfall(trace).patches
+
+
+def test_a_waveform_keeps_its_peaks_and_its_length() -> None:
+    samples = np.zeros(160_000, np.float32)
+    samples[77_777] = 0.9
+    samples[80_000] = -0.8
+    ax = plot_waveform(samples, 16_000, end_of_speech=100_000)
+    (shape,) = ax.collections
+    values = shape.get_paths()[0].vertices[:, 1]
+    assert (values.max(), values.min()) == pytest.approx((0.9, -0.8))
+    assert ax.get_xlim() == (0, 10)
+    assert ax.texts[0].get_text() == "end of speech"
+
+
+@pytest.mark.parametrize("samples", [0, 1, 7])
+def test_a_short_waveform_is_drawn_too(samples: int) -> None:
+    ax = Figure().add_subplot()
+    assert plot_waveform(np.zeros(samples, np.float32), 16_000, ax=ax) is ax
+    assert figure_of(ax) is ax.figure
