@@ -118,7 +118,7 @@ def fuzz(
 ) -> None:
     """Send hostile messages; the server must answer each in its dialect, and lose nothing."""
     from labkit.drills.attackers import Crowd
-    from labkit.drills.hostile import Dialect
+    from labkit.drills.inputs import Dialect
 
     dialects = tuple(Dialect) if dialect is Spoken.BOTH else (Dialect(dialect.value),)
     crowd = Crowd(seed=seed, dialects=dialects, parallel=parallel)
@@ -133,7 +133,7 @@ async def _attack(
     from labkit.drills.floods import flood_own_server
     from labkit.drills.fuzz import fuzz as attack
     from labkit.drills.fuzz import fuzz_own_server, judge_fuzz
-    from labkit.drills.hostile import Dialect
+    from labkit.drills.inputs import Dialect
     from labkit.measure.server_process import RunningServer
 
     if url is not None:
@@ -158,8 +158,7 @@ def crosstalk(
     """Let many callers talk at once; each must hear what it hears alone."""
     from labkit.drills.crosstalk import Crosstalk, Schedule, judge_crosstalk
     from labkit.drills.crosstalk import crosstalk as call_all
-    from labkit.drills.facts import plan_callers
-    from labkit.drills.questions import spoken_questions
+    from labkit.drills.facts import plan_callers, spoken_questions
     from labkit.drills.target import target_command
     from labkit.measure.recordings import load_manifest
     from labkit.measure.server_process import running_server

@@ -9,21 +9,19 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from prometheus_client.parser import text_string_to_metric_families
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
 from labkit.audio.formats import Encoding
 from labkit.audio.pcm import encode_s16le, read_audio
-from labkit.drills.target import PipelineName, target_command
+from labkit.drills.target import PipelineName, Vitals, target_command, vitals_of
 from labkit.drills.verdict import Finding, Verdict
-from labkit.drills.vitals import fetch
 from labkit.errors import InstrumentError
 from labkit.measure.netem import Fault, Proxy
 from labkit.measure.recordings import load_manifest
@@ -33,11 +31,8 @@ from labkit.protocol import v1
 __all__ = [
     "LIMITS",
     "WAYS",
-    "Counts",
     "abandon",
-    "closes",
     "judged",
-    "parse_counts",
     "run_abandoned",
     "settled",
 ]
@@ -64,55 +59,11 @@ _WARM_UP_S: Final = 6.0
 _HALF_OPEN_S: Final = 4.0
 """Longer than a keepalive ping and its patience."""
 _LOOK_S: Final = 0.25
+_LEFT_BEHIND: Final = ("sessions", "tasks", "held_bytes", "queued_calls", "open_files")
 _CHUNK: Final = 3200
 
 Progress = Callable[[str, int, int], None]
 """Is told what is done, how much of it, and of how much."""
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What a server holds at one instant, as its `/metrics` tell.
-
-    Attributes:
-        sessions: Sessions, attached or not.
-        tasks: Tasks of its event loop.
-        held_bytes: Bytes of audio and messages.
-        queued_calls: Calls that wait for an engine.
-        open_files: Open file descriptors.
-    """
-
-    sessions: int
-    tasks: int
-    held_bytes: int
-    queued_calls: int
-    open_files: int
-
-
-_NAMES: Final = {
-    "sessions": "labkit_sessions",
-    "tasks": "labkit_tasks",
-    "held_bytes": "labkit_held_bytes",
-    "queued_calls": "labkit_queued_calls",
-    "open_files": "process_open_fds",
-}
-
-
-def parse_counts(page: str) -> Counts:
-    """Read the counts out of a page in Prometheus' text format."""
-    sums: dict[str, float] = {}
-    for family in text_string_to_metric_families(page):
-        for sample in family.samples:
-            sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
-    return Counts(**{field: int(sums.get(name, 0)) for field, name in _NAMES.items()})
-
-
-async def _page(url: str) -> str:
-    return (await fetch(url, "/metrics"))[1]
-
-
-async def _counts(url: str) -> Counts:
-    return parse_counts(await _page(url))
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,28 +238,28 @@ async def _leave(way: Way, scene: Scene) -> None:
         await way(scene)
 
 
-async def settled(url: str, before: Counts, *, patience_s: float = _PATIENCE_S) -> Counts:
-    """The server's counts once they are as `before`, or when the patience is over."""
+async def settled(url: str, before: Vitals, *, patience_s: float = _PATIENCE_S) -> Vitals:
+    """The server's vitals once nothing is more than `before`, or when the patience is over."""
     clock = asyncio.get_running_loop().time
     deadline = clock() + patience_s
     while True:
-        now = await _counts(url)
-        if now == before or clock() >= deadline:
+        now = await vitals_of(url)
+        if all(finding.holds for finding in judged(before, now)) or clock() >= deadline:
             return now
         await asyncio.sleep(_LOOK_S)
 
 
-def judged(before: Counts, after: Counts) -> list[Finding]:
+def judged(before: Vitals, after: Vitals) -> list[Finding]:
     """What is left, beside what there was."""
     was, left = asdict(before), asdict(after)
     return [
         Finding(
-            field.name.replace("_", " "),
-            f"{was[field.name]} before, {left[field.name]} after",
+            name.replace("_", " "),
+            f"{was[name]} before, {left[name]} after",
             "no more than before",
-            left[field.name] <= was[field.name],
+            (left[name] or 0) <= (was[name] or 0),
         )
-        for field in fields(Counts)
+        for name in _LEFT_BEHIND
     ]
 
 
@@ -331,24 +282,14 @@ async def run_abandoned(
     speech = encode_s16le(read_audio(said.path))
     async with running_server(target_command(pipeline, **LIMITS)) as server:
         await abandon(server.url, speech, 1, lambda *_: None)  # threads and caches are there now
-        empty = Counts(0, 0, 0, 0, 0)
+        empty = Vitals(0, 0, 0, 0, 0)
         before = await settled(server.url, empty, patience_s=_WARM_UP_S)
         await abandon(server.url, speech, clients, tell)
         after = await settled(server.url, before)
-        codes = closes(await _page(server.url))
+        codes = (await vitals_of(server.url)).closes
     number = clients * len(WAYS)
     told = ", ".join(f"{count} with {code}" for code, count in codes.items())
     return Verdict(
         f"abandoned: {number} clients, {len(WAYS)} ways of leaving",
         (*judged(before, after), Finding.told("closed by the server, warm-up included", told)),
     )
-
-
-def closes(page: str) -> dict[str, int]:
-    """Connections that the server closed, by close code, out of a page of metrics."""
-    return {
-        sample.labels["code"]: int(sample.value)
-        for family in text_string_to_metric_families(page)
-        for sample in family.samples
-        if sample.name == "labkit_closes_total"
-    }

@@ -1,25 +1,32 @@
 """What a server may say to a hostile client: nothing but its dialect, in its dialect's order.
 
 Checked are the form of each message, that reply audio comes only inside of a reply, that
-numbers follow each other without a gap, and that nothing is answered that was not asked. Pure.
+numbers follow each other without a gap, that nothing is answered that was not asked, and that
+every refusal is told: one by one, or as a count. Pure.
 """
 
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from labkit.drills.hostile import Ticket
+from labkit.drills.inputs import Ticket
 from labkit.errors import CloseCode, ErrorCode, ProtocolError
 from labkit.protocol import plain, v1
 from labkit.protocol.replay import Position
 
-__all__ = ["Answers", "PlainAnswers", "Tally", "V1Answers", "faults"]
+__all__ = ["Answers", "PlainAnswers", "Tally", "V1Answers"]
 
 _EXAMPLES: Final = 10
 _FAREWELL: Final = "farewell"
 _FAULT_OF_THE_SERVER: Final = frozenset((ErrorCode.INTERNAL, ErrorCode.ENGINE_FAILED))
 _PROTOCOL_ERROR: Final = 1002
 """A frame that breaks RFC 6455; the library sends it, so `CloseCode` does not have it."""
+_LONGEST_MESSAGE: Final = 1024 * 1024
+"""What clients take by the defaults of their libraries."""
+_FULL_REPLY: Final = 960_000
+"""Bytes of a message of the plain dialect that is followed by the rest of the reply."""
+_SHORT: Final = 4_000
+"""Characters of a text message that no server refuses for its length."""
 _ORDERLY: Final = (frozenset(CloseCode) - {CloseCode.INTERNAL_ERROR}) | {_PROTOCOL_ERROR}
 
 
@@ -87,6 +94,28 @@ class Answers(Protocol):
         """Whether the last message was answered."""
         ...
 
+    @property
+    def untold(self) -> list[str]:
+        """Messages that had to be refused and were not, in words."""
+        ...
+
+
+class _Refusals:
+    """Messages that the server has to refuse whatever came before, and what it told of them."""
+
+    def __init__(self) -> None:
+        self.due: Counter[ErrorCode] = Counter()
+        self.told: Counter[ErrorCode] = Counter()
+
+    @property
+    def untold(self) -> list[str]:
+        """What is missing. There may be more of a code than was due, for other reasons."""
+        return [
+            f"{due} messages were {code.value}, and {self.told[code]} told of"
+            for code, due in self.due.items()
+            if self.told[code] < due
+        ]
+
 
 class PlainAnswers:
     """Answers in the plain dialect."""
@@ -97,28 +126,30 @@ class PlainAnswers:
         self._stream = stream
         self._max_bytes = max_bytes
         self._owed = {plain.Ping: 0, plain.EndStream: 0}
+        self._refusals = _Refusals()
         self._in_reply = False
 
-    def asked(self, payload: str | bytes) -> None:
-        """See `Answers.asked`."""
+    def asked(self, payload: str | bytes) -> None:  # noqa: D102
         try:
             command = plain.decode_client(payload, max_bytes=self._max_bytes)
-        except ProtocolError:
+        except ProtocolError as error:
+            self._refusals.due[error.code] += 1
             return
         if type(command) in self._owed:
             self._owed[type(command)] += 1
 
-    def farewell(self) -> str:
-        """See `Answers.farewell`."""
+    def farewell(self) -> str:  # noqa: D102
         return "ping"
 
     @property
-    def settled(self) -> bool:
-        """See `Answers.settled`."""
+    def settled(self) -> bool:  # noqa: D102
         return not self._owed[plain.Ping]
 
-    def take(self, message: str | bytes) -> None:
-        """See `Answers.take`."""
+    @property
+    def untold(self) -> list[str]:  # noqa: D102
+        return self._refusals.untold
+
+    def take(self, message: str | bytes) -> None:  # noqa: D102
         if isinstance(message, bytes):
             self._take_audio(message)
         elif message == plain.PONG:
@@ -133,7 +164,9 @@ class PlainAnswers:
             self._tally.blame(f"{len(pcm)} bytes of audio outside of a reply")
         if len(pcm) % 2:
             self._tally.blame(f"{len(pcm)} bytes are no whole number of samples")
-        self._in_reply = self._in_reply and self._stream
+        if len(pcm) > _LONGEST_MESSAGE:
+            self._tally.blame(f"a message of {len(pcm)} bytes, which most clients refuse")
+        self._in_reply = self._in_reply and (self._stream or len(pcm) == _FULL_REPLY)
 
     def _take_json(self, text: str) -> None:
         try:
@@ -142,6 +175,7 @@ class PlainAnswers:
             self._tally.blame(str(error))
             return
         if isinstance(message, plain.Error):
+            self._refusals.told[message.code] += getattr(message, "count", 1)
             self._tally.take_error(message.code)
             return
         self._tally.answers[message.type] += 1
@@ -164,8 +198,7 @@ class V1Answers:
 
     Attributes:
         received: What has come of the session, None where that is not known.
-        settled: See `Answers.settled`.
-        ticket: The session that this connection carries, once it does.
+        settled: Whether the last message was answered.
     """
 
     def __init__(self, tally: Tally, resumes_at: Position | None = None) -> None:
@@ -175,26 +208,42 @@ class V1Answers:
         self._acknowledged = Position()
         self._started: v1.SessionStarted | None = None
         self._in_reply: bool | None = False
+        self._refusals = _Refusals()
+        self._acknowledges = False
         self.settled = False
         self.received: Position | None = None
 
     @property
     def ticket(self) -> Ticket | None:
-        """See the class."""
+        """The session that this connection carries, once it does."""
         if self._started is None:
             return None
         received = self.received or Position()
         return Ticket(self._started.session, self._started.token, received)
 
-    def asked(self, payload: str | bytes) -> None:
-        """See `Answers.asked`; numbers say enough here."""
+    def asked(self, payload: str | bytes) -> None:  # noqa: D102
+        # What audio is refused for depends on what came before, and that of long text on limits.
+        if isinstance(payload, bytes) or len(payload) > _SHORT:
+            return
+        try:
+            message = v1.decode_client(payload)
+        except ProtocolError as error:
+            self._refusals.due[error.code] += 1
+            return
+        if self._started is None and isinstance(message, v1.SessionStart):
+            self._acknowledges |= message.acknowledges
 
-    def farewell(self) -> str:
-        """See `Answers.farewell`."""
+    def farewell(self) -> str:  # noqa: D102
         return v1.Ping(id=_FAREWELL).encode()
 
-    def take(self, message: str | bytes) -> None:
-        """See `Answers.take`."""
+    @property
+    def untold(self) -> list[str]:  # noqa: D102
+        # Without a session there is nothing to tell through; a resume tells older things again;
+        # and to a client that does not acknowledge what it said it would, little is told.
+        started = self._started is not None and not self._started.resumed
+        return self._refusals.untold if started and not self._acknowledges else []
+
+    def take(self, message: str | bytes) -> None:  # noqa: D102
         if isinstance(message, bytes):
             self._take_audio(message)
             return
@@ -204,6 +253,7 @@ class V1Answers:
             self._tally.blame(f"{error}: {message[:80]!r}")
             return
         if isinstance(decoded, v1.Error):
+            self._refusals.told[decoded.code] += getattr(decoded, "count", 1)
             self._tally.take_error(decoded.code)
             if self._started is None:  # that was the resume, if it was one
                 self._resumes_at = None
@@ -260,9 +310,3 @@ class V1Answers:
             self._tally.blame(f"{len(payload)} bytes are no whole number of samples")
         if self.received is not None:
             self.received = self.received.plus(samples=len(payload) // frame)
-
-
-def faults(log: str) -> list[str]:
-    """Lines of a server's log that tell of a fault: errors, tracebacks, lost exceptions."""
-    signs = (" ERROR ", " CRITICAL ", "Traceback", "never retrieved", "never awaited")
-    return [line for line in log.splitlines() if any(sign in line for sign in signs)]

@@ -5,33 +5,31 @@ import itertools
 import json
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import ConcurrencyError, ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
 from labkit.client.plain import proxy_for
 from labkit.drills.answers import Answers, PlainAnswers, Tally, V1Answers
-from labkit.drills.broken_bytes import (
+from labkit.drills.inputs import (
     Broken,
-    broken_frames,
-    broken_handshake,
-    handshake,
-)
-from labkit.drills.hostile import (
     Context,
     Dialect,
     Hostile,
     Kind,
     Ticket,
+    broken_frames,
+    broken_handshake,
     draw,
+    handshake,
     start_message,
 )
-from labkit.drills.vitals import address_of
+from labkit.drills.target import address_of
 from labkit.protocol import v1
 from labkit.protocol.replay import Position
 
@@ -41,6 +39,7 @@ MAX_READ_BYTES: Final = 1024 * 1024
 """What a server that is drilled had better read at most, so that exceeding it is cheap."""
 
 _CLOSE_S: Final = 5.0
+_LATE_S: Final = 3.0
 _MEAN_MESSAGES: Final = 120
 """Messages of a connection that nobody ends before."""
 _RAW_SHARE: Final = 0.2
@@ -221,6 +220,7 @@ class _Misuse:
         self._answers = answers
         self._tally = tally
         self._news = asyncio.Event()
+        self._pong: Awaitable[float] | None = None  # to the last ping
         self._may_break = False  # a server that stops reading a message may cut it off
 
     async def run(self, script: Iterator[Hostile], rng: random.Random) -> None:
@@ -240,10 +240,28 @@ class _Misuse:
     async def _send(self, script: Iterator[Hostile]) -> None:
         for message in script:
             self._may_break |= message.kind in (Kind.UNREADABLE, Kind.NOT_UTF8)
-            if not message.as_text:
-                self._answers.asked(message.payload)
-            await self._socket.send(message.payload, text=message.as_text or None)
+            if message.kind is Kind.CONTROL:
+                await self._control(message)
+            else:
+                if not message.as_text:
+                    self._answers.asked(message.payload)
+                pieces = self._pieces(message) if message.cuts else message.payload
+                await self._socket.send(pieces, text=message.as_text or None)
             await asyncio.sleep(0)  # `send` waits for a full buffer only
+
+    async def _control(self, message: Hostile) -> None:
+        data = message.payload
+        if message.as_text:
+            await self._socket.pong(data)
+            return
+        with suppress(ConcurrencyError):  # such a ping is on its way already
+            self._pong = await self._socket.ping(data)
+
+    async def _pieces(self, message: Hostile) -> AsyncIterator[str | bytes]:
+        """The message in fragments, with a ping between each two (RFC 6455, section 5.4)."""
+        for start, end in itertools.pairwise((0, *message.cuts, len(message.payload))):
+            yield message.payload[start:end]
+            await self._control(Hostile(Kind.CONTROL, b"between"))
 
     async def _part(self, reading: asyncio.Task[None]) -> None:
         """Wait until everything that was sent is answered, then close in order."""
@@ -255,9 +273,23 @@ class _Misuse:
                 while not self._answers.settled and not reading.done():
                     self._news.clear()
                     await self._news.wait()
+                if self._pong is not None and not reading.done():
+                    await self._pong  # fails like everything else where the server hung up
+                await self._all_told(reading)
                 await self._socket.close()
         except TimeoutError:
             self._tally.stuck["the last message"] += 1
+
+    async def _all_told(self, reading: asyncio.Task[None]) -> None:
+        """Wait for refusals, which may come behind the answer to the last message."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LATE_S):
+                while self._answers.untold and not reading.done():
+                    self._news.clear()
+                    await self._news.wait()
+        if not reading.done():
+            for missing in self._answers.untold:
+                self._tally.blame(missing)
 
     async def _read(self) -> None:
         with suppress(ConnectionClosed):

@@ -1,6 +1,7 @@
-"""What callers tell of themselves, and ask for later: names, numbers, timers. Pure.
+"""What callers tell of themselves, and ask for later: names, numbers, timers.
 
-The sentences are those of the embedded models' domain.
+The sentences are those of the embedded models' domain. No recording asks the questions, so the
+embedded voice does.
 """
 
 import random
@@ -11,12 +12,28 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from labkit.drills.hostile import Dialect
+import numpy as np
+
+from labkit.audio.pcm import SAMPLE_RATE, Float32, StreamResampler
+from labkit.drills.inputs import Dialect
 from labkit.errors import InstrumentError
 from labkit.measure.recordings import Kind, Recording
 from labkit.measure.wer import normalise
+from labkit.voice.engines import PiperTts, Tts
+from labkit.voice.models import resolve
+from labkit.voice.scheduling import Stop
 
-__all__ = ["QUESTIONS", "CallerPlan", "Fact", "Topic", "fact_of", "plan_callers"]
+__all__ = [
+    "QUESTIONS",
+    "CallerPlan",
+    "Fact",
+    "Topic",
+    "fact_of",
+    "plan_callers",
+    "spoken_questions",
+]
+
+_SILENCE: Final = SAMPLE_RATE // 4
 
 
 class Topic(StrEnum):
@@ -150,3 +167,22 @@ def _in_rounds(choices: Sequence[Recording], wanted: int, rng: random.Random) ->
             raise InstrumentError("the recordings hold nothing to say besides facts")
         found += rng.sample(choices, len(choices))
     return found[:wanted]
+
+
+def spoken_questions(voice: Tts | None = None) -> dict[Topic, Float32]:
+    """Each question at 16 kHz, between two short silences.
+
+    Args:
+        voice: Who speaks; by default the embedded voice.
+
+    Raises:
+        ModelError: The voice is not here, or does not load.
+    """
+    tts = voice or PiperTts(resolve().tts, threads=1)
+    return {topic: _spoken(tts, text) for topic, text in QUESTIONS.items()}
+
+
+def _spoken(tts: Tts, text: str) -> Float32:
+    whole = np.concatenate(list(tts.synthesise(text, Stop())))
+    speech = StreamResampler(tts.sample_rate, SAMPLE_RATE).feed(whole, last=True)
+    return np.pad(speech, _SILENCE)

@@ -9,10 +9,9 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from labkit.drills.attackers import open_socket
-from labkit.drills.hostile import Dialect
-from labkit.drills.target import target_command
+from labkit.drills.inputs import Dialect
+from labkit.drills.target import quiet_vitals, target_command
 from labkit.drills.verdict import Finding
-from labkit.drills.vitals import quiet_vitals
 from labkit.errors import ClientError, CloseCode, ErrorCode
 from labkit.measure.server_process import running_server
 from labkit.protocol import v1

@@ -1,7 +1,8 @@
 """The drill `fuzz`: hostile clients against a server that has to bear them.
 
 It promises that no message makes it fail: every answer is one of the dialect, nothing is left
-behind, and a client that behaves is served afterwards as before.
+behind, its event loop is never held up, and a client that behaves is served meanwhile and
+afterwards as before.
 """
 
 import time
@@ -15,12 +16,12 @@ import numpy as np
 from labkit.audio.pcm import SAMPLE_RATE, Float32, decode_s16le
 from labkit.client.plain import VoiceClient
 from labkit.client.v1 import SessionClient
-from labkit.drills.answers import Tally, faults
+from labkit.drills.answers import Tally
 from labkit.drills.attackers import MAX_READ_BYTES, Attackers, Crowd
-from labkit.drills.hostile import Dialect
-from labkit.drills.target import target_command
+from labkit.drills.honest import Pings, pinging
+from labkit.drills.inputs import Dialect
+from labkit.drills.target import Vitals, fetch, log_faults, quiet_vitals, target_command
 from labkit.drills.verdict import Finding, Verdict
-from labkit.drills.vitals import Vitals, fetch, quiet_vitals
 from labkit.errors import ClientError, LabkitError
 from labkit.measure.server_process import RunningServer, running_server
 
@@ -30,6 +31,8 @@ _GROWTH_MB: Final = 5.0
 """Most that the server's memory may grow from the half of the messages to their end."""
 _SETTLED: Final = 40_000
 """Messages from which on memory is judged; with fewer, the server still grows to its size."""
+_HELD_MS: Final = 100.0
+"""Longest that the server's loop may be held up, as the round trips of an honest caller show."""
 _RESUME_S: Final = 2.0
 _QUIET_S: Final = 20.0
 """Longest that sessions may take to go once their clients are gone."""
@@ -61,6 +64,7 @@ class Fuzzed:
         log_faults: Lines of its log that tell of faults; None where it cannot be read.
         served: For each dialect, what was wrong with a good turn at the end; empty is good.
         health: What was wrong with its health page.
+        pings: Round trips of an honest caller meanwhile.
     """
 
     tally: Tally
@@ -71,6 +75,7 @@ class Fuzzed:
     log_faults: list[str] | None
     served: dict[Dialect, str]
     health: str
+    pings: Pings
 
 
 async def fuzz_own_server(messages: int, crowd: Crowd, tell: Tell = lambda _: None) -> Fuzzed:
@@ -96,10 +101,11 @@ async def fuzz(
     """
     attackers = Attackers(server.url, crowd, tell)
     before = await quiet_vitals(server.url, 0)
-    seconds, seen = 0.0, []
+    pings, seconds, seen = Pings(), 0.0, []
     for part in (messages // 2, messages - messages // 2):
         start_ns = time.perf_counter_ns()
-        await attackers.send(part)
+        async with pinging(server.url, pings):
+            await attackers.send(part)
         seconds += (time.perf_counter_ns() - start_ns) / 1e9
         seen.append(await quiet_vitals(server.url, _QUIET_S))
     return Fuzzed(
@@ -108,9 +114,10 @@ async def fuzz(
         before,
         seen[0],
         seen[1],
-        None if server.output is None else faults(server.log()),
+        None if server.output is None else log_faults(server.log()),
         {dialect: await well_served(server.url, dialect) for dialect in crowd.dialects},
         await _health(server.url),
+        pings,
     )
 
 
@@ -171,6 +178,8 @@ def judge_fuzz(fuzzed: Fuzzed, crowd: Crowd) -> Verdict:
             *(Finding.told("such as", example) for example in tally.examples),
             Finding.none_of("connections without an end", tally.stuck.total()),
             *(Finding.told("such as", name) for name in tally.stuck),
+            Finding.at_most("worst ping of an honest caller, ms", fuzzed.pings.worst_ms, _HELD_MS),
+            Finding.told("pings, p99 in ms", f"{len(fuzzed.pings.ms)}, {fuzzed.pings.p99_ms:.1f}"),
             *_log_findings(fuzzed.log_faults),
             *_left_behind(fuzzed),
             *(
@@ -188,12 +197,12 @@ def _counts(counter: "Counter[str] | Counter[int]") -> str:
     return "\n".join(f"{name} {count:,}" for name, count in counter.most_common()) or "-"
 
 
-def _log_findings(log_faults: list[str] | None) -> list[Finding]:
-    if log_faults is None:
+def _log_findings(faults: list[str] | None) -> list[Finding]:
+    if faults is None:
         return [Finding.told("faults in the log", "not seen: it is another process's")]
     return [
-        Finding.none_of("faults in the log", len(log_faults)),
-        *(Finding.told("such as", line) for line in log_faults[:3]),
+        Finding.none_of("faults in the log", len(faults)),
+        *(Finding.told("such as", line) for line in faults[:3]),
     ]
 
 

@@ -22,10 +22,8 @@ from websockets.typing import Subprotocol
 from labkit.audio.formats import Encoding
 from labkit.audio.pcm import Float32, encode_s16le, read_audio
 from labkit.client.v1 import ReplyAudio, SessionClient
-from labkit.drills.abandoned import closes, parse_counts
-from labkit.drills.target import target_command
+from labkit.drills.target import target_command, vitals_of
 from labkit.drills.verdict import Finding, Verdict
-from labkit.drills.vitals import fetch
 from labkit.errors import CloseCode
 from labkit.measure.recordings import load_manifest
 from labkit.measure.server_process import RunningServer, running_server
@@ -213,7 +211,7 @@ async def _closed_in_time(speech: bytes) -> int:
         closed, deadline = 0, time.perf_counter() + 10 * _CLOSED_AFTER_S
         while closed < _CLOSED_CLIENTS and time.perf_counter() < deadline:
             await asyncio.sleep(_LOOK_S)
-            codes = closes(await _page(server.url))
+            codes = (await vitals_of(server.url)).closes
             closed = codes.get(str(CloseCode.SLOW_READER.value), 0)
         return closed
 
@@ -222,16 +220,12 @@ async def _calm(url: str) -> int:
     """Wait until no engine has work any more and nothing changes; gives the bytes held."""
     before, deadline = None, time.perf_counter() + _PATIENCE_S
     while True:
-        now = parse_counts(await _page(url))
+        now = await vitals_of(url)
         still = before is not None and now.held_bytes == before.held_bytes
         if (still and not now.queued_calls) or time.perf_counter() >= deadline:
-            return now.held_bytes
+            return now.held_bytes or 0
         before = now
         await asyncio.sleep(_LOOK_S)
-
-
-async def _page(url: str) -> str:
-    return (await fetch(url, "/metrics"))[1]
 
 
 def _memory(server: RunningServer) -> int:

@@ -1,28 +1,51 @@
-"""A server to be drilled: any settings, either pipeline, in a process of its own.
+"""A server to be drilled: any settings, either pipeline, in a process of its own; and how it is.
 
-Run it through `labkit.measure.server_process.running_server` with the command that `target_command`
-gives. What it is told comes as one JSON object on its command line.
+Run it through `labkit.measure.server_process.running_server` with the command that
+`target_command` gives. What it is told comes as one JSON object on its command line; how it is,
+its own `/metrics` and log tell.
 """
 
 import asyncio
+import gc
 import json
 import logging
 import sys
+import time
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
-from labkit.errors import InstrumentError
+import httpx2
+from prometheus_client.parser import text_string_to_metric_families
+
+from labkit.errors import ClientError, InstrumentError
 from labkit.server.app import VoiceServer, serve_until_signal
 from labkit.session.settings import ServerSettings
 from labkit.voice.models import load_pipeline, resolve
 from labkit.voice.pipeline import EchoPipeline, Pipeline
 
-__all__ = ["PipelineName", "main", "settings_of", "target_command"]
+__all__ = [
+    "PipelineName",
+    "Vitals",
+    "address_of",
+    "fetch",
+    "log_faults",
+    "main",
+    "parse_vitals",
+    "quiet_vitals",
+    "settings_of",
+    "target_command",
+    "vitals_of",
+]
 
 PipelineName = Literal["echo", "voice"]
 
 _HERE: Final[Mapping[str, Any]] = {"host": "127.0.0.1", "port": 0}
+_PATIENCE_S: Final = 10.0
+_LOOK_S: Final = 0.1
+_FAULTS: Final = (" ERROR ", " CRITICAL ", "Traceback", "never retrieved", "never awaited")
+"""Signs of a fault in a line of a log."""
 
 
 def target_command(
@@ -67,6 +90,110 @@ def settings_of(told: Mapping[str, Any]) -> ServerSettings:
     return ServerSettings(**{**_HERE, **told})
 
 
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """A server at one instant, as its `/metrics` tell. What it does not tell is None.
+
+    Attributes:
+        sessions: Sessions, attached or not.
+        tasks: Tasks of its event loop.
+        held_bytes: Bytes of audio and messages.
+        queued_calls: Calls that wait for an engine.
+        open_files: Open file descriptors.
+        rss_bytes: Resident memory.
+        closes: Connections that it closed, by close code.
+    """
+
+    sessions: int | None = None
+    tasks: int | None = None
+    held_bytes: int | None = None
+    queued_calls: int | None = None
+    open_files: int | None = None
+    rss_bytes: int | None = None
+    closes: Mapping[str, int] = field(default_factory=dict)
+
+
+_NAMES: Final = {
+    "sessions": "labkit_sessions",
+    "tasks": "labkit_tasks",
+    "held_bytes": "labkit_held_bytes",
+    "queued_calls": "labkit_queued_calls",
+    "open_files": "process_open_fds",
+    "rss_bytes": "process_resident_memory_bytes",
+}
+
+
+def parse_vitals(page: str) -> Vitals:
+    """Read a page in Prometheus' text format."""
+    sums: dict[str, float] = {}
+    closes: dict[str, int] = {}
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
+            if sample.name == "labkit_closes_total":
+                closes[sample.labels["code"]] = int(sample.value)
+    told = {field: int(sums[name]) for field, name in _NAMES.items() if name in sums}
+    return Vitals(**told, closes=closes)
+
+
+async def vitals_of(url: str) -> Vitals:
+    """How the server at `url` is now.
+
+    Raises:
+        ClientError: It does not answer.
+    """
+    status, page = await fetch(url, "/metrics")
+    return parse_vitals(page) if status == 200 else Vitals()
+
+
+async def quiet_vitals(url: str, seconds: float) -> Vitals:
+    """The vitals once no session is left, or after `seconds` at the latest."""
+    deadline_ns = time.perf_counter_ns() + round(seconds * 1e9)
+    while True:
+        vitals = await vitals_of(url)
+        if not vitals.sessions or time.perf_counter_ns() >= deadline_ns:
+            return vitals
+        await asyncio.sleep(_LOOK_S)
+
+
+async def fetch(url: str, path: str) -> tuple[int, str]:
+    """Get a page of the server at `url`: the HTTP status, and the text.
+
+    Raises:
+        ClientError: It does not answer, or not with HTTP.
+    """
+    address_of(url)
+    page = httpx2.URL(url.replace("ws", "http", 1)).join(path)
+    try:
+        # Not the environment's proxies: what is drilled runs on this machine, or is one's own.
+        async with httpx2.AsyncClient(timeout=_PATIENCE_S, trust_env=False) as client:
+            response = await client.get(page)
+    except httpx2.HTTPError as error:
+        reason = str(error) or type(error).__name__
+        raise ClientError(f"{url} does not give {path}: {reason}") from error
+    return response.status_code, response.text
+
+
+def address_of(url: str) -> tuple[str, int]:
+    """Host and port of a WebSocket address.
+
+    Raises:
+        ClientError: It is no `ws://` address.
+    """
+    try:
+        parts = urlsplit(url)
+        if parts.scheme == "ws" and parts.hostname:
+            return parts.hostname, parts.port or 80
+    except ValueError:
+        pass
+    raise ClientError(f"url: {url!r} is no address that can be drilled; name one with ws://")
+
+
+def log_faults(log: str) -> list[str]:
+    """Lines of a server's log that tell of a fault: errors, tracebacks, lost exceptions."""
+    return [line for line in log.splitlines() if any(sign in line for sign in _FAULTS)]
+
+
 def _pipeline_of(told: Mapping[str, Any]) -> Pipeline:
     if told["pipeline"] == "echo":
         return EchoPipeline()
@@ -85,8 +212,10 @@ def main() -> None:
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     logging.getLogger("websockets").setLevel(logging.WARNING)
-    settings = settings_of(told["settings"])
-    asyncio.run(serve_until_signal(_pipeline_of(told), settings, _announce))
+    settings, pipeline = settings_of(told["settings"]), _pipeline_of(told)
+    gc.collect()
+    gc.freeze()  # as `labkit serve` does
+    asyncio.run(serve_until_signal(pipeline, settings, _announce))
 
 
 if __name__ == "__main__":

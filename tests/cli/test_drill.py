@@ -11,8 +11,9 @@ from labkit.drills import floods, fuzz
 from labkit.drills.answers import Tally
 from labkit.drills.attackers import Crowd
 from labkit.drills.fuzz import Fuzzed
+from labkit.drills.honest import Pings
+from labkit.drills.target import Vitals
 from labkit.drills.verdict import Finding
-from labkit.drills.vitals import Vitals
 
 
 def run(*words: str, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -44,7 +45,7 @@ def test_a_broken_promise_ends_the_fuzz_drill_with_code_1(
         tell(messages)
         served = dict.fromkeys(crowd.dialects, "")
         sent = Tally(sent=Counter(audio=messages))
-        return Fuzzed(sent, 1.0, Vitals(), Vitals(), Vitals(), [], served, health)
+        return Fuzzed(sent, 1.0, Vitals(), Vitals(), Vitals(), [], served, health, Pings([1.0]))
 
     async def flood_own_server() -> tuple[Finding, ...]:
         return (Finding("a flood", "stopped", "stopped", flooded),)

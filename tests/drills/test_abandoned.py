@@ -4,32 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from labkit.drills.abandoned import (
-    LIMITS,
-    WAYS,
-    Counts,
-    abandon,
-    closes,
-    judged,
-    parse_counts,
-    settled,
-)
-from labkit.drills.target import settings_of
+from labkit.drills.abandoned import LIMITS, WAYS, abandon, judged, settled
+from labkit.drills.target import Vitals, settings_of
 from labkit.server.app import VoiceServer
 from labkit.voice.pipeline import EchoPipeline
 
 SHORT = {**LIMITS, "idle_s": 1.0, "idle_audio_s": 1.0, "max_session_s": 2.0, "resume_s": 0.5}
-NOTHING = Counts(0, 0, 0, 0, 0)
-PAGE = """
-labkit_sessions{state="attached"} 2.0
-labkit_sessions{state="detached"} 1.0
-labkit_tasks 7.0
-labkit_held_bytes 123.0
-labkit_queued_calls{engine="asr"} 1.0
-labkit_queued_calls{engine="tts"} 2.0
-process_open_fds 9.0
-labkit_closes_total{code="4004"} 3.0
-"""
+NOTHING = Vitals(0, 0, 0, 0, 0)
 
 
 @pytest.mark.slow
@@ -44,14 +25,9 @@ async def test_every_way_of_leaving_leaves_nothing(monkeypatch: pytest.MonkeyPat
         assert server.held_bytes() == 0
 
 
-def test_counts_are_read_from_the_metrics() -> None:
-    assert parse_counts(PAGE) == Counts(3, 7, 123, 3, 9)
-    assert closes(PAGE) == {"4004": 3}
-
-
 @pytest.mark.parametrize("field", ["sessions", "tasks", "held_bytes", "queued_calls", "open_files"])
 def test_whatever_is_left_breaks_the_promise(field: str) -> None:
-    before = Counts(1, 2, 3, 4, 5)
+    before = Vitals(1, 2, 3, 4, 5)
     assert all(finding.holds for finding in judged(before, before))
     left = replace(before, **{field: 99})
     assert [finding.holds for finding in judged(before, left)].count(False) == 1

@@ -1,8 +1,10 @@
 """What a server may say, and that everything else is noticed."""
 
+import json
+
 import pytest
 
-from labkit.drills.answers import PlainAnswers, Tally, V1Answers, faults
+from labkit.drills.answers import PlainAnswers, Tally, V1Answers
 from labkit.errors import ErrorCode
 from labkit.protocol import plain, v1
 from labkit.protocol.replay import Missing, Position
@@ -157,12 +159,30 @@ def test_a_close_that_tells_of_a_fault_is_noticed(code: int | None, fault: int) 
     assert tally.illegal == fault
 
 
-def test_faults_are_found_in_a_log() -> None:
-    good = "2026-01-01 10:00:00,000 INFO labkit.server.app: connection: closing, errors told"
-    bad = [
-        "2026-01-01 10:00:00,000 ERROR labkit.server.sessions: session a: failed",
-        "Traceback (most recent call last):",
-        "Task exception was never retrieved",
-        "RuntimeWarning: coroutine 'x' was never awaited",
-    ]
-    assert faults("\n".join([good, *bad, good])) == bad
+def odd(count: int = 1) -> str:
+    message = {"type": "error", "code": "odd_length", "message": "x", "count": count}
+    return json.dumps(message)
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        ([odd(), odd(), odd()], []),
+        ([odd()], ["3 messages were odd_length, and 1 told of"]),
+    ],
+)
+def test_every_refusal_is_told_one_by_one_or_as_a_count(said: list[str], fault: list[str]) -> None:
+    answers = PlainAnswers(Tally(), stream=True, max_bytes=100)
+    for _ in range(3):
+        answers.asked(b"x")
+    for message in said:
+        answers.take(message)
+    assert answers.untold == fault
+
+
+def test_what_labkit_v1_refused_before_a_resume_is_told_again_and_not_counted() -> None:
+    for resumed in (False, True):
+        answers = V1Answers(Tally())
+        answers.take(started(resumed=resumed))
+        answers.asked("no JSON")
+        assert bool(answers.untold) is not resumed

@@ -10,16 +10,15 @@ import numpy as np
 import pytest
 
 from labkit.audio.pcm import Float32, write_wav
-from labkit.drills.calls import Heard
 from labkit.drills.crosstalk import (
     Crosstalk,
+    Heard,
     Schedule,
     crosstalk,
     judge_crosstalk,
     mismatches,
 )
-from labkit.drills.facts import CallerPlan, Topic, plan_callers
-from labkit.drills.questions import spoken_questions
+from labkit.drills.facts import CallerPlan, Topic, plan_callers, spoken_questions
 from labkit.drills.target import settings_of, target_command
 from labkit.drills.verdict import Verdict
 from labkit.measure.recordings import load_manifest

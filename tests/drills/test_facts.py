@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from labkit.drills.facts import Fact, Topic, fact_of, plan_callers
-from labkit.drills.hostile import Dialect
+from labkit.drills.inputs import Dialect
 from labkit.errors import InstrumentError
 from labkit.measure.recordings import Recording, load_manifest
 from tests.paths import SPEECH

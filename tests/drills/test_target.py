@@ -1,11 +1,38 @@
-"""A server in a process of its own, with any settings."""
+"""A server in a process of its own, with any settings, and how it tells that it is."""
 
 import pytest
 
 from labkit.client.v1 import SessionClient
-from labkit.drills.target import settings_of, target_command
-from labkit.errors import InstrumentError
+from labkit.drills.target import (
+    Vitals,
+    address_of,
+    fetch,
+    log_faults,
+    parse_vitals,
+    quiet_vitals,
+    settings_of,
+    target_command,
+)
+from labkit.errors import ClientError, InstrumentError
 from labkit.measure.server_process import running_server
+from labkit.server.app import VoiceServer
+from labkit.voice.pipeline import EchoPipeline
+
+PAGE = """
+# TYPE labkit_sessions gauge
+labkit_sessions{state="attached"} 2.0
+labkit_sessions{state="detached"} 3.0
+labkit_tasks 7.0
+labkit_held_bytes 123.0
+labkit_queued_calls{engine="asr"} 1.0
+labkit_queued_calls{engine="tts"} 2.0
+# TYPE process_resident_memory_bytes gauge
+process_resident_memory_bytes 8.5e+07
+# TYPE process_open_fds gauge
+process_open_fds 12.0
+# TYPE labkit_closes counter
+labkit_closes_total{code="4004"} 3.0
+"""
 
 
 async def test_the_server_has_the_settings_that_it_is_told_and_its_log_can_be_read() -> None:
@@ -28,3 +55,46 @@ def test_it_takes_a_free_port_of_this_machine_unless_told_otherwise() -> None:
 def test_a_setting_that_is_none_is_named() -> None:
     with pytest.raises(InstrumentError, match="no setting 'histroy'; it has .*history"):
         target_command(histroy=3)
+
+
+def test_sessions_of_all_states_are_added_up() -> None:
+    assert parse_vitals(PAGE) == Vitals(5, 7, 123, 3, 12, 85_000_000, {"4004": 3})
+
+
+def test_what_a_page_does_not_tell_is_unknown() -> None:
+    assert parse_vitals("") == Vitals()
+
+
+@pytest.mark.parametrize("url", ["wss://localhost", "localhost:1", "ws://[", "http://x"])
+def test_an_address_that_cannot_be_drilled_is_named(url: str) -> None:
+    with pytest.raises(ClientError, match="url: .* is no address that can be drilled"):
+        address_of(url)
+
+
+def test_the_port_is_that_of_http_where_none_is_named() -> None:
+    assert address_of("ws://example/") == ("example", 80)
+    assert address_of("ws://[::1]:9/") == ("::1", 9)
+
+
+async def test_a_server_tells_of_its_sessions_and_that_it_is_alive() -> None:
+    settings = settings_of({})
+    async with VoiceServer(EchoPipeline(), settings) as server:
+        assert await fetch(server.url, "/healthz") == (200, "alive\n")
+        async with SessionClient.connect(server.url) as client:
+            assert (await quiet_vitals(server.url, 0)).sessions == 1
+            await client.end()
+        assert (await quiet_vitals(server.url, 10)).sessions == 0
+        url = server.url
+    with pytest.raises(ClientError, match="does not give /healthz"):
+        await fetch(url, "/healthz")
+
+
+def test_faults_are_found_in_a_log() -> None:
+    good = "2026-01-01 10:00:00,000 INFO labkit.server.app: connection: closing, errors told"
+    bad = [
+        "2026-01-01 10:00:00,000 ERROR labkit.server.sessions: session a: failed",
+        "Traceback (most recent call last):",
+        "Task exception was never retrieved",
+        "RuntimeWarning: coroutine 'x' was never awaited",
+    ]
+    assert log_faults("\n".join([good, *bad, good])) == bad
