@@ -1,19 +1,72 @@
-"""Word errors, counted by jiwer in a normal form in which only words count."""
+"""Word errors, counted by jiwer in a normal form in which only words count.
+
+Recognisers write what they hear in their own ways: "15 minutes" or "fifteen minutes", "10%" or
+"ten percent". Without one form for numbers and signs, a good one seems to mishear a quarter of
+the words.
+"""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 import jiwer
 
 __all__ = ["normalise", "word_error_rate", "word_errors"]
 
-_NOT_A_WORD = re.compile(r"[^a-z0-9']+")
+_ONES: Final = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+    "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
+    "nineteen",
+)  # fmt: skip
+_TENS: Final = (
+    "", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety",
+)  # fmt: skip
+_SCALES: Final = ((1_000, "thousand"), (100, "hundred"))
+_WRITTEN: Final = (
+    (re.compile("\u2019"), "'"),
+    (re.compile(r"(?<=[0-9]),(?=[0-9]{3})"), ""),
+    (re.compile(r"(?<=[0-9])\.(?=[0-9])"), " point "),
+    (re.compile(r"%"), " percent "),
+    (re.compile(r"&"), " and "),
+)
+"""What stands for a word, or is a part of a number."""
+_NOT_A_WORD: Final = re.compile(r"[^a-z0-9']+")
+_LONGEST_NUMBER: Final = 6
+"""Digits; longer numbers, such as those of telephones, are said digit by digit."""
 
 
 def normalise(text: str) -> list[str]:
-    """Split `text` into words in lower case, without punctuation other than apostrophes."""
-    words = _NOT_A_WORD.sub(" ", text.lower().replace("\u2019", "'")).split()
-    return [word for word in (raw.strip("'") for raw in words) if word]
+    """Split `text` into words in lower case: no punctuation but apostrophes, numbers in words."""
+    text = text.lower()
+    for written, spoken in _WRITTEN:
+        text = written.sub(spoken, text)
+    words = (raw.strip("'") for raw in _NOT_A_WORD.sub(" ", text).split())
+    return [spoken for word in words if word for spoken in _spoken(word)]
+
+
+def _spoken(word: str) -> Iterator[str]:
+    if not word.isdecimal():
+        yield word
+    elif len(word) > _LONGEST_NUMBER or (word[0] == "0" and len(word) > 1):
+        yield from (_ONES[int(digit)] for digit in word)
+    else:
+        yield from _in_words(int(word))
+
+
+def _in_words(number: int) -> Iterator[str]:
+    for scale, name in _SCALES:
+        if number >= scale:
+            yield from _in_words(number // scale)
+            yield name
+            number %= scale
+            if not number:
+                return
+    if number >= 20:
+        yield _TENS[number // 10]
+        number %= 10
+        if not number:
+            return
+    yield _ONES[number]
 
 
 def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
