@@ -15,9 +15,9 @@ from typing import Final, Protocol, TypeVar
 import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, StreamResampler, chunks, leading_silence
-from labkit.errors import EngineError, LabkitError
 from labkit.trace import Mark, Trace
-from labkit.voice.engines import Engines, VadState
+from labkit.voice import boundary
+from labkit.voice.engines import Engines
 from labkit.voice.hearing import Endpointing, Utterance, speech_span
 from labkit.voice.history import Exchange, History
 from labkit.voice.scheduling import FairQueue, Priority, Stop
@@ -205,15 +205,8 @@ class VoicePipeline:
             async with self._vad.turn(session, priority):
                 frames = utterance.next_frames(_FRAMES_AT_ONCE, ended=ended)
                 if len(frames):
-                    look = partial(self._look, utterance.vad_state, frames)
-                    found = await self._vad.call(_named("voice activity detection", look))
-                    utterance.examined(*found)
-
-    def _look(
-        self, state: VadState | None, frames: Float32, _: Stop
-    ) -> tuple[list[float], VadState]:
-        vad = self._engines.vad
-        return vad.probabilities(state or vad.start(), frames)
+                    look = partial(boundary.detect, self._engines.vad, utterance.vad_state, frames)
+                    utterance.examined(*await self._vad.call(look))
 
     async def _hear(self, turn: Turn) -> str:
         """The words of the utterance; silence and noise never reach the recogniser."""
@@ -224,10 +217,8 @@ class VoicePipeline:
         words = ""
         if span is not None:
             audio = turn.utterance.audio(span.start, span.end)
-            work = partial(self._engines.asr.transcribe, audio)
-            words = await self._asr.run(
-                turn.session, Priority.FINAL, _named("speech recognition", work)
-            )
+            recognise = partial(boundary.transcribe, self._engines.asr, audio)
+            words = await self._asr.run(turn.session, Priority.FINAL, recognise)
         turn.mark(Mark.ASR_DONE)
         turn.utterance.forget()
         return words
@@ -256,11 +247,11 @@ class VoicePipeline:
             hand_over(splitter.feed(piece))
 
         def generate(stop: Stop) -> None:
-            for piece in self._engines.llm.reply(messages, stop):
+            for piece in boundary.reply(self._engines.llm, messages, stop):
                 turn.mark(Mark.LLM_FIRST_TOKEN)
                 loop.call_soon_threadsafe(take, piece)
 
-        await self._llm.run(turn.session, Priority.FINAL, _named("language model", generate))
+        await self._llm.run(turn.session, Priority.FINAL, generate)
         hand_over(splitter.flush())
         sentences.put_nowait(None)
         turn.mark(Mark.LLM_DONE)
@@ -276,20 +267,13 @@ class VoicePipeline:
 
     async def _say(self, turn: Turn, sentence: str, sink: Sink, *, at_once: bool) -> None:
         """Speak one sentence; `at_once` leaves out the silence that voices begin with."""
-        tts = self._engines.tts
-        resampler = StreamResampler(tts.sample_rate, SAMPLE_RATE)
-
-        def synthesise(stop: Stop) -> list[Float32]:
-            pieces = list(tts.synthesise(sentence, stop))
-            if at_once and pieces:
-                pieces[0] = _without_leading_silence(pieces[0], tts.sample_rate)
-            return pieces
-
-        pieces = await self._tts.run(
-            turn.session, Priority.FINAL, _named("speech synthesis", synthesise)
-        )
+        speak = partial(boundary.synthesise, self._engines.tts, sentence)
+        pieces, rate = await self._tts.run(turn.session, Priority.FINAL, speak)
+        if at_once and pieces:
+            pieces[0] = _without_leading_silence(pieces[0], rate)
         if pieces:
             turn.mark(Mark.TTS_FIRST_AUDIO)
+        resampler = StreamResampler(rate, SAMPLE_RATE)
         for piece in pieces:
             # Block by block: the sink may wait for long, and a second copy would wait with it.
             for block in chunks(piece, _BLOCK):
@@ -303,20 +287,6 @@ def _without_leading_silence(piece: Float32, sample_rate: int) -> Float32:
     """`piece` from shortly before its first audible sample: quiet consonants begin there."""
     silence = leading_silence(piece, sample_rate) - _ONSET_S
     return piece[max(0, round(silence * sample_rate)) :]
-
-
-def _named(engine: str, work: Callable[[Stop], T]) -> Callable[[Stop], T]:
-    """`work`, whose failures say which engine failed."""
-
-    def run(stop: Stop) -> T:
-        try:
-            return work(stop)
-        except LabkitError:
-            raise
-        except Exception as error:  # engines raise whatever their C++ side threw
-            raise EngineError(f"{engine} failed: {type(error).__name__}: {error}") from error
-
-    return run
 
 
 async def _only_error(work: Awaitable[T]) -> T:

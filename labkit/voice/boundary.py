@@ -1,0 +1,157 @@
+"""Engines called, and what they give checked before anybody uses it.
+
+An engine is a native library behind a model that anybody may have made. It may raise whatever it
+likes, and give a text that is no text or a sample that is no number. Left alone, such a value
+fails far away, in an encoder or in a caller's player, and takes more with it than one turn. So it
+is judged here, on the engine's own thread: whatever is wrong becomes an `EngineError` that names
+the engine and what it gave, and the next turn works.
+"""
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import numpy as np
+
+from labkit.audio.pcm import Float32
+from labkit.errors import EngineError
+from labkit.voice.engines import Asr, Llm, Message, Tts, Vad, VadState
+from labkit.voice.scheduling import Stop
+
+__all__ = ["detect", "reply", "synthesise", "transcribe"]
+
+_VAD: Final = "voice activity detection"
+_ASR: Final = "speech recognition"
+_LLM: Final = "language model"
+_TTS: Final = "speech synthesis"
+
+_NUMBER: Final = (int, float, np.integer, np.floating)
+_LAYOUT: Final = frozenset("\t\n\r")
+"""Control characters that are part of ordinary text."""
+_UNREADABLE: Final = frozenset(("Cc", "Cs"))
+"""Unicode categories that no text for people holds: control characters and lone surrogates."""
+_MOST_TOLD: Final = 300
+"""Characters of an engine's own words that an error repeats."""
+
+
+def detect(
+    vad: Vad, state: VadState | None, audio: Float32, _: Stop
+) -> tuple[list[float], VadState]:
+    """Speech probability of each frame of `audio`, and the state behind them.
+
+    Args:
+        vad: The detector.
+        state: The state behind the frames before; None at the beginning.
+        audio: 16 kHz, a whole number of frames.
+
+    Raises:
+        EngineError: It failed, or gave something else than a probability for each frame.
+    """
+    with _named(_VAD):
+        found: Any
+        after: Any
+        found, after = vad.probabilities(vad.start() if state is None else state, audio)
+        probabilities: list[Any] = list(found)
+    frames = len(audio) // vad.frame_samples
+    if len(probabilities) != frames:
+        raise EngineError(f"{_VAD} gave {len(probabilities)} probabilities for {frames} frames")
+    # NaN is in no order with any number, so it is not between the two.
+    wrong = [one for one in probabilities if not (isinstance(one, _NUMBER) and 0 <= one <= 1)]
+    if wrong:
+        raise EngineError(f"{_VAD} gave {_told(wrong[0])} where a probability belongs")
+    if not isinstance(after, VadState):
+        raise EngineError(f"{_VAD} gave {_kind(after)} where its state belongs")
+    return [float(one) for one in probabilities], after
+
+
+def transcribe(asr: Asr, audio: Float32, stop: Stop) -> str:
+    """The words in `audio`.
+
+    Raises:
+        EngineError: It failed, or gave no text.
+    """
+    with _named(_ASR):
+        heard: Any = asr.transcribe(audio, stop)
+    return _text(_ASR, heard).strip()
+
+
+def reply(llm: Llm, messages: Sequence[Message], stop: Stop) -> Iterator[str]:
+    """The reply to `messages`, piece by piece.
+
+    Raises:
+        EngineError: It failed, or gave a piece that is no text.
+    """
+    with _named(_LLM):
+        for piece in llm.reply(messages, stop):
+            yield _text(_LLM, piece)
+
+
+def synthesise(tts: Tts, sentence: str, stop: Stop) -> tuple[list[Float32], int]:
+    """Speech for one sentence, in pieces, and its samples per second.
+
+    Raises:
+        EngineError: It failed, or gave something else than float32 samples in one row.
+    """
+    with _named(_TTS):
+        sample_rate: Any = tts.sample_rate
+        pieces: list[Any] = list(tts.synthesise(sentence, stop))
+    if type(sample_rate) is not int or sample_rate < 1:
+        raise EngineError(f"{_TTS} gave a sample rate of {_told(sample_rate)}")
+    return [_audio(piece) for piece in pieces], sample_rate
+
+
+@contextmanager
+def _named(engine: str) -> Iterator[None]:
+    """Whatever `engine` raises becomes an error that names it.
+
+    That goes for SystemExit and CancelledError, too: on an engine's thread they come from the
+    engine, and further up they would end the server, or pass for a turn that was cancelled. A
+    StopIteration would leave the caller waiting for ever, since no future takes one.
+    """
+    try:
+        yield
+    except (EngineError, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise EngineError(f"{engine} failed: {type(error).__name__}: {_words_of(error)}") from error
+
+
+def _words_of(error: BaseException) -> str:
+    """What an error says, cut short, and without what no message can carry."""
+    try:
+        said = str(error)
+    except Exception as another:  # an error whose text is broken, too
+        said = f"(its text fails: {type(another).__name__})"
+    return said[:_MOST_TOLD].encode("utf-8", "backslashreplace").decode()
+
+
+def _told(value: object) -> str:
+    """What an engine gave, as an error repeats it."""
+    return repr(value) if isinstance(value, int | float) else _kind(value)
+
+
+def _kind(value: object) -> str:
+    return f"a value of type {type(value).__name__}"
+
+
+def _text(engine: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise EngineError(f"{engine} gave {_kind(value)} where text belongs")
+    for character in value:
+        if unicodedata.category(character) in _UNREADABLE and character not in _LAYOUT:
+            raise EngineError(f"{engine} gave text with the character {ascii(character)}")
+    return value
+
+
+def _audio(value: Any) -> Float32:
+    if not isinstance(value, np.ndarray):
+        raise EngineError(f"{_TTS} gave {_kind(value)} where audio belongs")
+    if value.dtype != np.float32 or value.ndim != 1:
+        raise EngineError(
+            f"{_TTS} gave an array of {value.dtype} and shape {value.shape}; "
+            "audio is a row of float32 samples"
+        )
+    if not np.isfinite(value).all():
+        raise EngineError(f"{_TTS} gave samples that are no finite numbers")
+    return value
