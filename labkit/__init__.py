@@ -1,14 +1,84 @@
 """labkit: a voice server you can hear, measure and build yourself.
 
-The package holds the server that the notebooks build (`labkit.server`), a test client
-(`labkit.client.plain`), the voice pipeline behind it (`labkit.voice`) and the measurements
-(`labkit.measure`). `labkit.run` drives a coroutine from a notebook's plain function.
+What a notebook needs, in one line of import::
+
+    from labkit import recording, say, start_labkit
+
+    server = await start_labkit()                       # in a process of its own
+    turn = await say(recording("ked-01"), server)
+    turn                                                # words, players, a small waterfall
+    turn.plot_waterfall()
+    turn.plot_waveform()
+
+    server.stop()                                       # in another cell
+
+`recordings` lists what there is to say, and `run` drives a coroutine from a plain function, such as
+a widget's callback. A turn is a `SpokenTurn`.
+
+What a server of your own needs, on the same engines: `load_pipeline` gives the pipeline of VAD,
+ASR, LLM and TTS for the models that `resolve` finds, and `EchoPipeline` is one without models. An
+`Utterance` takes the audio that comes in, which `WIRE` decodes (16 kHz, `SAMPLE_RATE`; any other
+`AudioFormat` likewise). `pipeline.listen` works ahead on it; `pipeline.answer` runs a `Turn` of
+utterance and `History`, hands what comes out to a `Sink`, and gives the `Exchange` to remember.
+README.md has such a server, of forty lines.
+
+Labkit's own server within your program is `VoiceServer`, told by `ServerSettings`; its clients are
+`VoiceClient` (the plain dialect) and `SessionClient` (labkit.v1). What goes wrong is a
+`LabkitError`.
+
+The package follows the way of a spoken second: `labkit.audio`, `labkit.protocol`, `labkit.voice`,
+`labkit.session`, `labkit.server`, `labkit.client`; then `labkit.measure`, `labkit.drills`,
+`labkit.course`, `labkit.notebook` and `labkit.cli`.
 """
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from labkit import telemetry
-from labkit.notebook.loop import run
+
+if TYPE_CHECKING:
+    from labkit.audio.formats import WIRE, AudioFormat
+    from labkit.audio.pcm import SAMPLE_RATE
+    from labkit.client.plain import VoiceClient
+    from labkit.client.v1 import SessionClient
+    from labkit.errors import LabkitError
+    from labkit.notebook.loop import run
+    from labkit.notebook.server import start_labkit
+    from labkit.notebook.turn import SpokenTurn, recording, recordings, say
+    from labkit.server.app import VoiceServer
+    from labkit.session.settings import ServerSettings
+    from labkit.voice.hearing import Utterance
+    from labkit.voice.history import Exchange, History
+    from labkit.voice.models import load_pipeline, resolve
+    from labkit.voice.pipeline import EchoPipeline, Sink, Turn
+
+__all__ = [
+    "SAMPLE_RATE",
+    "WIRE",
+    "AudioFormat",
+    "EchoPipeline",
+    "Exchange",
+    "History",
+    "LabkitError",
+    "ServerSettings",
+    "SessionClient",
+    "Sink",
+    "SpokenTurn",
+    "Turn",
+    "Utterance",
+    "VoiceClient",
+    "VoiceServer",
+    "__version__",
+    "load_pipeline",
+    "recording",
+    "recordings",
+    "resolve",
+    "run",
+    "say",
+    "start_labkit",
+]
 
 telemetry.switch_off()  # before any other module of labkit can import an engine
 
@@ -17,4 +87,43 @@ try:
 except PackageNotFoundError:  # a checkout that was never installed
     __version__ = "0.0.0"
 
-__all__ = ["__version__", "run"]
+_PLACES = MappingProxyType(
+    {
+        "SAMPLE_RATE": "labkit.audio.pcm",
+        "WIRE": "labkit.audio.formats",
+        "AudioFormat": "labkit.audio.formats",
+        "EchoPipeline": "labkit.voice.pipeline",
+        "Exchange": "labkit.voice.history",
+        "History": "labkit.voice.history",
+        "LabkitError": "labkit.errors",
+        "ServerSettings": "labkit.session.settings",
+        "SessionClient": "labkit.client.v1",
+        "Sink": "labkit.voice.pipeline",
+        "SpokenTurn": "labkit.notebook.turn",
+        "Turn": "labkit.voice.pipeline",
+        "Utterance": "labkit.voice.hearing",
+        "VoiceClient": "labkit.client.plain",
+        "VoiceServer": "labkit.server.app",
+        "load_pipeline": "labkit.voice.models",
+        "recording": "labkit.notebook.turn",
+        "recordings": "labkit.notebook.turn",
+        "resolve": "labkit.voice.models",
+        "run": "labkit.notebook.loop",
+        "say": "labkit.notebook.turn",
+        "start_labkit": "labkit.notebook.server",
+    }
+)
+"""Where each name comes from. Importing labkit loads none of them, so that it takes no time."""
+
+
+def __getattr__(name: str) -> object:
+    """Load what is asked for, once."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(_PLACES[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Final
 
 import psutil
@@ -38,6 +38,7 @@ __all__ = [
     "read_usage",
     "running_server",
     "start_server",
+    "start_server_async",
 ]
 
 _READY: Final = re.compile(r"ready at (wss?://\S+)\n")
@@ -95,8 +96,8 @@ class RunningServer:
     """
 
     url: str
-    process: subprocess.Popen[bytes] | None = None
-    output: IO[bytes] | None = None
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    output: IO[bytes] | None = field(default=None, repr=False)
 
     @property
     def pid(self) -> int | None:
@@ -143,6 +144,18 @@ def start_server(command: Sequence[str], *, start_s: float = _START_S) -> Runnin
     try:
         for wait_s in start.getting_ready(start_s):
             time.sleep(wait_s)
+    except BaseException:
+        start.server().stop()
+        raise
+    return start.server()
+
+
+async def start_server_async(command: Sequence[str], *, start_s: float = _START_S) -> RunningServer:
+    """Start a server as `start_server` does, and leave the event loop to others meanwhile."""
+    start = _Start(command)
+    try:
+        for wait_s in start.getting_ready(start_s):
+            await asyncio.sleep(wait_s)
     except BaseException:
         start.server().stop()
         raise

@@ -307,7 +307,7 @@ def load_engines(
 
 
 def load_pipeline(
-    paths: ModelPaths, *, threads: int | None = None, fit_window: bool | None = None
+    paths: ModelPaths | None = None, *, threads: int | None = None, fit_window: bool | None = None
 ) -> VoicePipeline:
-    """A pipeline over engines that `load_engines` has loaded and warmed up."""
-    return VoicePipeline(load_engines(paths, threads=threads, fit_window=fit_window))
+    """A pipeline over engines that `load_engines` has loaded; by default, the embedded models."""
+    return VoicePipeline(load_engines(paths or resolve(), threads=threads, fit_window=fit_window))

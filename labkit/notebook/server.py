@@ -1,0 +1,46 @@
+"""A server for a notebook: started in one cell, stopped in another, and never there twice.
+
+It runs in a process of its own, so that a kernel that computes does not hold it up. An interrupt
+of the cell that starts it leaves nothing behind, and it ends with the kernel, however that ends.
+"""
+
+import asyncio
+from typing import Final
+
+from labkit.measure.server_process import RunningServer, labkit_server, start_server_async
+
+__all__ = ["start_labkit"]
+
+# The one thing that outlives a cell here: a cell that runs again has to find what it started
+# before, even where nothing in the notebook is bound to it any more.
+_started: Final[dict[str, RunningServer]] = {}
+
+
+async def start_labkit(*options: str, name: str = "labkit") -> RunningServer:
+    """Start labkit's server, and wait until it takes callers.
+
+    Running it again replaces the server that it started before::
+
+        server = await start_labkit()
+        ...
+        server.stop()                       # in another cell; waits until its port is free
+
+    Args:
+        options: Options of `labkit serve`, such as ``"--pipeline", "echo"``; the port is any
+            free one.
+        name: Servers of different names run side by side.
+
+    Raises:
+        ServerError: It ended or got stuck before it was ready; the error has its last words.
+    """
+    await _stop(name)
+    server = await start_server_async(labkit_server(*options))
+    await _stop(name)  # one that was started at the same time, by cells that do not wait
+    _started[name] = server
+    return server
+
+
+async def _stop(name: str) -> None:
+    """Stop the server of that name; in a thread, since it may be talking to this event loop."""
+    if (old := _started.pop(name, None)) is not None:
+        await asyncio.to_thread(old.stop)

@@ -1,0 +1,282 @@
+"""Say a recording to a server, and see and hear the turn.
+
+A turn shows itself in a notebook: what was said, heard and answered, a player for each side, and
+where the time went. Everything is in the cell's output, which asks nobody on the network for
+anything.
+"""
+
+import base64
+import io
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import soundfile
+
+from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio, to_int16
+from labkit.client.plain import ClientTurn, VoiceClient
+from labkit.errors import AudioError
+from labkit.measure.recordings import Kind, Recording, load_manifest
+from labkit.measure.server_process import RunningServer
+from labkit.trace import Mark, Stage, Trace
+from labkit.voice.models import data_folder
+
+if TYPE_CHECKING:  # matplotlib takes a second to load, and only figures need it
+    from matplotlib.axes import Axes
+
+__all__ = ["SpokenTurn", "recording", "recordings", "say"]
+
+_ROW: Final = 18
+"""Height of a stage in the small waterfall, and its other measures, in pixels."""
+_LABELS: Final = 150
+_BARS: Final = 360
+_WIDTH: Final = 600
+_BAR_COLOUR: Final = "#0072B2"
+
+
+def recordings() -> list[Recording]:
+    """The recordings that come with the course.
+
+    Raises:
+        AudioError: They are not here.
+    """
+    return load_manifest(data_folder() / "speech")
+
+
+def recording(name: str | Path) -> Recording:
+    """One recording.
+
+    Args:
+        name: The name of one that comes with the course, such as ``"ked-01"``, or the path of
+            any WAV or FLAC file. Of a file, nobody knows the words, nor where they end.
+
+    Raises:
+        AudioError: There is none of that name.
+    """
+    known = {one.name: one for one in recordings()}
+    if (found := known.get(str(name))) is not None:
+        return found
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise AudioError(
+            f"there is no recording {str(name)!r} and no such file; there are {', '.join(known)}"
+        )
+    return Recording(
+        path, text="", voice="", kind=Kind.UTTERANCE, synthesiser="", licence="",
+        end_of_speech_sample=None,
+    )  # fmt: skip
+
+
+async def say(
+    what: Recording, server: RunningServer | str, *, chunk_ms: float = 40.0
+) -> "SpokenTurn":
+    """Say a recording to a server at the pace of speech, and wait for the whole reply.
+
+    Args:
+        what: The recording, such as `recording` gives.
+        server: The server, or its address.
+        chunk_ms: Length of one message, in milliseconds.
+
+    Raises:
+        AudioError: The recording cannot be read.
+        ClientError: Nobody answers, or the connection was lost.
+    """
+    samples = read_audio(what.path)
+    url = server if isinstance(server, str) else server.url
+    async with VoiceClient.connect(url) as client:
+        answer = await client.say(
+            samples, chunk_ms=chunk_ms, end_of_speech=what.end_of_speech_sample
+        )
+    return SpokenTurn(what, samples[: answer.bytes_sent // 2], answer)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SpokenTurn:
+    """One turn: what was said, what came back, and when.
+
+    Attributes:
+        recording: What was said.
+        said_audio: What of it was sent, 16 kHz.
+        answer: The turn as the client saw it.
+    """
+
+    recording: Recording
+    said_audio: Float32
+    answer: ClientTurn
+
+    @property
+    def said(self) -> str:
+        """The words of the recording, or its name where nobody knows them."""
+        return self.recording.text or self.recording.name
+
+    @property
+    def heard(self) -> str:
+        """What the server understood; empty where it heard nothing."""
+        return self.answer.transcript
+
+    @property
+    def reply(self) -> str:
+        """The words of the reply."""
+        return self.answer.reply_text
+
+    @property
+    def reply_audio(self) -> Float32:
+        """The reply as it was spoken, 16 kHz."""
+        return self.answer.reply
+
+    @property
+    def trace(self) -> Trace:
+        """The marks of the turn."""
+        return self.answer.trace
+
+    def __repr__(self) -> str:
+        """The same as `_repr_html_` in plain text, without the sound."""
+        return "\n".join(f"{name:6} {text}" for name, text in self._lines())
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        said, heard, reply, *rest = self._lines()
+        parts = [
+            _line(*said) + _player(self.said_audio, f"What was said: {self.said}"),
+            _line(*heard),
+            _line(*reply),
+        ]
+        if len(self.reply_audio):
+            parts[-1] += _player(self.reply_audio, f"The reply: {self.reply}")
+        if stages := self.trace.stages_ms():
+            parts.append(_small_waterfall(stages))
+        parts += [_line(name, text) for name, text in rest]
+        return f'<section aria-label="One turn with the server">{"".join(parts)}</section>'
+
+    def _lines(self) -> list[tuple[str, str]]:
+        """What there is to say, each with its name."""
+        lines = [
+            ("said", f"{self.said} ({_seconds(self.said_audio)})"),
+            ("heard", self.heard or "(nothing)"),
+            ("reply", f"{self.reply} ({_seconds(self.reply_audio)})" if self.reply else "(none)"),
+        ]
+        if (sentence := self._wait()) is not None:
+            lines.append(("wait", sentence))
+        return lines + [("error", f"{e.message} ({e.hint})") for e in self.answer.errors]
+
+    def _wait(self) -> str | None:
+        total, stages = self.trace.ttfa_ms(), self.trace.stages_ms()
+        if total is None or not stages:
+            return None
+        longest = max(stages, key=lambda stage: stages[stage])
+        return (
+            f"{total:.0f} ms from the end of speech to the first sound of the reply; "
+            f"the longest part is {longest.label}, {stages[longest]:.0f} ms"
+        )
+
+    def plot_waterfall(self, *, ax: "Axes | None" = None) -> "Axes":
+        """Draw where the time went, from the end of speech to the first sound.
+
+        Args:
+            ax: Draw here; without it, into a figure of its own, which a notebook shows.
+        """
+        from labkit.measure.figures import plot_waterfall
+
+        drawn = plot_waterfall(self.trace, ax=ax)
+        if ax is None:
+            _show(drawn, f"Waterfall of one turn. {_in_words(self.trace.stages_ms())}")
+        return drawn
+
+    def plot_waveform(self, *, ax: "Axes | None" = None) -> "Axes":
+        """Draw what was said, the silence after it, and the reply, on one axis of time.
+
+        Args:
+            ax: Draw here; without it, into a figure of its own, which a notebook shows.
+        """
+        from labkit.measure.figures import BLUE, GREEN, plot_waveform
+
+        starts_s = self._since_start_s(Mark.FIRST_AUDIO_RECEIVED)
+        heard_s = self._since_start_s(Mark.FIRST_AUDIO_HEARD)
+        end_s = self._since_start_s(Mark.END_OF_SPEECH) or 0.0
+        end = round(end_s * SAMPLE_RATE) - 1
+        said, reply = self.said_audio, self.reply_audio
+        title = f"“{self.said}”"
+        if starts_s is not None:
+            reply = np.pad(reply, (round(starts_s * SAMPLE_RATE), 0))
+            said = np.pad(said, (0, max(0, len(reply) - len(said))))
+        if heard_s is not None:
+            title += f", {heard_s - end_s:.2f} s of dead air, “{self.reply}”"
+        drawn = plot_waveform(said, SAMPLE_RATE, ax=ax, end_of_speech=end, colour=BLUE)
+        if starts_s is not None:
+            plot_waveform(reply, SAMPLE_RATE, ax=drawn, colour=GREEN, title=title)
+        if ax is None:
+            _show(drawn, f"Waveform of one turn: {title}.")
+        return drawn
+
+    def _since_start_s(self, mark: Mark) -> float | None:
+        since_ms = self.trace.between_ms(Mark.STREAM_STARTED, mark)
+        return None if since_ms is None else since_ms / 1000
+
+
+def _seconds(samples: Float32) -> str:
+    return f"{len(samples) / SAMPLE_RATE:.2f} s"
+
+
+def _line(name: str, text: str) -> str:
+    return f"<div><b>{name}</b> {escape(text)}</div>"
+
+
+def _player(samples: Float32, label: str) -> str:
+    """Native controls, which work with the keyboard, on a WAV file within the page."""
+    wav = io.BytesIO()
+    soundfile.write(wav, to_int16(samples), SAMPLE_RATE, subtype="PCM_16", format="WAV")
+    source = base64.b64encode(wav.getvalue()).decode()
+    return (
+        f'<audio controls aria-label="{escape(label)}" '
+        f'src="data:audio/wav;base64,{source}"></audio>'
+    )
+
+
+def _small_waterfall(stages: Mapping[Stage, float]) -> str:
+    """The stages as bars under one another; name and time are written beside each."""
+    scale = _BARS / max(sum(stages.values()), 1.0)
+    rows, start = [], float(_LABELS)
+    for row, (stage, span) in enumerate(stages.items()):
+        top, width = row * _ROW, max(span * scale, 1.0)
+        rows.append(
+            f'<text x="{_LABELS - 6}" y="{top + 13}" text-anchor="end">{stage.label}</text>'
+            f'<rect x="{start:.1f}" y="{top + 3}" width="{width:.1f}" height="{_ROW - 6}" '
+            f'fill="{_BAR_COLOUR}"/>'
+            f'<text x="{start + width + 5:.1f}" y="{top + 13}">{span:.0f} ms</text>'
+        )
+        start += max(span * scale, 0.0)
+    return (
+        f'<svg role="img" aria-label="Where the time went. {_in_words(stages)}" '
+        f'viewBox="0 0 {_WIDTH} {len(stages) * _ROW}" width="{_WIDTH}" '
+        f'style="max-width:100%" font-size="12" fill="currentColor">{"".join(rows)}</svg>'
+    )
+
+
+def _in_words(stages: Mapping[Stage, float]) -> str:
+    return "; ".join(f"{stage.label}: {span:.0f} ms" for stage, span in stages.items()) + "."
+
+
+def _show(drawn: "Axes", alternative: str) -> None:
+    """Put a figure into the output of the cell that runs, if one does."""
+    if "IPython" not in sys.modules:
+        return
+    from IPython import get_ipython
+    from IPython.display import HTML, display
+
+    from labkit.measure.figures import figure_of
+
+    if get_ipython() is None:
+        return
+    image = io.BytesIO()
+    figure_of(drawn).savefig(image, format="svg")
+    source = base64.b64encode(image.getvalue()).decode()
+    display(  # type: ignore[no-untyped-call]
+        HTML(  # type: ignore[no-untyped-call]
+            f'<img alt="{escape(alternative)}" style="max-width:100%" '
+            f'src="data:image/svg+xml;base64,{source}">'
+        )
+    )

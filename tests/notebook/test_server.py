@@ -1,0 +1,96 @@
+"""A server for a notebook: the cell that starts it may run as often as one likes."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from labkit.client.plain import VoiceClient
+from labkit.errors import ServerError
+from labkit.notebook import server as notebook_server
+from labkit.notebook.server import start_labkit
+from tests.paths import ROOT
+from tests.support import until
+
+ECHO = ("--pipeline", "echo")
+
+
+@pytest.fixture(autouse=True)
+async def stopped() -> AsyncIterator[None]:
+    """Nothing is left running."""
+    yield
+    for name in list(notebook_server._started):
+        await notebook_server._stop(name)
+
+
+def children() -> set[int]:
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+@pytest.mark.slow
+async def test_a_cell_that_runs_again_replaces_its_server() -> None:
+    before = children()
+    for _ in range(10):
+        server = await start_labkit(*ECHO)
+        assert children() - before == {server.pid}
+    async with VoiceClient.connect(server.url) as client:
+        assert await client.ping() > 0
+    server.stop()
+    assert children() == before
+
+
+async def test_servers_of_different_names_run_side_by_side() -> None:
+    one, other = await start_labkit(*ECHO), await start_labkit(*ECHO, name="other")
+    assert one.url != other.url
+    assert {one.pid, other.pid} <= children()
+
+
+async def test_two_cells_at_once_leave_one_server() -> None:
+    before = children()
+    await asyncio.gather(start_labkit(*ECHO), start_labkit(*ECHO))
+    assert len(children() - before) == 1
+
+
+async def test_an_interrupt_while_it_starts_leaves_nothing_behind() -> None:
+    before = children()
+    cell = asyncio.create_task(start_labkit(*ECHO))
+    await until(lambda: children() - before)
+    cell.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cell
+    assert children() == before
+
+
+async def test_a_server_that_does_not_start_says_why() -> None:
+    with pytest.raises(ServerError, match="--no-such-option"):
+        await start_labkit("--no-such-option")
+
+
+KERNEL = """
+import asyncio
+from labkit import start_labkit
+
+async def cell():
+    print((await start_labkit("--pipeline", "echo")).pid, flush=True)
+    await asyncio.sleep(3600)
+
+asyncio.run(cell())
+"""
+
+
+async def test_it_ends_with_a_kernel_that_is_killed(tmp_path: Path) -> None:
+    kernel = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", KERNEL),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert kernel.stdout is not None
+    server = int(await kernel.stdout.readline())
+    kernel.send_signal(signal.SIGKILL)
+    await kernel.communicate()
+    await until(lambda: not psutil.pid_exists(server), 30)
