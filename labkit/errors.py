@@ -12,6 +12,7 @@ The exception tree::
     ├── EngineError               an engine failed while it worked
     ├── ServerError               the server could not start or stop as asked
     ├── ClientError               the client could not reach the server, or gave up on it
+    │   └── ConnectError          no connection came about
     ├── TokenError                a token, or a file of tokens, is not usable
     └── InstrumentError           an instrument of measurement cannot do what it was asked
 
@@ -29,6 +30,7 @@ __all__ = [
     "AudioError",
     "ClientError",
     "CloseCode",
+    "ConnectError",
     "EngineError",
     "ErrorCode",
     "InstrumentError",
@@ -274,6 +276,21 @@ class ServerError(LabkitError):
 
 class ClientError(LabkitError):
     """The client could not reach the server, or gave up on it."""
+
+
+class ConnectError(ClientError):
+    """No connection came about.
+
+    Attributes:
+        retry: Whether a later try may succeed.
+        retry_after_s: How long the server asks to wait until then.
+    """
+
+    def __init__(self, message: str, *, retry: bool, retry_after_s: float = 0.0) -> None:
+        """Say what went wrong, and whether to try again."""
+        super().__init__(message)
+        self.retry = retry
+        self.retry_after_s = retry_after_s
 
 
 class TokenError(LabkitError):

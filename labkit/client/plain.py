@@ -6,38 +6,40 @@ been spoken, never before, so what it measures is what a person would wait.
 
 import asyncio
 import ssl
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Self
-from urllib.parse import urlsplit
+from typing import Final, Self, get_args
 
 import numpy as np
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
 
-from labkit.audio.pcm import (
-    SAMPLE_RATE,
-    Float32,
-    chunks,
-    decode_s16le,
-    encode_s16le,
-    leading_silence,
-)
+from labkit.audio.pcm import SAMPLE_RATE, Float32, decode_s16le, encode_s16le, leading_silence
+from labkit.client.deadlines import Deadlines, Ledger
+from labkit.client.dial import connected, why_closed
+from labkit.client.foreign import read
+from labkit.client.speech import SpeechClock, chunk_samples, speak, spoken_ns
 from labkit.errors import ClientError
-from labkit.net.addresses import is_loopback
-from labkit.net.wire_log import wire_log
 from labkit.protocol import plain
 from labkit.trace import Mark, Trace
 
-__all__ = ["ClientTurn", "VoiceClient", "dialling", "proxy_for", "refusal_in", "untrusted"]
+__all__ = ["ClientTurn", "UnknownError", "VoiceClient"]
 
-_MAX_READ: Final = 64 * 1024 * 1024
-_REASON: Final = 400
-"""Most characters of a refusal that are repeated."""
 _PINGS: Final = 5
 """Round trips to estimate a clock's offset from; the fastest is the least disturbed."""
+_FULL_PIECE: Final = 960_000
+"""Bytes of a binary message of a whole reply that another one follows."""
+_TYPES: Final = frozenset(
+    str(model.model_fields["type"].default) for model in get_args(plain.ServerMessage)
+)
+
+
+class UnknownError(plain.Error):
+    """An error of a code that this client does not know."""
+
+    code: str  # type: ignore[assignment] # wider on purpose
+    """The code, as it came."""
 
 
 @dataclass(slots=True)
@@ -84,8 +86,9 @@ class _Received:
 class _Turn:
     """A turn while it happens: takes messages and marks, and knows when it is complete."""
 
-    def __init__(self, clock: Callable[[], int], *, stream: bool) -> None:
+    def __init__(self, clock: SpeechClock, *, stream: bool) -> None:
         self.result = ClientTurn()
+        self.ledger = Ledger()
         self._clock = clock
         self._stream = stream
         self._pieces: list[Float32] = []
@@ -93,13 +96,21 @@ class _Turn:
         self._server_marks: dict[Mark, int] = {}
 
     def mark(self, mark: Mark, at_ns: int | None = None) -> None:
-        self.result.trace.mark(mark, self._clock() if at_ns is None else at_ns)
+        self.result.trace.mark(mark, self._clock.now_ns() if at_ns is None else at_ns)
+
+    @property
+    def awaited(self) -> str:
+        """What has to come next, as said where it does not come."""
+        if "transcript" not in self.ledger.came:
+            return "no transcript came"
+        return "no more of the reply came" if self._pieces else "no reply came"
 
     def take(self, received: _Received) -> bool:
         """Take one message of the server; True once the turn is complete."""
         if isinstance(received.message, bytes):
             self._take_audio(received.message, received.at_ns)
-            complete = not self._stream
+            # A piece of the full length says that another one follows, which may be empty.
+            complete = not self._stream and len(received.message) != _FULL_PIECE
         else:
             complete = self._take_json(received.message, received.at_ns)
         if complete:
@@ -107,7 +118,9 @@ class _Turn:
         return complete
 
     def _take_json(self, text: str, at_ns: int) -> bool:
-        match plain.decode_server(text):
+        message = read(text, plain.decode_server, _TYPES, UnknownError)
+        self.ledger.note(message)
+        match message:
             case plain.Transcript(text=heard):
                 self.mark(Mark.TRANSCRIPT_RECEIVED, at_ns)
                 self.result.transcript = heard
@@ -124,6 +137,7 @@ class _Turn:
             self.mark(Mark.FIRST_AUDIO_RECEIVED, at_ns)
             self._look_for_sound(samples)
         self._pieces.append(samples)
+        self.ledger.reply_s += len(samples) / SAMPLE_RATE
 
     def _look_for_sound(self, samples: Float32) -> None:
         """Mark when the first audible sample can play, playback starting with the first byte."""
@@ -176,14 +190,17 @@ class VoiceClient:
         socket: ClientConnection,
         *,
         stream: bool,
-        clock: Callable[[], int] = time.perf_counter_ns,
+        deadlines: Deadlines | None = None,
+        clock: SpeechClock | None = None,
     ) -> None:
         """Speak over `socket`; use `connect` instead of calling this."""
         self._socket = socket
         self._stream = stream
-        self._clock = clock
+        self._deadlines = deadlines or Deadlines()
+        self._clock = clock or SpeechClock()
         self._messages: asyncio.Queue[_Received | None] = asyncio.Queue()
         self._pongs: asyncio.Queue[_Received | None] = asyncio.Queue()
+        self._end = ""
 
     @classmethod
     @asynccontextmanager
@@ -194,33 +211,37 @@ class VoiceClient:
         stream: bool = True,
         headers: Mapping[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
+        deadlines: Deadlines | None = None,
+        clock: SpeechClock | None = None,
     ) -> AsyncIterator[Self]:
         """Connect to `url`, such as ``ws://localhost:8765``.
 
         Args:
-            url: The server's address.
+            url: The server's address; what its query asks for beside the reply stays.
             stream: Ask for the reply as it is synthesised.
             headers: Further headers of the handshake, such as those of `labkit.net.tokens.bearer`.
             tls: Whom to trust under ``wss://``, such as `labkit.net.tls.client_tls` gives; without
                 it, whom this machine trusts.
+            deadlines: How long to wait for what.
+            clock: What the pace of speech goes by, and times are taken from.
 
         Raises:
-            ClientError: Nobody answers there, not as a WebSocket, or with a refusal.
+            ClientError: `url` is no address, or nobody answers there, not as a WebSocket, or with
+                a refusal.
         """
-        address = f"{url.rstrip('/')}/?reply=stream" if stream else url
-        try:
-            socket = await connect(address, max_size=_MAX_READ, **dialling(url, headers, tls))
-        except InvalidStatus as error:
-            raise ClientError(f"{url} refused the connection: {refusal_in(error)}") from error
-        except ssl.SSLCertVerificationError as error:
-            raise ClientError(untrusted(url, error)) from error
-        except (OSError, WebSocketException, ValueError) as error:
-            # ValueError: what urllib makes of addresses such as "ws://[".
-            raise ClientError(
-                f"no voice server answers at {url}: {error}. Start one with 'labkit serve'"
-            ) from error
-        async with socket:
-            client = cls(socket, stream=stream)
+        deadlines = deadlines or Deadlines()
+        # No keepalive: a server that reads no faster than it works does not see pings in time.
+        # Every wait has a deadline of its own instead.
+        connecting = connected(
+            url,
+            query={"reply": "stream"} if stream else None,
+            headers=headers,
+            tls=tls,
+            within_s=deadlines.connect_s,
+        )
+        streamed = stream or plain.wants_stream(url)  # an address may ask for it by itself
+        async with connecting as socket:
+            client = cls(socket, stream=streamed, deadlines=deadlines, clock=clock)
             receiving = asyncio.create_task(client._receive())
             try:
                 yield client
@@ -241,18 +262,17 @@ class VoiceClient:
                 end of speech.
 
         Raises:
-            ClientError: The connection was lost.
+            ClientError: The connection was lost, or the next sign of the answer did not come in
+                time; says what came until then.
             ProtocolError: The server's answer is not of this dialect.
         """
         turn = _Turn(self._clock, stream=self._stream)
         end = len(samples) if end_of_speech is None else end_of_speech + 1
-        try:
-            await self._stream_out(turn, samples, chunk_ms, end)
-            turn.mark(Mark.END_STREAM_SENT)  # before: the server may read it while send returns
-            await self._socket.send("end_stream")
-        except ConnectionClosed as error:
-            raise self._lost() from error
-        while not turn.take(await self._next(self._messages)):
+        await self._speak(turn, samples, chunk_ms, end)
+        turn.mark(Mark.END_STREAM_SENT)  # before: the server may read it while send returns
+        await self._send("end_stream", turn.ledger)
+        turn.ledger.asked = "end_stream"
+        while not turn.take(await self._next(self._messages, turn.ledger, turn.awaited)):
             pass
         if not turn.shares_clock():
             turn.estimate_offset(min([await self.ping() for _ in range(_PINGS)]))
@@ -262,94 +282,67 @@ class VoiceClient:
         """Send `ping`, wait for `pong`; gives the round trip in seconds.
 
         Raises:
-            ClientError: The connection was lost.
+            ClientError: The connection was lost, or no `pong` came in time.
         """
-        sent = self._clock()
-        try:
-            await self._socket.send("ping")
-        except ConnectionClosed as error:
-            raise self._lost() from error
-        return ((await self._next(self._pongs)).at_ns - sent) / 1e9
+        ledger = Ledger(asked="ping")
+        sent_ns = self._clock.now_ns()
+        await self._send("ping", ledger)
+        pong = await self._next(self._pongs, ledger, "no pong came")
+        return (pong.at_ns - sent_ns) / 1e9
 
-    async def _stream_out(self, turn: _Turn, samples: Float32, chunk_ms: float, end: int) -> None:
-        """Send each chunk when its last sample has been spoken."""
-        size = round(chunk_ms * SAMPLE_RATE / 1000)
-        start = self._clock()
-        turn.mark(Mark.STREAM_STARTED, start)
-        turn.mark(Mark.END_OF_SPEECH, start + round(end * 1e9 / SAMPLE_RATE))
-        spoken = 0
-        for chunk in chunks(_up_to_chunk_of(samples, end, size), size):
-            spoken += len(chunk)
-            await self._sleep_until(start + round(spoken * 1e9 / SAMPLE_RATE))
+    async def _speak(self, turn: _Turn, samples: Float32, chunk_ms: float, end: int) -> None:
+        """Send each chunk when its last sample has been spoken, up to the one that holds `end`."""
+        start_ns = self._clock.now_ns()
+        turn.mark(Mark.STREAM_STARTED, start_ns)
+        turn.mark(Mark.END_OF_SPEECH, start_ns + spoken_ns(end))
+
+        async def send(chunk: Float32) -> None:
             payload = encode_s16le(chunk)
-            await self._socket.send(payload)
+            await self._send(payload, turn.ledger)
+            turn.ledger.said_s += len(chunk) / SAMPLE_RATE
             turn.result.messages_sent += 1
             turn.result.bytes_sent += len(payload)
+
+        size = chunk_samples(chunk_ms)
+        said = samples[: -(-end // size) * size]
+        await speak(said, send, chunk_ms=chunk_ms, clock=self._clock, start_ns=start_ns)
         turn.mark(Mark.LAST_CHUNK_SENT)
 
-    async def _sleep_until(self, at_ns: int) -> None:
-        await asyncio.sleep(max(0, at_ns - self._clock()) / 1e9)
+    async def _send(self, message: str | bytes, ledger: Ledger) -> None:
+        """Send a message, unless the server reads nothing for too long."""
+        within_s = self._deadlines.answer_s
+        try:
+            async with asyncio.timeout(within_s):
+                await self._socket.send(message)
+        except TimeoutError:
+            raise ledger.missing("the server read no more", within_s) from None
+        except ConnectionClosed as closed:
+            raise ClientError(f"{why_closed(closed)}; {ledger.sent()}") from closed
 
     async def _receive(self) -> None:
         """Note when each message came; pongs go to whoever pinged, the rest to the turn."""
         try:
-            async for message in self._socket:
+            while True:
+                message = await self._socket.recv()
                 inbox = self._pongs if message == plain.PONG else self._messages
-                inbox.put_nowait(_Received(message, self._clock()))
-        except ConnectionClosed:
-            pass  # whoever waits learns of it from the end marks below
+                inbox.put_nowait(_Received(message, self._clock.now_ns()))
+        except ConnectionClosed as closed:
+            self._end = why_closed(closed)  # whoever waits learns of it from the end marks below
         finally:
             self._messages.put_nowait(None)
             self._pongs.put_nowait(None)
 
-    async def _next(self, inbox: asyncio.Queue[_Received | None]) -> _Received:
-        received = await inbox.get()
+    async def _next(
+        self, inbox: asyncio.Queue[_Received | None], ledger: Ledger, awaited: str
+    ) -> _Received:
+        """The next message; each one is a sign of progress, so each has the whole deadline."""
+        within_s = self._deadlines.answer_s
+        try:
+            async with asyncio.timeout(within_s):
+                received = await inbox.get()
+        except TimeoutError:
+            raise ledger.missing(awaited, within_s) from None
         if received is None:
             inbox.put_nowait(None)
-            raise self._lost()
+            raise ClientError(f"{self._end}; {ledger.sent()}; {ledger.received()}")
         return received
-
-    def _lost(self) -> ClientError:
-        code, reason = self._socket.close_code, self._socket.close_reason or "no reason given"
-        return ClientError(f"the server closed the connection: code {code}, {reason}")
-
-
-def dialling(
-    url: str, headers: Mapping[str, str] | None, tls: ssl.SSLContext | None
-) -> dict[str, Any]:
-    """How `websockets` is to connect to `url`, whatever the dialect.
-
-    Raises:
-        ValueError: `url` is no address.
-    """
-    return {
-        "additional_headers": headers,
-        "compression": None,
-        "logger": wire_log,
-        "proxy": proxy_for(url),
-        **({} if tls is None else {"ssl": tls}),
-    }
-
-
-def refusal_in(error: InvalidStatus) -> str:
-    """What a server said when it refused a handshake."""
-    body = (error.response.body or b"").decode(errors="replace").strip()
-    return f"HTTP {error.response.status_code}: {body[:_REASON]}"
-
-
-def untrusted(url: str, error: ssl.SSLCertVerificationError) -> str:
-    """That a certificate is not trusted, and how to trust it."""
-    return (
-        f"the certificate of {url} is not trusted: {error.verify_message}. If it is your own, "
-        "give its file: labkit talk --ca FILE, or labkit.net.tls.client_tls(FILE)"
-    )
-
-
-def proxy_for(url: str) -> Literal[True] | None:
-    """Whether to look for a proxy: never for this machine, whatever its environment says."""
-    return None if is_loopback(urlsplit(url).hostname or "") else True
-
-
-def _up_to_chunk_of(samples: Float32, end: int, size: int) -> Float32:
-    """`samples` up to the end of the chunk that holds the last sample before `end`."""
-    return samples[: -(-end // size) * size]

@@ -10,11 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConcurrencyError, ConnectionClosed, WebSocketException
-from websockets.typing import Subprotocol
 
-from labkit.client.plain import proxy_for
+from labkit.client.dial import dial
 from labkit.drills.answers import Answers, PlainAnswers, Tally, V1Answers
 from labkit.drills.inputs import (
     Broken,
@@ -30,6 +29,7 @@ from labkit.drills.inputs import (
     start_message,
 )
 from labkit.drills.target import address_of
+from labkit.errors import ConnectError
 from labkit.protocol import v1
 from labkit.protocol.replay import Position
 
@@ -73,18 +73,14 @@ async def open_socket(url: str, dialect: Dialect, *, stream: bool = False) -> Cl
     """A WebSocket whose library lets everything out that the caller sends.
 
     Raises:
-        OSError: Nobody answers there.
-        WebSocketException: It is no WebSocket, or the server is full.
+        ConnectError: Nobody answers there, it is no WebSocket, or the server is full.
     """
-    plain_path = "/?reply=stream" if stream else "/"
-    return await connect(
-        url.rstrip("/") + (plain_path if dialect is Dialect.PLAIN else "/"),
-        subprotocols=[Subprotocol(v1.SUBPROTOCOL)] if dialect is Dialect.V1 else None,
-        compression=None,
+    stream = stream and dialect is Dialect.PLAIN
+    return await dial(
+        url,
+        query={"reply": "stream"} if stream else None,
+        subprotocol=v1.SUBPROTOCOL if dialect is Dialect.V1 else None,
         max_size=None,
-        ping_interval=None,
-        close_timeout=_CLOSE_S,
-        proxy=proxy_for(url),
     )
 
 
@@ -121,7 +117,7 @@ class Attackers:
                     await self._break_bytes(rng)
                 else:
                     await self._misuse(rng, rng.choice(self._crowd.dialects))
-            except (OSError, WebSocketException) as error:
+            except (OSError, WebSocketException, ConnectError) as error:
                 self._count("connection")
                 self.tally.blame(f"no connection: {type(error).__name__}: {error}")
 

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, read_audio
-from labkit.client.backoff import Backoff
+from labkit.client.dial import Backoff
 from labkit.client.v1 import Answer, ClientOptions, SessionClient
 from labkit.drills.verdict import Finding, Verdict
 from labkit.errors import ClientError

@@ -21,11 +21,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
 
-from labkit.client.plain import proxy_for
-from labkit.errors import ErrorCode, ProtocolError
+from labkit.client.dial import dial
+from labkit.errors import ConnectError, ErrorCode, ProtocolError
 from labkit.measure.plan import Script, Speech, Timetable, due_times
 from labkit.protocol import plain
 
@@ -33,7 +33,6 @@ __all__ = ["CallLog", "Caller", "Manners", "Pace", "Request", "connect_caller", 
 
 _NS: Final = 1_000_000_000
 _MAX_READ: Final = 64 * 1024 * 1024
-_HANG_UP_S: Final = 1.0
 _SENDING_NS: Final = 1_000_000
 """A shorter `send` is the work of sending, a longer one waits for the server to read."""
 _CUT: Final = 1006
@@ -254,15 +253,8 @@ class Manners:
 async def connect_caller(url: str) -> ClientConnection | None:
     """Connect to `url`; None where the connection is refused."""
     try:
-        return await connect(
-            f"{url.rstrip('/')}/?reply=stream",
-            compression=None,
-            max_size=_MAX_READ,
-            ping_interval=None,
-            close_timeout=_HANG_UP_S,
-            proxy=proxy_for(url),
-        )
-    except (OSError, WebSocketException):
+        return await dial(url, query={"reply": "stream"}, max_size=_MAX_READ)
+    except ConnectError:
         return None
 
 

@@ -180,11 +180,14 @@ def decode_server(message: str) -> ServerMessage:
     try:
         return _SERVER_MESSAGES.validate_json(message)
     except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
         raise ProtocolError(
             ErrorCode.UNKNOWN_COMMAND,
-            f"the server's message {message[:40]!r} is none of the plain dialect: {error}",
+            f"the server's message {message[:40]!r} is none of the plain dialect: "
+            f"{where + ': ' if where else ''}{first['msg']}",
             "check that the address is a labkit server",
-        ) from error
+        ) from None
 
 
 def wants_stream(path: str) -> bool:

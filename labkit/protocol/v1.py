@@ -447,12 +447,13 @@ def decode_server(text: str) -> ServerMessage:
     Raises:
         ProtocolError: It is no JSON object, its type is unknown, or a field is wrong.
     """
-    return _decode(_SERVER, text)
+    # A client of today has to understand a server that has learnt a new field, in any part.
+    return _decode(_SERVER, text, extra="ignore")
 
 
-def _decode(union: TypeAdapter[M], text: str) -> M:
+def _decode(union: TypeAdapter[M], text: str, *, extra: Literal["ignore"] | None = None) -> M:
     try:
-        return union.validate_json(text)
+        return union.validate_json(text, extra=extra)
     except ValidationError as error:
         raise _refusal(error.errors(include_url=False)[0]) from None
     except ValueError as error:  # text with lone surrogates

@@ -15,8 +15,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from labkit.errors import CloseCode, ErrorCode, ServerError
+from labkit.net import wire_log
 from labkit.net.tls import server_tls
-from labkit.net.wire_log import wire_log
 from labkit.protocol import plain, v1
 from labkit.server.access import (
     require_safe,

@@ -1,6 +1,7 @@
 """The client of labkit.v1: lost connections, and what it makes of them."""
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +17,9 @@ from websockets.typing import Subprotocol
 
 from labkit.audio.formats import Encoding
 from labkit.audio.pcm import encode_s16le
-from labkit.client.backoff import Backoff
+from labkit.client.dial import Backoff
+from labkit.client.foreign import Unknown
+from labkit.client.speech import SpeechClock
 from labkit.client.v1 import ClientOptions, Gap, Interrupted, SessionClient
 from labkit.errors import ClientError
 from labkit.measure.netem import Conditions, Direction, Fault, Link, Proxy
@@ -143,7 +146,7 @@ async def test_a_ping_that_is_lost_is_told() -> None:
 
 
 @asynccontextmanager
-async def answering(*answers: str) -> AsyncIterator[str]:
+async def answering(*answers: str | bytes) -> AsyncIterator[str]:
     """A server that answers whatever comes first with `answers`, and then waits."""
 
     async def handle(socket: ServerConnection) -> None:
@@ -173,16 +176,44 @@ STARTED = v1.SessionStarted(
     ("message", "words"),
     [
         (v1.TranscriptFinal(seq=2, turn=1, text="a").encode(), "message 2 came after message 0"),
-        ('{"type": "song"}', "'song' is unknown"),
+        ('{"type": "pong", "id": 5}', "field 'id' of 'pong' is '5'"),
         ("hello", "no JSON object"),
+        (b"odd", "a binary message of 3 bytes is no"),
     ],
 )
 async def test_a_server_that_does_not_keep_to_the_protocol_is_told(
-    message: str, words: str
+    message: str | bytes, words: str
 ) -> None:
     async with answering(STARTED, message) as url, SessionClient.connect(url) as client:
         with pytest.raises(ClientError, match=f"does not keep to labkit.v1: .*{words}"):
             await client.next_event()
+
+
+async def test_a_newer_server_ends_no_session() -> None:
+    """Types, codes and fields that are not known, in numbered messages and in others."""
+    started = json.loads(STARTED)
+    started["input"]["bits"] = started["limits"]["max_moods"] = started["mood"] = 1
+    messages = (
+        '{"type": "mood", "seq": 1, "mood": "good"}',
+        '{"type": "audio.ack", "received": {"messages": 0, "samples": 0, "words": 0}}',
+        '{"type": "weather"}',
+        '{"type": "error", "seq": 2, "code": "brand_new", "message": "m"}',
+        '{"type": "transcript.final", "seq": 3, "turn": 1, "text": "hi", "words": []}',
+        '{"type": "response.done", "seq": 4, "turn": 1, "status": "completed", "cost": 0}',
+    )
+    async with (
+        answering(json.dumps(started), *messages) as url,
+        SessionClient.connect(url) as client,
+    ):
+        events = [await client.next_event() for _ in range(5)]
+        assert [event.type for event in events if not isinstance(event, Interrupted)] == [
+            "mood", "weather", "error", "transcript.final", "response.done",
+        ]  # fmt: skip
+        assert isinstance(events[0], Unknown)
+        assert events[0].fields["mood"] == "good"
+        assert isinstance(events[2], v1.Error)
+        assert str(events[2].code) == "brand_new"
+        assert client.received.messages == 4
 
 
 async def test_something_else_than_a_labkit_server_is_told() -> None:
@@ -232,13 +263,13 @@ async def test_a_session_that_expired_meanwhile_is_over() -> None:
 async def test_nobody_there_is_told_at_once() -> None:
     async with serving() as server:
         url = server.url
-    with pytest.raises(ClientError, match=f"no session with {url}"):
+    with pytest.raises(ClientError, match=f"no voice server answers at {url}: Connection refused"):
         async with SessionClient.connect(url):
             pass
 
 
 async def test_a_server_that_stays_away_is_given_up() -> None:
-    options = ClientOptions(backoff=Backoff(first_s=0.01, limit_s=0.01, give_up_s=0.05))
+    options = ClientOptions(backoff=Backoff(first_s=0.01, limit_s=0.01, give_up_s=1.0))
     async with serving() as server:
         target = urlsplit(server.url)
         async with (
@@ -267,7 +298,7 @@ async def test_a_full_server_names_the_wait() -> None:
         elif seconds == 5:
             await others[0].close()
 
-    options = ClientOptions(backoff=QUICK.backoff, pause=pause)
+    options = ClientOptions(backoff=QUICK.backoff, clock=SpeechClock(sleep=pause))
     async with (
         serving(max_sessions=1) as server,
         proxy(server) as cut,

@@ -22,7 +22,7 @@ from labkit.audio.pcm import (
     read_audio,
     resample,
 )
-from labkit.client.backoff import Backoff
+from labkit.client.dial import Backoff
 from labkit.client.v1 import ClientOptions, SessionClient
 from labkit.measure.netem import Fault, Proxy
 from labkit.measure.recordings import load_manifest

@@ -1,0 +1,328 @@
+"""How clients connect: addresses, headers, certificates, proxies, deadlines, refusals in words.
+
+Everything of labkit that opens a WebSocket does it here, whatever it speaks then. `connected`
+is for a client that lives as long as a block; `dial` and `hang_up` are its two halves.
+"""
+
+import asyncio
+import os
+import random
+import re
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidMessage,
+    InvalidStatus,
+    WebSocketException,
+)
+from websockets.frames import Close, CloseCode
+from websockets.typing import Subprotocol
+
+from labkit.errors import ClientError, ConnectError
+from labkit.net import wire_log
+from labkit.net.addresses import is_loopback
+
+__all__ = [
+    "CLOSE_S",
+    "CONNECT_S",
+    "MAX_MESSAGE_BYTES",
+    "Backoff",
+    "connected",
+    "dial",
+    "hang_up",
+    "server_url",
+    "why_closed",
+    "with_query",
+]
+
+CONNECT_S: Final = 10.0
+"""Longest that connecting may take: name, TCP, TLS, and the answer to the handshake."""
+CLOSE_S: Final = 2.0
+"""Longest that leaving may take, for a server that does not take leave."""
+MAX_MESSAGE_BYTES: Final = 1024 * 1024
+"""Longest message that is taken, as by most WebSocket libraries; no server of labkit sends more."""
+
+_REASON: Final = 400
+"""Most characters of a refusal that are repeated."""
+_NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
+"""What OpenSSL says of an answer that is not TLS at all; the name depends on its version."""
+_TRY_LATER: Final = frozenset({429, 502, 503, 504})
+"""HTTP statuses of servers, and of the proxies before them, that pass (RFC 9110, RFC 6585)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backoff:
+    """Exponential backoff with full jitter.
+
+    Each wait is drawn evenly between nothing and a bound that doubles up to a limit, so that
+    clients which were cut off together do not come back together (M. Brooker, "Exponential
+    Backoff And Jitter", AWS Architecture Blog, 2015).
+
+    Attributes:
+        first_s: Bound of the first wait, in seconds.
+        limit_s: Largest bound.
+        give_up_s: After so many seconds without a session there is no further try, whether
+            nobody answers or somebody who says nothing.
+    """
+
+    first_s: float = 0.1
+    limit_s: float = 5.0
+    give_up_s: float = 60.0
+
+    def delays(self, random_source: random.Random) -> Iterator[float]:
+        """Waits before the first try again, the second, and so on, without end."""
+        bound = self.first_s
+        while True:
+            yield random_source.uniform(0, bound)
+            bound = min(self.limit_s, 2 * bound)
+
+
+def server_url(text: str) -> str:
+    """The address that `text` writes, as it is dialled: with a path, without a fragment.
+
+    Raises:
+        ClientError: It is no address of a WebSocket server; says what is wrong with it.
+    """
+    text = text.strip()
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ClientError(f"{text!r} is no address: {error}") from error
+    if parts.scheme in ("http", "https") and host:
+        raise ClientError(
+            f"{text!r} is the address of a web page; a voice server's begins with ws:// or "
+            f"wss://, try {_rescheme(text, 'ws' if parts.scheme == 'http' else 'wss')}"
+        )
+    if parts.scheme not in ("ws", "wss") or not host:
+        raise ClientError(f"{text!r} is no address of a voice server; try {_suggestion(text)}")
+    if port == 0:
+        raise ClientError(f"{text!r} names port 0, at which nobody can listen")
+    return urlunsplit(parts._replace(path=parts.path or "/", fragment=""))
+
+
+def with_query(url: str, **fields: str) -> str:
+    """`url` with these fields in its query, in place of those of the same names."""
+    if not fields:
+        return url
+    parts = urlsplit(url)
+    kept = [one for one in parse_qsl(parts.query, keep_blank_values=True) if one[0] not in fields]
+    return urlunsplit(parts._replace(query=urlencode([*kept, *fields.items()])))
+
+
+async def dial(
+    url: str,
+    *,
+    query: Mapping[str, str] | None = None,
+    subprotocol: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
+    within_s: float = CONNECT_S,
+    sock: socket.socket | None = None,
+    max_size: int | None = MAX_MESSAGE_BYTES,
+    max_queue: int | None = 16,
+    keepalive_s: float | None = None,
+) -> ClientConnection:
+    """Connect to the server at `url`; whoever does has to `hang_up`.
+
+    Args:
+        url: Such as ``ws://localhost:8765`` or ``wss://host/path?field=value``.
+        query: Fields for the query of the address, in place of its own of the same names.
+        subprotocol: The dialect to ask for; None is the plain one.
+        headers: Further headers of the handshake, such as those of `labkit.net.tokens.bearer`.
+        tls: Whom to trust under ``wss://``, such as `labkit.net.tls.client_tls` gives; without
+            it, whom this machine trusts.
+        within_s: Longest that all of it may take, in seconds.
+        sock: A connected TCP socket to speak over.
+        max_size: Longest message that is taken, in bytes; None takes any.
+        max_queue: Messages that are read before anybody asks for them.
+        keepalive_s: Ping after so many seconds, and give the connection up after as many more
+            without an answer. None does neither: then every wait needs a deadline of its own.
+
+    Raises:
+        ConnectError: Nobody answers there in time, not as a WebSocket, or with a refusal.
+        ClientError: `url` is no address.
+    """
+    address = server_url(url)
+    if tls is not None and not address.startswith("wss:"):
+        raise ClientError(
+            f"a certificate to trust was given, and {_shown(address)} is not encrypted; "
+            f"try {_shown(_rescheme(address, 'wss'))}"
+        )
+    reached: list[ClientConnection] = []
+
+    def note(*args: Any, **options: Any) -> ClientConnection:
+        """Called by websockets once TCP is through, which says how far a failure came."""
+        reached.append(ClientConnection(*args, **options))
+        return reached[-1]
+
+    create: Any = note
+    options: dict[str, Any] = {} if tls is None else {"ssl": tls}
+    try:
+        return await connect(
+            with_query(address, **(query or {})),
+            subprotocols=None if subprotocol is None else [Subprotocol(subprotocol)],
+            additional_headers=headers,
+            # Never for this machine, whatever its environment says.
+            proxy=None if is_loopback(urlsplit(address).hostname or "") else True,
+            open_timeout=within_s,
+            close_timeout=CLOSE_S,
+            ping_interval=keepalive_s,
+            ping_timeout=keepalive_s,
+            max_size=max_size,
+            max_queue=max_queue,
+            compression=None,
+            logger=wire_log,
+            create_connection=create,
+            sock=sock,
+            **options,
+        )
+    # ValueError: names that cannot be looked up; ImportError: a SOCKS proxy without its library.
+    except (OSError, WebSocketException, ValueError, EOFError, ImportError) as error:
+        raise _failure(address, error, within_s, reached=bool(reached)) from error
+
+
+async def hang_up(connection: ClientConnection, within_s: float = CLOSE_S) -> None:
+    """Close a connection; after `within_s` seconds, drop it without the server's leave.
+
+    `close` by itself has no bound here: before it waits for the server's leave, which it does
+    for a bounded time, it waits for room for its own message, and there is none while the server
+    does not read.
+    """
+    try:
+        async with asyncio.timeout(within_s):
+            await connection.close()
+    except TimeoutError:
+        pass
+    finally:
+        connection.transport.abort()
+        await connection.wait_closed()  # which the loop says in its next turn
+
+
+@asynccontextmanager
+async def connected(url: str, **options: Any) -> AsyncIterator[ClientConnection]:
+    """A connection for the length of the block; takes what `dial` takes.
+
+    Raises:
+        ClientError: As `dial`.
+    """
+    connection = await dial(url, **options)
+    try:
+        yield connection
+    finally:
+        await hang_up(connection)
+
+
+def why_closed(closed: ConnectionClosed) -> str:
+    """Who closed a connection, and why, in words."""
+    if closed.rcvd is not None and closed.rcvd_then_sent is not False:
+        reason = closed.rcvd.reason or "no reason given"
+        return f"the server closed the connection: code {closed.rcvd.code}, {reason}"
+    match closed.sent:
+        case Close(code=CloseCode.MESSAGE_TOO_BIG):
+            return "the server sent a message that is too large to take"
+        case Close(code=CloseCode.INTERNAL_ERROR):
+            return "the connection was lost: the server answered no ping"
+        case Close(code=code, reason=reason) if code != CloseCode.NORMAL_CLOSURE:
+            return f"the server does not keep to WebSocket: {reason or code}"
+        case Close():
+            return "the connection is closed"
+    return "the connection broke off"
+
+
+def _suggestion(text: str) -> str:
+    """What was probably meant by something without scheme or host."""
+    bare = text.partition("://")[2] if "://" in text else text
+    guess = f"ws://{bare.lstrip('/')}"
+    try:
+        parts = urlsplit(guess)
+        usable = bool(parts.hostname) and parts.port != 0 and not re.search(r"\s", guess)
+    except ValueError:
+        usable = False
+    return guess if usable else "ws://localhost:8765"
+
+
+def _rescheme(url: str, scheme: str) -> str:
+    return urlunsplit(urlsplit(url)._replace(scheme=scheme))
+
+
+def _shown(url: str) -> str:
+    """`url` as it may be printed: without a name and a password, and without a bare path."""
+    parts = urlsplit(url)
+    path = "" if parts.path == "/" and not parts.query else parts.path
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], path=path))
+
+
+def _failure(address: str, error: Exception, within_s: float, *, reached: bool) -> ConnectError:
+    """What went wrong, in words, and whether trying again can help."""
+    url = _shown(address)
+    match error:
+        case InvalidStatus():
+            return _refusal(url, error)
+        case ssl.SSLCertVerificationError():
+            return ConnectError(
+                f"the certificate of {url} is not trusted: {error.verify_message}. If it is your "
+                "own, give its file: labkit talk --ca FILE, or labkit.net.tls.client_tls(FILE)",
+                retry=False,
+            )
+        case ssl.SSLError(reason=reason) if reason in _NO_TLS:
+            return ConnectError(f"{url}: {_no_tls(url)}", retry=False)
+        case TimeoutError() if reached:
+            return ConnectError(
+                f"{url} took the connection and did not answer the handshake within "
+                f"{within_s:.3g} s",
+                retry=True,
+            )
+        case TimeoutError():
+            return ConnectError(f"nobody answered at {url} within {within_s:.3g} s", retry=True)
+        case OSError() if reached and url.startswith("wss:"):
+            return ConnectError(
+                f"{url} hung up on the TLS handshake: most likely {_no_tls(url)}", retry=True
+            )
+        case OSError() if not reached:
+            return ConnectError(
+                f"no voice server answers at {url}: {_reason(error)}. "
+                "Start one with 'labkit serve'",
+                retry=True,
+            )
+        case OSError() | InvalidMessage(__cause__=EOFError()):
+            return ConnectError(
+                f"{url} hung up on the handshake: it is no voice server, or it speaks TLS; then "
+                f"try {_rescheme(url, 'wss')}",
+                retry=True,
+            )
+        case InvalidMessage(__cause__=cause):
+            return ConnectError(f"{url} is no WebSocket server: {cause or error}", retry=False)
+    return ConnectError(f"cannot connect to {url}: {error or type(error).__name__}", retry=False)
+
+
+def _no_tls(url: str) -> str:
+    return f"it does not speak TLS, try {_rescheme(url, 'ws')}"
+
+
+def _refusal(url: str, error: InvalidStatus) -> ConnectError:
+    """What a server said when it refused a handshake, and when it asked to be tried again."""
+    response = error.response
+    body = (response.body or b"").decode(errors="replace").strip()
+    said = f"HTTP {response.status_code}" + (f": {body[:_REASON]}" if body else "")
+    wait = response.headers.get("Retry-After", "")
+    return ConnectError(
+        f"{url} refused the connection: {said}",
+        retry=wait.isdecimal() or response.status_code in _TRY_LATER,
+        retry_after_s=float(wait) if wait.isdecimal() else 0.0,
+    )
+
+
+def _reason(error: OSError) -> str:
+    """Why a connection failed; asyncio writes one number for each address that it tried."""
+    numbers = dict.fromkeys(re.findall(r"\[Errno (\d+)\]", str(error)))
+    words = ", ".join(os.strerror(int(number)) for number in numbers)
+    return words or error.strerror or str(error) or type(error).__name__

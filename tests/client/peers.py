@@ -1,0 +1,72 @@
+"""Servers that a client should not have to wait for: silent, foreign, or newer than it is."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.typing import Subprotocol
+
+Handler = Callable[[ServerConnection], Awaitable[None]]
+
+
+def _chosen(_: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    return offered[0] if offered else None
+
+
+@asynccontextmanager
+async def websocket(handle: Handler, **options: Any) -> AsyncIterator[str]:
+    """A WebSocket server that agrees to any dialect; its address."""
+    options |= {"select_subprotocol": _chosen, "close_timeout": 0.1}
+    async with serve(handle, "127.0.0.1", 0, **options) as server:
+        yield f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
+
+
+@asynccontextmanager
+async def tcp(
+    answer: bytes = b"", *, reset: bool = False, silent: bool = False
+) -> AsyncIterator[str]:
+    """A server of something else; its address as a WebSocket's."""
+    over = asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if reset:
+            writer.transport.abort()
+            return
+        await reader.read(1)
+        writer.write(answer)
+        if silent:
+            await over.wait()
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with server:
+        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        over.set()
+
+
+async def silent(socket: ServerConnection) -> None:
+    """Takes the connection, reads everything, and never says anything."""
+    async for _ in socket:
+        pass
+
+
+async def deaf(socket: ServerConnection) -> None:
+    """Takes the connection and reads nothing."""
+    socket.transport.pause_reading()
+    await socket.wait_closed()
+
+
+def saying(*messages: str | bytes, after: str | None = None) -> Handler:
+    """Says `messages` once the client has said `after` (its first message by default)."""
+
+    async def handle(socket: ServerConnection) -> None:
+        async for message in socket:
+            if after is None or message == after:
+                for answer in messages:
+                    await socket.send(answer)
+                break
+        await silent(socket)
+
+    return handle

@@ -1,0 +1,276 @@
+"""No client waits for ever: servers that fall silent at every stage, and what is said of it."""
+
+import asyncio
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from websockets.asyncio.server import ServerConnection
+
+from labkit.audio.pcm import encode_s16le
+from labkit.client.deadlines import Deadlines, Ledger
+from labkit.client.dial import Backoff
+from labkit.client.plain import VoiceClient
+from labkit.client.speech import SpeechClock
+from labkit.client.v1 import ClientOptions, SessionClient
+from labkit.errors import ClientError
+from labkit.protocol import plain, v1
+from labkit.protocol.replay import Position
+from tests.client.peers import Handler, deaf, saying, silent, tcp, websocket
+from tests.client.test_v1 import STARTED
+
+SAID = np.full(1600, 0.1, np.float32)
+AUDIO = encode_s16le(SAID)
+SHORT = Deadlines(answer_s=0.5)
+OPTIONS = ClientOptions(deadlines=SHORT, backoff=Backoff(first_s=0.01, give_up_s=1.0))
+
+
+@contextmanager
+def gives_up(*words: str) -> Iterator[None]:
+    """The block ends with an error that says all of `words`, long before a default deadline."""
+    started = time.monotonic()
+    with pytest.raises(ClientError) as told:
+        yield
+    assert time.monotonic() - started < 5
+    for part in words:
+        assert part in str(told.value), str(told.value)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, math.nan])
+def test_a_deadline_that_leaves_no_time_is_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match="answer_s must be above 0"):
+        Deadlines(answer_s=seconds)
+
+
+def test_what_was_sent_and_what_came_is_told() -> None:
+    ledger = Ledger(said_s=3.21, asked="end_stream")
+    assert str(ledger.missing("no transcript came", 60)) == (
+        "sent 3.2 s of audio and 'end_stream'; no transcript came within 60 s; nothing else came"
+    )
+    ledger.note(plain.Transcript(text="hi"))
+    ledger.note(plain.Error(code="odd_length", message="odd"))
+    ledger.note(plain.Error(code="odd_length", message="odd"))
+    ledger.reply_s = 1.5
+    assert ledger.received() == "what came: transcript, 2 × error 'odd_length', 1.5 s of reply"
+    assert Ledger().sent() == "sent nothing"
+
+
+TRANSCRIPT = plain.Transcript(text="hi").encode()
+
+
+@pytest.mark.parametrize(
+    ("stream", "handle", "words"),
+    [
+        (True, silent, "no transcript came within 0.5 s; nothing else came"),
+        (
+            True,
+            saying(TRANSCRIPT, after="end_stream"),
+            "no reply came within 0.5 s; what came: transcript",
+        ),
+        (False, saying(TRANSCRIPT, after="end_stream"), "no reply came within 0.5 s"),
+        (
+            True,
+            saying(TRANSCRIPT, AUDIO, AUDIO, after="end_stream"),
+            "no more of the reply came within 0.5 s; what came: transcript, 0.2 s of reply",
+        ),
+        (
+            False,
+            saying(TRANSCRIPT, bytes(960_000), after="end_stream"),
+            "no more of the reply came within 0.5 s; what came: transcript, 30.0 s of reply",
+        ),
+    ],
+)
+async def test_a_plain_server_that_falls_silent(stream: bool, handle: Handler, words: str) -> None:
+    async with (
+        websocket(handle) as url,
+        VoiceClient.connect(url, stream=stream, deadlines=SHORT) as client,
+    ):
+        with gives_up("sent 0.1 s of audio and 'end_stream'", words):
+            await client.say(SAID)
+
+
+async def test_a_plain_server_that_goes_on_is_waited_for() -> None:
+    """Each sign of progress has the whole deadline: three pieces take longer than one may."""
+
+    async def slow(socket: ServerConnection) -> None:
+        async for message in socket:
+            if message == "end_stream":
+                await socket.send(TRANSCRIPT)
+                for _ in range(3):
+                    await asyncio.sleep(0.5)
+                    await socket.send(AUDIO)
+                await socket.send(plain.Done(reply_text="", reply_samples=0).encode())
+
+    patient = Deadlines(answer_s=1.2)
+    async with websocket(slow) as url, VoiceClient.connect(url, deadlines=patient) as client:
+        assert len((await client.say(SAID)).reply) == 3 * len(SAID)
+
+
+async def test_a_plain_server_that_answers_no_ping() -> None:
+    async with websocket(silent) as url, VoiceClient.connect(url, deadlines=SHORT) as client:
+        with gives_up("sent 'ping'; no pong came within 0.5 s"):
+            await client.ping()
+
+
+async def test_a_plain_server_that_stops_reading() -> None:
+    at_once = SpeechClock(sleep=lambda _: asyncio.sleep(0))
+    minute = np.zeros(16_000 * 60, np.float32)
+    async with (
+        websocket(deaf) as url,
+        VoiceClient.connect(url, deadlines=SHORT, clock=at_once) as client,
+    ):
+        with gives_up("the server read no more within 0.5 s"):
+            await client.say(np.tile(minute, 10), chunk_ms=10_000)
+
+
+async def test_a_plain_server_that_hangs_up_in_a_turn() -> None:
+    async def leave(socket: ServerConnection) -> None:
+        async for message in socket:
+            if message == "end_stream":
+                await socket.send(TRANSCRIPT)
+                return
+
+    async with websocket(leave) as url, VoiceClient.connect(url) as client:
+        with gives_up("code 1000, no reason given; sent 0.1 s", "what came: transcript"):
+            await client.say(SAID)
+
+
+async def test_a_server_that_takes_the_connection_and_no_handshake() -> None:
+    hasty = Deadlines(connect_s=0.2)
+    async with tcp(silent=True) as url:
+        with gives_up("did not answer the handshake within 0.2 s"):
+            async with VoiceClient.connect(url, deadlines=hasty):
+                pass
+        with gives_up("did not answer the handshake within 0.2 s"):
+            async with SessionClient.connect(url, options=ClientOptions(deadlines=hasty)):
+                pass
+
+
+@pytest.mark.parametrize("handle", [silent, deaf])
+async def test_a_session_that_is_never_started(handle: Handler) -> None:
+    options = ClientOptions(deadlines=Deadlines(start_s=0.2))
+    async with websocket(handle) as url:
+        with gives_up("did not answer 'session.start' within 0.2 s"):
+            async with SessionClient.connect(url, options=options):
+                pass
+
+
+async def test_giving_up_bounds_a_server_that_accepts_and_says_nothing() -> None:
+    options = ClientOptions(backoff=Backoff(give_up_s=0.2))
+    async with websocket(silent) as url:
+        with gives_up("did not answer 'session.start' within "):
+            async with SessionClient.connect(url, options=options):
+                pass
+
+
+def done(seq: int) -> str:
+    return v1.ResponseDone(seq=seq, turn=1, status=v1.ResponseStatus.COMPLETED).encode()
+
+
+def ack(messages: int, samples: int) -> str:
+    return v1.AudioAck(received=Position(messages=messages, samples=samples)).encode()
+
+
+HEARD = v1.TranscriptFinal(seq=1, turn=1, text="hi").encode()
+
+
+def answering(*messages: str | bytes) -> Handler:
+    """Starts a session, acknowledges 0.1 s and `audio.end`, says `messages`, and no more."""
+
+    async def handle(socket: ServerConnection) -> None:
+        await socket.recv()
+        await socket.send(STARTED)
+        async for message in socket:
+            if isinstance(message, str) and "audio.end" in message:
+                for answer in messages:
+                    await socket.send(answer)
+
+    return handle
+
+
+@pytest.mark.parametrize(
+    ("messages", "words"),
+    [
+        ((), "nothing else came"),
+        ((ack(1, 1600),), "no transcript came within 0.5 s; nothing else came"),
+        ((ack(1, 1600), HEARD), "no reply came within 0.5 s; what came: transcript.final"),
+        ((ack(1, 1600), HEARD, AUDIO), "no more of the reply came within 0.5 s; what came: "),
+    ],
+)
+async def test_a_session_that_falls_silent(messages: tuple[str | bytes, ...], words: str) -> None:
+    async with (
+        websocket(answering(*messages)) as url,
+        SessionClient.connect(url, options=OPTIONS) as client,
+    ):
+        with gives_up("sent 0.1 s of audio and 'audio.end'", words):
+            await client.say(SAID, pace=0)
+        with gives_up("sent 0.1 s of audio and 'audio.end'", words):
+            await client.send_audio(AUDIO)
+
+
+async def test_a_session_in_which_nothing_is_acknowledged() -> None:
+    async with (
+        websocket(answering()) as url,
+        SessionClient.connect(url, options=OPTIONS) as client,
+    ):
+        await client.send_audio(AUDIO)
+        with gives_up("sent 0.1 s of audio; nothing of it was acknowledged within 0.5 s"):
+            await client.next_event()
+
+
+async def test_a_speaker_that_waits_for_room_is_told_that_the_session_is_over() -> None:
+    options = ClientOptions(deadlines=SHORT, backoff=OPTIONS.backoff, ring_s=1.0)
+    async with websocket(answering()) as url, SessionClient.connect(url, options=options) as client:
+        with gives_up("nothing of it was acknowledged within 0.5 s"):
+            while True:
+                await client.send_audio(bytes(16_000))
+
+
+async def test_a_session_whose_server_stops_reading() -> None:
+    async def handle(socket: ServerConnection) -> None:
+        await socket.recv()
+        await socket.send(STARTED)
+        socket.transport.pause_reading()
+        while True:  # signs of life, which do not help
+            await socket.send(v1.Pong(id="unasked").encode())
+            await asyncio.sleep(0.05)
+
+    options = ClientOptions(deadlines=SHORT, backoff=OPTIONS.backoff, ring_s=600.0)
+    async with websocket(handle) as url, SessionClient.connect(url, options=options) as client:
+        with gives_up("within 0.5 s"):
+            while True:
+                await client.send_audio(bytes(1_000_000))
+
+
+async def test_a_session_that_answers_no_ping() -> None:
+    async with (
+        websocket(answering()) as url,
+        SessionClient.connect(url, options=OPTIONS) as client,
+    ):
+        with gives_up("sent 'ping'; no pong came within 0.5 s"):
+            await client.ping()
+
+
+async def test_a_session_in_which_nothing_is_owed_may_be_silent() -> None:
+    async with (
+        websocket(answering(ack(1, 1600), HEARD, done(2))) as url,
+        SessionClient.connect(url, options=OPTIONS) as client,
+    ):
+        assert (await client.say(SAID, pace=0)).transcript == "hi"
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.next_event(), 1.0)
+
+
+async def test_a_server_that_begins_every_session_and_hangs_up_is_given_up() -> None:
+    async def handle(socket: ServerConnection) -> None:
+        await socket.recv()
+        await socket.send(STARTED)
+        socket.transport.abort()
+
+    async with websocket(handle) as url, SessionClient.connect(url, options=OPTIONS) as client:
+        with gives_up("no session with ws://"):
+            while True:
+                await client.next_event()

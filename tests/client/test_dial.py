@@ -1,0 +1,246 @@
+"""Connecting: what is an address, and what is said where there is no server behind it."""
+
+import asyncio
+import re
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.asyncio.server import ServerConnection
+from websockets.http11 import Request, Response
+
+from labkit.client.dial import connected, dial, hang_up, server_url, with_query
+from labkit.errors import ClientError, ConnectError
+from labkit.net.tls import server_tls
+from tests.certificates import Certificate, self_signed
+from tests.client.peers import deaf, silent, tcp, websocket
+
+
+@pytest.mark.parametrize(
+    ("text", "dialled"),
+    [
+        ("ws://localhost:8765", "ws://localhost:8765/"),
+        ("ws://localhost:8765/", "ws://localhost:8765/"),
+        (" ws://box ", "ws://box/"),
+        ("WS://box", "ws://box/"),
+        ("ws://box?lang=en", "ws://box/?lang=en"),
+        ("ws://box/a/b?x=1&y=#top", "ws://box/a/b?x=1&y="),
+        ("ws://[::1]:8765", "ws://[::1]:8765/"),
+        ("wss://user:secret@box/", "wss://user:secret@box/"),
+    ],
+)
+def test_an_address_is_parsed(text: str, dialled: str) -> None:
+    assert server_url(text) == dialled
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("localhost:8765", "try ws://localhost:8765"),
+        ("127.0.0.1:8765", "try ws://127.0.0.1:8765"),
+        ("[::1]:8765", "try ws://[::1]:8765"),
+        ("//box", "try ws://box"),
+        ("ftp://box/x", "try ws://box/x"),
+        ("http://localhost:1", "is the address of a web page"),
+        ("http://localhost:1", "try ws://localhost:1"),
+        ("https://box/a?b=c", "try wss://box/a?b=c"),
+        ("nonsense", "try ws://nonsense"),
+        ("", "is no address of a voice server; try ws://localhost:8765"),
+        ("ws://", "try ws://localhost:8765"),
+        ("ws:///path", "try ws://path"),
+        ("ws://[", "is no address: Invalid IPv6 URL"),
+        ("ws://box:99999", "is no address: Port out of range"),
+        ("ws://box:http", "is no address: Port could not be cast"),
+        ("ws://box:0", "port 0"),
+    ],
+)
+def test_what_is_no_address_is_told_with_one_that_is(text: str, words: str) -> None:
+    with pytest.raises(ClientError, match=re.escape(words)):
+        server_url(text)
+
+
+@given(st.text(st.characters(), max_size=30) | st.text("ws:/[]@?#0 .", max_size=20))
+def test_no_text_raises_anything_else(text: str) -> None:
+    try:
+        url = server_url(text)
+    except ClientError:
+        return
+    assert server_url(with_query(url, reply="stream")).startswith(("ws://", "wss://"))
+
+
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        ("ws://box/", "ws://box/?reply=stream"),
+        ("ws://box/?lang=en&empty=", "ws://box/?lang=en&empty=&reply=stream"),
+        ("ws://box/a?reply=whole&x=a%20b", "ws://box/a?x=a+b&reply=stream"),
+    ],
+)
+def test_a_query_keeps_what_it_holds(url: str, asked: str) -> None:
+    assert with_query(url, reply="stream") == asked
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return self_signed(tmp_path_factory.mktemp("certificate"))
+
+
+async def failure(url: str, **options: float) -> ConnectError:
+    with pytest.raises(ConnectError) as told:
+        async with connected(url, **options):
+            pass
+    assert not str(told.value).endswith(": ")
+    return told.value
+
+
+async def test_nobody_there() -> None:
+    told = await failure("ws://127.0.0.1:1")
+    assert str(told).startswith("no voice server answers at ws://127.0.0.1:1: Connection refused")
+    assert told.retry
+
+
+async def test_both_addresses_of_localhost_are_tried_and_one_reason_is_given() -> None:
+    assert "Connection refused. Start" in str(await failure("ws://localhost:1"))
+
+
+async def test_localhost_is_reached_where_only_one_of_its_addresses_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def both(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        kind, protocol = socket.SOCK_STREAM, socket.IPPROTO_TCP
+        return [
+            (socket.AF_INET6, kind, protocol, "", ("::1", port, 0, 0)),
+            (socket.AF_INET, kind, protocol, "", ("127.0.0.1", port)),
+        ]
+
+    async with websocket(silent) as url:
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", both)
+        async with connected(url.replace("127.0.0.1", "localhost")):
+            pass
+
+
+async def test_a_name_that_nobody_has() -> None:
+    assert "not known" in str(await failure("ws://no-such-host.invalid"))
+    assert "label" in str(await failure(f"ws://{'a' * 70}.invalid"))
+
+
+async def test_a_server_that_takes_the_connection_and_says_nothing() -> None:
+    async with tcp(silent=True) as url:
+        started = time.monotonic()
+        told = await failure(url, within_s=0.1)
+    assert "took the connection and did not answer the handshake within 0.1 s" in str(told)
+    assert told.retry
+    assert time.monotonic() - started < 5
+
+
+async def test_nobody_answers_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", never)
+    told = await failure("ws://box.invalid", within_s=0.1)
+    assert str(told) == "nobody answered at ws://box.invalid within 0.1 s"
+
+
+async def test_tls_is_asked_of_a_server_without() -> None:
+    async with websocket(silent) as url:
+        told = str(await failure(url.replace("ws:", "wss:")))
+    assert f"does not speak TLS, try {url}" in told
+
+
+async def test_tls_is_asked_of_something_else() -> None:
+    async with tcp(b"SSH-2.0-OpenSSH\r\n") as url:
+        told = await failure(url.replace("ws:", "wss:"))
+    assert f"does not speak TLS, try {url}" in str(told)
+    assert not told.retry
+
+
+async def test_a_server_that_speaks_tls_is_asked_without(certificate: Certificate) -> None:
+    # What the server says of handshakes that fail is not looked at here.
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    tls = server_tls(certificate.cert, certificate.key)
+    async with websocket(silent, ssl=tls) as url:
+        told = str(await failure(url))
+        untrusted = str(await failure(url.replace("ws:", "wss:")))
+    assert f"try {url.replace('ws:', 'wss:')}" in told
+    assert "is not trusted: self-signed certificate" in untrusted
+
+
+async def test_a_certificate_for_an_address_without_tls() -> None:
+    with pytest.raises(ClientError, match="is not encrypted; try wss://box"):
+        await dial("ws://box", tls=ssl.create_default_context())
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_somebody_hangs_up(reset: bool) -> None:
+    async with tcp(reset=reset) as url:
+        told = await failure(url)
+    assert "hung up on the handshake" in str(told)
+    assert told.retry
+
+
+async def test_something_that_is_no_websocket_server() -> None:
+    async with tcp(b"220 mail.example ESMTP\r\n") as url:
+        assert "is no WebSocket server: " in str(await failure(url))
+
+
+@asynccontextmanager
+async def refusing(status: HTTPStatus, body: str, **headers: str) -> AsyncIterator[str]:
+    def refuse(connection: ServerConnection, _: Request) -> Response:
+        response = connection.respond(status, body)
+        for name, value in headers.items():
+            response.headers[name.replace("_", "-")] = value
+        return response
+
+    async with websocket(silent, process_request=refuse) as url:
+        yield url
+
+
+@pytest.mark.parametrize(
+    ("status", "wait", "retry"),
+    [(401, None, False), (404, None, False), (503, None, True), (403, "7", True)],
+)
+async def test_a_refusal_is_told_in_the_servers_words(
+    status: int, wait: str | None, retry: bool
+) -> None:
+    headers = {} if wait is None else {"Retry_After": wait}
+    async with refusing(HTTPStatus(status), "go away\n", **headers) as url:
+        told = await failure(url)
+    assert str(told) == f"{url} refused the connection: HTTP {status}: go away"
+    assert (told.retry, told.retry_after_s) == (retry, float(wait or 0))
+
+
+async def test_no_secret_of_an_address_is_repeated() -> None:
+    told = str(await failure("ws://user:secret@127.0.0.1:1/x"))
+    assert "ws://127.0.0.1:1/x" in told
+    assert "secret" not in told
+
+
+async def test_leaving_a_server_that_reads_nothing_takes_no_longer_than_it_may() -> None:
+    async with websocket(deaf) as url:
+        connection = await dial(url)
+        sending = asyncio.create_task(connection.send(bytes(2**25)))
+        await asyncio.sleep(0)
+        started = time.monotonic()
+        await hang_up(connection, 0.1)
+        assert time.monotonic() - started < 5
+        await asyncio.gather(sending, return_exceptions=True)
+
+
+async def test_a_proxy_in_the_environment_is_asked_for_other_machines_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    async with tcp(b"HTTP/1.1 403 Forbidden\r\n\r\n") as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, f"http://{urlsplit(proxy).netloc}")
+        assert "HTTP 403" in str(await failure("ws://box.invalid"))
+        assert "Connection refused" in str(await failure("ws://127.0.0.1:1"))
