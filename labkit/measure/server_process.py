@@ -3,11 +3,11 @@
 Measurements need it, since a client that is busy must not disturb the server; so do drills, which
 break the server, and notebooks, whose kernel computes::
 
-    server = start_server(labkit_server("--pipeline", "echo"))   # in one cell
+    server = await start_server(labkit_server("--pipeline", "echo"))   # in one cell
     server.url, server.usage()
-    server.stop()                                                # in another
+    server.stop()                                                      # in another
 
-    async with running_server(labkit_server()) as server:        # for the length of a block
+    async with running_server(labkit_server()) as server:              # for the length of a block
         ...
 
 The server ends when it is stopped, and also when this process ends without having stopped it:
@@ -38,7 +38,6 @@ __all__ = [
     "read_usage",
     "running_server",
     "start_server",
-    "start_server_async",
 ]
 
 _READY: Final = re.compile(r"ready at (wss?://\S+)\n")
@@ -117,9 +116,21 @@ class RunningServer:
 
         Stopping a server again, or one that somebody else started, does nothing.
         """
-        if self.process is not None and self.output is not None and not self.output.closed:
-            for wait_s in _stopping(self.process):
-                time.sleep(wait_s)
+        for wait_s in self._stopping():
+            time.sleep(wait_s)
+
+    async def stop_async(self) -> None:
+        """Do what `stop` does, and leave the event loop to others meanwhile."""
+        for wait_s in self._stopping():
+            await asyncio.sleep(wait_s)
+
+    def _stopping(self) -> Iterator[float]:
+        """End it; gives the seconds to wait, in the caller's way, before looking again."""
+        if self.process is None or self.output is None or self.output.closed:
+            return
+        try:
+            yield from _ending(self.process)
+        finally:  # also where an interrupt ends the wait: the pipe's end then ends the server
             self.output.close()
 
 
@@ -128,7 +139,7 @@ def labkit_server(*options: str) -> list[str]:
     return ["labkit", "serve", "--port", "0", *options]
 
 
-def start_server(command: Sequence[str], *, start_s: float = _START_S) -> RunningServer:
+async def start_server(command: Sequence[str], *, start_s: float = _START_S) -> RunningServer:
     """Start a server in a process of its own, and wait until it accepts callers.
 
     Args:
@@ -142,24 +153,10 @@ def start_server(command: Sequence[str], *, start_s: float = _START_S) -> Runnin
     """
     start = _Start(command)
     try:
-        for wait_s in start.getting_ready(start_s):
-            time.sleep(wait_s)
+        return await start.ready(start_s)
     except BaseException:
-        start.server().stop()
+        await start.server().stop_async()
         raise
-    return start.server()
-
-
-async def start_server_async(command: Sequence[str], *, start_s: float = _START_S) -> RunningServer:
-    """Start a server as `start_server` does, and leave the event loop to others meanwhile."""
-    start = _Start(command)
-    try:
-        for wait_s in start.getting_ready(start_s):
-            await asyncio.sleep(wait_s)
-    except BaseException:
-        start.server().stop()
-        raise
-    return start.server()
 
 
 @asynccontextmanager
@@ -167,25 +164,15 @@ async def running_server(
     command: Sequence[str], *, start_s: float = _START_S
 ) -> AsyncIterator[RunningServer]:
     """Run a server for the length of the block; arguments and errors are `start_server`'s."""
-    start = _Start(command)
+    server = await start_server(command, start_s=start_s)
     try:
-        for wait_s in start.getting_ready(start_s):
-            await asyncio.sleep(wait_s)
-        yield start.server()
+        yield server
     finally:
-        try:
-            for wait_s in _stopping(start.process):
-                await asyncio.sleep(wait_s)
-        finally:  # also where a second interrupt ends the wait: the server then ends on its own
-            start.output.close()
+        await server.stop_async()
 
 
 class _Start:
-    """A server that was started and may not be ready yet.
-
-    What waits for a process, here and in `_stopping`, gives the seconds to wait before it looks
-    again, so that its caller waits in its own way: in a thread, or in an event loop.
-    """
+    """A server that was started and may not be ready yet."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self.output: IO[bytes] = tempfile.TemporaryFile()
@@ -199,9 +186,8 @@ class _Start:
             # They mean the program that started the server, which then ends it in order.
             start_new_session=True,
         )
-        self._url = ""
 
-    def getting_ready(self, start_s: float) -> Iterator[float]:
+    async def ready(self, start_s: float) -> RunningServer:
         """Wait until it says where it answers."""
         deadline_s = time.monotonic() + start_s
         while (found := _READY.search(_written(self.output))) is None:
@@ -209,11 +195,11 @@ class _Start:
                 raise self._failed(f"ended with code {code} before it was ready")
             if time.monotonic() > deadline_s:
                 raise self._failed(f"was not ready within {start_s:g} s")
-            yield _LOOK_S
-        self._url = found[1]
+            await _look_again()
+        return self.server(found[1])
 
-    def server(self) -> RunningServer:
-        return RunningServer(self._url, self.process, self.output)
+    def server(self, url: str = "") -> RunningServer:
+        return RunningServer(url, self.process, self.output)
 
     def _failed(self, what: str) -> ServerError:
         words = _written(self.output)[-_TAIL:].strip()
@@ -227,7 +213,7 @@ def _written(output: IO[bytes], start: int = 0) -> str:
     return os.pread(output.fileno(), max(0, size - start), start).decode(errors="replace")
 
 
-def _stopping(process: subprocess.Popen[bytes]) -> Iterator[float]:
+def _ending(process: subprocess.Popen[bytes]) -> Iterator[float]:
     """End a process and its descendants, and wait until it is gone."""
     descendants: list[psutil.Process] = []
     with suppress(psutil.Error):  # it is gone already
@@ -245,3 +231,8 @@ def _stopping(process: subprocess.Popen[bytes]) -> Iterator[float]:
         yield _LOOK_S
     if process.stdin is not None:
         process.stdin.close()
+
+
+async def _look_again() -> None:
+    """Wait a little. A process here belongs to no event loop, so that any may stop it, or none."""
+    await asyncio.sleep(_LOOK_S)

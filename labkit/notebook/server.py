@@ -4,10 +4,9 @@ It runs in a process of its own, so that a kernel that computes does not hold it
 of the cell that starts it leaves nothing behind, and it ends with the kernel, however that ends.
 """
 
-import asyncio
 from typing import Final
 
-from labkit.measure.server_process import RunningServer, labkit_server, start_server_async
+from labkit.measure.server_process import RunningServer, labkit_server, start_server
 
 __all__ = ["start_labkit"]
 
@@ -34,13 +33,13 @@ async def start_labkit(*options: str, name: str = "labkit") -> RunningServer:
         ServerError: It ended or got stuck before it was ready; the error has its last words.
     """
     await _stop(name)
-    server = await start_server_async(labkit_server(*options))
+    server = await start_server(labkit_server(*options))
     await _stop(name)  # one that was started at the same time, by cells that do not wait
     _started[name] = server
     return server
 
 
 async def _stop(name: str) -> None:
-    """Stop the server of that name; in a thread, since it may be talking to this event loop."""
+    """Stop the server of that name, which may be talking to this event loop meanwhile."""
     if (old := _started.pop(name, None)) is not None:
-        await asyncio.to_thread(old.stop)
+        await old.stop_async()
