@@ -23,12 +23,10 @@ class ArrivalRate:
     Attributes:
         bytes_per_second: Bytes per second of the clock.
         span_s: Length of the stretch on the clock, in seconds.
-        steady: Whether nothing came more than 0.15 s off its time on a straight line.
     """
 
     bytes_per_second: float
     span_s: float
-    steady: bool
 
 
 class ArrivalMeter:
@@ -79,13 +77,16 @@ class ArrivalMeter:
         span_ns, heard = self._last_ns - begin_ns, self._bytes - begin_bytes
         if span_ns <= 0 or heard <= 0:
             return None
-        ns_per_byte = span_ns / heard
-        off_ns = max(
-            abs((size - begin_bytes) * ns_per_byte - (at_ns - begin_ns))
+        return ArrivalRate(heard * _SECOND / span_ns, span_ns / _SECOND)
+
+    def is_steady(self) -> bool:
+        """Whether nothing came more than 0.15 s off its time on a straight line."""
+        rate = self.rate()
+        if rate is None:
+            return False
+        begin_ns, begin_bytes = self._marks[0]
+        return all(
+            abs((size - begin_bytes) / rate.bytes_per_second - (at_ns - begin_ns) / _SECOND)
+            <= _STEADY_S
             for at_ns, size in self._marks
-        )
-        return ArrivalRate(
-            bytes_per_second=_SECOND / ns_per_byte,
-            span_s=span_ns / _SECOND,
-            steady=off_ns <= _STEADY_S * _SECOND,
         )

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from operator import sub
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -187,7 +188,8 @@ class Sound:
 
 def sound_of(frames: Float64) -> Sound:
     """Measure samples of shape `(frames, channels)`, at least five frames."""
-    power = float(np.vdot(frames, frames)) / frames.size
+    samples = frames.reshape(-1)
+    power = float(samples @ samples) / samples.size
     if not math.isfinite(power):
         return Sound(frames, np.inf, valid=False)
     means = _means(frames)
@@ -210,20 +212,24 @@ def _is_tiny(frames: Float64, centred: Float64) -> bool:
 
 def _prediction_gain_db(centred: Float64) -> float:
     """Autocorrelation method over all channels at once, solved by Levinson and Durbin."""
-    length = len(centred)
-    lags = [float(np.vdot(centred[: length - lag], centred[lag:])) for lag in range(_ORDER + 1)]
+    samples, channels = centred.reshape(-1), centred.shape[1]
+    # Behind as many zeros as samples are looked back, all lags come from one call.
+    padded = np.zeros(samples.size + _ORDER * channels)
+    padded[: samples.size] = samples
+    lags: list[float] = np.correlate(padded, samples, "valid")[::channels].tolist()
     if lags[0] <= _FLOOR:
         return 0.0
     # The small addition keeps pure tones, which are wholly predictable, solvable.
     error = lags[0] * (1 + 1e-9)
     weights: list[float] = []
-    for lag in range(1, _ORDER + 1):
-        known = sum(weight * lags[lag - 1 - i] for i, weight in enumerate(weights))
-        reflection = (lags[lag] - known) / error
-        mirrored = weights[::-1]
-        weights = [w - reflection * m for w, m in zip(weights, mirrored, strict=True)]
-        weights.append(reflection)
-        error *= 1 - reflection**2
+    for order in range(1, _ORDER + 1):
+        known = 0.0
+        for i, weight in enumerate(weights, start=1):
+            known += weight * lags[order - i]
+        reflection = (lags[order] - known) / error
+        mirrored = [weight * reflection for weight in reversed(weights)]
+        weights = [*map(sub, weights, mirrored), reflection]
+        error *= 1 - reflection * reflection
         if error <= 0:
             break
     return -10 * math.log10(max(error / lags[0], 1e-9))

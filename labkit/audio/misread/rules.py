@@ -5,7 +5,7 @@ bad *and* another one is good; a rule about rate or channels only where the decl
 good *and* the stream comes at the pace of the other rate or number of channels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from labkit.audio.formats import AudioFormat
-from labkit.audio.misread.arrival import ArrivalRate
+from labkit.audio.misread.arrival import ArrivalMeter, ArrivalRate
 from labkit.audio.misread.containers import encoder_inside
 from labkit.audio.misread.readings import DECLARED, READINGS, Float64, Reading, Sound, sound_of
 from labkit.errors import ErrorCode
@@ -55,6 +55,12 @@ _MARGIN_DB: Final = 2.5
 _MARGIN: Final = 1.5
 """The gain that another reading needs: at least 4 dB, and 2.5 dB more and half as much again as
 the declared one. µ-law read as µ-law has 4 to 28 dB, read as something else 0 to 13."""
+_GLANCE_BYTES: Final = 1024
+_GLANCE_MORE_DB: Final = 4.0
+_GLANCE_DB: Final = 3.0
+"""Noise is noise at a glance: only where the first bytes are at most so much louder than what is
+accepted of the whole block, and have this gain and as much as the block has as declared, under any
+other reading, the whole block is tried under each."""
 _SURE_DB: Final = 13.0
 """Gain of the predictor that no misread bytes have."""
 _SLOW: Final = 0.72
@@ -142,12 +148,12 @@ class Window:
     Attributes:
         layout: What the stream is taken for.
         block: Bytes that begin on a whole frame of any encoding.
-        arrival: How fast the stream comes in, where that is known.
+        meter: Knows how fast the stream comes in.
     """
 
     layout: Layout
     block: bytes
-    arrival: ArrivalRate | None
+    meter: ArrivalMeter
 
     @cached_property
     def frames(self) -> Float64:
@@ -158,6 +164,11 @@ class Window:
     def sound(self) -> Sound:
         """How much like sound that is."""
         return sound_of(self.frames)
+
+    @cached_property
+    def arrival(self) -> ArrivalRate | None:
+        """How fast the stream comes in, where that is known."""
+        return self.meter.rate()
 
     @property
     def speed(self) -> float:
@@ -176,11 +187,13 @@ class Window:
         arrival = self.arrival
         if arrival is None or self.is_live:
             return False
-        return arrival.steady and arrival.span_s >= span_s
+        return arrival.span_s >= span_s and self.meter.is_steady()
 
     @property
     def is_silent(self) -> bool:
         """Whether there is too little in it to judge."""
+        if self.block == self.block[:1] * len(self.block):  # digital silence, and no arithmetic
+            return True
         return self.sound.valid and self.sound.level_db < _AUDIBLE_DB
 
     @property
@@ -236,10 +249,12 @@ def another_reading(window: Window) -> Finding | None:
 
     Both must be so: white noise stays noise under every reading, and sound stays sound.
     """
+    declared_db = window.sound.gain_db
+    if window.is_loud and not _is_sound_at_a_glance(window, max(_GLANCE_DB, declared_db)):
+        return None
     reading, sound = _best_reading(window)
     if not _AUDIBLE_DB < sound.level_db < _TOO_LOUD_DB:
         return None
-    declared_db = window.sound.gain_db
     if sound.gain_db < max(_OTHER_DB, declared_db + _MARGIN_DB, declared_db * _MARGIN):
         return None
     message = (
@@ -257,14 +272,26 @@ def another_reading(window: Window) -> Finding | None:
     return Finding(tuple(mismatches), layout)
 
 
+def _is_sound_at_a_glance(window: Window, least_db: float) -> bool:
+    """Whether the first bytes have that gain and no impossible level under any other reading."""
+    return any(
+        _NOTHING_DB < sound.level_db < _TOO_LOUD_DB + _GLANCE_MORE_DB and sound.gain_db > least_db
+        for _, sound in _other_readings(window, window.block[:_GLANCE_BYTES])
+    )
+
+
 def _best_reading(window: Window) -> tuple[Reading, Sound]:
     """The other reading that is most like sound; one with nothing in it only if all are."""
-    heard = [
-        (reading, sound_of(reading.frames(window.block, window.layout.channels)))
-        for reading in READINGS
-        if reading is not window.layout.reading and (window.is_loud or reading.sample_bytes == 1)
-    ]
+    heard = _other_readings(window, window.block)
     return max(heard, key=lambda pair: (pair[1].level_db > _NOTHING_DB, pair[1].gain_db))
+
+
+def _other_readings(window: Window, block: bytes) -> Iterator[tuple[Reading, Sound]]:
+    """The readings that `block` may have in place of its own, one after the other."""
+    for reading in READINGS:
+        # What is not loud can only be one kind of single bytes read as another.
+        if reading is not window.layout.reading and (window.is_loud or reading.sample_bytes == 1):
+            yield reading, sound_of(reading.frames(block, window.layout.channels))
 
 
 def _described(sound: Sound) -> str:

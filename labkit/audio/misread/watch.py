@@ -71,10 +71,11 @@ _MAX_BYTES: Final = 4096
 _ALIGNMENT: Final = 8
 """Bytes: whole frames of any encoding and number of channels begin at multiples of it."""
 _CLOSE_S: Final = 0.2
+_SILENT_S: Final = 0.4
 _RARE_S: Final = 1.0
 _NOISE_S: Final = 3.0
-"""Time from one look to the next: while something may be wrong, where all is well, and where all
-is noise, which costs most to look at and tells least."""
+"""Time from one look to the next: while something may be wrong, in silence, where all is well, and
+where all is noise, which costs most to look at and tells least."""
 _CLOSE_LOOKS: Final = 10
 """Audible looks before the watch relaxes: who lies about the format does so from the start."""
 _PACE_TELLS_S: Final = (1.4, 3.9)
@@ -130,6 +131,8 @@ class FormatWatch:
             return found
         self._pending += payload[self._wait_bytes :] if self._wait_bytes else payload
         self._wait_bytes = 0
+        if len(self._pending) < self._block_bytes:
+            return found
         return (*found, *self._look(at_ns))
 
     def _begins(self, payload: bytes) -> Sequence[Mismatch]:
@@ -151,7 +154,7 @@ class FormatWatch:
         found: list[Mismatch] = []
         while len(self._pending) >= self._block_bytes:
             block = bytes(self._pending[: self._block_bytes])
-            window = Window(self._layout, block, self._arrival.rate())
+            window = Window(self._layout, block, self._arrival)
             if not window.is_silent:
                 self._looks += 1
                 found += self._judge(window)
@@ -168,7 +171,9 @@ class FormatWatch:
 
     def _wait_s(self, window: Window) -> float:
         """Time from the begin of this look to that of the next one."""
-        if window.is_silent or self._looks < _CLOSE_LOOKS or self._is_voting():
+        if window.is_silent:
+            return _SILENT_S
+        if self._looks < _CLOSE_LOOKS or self._is_voting():
             return _CLOSE_S
         since_s, until_s = _PACE_TELLS_S
         if not window.is_live and window.arrival and since_s < window.arrival.span_s < until_s:

@@ -8,21 +8,26 @@ BYTES = 16_000
 """Bytes of a second of audio."""
 
 
-def rate_of(times: list[float], seconds: float) -> ArrivalRate | None:
-    """The arrival rate after messages of `seconds` of audio at `times`, in seconds."""
+def meter_of(times: list[float], seconds: float) -> ArrivalMeter:
+    """A meter after messages of `seconds` of audio at `times`, in seconds."""
     meter = ArrivalMeter()
     for at_s in times:
         meter.feed(round(at_s * 1e9), round(seconds * BYTES))
-    return meter.rate()
+    return meter
+
+
+def rate_of(times: list[float], seconds: float) -> ArrivalRate | None:
+    return meter_of(times, seconds).rate()
 
 
 @pytest.mark.parametrize("ratio", [0.1, 0.5, 1, 2, 6])
 @pytest.mark.parametrize("chunk_s", [0.02, 0.1, 1.0])
 def test_a_regular_stream_is_steady_at_its_ratio(ratio: float, chunk_s: float) -> None:
-    rate = rate_of([i * chunk_s for i in range(round(10 / chunk_s))], chunk_s * ratio)
+    meter = meter_of([i * chunk_s for i in range(round(10 / chunk_s))], chunk_s * ratio)
+    rate = meter.rate()
     assert rate is not None
     assert rate.bytes_per_second / BYTES == pytest.approx(ratio, rel=1e-3)
-    assert rate.steady
+    assert meter.is_steady()
     assert 2.9 < rate.span_s <= 4.001
 
 
@@ -51,17 +56,19 @@ def test_speech_with_silence_left_out_is_not_slow() -> None:
 @pytest.mark.parametrize("head_s", [1.0, 2.0, 3.0])
 def test_a_head_start_is_not_steady(head_s: float) -> None:
     live = [i * 0.04 for i in range(80)]
-    rate = rate_of([0.0] * round(head_s / 0.04) + live, 0.04)
+    meter = meter_of([0.0] * round(head_s / 0.04) + live, 0.04)
+    rate = meter.rate()
     assert rate is not None
     assert rate.bytes_per_second / BYTES > 1.2
-    assert not rate.steady
+    assert not meter.is_steady()
 
 
 def test_a_few_tens_of_milliseconds_of_jitter_are_steady() -> None:
-    rate = rate_of([i * 0.04 + 0.05 * (i * 7 % 10) / 10 for i in range(100)], 0.08)
+    meter = meter_of([i * 0.04 + 0.05 * (i * 7 % 10) / 10 for i in range(100)], 0.08)
+    rate = meter.rate()
     assert rate is not None
     assert rate.bytes_per_second / BYTES == pytest.approx(2, rel=0.02)
-    assert rate.steady
+    assert meter.is_steady()
 
 
 def test_empty_messages_have_no_rate() -> None:
@@ -72,14 +79,12 @@ def test_empty_messages_have_no_rate() -> None:
 def test_a_stall_that_is_no_pause_is_told_by_its_length(late_s: float, steady: bool) -> None:
     """Messages of 0.2 s: a gap of 0.6 s is no pause yet."""
     live = [i * 0.2 for i in range(20)]
-    rate = rate_of([max(at, 2 + late_s) if at > 1.9 else at for at in live], 0.2)
-    assert rate is not None
-    assert rate.steady is steady
+    meter = meter_of([max(at, 2 + late_s) if at > 1.9 else at for at in live], 0.2)
+    assert meter.is_steady() is steady
 
 
 def test_a_burst_amid_live_audio_is_not_steady() -> None:
     """Messages of 20 ms, far more than are kept in mind one by one; 0.4 s of them at once."""
     times = [i * 0.02 for i in range(60)]
-    rate = rate_of([*times, *[times[-1]] * 20, *[at + times[-1] for at in times]], 0.02)
-    assert rate is not None
-    assert not rate.steady
+    meter = meter_of([*times, *[times[-1]] * 20, *[at + times[-1] for at in times]], 0.02)
+    assert not meter.is_steady()
