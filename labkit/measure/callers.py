@@ -14,7 +14,6 @@ import asyncio
 import select
 import selectors
 import sys
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -25,52 +24,20 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from labkit.client.dial import dial
+from labkit.client.speech import SpeechClock
 from labkit.errors import ConnectError, ErrorCode, ProtocolError
 from labkit.measure.plan import Script, Speech, Timetable, due_times
 from labkit.protocol import plain
 
-__all__ = ["CallLog", "Caller", "Manners", "Pace", "Request", "connect_caller", "fine_loop"]
+__all__ = ["CallLog", "Caller", "Manners", "Request", "connect_caller", "fine_loop"]
 
 _NS: Final = 1_000_000_000
-_MAX_READ: Final = 64 * 1024 * 1024
 _SENDING_NS: Final = 1_000_000
 """A shorter `send` is the work of sending, a longer one waits for the server to read."""
 _CUT: Final = 1006
 """What stands for a connection that was never closed in order (RFC 6455, section 7.4.1)."""
 _TRY_AGAIN_LATER: Final = 1013
 """What servers send that take a caller only to turn it away (RFC 6455 registry)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """A clock, and how to wait for it.
-
-    Attributes:
-        speed: Seconds of this clock per real second; above 1, a rehearsal takes less time.
-        source: Real monotonic nanoseconds.
-    """
-
-    speed: int = 1
-    source: Callable[[], int] = time.perf_counter_ns
-
-    def now_ns(self) -> int:
-        """Nanoseconds of this clock."""
-        return self.source() * self.speed
-
-    async def sleep_until(self, due_ns: int) -> int:
-        """Sleep until the clock says `due_ns`, not at all where that is past.
-
-        Returns:
-            By how much the event loop woke the caller too late, in nanoseconds. What was past
-            already as the caller went to sleep does not count.
-        """
-        asked_ns = self.now_ns()
-        await asyncio.sleep(max(0, due_ns - asked_ns) / 1e9 / self.speed)
-        return self.now_ns() - max(asked_ns, due_ns)
-
-    def timeout(self, seconds: float) -> asyncio.Timeout:
-        """A block that may take `seconds` of this clock, then raises `TimeoutError`."""
-        return asyncio.timeout(seconds / self.speed)
 
 
 def fine_loop() -> asyncio.AbstractEventLoop:
@@ -253,7 +220,7 @@ class Manners:
 async def connect_caller(url: str) -> ClientConnection | None:
     """Connect to `url`; None where the connection is refused."""
     try:
-        return await dial(url, query={"reply": "stream"}, max_size=_MAX_READ)
+        return await dial(url, query={"reply": "stream"})
     except ConnectError:
         return None
 
@@ -267,7 +234,7 @@ class Caller:
         script: Script,
         recorded: Sequence[Speech],
         manners: Manners,
-        pace: Pace,
+        clock: SpeechClock,
     ) -> None:
         """Say what `script` tells out of `recorded`, over `socket`."""
         self.log = CallLog()
@@ -275,7 +242,7 @@ class Caller:
         self._script = script
         self._recorded = recorded
         self._manners = manners
-        self._pace = pace
+        self._clock = clock
         self._news = asyncio.Event()
         self._gone = asyncio.Event()
         self._said_ns: int | None = None  # when what is being said will have been said
@@ -302,7 +269,7 @@ class Caller:
             async with self._patience(end_ns):
                 await self._take_turns(timetable, end_ns)
         except TimeoutError:  # the server does not read, so nothing more could be sent
-            timetable.free(self._pace.now_ns())
+            timetable.free(self._clock.now_ns())
         self.log.behind_ns = timetable.behind_ns
 
     async def _take_turns(self, timetable: Timetable, end_ns: int) -> None:
@@ -315,7 +282,7 @@ class Caller:
             await self._ask(said_ns)
             if self._gone.is_set():
                 return
-            start_ns = timetable.free(self._pace.now_ns())
+            start_ns = timetable.free(self._clock.now_ns())
 
     async def _say(self, speech: Speech, start_ns: int, end_ns: int) -> bool:
         """Send each chunk when its last sample is spoken; False where that was broken off."""
@@ -323,7 +290,7 @@ class Caller:
             for payload, end in zip(speech.payloads, speech.ends_ns, strict=True):
                 if start_ns + end >= end_ns:
                     return False
-                self.log.lateness_ns.append(await self._pace.sleep_until(start_ns + end))
+                self.log.lateness_ns.append(await self._clock.sleep_until(start_ns + end))
                 await self._send(payload)
         except ConnectionClosed:
             self._hung_up()
@@ -342,7 +309,7 @@ class Caller:
     async def _ping(self, due: range) -> None:
         with suppress(ConnectionClosed):
             for due_ns in due:
-                self.log.lateness_ns.append(await self._pace.sleep_until(due_ns))
+                self.log.lateness_ns.append(await self._clock.sleep_until(due_ns))
                 self.log.ping(due_ns)
                 await self._send("ping")
 
@@ -374,21 +341,21 @@ class Caller:
 
     def _patience(self, due_ns: int) -> asyncio.Timeout:
         """A block that may last until the patience for what is due at `due_ns` is over."""
-        return self._pace.timeout((due_ns - self._pace.now_ns()) / _NS + self._manners.patience_s)
+        return self._clock.timeout((due_ns - self._clock.now_ns()) / _NS + self._manners.patience_s)
 
     async def _send(self, message: str | bytes) -> None:
-        before_ns = self._pace.now_ns()
+        before_ns = self._clock.now_ns()
         try:
             await self._socket.send(message)
             self.log.bytes_sent += len(message)
         finally:
-            took_ns = self._pace.now_ns() - before_ns
+            took_ns = self._clock.now_ns() - before_ns
             self.log.blocked_ns += took_ns if took_ns > _SENDING_NS else 0
 
     async def _receive(self) -> None:
         with suppress(ConnectionClosed):
             async for message in self._socket:
-                self.log.take(message, self._pace.now_ns())
+                self.log.take(message, self._clock.now_ns())
                 self._news.set()
         self._hung_up()
 

@@ -16,8 +16,9 @@ from websockets.asyncio.client import ClientConnection
 
 from labkit.audio.pcm import read_audio
 from labkit.client.plain import VoiceClient
+from labkit.client.speech import SpeechClock
 from labkit.errors import LabkitError
-from labkit.measure.callers import Caller, Manners, Pace, connect_caller
+from labkit.measure.callers import Caller, Manners, connect_caller
 from labkit.measure.load_summary import (
     BARE,
     COLUMNS,
@@ -115,7 +116,7 @@ class Load:
         url: Load this server instead of labkit's and the bare one.
         manners: How callers behave.
         model_options: Options that name the models, handed on to labkit's server.
-        pace: The clock that callers go by.
+        clock: The clock that callers go by.
     """
 
     recordings: Path
@@ -127,7 +128,7 @@ class Load:
     url: str | None = None
     manners: Manners = field(default_factory=Manners)
     model_options: tuple[str, ...] = ()
-    pace: Pace = field(default_factory=Pace)
+    clock: SpeechClock = field(default_factory=SpeechClock)
 
     raw = "load.csv"
     summary = "load.json"
@@ -181,8 +182,8 @@ class Load:
 
     def summarise(self, rows: Sequence[Level]) -> LoadSummary:
         """Sum up the levels."""
-        settings = asdict(replace(self, pace=Pace())) | {"recordings": self.recordings.name}
-        del settings["pace"]
+        settings = asdict(self) | {"recordings": self.recordings.name}
+        del settings["clock"]
         about = {
             **about_machine(_LIBRARIES),
             "settings": settings,
@@ -238,14 +239,14 @@ async def run_level(
         ping_every_s=load.manners.ping_every_s,
     )
     callers = [
-        Caller(socket, script, speeches, load.manners, load.pace)
+        Caller(socket, script, speeches, load.manners, load.clock)
         for socket, script in zip(sockets, scripts, strict=True)
         if socket is not None
     ]
-    begin_ns = load.pace.now_ns() + round(_LEAD_S * 1e9)
+    begin_ns = load.clock.now_ns() + round(_LEAD_S * 1e9)
     end_ns = begin_ns + round(load.seconds * 1e9)
     async with asyncio.TaskGroup() as group:
-        watch = group.create_task(_watch(server, begin_ns, end_ns, load.pace, tell))
+        watch = group.create_task(_watch(server, begin_ns, end_ns, load.clock, tell))
         calls = [group.create_task(caller.call(begin_ns, end_ns)) for caller in callers]
     await asyncio.gather(*(socket.close() for socket in sockets if socket is not None))
     after = server.usage()
@@ -274,14 +275,18 @@ async def _connect(url: str, sessions: int) -> list[ClientConnection | None]:
 
 
 async def _watch(
-    server: RunningServer, begin_ns: int, end_ns: int, pace: Pace, tell: Callable[[float], None]
+    server: RunningServer,
+    begin_ns: int,
+    end_ns: int,
+    clock: SpeechClock,
+    tell: Callable[[float], None],
 ) -> Resources:
     """Memory and CPU from `begin_ns` to `end_ns`, read a few times a second."""
-    await pace.sleep_until(begin_ns)
+    await clock.sleep_until(begin_ns)
     seen = [server.usage()]
     own_s = time.process_time()
     for due_ns in [*due_times(begin_ns, _SAMPLE_S, end_ns)[1:], end_ns]:
-        await pace.sleep_until(due_ns)
+        await clock.sleep_until(due_ns)
         seen.append(server.usage())
         tell((due_ns - begin_ns) / 1e9)
     return _resources(seen, time.process_time() - own_s, (end_ns - begin_ns) / 1e9)

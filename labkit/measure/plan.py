@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Final
 
-from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks, encode_s16le
+from labkit.audio.pcm import Float32, chunks, encode_s16le
+from labkit.client.speech import chunk_samples, spoken_ns
 
 __all__ = [
     "CHUNK_SIZES_MS",
@@ -30,7 +31,7 @@ CHUNK_SIZES_MS: Final = (10, 20, 40, 60, 80, 100, 200, 500)
 _NS: Final = 1_000_000_000
 
 
-# -- turns one after the other: the latency exercise --------------------------------------------
+# -- turns one after the other: the latency exercise ------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,13 +174,13 @@ def speech_of(samples: Float32, *, chunk_ms: int, end_of_speech: int | None = No
         chunk_ms: Length of one message.
         end_of_speech: Index of the last voiced sample: the message that holds it is the last.
     """
-    size = chunk_ms * SAMPLE_RATE // 1000
+    size = chunk_samples(chunk_ms)
     end = len(samples) if end_of_speech is None else end_of_speech + 1
     pieces = list(chunks(samples[: -(-end // size) * size], size))
     spoken, ends = 0, []
     for piece in pieces:
         spoken += len(piece)
-        ends.append(spoken * _NS // SAMPLE_RATE)
+        ends.append(spoken_ns(spoken))
     return Speech(tuple(encode_s16le(piece) for piece in pieces), tuple(ends))
 
 

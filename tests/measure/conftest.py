@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from labkit.audio.pcm import write_wav
-from labkit.measure.callers import Manners, Pace
+from labkit.client.speech import SpeechClock
+from labkit.measure.callers import Manners
 from labkit.measure.load import Load
 
 
@@ -25,5 +26,9 @@ def config(tmp_path: Path) -> Load:
     (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
     manners = Manners(pause_s=0.5, patience_s=200)
     return Load(
-        recordings=tmp_path, sessions=(1, 3), seconds=4, manners=manners, pace=Pace(speed=20)
+        recordings=tmp_path,
+        sessions=(1, 3),
+        seconds=4,
+        manners=manners,
+        clock=SpeechClock(speed=20),
     )

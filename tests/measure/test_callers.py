@@ -11,12 +11,12 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.server import ServerConnection, serve
 
 from labkit.audio.pcm import Float32
+from labkit.client.speech import SpeechClock
 from labkit.errors import CloseCode, ErrorCode
 from labkit.measure.callers import (
     Caller,
     CallLog,
     Manners,
-    Pace,
     Request,
     connect_caller,
     fine_loop,
@@ -28,7 +28,7 @@ from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import EchoPipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedAsr, scripted_engines
 
-PACE = Pace(speed=20)
+CLOCK = SpeechClock(speed=20)
 SECOND = 10**9
 SPEECH = [speech_of(np.full(3_200, 0.1 * n, np.float32), chunk_ms=40) for n in (1, 2)]
 SCRIPT = Script(phase_ns=20_000_000, skip=0.0, ping_phase_ns=300_000_000, order=(0, 1))
@@ -47,8 +47,8 @@ async def connected(url: str) -> AsyncIterator[ClientConnection]:
 async def calling(
     socket: ClientConnection, manners: Manners = PATIENT, *, seconds: float = 4
 ) -> CallLog:
-    begin = PACE.now_ns()
-    caller = Caller(socket, SCRIPT, SPEECH, manners, PACE)
+    begin = CLOCK.now_ns()
+    caller = Caller(socket, SCRIPT, SPEECH, manners, CLOCK)
     return await caller.call(begin, begin + round(seconds * SECOND))
 
 
@@ -83,8 +83,8 @@ async def test_turns_and_pings_of_a_good_server_are_all_answered() -> None:
 async def test_the_turns_follow_the_timetable_of_an_answered_caller() -> None:
     async with VoiceServer(EchoPipeline(), ServerSettings(host="127.0.0.1", port=0)) as server:
         async with connected(server.url) as socket:
-            begin = PACE.now_ns()
-            caller = Caller(socket, SCRIPT, SPEECH, Manners(pause_s=100, patience_s=200), PACE)
+            begin = CLOCK.now_ns()
+            caller = Caller(socket, SCRIPT, SPEECH, Manners(pause_s=100, patience_s=200), CLOCK)
             log = await caller.call(begin, begin + SECOND)
     (turn,) = log.turns
     assert turn.due_ns == begin + SCRIPT.phase_ns + SECOND // 5
@@ -292,33 +292,6 @@ def test_a_refused_caller_has_nothing_to_lose() -> None:
     assert (log.turns, log.pings, log.errors) == ([], [], {})
 
 
-async def test_sleep_ends_at_or_after_the_instant() -> None:
-    pace = Pace()
-    due = pace.now_ns() + 2_000_000
-    late = await pace.sleep_until(due)
-    assert pace.now_ns() >= due + late
-    assert late >= 0
-
-
-async def test_what_was_past_already_is_not_the_loop_s_lateness() -> None:
-    pace = Pace()
-    start = pace.now_ns()
-    late = await pace.sleep_until(start - 10**15)
-    assert 0 <= late <= pace.now_ns() - start
-
-
-async def test_a_faster_clock_takes_less_real_time() -> None:
-    readings = iter((7, 9))
-    pace = Pace(speed=10, source=lambda: next(readings))
-    assert await pace.sleep_until(0) == 90 - 70
-
-
-async def test_a_block_may_take_seconds_of_the_clock() -> None:
-    with pytest.raises(TimeoutError):
-        async with Pace(speed=1000).timeout(5):
-            await asyncio.Event().wait()
-
-
 def test_the_fine_loop_sleeps_waits_and_talks() -> None:
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(await reader.readexactly(4))
@@ -326,8 +299,8 @@ def test_the_fine_loop_sleeps_waits_and_talks() -> None:
         await writer.wait_closed()
 
     async def talk() -> bytes:
-        pace = Pace()
-        assert await pace.sleep_until(pace.now_ns() + 300_000) >= 0
+        clock = SpeechClock()
+        assert await clock.sleep_until(clock.now_ns() + 300_000) >= 0
         async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
             reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
             writer.write(b"ping")
