@@ -12,8 +12,9 @@ What a notebook needs, in one line of import::
 
     server.stop()                                       # in another cell
 
-`recordings` lists what there is to say, and `run` drives a coroutine from a plain function, such as
-a widget's callback. A turn is a `SpokenTurn`.
+A turn is a `SpokenTurn`, and `recordings` lists what there is to say. `run_exercise` measures how
+chunk size trades against latency, `exercise_figures` draws what it found, and `show` puts a figure
+into a cell's output. `run` drives a coroutine from a plain function, such as a widget's callback.
 
 What a server of your own needs, on the same engines: `load_pipeline` gives the pipeline of VAD,
 ASR, LLM and TTS for the models that `resolve` finds, and `EchoPipeline` is one without models. An
@@ -44,8 +45,11 @@ if TYPE_CHECKING:
     from labkit.client.plain import VoiceClient
     from labkit.client.v1 import SessionClient
     from labkit.errors import LabkitError
+    from labkit.measure.exercise_figures import exercise_figures
+    from labkit.notebook.exercise import run_exercise
     from labkit.notebook.loop import run
     from labkit.notebook.server import start_labkit
+    from labkit.notebook.show import show
     from labkit.notebook.turn import SpokenTurn, recording, recordings, say
     from labkit.server.app import VoiceServer
     from labkit.session.settings import ServerSettings
@@ -71,12 +75,15 @@ __all__ = [
     "VoiceClient",
     "VoiceServer",
     "__version__",
+    "exercise_figures",
     "load_pipeline",
     "recording",
     "recordings",
     "resolve",
     "run",
+    "run_exercise",
     "say",
+    "show",
     "start_labkit",
 ]
 
@@ -104,12 +111,15 @@ _PLACES = MappingProxyType(
         "Utterance": "labkit.voice.hearing",
         "VoiceClient": "labkit.client.plain",
         "VoiceServer": "labkit.server.app",
+        "exercise_figures": "labkit.measure.exercise_figures",
         "load_pipeline": "labkit.voice.models",
         "recording": "labkit.notebook.turn",
         "recordings": "labkit.notebook.turn",
         "resolve": "labkit.voice.models",
         "run": "labkit.notebook.loop",
+        "run_exercise": "labkit.notebook.exercise",
         "say": "labkit.notebook.turn",
+        "show": "labkit.notebook.show",
         "start_labkit": "labkit.notebook.server",
     }
 )

@@ -7,7 +7,6 @@ anything.
 
 import base64
 import io
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
@@ -22,6 +21,7 @@ from labkit.client.plain import ClientTurn, VoiceClient
 from labkit.errors import AudioError
 from labkit.measure.recordings import Kind, Recording, load_manifest
 from labkit.measure.server_process import RunningServer
+from labkit.notebook.show import show
 from labkit.trace import Mark, Stage, Trace
 from labkit.voice.models import data_folder
 
@@ -179,11 +179,12 @@ class SpokenTurn:
         Args:
             ax: Draw here; without it, into a figure of its own, which a notebook shows.
         """
-        from labkit.measure.figures import plot_waterfall
+        from labkit.measure.figures import figure_of, plot_waterfall
 
         drawn = plot_waterfall(self.trace, ax=ax)
         if ax is None:
-            _show(drawn, f"Waterfall of one turn. {_in_words(self.trace.stages_ms())}")
+            alt = f"Waterfall of one turn. {_in_words(self.trace.stages_ms())}"
+            show(figure_of(drawn), alt=alt)
         return drawn
 
     def plot_waveform(self, *, ax: "Axes | None" = None) -> "Axes":
@@ -192,7 +193,7 @@ class SpokenTurn:
         Args:
             ax: Draw here; without it, into a figure of its own, which a notebook shows.
         """
-        from labkit.measure.figures import BLUE, GREEN, plot_waveform
+        from labkit.measure.figures import BLUE, GREEN, figure_of, plot_waveform
 
         starts_s = self._since_start_s(Mark.FIRST_AUDIO_RECEIVED)
         heard_s = self._since_start_s(Mark.FIRST_AUDIO_HEARD)
@@ -209,7 +210,7 @@ class SpokenTurn:
         if starts_s is not None:
             plot_waveform(reply, SAMPLE_RATE, ax=drawn, colour=GREEN, title=title)
         if ax is None:
-            _show(drawn, f"Waveform of one turn: {title}.")
+            show(figure_of(drawn), alt=f"Waveform of one turn: {title}.")
         return drawn
 
     def _since_start_s(self, mark: Mark) -> float | None:
@@ -258,25 +259,3 @@ def _small_waterfall(stages: Mapping[Stage, float]) -> str:
 
 def _in_words(stages: Mapping[Stage, float]) -> str:
     return "; ".join(f"{stage.label}: {span:.0f} ms" for stage, span in stages.items()) + "."
-
-
-def _show(drawn: "Axes", alternative: str) -> None:
-    """Put a figure into the output of the cell that runs, if one does."""
-    if "IPython" not in sys.modules:
-        return
-    from IPython import get_ipython
-    from IPython.display import HTML, display
-
-    from labkit.measure.figures import figure_of
-
-    if get_ipython() is None:
-        return
-    image = io.BytesIO()
-    figure_of(drawn).savefig(image, format="svg")
-    source = base64.b64encode(image.getvalue()).decode()
-    display(  # type: ignore[no-untyped-call]
-        HTML(  # type: ignore[no-untyped-call]
-            f'<img alt="{escape(alternative)}" style="max-width:100%" '
-            f'src="data:image/svg+xml;base64,{source}">'
-        )
-    )

@@ -45,6 +45,30 @@ my_guess_ms = 400
 my_extra_at_500_ms = 230
 
 # %% [markdown]
+# ## One turn
+#
+# Before many turns, a single one. This cell starts labkit's server and says a recording to it;
+# then it shows what was heard and answered, and lets you play both sides.
+
+# %%
+from IPython.display import Markdown, display
+
+from labkit import exercise_figures, recording, run_exercise, say, show, start_labkit
+
+server = await start_labkit()
+turn = await say(recording("ked-01"), server)
+turn
+
+# %% [markdown]
+# The wait lies between the two waveforms: dead air, in which nobody says anything. The waterfall
+# shows what it consists of; the bar at the top is the one that your chunk size decides on.
+
+# %%
+turn.plot_waveform()
+turn.plot_waterfall()
+server.stop()
+
+# %% [markdown]
 # ## Run it
 #
 # The exercise starts labkit's server **in a process of its own**: a server inside this kernel
@@ -55,29 +79,8 @@ my_extra_at_500_ms = 230
 # models that come with the course.
 
 # %%
-from datetime import datetime
-from pathlib import Path
-
-from IPython.display import Image, Markdown, display
-from ipywidgets import HTML, IntProgress, VBox
-
-from labkit.measure.exercise import run_and_write
-from labkit.measure.results import Progress
-from labkit.voice.models import data_folder
-
-bar = IntProgress(description="turns", style={"description_width": "initial"})
-step = HTML()
-display(VBox([bar, step]))
-
-
-def show(progress: Progress) -> None:
-    bar.max, bar.value = int(progress.total), int(progress.done)
-    step.value = f"{bar.value} of {bar.max}: {progress.now}"
-
-
-folder = Path("../results") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-result = await run_and_write(folder, recordings=data_folder() / "speech", quick=True, progress=show)
-print(f"{len(result.rows)} turns; raw data and figures are in {folder}")
+result = await run_exercise(quick=True, out="../results")
+figures = exercise_figures(result)
 
 # %% [markdown]
 # A few of the turns, so that you know what was said and answered:
@@ -93,13 +96,11 @@ for row in result.rows[:5]:
 
 # %%
 small, large = result.sizes[0], result.sizes[-1]
-display(
-    Image(
-        filename=str(folder / "tradeoff.png"),
-        alt="Latency, messages, header bytes and server CPU by chunk size from 10 to 500 ms; "
-        "the median latency follows half a chunk plus a constant, the costs fall steeply "
-        "up to 40 ms and little after.",
-    )
+show(
+    figures["tradeoff"],
+    alt="Latency, messages, header bytes and server CPU by chunk size from 10 to 500 ms; "
+    "the median latency follows half a chunk plus a constant, the costs fall steeply "
+    "up to 40 ms and little after.",
 )
 display(
     Markdown(
@@ -122,12 +123,10 @@ display(
 # %%
 at_40 = next(size for size in result.sizes if size.chunk_ms == 40)
 parts = sorted(at_40.stages.items(), key=lambda part: -part[1])
-display(
-    Image(
-        filename=str(folder / "waterfall.png"),
-        alt="Waterfall of one turn at 40 ms chunks: each stage is a bar that begins where the "
-        "one before it ended.",
-    )
+show(
+    figures["waterfall"],
+    alt="Waterfall of one turn at 40 ms chunks: each stage is a bar that begins where the "
+    "one before it ended.",
 )
 largest = " and ".join(
     f"{stage.label} ({milliseconds:.0f} ms)" for stage, milliseconds in parts[:2]
@@ -147,12 +146,10 @@ display(
 
 # %%
 widest = max(result.sizes, key=lambda size: size.ttfa_p95.value - size.ttfa_p50.value)
-display(
-    Image(
-        filename=str(folder / "distribution.png"),
-        alt="Share of turns answered within a time, a curve for each chunk size; larger chunks "
-        "lie further right and are less steep.",
-    )
+show(
+    figures["distribution"],
+    alt="Share of turns answered within a time, a curve for each chunk size; larger chunks "
+    "lie further right and are less steep.",
 )
 display(
     Markdown(

@@ -1,0 +1,68 @@
+"""Put figures and progress into the output of the cell that runs, if one does."""
+
+import base64
+import io
+import sys
+from collections.abc import Callable
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # matplotlib takes a second to load
+    from matplotlib.figure import Figure
+
+    from labkit.measure.results import Progress
+
+__all__ = ["in_notebook", "progress_bar", "show"]
+
+
+def in_notebook() -> bool:
+    """Whether this is a cell of a notebook, or typed into IPython."""
+    if "IPython" not in sys.modules:
+        return False
+    from IPython import get_ipython
+
+    return get_ipython() is not None
+
+
+def show(figure: "Figure", *, alt: str) -> None:
+    """Show a figure, wherever in the cell this is called; outside of notebooks, do nothing.
+
+    Args:
+        figure: Any figure of matplotlib; pyplot has no part in it.
+        alt: What it shows, for those who do not see it.
+    """
+    if not in_notebook():
+        return
+    from IPython.display import HTML, display
+
+    image = io.BytesIO()
+    figure.savefig(image, format="svg")
+    source = base64.b64encode(image.getvalue()).decode()
+    display(  # type: ignore[no-untyped-call]
+        HTML(  # type: ignore[no-untyped-call]
+            f'<img alt="{escape(alt)}" style="max-width:100%" '
+            f'src="data:image/svg+xml;base64,{source}">'
+        )
+    )
+
+
+def progress_bar(unit: str) -> "Callable[[Progress], None]":
+    """A bar in the cell's output; gives what to tell of each step. Elsewhere it shows nothing.
+
+    Args:
+        unit: What is counted.
+    """
+    if not in_notebook():
+        return lambda _: None
+    from IPython.display import display
+    from ipywidgets import HTML, IntProgress, VBox
+
+    bar = IntProgress(description=unit, style={"description_width": "initial"})
+    step = HTML()
+    display(VBox([bar, step]))  # type: ignore[no-untyped-call]
+
+    def tell(progress: "Progress") -> None:
+        bar.max, bar.value = int(progress.total), int(progress.done)
+        step.value = escape(f"{bar.value} of {bar.max}: {progress.now}")
+
+    return tell
