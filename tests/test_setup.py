@@ -1,6 +1,7 @@
 """The set-up fails early, with a sentence that says what is missing."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -81,3 +82,56 @@ def test_no_compiler_is_needed_with_built_wheels(tmp_path: Path) -> None:
 def test_no_room(tmp_path: Path) -> None:
     said = set_up(tmp_path, sys.executable, CXX="sh", free=3 * 1024 * 1024)
     assert said == "3 GB free on this disk, 4 GB are needed; make room and run it again\n"
+
+
+def bring_up(folder: Path, *, there: str, root: bool) -> subprocess.CompletedProcess[str]:
+    """Run `.ci/run` on a machine that has only the commands `there`; it writes down what it ran."""
+    for tool in ("bash", "dirname", "env"):
+        (folder / tool).symlink_to(shutil.which(tool) or "")
+    for tool in there.split():
+        stub(folder, tool, f'echo "{tool} $*"')
+    stub(folder, "id", f"echo {0 if root else 1000}")
+    return subprocess.run(
+        [folder / "bash", ROOT / ".ci" / "run"],
+        env={"PATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+ALL: Final = "make c++ git python3 strace apt-get"
+
+
+@pytest.mark.parametrize(
+    ("there", "package"),
+    [
+        (ALL.replace("c++", ""), "g++"),
+        (ALL.replace("git", ""), "git"),
+        (ALL.replace("strace", ""), "strace"),
+    ],
+)
+def test_a_bare_machine_gets_what_it_lacks(tmp_path: Path, there: str, package: str) -> None:
+    done = bring_up(tmp_path, there=there, root=True)
+    assert done.stdout.splitlines()[-3:] == [
+        "apt-get update --quiet",
+        f"apt-get install --quiet --yes --no-install-recommends {package}",
+        "make test",
+    ]
+
+
+def test_a_machine_that_has_it_all_is_left_alone(tmp_path: Path) -> None:
+    assert "apt-get" not in bring_up(tmp_path, there=ALL, root=True).stdout
+
+
+def test_what_is_missing_is_named_where_it_cannot_be_installed(tmp_path: Path) -> None:
+    done = bring_up(tmp_path, there=ALL.replace("c++", ""), root=False)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "missing here: g++; install these packages and run this again\n",
+    )
+
+
+def test_strace_is_done_without_where_it_cannot_be_installed(tmp_path: Path) -> None:
+    done = bring_up(tmp_path, there=ALL.replace("strace", ""), root=False)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "make test")
