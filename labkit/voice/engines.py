@@ -100,6 +100,11 @@ class Vad(Protocol):
 class Asr(Protocol):
     """Automatic speech recognition: audio to words."""
 
+    @property
+    def longest_s(self) -> float:
+        """Longest stretch of speech that it was trained on, in seconds."""
+        ...
+
     def warm_up(self) -> None:
         """Do once what makes the first call slow."""
         ...
@@ -247,6 +252,7 @@ class FasterWhisperAsr:
             raise ModelBrokenError(model, str(error), _MEND) from error
         self.fit_window = fit_window
         self._longest = int(self._model.feature_extractor.n_samples)
+        self.longest_s = _longest_speech(model, self._longest / SAMPLE_RATE)
 
     def warm_up(self) -> None:
         """See `Asr.warm_up`."""
@@ -306,6 +312,19 @@ class FasterWhisperAsr:
             task="transcribe",
             language="en",
         )
+
+
+def _longest_speech(asr: Path, window_s: float) -> float:
+    """Longest stretch of speech that a recogniser says it was trained on, in seconds.
+
+    `preprocessor_config.json` of the embedded one has `"longest_s": 5`, its longest sentence;
+    faster-whisper ignores the entry. Without it, the window is full of speech.
+    """
+    config = asr / "preprocessor_config.json"
+    try:
+        return float(json.loads(config.read_text(encoding="utf-8")).get("longest_s", window_s))
+    except (OSError, ValueError):
+        return window_s
 
 
 def fit_to_context(

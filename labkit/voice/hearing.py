@@ -10,7 +10,7 @@ Nothing here waits, reads a clock or calls an engine.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Final
 
 import numpy as np
@@ -18,7 +18,18 @@ import numpy as np
 from labkit.audio.pcm import SAMPLE_RATE, Float32, Int16
 from labkit.voice.engines import VadState
 
-__all__ = ["Endpointing", "SpeechChange", "SpeechSpan", "SpeechTracker", "Utterance", "speech_span"]
+__all__ = [
+    "Endpointing",
+    "SpeechChange",
+    "SpeechSpan",
+    "SpeechTracker",
+    "Utterance",
+    "frames_in",
+    "speech_stretches",
+]
+
+_EDGE_S: Final = 1.0
+"""Shortest piece that speech without pauses is cut into, in seconds, or a quarter of it."""
 
 
 class Utterance:
@@ -195,6 +206,8 @@ class Endpointing:
         pad_s: Kept on both sides, in seconds. The detector may miss a quiet word for half a
             second, and the client has said where its utterance ends: only long silence is worth
             cutting.
+        split_s: Silence at which an utterance is split into stretches that are recognised one by
+            one, in seconds. People pause for less inside a sentence, and for more behind it.
         stop_s: So much silence ends an utterance, where the server decides, in seconds. Half a
             second is the usual wait of endpointers without a model of turns.
     """
@@ -203,6 +216,7 @@ class Endpointing:
     release: float = 0.35
     min_s: float = 0.128
     pad_s: float = 0.64
+    split_s: float = 0.4
     stop_s: float = 0.5
 
     def over(self, probability: float, *, before: bool) -> bool:
@@ -215,27 +229,96 @@ def frames_in(seconds: float, frame_samples: int) -> int:
     return -(-round(seconds * SAMPLE_RATE) // frame_samples)
 
 
-def speech_span(
-    probabilities: Sequence[float], frame_samples: int, rules: Endpointing | None = None
-) -> SpeechSpan | None:
-    """Find the stretch from the first to the last speech.
+def speech_stretches(
+    probabilities: Sequence[float],
+    frame_samples: int,
+    rules: Endpointing | None = None,
+    *,
+    longest_s: float = 30.0,
+) -> list[SpeechSpan]:
+    """Find the stretches of speech that a recogniser is to hear, one after the other.
+
+    A recogniser hears well what it was trained on; of several sentences at once it may leave out
+    all but the first, and say nothing of it. So audio is split at its longer pauses, and what is
+    still too long at its longest short ones.
 
     Args:
         probabilities: Speech probability of each frame, 0 to 1.
         frame_samples: Samples per frame.
         rules: What counts as speech.
+        longest_s: Longest stretch that the recogniser was trained on, in seconds.
 
     Returns:
-        The stretch with its padding, pauses inside included, or None where nothing was said.
+        The stretches in order, each with its padding; none where nothing was said. They do not
+        overlap, so no word is heard twice.
     """
     rules = rules or Endpointing()
-    shortest, pad = (frames_in(s, frame_samples) for s in (rules.min_s, rules.pad_s))
-    bursts = [burst for burst in _bursts(probabilities, rules) if len(burst) >= shortest]
-    if not bursts:
-        return None
-    first = max(0, bursts[0].start - pad)
-    last = min(len(probabilities), bursts[-1].stop + pad)
-    return SpeechSpan(first * frame_samples, last * frame_samples)
+    bursts = _bursts(probabilities, rules)
+    shortest = frames_in(rules.min_s, frame_samples)
+    spoken = [burst for burst in bursts if len(burst) >= shortest]
+    stretches = _between_pauses(spoken, frames_in(rules.split_s, frame_samples))
+    padded = _padded(stretches, frames_in(rules.pad_s, frame_samples), len(probabilities))
+    longest, edge = frames_in(longest_s, frame_samples), frames_in(_EDGE_S, frame_samples)
+    return [
+        SpeechSpan(piece.start * frame_samples, piece.stop * frame_samples)
+        for stretch in padded
+        for piece in _pieces(stretch, longest, edge, bursts, probabilities)
+    ]
+
+
+def _between_pauses(bursts: Sequence[range], pause: int) -> list[range]:
+    """Join bursts between which there are fewer than `pause` frames."""
+    joined: list[range] = []
+    for burst in bursts:
+        if joined and burst.start - joined[-1].stop < pause:
+            joined[-1] = range(joined[-1].start, burst.stop)
+        else:
+            joined.append(burst)
+    return joined
+
+
+def _padded(stretches: Sequence[range], pad: int, frames: int) -> list[range]:
+    """Widen each by `pad` frames on both sides, at most to the middle of the pause between two."""
+    middles = [(a.stop + b.start) // 2 for a, b in pairwise(stretches)]
+    return [
+        range(max(low, stretch.start - pad), min(high, stretch.stop + pad))
+        for low, stretch, high in zip([0, *middles], stretches, [*middles, frames], strict=False)
+    ]
+
+
+def _pieces(
+    stretch: range, longest: int, edge: int, bursts: Sequence[range], probabilities: Sequence[float]
+) -> list[range]:
+    """Cut a stretch that is too long, until each piece is well below the longest.
+
+    What is longer than any sentence holds several, so pieces as long as the longest would still
+    hold more than one: three quarters is where the embedded recogniser makes the fewest errors.
+    """
+    if len(stretch) <= longest:
+        return [stretch]
+    target = longest * 3 // 4
+
+    def cut(piece: range) -> list[range]:
+        if len(piece) <= target:
+            return [piece]
+        at = _quietest(piece, min(edge, len(piece) // 4), bursts, probabilities)
+        return [*cut(range(piece.start, at)), *cut(range(at, piece.stop))]
+
+    return cut(stretch)
+
+
+def _quietest(
+    piece: range, edge: int, bursts: Sequence[range], probabilities: Sequence[float]
+) -> int:
+    """Where to cut a piece: in its longest pause, or else where speech is least probable.
+
+    No nearer than `edge` frames to either end, so that no piece is too short to be understood.
+    """
+    inner = range(piece.start + edge, piece.stop - edge)
+    pauses = [(b.start - a.stop, (a.stop + b.start) // 2) for a, b in pairwise(bursts)]
+    if inside := [(length, middle) for length, middle in pauses if middle in inner]:
+        return max(inside)[1]
+    return min(inner, key=lambda frame: sum(probabilities[max(0, frame - 1) : frame + 2]))
 
 
 def _bursts(probabilities: Sequence[float], rules: Endpointing) -> list[range]:

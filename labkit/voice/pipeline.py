@@ -18,7 +18,7 @@ from labkit.audio.pcm import SAMPLE_RATE, Float32, StreamResampler, chunks, lead
 from labkit.trace import Mark, Trace
 from labkit.voice import boundary
 from labkit.voice.engines import Engines
-from labkit.voice.hearing import Endpointing, Utterance, speech_span
+from labkit.voice.hearing import Endpointing, SpeechSpan, Utterance, speech_stretches
 from labkit.voice.history import Exchange, History
 from labkit.voice.scheduling import FairQueue, Priority, Stop
 from labkit.voice.sentences import SentenceSplitter
@@ -37,6 +37,13 @@ _ONSET_S: Final = 0.02
 
 class Sink(Protocol):
     """Where a turn's results go. Each call may wait until there is room."""
+
+    async def not_understood(self, start_s: float, end_s: float) -> None:
+        """Somebody spoke here, and the recogniser found no words: they lack in the transcript.
+
+        Comes before the transcript, once for each such stretch, in seconds of the utterance.
+        """
+        ...
 
     async def transcript(self, text: str) -> None:
         """What was heard; empty where nothing was said."""
@@ -171,7 +178,7 @@ class VoicePipeline:
 
     async def answer(self, turn: Turn, sink: Sink) -> Exchange:
         """See `Pipeline.answer`."""
-        said = await self._hear(turn)
+        said = await self._hear(turn, sink)
         await sink.transcript(said)
         if not said:
             return Exchange("", "")
@@ -208,20 +215,37 @@ class VoicePipeline:
                     look = partial(boundary.detect, self._engines.vad, utterance.vad_state, frames)
                     utterance.examined(*await self._vad.call(look))
 
-    async def _hear(self, turn: Turn) -> str:
-        """The words of the utterance; silence and noise never reach the recogniser."""
-        await self._examine(turn.session, turn.utterance, Priority.FINAL, ended=True)
-        frame = self._engines.vad.frame_samples
-        span = speech_span(turn.utterance.probabilities, frame, self._rules)
+    async def _hear(self, turn: Turn, sink: Sink) -> str:
+        """The words of the utterance; silence and noise never reach the recogniser.
+
+        Each stretch waits for its own turn at the recogniser: an utterance of a minute holds up
+        nobody else, and a turn that is cancelled stops at the next stretch.
+        """
+        utterance = turn.utterance
+        await self._examine(turn.session, utterance, Priority.FINAL, ended=True)
+        asr = self._engines.asr
+        stretches = speech_stretches(
+            utterance.probabilities, self.frame_samples, self._rules, longest_s=asr.longest_s
+        )
         turn.mark(Mark.ASR_STARTED)
-        words = ""
-        if span is not None:
-            audio = turn.utterance.audio(span.start, span.end)
-            recognise = partial(boundary.transcribe, self._engines.asr, audio)
-            words = await self._asr.run(turn.session, Priority.FINAL, recognise)
+        words: list[str] = []
+        missed: list[SpeechSpan] = []
+        for stretch in stretches:
+            audio = utterance.audio(stretch.start, stretch.end)
+            recognise = partial(boundary.transcribe, asr, audio)
+            heard = await self._asr.run(turn.session, Priority.FINAL, recognise)
+            if heard:
+                words.append(heard)
+            else:
+                missed.append(stretch)
         turn.mark(Mark.ASR_DONE)
-        turn.utterance.forget()
-        return words
+        before = utterance.dropped_samples
+        utterance.forget()
+        for stretch in missed:
+            await sink.not_understood(
+                (before + stretch.start) / SAMPLE_RATE, (before + stretch.end) / SAMPLE_RATE
+            )
+        return " ".join(words)
 
     async def _reply(self, turn: Turn, said: str, sink: Sink) -> str:
         """Think and speak at once: each sentence is spoken while the next is written."""

@@ -48,10 +48,12 @@ class ScriptedAsr:
     Attributes:
         hear: From audio to words.
         gate: Recognition waits until this is set; open by default.
+        longest_s: Longest stretch that it is given, in seconds.
     """
 
     hear: Callable[[Float32], str] = lambda audio: f"{len(audio)} samples"
     gate: threading.Event = field(default_factory=threading.Event)
+    longest_s: float = 30.0
 
     def __post_init__(self) -> None:
         """Open the gate."""
@@ -121,6 +123,7 @@ class CollectingSink:
         transcripts: What was heard, turn by turn.
         sentences: The sentences of the replies.
         pieces: The pieces of audio, 16 kHz.
+        missed: Stretches that were not understood, in seconds of their utterance.
     """
 
     def __init__(self) -> None:
@@ -128,6 +131,11 @@ class CollectingSink:
         self.transcripts: list[str] = []
         self.sentences: list[str] = []
         self.pieces: list[Float32] = []
+        self.missed: list[tuple[float, float]] = []
+
+    async def not_understood(self, start_s: float, end_s: float) -> None:
+        """Keep where it was."""
+        self.missed.append((start_s, end_s))
 
     async def transcript(self, text: str) -> None:
         """See `Sink.transcript`."""

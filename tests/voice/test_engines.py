@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio
+from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio, to_int16
 from labkit.errors import ModelBrokenError
 from labkit.measure.recordings import load_manifest
 from labkit.measure.wer import word_errors
@@ -19,8 +19,11 @@ from labkit.voice.engines import (
     Vad,
     fit_to_context,
 )
-from labkit.voice.hearing import Endpointing, speech_span
+from labkit.voice.hearing import Endpointing, Utterance, speech_stretches
+from labkit.voice.history import History
+from labkit.voice.pipeline import Turn, VoicePipeline
 from labkit.voice.scheduling import Stop
+from labkit.voice.scripted import CollectingSink
 from tests.engines import embedded_engines, embedded_paths
 from tests.paths import SPEECH
 
@@ -61,9 +64,9 @@ class TestVad:
         vad = embedded_engines().vad
         audio = whole_frames(vad, recording("slt-01"))
         rules = Endpointing(pad_s=0.2)
-        span = speech_span(vad.probabilities(vad.start(), audio)[0], vad.frame_samples, rules)
+        probabilities, _ = vad.probabilities(vad.start(), audio)
+        (span,) = speech_stretches(probabilities, vad.frame_samples, rules)
         end = next(r.end_of_speech_sample for r in load_manifest(SPEECH) if r.name == "slt-01")
-        assert span is not None
         assert end is not None
         assert abs(span.end - end) < 0.4 * SAMPLE_RATE
 
@@ -71,7 +74,7 @@ class TestVad:
     def test_silence_and_noise_are_no_speech(self, name: str) -> None:
         vad = embedded_engines().vad
         probabilities, _ = vad.probabilities(vad.start(), whole_frames(vad, recording(name)))
-        assert speech_span(probabilities, vad.frame_samples) is None
+        assert speech_stretches(probabilities, vad.frame_samples) == []
 
     def test_frame_by_frame_is_the_same_as_all_at_once(self) -> None:
         vad = SileroVad()
@@ -127,6 +130,36 @@ class TestAsr:
         (tmp_path / "model.bin").write_bytes(b"not a model")
         with pytest.raises(ModelBrokenError, match=tmp_path.name):
             FasterWhisperAsr(tmp_path, threads=1, fit_window=True)
+
+
+@pytest.mark.engines
+class TestLongUtterances:
+    """Several sentences in one utterance, with the embedded models and no server."""
+
+    PAUSE = 0.7
+    NAMES = ("kal-01", "kal-03", "kal-05", "kal-08", "slt-01", "slt-03", "slt-05", "slt-07")
+
+    @staticmethod
+    async def heard(audio: Float32) -> tuple[str, CollectingSink]:
+        pipeline, sink = VoicePipeline(embedded_engines()), CollectingSink()
+        utterance = Utterance(60 * SAMPLE_RATE, pipeline.frame_samples)
+        utterance.append(to_int16(audio))
+        exchange = await pipeline.answer(Turn("session", utterance, History(8)), sink)
+        pipeline.close()
+        return exchange.user, sink
+
+    async def test_no_sentence_of_several_vanishes(self) -> None:
+        pause = np.zeros(round(self.PAUSE * SAMPLE_RATE), np.float32)
+        parts = [part for name in self.NAMES for part in (recording(name), pause)]
+        heard, sink = await self.heard(np.concatenate(parts))
+        errors, words = word_errors(" ".join(map(said_in, self.NAMES)), heard)
+        assert errors <= words // 5
+        assert sink.missed == []
+
+    async def test_two_utterances_in_one_recording_are_both_heard(self) -> None:
+        heard, _ = await self.heard(recording("two-utterances"))
+        errors, words = word_errors(said_in("two-utterances"), heard)
+        assert errors <= words // 5
 
 
 @pytest.mark.engines

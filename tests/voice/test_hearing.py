@@ -16,7 +16,7 @@ from labkit.voice.hearing import (
     SpeechTracker,
     Utterance,
     frames_in,
-    speech_span,
+    speech_stretches,
 )
 
 FRAME = 512
@@ -151,46 +151,76 @@ class TestUtterance:
         assert utterance.probabilities == [0.0, 0.0]
 
 
-class TestSpeechSpan:
+def stretches(
+    probabilities: list[float], rules: Endpointing | None = None, longest_s: float = 30.0
+) -> list[tuple[int, int]]:
+    """The stretches, in frames."""
+    found = speech_stretches(probabilities, FRAME, rules, longest_s=longest_s)
+    assert all(span.start % FRAME == span.end % FRAME == 0 for span in found)
+    return [(span.start // FRAME, span.end // FRAME) for span in found]
+
+
+class TestSpeechStretches:
     def test_silence_has_no_speech(self) -> None:
-        assert speech_span([0.1] * 50, FRAME) is None
-        assert speech_span([], FRAME) is None
+        assert stretches([0.1] * 50) == []
+        assert stretches([]) == []
 
     def test_speech_is_found_between_silences(self) -> None:
         rules = Endpointing(pad_s=FRAME_S)
-        assert speech_span([0.0] * 10 + [0.9] * 8 + [0.0] * 10, FRAME, rules) == SpeechSpan(
-            9 * FRAME, 19 * FRAME
-        )
+        assert speech_stretches([0.0] * 10 + [0.9] * 8 + [0.0] * 10, FRAME, rules) == [
+            SpeechSpan(9 * FRAME, 19 * FRAME)
+        ]
 
     def test_a_click_is_no_speech(self) -> None:
-        assert speech_span([0.0] * 10 + [0.9] * 3 + [0.0] * 10, FRAME) is None
+        assert stretches([0.0] * 10 + [0.9] * 3 + [0.0] * 10) == []
 
     @pytest.mark.parametrize(("dip", "frames"), [(0.40, 9), (0.34, 4)])
     def test_a_dip_above_the_release_threshold_does_not_split(
         self, dip: float, frames: int
     ) -> None:
         """Eight frames around the dip are speech; neither side alone is long enough at 0.34."""
-        span = speech_span([0.9] * 4 + [dip] + [0.9] * 3 + [dip], FRAME, TIGHT)
-        assert span is not None
-        assert span.end == frames * FRAME
-
-    def test_pauses_inside_are_kept(self) -> None:
-        span = speech_span([0.9] * 5 + [0.0] * 40 + [0.9] * 5, FRAME, TIGHT)
-        assert span == SpeechSpan(0, 50 * FRAME)
+        assert stretches([0.9] * 4 + [dip] + [0.9] * 3 + [dip], TIGHT) == [(0, frames)]
 
     def test_padding_stays_inside_the_audio(self) -> None:
-        assert speech_span([0.9] * 6, FRAME) == SpeechSpan(0, 6 * FRAME)
+        assert stretches([0.9] * 6) == [(0, 6)]
 
-    @given(st.lists(st.floats(0, 1), max_size=80))
-    def test_the_span_lies_inside_and_holds_all_frames_above_the_threshold(
-        self, probabilities: list[float]
+    def test_short_pauses_are_kept_and_long_ones_split(self) -> None:
+        short, long = [0.0] * 12, [0.0] * 13  # 0.4 s is 12.5 frames
+        speech = [0.9] * 10
+        assert stretches(speech + short + speech) == [(0, 32)]
+        assert stretches(speech + long + speech) == [(0, 16), (16, 33)]
+
+    def test_a_long_pause_reaches_no_recogniser(self) -> None:
+        assert stretches([0.9] * 10 + [0.0] * 100 + [0.9] * 10) == [(0, 30), (90, 120)]
+
+    def test_what_is_too_long_is_cut_at_its_longest_pause(self) -> None:
+        said = [0.9] * 70 + [0.0] * 5 + [0.9] * 70 + [0.0] * 3 + [0.9] * 60
+        assert stretches(said, longest_s=5.0) == [(0, 72), (72, 146), (146, 208)]
+
+    def test_without_pauses_it_is_cut_where_speech_is_least_probable(self) -> None:
+        said = [0.9] * 90 + [0.6] * 3 + [0.9] * 90
+        assert stretches(said, longest_s=5.0) == [(0, 91), (91, 183)]
+
+    def test_a_single_sentence_is_one_stretch(self) -> None:
+        assert stretches([0.9] * 70 + [0.0] * 5 + [0.9] * 70, longest_s=5.0) == [(0, 145)]
+
+    @given(
+        st.lists(
+            st.tuples(st.sampled_from([0.0, 0.2, 0.4, 0.6, 0.9]), st.integers(1, 90)), max_size=20
+        ),
+        st.sampled_from([2.0, 5.0, 30.0]),
+    )
+    def test_stretches_are_in_order_short_enough_and_hold_all_speech(
+        self, runs: list[tuple[float, int]], longest_s: float
     ) -> None:
-        span = speech_span(probabilities, FRAME, Endpointing(min_s=0))
-        loud = [i for i, p in enumerate(probabilities) if p >= 0.5]
-        assert (span is None) == (not loud)
-        if span is not None:
-            assert 0 <= span.start <= loud[0] * FRAME
-            assert (loud[-1] + 1) * FRAME <= span.end <= len(probabilities) * FRAME
+        probabilities = [probability for probability, length in runs for _ in range(length)]
+        found = stretches(probabilities, Endpointing(min_s=0), longest_s)
+        edges = [edge for span in found for edge in span]
+        assert edges == sorted(edges)
+        assert all(0 < end - start <= frames_in(longest_s, FRAME) for start, end in found)
+        held = {frame for start, end in found for frame in range(start, end)}
+        assert held >= {frame for frame, p in enumerate(probabilities) if p >= 0.5}
+        assert held <= set(range(len(probabilities)))
 
 
 class TestSpeechTracker:
@@ -237,9 +267,8 @@ class TestSpeechTracker:
             least = max(least, tracker.leading_silence)
         # What was leading silence once still is: it may have been forgotten since.
         assert tracker.leading_silence >= least
-        span = speech_span(probabilities, FRAME, TIGHT)
-        if span is not None:
-            assert least * FRAME <= span.start
+        for start, _ in stretches(probabilities, TIGHT):
+            assert least <= start
 
 
 def test_a_length_of_time_is_covered_by_whole_frames() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from labkit.audio.pcm import SAMPLE_RATE, Float32, leading_silence
+from labkit.audio.pcm import SAMPLE_RATE, Float32, leading_silence, to_int16
 from labkit.errors import EngineError
 from labkit.trace import STAGES, Mark
 from labkit.voice.engines import Message, VadState
@@ -165,6 +165,108 @@ async def test_an_utterance_may_change_while_it_is_judged() -> None:
     assert rest.unexamined() == 62 - 31
     await pipeline.listen("session", rest)
     assert rest.probabilities == [1.0] + [0.0] * 30
+    pipeline.close()
+
+
+def said_in_turn(*parts: float) -> Utterance:
+    """Speech and silence by turns, each so many seconds long."""
+    utterance = Utterance(60 * SAMPLE_RATE, 512)
+    for number, seconds in enumerate(parts):
+        level = 0 if number % 2 else 3000
+        utterance.append(np.full(round(seconds * SAMPLE_RATE), level, np.int16))
+    return utterance
+
+
+async def test_stretches_are_recognised_in_order_and_joined() -> None:
+    words = iter(("set a timer", "for ten minutes", "thank you"))
+    heard: list[float] = []
+
+    def hear(audio: Float32) -> str:
+        heard.append(len(audio) / SAMPLE_RATE)
+        return next(words)
+
+    pipeline, sink = VoicePipeline(scripted_engines(ScriptedAsr(hear))), CollectingSink()
+    exchange = await pipeline.answer(turn(said_in_turn(1, 0.6, 2, 3, 1)), sink)
+    assert exchange.user == "set a timer for ten minutes thank you"
+    assert sink.transcripts == [exchange.user]
+    assert sink.missed == []
+    assert heard == pytest.approx([1.3, 2.95, 1.65], abs=0.05)
+    pipeline.close()
+
+
+async def test_speech_that_gave_no_words_is_told_with_its_place() -> None:
+    words = iter(("set a timer", "", "thank you"))
+    engines = scripted_engines(ScriptedAsr(lambda _: next(words)))
+    pipeline, sink, utterance = VoicePipeline(engines), CollectingSink(), Utterance(10**6, 512)
+    utterance.append(np.zeros(100 * 512, np.int16))
+    await pipeline.listen("session", utterance)
+    utterance.drop_front(100)
+    utterance.append(to_int16(said_in_turn(1, 2, 1, 2, 1).audio()))
+    await pipeline.answer(turn(utterance), sink)
+    assert sink.transcripts == ["set a timer thank you"]
+    before = 100 * 512 / SAMPLE_RATE
+    assert sink.missed == [pytest.approx((before + 2.36, before + 4.64), abs=0.05)]
+    pipeline.close()
+
+
+async def test_a_long_stretch_is_cut_to_what_the_recogniser_was_trained_on() -> None:
+    heard: list[float] = []
+
+    def hear(audio: Float32) -> str:
+        heard.append(len(audio) / SAMPLE_RATE)
+        return "word"
+
+    engines = scripted_engines(ScriptedAsr(hear, longest_s=5.0))
+    pipeline, sink = VoicePipeline(engines), CollectingSink()
+    await pipeline.answer(turn(said_in_turn(30)), sink)
+    assert max(heard) <= 5.0
+    assert sum(heard) == pytest.approx(30, abs=0.05)
+    pipeline.close()
+
+
+async def test_a_long_utterance_lets_others_in_between_its_stretches() -> None:
+    order: list[str] = []
+
+    def hear(audio: Float32) -> str:
+        order.append("long" if len(audio) > SAMPLE_RATE else "short")
+        return "word"
+
+    asr = ScriptedAsr(hear)
+    asr.gate.clear()
+    pipeline = VoicePipeline(scripted_engines(asr))
+    long = Turn("long", said_in_turn(2, 2, 2, 2, 2), History(8))
+    first = asyncio.create_task(pipeline.answer(long, CollectingSink()))
+    await until(lambda: Mark.ASR_STARTED in long.trace.marks)
+    other = Turn("other", spoken(), History(8))
+    second = asyncio.create_task(pipeline.answer(other, CollectingSink()))
+    await until(lambda: pipeline.queued()["asr"] == 1)
+    asr.gate.set()
+    await asyncio.gather(first, second)
+    assert order == ["long", "short", "long", "long"]
+    pipeline.close()
+
+
+async def test_a_cancelled_turn_recognises_no_further_stretch() -> None:
+    heard: list[int] = []
+
+    def hear(audio: Float32) -> str:
+        heard.append(len(audio))
+        return "word"
+
+    asr = ScriptedAsr(hear)
+    asr.gate.clear()
+    pipeline = VoicePipeline(scripted_engines(asr))
+    this = turn(said_in_turn(1, 2, 1, 2, 1))
+    task = asyncio.create_task(pipeline.answer(this, CollectingSink()))
+    await until(lambda: Mark.ASR_STARTED in this.trace.marks)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    asr.gate.set()
+    await pipeline.answer(turn(spoken(0.5)), CollectingSink())
+    # The stretch that was in hand may still have been heard, and nothing behind it.
+    assert heard[-1] == SAMPLE_RATE // 2
+    assert len(heard) <= 2
     pipeline.close()
 
 

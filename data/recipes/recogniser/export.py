@@ -40,6 +40,9 @@ QUERY = 8.0
 SCORE = 60.0
 """What a key on padding loses in attention score; e to the minus that is nothing."""
 QUANTISATION = "int8_float16"
+LONGEST_SENTENCE_S = 5
+"""No sentence of the domain is longer, with the silence around it. What is longer holds several,
+and is cut before it is recognised."""
 
 
 def export(model: Recogniser, vocabulary: Vocabulary, folder: Path, chunk_s: int) -> None:
@@ -62,6 +65,7 @@ def export(model: Recogniser, vocabulary: Vocabulary, folder: Path, chunk_s: int
         "feature_size": MELS,
         "fit_window": True,
         "hop_length": 160,
+        "longest_s": LONGEST_SENTENCE_S,
         "n_fft": 400,
         "sampling_rate": 16000,
     }
