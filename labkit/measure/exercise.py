@@ -16,7 +16,7 @@ from labkit.errors import LabkitError
 from labkit.measure.exercise_summary import BASELINE, LABKIT, ExerciseSummary, Row
 from labkit.measure.plan import CHUNK_SIZES_MS, PlannedTurn, plan_turns
 from labkit.measure.recordings import Kind, Recording, load_manifest
-from labkit.measure.results import Progress, Results, Tell, about_machine, conduct
+from labkit.measure.results import Experiment, Progress, Results, Tell, about_machine, conduct
 from labkit.measure.server_process import labkit_server, running_server
 from labkit.trace import Mark, Stage
 
@@ -79,8 +79,8 @@ async def run_and_write(
 
 
 @dataclass(slots=True, kw_only=True)
-class Exercise:
-    """What to run: an experiment of `labkit.measure.results`.
+class Exercise(Experiment[Row, ExerciseSummary]):
+    """What to run.
 
     Attributes:
         recordings: Folder with recordings and their manifest.

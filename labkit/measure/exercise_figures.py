@@ -1,4 +1,4 @@
-"""The figures of the latency exercise."""
+"""The figures of the latency exercise, each of one server: summaries or turns in, `Axes` out."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -6,7 +6,6 @@ from typing import Final
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from labkit.measure.exercise_summary import BASELINE, LABKIT, ExerciseSummary, Row, SizeSummary
 from labkit.measure.figures import (
@@ -17,11 +16,15 @@ from labkit.measure.figures import (
     PURPLE,
     RED,
     SKY,
+    Look,
     axes,
+    draw_intervals,
     figure_of,
+    log_axis,
     plot_waterfall,
     tidy,
 )
+from labkit.measure.statistics import Estimate
 from labkit.trace import Stage, packetisation_model_ms
 
 __all__ = [
@@ -37,35 +40,17 @@ _BAND: Final = "#EDF3E6"
 
 def _chunk_axis(ax: Axes, sizes: Sequence[SizeSummary]) -> None:
     """A logarithmic axis with a tick at each size, and the usual 20 to 100 ms shaded."""
-    ticks = [s.chunk_ms for s in sizes]
-    ax.set_xscale("log")
-    ax.set_xticks(ticks)
-    ax.xaxis.set_major_formatter(ScalarFormatter())
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.tick_params(axis="x", which="minor", length=0)
+    log_axis(ax, [s.chunk_ms for s in sizes])
     ax.axvspan(20, 100, color=_BAND, zorder=0)
 
 
 def plot_latency(sizes: Sequence[SizeSummary], *, ax: Axes | None = None) -> Axes:
-    """End-to-end latency by chunk size, with the packetisation model beside it.
-
-    Args:
-        sizes: Summaries of one server.
-        ax: Draw here instead of into a figure of its own.
-    """
+    """End-to-end latency by chunk size, with the packetisation model beside it."""
     ax = axes(ax)
     _chunk_axis(ax, sizes)
     chunks = [s.chunk_ms for s in sizes]
-    for pick, colour, marker, style, label in (
-        ([s.ttfa_p95 for s in sizes], RED, "s", "--", "95th percentile"),
-        ([s.ttfa_p50 for s in sizes], BLUE, "o", "-", "median"),
-    ):
-        values = np.array([e.value for e in pick])
-        spread = np.array([[e.value - e.low, e.high - e.value] for e in pick]).T
-        ax.errorbar(
-            chunks, values, yerr=spread, color=colour, marker=marker, linestyle=style,
-            capsize=3, markersize=5, linewidth=1.5, label=f"{label}, 95 % interval",
-        )  # fmt: skip
+    _line(ax, chunks, [s.ttfa_p95 for s in sizes], Look(RED, "s", "--"), "95th percentile")
+    _line(ax, chunks, [s.ttfa_p50 for s in sizes], Look(BLUE, "o", "-"), "median")
     rest = _rest(sizes)
     fine = np.geomspace(chunks[0], chunks[-1], 60)
     ax.plot(
@@ -75,6 +60,13 @@ def plot_latency(sizes: Sequence[SizeSummary], *, ax: Axes | None = None) -> Axe
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False, fontsize=8, loc="upper left")
     return tidy(ax, "End of speech to first audible reply", "chunk size (ms)", "ms")
+
+
+def _line(
+    ax: Axes, chunks: Sequence[int], estimates: Sequence[Estimate], look: Look, label: str
+) -> None:
+    points = [(c, e.value, e.low, e.high) for c, e in zip(chunks, estimates, strict=True)]
+    draw_intervals(ax, points, look=look, label=f"{label}, 95 % interval")
 
 
 def _rest(sizes: Sequence[SizeSummary]) -> float:
@@ -93,11 +85,7 @@ def _cost(
 
 
 def tradeoff_figure(sizes: Sequence[SizeSummary]) -> Figure:
-    """The chunk-size trade-off: what a chunk costs in latency, and what it saves elsewhere.
-
-    Args:
-        sizes: Summaries of one server.
-    """
+    """The chunk-size trade-off: what a chunk costs in latency, and what it saves elsewhere."""
     figure = Figure(figsize=(12, 7.5), layout="constrained")
     panels = figure.subplot_mosaic(
         [["latency", "messages"], ["latency", "overhead"], ["latency", "cpu"]],
@@ -123,12 +111,7 @@ def tradeoff_figure(sizes: Sequence[SizeSummary]) -> Figure:
 
 
 def plot_distribution(rows: Sequence[Row], *, ax: Axes | None = None) -> Axes:
-    """Share of turns that were answered within a time, a curve per chunk size.
-
-    Args:
-        rows: Turns of one server; warm-up turns are left out.
-        ax: Draw here instead of into a figure of its own.
-    """
+    """Share of turns that were answered within a time, a curve per chunk size."""
     ax = axes(ax)
     counted = [r for r in rows if not r.warmup and r.ttfa_ms is not None]
     sizes = sorted({r.chunk_ms for r in counted})
@@ -154,18 +137,11 @@ def baseline_figure(summed: ExerciseSummary) -> Figure:
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.3, 1))
     _chunk_axis(left, summed.sizes)
-    for sizes, colour, marker, style, label in (
-        (summed.baseline, RED, "s", "--", "naive"),
-        (summed.sizes, BLUE, "o", "-", "labkit"),
+    for sizes, look, label in (
+        (summed.baseline, Look(RED, "s", "--"), BASELINE),
+        (summed.sizes, Look(BLUE, "o", "-"), LABKIT),
     ):
-        values = np.array([s.ttfa_p50.value for s in sizes])
-        ends = [
-            [s.ttfa_p50.value - s.ttfa_p50.low, s.ttfa_p50.high - s.ttfa_p50.value] for s in sizes
-        ]
-        left.errorbar(
-            [s.chunk_ms for s in sizes], values, yerr=np.array(ends).T, color=colour,
-            marker=marker, linestyle=style, capsize=3, label=label,
-        )  # fmt: skip
+        _line(left, [s.chunk_ms for s in sizes], [s.ttfa_p50 for s in sizes], look, label)
     left.set_ylim(bottom=0)
     left.legend(frameon=False)
     tidy(left, "Median time to first audible reply", "chunk size (ms)", "ms")

@@ -5,12 +5,14 @@ setting. Colours are those of Okabe and Ito (2008), safe for colour-blind eyes; 
 styles and hatches say the same without colour.
 """
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from labkit.audio.pcm import Float32
 from labkit.trace import Stage, Trace
@@ -23,8 +25,11 @@ __all__ = [
     "PURPLE",
     "RED",
     "SKY",
+    "Look",
     "axes",
+    "draw_intervals",
     "figure_of",
+    "log_axis",
     "plot_waterfall",
     "plot_waveform",
     "tidy",
@@ -80,6 +85,36 @@ def tidy(ax: Axes, title: str, x: str, y: str) -> Axes:
     ax.grid(axis="y", color="#DDDDDD", linewidth=0.7)
     ax.set_axisbelow(True)
     return ax
+
+
+def log_axis(ax: Axes, ticks: Sequence[float], *, base: int = 10) -> None:
+    """Make the x axis logarithmic, with these ticks and their plain numbers."""
+    ax.set_xscale("log", base=base)
+    ax.set_xticks(ticks)
+    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.tick_params(axis="x", which="minor", length=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a line is drawn."""
+
+    colour: str
+    marker: str
+    style: Literal["-", "--"]
+
+
+def draw_intervals(
+    ax: Axes, points: Sequence[tuple[float, float, float, float]], *, look: Look, label: str
+) -> None:
+    """Draw a line through points, each given as x, y, and the two ends of its interval in y."""
+    bars = [[max(0, y - low), max(0, high - y)] for _, y, low, high in points]
+    ax.errorbar(
+        [p[0] for p in points], [p[1] for p in points], yerr=np.reshape(bars, (-1, 2)).T,
+        color=look.colour, marker=look.marker, linestyle=look.style, linewidth=1.6, markersize=5,
+        elinewidth=0.8, capsize=2, label=label,
+    )  # fmt: skip
 
 
 def plot_waterfall(

@@ -31,7 +31,7 @@ from labkit.measure.load_summary import (
 )
 from labkit.measure.plan import Speech, draw_scripts, due_times, plan_levels, speech_of
 from labkit.measure.recordings import Kind, load_manifest
-from labkit.measure.results import Progress, Tell, about_machine
+from labkit.measure.results import Experiment, Progress, Tell, about_machine
 from labkit.measure.server_process import RunningServer, Usage, labkit_server, running_server
 
 if TYPE_CHECKING:
@@ -103,8 +103,8 @@ def recorded_speech(folder: Path, chunk_ms: int) -> list[Speech]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
-    """What to run: an experiment of `labkit.measure.results`.
+class Load(Experiment[Level, LoadSummary]):
+    """What to run.
 
     Attributes:
         recordings: Folder with recordings and their manifest.

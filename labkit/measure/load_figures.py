@@ -1,15 +1,26 @@
-"""The capacity curve: levels of a load in, `Axes` out."""
+"""The capacity curve: levels of a load, of all servers, in, and `Axes` out.
+
+Where there is a bound for the 95th percentile of the wait for a reply, it is drawn as a line.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter, ScalarFormatter
+from matplotlib.ticker import FuncFormatter
 
-from labkit.measure.figures import BLUE, GREY, ORANGE, RED, axes, tidy
+from labkit.measure.figures import (
+    BLUE,
+    GREY,
+    ORANGE,
+    RED,
+    Look,
+    axes,
+    draw_intervals,
+    log_axis,
+    tidy,
+)
 from labkit.measure.load_summary import BARE, FEW, Level
 from labkit.measure.statistics import Percentiles
 
@@ -36,17 +47,8 @@ def _by_server(levels: Iterable[Level]) -> dict[str, list[Level]]:
     return grouped
 
 
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """How the line of a server is drawn."""
-
-    colour: str
-    marker: str
-    style: Literal["-", "--"]
-
-
-def _look(server: str) -> _Look:
-    return _Look(GREY, "s", "--") if server == BARE else _Look(BLUE, "o", "-")
+def _look(server: str) -> Look:
+    return Look(GREY, "s", "--") if server == BARE else Look(BLUE, "o", "-")
 
 
 def _x(level: Level) -> float:
@@ -57,11 +59,7 @@ def _x(level: Level) -> float:
 def _session_axis(ax: Axes, levels: Sequence[Level]) -> None:
     """A logarithmic axis with a tick at each level; what the callers limited is shaded."""
     ticks = sorted({level.sessions for level in levels})
-    ax.set_xscale("log", base=2)
-    ax.set_xticks(ticks)
-    ax.xaxis.set_major_formatter(ScalarFormatter())
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.tick_params(axis="x", which="minor", length=0)
+    log_axis(ax, ticks, base=2)
     ax.set_xlim(ticks[0] / 1.25, ticks[-1] * 1.25)
     for sessions in sorted({level.sessions for level in levels if level.generator_limited}):
         ax.axvspan(sessions / 1.15, sessions * 1.15, color=_LIMITED, zorder=0)
@@ -86,16 +84,11 @@ def _percentile_curves(
 ) -> None:
     """95th percentiles with their intervals; hollow where few values stand behind them."""
     for server, own in _by_server(levels).items():
-        points = [(_x(level), found) for level in own if (found := value(level)) is not None]
-        ends = [[max(0, f.p95 - f.low), max(0, f.high - f.p95)] for _, f in points]
+        seen = [(_x(level), found) for level in own if (found := value(level)) is not None]
+        points = [(x, f.p95, f.low, f.high) for x, f in seen]
         look = _look(server)
-        ax.errorbar(
-            [x for x, _ in points], [found.p95 for _, found in points],
-            yerr=np.reshape(ends, (-1, 2)).T, color=look.colour, marker=look.marker,
-            linestyle=look.style, linewidth=1.6, markersize=5, elinewidth=0.8, capsize=2,
-            label=server,
-        )  # fmt: skip
-        few = [(x, found.p95) for x, found in points if found.sample < FEW]
+        draw_intervals(ax, points, look=look, label=server)
+        few = [(x, found.p95) for x, found in seen if found.sample < FEW]
         ax.plot(
             [x for x, _ in few], [y for _, y in few], color=look.colour, linestyle="none",
             marker=look.marker, markersize=5, markerfacecolor="white", zorder=4,
@@ -114,13 +107,7 @@ def _plain_number(value: float, _: object) -> str:
 def plot_replies(
     levels: Sequence[Level], *, bound_ms: float | None = None, ax: Axes | None = None
 ) -> Axes:
-    """95th percentile of the wait for a reply, by number of callers, with the turns lost.
-
-    Args:
-        levels: Of all servers.
-        bound_ms: Drawn as a line.
-        ax: Draw here instead of into a figure of its own.
-    """
+    """95th percentile of the wait for a reply, by number of callers, with the turns lost."""
     ax = axes(ax)
     _session_axis(ax, levels)
     if bound_ms is not None:
@@ -147,12 +134,7 @@ def _note_losses(ax: Axes, levels: Sequence[Level]) -> None:
 
 
 def plot_pings(levels: Sequence[Level], *, ax: Axes | None = None) -> Axes:
-    """95th percentile of the ping's round trip, by number of callers.
-
-    Args:
-        levels: Of all servers.
-        ax: Draw here instead of into a figure of its own.
-    """
+    """95th percentile of the ping's round trip, by number of callers."""
     ax = axes(ax)
     _session_axis(ax, levels)
     _percentile_curves(ax, levels, lambda level: level.ping_ms)
@@ -161,12 +143,7 @@ def plot_pings(levels: Sequence[Level], *, ax: Axes | None = None) -> Axes:
 
 
 def plot_backlog(levels: Sequence[Level], *, ax: Axes | None = None) -> Axes:
-    """Seconds behind at the end of each level, by number of callers.
-
-    Args:
-        levels: Of all servers.
-        ax: Draw here instead of into a figure of its own.
-    """
+    """Seconds behind at the end of each level, by number of callers."""
     ax = axes(ax)
     _session_axis(ax, levels)
     _curves(ax, levels, lambda level: level.behind_s)
@@ -175,12 +152,7 @@ def plot_backlog(levels: Sequence[Level], *, ax: Axes | None = None) -> Axes:
 
 
 def plot_cpu(levels: Sequence[Level], *, ax: Axes | None = None) -> Axes:
-    """CPU of each server, and of the callers who loaded it, by number of callers.
-
-    Args:
-        levels: Of all servers.
-        ax: Draw here instead of into a figure of its own.
-    """
+    """CPU of each server, and of the callers who loaded it, by number of callers."""
     ax = axes(ax)
     _session_axis(ax, levels)
     _curves(ax, levels, lambda level: level.resources.cpu_per_s)
@@ -196,12 +168,7 @@ def plot_cpu(levels: Sequence[Level], *, ax: Axes | None = None) -> Axes:
 
 
 def capacity_figure(levels: Sequence[Level], *, bound_ms: float | None = None) -> Figure:
-    """How many callers a server bears: replies, pings, seconds behind, and CPU.
-
-    Args:
-        levels: Of all servers.
-        bound_ms: What the 95th percentile of the wait for a reply is held against.
-    """
+    """How many callers a server bears: replies, pings, seconds behind, and CPU."""
     figure = Figure(figsize=(11, 7.2), layout="constrained")
     panels = figure.subplot_mosaic([["reply", "behind"], ["ping", "cpu"]], width_ratios=(1.3, 1))
     panels["ping"].sharey(panels["reply"])

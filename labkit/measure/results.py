@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import platform
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from labkit.errors import InstrumentError
 
@@ -67,7 +68,7 @@ class Summary(Protocol):
         """In figures, for the summary's JSON file."""
 
 
-class Experiment(Protocol[R, S]):
+class Experiment(ABC, Generic[R, S]):
     """What is run, in which order, and what is made of it.
 
     Attributes:
@@ -76,21 +77,21 @@ class Experiment(Protocol[R, S]):
         columns: Of the file of rows.
     """
 
-    @property
-    def raw(self) -> str: ...  # noqa: D102 - described above
+    __slots__ = ()
 
-    @property
-    def summary(self) -> str: ...  # noqa: D102
+    raw: ClassVar[str]
+    summary: ClassVar[str]
+    columns: ClassVar[Sequence[str]]
 
-    @property
-    def columns(self) -> Sequence[str]: ...  # noqa: D102
-
+    @abstractmethod
     async def run(self, record: Callable[[R], None], tell: Tell) -> None:
         """Measure; every row is recorded as soon as it is there."""
 
+    @abstractmethod
     def flat(self, row: R) -> Mapping[str, Any]:
         """A row as columns."""
 
+    @abstractmethod
     def summarise(self, rows: Sequence[R]) -> S:
         """Sum up what was recorded.
 
@@ -98,6 +99,7 @@ class Experiment(Protocol[R, S]):
             LabkitError: There is nothing to sum up.
         """
 
+    @abstractmethod
     def draw(self, summary: S) -> Mapping[str, "Figure"]:
         """Figures by the names of their files."""
 

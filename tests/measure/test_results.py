@@ -13,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from labkit.errors import InstrumentError, LabkitError
-from labkit.measure.results import Progress, Results, Tell, about_machine, conduct
+from labkit.measure.results import Experiment, Progress, Results, Tell, about_machine, conduct
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Counted:
 
 
 @dataclass
-class Counting:
+class Counting(Experiment[int, Counted]):
     """An experiment that counts up to `upto`; `before` is called before each row."""
 
     upto: int
