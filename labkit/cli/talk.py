@@ -39,6 +39,12 @@ def talk(
             metavar="FILE", help="Trust this certificate (PEM), such as a self-signed one."
         ),
     ] = None,
+    wait_s: Annotated[
+        float,
+        typer.Option(
+            "--wait", min=0.1, metavar="SECONDS", help="Longest wait for each sign of an answer."
+        ),
+    ] = 15,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say a recording to a server, at the pace of speech, and print the answer."""
@@ -51,7 +57,7 @@ def talk(
     shown = token_in(os.environ) if token_file is None else read_tokens(token_file)[0]
     headers = {} if shown is None else bearer(shown)
     tls = None if ca is None else client_tls(ca)
-    turn = run(_say(recording, url, chunk_ms, headers, tls))
+    turn = run(_say(recording, url, chunk_ms, headers, tls, wait_s))
     if out is not None:
         write_wav(out, turn.reply)
     if as_json:
@@ -66,12 +72,15 @@ async def _say(
     chunk_ms: float,
     headers: dict[str, str],
     tls: "ssl.SSLContext | None",
+    wait_s: float,
 ) -> "ClientTurn":
     from labkit.audio.pcm import read_audio
+    from labkit.client.deadlines import Deadlines
     from labkit.client.plain import VoiceClient
 
     samples = read_audio(recording)
-    async with VoiceClient.connect(url, headers=headers, tls=tls) as client:
+    deadlines = Deadlines(answer_s=wait_s)
+    async with VoiceClient.connect(url, headers=headers, tls=tls, deadlines=deadlines) as client:
         return await client.say(samples, chunk_ms=chunk_ms)
 
 

@@ -8,21 +8,21 @@ sessions, tasks, bytes held, calls that wait for an engine, and open files.
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import WebSocketException
-from websockets.typing import Subprotocol
 
 from labkit.audio.formats import Encoding
 from labkit.audio.pcm import encode_s16le, read_audio
+from labkit.client.dial import connected
 from labkit.drills.target import PipelineName, Vitals, target_command, vitals_of
 from labkit.drills.verdict import Finding, Verdict
-from labkit.errors import InstrumentError
+from labkit.errors import ClientError, InstrumentError
 from labkit.measure.netem import Fault, Proxy
 from labkit.measure.recordings import load_manifest
 from labkit.measure.server_process import running_server
@@ -112,7 +112,7 @@ async def _fall_silent(scene: Scene) -> None:
 
 async def _fall_silent_plain(scene: Scene) -> None:
     """The same in the plain dialect, with half an utterance said."""
-    async with connect(scene.url, compression=None, proxy=None) as socket:
+    async with connected(scene.url) as socket:
         await socket.send(scene.speech[:_CHUNK])
         await _until_closed(socket)
 
@@ -185,18 +185,8 @@ WAYS: Final[tuple[Way, ...]] = (
 """Every way of being abandoned."""
 
 
-@asynccontextmanager
-async def _dial(url: str) -> AsyncIterator[ClientConnection]:
-    socket = await connect(
-        url,
-        subprotocols=[Subprotocol(v1.SUBPROTOCOL)],
-        compression=None,
-        proxy=None,
-        ping_interval=None,
-        close_timeout=1,
-    )
-    async with socket:
-        yield socket
+def _dial(url: str) -> AbstractAsyncContextManager[ClientConnection]:
+    return connected(url, subprotocol=v1.SUBPROTOCOL)
 
 
 @asynccontextmanager
@@ -234,7 +224,7 @@ async def abandon(url: str, speech: bytes, clients: int, tell: Progress) -> None
 
 
 async def _leave(way: Way, scene: Scene) -> None:
-    with suppress(_TooLateError, WebSocketException, OSError):
+    with suppress(_TooLateError, ClientError, WebSocketException):
         await way(scene)
 
 

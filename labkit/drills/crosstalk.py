@@ -8,7 +8,7 @@ where they are not, a difference in the crowd would say nothing.
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -17,7 +17,8 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
-from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks, encode_s16le, read_audio
+from labkit.audio.pcm import Float32, encode_s16le, read_audio
+from labkit.client.speech import speak
 from labkit.client.v1 import Answer, ReplyAudio, SessionClient
 from labkit.drills.attackers import open_socket
 from labkit.drills.facts import CallerPlan, Topic
@@ -37,8 +38,6 @@ __all__ = [
     "mismatches",
 ]
 
-_CHUNK: Final = SAMPLE_RATE // 25
-"""40 ms."""
 _BEGIN_S: Final = 3.0
 """Time over which the callers of a crowd begin."""
 
@@ -241,7 +240,7 @@ def _waits(where: str, calls: Calls) -> Iterator[Finding]:
 
 
 class _Voice(Protocol):
-    async def send(self, pcm: bytes) -> None: ...
+    async def send(self, chunk: Float32) -> None: ...
 
     async def ask(self) -> Heard: ...
 
@@ -274,21 +273,10 @@ async def call(
         async with _VOICES[dialect](url) as voice:
             for samples in utterances:
                 async with asyncio.timeout(patience_s):
-                    await _speak(samples, voice.send, pace)
+                    await speak(samples, voice.send, pace=pace)
                     heard.append(await voice.ask())
                 tell()
     return heard
-
-
-async def _speak(samples: Float32, send: Callable[[bytes], Awaitable[None]], pace: float) -> None:
-    """Send each chunk once its last sample has been spoken."""
-    start_ns, spoken = time.perf_counter_ns(), 0
-    for chunk in chunks(samples, _CHUNK):
-        spoken += len(chunk)
-        if pace:
-            due_ns = start_ns + round(spoken / SAMPLE_RATE / pace * 1e9)
-            await asyncio.sleep(max(0.0, (due_ns - time.perf_counter_ns()) / 1e9))
-        await send(encode_s16le(chunk))
 
 
 class _Plain:
@@ -297,8 +285,8 @@ class _Plain:
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
 
-    async def send(self, pcm: bytes) -> None:
-        await self._socket.send(pcm)
+    async def send(self, chunk: Float32) -> None:
+        await self._socket.send(encode_s16le(chunk))
 
     async def ask(self) -> Heard:
         taken = _Taken()
@@ -324,8 +312,8 @@ class _V1:
     def __init__(self, client: SessionClient) -> None:
         self._client = client
 
-    async def send(self, pcm: bytes) -> None:
-        await self._client.send_audio(pcm)
+    async def send(self, chunk: Float32) -> None:
+        await self._client.send_audio(encode_s16le(chunk))
 
     async def ask(self) -> Heard:
         taken, answer = _Taken(), Answer()

@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
+
+from labkit.client.dial import connected
+from labkit.errors import ClientError
 
 __all__ = ["Pings", "pinging"]
 
@@ -61,7 +63,7 @@ async def pinging(url: str, pings: Pings) -> AsyncIterator[None]:
 
 async def _ping_until(over: threading.Event, url: str, pings: Pings) -> None:
     try:
-        async with connect(url, compression=None, proxy=None, ping_interval=None) as socket:
+        async with connected(url) as socket:
             due_ns = time.perf_counter_ns()
             while not over.is_set():
                 late = time.perf_counter_ns() >= due_ns  # the answer before came so late
@@ -73,5 +75,5 @@ async def _ping_until(over: threading.Event, url: str, pings: Pings) -> None:
                     await socket.recv()
                 pings.ms.append((time.perf_counter_ns() - start_ns) / 1e6)
                 due_ns += _EVERY_NS
-    except (OSError, TimeoutError, WebSocketException):
+    except (ClientError, TimeoutError, WebSocketException):
         pings.lost += 1

@@ -16,11 +16,11 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import numpy as np
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.typing import Subprotocol
+from websockets.asyncio.client import ClientConnection
 
 from labkit.audio.formats import Encoding
 from labkit.audio.pcm import Float32, encode_s16le, read_audio
+from labkit.client.dial import dial
 from labkit.client.v1 import ReplyAudio, SessionClient
 from labkit.drills.target import target_command, vitals_of
 from labkit.drills.verdict import Finding, Verdict
@@ -75,14 +75,7 @@ async def stall(url: str, speech: bytes, number: int) -> AsyncIterator[ClientCon
     raw = socket.socket()
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)  # before it connects
     raw.connect((target.hostname, target.port))
-    client = await connect(
-        url,
-        sock=raw,
-        subprotocols=[Subprotocol(v1.SUBPROTOCOL)],
-        compression=None,
-        ping_interval=None,
-        close_timeout=0.1,
-    )
+    client = await dial(url, sock=raw, subprotocol=v1.SUBPROTOCOL)
     try:
         start = v1.SessionStart(output=_LOUD, acknowledges=number % 2 == 0)
         await client.send(start.encode())

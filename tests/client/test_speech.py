@@ -1,5 +1,6 @@
 """Speaking at the pace of speech, in time that moves when told to."""
 
+import asyncio
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -100,3 +101,24 @@ async def test_the_clock_tells_by_how_much_it_woke_too_late() -> None:
 def test_samples_and_milliseconds_agree(samples: int, chunk_ms: float) -> None:
     assert spoken_ns(samples) == samples * 62_500
     assert abs(chunk_samples(chunk_ms) - chunk_ms * 16) <= 0.5
+
+
+async def test_sleep_ends_at_or_after_the_instant() -> None:
+    clock = SpeechClock()
+    due = clock.now_ns() + 2_000_000
+    late = await clock.sleep_until(due)
+    assert clock.now_ns() >= due + late
+    assert late >= 0
+
+
+async def test_what_was_past_already_is_not_the_loop_s_lateness() -> None:
+    clock = SpeechClock()
+    start = clock.now_ns()
+    late = await clock.sleep_until(start - 10**15)
+    assert 0 <= late <= clock.now_ns() - start
+
+
+async def test_a_block_may_take_seconds_of_the_clock() -> None:
+    with pytest.raises(TimeoutError):
+        async with SpeechClock(speed=1000).timeout(5):
+            await asyncio.Event().wait()
