@@ -1,7 +1,8 @@
 """The one text domain of the three embedded models.
 
 What people say to the course's assistant, and what it answers: digits and numbers, timers,
-names, lights, small talk, the course's own terms, and an honest "I only know …" for the rest.
+names, lights, small talk, yes and no, the course's own terms, and an honest "I only know …" for
+the rest.
 The recogniser learns to hear these sentences, the answerer to reply to them, and the voice to
 speak the replies.
 
@@ -14,7 +15,7 @@ import hashlib
 import random
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 __all__ = [
     "ASK_NAME",
@@ -105,6 +106,39 @@ _SMALL_TALK = {
     "i am happy": "Glad to hear it.",
     "i am bored": "Try the next chapter of the course.",
 }
+_YES_NO = {
+    "yes": "Good. What can I do for you?",
+    "yes please": "Good. Tell me what I can do.",
+    "yes i do": "Good. Tell me what I can do.",
+    "yeah": "Good. What can I do for you?",
+    "yep": "Good. What can I do for you?",
+    "sure": "Good. What can I do for you?",
+    "of course": "Good. What can I do for you?",
+    "that is right": "Glad to hear it.",
+    "that's right": "Glad to hear it.",
+    "okay": "Okay. Tell me what I can do.",
+    "all right": "Okay. Tell me what I can do.",
+    "no": "Okay. I will wait here.",
+    "no thank you": "Okay. I will wait here.",
+    "no thanks": "Okay. I will wait here.",
+    "nope": "Okay. I will wait here.",
+    "not now": "Okay. I will wait here.",
+    "not really": "Okay. I will wait here.",
+    "never mind": "Okay. I will wait here.",
+    "that is wrong": "Sorry. Please say it again.",
+    "that's wrong": "Sorry. Please say it again.",
+    "no that is wrong": "Sorry. Please say it again.",
+    "maybe": "Take your time. I will wait here.",
+    "maybe later": "Take your time. I will wait here.",
+    "wait": "Take your time. I will wait here.",
+    "i do not know": "Take your time. I will wait here.",
+    "i don't know": "Take your time. I will wait here.",
+}
+"""Short answers. The assistant asks nothing, so each leads back to what it can do."""
+_LEADS = ("yes", "yeah", "no", "okay", "yes please", "no thanks", "no wait", "all right")
+"""What people say before a request."""
+_LEAD_SHARE = 0.06
+"""Share of the requests that begin with one."""
 _HELP = {
     "what can you do": "I set timers, switch lights, and remember names and numbers.",
     "help": "Ask me about timers, lights, names, numbers or this course.",
@@ -253,6 +287,7 @@ _FIXED = frozenset(
     for phrases in (
         _GREETINGS,
         _SMALL_TALK,
+        _YES_NO,
         _HELP,
         _HOW,
         ASK_NAME,
@@ -337,6 +372,11 @@ def _greet(rng: random.Random, memory: Memory) -> Exchange:
 def _small_talk(rng: random.Random, memory: Memory) -> Exchange:
     said, reply = rng.choice(list(_SMALL_TALK.items()))
     return Exchange(said, reply, "small_talk")
+
+
+def _yes_no(rng: random.Random, memory: Memory) -> Exchange:
+    said, reply = rng.choice(list(_YES_NO.items()))
+    return Exchange(said, reply, "yes_no")
 
 
 def _help(rng: random.Random, memory: Memory) -> Exchange:
@@ -454,10 +494,13 @@ def _elsewhere(rng: random.Random, memory: Memory) -> Exchange:
     )
 
 
+_NO_REQUESTS = frozenset(("greeting", "small_talk", "yes_no", "digits"))
+
 _Maker = Callable[[random.Random, Memory], Exchange]
 _MAKERS: tuple[tuple[_Maker, float], ...] = (
     (_greet, 0.4),
     (_small_talk, 1.0),
+    (_yes_no, 1.0),
     (_help, 0.3),
     (_tell_name, 1.6),
     (_ask_name, 1.0),
@@ -477,7 +520,10 @@ _MAKERS: tuple[tuple[_Maker, float], ...] = (
 def exchange(rng: random.Random, memory: Memory) -> Exchange:
     """The next exchange of a dialogue; `memory` moves on."""
     makers, weights = zip(*_MAKERS, strict=True)
-    return rng.choices(makers, weights)[0](rng, memory)
+    made: Exchange = rng.choices(makers, weights)[0](rng, memory)
+    if made.kind in _NO_REQUESTS or rng.random() >= _LEAD_SHARE:
+        return made
+    return replace(made, user=f"{rng.choice(_LEADS)} {made.user}")
 
 
 def dialogue(rng: random.Random) -> list[Exchange]:
