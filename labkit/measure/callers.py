@@ -245,7 +245,9 @@ class Caller:
         self._clock = clock
         self._news = asyncio.Event()
         self._gone = asyncio.Event()
-        self._said_ns: int | None = None  # when what is being said will have been said
+        # When what is being said will have been said. An utterance that could not be sent to its
+        # end is no turn yet, and has to count as a lost one.
+        self._said_ns: int | None = None
 
     async def call(self, begin_ns: int, end_ns: int) -> CallLog:
         """Speak and ping from `begin_ns` on, and note what comes.
@@ -258,6 +260,8 @@ class Caller:
             beside = [group.create_task(work) for work in (self._receive(), self._ping(pings))]
             await self._speak(begin_ns, end_ns)
             await self._last_pongs(pings)
+            # Before the receiver is cancelled, with no await in between: what it took until now
+            # is answered, and nothing that comes later can be.
             self._note_unanswered(pings, end_ns)
             for task in beside:
                 task.cancel()
@@ -299,7 +303,7 @@ class Caller:
 
     async def _ask(self, due_ns: int) -> None:
         """Ask for the answer and wait for all of it, as long as the patience lasts."""
-        turn = self.log.ask(due_ns)
+        turn = self.log.ask(due_ns)  # before it is sent: the answer may come while `send` returns
         self._said_ns = None
         with suppress(ConnectionClosed):  # then the receiver notes the loss
             await self._send("end_stream")
@@ -336,6 +340,7 @@ class Caller:
         with suppress(TimeoutError):
             async with self._patience(due_ns):
                 while not settled() and not self._gone.is_set():
+                    # Nothing runs between the look above and this, so no news can be missed.
                     self._news.clear()
                     await self._news.wait()
 

@@ -19,10 +19,8 @@ __all__ = [
     "LoadSummary",
     "Ratio",
     "Resources",
-    "conclusion",
     "flat",
     "ratios",
-    "sentences",
     "summarise_level",
 ]
 
@@ -294,39 +292,8 @@ def _over(value: float | None, base: float | None) -> float | None:
     return value / base if value is not None and base else None
 
 
-def conclusion(levels: Iterable[Level], bound_ms: float) -> str:
-    """Up to how many callers the server answered in time, and what came after that."""
-    own = [level for level in levels if level.server != BARE]
-    held = list(takewhile(lambda level: level.holds(bound_ms), own))
-    what = f"the 95th percentile of the wait for the reply under {bound_ms:g} ms"
-    if not held:
-        return (
-            f"{own[0].server} did not keep {what} at any level: "
-            f"with {_count(own[0].sessions)} {own[0].why_not(bound_ms)}."
-        )
-    top = held[-1]
-    start = (
-        f"{top.server} kept {what} up to {_count(top.sessions)} ({_p95(top.turn_ms):.1f} ms there)"
-    )
-    if len(held) == len(own):
-        return f"{start}, the most that were tried."
-    after = own[len(held)]
-    return f"{start}; with {_count(after.sessions)} {after.why_not(bound_ms)}."
-
-
 def _count(sessions: int) -> str:
     return "1 session" if sessions == 1 else f"{sessions} sessions"
-
-
-def sentences(levels: Iterable[Level], bound_ms: float) -> list[str]:
-    """What the load found, in words."""
-    levels = list(levels)
-    found = [conclusion(levels, bound_ms)]
-    limited = {level.sessions for level in levels if level.generator_limited}
-    fair = [ratio for ratio in ratios(levels) if ratio.sessions not in limited]
-    if fair:
-        found.append(_ratio_sentence(fair[-1]))
-    return found
 
 
 def _ratio_sentence(ratio: Ratio) -> str:
@@ -352,9 +319,32 @@ class LoadSummary:
     bound_ms: float
     about: Mapping[str, Any]
 
+    def conclusion(self) -> str:
+        """Up to how many callers the server answered in time, and what came after that."""
+        own = [level for level in self.levels if level.server != BARE]
+        held = list(takewhile(lambda level: level.holds(self.bound_ms), own))
+        what = f"the 95th percentile of the wait for the reply under {self.bound_ms:g} ms"
+        if not held:
+            return (
+                f"{own[0].server} did not keep {what} at any level: "
+                f"with {_count(own[0].sessions)} {own[0].why_not(self.bound_ms)}."
+            )
+        top = held[-1]
+        there = f"{_count(top.sessions)} ({_p95(top.turn_ms):.1f} ms there)"
+        start = f"{top.server} kept {what} up to {there}"
+        if len(held) == len(own):
+            return f"{start}, the most that were tried."
+        after = own[len(held)]
+        return f"{start}; with {_count(after.sessions)} {after.why_not(self.bound_ms)}."
+
     def sentences(self) -> list[str]:
         """What the load found, in words."""
-        return sentences(self.levels, self.bound_ms)
+        found = [self.conclusion()]
+        limited = {level.sessions for level in self.levels if level.generator_limited}
+        fair = [ratio for ratio in ratios(self.levels) if ratio.sessions not in limited]
+        if fair:
+            found.append(_ratio_sentence(fair[-1]))
+        return found
 
     def content(self) -> dict[str, Any]:
         """What goes into `load.json`: all that was computed, and what follows from it."""

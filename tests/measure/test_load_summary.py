@@ -12,18 +12,25 @@ from labkit.measure.load_summary import (
     BARE,
     COLUMNS,
     LATENESS_BOUND_MS,
+    Level,
     LoadSummary,
     Resources,
-    conclusion,
     flat,
     ratios,
-    sentences,
     summarise_level,
 )
 from labkit.measure.results import Results
 from tests.measure.load_samples import level, run, spread
 
 MS = 1_000_000
+
+
+def conclusion(levels: list[Level], bound_ms: float) -> str:
+    return LoadSummary(levels, bound_ms, {}).conclusion()
+
+
+def sentences(levels: list[Level], bound_ms: float) -> list[str]:
+    return LoadSummary(levels, bound_ms, {}).sentences()
 
 
 def logs() -> list[CallLog]:
