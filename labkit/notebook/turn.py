@@ -195,23 +195,34 @@ class SpokenTurn:
         """
         from labkit.measure.figures import BLUE, GREEN, figure_of, plot_waveform
 
-        starts_s = self._since_start_s(Mark.FIRST_AUDIO_RECEIVED)
-        heard_s = self._since_start_s(Mark.FIRST_AUDIO_HEARD)
         end_s = self._since_start_s(Mark.END_OF_SPEECH) or 0.0
-        end = round(end_s * SAMPLE_RATE) - 1
+        reply_s = self._since_start_s(Mark.FIRST_AUDIO_RECEIVED)
         said, reply = self.said_audio, self.reply_audio
-        title = f"“{self.said}”"
-        if starts_s is not None:
-            reply = np.pad(reply, (round(starts_s * SAMPLE_RATE), 0))
+        if reply_s is not None:
+            reply = np.pad(reply, (round(reply_s * SAMPLE_RATE), 0))
             said = np.pad(said, (0, max(0, len(reply) - len(said))))
-        if heard_s is not None:
-            title += f", {heard_s - end_s:.2f} s of dead air, “{self.reply}”"
-        drawn = plot_waveform(said, SAMPLE_RATE, ax=ax, end_of_speech=end, colour=BLUE)
-        if starts_s is not None:
+        title = self._dead_air(end_s)
+        drawn = plot_waveform(
+            said,
+            SAMPLE_RATE,
+            ax=ax,
+            end_of_speech=round(end_s * SAMPLE_RATE) - 1,
+            colour=BLUE,
+            title=title,
+        )
+        drawn.text(0, -0.95, f"said: {self.said}", color=BLUE, fontsize=8)
+        if reply_s is not None:
             plot_waveform(reply, SAMPLE_RATE, ax=drawn, colour=GREEN, title=title)
+            drawn.text(reply_s, -0.95, f"reply: {self.reply}", color=GREEN, fontsize=8)
         if ax is None:
-            show(figure_of(drawn), alt=f"Waveform of one turn: {title}.")
+            show(figure_of(drawn), alt=f"Waveform of one turn: {title}. {self!r}")
         return drawn
+
+    def _dead_air(self, end_s: float) -> str:
+        heard_s = self._since_start_s(Mark.FIRST_AUDIO_HEARD)
+        if heard_s is None:
+            return "No reply was heard"
+        return f"{heard_s - end_s:.2f} s of dead air between the last word and the first sound"
 
     def _since_start_s(self, mark: Mark) -> float | None:
         since_ms = self.trace.between_ms(Mark.STREAM_STARTED, mark)
