@@ -3,8 +3,7 @@
 Each command prints a row for each promise, and exits 1 where one is broken.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +17,6 @@ from labkit.cli.models import SetOption
 from labkit.cli.terminal import console, counting_bar, progress_bar, run, working
 
 if TYPE_CHECKING:
-    from labkit.drills.attackers import Crowd
     from labkit.drills.plausibility import Outcome
     from labkit.drills.verdict import Finding, Verdict
 
@@ -31,9 +29,14 @@ drill = typer.Typer(
 
 @drill.command()
 def resume(
-    cuts: Annotated[int, typer.Option(min=0, help="Connections to cut while an echo answers.")] = (
-        1000
-    ),
+    cuts: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Connections to cut without engines: so many where the client ends its "
+            "utterances, and so many where the server does.",
+        ),
+    ] = 1000,
     voice_cuts: Annotated[int, typer.Option(min=0, help="The same while the engines answer.")] = 20,
     seed: Annotated[int, typer.Option(help="Draws where they are cut.")] = 1,
 ) -> None:
@@ -118,31 +121,35 @@ def fuzz(
 ) -> None:
     """Send hostile messages; the server must answer each in its dialect, and lose nothing."""
     from labkit.drills.attackers import Crowd
-    from labkit.drills.inputs import Dialect
-
-    dialects = tuple(Dialect) if dialect is Spoken.BOTH else (Dialect(dialect.value),)
-    crowd = Crowd(seed=seed, dialects=dialects, parallel=parallel)
-    with progress_bar("hostile messages", messages) as tell:
-        verdict = run(_attack(url, messages, crowd, tell))
-    judge(verdict)
-
-
-async def _attack(
-    url: str | None, messages: int, crowd: "Crowd", tell: Callable[[int], None]
-) -> "Verdict":
-    from labkit.drills.floods import flood_own_server
-    from labkit.drills.fuzz import fuzz as attack
+    from labkit.drills.fuzz import fuzz as fuzz_server
     from labkit.drills.fuzz import fuzz_own_server, judge_fuzz
     from labkit.drills.inputs import Dialect
     from labkit.measure.server_process import RunningServer
 
-    if url is not None:
-        found = await attack(RunningServer(url), messages, crowd, tell)
-        return judge_fuzz(found, crowd)
-    verdict = judge_fuzz(await fuzz_own_server(messages, crowd, tell), crowd)
-    if Dialect.V1 not in crowd.dialects:
-        return verdict
-    return replace(verdict, findings=(*verdict.findings, *await flood_own_server()))
+    dialects = tuple(Dialect) if dialect is Spoken.BOTH else (Dialect(dialect.value),)
+    crowd = Crowd(seed=seed, dialects=dialects, parallel=parallel)
+    with progress_bar("hostile messages", messages) as tell:
+        if url is None:
+            fuzzed = run(fuzz_own_server(messages, crowd, tell))
+        else:
+            fuzzed = run(fuzz_server(RunningServer(url), messages, crowd, tell))
+    judge(judge_fuzz(fuzzed, crowd))
+
+
+@drill.command()
+def hostile(
+    seconds: Annotated[float, typer.Option(min=1, help="How long each attacks.")] = 5,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KIND", help="This kind only, such as 'pings'; may be repeated."),
+    ] = None,
+) -> None:
+    """Let a hostile caller of each kind attack beside an honest one, who must not notice."""
+    from labkit.drills.hostile import run_hostile
+
+    with counting_bar() as tell:
+        verdict = run(run_hostile(kinds=only or (), seconds=seconds, tell=tell))
+    judge(verdict)
 
 
 @drill.command()
@@ -238,7 +245,10 @@ def judge(verdict: "Verdict") -> None:
 
 def verdict_table(verdict: "Verdict") -> Table:
     """A row for each finding."""
-    table = Table("", "found", "promised", "holds", title=escape(verdict.title))
+    table = Table(
+        "", "found", "promised", "holds", title=escape(verdict.title), box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0), pad_edge=False,
+    )  # fmt: skip
     table.columns[1].justify = "right"
     for finding in verdict.findings:
         table.add_row(

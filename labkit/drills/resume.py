@@ -3,7 +3,9 @@
 Callers speak through a proxy that cuts every one of their connections at a byte drawn from the
 seed, on the way up or down, in order or with a reset, inside of the handshake as well. What an
 echo gives back is compared sample by sample with what was said; what the engines answer, with
-the same turn through an unharmed connection.
+the same turn through an unharmed connection. Where the server decides when an utterance ends, a
+whole stream of several is compared with the same stream unharmed: what was heard, and where
+speech began and ended.
 """
 
 import asyncio
@@ -19,16 +21,36 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, read_audio
+from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks, encode_s16le, read_audio
 from labkit.client.dial import Backoff
-from labkit.client.v1 import Answer, ClientOptions, SessionClient
+from labkit.client.v1 import (
+    Answer,
+    ClientOptions,
+    Event,
+    Gap,
+    Interrupted,
+    ReplyAudio,
+    SessionClient,
+)
+from labkit.drills.target import target_command
 from labkit.drills.verdict import Finding, Verdict
 from labkit.errors import ClientError
 from labkit.measure.netem import UNCHANGED, Conditions, Fault, Link, Proxy
 from labkit.measure.recordings import load_manifest
 from labkit.measure.server_process import labkit_server, running_server
+from labkit.protocol import v1
 
-__all__ = ["Cuts", "Harm", "Progress", "compare", "cut_echo", "cut_voice", "judged", "run_resume"]
+__all__ = [
+    "Cuts",
+    "Harm",
+    "Progress",
+    "compare",
+    "cut_echo",
+    "cut_stream",
+    "cut_voice",
+    "judged",
+    "run_resume",
+]
 
 _AT_ONCE: Final = 4
 _UTTERANCE_S: Final = (0.2, 1.5)
@@ -39,6 +61,13 @@ _OPENING: Final = 1_000
 _SAFE: Final = 3_000
 """A first connection is cut behind its opening: before, there is no session to lose."""
 _PATIENCE_S: Final = 60.0
+_UTTERANCES: Final = 3
+"""Of a stream; with one being answered, fewer than may wait."""
+_SILENCE: Final = round(1.2 * SAMPLE_RATE)
+_LONG_SILENCE_S: Final = (8.0, 14.0)
+_CHUNKS: Final = (SAMPLE_RATE // 50, SAMPLE_RATE // 25, SAMPLE_RATE // 5)
+_STREAM_PATIENCE_S: Final = 30.0
+_SERVER_ENDS: Final = v1.SessionStart(acknowledges=True, turn_detection=v1.TurnDetection.SERVER)
 
 Progress = Callable[[str, int, int], None]
 """Is told what is done, how many cuts were made, and how many are wanted."""
@@ -70,9 +99,9 @@ class Harm:
     away_s: list[float] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
 
-    def compare(self, expected: bytes, answer: Answer) -> None:
-        """Count how the audio of `answer` (s16le) differs from what was `expected`."""
-        lost, surplus, changed = compare(expected, bytes(answer.audio))
+    def compare(self, expected: bytes, audio: bytearray) -> None:
+        """Count how the `audio` of an answer (s16le) differs from what was `expected`."""
+        lost, surplus, changed = compare(expected, bytes(audio))
         self.turns += 1
         self.samples += len(expected) // 2
         self.lost += lost
@@ -150,7 +179,8 @@ async def run_resume(
     """Run the drill with an echo, and then with the engines.
 
     Args:
-        cuts: Connections to cut while an echo answers.
+        cuts: Connections to cut while an echo answers utterances that the client ends, and once
+            more while the server finds utterances in a stream.
         voice_cuts: The same while the engines answer.
         seed: Draws where they are cut, and what is said to the echo.
         recordings: Folder of what is said to the engines.
@@ -166,6 +196,10 @@ async def run_resume(
             made = Cuts(cuts, seed)
             harm = await cut_echo(server.url, made, seed, tell)
             findings += judged("echo", made, harm)
+        async with running_server(target_command("scripted")) as server:
+            made = Cuts(cuts, seed + 2, for_each=4)
+            harm = await cut_stream(server.url, made, seed, tell)
+            findings += judged("server's turns", made, harm)
     if voice_cuts:
         async with running_server(labkit_server()) as server:
             made = Cuts(voice_cuts, seed + 1, for_each=1)
@@ -188,7 +222,7 @@ async def cut_echo(url: str, cuts: Cuts, seed: int, tell: Progress) -> Harm:
             while not cuts.enough:
                 said = _noise(source)
                 answer = await _turn(client, said, harm)
-                harm.compare(encode_s16le(said), answer)
+                harm.compare(encode_s16le(said), answer.audio)
                 tell("cutting an echo", cuts.made, cuts.wanted)
 
     await asyncio.gather(*(_noting_the_end(call(number), harm) for number in range(_AT_ONCE)))
@@ -209,7 +243,7 @@ async def cut_voice(
             whole = await _turn(client, said, harm)
         async with cuts.before(url) as address, _calling(address, seed) as client:
             cut = await _turn(client, said, harm)
-        harm.compare(bytes(whole.audio), cut)
+        harm.compare(bytes(whole.audio), cut.audio)
         same = (cut.transcript, cut.sentences) == (whole.transcript, whole.sentences)
         harm.messages_wrong += not same
 
@@ -221,17 +255,117 @@ async def cut_voice(
     return harm
 
 
+async def cut_stream(url: str, cuts: Cuts, seed: int, tell: Progress) -> Harm:
+    """Let the server at `url` find the utterances of a stream, uncut and cut, until enough were.
+
+    Its pipeline has to hear the same in the same samples, such as `target.scripted_pipeline`.
+    """
+    harm = Harm()
+
+    async def call(number: int) -> None:
+        source = np.random.default_rng([seed, number])
+        while not cuts.enough and not harm.broken:
+            stream = np.concatenate([_between_silences(source) for _ in range(_UTTERANCES)])
+            size = int(source.choice(_CHUNKS))
+            whole = Heard()
+            async with _calling(url, seed + number, _SERVER_ENDS) as client:
+                await _listen_to(client, stream, size, whole, Harm())
+            cut = Heard()
+            async with cuts.before(url) as address:
+                async with _calling(address, seed + number, _SERVER_ENDS) as client:
+                    await _listen_to(client, stream, size, cut, harm)
+            harm.compare(bytes(whole.audio), cut.audio)
+            harm.messages_wrong += whole.told != cut.told
+            tell("cutting streams", cuts.made, cuts.wanted)
+
+    await asyncio.gather(*(_noting_the_end(call(number), harm) for number in range(_AT_ONCE)))
+    return harm
+
+
+@dataclass(slots=True)
+class Heard:
+    """What a server told of a stream.
+
+    Attributes:
+        told: By kind of message, in order: where speech began and ended, what was heard, how
+            the turns went. Partial transcripts are left out; they depend on the time.
+        audio: The replies, one after the other.
+        turns: Turns that are over.
+    """
+
+    told: dict[str, list[object]] = field(default_factory=dict)
+    audio: bytearray = field(default_factory=bytearray)
+    turns: int = 0
+
+    def take(self, event: Event, harm: Harm) -> None:
+        """Take the next event; losses are counted in `harm`."""
+        match event:
+            case v1.SpeechStarted(at_s=at_s) | v1.SpeechStopped(at_s=at_s):
+                self._note(event.type, at_s)
+            case v1.TranscriptFinal(text=text) | v1.ResponseText(text=text):
+                self._note(event.type, text)
+            case v1.ResponseDone():
+                self._note(event.type, (event.turn, event.status, event.samples))
+                self.turns += 1
+            case ReplyAudio(payload=payload):
+                self.audio += payload
+            case v1.Error():
+                harm.messages_wrong += 1
+            case Interrupted(seconds=seconds):
+                harm.away_s.append(seconds)
+            case Gap():
+                harm.gaps += 1
+
+    def _note(self, kind: str, what: object) -> None:
+        self.told.setdefault(kind, []).append(what)
+
+
+async def _listen_to(
+    client: SessionClient, stream: Float32, chunk_samples: int, heard: Heard, harm: Harm
+) -> None:
+    """Send a stream, and listen until all of its utterances are answered."""
+
+    async def speak() -> None:
+        for chunk in chunks(stream, chunk_samples):
+            await client.send_audio(encode_s16le(chunk))
+
+    async with asyncio.timeout(_STREAM_PATIENCE_S), asyncio.TaskGroup() as group:
+        group.create_task(speak())
+        while heard.turns < _UTTERANCES:
+            heard.take(await client.next_event(), harm)
+
+
+def _between_silences(source: np.random.Generator) -> Float32:
+    """An utterance of noise, and silence long enough that it ends there.
+
+    Before every other one lies a silence of up to 14 s, all of which a client that resumes sends
+    at once.
+    """
+    before = round(source.uniform(*_LONG_SILENCE_S) * SAMPLE_RATE) if source.random() < 0.5 else 0
+    return np.concatenate(
+        [np.zeros(before, np.float32), _noise(source), np.zeros(_SILENCE, np.float32)]
+    )
+
+
 async def _noting_the_end(call: Awaitable[None], harm: Harm) -> None:
     try:
         await call
-    except (ClientError, TimeoutError) as error:
+    except* (ClientError, TimeoutError) as group:
+        error = _first(group)
         harm.broken.append(str(error) or f"no answer within {_PATIENCE_S:g} s")
 
 
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
 @asynccontextmanager
-async def _calling(url: str, seed: int) -> AsyncIterator[SessionClient]:
-    backoff = Backoff(first_s=0.01, limit_s=0.2)
-    async with SessionClient.connect(url, options=ClientOptions(backoff=backoff, seed=seed)) as one:
+async def _calling(
+    url: str, seed: int, start: v1.SessionStart | None = None
+) -> AsyncIterator[SessionClient]:
+    options = ClientOptions(backoff=Backoff(first_s=0.01, limit_s=0.2), seed=seed)
+    async with SessionClient.connect(url, start, options) as one:
         yield one
 
 

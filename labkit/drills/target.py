@@ -11,6 +11,7 @@ import json
 import logging
 import sys
 import time
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
@@ -19,11 +20,13 @@ from urllib.parse import urlsplit
 import httpx2
 from prometheus_client.parser import text_string_to_metric_families
 
+from labkit.audio.pcm import encode_s16le
 from labkit.errors import ClientError, InstrumentError
 from labkit.server.app import VoiceServer, serve_until_signal
 from labkit.session.settings import ServerSettings
 from labkit.voice.models import load_pipeline, resolve
-from labkit.voice.pipeline import EchoPipeline, Pipeline
+from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
+from labkit.voice.scripted import ScriptedAsr, ScriptedTts, scripted_engines
 
 __all__ = [
     "PipelineName",
@@ -34,12 +37,15 @@ __all__ = [
     "main",
     "parse_vitals",
     "quiet_vitals",
+    "scripted_pipeline",
     "settings_of",
     "target_command",
     "vitals_of",
 ]
 
-PipelineName = Literal["echo", "voice"]
+PipelineName = Literal["echo", "voice", "scripted"]
+"""What answers: an echo, the engines, or engines that follow a script: what they hear is the
+checksum of the audio, so that two transcripts are alike only where all samples are."""
 
 _HERE: Final[Mapping[str, Any]] = {"host": "127.0.0.1", "port": 0}
 _PATIENCE_S: Final = 10.0
@@ -58,7 +64,7 @@ def target_command(
     """The command that runs the server, on a free port of this machine where none is named.
 
     Args:
-        pipeline: What answers: an echo, or the engines.
+        pipeline: What answers.
         model_set: Where the engines' models come from.
         threads: CPU threads of each engine; by default what `labkit serve` takes.
         settings: Fields of `ServerSettings` that are not to have their defaults.
@@ -194,9 +200,18 @@ def log_faults(log: str) -> list[str]:
     return [line for line in log.splitlines() if any(sign in line for sign in _FAULTS)]
 
 
+def scripted_pipeline() -> VoicePipeline:
+    """Engines that hear the checksum of what was said, and repeat it."""
+    asr = ScriptedAsr(lambda audio: f"{len(audio)} samples {zlib.crc32(encode_s16le(audio)):08x}")
+    return VoicePipeline(scripted_engines(asr, tts=ScriptedTts(seconds_per_word=0.02)))
+
+
 def _pipeline_of(told: Mapping[str, Any]) -> Pipeline:
-    if told["pipeline"] == "echo":
-        return EchoPipeline()
+    match told["pipeline"]:
+        case "echo":
+            return EchoPipeline()
+        case "scripted":
+            return scripted_pipeline()
     return load_pipeline(resolve(told["model_set"]), threads=told["threads"])
 
 

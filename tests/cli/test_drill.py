@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 
 from labkit.cli import app as command_line
-from labkit.drills import floods, fuzz
+from labkit.drills import fuzz
 from labkit.drills.answers import Tally
 from labkit.drills.attackers import Crowd
 from labkit.drills.fuzz import Fuzzed
 from labkit.drills.honest import Pings
 from labkit.drills.target import Vitals
-from labkit.drills.verdict import Finding
 
 
 def run(*words: str, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -25,17 +24,10 @@ def run(*words: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("health", "flooded", "dialect", "code"),
-    [
-        ("", True, "both", 0),
-        ("HTTP 500", True, "both", 1),
-        ("", False, "both", 1),
-        ("", False, "plain", 0),
-    ],
+    ("health", "dialect", "code"), [("", "both", 0), ("HTTP 500", "both", 1), ("", "plain", 0)]
 )
 def test_a_broken_promise_ends_the_fuzz_drill_with_code_1(
     health: str,
-    flooded: bool,
     dialect: str,
     code: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -47,16 +39,12 @@ def test_a_broken_promise_ends_the_fuzz_drill_with_code_1(
         sent = Tally(sent=Counter(audio=messages))
         return Fuzzed(sent, 1.0, Vitals(), Vitals(), Vitals(), [], served, health, Pings([1.0]))
 
-    async def flood_own_server() -> tuple[Finding, ...]:
-        return (Finding("a flood", "stopped", "stopped", flooded),)
-
     monkeypatch.setattr(fuzz, "fuzz_own_server", fuzz_own_server)
-    monkeypatch.setattr(floods, "flood_own_server", flood_own_server)
     words = ("fuzz", "--messages", "9", "--seed", "4", "--dialect", dialect)
     assert run(*words, monkeypatch=monkeypatch) == code
     out = capsys.readouterr().out
     assert "9 hostile messages, seed 4" in out
-    assert ("a flood" in out) == (dialect == "both")
+    assert ("a good turn of v1" in out) == (dialect == "both")
 
 
 @pytest.mark.parametrize(
@@ -64,6 +52,7 @@ def test_a_broken_promise_ends_the_fuzz_drill_with_code_1(
     [
         (("fuzz", "--url", "ws://127.0.0.1:1"), "ws://127.0.0.1:1 does not give /metrics"),
         (("fuzz", "--url", "http://x"), "url: 'http://x' is no address that can be drilled"),
+        (("hostile", "--only", "nobody at all"), "there is no 'nobody at all'; there are pings"),
         (("crosstalk", "--sessions", "99"), "sessions: 99 callers need as many different facts"),
     ],
 )

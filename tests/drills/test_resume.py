@@ -1,19 +1,21 @@
 """The drill `resume` in short, and that it sees what it is there to see."""
 
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
 
-from labkit.drills.resume import Cuts, Harm, compare, cut_echo, cut_voice, judged
+from labkit.drills.resume import Cuts, Harm, compare, cut_echo, cut_stream, cut_voice, judged
+from labkit.drills.target import scripted_pipeline
 from labkit.errors import ProtocolError
 from labkit.measure.netem import UNCHANGED
 from labkit.protocol.replay import Missing, Position, ReplayWindow
 from labkit.server.app import VoiceServer
 from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
-from labkit.voice.scripted import scripted_engines
+from labkit.voice.scripted import ScriptedAsr, scripted_engines
 
 
 @asynccontextmanager
@@ -27,12 +29,12 @@ def nothing(_: str, __: int, ___: int) -> None:
 
 
 async def test_an_echo_loses_and_repeats_nothing() -> None:
-    cuts = Cuts(40, seed=3)
+    cuts = Cuts(20, seed=3)
     async with serving(EchoPipeline()) as url:
         harm = await cut_echo(url, cuts, 3, nothing)
     assert all(finding.holds for finding in judged("echo", cuts, harm)), harm
-    assert harm.turns > 5
-    assert len(harm.away_s) > 20
+    assert harm.turns > 3
+    assert len(harm.away_s) > 8
 
 
 async def test_engines_answer_as_if_nothing_had_been_cut() -> None:
@@ -41,6 +43,40 @@ async def test_engines_answer_as_if_nothing_had_been_cut() -> None:
     async with serving(VoicePipeline(scripted_engines())) as url:
         harm = await cut_voice(url, cuts, [said], nothing)
     assert all(finding.holds for finding in judged("engines", cuts, harm)), harm
+
+
+def small_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One caller, whose utterances lie a second apart."""
+    for name, value in {
+        "_AT_ONCE": 1,
+        "_UTTERANCE_S": (0.2, 0.3),
+        "_LONG_SILENCE_S": (0.0, 0.1),
+        "_SILENCE": 11_200,
+    }.items():
+        monkeypatch.setattr(f"labkit.drills.resume.{name}", value)
+
+
+async def test_a_stream_of_utterances_is_heard_as_if_nothing_had_been_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small_streams(monkeypatch)
+    cuts = Cuts(3, seed=2, for_each=3)
+    async with serving(scripted_pipeline()) as url:
+        harm = await cut_stream(url, cuts, 2, nothing)
+    assert all(finding.holds for finding in judged("streams", cuts, harm)), harm
+    assert harm.turns
+
+
+async def test_a_server_that_hears_less_after_a_cut_is_found_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small_streams(monkeypatch)
+    heard = itertools.count()
+    forgetful = ScriptedAsr(lambda audio: f"{len(audio)} samples, {next(heard)}")
+    cuts = Cuts(1, seed=2)
+    async with serving(VoicePipeline(scripted_engines(forgetful))) as url:
+        harm = await cut_stream(url, cuts, 2, nothing)
+    assert harm.messages_wrong
 
 
 @pytest.mark.parametrize(

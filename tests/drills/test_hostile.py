@@ -1,0 +1,78 @@
+"""The drill `hostile`: what it takes for a broken promise, and that its attacks attack."""
+
+import math
+from typing import Any
+
+import pytest
+
+from labkit.drills.attacks import ATTACKS
+from labkit.drills.honest import Pings
+from labkit.drills.hostile import NOBODY, Endured, audio_flood, endure, judged, text_flood
+from labkit.drills.target import settings_of
+from labkit.server.app import VoiceServer
+from labkit.voice.pipeline import EchoPipeline
+
+MEBI = 1024 * 1024
+
+
+def endured(**changed: Any) -> Endured:
+    kept = {"kind": "pings", "pings": Pings([1.0] * 99), "grown_bytes": MEBI, "ended_s": 1.0}
+    return Endured(**{**kept, **changed})
+
+
+def test_what_is_within_its_bounds_holds() -> None:
+    (row,) = judged(endured())
+    assert row.holds
+    assert row.value == "1.0/1 ms, 1.0 MiB, 1.0 s"
+    assert row.bar == "20/100 ms, 8 MiB, 5 s"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"pings": Pings([1.0] * 99 + [101.0])},
+        {"pings": Pings([1.0] * 90 + [21.0] * 9)},
+        {"pings": Pings([1.0], lost=1)},
+        {"grown_bytes": 9 * MEBI},
+        {"ended_s": 5.1},
+        {"ended_s": math.inf},
+        {"faults": ["Traceback"]},
+    ],
+)
+def test_whatever_is_beyond_its_bound_breaks_the_promise(changed: dict[str, Any]) -> None:
+    assert not all(row.holds for row in judged(endured(**changed)))
+
+
+def test_memory_is_allowed_for_each_connection_and_bounded_in_all() -> None:
+    assert judged(endured(kind="stalled", grown_bytes=30 * MEBI))[0].holds
+    assert not judged(endured(kind="idle", grown_bytes=300 * MEBI))[0].holds
+
+
+def test_beside_nobody_nothing_is_judged() -> None:
+    (row,) = judged(endured(kind=NOBODY, ended_s=math.inf))
+    assert not row.judged
+
+
+async def test_an_attack_is_endured_from_its_begin_to_the_end_of_the_server() -> None:
+    found = await endure("unfinished", 0.5)
+    assert found.pings.ms
+    assert found.grown_bytes > 0
+    assert math.isfinite(found.ended_s)
+
+
+def test_every_attack_says_what_it_does() -> None:
+    assert all(attack.about and attack.connections for attack in ATTACKS.values())
+
+
+async def test_floods_are_stopped_and_slowed_down() -> None:
+    settings = settings_of({"audio_burst_s": 1.0, "message_burst": 20})
+    async with VoiceServer(EchoPipeline(), settings) as server:
+        assert (await text_flood(server.url, 200)).holds
+        assert (await audio_flood(server.url, 1.2)).holds
+
+
+async def test_a_server_without_limits_is_caught() -> None:
+    endless = {"max_messages_per_s": 1e6, "message_burst": 10**6}
+    async with VoiceServer(EchoPipeline(), settings_of(endless)) as server:
+        assert not (await audio_flood(server.url, 1.2)).holds
+        assert not (await text_flood(server.url, 200, patience_s=0.5)).holds
