@@ -37,9 +37,6 @@ class _Reply:
         self._kept: list[Float32] = []
         self._samples = 0
 
-    async def not_understood(self, start_s: float, end_s: float) -> None:
-        """No message says so yet."""
-
     async def transcript(self, text: str) -> None:
         await self._outbox.put(plain.Transcript(text=text).encode())
 

@@ -73,9 +73,6 @@ class Response:
         begun = [text for start, text in self._sentences if start < samples]
         return Exchange(self._said, " ".join(begun))
 
-    async def not_understood(self, start_s: float, end_s: float) -> None:
-        """No message says so yet."""
-
     async def transcript(self, text: str) -> None:
         """See `Sink.transcript`."""
         self._said = text

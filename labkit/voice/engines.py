@@ -100,11 +100,6 @@ class Vad(Protocol):
 class Asr(Protocol):
     """Automatic speech recognition: audio to words."""
 
-    @property
-    def longest_s(self) -> float:
-        """Longest stretch of speech that it was trained on, in seconds."""
-        ...
-
     def warm_up(self) -> None:
         """Do once what makes the first call slow."""
         ...
@@ -145,12 +140,18 @@ class Tts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """One engine of each kind, loaded."""
+    """One engine of each kind, loaded.
+
+    Attributes:
+        longest_stretch_s: Longest stretch of speech that the recogniser was trained on, in
+            seconds; it is given no longer ones.
+    """
 
     vad: Vad
     asr: Asr
     llm: Llm
     tts: Tts
+    longest_stretch_s: float = 30.0
 
     def warm_up(self) -> None:
         """Warm each of them up."""
@@ -186,7 +187,7 @@ class SileroVad:
             raise EngineError(f"Silero VAD of faster-whisper does not load: {error}") from error
 
     def start(self) -> VadState:
-        """See `Vad.start`."""
+        """All zeros: before the first frame there was nothing."""
         return VadState(
             hidden=np.zeros(self._STATE, np.float32),
             cell=np.zeros(self._STATE, np.float32),
@@ -252,14 +253,13 @@ class FasterWhisperAsr:
             raise ModelBrokenError(model, str(error), _MEND) from error
         self.fit_window = fit_window
         self._longest = int(self._model.feature_extractor.n_samples)
-        self.longest_s = _longest_speech(model, self._longest / SAMPLE_RATE)
 
     def warm_up(self) -> None:
-        """See `Asr.warm_up`."""
+        """Hear a second of silence: the first call sets up its buffers."""
         self.transcribe(np.zeros(SAMPLE_RATE, np.float32), Stop())
 
     def transcribe(self, audio: Float32, stop: Stop) -> str:
-        """See `Asr.transcribe`."""
+        """The words in one window, fitted to the audio where the model was trained for that."""
         if self.fit_window and len(audio) <= self._longest:
             return self._transcribe_fitted(audio)
         return self._transcribe_windows(audio, stop)
@@ -312,19 +312,6 @@ class FasterWhisperAsr:
             task="transcribe",
             language="en",
         )
-
-
-def _longest_speech(asr: Path, window_s: float) -> float:
-    """Longest stretch of speech that a recogniser says it was trained on, in seconds.
-
-    `preprocessor_config.json` of the embedded one has `"longest_s": 5`, its longest sentence;
-    faster-whisper ignores the entry. Without it, the window is full of speech.
-    """
-    config = asr / "preprocessor_config.json"
-    try:
-        return float(json.loads(config.read_text(encoding="utf-8")).get("longest_s", window_s))
-    except (OSError, ValueError):
-        return window_s
 
 
 def fit_to_context(
@@ -384,13 +371,13 @@ class LlamaLlm:
             raise ModelBrokenError(model, str(error), _MEND) from error
 
     def warm_up(self) -> None:
-        """See `Llm.warm_up`."""
+        """Read a short prompt and write one token."""
         stop = Stop()
         for _ in self.reply([Message("user", "hello")], stop):
             stop.set()
 
     def reply(self, messages: Sequence[Message], stop: Stop) -> Iterator[str]:
-        """See `Llm.reply`. Greedy, so the same conversation gets the same reply."""
+        """Greedy, so the same conversation gets the same reply."""
         fitted = fit_to_context(messages, self._count, self._context - self.max_tokens)
         chat: Any = [{"role": m.role, "content": self._harmless(m.content)} for m in fitted]
         stream: Any = self._llama.create_chat_completion(
@@ -465,16 +452,16 @@ class PiperTts:
 
     @property
     def sample_rate(self) -> int:
-        """See `Tts.sample_rate`."""
+        """What the voice was trained on."""
         return int(self._voice.config.sample_rate)
 
     def warm_up(self) -> None:
-        """See `Tts.warm_up`."""
+        """Speak one word."""
         for _ in self.synthesise("Ready.", Stop()):
             pass
 
     def synthesise(self, text: str, stop: Stop) -> Iterator[Float32]:
-        """See `Tts.synthesise`. Text without words gives no audio."""
+        """A piece for each sentence in `text`; text without words gives no audio."""
         for chunk in self._voice.synthesize(text, self._settings):
             yield np.asarray(chunk.audio_float_array, dtype=np.float32)
             if stop.is_set():

@@ -55,7 +55,6 @@ class Utterance:
     """Samples of a block."""
 
     def __init__(self, limit: int, frame_samples: int | None) -> None:
-        """Begin with no audio, and room for `limit` samples at 16 kHz."""
         self.limit = limit
         self.frame_samples = frame_samples
         self.probabilities: list[float] = []
@@ -370,7 +369,6 @@ class SpeechTracker:
     """
 
     def __init__(self, frame_samples: int, rules: Endpointing | None = None) -> None:
-        """Begin before the first frame."""
         self._rules = rules or Endpointing()
         self._start_frames = frames_in(self._rules.min_s, frame_samples)
         self._stop_frames = frames_in(self._rules.stop_s, frame_samples)

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from labkit.errors import ModelError, ModelNotFoundError
 from labkit.voice import hub
@@ -38,6 +38,7 @@ __all__ = [
     "load_engines",
     "load_pipeline",
     "locate",
+    "longest_stretch_s",
     "models_of",
     "resolve",
 ]
@@ -110,6 +111,7 @@ _WHISPER_FILES: Final = (
     "vocabulary.*",
     "preprocessor_config.json",
 )
+_WHISPER_WINDOW_S: Final = 30.0
 _WHISPER_OPTIONAL: Final = frozenset(("preprocessor_config.json",))
 
 
@@ -237,11 +239,26 @@ def fits_window(asr: Path) -> bool:
     `preprocessor_config.json` of such a model has `"fit_window": true`; faster-whisper ignores
     the entry.
     """
-    config = asr / "preprocessor_config.json"
+    return bool(_preprocessor(asr).get("fit_window", False))
+
+
+def longest_stretch_s(asr: Path) -> float:
+    """Longest stretch of speech that a recogniser says it was trained on, in seconds.
+
+    That is `"longest_s"` in `preprocessor_config.json`, its longest sentence. Models without it,
+    such as the public ones, learned from windows full of speech, `"chunk_length"` long.
+    """
+    config = _preprocessor(asr)
+    return float(config.get("longest_s", config.get("chunk_length", _WHISPER_WINDOW_S)))
+
+
+def _preprocessor(asr: Path) -> dict[str, Any]:
+    path = asr / "preprocessor_config.json"
     try:
-        return bool(json.loads(config.read_text(encoding="utf-8")).get("fit_window", False))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 def resolve(
@@ -301,6 +318,7 @@ def load_engines(
         asr=FasterWhisperAsr(paths.asr, threads=threads, fit_window=fit),
         llm=LlamaLlm(paths.llm, threads=threads),
         tts=PiperTts(paths.tts, threads=threads),
+        longest_stretch_s=longest_stretch_s(paths.asr),
     )
     engines.warm_up()
     return engines

@@ -38,13 +38,6 @@ _ONSET_S: Final = 0.02
 class Sink(Protocol):
     """Where a turn's results go. Each call may wait until there is room."""
 
-    async def not_understood(self, start_s: float, end_s: float) -> None:
-        """Somebody spoke here, and the recogniser found no words: they lack in the transcript.
-
-        Comes before the transcript, once for each such stretch, in seconds of the utterance.
-        """
-        ...
-
     async def transcript(self, text: str) -> None:
         """What was heard; empty where nothing was said."""
         ...
@@ -68,6 +61,9 @@ class Turn:
         history: What was said before.
         trace: Takes the marks of the turn.
         clock: The monotonic clock of the marks, in nanoseconds.
+        missed: Takes the stretches in which somebody spoke and no words were found, in seconds
+            of the utterance: what they said lacks in the transcript. Complete before the
+            transcript is given to the sink.
     """
 
     session: str
@@ -75,6 +71,7 @@ class Turn:
     history: History
     trace: Trace = field(default_factory=Trace)
     clock: Callable[[], int] = time.perf_counter_ns
+    missed: list[tuple[float, float]] = field(default_factory=list)
 
     def mark(self, mark: Mark) -> None:
         """Mark this instant."""
@@ -126,7 +123,7 @@ class EchoPipeline:
     frame_samples: None = None
 
     async def listen(self, session: str, utterance: Utterance, *, ended: bool = False) -> None:
-        """Nothing to work ahead on."""
+        """An echo looks at nothing before the utterance is over."""
 
     async def answer(self, turn: Turn, sink: Sink) -> Exchange:
         """Give the utterance back; its transcript says how much audio came."""
@@ -146,7 +143,7 @@ class EchoPipeline:
         return Exchange(heard, heard)
 
     def queued(self) -> dict[str, int]:
-        """No engine, no queue."""
+        """Without engines nobody waits."""
         return {}
 
     def close(self) -> None:
@@ -167,7 +164,7 @@ class VoicePipeline:
 
     @property
     def frame_samples(self) -> int:
-        """See `Pipeline.frame_samples`."""
+        """Samples of the frames that the voice activity detector looks at."""
         return self._engines.vad.frame_samples
 
     async def listen(self, session: str, utterance: Utterance, *, ended: bool = False) -> None:
@@ -177,8 +174,8 @@ class VoicePipeline:
         )
 
     async def answer(self, turn: Turn, sink: Sink) -> Exchange:
-        """See `Pipeline.answer`."""
-        said = await self._hear(turn, sink)
+        """Hear the utterance, then write and speak the reply at once."""
+        said = await self._hear(turn)
         await sink.transcript(said)
         if not said:
             return Exchange("", "")
@@ -186,11 +183,11 @@ class VoicePipeline:
         return Exchange(said, reply)
 
     def queued(self) -> dict[str, int]:
-        """See `Pipeline.queued`."""
+        """How many calls wait, by the name of the engine."""
         return {queue.name: len(queue) for queue in self._queues()}
 
     def close(self) -> None:
-        """See `Pipeline.close`."""
+        """Take no more calls; those that run are not waited for."""
         for queue in self._queues():
             queue.close()
 
@@ -215,7 +212,7 @@ class VoicePipeline:
                     look = partial(boundary.detect, self._engines.vad, utterance.vad_state, frames)
                     utterance.examined(*await self._vad.call(look))
 
-    async def _hear(self, turn: Turn, sink: Sink) -> str:
+    async def _hear(self, turn: Turn) -> str:
         """The words of the utterance; silence and noise never reach the recogniser.
 
         Each stretch waits for its own turn at the recogniser: an utterance of a minute holds up
@@ -223,29 +220,30 @@ class VoicePipeline:
         """
         utterance = turn.utterance
         await self._examine(turn.session, utterance, Priority.FINAL, ended=True)
-        asr = self._engines.asr
-        stretches = speech_stretches(
-            utterance.probabilities, self.frame_samples, self._rules, longest_s=asr.longest_s
-        )
         turn.mark(Mark.ASR_STARTED)
-        words: list[str] = []
-        missed: list[SpeechSpan] = []
-        for stretch in stretches:
-            audio = utterance.audio(stretch.start, stretch.end)
-            recognise = partial(boundary.transcribe, asr, audio)
-            heard = await self._asr.run(turn.session, Priority.FINAL, recognise)
-            if heard:
-                words.append(heard)
-            else:
-                missed.append(stretch)
+        heard = [await self._recognise(turn, stretch) for stretch in self._stretches(utterance)]
         turn.mark(Mark.ASR_DONE)
-        before = utterance.dropped_samples
         utterance.forget()
-        for stretch in missed:
-            await sink.not_understood(
-                (before + stretch.start) / SAMPLE_RATE, (before + stretch.end) / SAMPLE_RATE
+        return " ".join(words for words in heard if words)
+
+    def _stretches(self, utterance: Utterance) -> list[SpeechSpan]:
+        return speech_stretches(
+            utterance.probabilities,
+            self.frame_samples,
+            self._rules,
+            longest_s=self._engines.longest_stretch_s,
+        )
+
+    async def _recognise(self, turn: Turn, stretch: SpeechSpan) -> str:
+        audio = turn.utterance.audio(stretch.start, stretch.end)
+        work = partial(boundary.transcribe, self._engines.asr, audio)
+        words = await self._asr.run(turn.session, Priority.FINAL, work)
+        if not words:
+            before = turn.utterance.dropped_samples
+            turn.missed.append(
+                ((before + stretch.start) / SAMPLE_RATE, (before + stretch.end) / SAMPLE_RATE)
             )
-        return " ".join(words)
+        return words
 
     async def _reply(self, turn: Turn, said: str, sink: Sink) -> str:
         """Think and speak at once: each sentence is spoken while the next is written."""

@@ -1,7 +1,16 @@
-"""Engines that follow a script, for tests and for lessons about what surrounds the engines.
+"""Engines that follow a script: labkit's test doubles, public, for tests of your own.
 
-They are instruments: what they hear and say is written down beforehand, so nothing measured
-with them says anything about recognition, language or speech.
+They load nothing, answer at once, and are exact: what they hear and say is written down
+beforehand. So a test can say which words, which sentences and how many samples must come out at
+the other end, and a lesson can be about what surrounds the engines. Nothing measured with them
+says anything about recognition, language or speech. ::
+
+    engines = scripted_engines(asr=ScriptedAsr(lambda audio: "hello"))
+    pipeline, sink = VoicePipeline(engines), CollectingSink()
+    utterance = Utterance(SAMPLE_RATE, pipeline.frame_samples)
+    utterance.append(np.full(8000, 3000, np.int16))      # half a second that is not silent
+    await pipeline.answer(Turn("me", utterance, History(8)), sink)
+    assert sink.transcripts == ["hello"]
 """
 
 import threading
@@ -48,12 +57,10 @@ class ScriptedAsr:
     Attributes:
         hear: From audio to words.
         gate: Recognition waits until this is set; open by default.
-        longest_s: Longest stretch that it is given, in seconds.
     """
 
     hear: Callable[[Float32], str] = lambda audio: f"{len(audio)} samples"
     gate: threading.Event = field(default_factory=threading.Event)
-    longest_s: float = 30.0
 
     def __post_init__(self) -> None:
         """Open the gate."""
@@ -63,7 +70,7 @@ class ScriptedAsr:
         """Nothing to warm up."""
 
     def transcribe(self, audio: Float32, stop: Stop) -> str:
-        """See `Asr.transcribe`."""
+        """What `hear` makes of `audio`, once the gate is open."""
         while not self.gate.wait(0.01):
             if stop.is_set():
                 return ""
@@ -84,7 +91,7 @@ class ScriptedLlm:
         """Nothing to warm up."""
 
     def reply(self, messages: Sequence[Message], stop: Stop) -> Iterator[str]:
-        """See `Llm.reply`."""
+        """The words of the answer, each with a space behind it."""
         for word in self.answer(messages).split(" "):
             if stop.is_set():
                 return
@@ -107,7 +114,7 @@ class ScriptedTts:
         """Nothing to warm up."""
 
     def synthesise(self, text: str, stop: Stop) -> Iterator[Float32]:
-        """See `Tts.synthesise`."""
+        """A piece of the tone for each word."""
         for _ in text.split():
             if stop.is_set():
                 return
@@ -123,30 +130,23 @@ class CollectingSink:
         transcripts: What was heard, turn by turn.
         sentences: The sentences of the replies.
         pieces: The pieces of audio, 16 kHz.
-        missed: Stretches that were not understood, in seconds of their utterance.
     """
 
     def __init__(self) -> None:
-        """Begin empty."""
         self.transcripts: list[str] = []
         self.sentences: list[str] = []
         self.pieces: list[Float32] = []
-        self.missed: list[tuple[float, float]] = []
-
-    async def not_understood(self, start_s: float, end_s: float) -> None:
-        """Keep where it was."""
-        self.missed.append((start_s, end_s))
 
     async def transcript(self, text: str) -> None:
-        """See `Sink.transcript`."""
+        """Keep it."""
         self.transcripts.append(text)
 
     async def text(self, sentence: str) -> None:
-        """See `Sink.text`."""
+        """Keep it."""
         self.sentences.append(sentence)
 
     async def audio(self, samples: Float32) -> None:
-        """See `Sink.audio`."""
+        """Keep it."""
         self.pieces.append(samples)
 
 

@@ -21,7 +21,6 @@ class SentenceSplitter:
     """
 
     def __init__(self) -> None:
-        """Begin with no text."""
         self._text = ""
 
     def feed(self, piece: str) -> list[str]:

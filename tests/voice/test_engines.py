@@ -140,21 +140,22 @@ class TestLongUtterances:
     NAMES = ("kal-01", "kal-03", "kal-05", "kal-08", "slt-01", "slt-03", "slt-05", "slt-07")
 
     @staticmethod
-    async def heard(audio: Float32) -> tuple[str, CollectingSink]:
-        pipeline, sink = VoicePipeline(embedded_engines()), CollectingSink()
+    async def heard(audio: Float32) -> tuple[str, Turn]:
+        pipeline = VoicePipeline(embedded_engines())
         utterance = Utterance(60 * SAMPLE_RATE, pipeline.frame_samples)
         utterance.append(to_int16(audio))
-        exchange = await pipeline.answer(Turn("session", utterance, History(8)), sink)
+        turn, sink = Turn("session", utterance, History(8)), CollectingSink()
+        await pipeline.answer(turn, sink)
         pipeline.close()
-        return exchange.user, sink
+        return sink.transcripts[0], turn
 
     async def test_no_sentence_of_several_vanishes(self) -> None:
         pause = np.zeros(round(self.PAUSE * SAMPLE_RATE), np.float32)
         parts = [part for name in self.NAMES for part in (recording(name), pause)]
-        heard, sink = await self.heard(np.concatenate(parts))
+        heard, turn = await self.heard(np.concatenate(parts))
         errors, words = word_errors(" ".join(map(said_in, self.NAMES)), heard)
         assert errors <= words // 5
-        assert sink.missed == []
+        assert turn.missed == []
 
     async def test_two_utterances_in_one_recording_are_both_heard(self) -> None:
         heard, _ = await self.heard(recording("two-utterances"))

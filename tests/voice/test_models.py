@@ -5,7 +5,16 @@ from pathlib import Path
 import pytest
 
 from labkit.errors import ModelError, ModelNotFoundError
-from labkit.voice.models import SETS, Role, find, fits_window, locate, models_of, resolve
+from labkit.voice.models import (
+    SETS,
+    Role,
+    find,
+    fits_window,
+    locate,
+    longest_stretch_s,
+    models_of,
+    resolve,
+)
 
 
 @pytest.mark.parametrize(
@@ -89,3 +98,14 @@ def test_a_model_says_itself_whether_its_window_may_be_cut(tmp_path: Path) -> No
     assert not fits_window(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text('{"feature_size": 80, "fit_window": true}')
     assert fits_window(tmp_path)
+
+
+def test_a_model_says_itself_how_much_speech_it_was_trained_on(tmp_path: Path) -> None:
+    assert longest_stretch_s(tmp_path) == 30
+    config = tmp_path / "preprocessor_config.json"
+    config.write_text('{"chunk_length": 20}')
+    assert longest_stretch_s(tmp_path) == 20
+    config.write_text('{"chunk_length": 12, "longest_s": 5}')
+    assert longest_stretch_s(tmp_path) == 5
+    config.write_text("[]")
+    assert longest_stretch_s(tmp_path) == 30

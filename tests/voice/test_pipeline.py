@@ -186,10 +186,11 @@ async def test_stretches_are_recognised_in_order_and_joined() -> None:
         return next(words)
 
     pipeline, sink = VoicePipeline(scripted_engines(ScriptedAsr(hear))), CollectingSink()
-    exchange = await pipeline.answer(turn(said_in_turn(1, 0.6, 2, 3, 1)), sink)
+    this = turn(said_in_turn(1, 0.6, 2, 3, 1))
+    exchange = await pipeline.answer(this, sink)
     assert exchange.user == "set a timer for ten minutes thank you"
     assert sink.transcripts == [exchange.user]
-    assert sink.missed == []
+    assert this.missed == []
     assert heard == pytest.approx([1.3, 2.95, 1.65], abs=0.05)
     pipeline.close()
 
@@ -202,10 +203,11 @@ async def test_speech_that_gave_no_words_is_told_with_its_place() -> None:
     await pipeline.listen("session", utterance)
     utterance.drop_front(100)
     utterance.append(to_int16(said_in_turn(1, 2, 1, 2, 1).audio()))
-    await pipeline.answer(turn(utterance), sink)
+    this = turn(utterance)
+    await pipeline.answer(this, sink)
     assert sink.transcripts == ["set a timer thank you"]
     before = 100 * 512 / SAMPLE_RATE
-    assert sink.missed == [pytest.approx((before + 2.36, before + 4.64), abs=0.05)]
+    assert this.missed == [pytest.approx((before + 2.36, before + 4.64), abs=0.05)]
     pipeline.close()
 
 
@@ -216,7 +218,7 @@ async def test_a_long_stretch_is_cut_to_what_the_recogniser_was_trained_on() -> 
         heard.append(len(audio) / SAMPLE_RATE)
         return "word"
 
-    engines = scripted_engines(ScriptedAsr(hear, longest_s=5.0))
+    engines = replace(scripted_engines(ScriptedAsr(hear)), longest_stretch_s=5.0)
     pipeline, sink = VoicePipeline(engines), CollectingSink()
     await pipeline.answer(turn(said_in_turn(30)), sink)
     assert max(heard) <= 5.0
