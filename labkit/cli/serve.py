@@ -14,7 +14,7 @@ import typer
 from labkit import __version__
 from labkit.cli.models import AsrOption, LlmOption, SetOption, TtsOption
 from labkit.cli.terminal import run
-from labkit.net.listening import addresses_to_bind
+from labkit.net.addresses import addresses_to_bind
 from labkit.net.tokens import VARIABLE, read_tokens, token_in
 from labkit.session.settings import (
     DEFAULT_MAX_PER_ADDRESS,

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from labkit.client.dial import CONNECT_S
+from labkit.client.foreign import Unknown
 from labkit.errors import ClientError
+from labkit.protocol import v1
 
-__all__ = ["Deadlines", "Ledger"]
+__all__ = ["Deadlines", "Debt", "Ledger"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +65,8 @@ class Ledger:
     def note(self, message: Message) -> None:
         """Note a text message of the server."""
         code = getattr(message, "code", None)
-        self.came[message.type if code is None else f"{message.type} {str(code)!r}"] += 1
+        name = message.type if code is None else f"{message.type} {str(code)!r}"
+        self.came[name] += getattr(message, "count", 1)
 
     def missing(self, what: str, within_s: float) -> ClientError:
         """The error that says `what` (such as "no transcript came") within `within_s` seconds."""
@@ -81,3 +84,55 @@ class Ledger:
         if self.reply_s:
             names.append(f"{self.reply_s:.1f} s of reply")
         return f"what came: {', '.join(names)}" if names else "nothing else came"
+
+
+@dataclass(slots=True)
+class Debt:
+    """What the server of a session owes, and since when it gives no sign of it.
+
+    It owes acknowledgements of what it was sent, and an answer for each utterance that ended.
+    While it owes nothing, it may be silent for as long as the session lives.
+
+    Attributes:
+        since_ns: When the last sign of progress came.
+        turns: Utterances that ended, and have no `response.done` yet.
+        waiting: Calls that wait for an answer, whoever ends the utterance.
+        ledger: What went out and what came, for words.
+    """
+
+    since_ns: int
+    turns: int = 0
+    waiting: int = 0
+    ledger: Ledger = field(default_factory=Ledger)
+
+    def grows(self, now_ns: int, unacknowledged: int) -> None:
+        """Note that more will be owed; where nothing was, the time for it begins now."""
+        if not self._is_open(unacknowledged):
+            self.since_ns = now_ns
+
+    def note(self, message: v1.ServerMessage | Unknown) -> None:
+        """Note a message of the conversation."""
+        self.ledger.note(message)
+        match message:
+            case v1.ResponseDone():
+                self.turns = max(0, self.turns - 1)
+                self.ledger = Ledger()
+            case v1.Error(cause=v1.Cause(type="audio.end")):
+                self.turns = max(0, self.turns - 1)  # it was refused, and has no answer
+
+    def is_overdue(self, now_ns: int, within_s: float, unacknowledged: int) -> bool:
+        """Whether something is owed and no sign of it came for more than `within_s` seconds."""
+        return self._is_open(unacknowledged) and now_ns - self.since_ns > within_s * 1e9
+
+    def told(self, within_s: float) -> ClientError:
+        """The error that says what did not come."""
+        if not self.turns + self.waiting:
+            missing = "nothing of it was acknowledged"
+        elif "transcript.final" not in self.ledger.came:
+            missing = "no transcript came"
+        else:
+            missing = "no more of the reply came" if self.ledger.reply_s else "no reply came"
+        return self.ledger.missing(missing, within_s)
+
+    def _is_open(self, unacknowledged: int) -> bool:
+        return self.turns + self.waiting + unacknowledged > 0

@@ -11,12 +11,12 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 
 from labkit.audio.pcm import encode_s16le
-from labkit.client.deadlines import Deadlines, Ledger
+from labkit.client.deadlines import Deadlines, Debt, Ledger
 from labkit.client.dial import Backoff
 from labkit.client.plain import VoiceClient
 from labkit.client.speech import SpeechClock
 from labkit.client.v1 import ClientOptions, SessionClient
-from labkit.errors import ClientError
+from labkit.errors import ClientError, ErrorCode
 from labkit.protocol import plain, v1
 from labkit.protocol.replay import Position
 from tests.client.peers import Handler, deaf, saying, silent, tcp, websocket
@@ -274,3 +274,41 @@ async def test_a_server_that_begins_every_session_and_hangs_up_is_given_up() -> 
         with gives_up("no session with ws://"):
             while True:
                 await client.next_event()
+
+
+SECOND = 10**9
+
+
+def test_a_server_that_owes_nothing_is_never_overdue() -> None:
+    debt = Debt(since_ns=0)
+    assert not debt.is_overdue(1000 * SECOND, 1, unacknowledged=0)
+    assert debt.is_overdue(1000 * SECOND, 1, unacknowledged=1)
+
+
+def test_the_time_for_a_debt_begins_with_it() -> None:
+    debt = Debt(since_ns=0)
+    debt.grows(100 * SECOND, unacknowledged=0)
+    debt.turns += 1
+    debt.grows(150 * SECOND, unacknowledged=7)  # something is owed already
+    assert not debt.is_overdue(160 * SECOND, 60, unacknowledged=0)
+    assert debt.is_overdue(161 * SECOND, 60, unacknowledged=0)
+
+
+@pytest.mark.parametrize(
+    "settled",
+    [
+        v1.ResponseDone(turn=1, status=v1.ResponseStatus.NOTHING_HEARD),
+        v1.Error(
+            code=ErrorCode.TOO_MANY_TURNS,
+            message="m",
+            cause=v1.Cause(type="audio.end", position=Position()),
+        ),
+    ],
+)
+def test_an_utterance_is_answered_or_refused(settled: v1.ServerMessage) -> None:
+    debt = Debt(since_ns=0, turns=1)
+    debt.note(v1.Error(code=ErrorCode.BUFFER_FULL, message="m"))
+    assert debt.turns == 1
+    debt.note(settled)
+    debt.note(settled)
+    assert debt.turns == 0

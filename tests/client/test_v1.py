@@ -118,12 +118,12 @@ async def test_a_gap_that_the_server_cannot_fill_is_told() -> None:
         SessionClient.connect(cut.url(), start, QUICK) as client,
     ):
         await client.say(NOISE, pace=0)
-        client.received = Position()  # as if nothing had come
+        client.incoming.received = Position()  # as if nothing had come
         cut.cut(Fault.RESET)
         events = [await client.next_event() for _ in range(2)]
         assert isinstance(events[0], Interrupted)
         assert isinstance(events[1], Gap)
-        assert client.received == events[1].missing.up_to
+        assert client.incoming.received == events[1].missing.up_to
 
 
 async def test_a_ping_comes_back() -> None:
@@ -139,7 +139,7 @@ async def test_a_ping_that_is_lost_is_told() -> None:
     ):
         cut.stall(Direction.DOWN)
         pinging = asyncio.create_task(client.ping())
-        await until(lambda: client._pongs)
+        await until(lambda: client._connection and client._connection._pongs)
         cut.cut(Fault.RESET)
         with pytest.raises(ClientError, match="the connection was lost"):
             await pinging
@@ -175,7 +175,10 @@ STARTED = v1.SessionStarted(
 @pytest.mark.parametrize(
     ("message", "words"),
     [
-        (v1.TranscriptFinal(seq=2, turn=1, text="a").encode(), "message 2 came after message 0"),
+        (
+            v1.TranscriptFinal(seq=2, turn=1, text="a").encode(),
+            "message 2 came where message 1 was due",
+        ),
         ('{"type": "pong", "id": 5}', "field 'id' of 'pong' is '5'"),
         ("hello", "no JSON object"),
         (b"odd", "a binary message of 3 bytes is no"),
@@ -213,7 +216,7 @@ async def test_a_newer_server_ends_no_session() -> None:
         assert events[0].fields["mood"] == "good"
         assert isinstance(events[2], v1.Error)
         assert str(events[2].code) == "brand_new"
-        assert client.received.messages == 4
+        assert client.incoming.received.messages == 4
 
 
 async def test_something_else_than_a_labkit_server_is_told() -> None:

@@ -1,13 +1,22 @@
-"""What a client of labkit.v1 sends: one stream that outlives connections, and what does not."""
+"""The two streams of a session of labkit.v1, which outlive its connections.
+
+`Upstream` is what goes to the server and may have to be sent again; `Downstream` what came from
+it and was handed on.
+"""
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
+from labkit.client.events import Event, ReplyAudio, TextMessage
 from labkit.errors import ClientError
 from labkit.protocol.replay import Position, ReplayWindow
 
-__all__ = ["Upstream"]
+__all__ = ["Downstream", "Upstream"]
+
+_EVENTS: Final = 64
+"""Events that may wait for whoever uses the client; then the server has to wait."""
 
 
 class Upstream:
@@ -130,3 +139,50 @@ class Upstream:
     async def _until(self, condition: Callable[[], object]) -> None:
         while not condition():
             await self._changed.wait()
+
+
+class Downstream:
+    """What came from the server, handed on in order.
+
+    Attributes:
+        received: What was handed on; after a lost connection the rest comes again.
+    """
+
+    def __init__(self, received: Position) -> None:
+        """Go on behind `received`."""
+        self.received = received
+        self._events: asyncio.Queue[Event | None] = asyncio.Queue(_EVENTS)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether whoever uses the client does not take what came."""
+        return self._events.full()
+
+    async def tell(self, event: Event) -> None:
+        """Hand on what is no part of the stream."""
+        await self._events.put(event)
+
+    async def hand_on_audio(self, payload: bytes, samples: int) -> None:
+        """Hand on audio, and only then count it.
+
+        A connection may be lost while this waits for room. Counted before, the audio would be
+        lost; counted behind, in the same step as the waiting ends, it comes again or not at all.
+        """
+        await self._events.put(ReplyAudio(self.received.samples, payload))
+        self.received = self.received.plus(samples=samples)
+
+    async def hand_on_text(self, message: TextMessage, *, numbered: bool) -> None:
+        """Hand on a message, and only then count it, if it is one that counts."""
+        await self._events.put(message)
+        self.received = self.received.plus(messages=int(numbered))
+
+    async def next(self) -> Event | None:
+        """The next event; None, again and again, once the session is over."""
+        event = await self._events.get()
+        if event is None:
+            self._events.put_nowait(None)
+        return event
+
+    async def close(self) -> None:
+        """Nothing more comes."""
+        await self._events.put(None)
