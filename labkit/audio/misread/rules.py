@@ -5,7 +5,7 @@ bad *and* another one is good; a rule about rate or channels only where the decl
 good *and* the stream comes at the pace of the other rate or number of channels.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
@@ -42,8 +42,9 @@ MISMATCHES: Final = frozenset(
 
 _AUDIBLE_DB: Final = -50.0
 """RMS, in dBFS, below which a block is taken for silence."""
-_LOUD_DB: Final = -15.0
-"""Misread speech is louder: its RMS was never below -13 dBFS."""
+_LOUD_DB: Final = -17.0
+"""Misread speech is louder: its RMS was never below -16 dBFS, and where it was no A-law that was
+declared, never below -13."""
 _TOO_LOUD_DB: Final = -10.0
 """What another reading may not exceed, since misread bytes mostly lie near -5 dBFS."""
 _NOTHING_DB: Final = -80.0
@@ -61,8 +62,8 @@ _GLANCE_DB: Final = 3.0
 """Noise is noise at a glance: only where the first bytes are at most so much louder than what is
 accepted of the whole block, and have this gain and as much as the block has as declared, under any
 other reading, the whole block is tried under each."""
-_SURE_DB: Final = 13.0
-"""Gain of the predictor that no misread bytes have."""
+_SURE_DB: Final = 11.0
+"""Gain of the predictor that no misread bytes have: of speech, it was never above 10."""
 _SLOW: Final = 0.72
 _FAST: Final = 1.36
 """Paces between these are left alone: 44.1 kHz as 48 kHz cannot be told from a clock or a
@@ -201,6 +202,31 @@ class Window:
         """Whether the level is that of misread bytes, or no level at all."""
         return not self.sound.valid or self.sound.level_db > _LOUD_DB
 
+    @cached_property
+    def glance(self) -> Sequence[tuple[Reading, Sound]]:
+        """What the first bytes of a loud block sound like under every other reading."""
+        return list(_other_readings(self, self.block[:_GLANCE_BYTES], channels=1))
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether it is loud, and no sound."""
+        return self.is_loud and self.sound.gain_db < _SOUND_DB
+
+    @property
+    def is_silent_otherwise(self) -> bool:
+        """Whether it is noise that another reading would make silence.
+
+        So begin the floats of a microphone that are read as integers.
+        """
+        if not self.is_noise:
+            return False
+        return any(
+            sound.valid and sound.level_db < _AUDIBLE_DB
+            for reading, sound in self.glance
+            # On another scale, all floats are silence.
+            if reading.kind is not ErrorCode.FLOAT_OUT_OF_SCALE
+        )
+
     @property
     def seems_misread(self) -> bool:
         """Whether another layout is worth a look.
@@ -214,7 +240,7 @@ class Window:
     @property
     def reads_well(self) -> bool:
         """Whether it is sound."""
-        return not self.is_loud or (self.sound.valid and self.sound.gain_db > _SOUND_DB)
+        return not self.is_noise
 
 
 Judge = Callable[[Window], Finding | None]
@@ -250,7 +276,7 @@ def another_reading(window: Window) -> Finding | None:
     Both must be so: white noise stays noise under every reading, and sound stays sound.
     """
     declared_db = window.sound.gain_db
-    if window.is_loud and not _is_sound_at_a_glance(window, max(_GLANCE_DB, declared_db)):
+    if window.is_loud and not _is_sound_at_a_glance(window):
         return None
     reading, sound = _best_reading(window)
     if not _AUDIBLE_DB < sound.level_db < _TOO_LOUD_DB:
@@ -272,26 +298,27 @@ def another_reading(window: Window) -> Finding | None:
     return Finding(tuple(mismatches), layout)
 
 
-def _is_sound_at_a_glance(window: Window, least_db: float) -> bool:
-    """Whether the first bytes have that gain and no impossible level under any other reading."""
+def _is_sound_at_a_glance(window: Window) -> bool:
+    """Whether the first bytes have enough gain and a possible level under any other reading."""
+    least_db = max(_GLANCE_DB, window.sound.gain_db)
     return any(
         _NOTHING_DB < sound.level_db < _TOO_LOUD_DB + _GLANCE_MORE_DB and sound.gain_db > least_db
-        for _, sound in _other_readings(window, window.block[:_GLANCE_BYTES])
+        for _, sound in window.glance
     )
 
 
 def _best_reading(window: Window) -> tuple[Reading, Sound]:
     """The other reading that is most like sound; one with nothing in it only if all are."""
-    heard = _other_readings(window, window.block)
+    heard = list(_other_readings(window, window.block, window.layout.channels))
     return max(heard, key=lambda pair: (pair[1].level_db > _NOTHING_DB, pair[1].gain_db))
 
 
-def _other_readings(window: Window, block: bytes) -> Iterator[tuple[Reading, Sound]]:
+def _other_readings(window: Window, block: bytes, channels: int) -> Iterator[tuple[Reading, Sound]]:
     """The readings that `block` may have in place of its own, one after the other."""
     for reading in READINGS:
         # What is not loud can only be one kind of single bytes read as another.
         if reading is not window.layout.reading and (window.is_loud or reading.sample_bytes == 1):
-            yield reading, sound_of(reading.frames(block, window.layout.channels))
+            yield reading, sound_of(reading.frames(block, channels))
 
 
 def _described(sound: Sound) -> str:

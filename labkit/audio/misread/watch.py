@@ -51,7 +51,7 @@ from typing import Final
 
 from labkit.audio.formats import AudioFormat
 from labkit.audio.misread.arrival import ArrivalMeter
-from labkit.audio.misread.containers import header_of
+from labkit.audio.misread.containers import Header, header_of
 from labkit.audio.misread.rules import (
     RULES,
     Finding,
@@ -73,11 +73,13 @@ _ALIGNMENT: Final = 8
 _CLOSE_S: Final = 0.2
 _SILENT_S: Final = 0.4
 _RARE_S: Final = 1.0
-_NOISE_S: Final = 3.0
+_NOISE_S: Final = 4.0
 """Time from one look to the next: while something may be wrong, in silence, where all is well, and
 where all is noise, which costs most to look at and tells least."""
 _CLOSE_LOOKS: Final = 10
 """Audible looks before the watch relaxes: who lies about the format does so from the start."""
+_NOISE_COUNTS: Final = 3
+"""For how many looks one at noise counts."""
 _PACE_TELLS_S: Final = (1.4, 3.9)
 """Span of a wrong pace, in seconds, in which the rules about it are asked often."""
 
@@ -123,7 +125,8 @@ class FormatWatch:
             return ()
         self._left_s -= len(payload) * self._seconds_per_byte
         self._arrival.feed(at_ns, len(payload))
-        found = self._begins(payload)
+        header = header_of(payload)
+        found = () if header is None else self._begins_with(header)
         if at_ns >= self._due_ns:
             self._wait_bytes %= _ALIGNMENT
         if self._wait_bytes >= len(payload):
@@ -135,11 +138,8 @@ class FormatWatch:
             return found
         return (*found, *self._look(at_ns))
 
-    def _begins(self, payload: bytes) -> Sequence[Mismatch]:
+    def _begins_with(self, header: Header) -> Sequence[Mismatch]:
         """What the first bytes of a message say."""
-        header = header_of(payload)
-        if header is None:
-            return ()
         if header.encoded:
             return self._tell(compressed(f"the message begins as a stream of {header.name} does"))
         mismatch = Mismatch(
@@ -156,7 +156,6 @@ class FormatWatch:
             block = bytes(self._pending[: self._block_bytes])
             window = Window(self._layout, block, self._arrival)
             if not window.is_silent:
-                self._looks += 1
                 found += self._judge(window)
             wait_s = self._wait_s(window)
             self._leave_out(len(block), wait_s)
@@ -170,15 +169,16 @@ class FormatWatch:
         del self._pending[:passed]
 
     def _wait_s(self, window: Window) -> float:
-        """Time from the begin of this look to that of the next one."""
-        if window.is_silent:
+        """Count a look; give the time from its begin to that of the next one."""
+        if window.is_silent or window.is_silent_otherwise:
             return _SILENT_S
-        if self._looks < _CLOSE_LOOKS or self._is_voting():
+        self._looks += _NOISE_COUNTS if window.is_noise else 1
+        if self._looks <= _CLOSE_LOOKS or self._is_voting():
             return _CLOSE_S
         since_s, until_s = _PACE_TELLS_S
         if not window.is_live and window.arrival and since_s < window.arrival.span_s < until_s:
             return _CLOSE_S
-        return _NOISE_S if window.is_loud and not window.reads_well else _RARE_S
+        return _NOISE_S if window.is_noise else _RARE_S
 
     def _is_voting(self) -> bool:
         return any(any(votes) for votes in self._votes.values())
