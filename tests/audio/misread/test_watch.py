@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from labkit.audio import g711
 from labkit.audio.formats import AudioFormat, Encoding, encode_f32le
-from labkit.audio.misread.rules import MISMATCHES, RULES, Mismatch
+from labkit.audio.misread.rules import MISMATCHES, RULES, Finding, Mismatch, Rule, Window
 from labkit.audio.misread.watch import FormatWatch
 from labkit.audio.pcm import Float32, encode_s16le, read_audio, resample
 from labkit.errors import ErrorCode
@@ -184,6 +184,23 @@ def test_only_the_first_seconds_are_watched_where_that_is_asked() -> None:
     watch = FormatWatch(form, seconds=5)
     pieces = [data[at : at + 640] for at in range(0, len(data), 640)]
     assert [found for i, piece in enumerate(pieces) for found in watch.feed(piece, i * 10**7)] == []
+
+
+def test_one_long_message_is_enough_and_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute in one message is judged by its first seconds; the next one goes on behind it."""
+    asked: list[Window] = []
+    judge = Rule.ask
+
+    def ask(rule: Rule, window: Window) -> Finding | None:
+        asked.append(window)
+        return judge(rule, window)
+
+    monkeypatch.setattr(Rule, "ask", ask)
+    watch = FormatWatch(AudioFormat())
+    assert watch.feed(encode_s16le(speech(seconds=60)) + b"1234", 0) == ()
+    assert len({id(window) for window in asked}) <= 20
+    data = b"5678" + encode_f32le(speech())
+    assert [found.kind for found in watch.feed(data, 10**9)] == [ErrorCode.LOOKS_LIKE_FLOAT32]
 
 
 # -- several faults at once -------------------------------------------------------------------
