@@ -254,18 +254,19 @@ class VoicePipeline:
         return thinking.result()
 
     async def _think(self, turn: Turn, said: str, sentences: asyncio.Queue[str | None]) -> str:
+        """Write the reply, and hand each sentence over once it is whole; gives what is spoken."""
         messages = turn.history.messages(said)
         loop = asyncio.get_running_loop()
         splitter = SentenceSplitter()
-        pieces: list[str] = []
+        written: list[str] = []
 
         def hand_over(whole: list[str]) -> None:
             for sentence in whole:
                 turn.mark(Mark.LLM_FIRST_SENTENCE)
+                written.append(sentence)
                 sentences.put_nowait(sentence)
 
         def take(piece: str) -> None:
-            pieces.append(piece)
             hand_over(splitter.feed(piece))
 
         def generate(stop: Stop) -> None:
@@ -277,7 +278,7 @@ class VoicePipeline:
         hand_over(splitter.flush())
         sentences.put_nowait(None)
         turn.mark(Mark.LLM_DONE)
-        return "".join(pieces).strip()
+        return " ".join(written)
 
     async def _speak(self, turn: Turn, sentences: asyncio.Queue[str | None], sink: Sink) -> None:
         first = True

@@ -308,6 +308,23 @@ async def test_audio_of_another_rate_is_resampled() -> None:
     pipeline.close()
 
 
+async def test_markup_is_neither_spoken_nor_remembered() -> None:
+    spoken_by_voice: list[str] = []
+
+    class Voice(ScriptedTts):
+        def synthesise(self, text: str, stop: Stop) -> Iterator[Float32]:
+            spoken_by_voice.append(text)
+            return super().synthesise(text, stop)
+
+    written = "1. Open the **lid**.\n2. Press *start*.\n```\nrm -rf\n```"
+    engines = scripted_engines(llm=ScriptedLlm(lambda _: written), tts=Voice())
+    pipeline, sink = VoicePipeline(engines), CollectingSink()
+    exchange = await pipeline.answer(turn(spoken()), sink)
+    assert spoken_by_voice == sink.sentences == ["Open the lid.", "Press start."]
+    assert exchange.assistant == "Open the lid. Press start."
+    pipeline.close()
+
+
 class _HesitantTts(ScriptedTts):
     """Begins each sentence with 0.3 s of silence."""
 
