@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -12,6 +12,7 @@ import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, leading_silence, read_audio
 from labkit.client.plain import ClientTurn, VoiceClient
+from labkit.client.speech import SpeechClock
 from labkit.errors import LabkitError
 from labkit.measure.exercise_summary import BASELINE, LABKIT, ExerciseSummary, Row
 from labkit.measure.plan import CHUNK_SIZES_MS, PlannedTurn, plan_turns
@@ -23,7 +24,7 @@ from labkit.trace import Mark, Stage
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Exercise", "overhead_bytes", "row_of", "run_and_write"]
+__all__ = ["Exercise", "overhead_bytes", "ping_until", "row_of", "run_and_write"]
 
 _FULL: Final = 18
 """Turns per chunk size. A turn takes about two and a half seconds, nearly all of them speech; 18
@@ -220,21 +221,40 @@ def _prepared(recording: Recording, turn: PlannedTurn) -> tuple[Float32, int]:
 @asynccontextmanager
 async def _pinging(url: str, rtts_ms: list[float], seed: int) -> AsyncIterator[None]:
     """Measure ping round trips on a connection of its own for the length of the block."""
+    over = asyncio.Event()
     async with VoiceClient.connect(url) as client:
-        task = asyncio.create_task(_ping(client, rtts_ms, random.Random(seed)))
+        pinging = ping_until(over, client, rtts_ms, random.Random(seed), SpeechClock())
+        task = asyncio.create_task(pinging)  # a TaskGroup would wrap what the block raises
         try:
             yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            over.set()
+            await task
 
 
-async def _ping(client: VoiceClient, rtts_ms: list[float], rng: random.Random) -> None:
-    """Ping at random moments; a ping that waits holds up the next, as a caller would be."""
+async def ping_until(
+    over: asyncio.Event,
+    client: VoiceClient,
+    rtts_ms: list[float],
+    rng: random.Random,
+    clock: SpeechClock,
+) -> None:
+    """Ping at random moments, and count every round trip from when it was due.
+
+    A server that stands still for a second holds up all pings that are due in it, and not just
+    the first. Those that are due before `over` are all waited for.
+    """
+    due_ns = clock.now_ns()
     while True:
-        await asyncio.sleep(rng.expovariate(1 / _PING_EVERY_S))
-        rtts_ms.append(await client.ping() * 1000)
+        due_ns += round(rng.expovariate(1 / _PING_EVERY_S) * 1e9)
+        held_up = clock.now_ns() >= due_ns
+        await clock.sleep_until(due_ns)
+        if over.is_set() and not held_up:
+            return
+        # That a sleep lasted too long is this process's doing, and not the server's.
+        start_ns = due_ns if held_up else clock.now_ns()
+        await client.ping()
+        rtts_ms.append((clock.now_ns() - start_ns) / 1e6)
 
 
 def row_of(planned: PlannedTurn, recording: Recording, turn: ClientTurn) -> Row:

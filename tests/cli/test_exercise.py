@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,7 @@ def test_an_end_in_the_middle_says_where_the_rows_are(tmp_path: Path, how: signa
             rows[0].read_text().count("\n") < 2
         ):
             assert command.poll() is None
+            time.sleep(0.05)
         command.send_signal(how)
         _, err = command.communicate(timeout=60)
     assert command.returncode == 128 + how

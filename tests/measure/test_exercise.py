@@ -1,13 +1,17 @@
 """Turns as rows, their columns, and that the exercise runs as planned."""
 
+import asyncio
+import random
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
-from labkit.client.plain import ClientTurn
+from labkit.client.plain import ClientTurn, VoiceClient
+from labkit.client.speech import SpeechClock
 from labkit.errors import LabkitError
-from labkit.measure.exercise import Exercise, overhead_bytes, row_of
+from labkit.measure.exercise import Exercise, overhead_bytes, ping_until, row_of
 from labkit.measure.plan import PlannedTurn
 from labkit.measure.recordings import load_manifest
 from labkit.trace import Mark, Stage, Trace
@@ -78,3 +82,31 @@ async def test_recordings_that_are_too_long_are_told(tmp_path: Path) -> None:
     )
     with pytest.raises(LabkitError, match="no recording ends within 2.6 s"):
         await Exercise(recordings=tmp_path).run(lambda _: None, lambda _: None)
+
+
+class Standing:
+    """A server that stands still for a second at the first ping, which is the last of a turn."""
+
+    def __init__(self, over: asyncio.Event) -> None:
+        self.now_ns = 0
+        self.over = over
+
+    async def sleep(self, seconds: float) -> None:
+        self.now_ns += round(seconds * 1e9)
+
+    async def ping(self) -> None:
+        self.now_ns += 10**6 if self.over.is_set() else 10**9
+        self.over.set()
+
+
+class Every100Ms(random.Random):
+    def expovariate(self, lambd: float = 1.0) -> float:
+        return 0.1
+
+
+async def test_every_ping_that_a_server_holds_up_counts() -> None:
+    over, rtts_ms = asyncio.Event(), list[float]()
+    server = Standing(over)
+    clock = SpeechClock(source=lambda: server.now_ns, sleep=server.sleep)
+    await ping_until(over, cast(VoiceClient, server), rtts_ms, Every100Ms(), clock)
+    assert [round(rtt) for rtt in rtts_ms] == [1000 - 99 * n for n in range(11)]
