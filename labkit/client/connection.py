@@ -50,7 +50,7 @@ class Connection:
 
     Attributes:
         closed: Nothing more goes over it.
-        worked: Something came over it after `session.started`.
+        worked: Something of the conversation came over it.
     """
 
     def __init__(
@@ -191,7 +191,6 @@ class Connection:
     async def _read(self) -> None:
         while True:
             message = await self._socket.recv()
-            self.worked = True
             if isinstance(message, bytes):
                 await self._take_audio(message)
             else:
@@ -203,7 +202,8 @@ class Connection:
             raise _broken(f"a binary message of {len(payload)} bytes is no {self._output}")
         await self._incoming.hand_on_audio(payload, samples)
         self._unacknowledged += len(payload)
-        self._debt.since_ns = self._clock.now_ns()
+        if samples:
+            self._note_progress()
         self._debt.ledger.reply_s += self._output.seconds(samples)
         self._acknowledge()
 
@@ -213,18 +213,26 @@ class Connection:
                 self._take_pong(name)
                 return
             case v1.AudioAck(received=received):
-                self._debt.since_ns = self._clock.now_ns()
+                held = self._outgoing.window.held_bytes
                 self._outgoing.received(received)
+                if self._outgoing.window.held_bytes < held:
+                    self._note_progress()
                 return
         number: int | None = getattr(message, "seq", None)
         expected = self._incoming.received.messages + 1
         if number is not None and number != expected:
             raise _broken(f"message {number} came where message {expected} was due")
         await self._incoming.hand_on_text(message, numbered=number is not None)
-        self._unacknowledged += _TEXT_WEIGHT if number is not None else 0
-        self._debt.since_ns = self._clock.now_ns()
+        if number is not None:
+            self._unacknowledged += _TEXT_WEIGHT
+            self._note_progress()
         self._debt.note(message)
         self._acknowledge(now=isinstance(message, v1.ResponseDone))
+
+    def _note_progress(self) -> None:
+        """The conversation went on; chatter about the connection alone is no progress."""
+        self.worked = True
+        self._debt.since_ns = self._clock.now_ns()
 
     def _take_pong(self, name: str | None) -> None:
         pong = self._pongs.pop(name or "", None)

@@ -99,6 +99,11 @@ class _Turn:
         self.result.trace.mark(mark, self._clock.now_ns() if at_ns is None else at_ns)
 
     @property
+    def progress(self) -> tuple[bool, float]:
+        """Grows whenever the answer goes on; refusals and chatter are no progress."""
+        return "transcript" in self.ledger.came, self.ledger.reply_s
+
+    @property
     def awaited(self) -> str:
         """What has to come next, as said where it does not come."""
         if "transcript" not in self.ledger.came:
@@ -272,8 +277,7 @@ class VoiceClient:
         turn.mark(Mark.END_STREAM_SENT)  # before: the server may read it while send returns
         await self._send("end_stream", turn.ledger)
         turn.ledger.asked = "end_stream"
-        while not turn.take(await self._next(self._messages, turn.ledger, turn.awaited)):
-            pass
+        await self._take_answer(turn)
         if not turn.shares_clock():
             turn.estimate_offset(min([await self.ping() for _ in range(_PINGS)]))
         return turn.finish()
@@ -287,7 +291,11 @@ class VoiceClient:
         ledger = Ledger(asked="ping")
         sent_ns = self._clock.now_ns()
         await self._send("ping", ledger)
-        pong = await self._next(self._pongs, ledger, "no pong came")
+        try:
+            async with asyncio.timeout(self._deadlines.answer_s):
+                pong = await self._next(self._pongs, ledger)
+        except TimeoutError:
+            raise ledger.missing("no pong came", self._deadlines.answer_s) from None
         return (pong.at_ns - sent_ns) / 1e9
 
     async def _speak(self, turn: _Turn, samples: Float32, chunk_ms: float, end: int) -> None:
@@ -332,16 +340,23 @@ class VoiceClient:
             self._messages.put_nowait(None)
             self._pongs.put_nowait(None)
 
-    async def _next(
-        self, inbox: asyncio.Queue[_Received | None], ledger: Ledger, awaited: str
-    ) -> _Received:
-        """The next message; each one is a sign of progress, so each has the whole deadline."""
+    async def _take_answer(self, turn: _Turn) -> None:
+        """Wait for all of the answer; each sign that it goes on has the whole deadline."""
         within_s = self._deadlines.answer_s
         try:
-            async with asyncio.timeout(within_s):
-                received = await inbox.get()
+            async with asyncio.timeout(within_s) as deadline:
+                complete = False
+                while not complete:
+                    before = turn.progress
+                    complete = turn.take(await self._next(self._messages, turn.ledger))
+                    if turn.progress != before:
+                        deadline.reschedule(asyncio.get_running_loop().time() + within_s)
         except TimeoutError:
-            raise ledger.missing(awaited, within_s) from None
+            raise turn.ledger.missing(turn.awaited, within_s) from None
+
+    async def _next(self, inbox: asyncio.Queue[_Received | None], ledger: Ledger) -> _Received:
+        """The next message, however long it takes."""
+        received = await inbox.get()
         if received is None:
             inbox.put_nowait(None)
             raise ClientError(f"{self._end}; {ledger.sent()}; {ledger.received()}")

@@ -58,7 +58,31 @@ def test_what_was_sent_and_what_came_is_told() -> None:
     assert Ledger().sent() == "sent nothing"
 
 
+def done(seq: int) -> str:
+    return v1.ResponseDone(seq=seq, turn=1, status=v1.ResponseStatus.COMPLETED).encode()
+
+
+def ack(messages: int, samples: int) -> str:
+    return v1.AudioAck(received=Position(messages=messages, samples=samples)).encode()
+
+
 TRANSCRIPT = plain.Transcript(text="hi").encode()
+
+
+def chattering(chatter: str | bytes, *, after: str, first: str | None = None) -> Handler:
+    """Says `first` at once, and `chatter` again and again from `after` on."""
+
+    async def handle(socket: ServerConnection) -> None:
+        async for message in socket:
+            if first is not None and "session.start" in str(message):
+                await socket.send(first)
+            if message == after:
+                break
+        while True:
+            await socket.send(chatter)
+            await asyncio.sleep(0.05)
+
+    return handle
 
 
 @pytest.mark.parametrize(
@@ -107,6 +131,34 @@ async def test_a_plain_server_that_goes_on_is_waited_for() -> None:
     patient = Deadlines(answer_s=1.2)
     async with websocket(slow) as url, VoiceClient.connect(url, deadlines=patient) as client:
         assert len((await client.say(SAID)).reply) == 3 * len(SAID)
+
+
+@pytest.mark.parametrize(
+    "chatter",
+    [
+        b"",
+        '{"type": "weather"}',
+        TRANSCRIPT,
+        plain.Error(code=ErrorCode.INTERNAL, message="oh").encode(),
+    ],
+)
+async def test_chatter_of_a_plain_server_is_no_progress(chatter: str | bytes) -> None:
+    async with (
+        websocket(chattering(chatter, after="end_stream")) as url,
+        VoiceClient.connect(url, deadlines=SHORT) as client,
+    ):
+        with gives_up("came within 0.5 s"):
+            await client.say(SAID)
+
+
+@pytest.mark.parametrize("chatter", [ack(1, 1600), '{"type": "weather"}', b""])
+async def test_chatter_in_a_session_is_no_progress(chatter: str | bytes) -> None:
+    async with (
+        websocket(chattering(chatter, after=v1.AudioEnd().encode(), first=STARTED)) as url,
+        SessionClient.connect(url, options=OPTIONS) as client,
+    ):
+        with gives_up("within 0.5 s"):
+            await client.say(SAID, pace=0)
 
 
 async def test_a_plain_server_that_answers_no_ping() -> None:
@@ -164,14 +216,6 @@ async def test_giving_up_bounds_a_server_that_accepts_and_says_nothing() -> None
         with gives_up("did not answer 'session.start' within "):
             async with SessionClient.connect(url, options=options):
                 pass
-
-
-def done(seq: int) -> str:
-    return v1.ResponseDone(seq=seq, turn=1, status=v1.ResponseStatus.COMPLETED).encode()
-
-
-def ack(messages: int, samples: int) -> str:
-    return v1.AudioAck(received=Position(messages=messages, samples=samples)).encode()
 
 
 HEARD = v1.TranscriptFinal(seq=1, turn=1, text="hi").encode()
