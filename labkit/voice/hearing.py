@@ -8,6 +8,7 @@ split it. The two thresholds are those of Silero VAD's own `get_speech_timestamp
 Nothing here waits, reads a clock or calls an engine.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -257,12 +258,11 @@ def speech_stretches(
     spoken = [burst for burst in bursts if len(burst) >= shortest]
     stretches = _between_pauses(spoken, frames_in(rules.split_s, frame_samples))
     padded = _padded(stretches, frames_in(rules.pad_s, frame_samples), len(probabilities))
-    longest, edge = frames_in(longest_s, frame_samples), frames_in(_EDGE_S, frame_samples)
-    return [
-        SpeechSpan(piece.start * frame_samples, piece.stop * frame_samples)
-        for stretch in padded
-        for piece in _pieces(stretch, longest, edge, bursts, probabilities)
-    ]
+    longest = frames_in(longest_s, frame_samples)
+    if any(len(stretch) > longest for stretch in padded):
+        cuts = _Cuts(probabilities, bursts, frames_in(_EDGE_S, frame_samples))
+        padded = [piece for stretch in padded for piece in cuts.pieces(stretch, longest)]
+    return [SpeechSpan(one.start * frame_samples, one.stop * frame_samples) for one in padded]
 
 
 def _between_pauses(bursts: Sequence[range], pause: int) -> list[range]:
@@ -285,39 +285,41 @@ def _padded(stretches: Sequence[range], pad: int, frames: int) -> list[range]:
     ]
 
 
-def _pieces(
-    stretch: range, longest: int, edge: int, bursts: Sequence[range], probabilities: Sequence[float]
-) -> list[range]:
-    """Cut a stretch that is too long, until each piece is well below the longest.
+class _Cuts:
+    """Where speech without long pauses may be cut: in short ones, or where it is least probable."""
 
-    What is longer than any sentence holds several, so pieces as long as the longest would still
-    hold more than one: three quarters is where the embedded recogniser makes the fewest errors.
-    """
-    if len(stretch) <= longest:
-        return [stretch]
-    target = longest * 3 // 4
+    def __init__(self, probabilities: Sequence[float], bursts: Sequence[range], edge: int) -> None:
+        self._pauses = [((a.stop + b.start) // 2, b.start - a.stop) for a, b in pairwise(bursts)]
+        self._around = np.convolve(probabilities, np.ones(3), "same")
+        self._edge = edge
 
-    def cut(piece: range) -> list[range]:
+    def pieces(self, stretch: range, longest: int) -> list[range]:
+        """Cut a stretch that is too long, until each piece is well below the longest.
+
+        What is longer than any sentence holds several, so pieces as long as the longest would
+        still hold more than one: at three quarters the embedded recogniser errs least.
+        """
+        return [stretch] if len(stretch) <= longest else self._cut(stretch, longest * 3 // 4)
+
+    def _cut(self, piece: range, target: int) -> list[range]:
         if len(piece) <= target:
             return [piece]
-        at = _quietest(piece, min(edge, len(piece) // 4), bursts, probabilities)
-        return [*cut(range(piece.start, at)), *cut(range(at, piece.stop))]
+        at = self._best(piece)
+        left, right = range(piece.start, at), range(at, piece.stop)
+        return [*self._cut(left, target), *self._cut(right, target)]
 
-    return cut(stretch)
-
-
-def _quietest(
-    piece: range, edge: int, bursts: Sequence[range], probabilities: Sequence[float]
-) -> int:
-    """Where to cut a piece: in its longest pause, or else where speech is least probable.
-
-    No nearer than `edge` frames to either end, so that no piece is too short to be understood.
-    """
-    inner = range(piece.start + edge, piece.stop - edge)
-    pauses = [(b.start - a.stop, (a.stop + b.start) // 2) for a, b in pairwise(bursts)]
-    if inside := [(length, middle) for length, middle in pauses if middle in inner]:
-        return max(inside)[1]
-    return min(inner, key=lambda frame: sum(probabilities[max(0, frame - 1) : frame + 2]))
+    def _best(self, piece: range) -> int:
+        """The middle of the longest pause, not so near to an end that a piece says nothing."""
+        edge = min(self._edge, len(piece) // 4)
+        inner = range(piece.start + edge, piece.stop - edge)
+        # Pauses are in order, and each cut looks at fewer: a minute without one stays cheap.
+        first = bisect_left(self._pauses, (inner.start,))
+        inside = self._pauses[first : bisect_left(self._pauses, (inner.stop,))]
+        if inside:
+            return max(inside, key=lambda pause: pause[1])[0]
+        quarter = len(piece) // 4
+        middle = self._around[piece.start + quarter : piece.stop - quarter]
+        return piece.start + quarter + int(np.argmin(middle))
 
 
 def _bursts(probabilities: Sequence[float], rules: Endpointing) -> list[range]:
