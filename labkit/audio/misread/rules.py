@@ -223,8 +223,8 @@ class Window:
         return any(
             sound.valid and sound.level_db < _AUDIBLE_DB
             for reading, sound in self.glance
-            # On another scale, all floats are silence.
-            if reading.kind is not ErrorCode.FLOAT_OUT_OF_SCALE
+            # On a scale of 32768, floats within ±1 are always silence.
+            if reading.kind is not ErrorCode.FLOAT_OUT_OF_SCALE or not self.sound.valid
         )
 
     @property

@@ -74,6 +74,13 @@ def test_floats_of_a_quiet_room_are_silence_otherwise() -> None:
     assert window(form, quiet).is_silent_otherwise
 
 
+def test_a_quiet_room_on_the_scale_of_integers_is_silence_otherwise() -> None:
+    form = AudioFormat(F32)
+    quiet = np.round(noise(0.0005) * 32_768).astype("<f4").tobytes()
+    assert window(form, quiet).is_noise
+    assert window(form, quiet).is_silent_otherwise
+
+
 @pytest.mark.parametrize("encoding", Encoding)
 @pytest.mark.parametrize("sigma", [0.2, 0.5, 1.0])
 def test_noise_is_silent_under_no_reading(encoding: Encoding, sigma: float) -> None:
