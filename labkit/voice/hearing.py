@@ -81,6 +81,20 @@ class Utterance:
 
     def append(self, samples: Int16) -> int:
         """Take as much of `samples` as there is room for; gives how many did not fit."""
+        count = len(samples)
+        if not count:
+            return 0
+        # Without a block this is the end of one, so that the first chunk makes one.
+        offset = self._first + self._samples - (len(self._blocks) - 1) * self.BLOCK
+        if offset + count > self.BLOCK or self._samples + count > self.limit:
+            return self._append_across(samples)
+        # Nearly every chunk goes this way, fifty times a second in each session.
+        self._blocks[-1][offset : offset + count] = samples
+        self._samples += count
+        return 0
+
+    def _append_across(self, samples: Int16) -> int:
+        """The same where a block ends, or the limit is reached."""
         kept = samples[: max(0, self.limit - self._samples)]
         taken = 0
         while taken < len(kept):
