@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from labkit.client.deadlines import Deadlines, Debt, Ledger
+from labkit.client.deadlines import Deadlines, Outstanding, TurnSoFar
 from labkit.client.dial import why_closed
 from labkit.client.events import TextMessage, read_message
 from labkit.client.speech import SpeechClock
@@ -58,7 +58,7 @@ class Connection:
         socket: ClientConnection,
         outgoing: Upstream,
         incoming: Downstream,
-        debt: Debt,
+        outstanding: Outstanding,
         deadlines: Deadlines,
         clock: SpeechClock,
     ) -> None:
@@ -68,7 +68,7 @@ class Connection:
         self._socket = socket
         self._outgoing = outgoing
         self._incoming = incoming
-        self._debt = debt
+        self._outstanding = outstanding
         self._within_s = deadlines.answer_s
         self._clock = clock
         self._output = v1.AudioSpec().format
@@ -141,7 +141,7 @@ class Connection:
             async with asyncio.timeout(self._within_s):
                 return (await pong - sent_ns) / 1e9
         except TimeoutError:
-            raise Ledger(asked="ping").missing("no pong came", self._within_s) from None
+            raise TurnSoFar(asked="ping").missing("no pong came", self._within_s) from None
         finally:
             self._pongs.pop(name, None)
 
@@ -175,7 +175,7 @@ class Connection:
                 raise self._unread() from None
 
     def _unread(self) -> ClientError:
-        return self._debt.ledger.missing("the server read no more", self._within_s)
+        return self._outstanding.so_far.missing("the server read no more", self._within_s)
 
     async def _watch(self) -> None:
         """End the session when the server owes something and gives no sign for too long."""
@@ -183,10 +183,10 @@ class Connection:
             await asyncio.sleep(self._within_s / _LOOKS)
             now_ns = self._clock.now_ns()
             if self._incoming.is_full:  # it is this side that does not read
-                self._debt.since_ns = now_ns
+                self._outstanding.since_ns = now_ns
             unacknowledged = self._outgoing.window.held_bytes
-            if self._debt.is_overdue(now_ns, self._within_s, unacknowledged):
-                raise self._debt.told(self._within_s)
+            if self._outstanding.is_overdue(now_ns, self._within_s, unacknowledged):
+                raise self._outstanding.missing(self._within_s)
 
     async def _read(self) -> None:
         while True:
@@ -204,7 +204,7 @@ class Connection:
         self._unacknowledged += len(payload)
         if samples:
             self._note_progress()
-        self._debt.ledger.reply_s += self._output.seconds(samples)
+        self._outstanding.so_far.reply_s += self._output.seconds(samples)
         self._acknowledge()
 
     async def _take_text(self, message: TextMessage) -> None:
@@ -226,13 +226,13 @@ class Connection:
         if number is not None:
             self._unacknowledged += _TEXT_WEIGHT
             self._note_progress()
-        self._debt.note(message)
+        self._outstanding.note(message)
         self._acknowledge(now=isinstance(message, v1.ResponseDone))
 
     def _note_progress(self) -> None:
         """The conversation went on; chatter about the connection alone is no progress."""
         self.worked = True
-        self._debt.since_ns = self._clock.now_ns()
+        self._outstanding.since_ns = self._clock.now_ns()
 
     def _take_pong(self, name: str | None) -> None:
         pong = self._pongs.pop(name or "", None)

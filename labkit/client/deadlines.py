@@ -9,7 +9,7 @@ from labkit.client.foreign import Unknown
 from labkit.errors import ClientError
 from labkit.protocol import v1
 
-__all__ = ["Deadlines", "Debt", "Ledger"]
+__all__ = ["Deadlines", "Outstanding", "TurnSoFar"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class Message(Protocol):
 
 
 @dataclass(slots=True)
-class Ledger:
+class TurnSoFar:
     """What went out and what came in of one turn, to be told where the rest does not come.
 
     Attributes:
@@ -87,7 +87,7 @@ class Ledger:
 
 
 @dataclass(slots=True)
-class Debt:
+class Outstanding:
     """What the server of a session owes, and since when it gives no sign of it.
 
     It owes acknowledgements of what it was sent, and an answer for each utterance that ended.
@@ -97,26 +97,26 @@ class Debt:
         since_ns: When the last sign of progress came.
         turns: Utterances that ended, and have no `response.done` yet.
         waiting: Calls that wait for an answer, whoever ends the utterance.
-        ledger: What went out and what came, for words.
+        so_far: What went out and what came, for words.
     """
 
     since_ns: int
     turns: int = 0
     waiting: int = 0
-    ledger: Ledger = field(default_factory=Ledger)
+    so_far: TurnSoFar = field(default_factory=TurnSoFar)
 
-    def grows(self, now_ns: int, unacknowledged: int) -> None:
+    def expect(self, now_ns: int, unacknowledged: int) -> None:
         """Note that more will be owed; where nothing was, the time for it begins now."""
         if not self._is_open(unacknowledged):
             self.since_ns = now_ns
 
     def note(self, message: v1.ServerMessage | Unknown) -> None:
         """Note a message of the conversation."""
-        self.ledger.note(message)
+        self.so_far.note(message)
         match message:
             case v1.ResponseDone():
                 self.turns = max(0, self.turns - 1)
-                self.ledger = Ledger()
+                self.so_far = TurnSoFar()
             case v1.Error(cause=v1.Cause(type="audio.end")):
                 self.turns = max(0, self.turns - 1)  # it was refused, and has no answer
 
@@ -124,15 +124,15 @@ class Debt:
         """Whether something is owed and no sign of it came for more than `within_s` seconds."""
         return self._is_open(unacknowledged) and now_ns - self.since_ns > within_s * 1e9
 
-    def told(self, within_s: float) -> ClientError:
+    def missing(self, within_s: float) -> ClientError:
         """The error that says what did not come."""
         if not self.turns + self.waiting:
             missing = "nothing of it was acknowledged"
-        elif "transcript.final" not in self.ledger.came:
+        elif "transcript.final" not in self.so_far.came:
             missing = "no transcript came"
         else:
-            missing = "no more of the reply came" if self.ledger.reply_s else "no reply came"
-        return self.ledger.missing(missing, within_s)
+            missing = "no more of the reply came" if self.so_far.reply_s else "no reply came"
+        return self.so_far.missing(missing, within_s)
 
     def _is_open(self, unacknowledged: int) -> bool:
         return self.turns + self.waiting + unacknowledged > 0

@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, decode_s16le, encode_s16le, leading_silence
-from labkit.client.deadlines import Deadlines, Ledger
+from labkit.client.deadlines import Deadlines, TurnSoFar
 from labkit.client.dial import connected, why_closed
 from labkit.client.foreign import read
 from labkit.client.speech import SpeechClock, chunk_samples, speak, spoken_ns
@@ -88,7 +88,7 @@ class _Turn:
 
     def __init__(self, clock: SpeechClock, *, stream: bool) -> None:
         self.result = ClientTurn()
-        self.ledger = Ledger()
+        self.so_far = TurnSoFar()
         self._clock = clock
         self._stream = stream
         self._pieces: list[Float32] = []
@@ -101,12 +101,12 @@ class _Turn:
     @property
     def progress(self) -> tuple[bool, float]:
         """Grows whenever the answer goes on; refusals and chatter are no progress."""
-        return "transcript" in self.ledger.came, self.ledger.reply_s
+        return "transcript" in self.so_far.came, self.so_far.reply_s
 
     @property
     def awaited(self) -> str:
         """What has to come next, as said where it does not come."""
-        if "transcript" not in self.ledger.came:
+        if "transcript" not in self.so_far.came:
             return "no transcript came"
         return "no more of the reply came" if self._pieces else "no reply came"
 
@@ -124,7 +124,7 @@ class _Turn:
 
     def _take_json(self, text: str, at_ns: int) -> bool:
         message = read(text, plain.decode_server, _TYPES, UnknownError)
-        self.ledger.note(message)
+        self.so_far.note(message)
         match message:
             case plain.Transcript(text=heard):
                 self.mark(Mark.TRANSCRIPT_RECEIVED, at_ns)
@@ -142,7 +142,7 @@ class _Turn:
             self.mark(Mark.FIRST_AUDIO_RECEIVED, at_ns)
             self._look_for_sound(samples)
         self._pieces.append(samples)
-        self.ledger.reply_s += len(samples) / SAMPLE_RATE
+        self.so_far.reply_s += len(samples) / SAMPLE_RATE
 
     def _look_for_sound(self, samples: Float32) -> None:
         """Mark when the first audible sample can play, playback starting with the first byte."""
@@ -275,8 +275,8 @@ class VoiceClient:
         end = len(samples) if end_of_speech is None else end_of_speech + 1
         await self._speak(turn, samples, chunk_ms, end)
         turn.mark(Mark.END_STREAM_SENT)  # before: the server may read it while send returns
-        await self._send("end_stream", turn.ledger)
-        turn.ledger.asked = "end_stream"
+        await self._send("end_stream", turn.so_far)
+        turn.so_far.asked = "end_stream"
         await self._take_answer(turn)
         if not turn.shares_clock():
             turn.estimate_offset(min([await self.ping() for _ in range(_PINGS)]))
@@ -288,14 +288,14 @@ class VoiceClient:
         Raises:
             ClientError: The connection was lost, or no `pong` came in time.
         """
-        ledger = Ledger(asked="ping")
+        so_far = TurnSoFar(asked="ping")
         sent_ns = self._clock.now_ns()
-        await self._send("ping", ledger)
+        await self._send("ping", so_far)
         try:
             async with asyncio.timeout(self._deadlines.answer_s):
-                pong = await self._next(self._pongs, ledger)
+                pong = await self._next(self._pongs, so_far)
         except TimeoutError:
-            raise ledger.missing("no pong came", self._deadlines.answer_s) from None
+            raise so_far.missing("no pong came", self._deadlines.answer_s) from None
         return (pong.at_ns - sent_ns) / 1e9
 
     async def _speak(self, turn: _Turn, samples: Float32, chunk_ms: float, end: int) -> None:
@@ -306,8 +306,8 @@ class VoiceClient:
 
         async def send(chunk: Float32) -> None:
             payload = encode_s16le(chunk)
-            await self._send(payload, turn.ledger)
-            turn.ledger.said_s += len(chunk) / SAMPLE_RATE
+            await self._send(payload, turn.so_far)
+            turn.so_far.said_s += len(chunk) / SAMPLE_RATE
             turn.result.messages_sent += 1
             turn.result.bytes_sent += len(payload)
 
@@ -316,16 +316,16 @@ class VoiceClient:
         await speak(said, send, chunk_ms=chunk_ms, clock=self._clock, start_ns=start_ns)
         turn.mark(Mark.LAST_CHUNK_SENT)
 
-    async def _send(self, message: str | bytes, ledger: Ledger) -> None:
+    async def _send(self, message: str | bytes, so_far: TurnSoFar) -> None:
         """Send a message, unless the server reads nothing for too long."""
         within_s = self._deadlines.answer_s
         try:
             async with asyncio.timeout(within_s):
                 await self._socket.send(message)
         except TimeoutError:
-            raise ledger.missing("the server read no more", within_s) from None
+            raise so_far.missing("the server read no more", within_s) from None
         except ConnectionClosed as closed:
-            raise ClientError(f"{why_closed(closed)}; {ledger.sent()}") from closed
+            raise ClientError(f"{why_closed(closed)}; {so_far.sent()}") from closed
 
     async def _receive(self) -> None:
         """Note when each message came; pongs go to whoever pinged, the rest to the turn."""
@@ -348,16 +348,16 @@ class VoiceClient:
                 complete = False
                 while not complete:
                     before = turn.progress
-                    complete = turn.take(await self._next(self._messages, turn.ledger))
+                    complete = turn.take(await self._next(self._messages, turn.so_far))
                     if turn.progress != before:
                         deadline.reschedule(asyncio.get_running_loop().time() + within_s)
         except TimeoutError:
-            raise turn.ledger.missing(turn.awaited, within_s) from None
+            raise turn.so_far.missing(turn.awaited, within_s) from None
 
-    async def _next(self, inbox: asyncio.Queue[_Received | None], ledger: Ledger) -> _Received:
+    async def _next(self, inbox: asyncio.Queue[_Received | None], so_far: TurnSoFar) -> _Received:
         """The next message, however long it takes."""
         received = await inbox.get()
         if received is None:
             inbox.put_nowait(None)
-            raise ClientError(f"{self._end}; {ledger.sent()}; {ledger.received()}")
+            raise ClientError(f"{self._end}; {so_far.sent()}; {so_far.received()}")
         return received

@@ -17,7 +17,7 @@ from typing import Final, Self
 from labkit.audio.formats import StreamEncoder
 from labkit.audio.pcm import Float32
 from labkit.client.connection import Connection, Lost
-from labkit.client.deadlines import Deadlines, Debt
+from labkit.client.deadlines import Deadlines, Outstanding
 from labkit.client.dial import Backoff, dial, hang_up
 from labkit.client.events import Answer, Event, Gap, Interrupted, ReplyAudio
 from labkit.client.speech import SpeechClock, speak
@@ -105,7 +105,7 @@ class SessionClient:
         self._clock = options.clock
         self._random = random.Random(options.seed)
         self._encoder = StreamEncoder(audio)
-        self._debt = Debt(self._clock.now_ns())
+        self._outstanding = Outstanding(self._clock.now_ns())
         self._opened = asyncio.Event()
         self._leaving = False
         self._connection: Connection | None = None
@@ -152,9 +152,9 @@ class SessionClient:
         samples, rest = divmod(len(payload), audio.frame_bytes)
         if rest or not samples:
             raise ValueError(f"{len(payload)} bytes are no whole number of samples of {audio}")
-        self._owe()
+        self._expect_more()
         await self.outgoing.put_audio(payload, samples)
-        self._debt.ledger.said_s += audio.seconds(samples)
+        self._outstanding.so_far.said_s += audio.seconds(samples)
 
     async def end_utterance(self) -> None:
         """Ask for the answer to what was said.
@@ -164,10 +164,10 @@ class SessionClient:
         """
         if tail := self._encoder.flush():
             await self.send_audio(tail)
-        self._owe()
+        self._expect_more()
         await self.outgoing.put_text(v1.AudioEnd().encode())
-        self._debt.turns += 1
-        self._debt.ledger.asked = "audio.end"
+        self._outstanding.turns += 1
+        self._outstanding.so_far.asked = "audio.end"
 
     async def cancel(self, turn: int, heard_samples: int) -> None:
         """Stop the reply of `turn`, of which `heard_samples` samples were played.
@@ -175,7 +175,7 @@ class SessionClient:
         Raises:
             ClientError: The session is over.
         """
-        self._owe()
+        self._expect_more()
         message = v1.ResponseCancel(turn=turn, heard_samples=heard_samples)
         await self.outgoing.put_text(message.encode())
 
@@ -213,14 +213,14 @@ class SessionClient:
         Raises:
             ClientError: The session is over, or the server owed an answer for too long.
         """
-        self._owe()
-        self._debt.waiting += 1
+        self._expect_more()
+        self._outstanding.waiting += 1
         answer = Answer()
         try:
             while not answer.take(await self.next_event()):
                 pass
         finally:
-            self._debt.waiting -= 1
+            self._outstanding.waiting -= 1
         return answer
 
     async def next_event(self) -> Event:
@@ -245,9 +245,9 @@ class SessionClient:
         """
         await self._require_connection().end()
 
-    def _owe(self) -> None:
+    def _expect_more(self) -> None:
         """The server is about to owe something."""
-        self._debt.grows(self._clock.now_ns(), self.outgoing.window.held_bytes)
+        self._outstanding.expect(self._clock.now_ns(), self.outgoing.window.held_bytes)
 
     def _require_alive(self) -> None:
         if self.outgoing.failure is not None:
@@ -320,7 +320,7 @@ class SessionClient:
         now_ns = self._clock.now_ns()
         if self.started is not None:
             await self.incoming.tell(Interrupted((now_ns - lost_ns) / 1e9, reason))
-            self._debt.since_ns += now_ns - lost_ns  # nothing could come meanwhile
+            self._outstanding.since_ns += now_ns - lost_ns  # nothing could come meanwhile
         self.outgoing.resume(started.received)
         if started.missing is not None:
             self.incoming.received = started.missing.up_to
@@ -375,7 +375,7 @@ class SessionClient:
             raise Lost(str(error), error.retry_after_s) from error
         try:
             yield Connection(
-                socket, self.outgoing, self.incoming, self._debt, deadlines, self._clock
+                socket, self.outgoing, self.incoming, self._outstanding, deadlines, self._clock
             )
         finally:
             await hang_up(socket)

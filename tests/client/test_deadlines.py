@@ -11,7 +11,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 
 from labkit.audio.pcm import encode_s16le
-from labkit.client.deadlines import Deadlines, Debt, Ledger
+from labkit.client.deadlines import Deadlines, Outstanding, TurnSoFar
 from labkit.client.dial import Backoff
 from labkit.client.plain import VoiceClient
 from labkit.client.speech import SpeechClock
@@ -46,16 +46,16 @@ def test_a_deadline_that_leaves_no_time_is_refused(seconds: float) -> None:
 
 
 def test_what_was_sent_and_what_came_is_told() -> None:
-    ledger = Ledger(said_s=3.21, asked="end_stream")
-    assert str(ledger.missing("no transcript came", 60)) == (
+    so_far = TurnSoFar(said_s=3.21, asked="end_stream")
+    assert str(so_far.missing("no transcript came", 60)) == (
         "sent 3.2 s of audio and 'end_stream'; no transcript came within 60 s; nothing else came"
     )
-    ledger.note(plain.Transcript(text="hi"))
-    ledger.note(plain.Error(code="odd_length", message="odd"))
-    ledger.note(plain.Error(code="odd_length", message="odd"))
-    ledger.reply_s = 1.5
-    assert ledger.received() == "what came: transcript, 2 × error 'odd_length', 1.5 s of reply"
-    assert Ledger().sent() == "sent nothing"
+    so_far.note(plain.Transcript(text="hi"))
+    so_far.note(plain.Error(code="odd_length", message="odd"))
+    so_far.note(plain.Error(code="odd_length", message="odd"))
+    so_far.reply_s = 1.5
+    assert so_far.received() == "what came: transcript, 2 × error 'odd_length', 1.5 s of reply"
+    assert TurnSoFar().sent() == "sent nothing"
 
 
 def done(seq: int) -> str:
@@ -324,18 +324,18 @@ SECOND = 10**9
 
 
 def test_a_server_that_owes_nothing_is_never_overdue() -> None:
-    debt = Debt(since_ns=0)
-    assert not debt.is_overdue(1000 * SECOND, 1, unacknowledged=0)
-    assert debt.is_overdue(1000 * SECOND, 1, unacknowledged=1)
+    outstanding = Outstanding(since_ns=0)
+    assert not outstanding.is_overdue(1000 * SECOND, 1, unacknowledged=0)
+    assert outstanding.is_overdue(1000 * SECOND, 1, unacknowledged=1)
 
 
-def test_the_time_for_a_debt_begins_with_it() -> None:
-    debt = Debt(since_ns=0)
-    debt.grows(100 * SECOND, unacknowledged=0)
-    debt.turns += 1
-    debt.grows(150 * SECOND, unacknowledged=7)  # something is owed already
-    assert not debt.is_overdue(160 * SECOND, 60, unacknowledged=0)
-    assert debt.is_overdue(161 * SECOND, 60, unacknowledged=0)
+def test_the_time_for_a_outstanding_begins_with_it() -> None:
+    outstanding = Outstanding(since_ns=0)
+    outstanding.expect(100 * SECOND, unacknowledged=0)
+    outstanding.turns += 1
+    outstanding.expect(150 * SECOND, unacknowledged=7)  # something is owed already
+    assert not outstanding.is_overdue(160 * SECOND, 60, unacknowledged=0)
+    assert outstanding.is_overdue(161 * SECOND, 60, unacknowledged=0)
 
 
 @pytest.mark.parametrize(
@@ -350,9 +350,9 @@ def test_the_time_for_a_debt_begins_with_it() -> None:
     ],
 )
 def test_an_utterance_is_answered_or_refused(settled: v1.ServerMessage) -> None:
-    debt = Debt(since_ns=0, turns=1)
-    debt.note(v1.Error(code=ErrorCode.BUFFER_FULL, message="m"))
-    assert debt.turns == 1
-    debt.note(settled)
-    debt.note(settled)
-    assert debt.turns == 0
+    outstanding = Outstanding(since_ns=0, turns=1)
+    outstanding.note(v1.Error(code=ErrorCode.BUFFER_FULL, message="m"))
+    assert outstanding.turns == 1
+    outstanding.note(settled)
+    outstanding.note(settled)
+    assert outstanding.turns == 0
