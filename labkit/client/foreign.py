@@ -64,8 +64,12 @@ def read(
     if kind == "error":
         try:
             return error.model_validate_json(text)
-        except ValidationError:
-            raise wrong from None
+        except ValidationError as invalid:
+            first = invalid.errors(include_url=False)[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise ProtocolError(
+                wrong.code, f"field {field!r} of 'error': {first['msg']}", wrong.hint
+            ) from None
     if isinstance(kind, str) and kind not in known:
         _log.info("the server sent a message of the unknown type %.80r", kind)
         return Unknown(kind, fields)

@@ -20,7 +20,7 @@ from labkit.client.deadlines import Deadlines, TurnSoFar
 from labkit.client.dial import connected, why_closed
 from labkit.client.foreign import read
 from labkit.client.speech import SpeechClock, chunk_samples, speak, spoken_ns
-from labkit.errors import ClientError
+from labkit.errors import ClientError, ErrorCode, ProtocolError
 from labkit.protocol import plain
 from labkit.trace import Mark, Trace
 
@@ -137,6 +137,13 @@ class _Turn:
         return False
 
     def _take_audio(self, pcm: bytes, at_ns: int) -> None:
+        if len(pcm) % 2:
+            raise ProtocolError(
+                ErrorCode.ODD_LENGTH,
+                f"the server sent a binary message of {len(pcm)} bytes, which is no whole number "
+                "of 16-bit samples",
+                "check that the address is a labkit server",
+            )
         samples = decode_s16le(pcm)
         if len(samples):
             self.mark(Mark.FIRST_AUDIO_RECEIVED, at_ns)

@@ -208,7 +208,10 @@ class SessionClient:
         return await self.answer()
 
     async def answer(self) -> Answer:
-        """Wait for the rest of the current turn.
+        """Wait for the rest of the current turn, or for all of the next.
+
+        Whoever waits here says that an answer is due: where nothing goes on for `answer_s`, not
+        even an acknowledgement of more speech, the session ends.
 
         Raises:
             ClientError: The session is over, or the server owed an answer for too long.

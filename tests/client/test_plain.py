@@ -102,10 +102,11 @@ async def test_a_newer_server_ends_no_turn() -> None:
     [
         ("hello", "the server's message 'hello' is none of the plain dialect: Invalid JSON"),
         ('{"type": "transcript"}', "none of the plain dialect: transcript.text: Field required$"),
-        ('{"type": "error", "code": 5}', "none of the plain dialect: error.code: "),
+        ('{"type": "error", "code": 5}', "field 'code' of 'error': Input should be a valid string"),
+        (b"odd", "a binary message of 3 bytes, which is no whole number"),
     ],
 )
-async def test_a_wrong_message_is_told_in_words(message: str, words: str) -> None:
+async def test_a_wrong_message_is_told_in_words(message: str | bytes, words: str) -> None:
     async with (
         websocket(saying(message, after="end_stream")) as url,
         VoiceClient.connect(url) as client,
