@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from labkit.errors import ModelError, ModelNotFoundError
-from labkit.session.settings import DEFAULT_PORT
+from labkit.session.defaults import DEFAULT_PORT
 from labkit.voice.models import Model, Role, locate, models_of
 
 __all__ = [

@@ -11,6 +11,7 @@ The exception tree::
     │   └── ModelChangedError     a model file differs from the one first pulled
     ├── EngineError               an engine failed while it worked
     ├── ServerError               the server could not start or stop as asked
+    ├── Close                     a connection ends, for a reason that its client is told
     ├── ClientError               the client could not reach the server, or gave up on it
     │   └── ConnectError          no connection came about
     ├── TokenError                a token, or a file of tokens, is not usable
@@ -29,6 +30,7 @@ from typing import Final
 __all__ = [
     "AudioError",
     "ClientError",
+    "Close",
     "CloseCode",
     "ConnectError",
     "EngineError",
@@ -56,10 +58,14 @@ class ErrorCode(StrEnum):
     """More audio than one utterance may hold; what no longer fitted was dropped."""
     UNKNOWN_COMMAND = "unknown_command"
     """Text message that is no command of the plain dialect."""
+    WRONG_FRAME = "wrong_frame"
+    """A command in a binary message; commands are text."""
     TOO_MANY_TURNS = "too_many_turns"
     """An utterance ended while too many earlier turns still wait for their answer."""
     ENGINE_FAILED = "engine_failed"
     """An engine failed during this turn; the next turn may work."""
+    NOT_UNDERSTOOD = "not_understood"
+    """Somebody spoke in a part of the utterance in which no words were found."""
 
     INVALID_AUDIO = "invalid_audio"
     """Audio with samples that are no finite numbers."""
@@ -272,6 +278,23 @@ class EngineError(LabkitError):
 
 class ServerError(LabkitError):
     """The server could not start or stop as asked."""
+
+
+class Close(LabkitError):  # noqa: N818 - the end of a connection is not always an error
+    """A connection ends, for a reason that its client is told.
+
+    Attributes:
+        close: The WebSocket close code.
+        code: The error code, None where nothing went wrong.
+        hint: What the client can do.
+    """
+
+    def __init__(self, close: CloseCode, code: ErrorCode | None, reason: str, hint: str) -> None:
+        """Say how it ends, why (`reason`), and what to do."""
+        super().__init__(reason)
+        self.close = close
+        self.code = code
+        self.hint = hint
 
 
 class ClientError(LabkitError):

@@ -51,15 +51,18 @@ async def send(socket: ClientConnection, kind: str, **fields: Any) -> None:
     await socket.send(json.dumps({"type": kind, **fields}))
 
 
+PASSING = {"audio.ack", "speech.started", "speech.stopped"}
+
+
 async def receive(socket: ClientConnection, kind: str) -> dict[str, Any]:
-    """The next message of a kind; acknowledgements may come before it, nothing else."""
+    """The next message of a kind; only those that come at any time may come before it."""
     while True:
         message = await socket.recv()
         assert isinstance(message, str), f"audio instead of {kind}"
         decoded: dict[str, Any] = json.loads(message)
         if decoded["type"] == kind:
             return decoded
-        assert decoded["type"] == "audio.ack", decoded
+        assert decoded["type"] in PASSING, decoded
 
 
 async def start(socket: ClientConnection, **fields: Any) -> dict[str, Any]:
@@ -82,7 +85,7 @@ async def turn(socket: ClientConnection) -> tuple[list[str], bytes]:
         message = await socket.recv()
         if isinstance(message, bytes):
             audio += message
-        elif (kind := json.loads(message)["type"]) != "audio.ack":
+        elif (kind := json.loads(message)["type"]) not in PASSING:
             kinds.append(kind)
     return kinds, audio
 

@@ -21,7 +21,7 @@ def drawn_tree() -> dict[str, str]:
     parents: dict[str, str] = {}
     stack: list[tuple[int, str]] = []
     for line in errors.__doc__.splitlines():
-        if found := re.match(r"^[ │├└─]*?([A-Z]\w+Error)\b", line):
+        if found := re.match(r"^[ │├└─]*?([A-Z]\w+Error|Close)\b", line):
             column, name = found.start(1), found.group(1)
             stack = [entry for entry in stack if entry[0] < column]
             parents[name] = stack[-1][1] if stack else "Exception"

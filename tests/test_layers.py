@@ -14,9 +14,8 @@ ENGINES: Final = ("faster_whisper", "ctranslate2", "llama_cpp", "piper", "onnxru
 
 SERVER_INTERNALS: Final = tuple(
     f"labkit.server.{name}"
-    for name in ("connection", "conversation", "ears", "metrics", "outbox", "plain", "response",
-                 "session", "sessions", "store", "turns", "v1", "watch")
-)  # fmt: skip
+    for name in ("admission", "connection", "http", "metrics", "plain", "v1", "websocket")
+)
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,9 @@ LAYERS: Final = (
     Layer("labkit.errors", 0, ("labkit",)),
     Layer("labkit.trace", 0, ("labkit", "asyncio", "time")),
     Layer("labkit.telemetry", 0, ("labkit",)),
-    Layer("labkit.changes", 0, ("labkit", "time")),
     Layer("labkit.audio", 0, ("asyncio", "time", *ENGINES)),
     Layer("labkit.net", 0, ("asyncio", "time", "websockets")),
     Layer("labkit.protocol", 1, ("asyncio", "time", "websockets")),
-    Layer("labkit.outgoing", 2, ("websockets", "time")),
     Layer("labkit.voice", 2, ("websockets", "labkit.session", "labkit.server")),
     Layer("labkit.session", 3, ("websockets", "labkit.protocol.plain", "labkit.protocol.v1")),
     Layer("labkit.server", 4, ("labkit.voice.engines", *ENGINES)),

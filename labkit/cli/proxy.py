@@ -21,7 +21,7 @@ from labkit.measure.netem import (
     Link,
     Proxy,
 )
-from labkit.session.settings import DEFAULT_PORT
+from labkit.session.defaults import DEFAULT_PORT
 
 __all__ = ["proxy"]
 

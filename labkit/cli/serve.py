@@ -16,15 +16,15 @@ from labkit.cli.models import AsrOption, LlmOption, SetOption, TtsOption
 from labkit.cli.terminal import run
 from labkit.net.addresses import addresses_to_bind
 from labkit.net.tokens import VARIABLE, read_tokens, token_in
-from labkit.session.settings import (
+from labkit.session.defaults import (
     DEFAULT_MAX_PER_ADDRESS,
     DEFAULT_MAX_SESSIONS,
     DEFAULT_PORT,
-    ServerSettings,
 )
 
 if TYPE_CHECKING:
     from labkit.server.app import VoiceServer
+    from labkit.session.settings import ServerSettings
     from labkit.voice.pipeline import Pipeline
 
 __all__ = ["serve"]
@@ -127,6 +127,7 @@ def serve(
 ) -> None:
     """Run the voice server until Ctrl-C."""
     from labkit.server.app import require_startable
+    from labkit.session.settings import ServerSettings
 
     _log_to_stderr()
     settings = ServerSettings(
@@ -188,7 +189,7 @@ def _echo() -> "Pipeline":
     return EchoPipeline()
 
 
-def _serve(pipeline: "Pipeline", settings: ServerSettings) -> None:
+def _serve(pipeline: "Pipeline", settings: "ServerSettings") -> None:
     from labkit.server.app import serve_until_signal
 
     run(serve_until_signal(pipeline, settings, _announce))

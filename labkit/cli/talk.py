@@ -12,7 +12,7 @@ from rich.table import Table
 
 from labkit.cli.terminal import console, require_file, require_writable, run
 from labkit.net.tokens import VARIABLE, bearer, read_tokens, token_in
-from labkit.session.settings import DEFAULT_PORT
+from labkit.session.defaults import DEFAULT_PORT
 
 if TYPE_CHECKING:
     import ssl

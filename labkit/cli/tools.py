@@ -1,7 +1,6 @@
 """Small commands around the server: `labkit doctor`, `labkit token` and `labkit protocol`."""
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -64,4 +63,4 @@ def reference_page() -> str:
     from labkit.session.settings import ServerSettings
 
     settings = ServerSettings()
-    return page_text(limits_of(settings), asdict(settings))
+    return page_text(limits_of(settings), settings.model_dump())

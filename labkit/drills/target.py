@@ -13,7 +13,7 @@ import sys
 import time
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -88,7 +88,7 @@ def settings_of(told: Mapping[str, Any]) -> ServerSettings:
     Raises:
         InstrumentError: There is no such setting.
     """
-    known = {field.name for field in fields(ServerSettings)}
+    known = set(ServerSettings.model_fields)
     if unknown := sorted(set(told) - known):
         raise InstrumentError(
             f"the server has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}"

@@ -5,7 +5,8 @@ client sends              server answers
 ========================  ===================================================================
 binary message            nothing: s16le mono 16 kHz audio, 20 to 100 ms a message is usual
 text ``end_stream``       JSON text ``{"type": "transcript", "text": …}``, then the spoken reply
-                          as one binary message (empty where nothing was said)
+                          as one binary message (empty where nothing was said); a reply longer
+                          than 30 s as messages of 30 s (960,000 bytes) and a shorter one
 text ``ping``             text ``pong``, at once
 anything else             JSON text ``{"type": "error", "code": …, "message": …, "hint": …}``;
                           the session goes on
@@ -25,6 +26,7 @@ from labkit.audio.formats import WIRE
 from labkit.errors import ErrorCode, ProtocolError
 
 __all__ = [
+    "LONGEST_REPLY",
     "PONG",
     "Audio",
     "Command",
@@ -64,6 +66,13 @@ Command = Audio | EndStream | Ping
 """Everything that a client may send."""
 
 _COMMANDS: Final[dict[str, Command]] = {"end_stream": EndStream(), "ping": Ping()}
+_COMMAND_BYTES: Final = frozenset(name.encode() for name in _COMMANDS)
+_LONGEST_COMMAND: Final = 16
+"""Bytes, with the white space that command-line clients add."""
+
+LONGEST_REPLY: Final = WIRE.samples(30)
+"""Samples of the longest binary message of a reply: the libraries of most clients refuse messages
+of more than 1 MiB. A message of this length is followed by the rest, which may be empty."""
 
 
 class _Message(BaseModel):
@@ -108,11 +117,19 @@ class Error(_Message):
     """What was wrong, for people."""
     hint: str = ""
     """What to send instead."""
+    count: int = Field(default=1, ge=1)
+    """Messages that this is about: of a row of binary messages that are refused for one reason,
+    the first is told at once, and how many more there were when the row is over. Left out
+    where it is 1."""
 
     @classmethod
-    def of(cls, error: ProtocolError) -> "Error":
+    def of(cls, error: ProtocolError, count: int = 1) -> "Error":
         """The message that tells the client of `error`."""
-        return cls(code=error.code, message=str(error), hint=error.hint)
+        return cls(code=error.code, message=str(error), hint=error.hint, count=count)
+
+    def encode(self) -> str:
+        """The message as JSON text."""
+        return self.model_dump_json(exclude={"count"} if self.count == 1 else None)
 
 
 ServerMessage = Transcript | Done | Error
@@ -131,12 +148,19 @@ def decode_client(message: str | bytes, *, max_bytes: int) -> Command:
         max_bytes: Longest message that is accepted.
 
     Raises:
-        ProtocolError: The message is too long, is no whole number of samples, or is no command.
+        ProtocolError: The message is too long, is no whole number of samples, is no command, or
+            is a command in a binary message.
     """
     if (size := _size(message)) > max_bytes:
         raise _too_large(size, max_bytes)
     if isinstance(message, str):
         return _decode_text(message)
+    if len(message) <= _LONGEST_COMMAND and message.strip() in _COMMAND_BYTES:
+        raise ProtocolError(
+            ErrorCode.WRONG_FRAME,
+            f"the command {message.strip().decode()!r} came in a binary message",
+            "send commands as WebSocket text messages; binary messages are audio",
+        )
     if len(message) % WIRE.frame_bytes:
         raise ProtocolError(
             ErrorCode.ODD_LENGTH,

@@ -11,16 +11,26 @@ keeps the utterance in it, the server the reply. It is pure; whoever waits for r
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from labkit.errors import ErrorCode, ProtocolError
 
-__all__ = ["LARGEST", "Missing", "Position", "ReplayWindow"]
+__all__ = ["LARGEST", "WHOLE", "Count", "Missing", "Position", "ReplayWindow"]
 
 LARGEST: Final = 2**53
 """Above this, JSON readers that keep numbers as doubles lose count."""
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE: Final = BeforeValidator(_whole)
+"""16000.0 is a whole number to JSON Schema, and is how some languages write all numbers."""
+Count = Annotated[int, Field(ge=0, le=LARGEST), WHOLE]
+"""A whole number that JSON readers which keep numbers as doubles can hold, too."""
 
 
 class Position(BaseModel):
@@ -30,9 +40,9 @@ class Position(BaseModel):
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
     )
 
-    messages: int = Field(default=0, ge=0, le=LARGEST)
+    messages: Count = 0
     """Numbered text messages up to here."""
-    samples: int = Field(default=0, ge=0, le=LARGEST)
+    samples: Count = 0
     """Samples of audio up to here, per channel, since the session began."""
 
     def plus(self, messages: int = 0, samples: int = 0) -> "Position":
@@ -117,6 +127,11 @@ class ReplayWindow:
         return self._bytes
 
     @property
+    def waiting(self) -> int:
+        """Messages that were not sent yet, empty ones too."""
+        return len(self._waiting)
+
+    @property
     def waiting_bytes(self) -> int:
         """Bytes that were not sent yet."""
         return self._waiting_bytes
@@ -143,12 +158,12 @@ class ReplayWindow:
         self._add(_Entry(payload, 0))
 
     def add_audio(self, payload: bytes, samples: int) -> None:
-        """Add `samples` samples of audio (per channel).
+        """Add `samples` samples of audio (per channel); an empty message has none.
 
         Raises:
-            ValueError: There is no sample, or not the same number of bytes for each.
+            ValueError: There is not the same number of bytes for each sample.
         """
-        if samples < 1 or len(payload) % samples:
+        if samples < 0 or (len(payload) % samples if samples else payload):
             raise ValueError(f"{len(payload)} bytes are no {samples} whole samples")
         self._add(_Entry(payload, samples))
 

@@ -11,16 +11,19 @@ itself (`session.started`, `audio.ack`, `pong`, fatal errors) carry no number an
 repeated: the next connection begins with their news.
 """
 
+import json
+from contextlib import suppress
 from enum import StrEnum
 from typing import Annotated, ClassVar, Final, Literal, TypeAlias, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from labkit.audio.formats import AudioFormat, Encoding
+from labkit.audio.formats import MAX_CHANNELS, MAX_RATE, MIN_RATE, AudioFormat, Encoding
 from labkit.audio.pcm import SAMPLE_RATE
 from labkit.errors import ErrorCode, ProtocolError
-from labkit.protocol.replay import LARGEST, Missing, Position
+from labkit.protocol.limits import Amount, Limits
+from labkit.protocol.replay import LARGEST, WHOLE, Count, Missing, Position
 
 __all__ = [
     "SUBPROTOCOL",
@@ -52,18 +55,16 @@ __all__ = [
     "TurnDetection",
     "decode_client",
     "decode_server",
+    "require_audio",
+    "too_large",
 ]
 
 SUBPROTOCOL: Final = "labkit.v1"
 """The WebSocket subprotocol to ask for."""
 
 
-Count = Annotated[int, Field(ge=0, le=LARGEST)]
-"""A whole number that JSON readers which keep numbers as doubles can hold, too."""
-Ordinal = Annotated[int, Field(ge=1, le=LARGEST)]
-"""The same, counted from 1."""
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-"""A finite number that is not negative."""
+Ordinal = Annotated[int, Field(ge=1, le=LARGEST), WHOLE]
+"""A whole number, counted from 1."""
 
 
 class _Model(BaseModel):
@@ -85,10 +86,15 @@ class AudioSpec(_Model):
 
     encoding: Encoding = Encoding.PCM_S16LE
     """Sample format: signed 16-bit or 32-bit float, both little-endian, or G.711 µ-law or A-law."""
-    sample_rate: int = Field(default=SAMPLE_RATE, ge=8000, le=48_000)
+    sample_rate: Annotated[int, Field(ge=MIN_RATE, le=MAX_RATE), WHOLE] = SAMPLE_RATE
     """Samples per second and channel, 8000 to 48000."""
-    channels: int = Field(default=1, ge=1, le=2)
+    channels: Annotated[int, Field(ge=1, le=MAX_CHANNELS), WHOLE] = 1
     """Interleaved channels, 1 or 2; what comes is averaged to mono."""
+
+    @classmethod
+    def of(cls, form: AudioFormat) -> "AudioSpec":
+        """What says the same to a client."""
+        return cls(encoding=form.encoding, sample_rate=form.sample_rate, channels=form.channels)
 
     @property
     def format(self) -> AudioFormat:
@@ -127,45 +133,6 @@ class Cause(_ServerPart):
     """Its `id`, where it had one."""
 
 
-class Limits(_ServerPart):
-    """Every limit that applies to a session. Lengths in seconds, sizes in bytes."""
-
-    max_message_bytes: Count
-    """Longest message that is accepted; a longer one is refused, and the session goes on."""
-    max_read_bytes: Count
-    """Longest message that is read at all; a longer one closes the connection."""
-    max_utterance_s: Amount
-    """Most audio of one utterance."""
-    max_waiting_turns: Count
-    """Utterances that may wait for their answer."""
-    max_messages_per_s: Amount
-    """Text messages a second, over a longer time."""
-    message_burst: Count
-    """Text messages that may come at once, whatever their rate."""
-    max_audio_speed: Amount
-    """Times real time at which audio is read once the burst is used up."""
-    burst_s: Amount
-    """Audio that may come at once, whatever its speed."""
-    history: Count
-    """Exchanges that the conversation remembers."""
-    idle_s: Amount
-    """The connection is closed when nothing comes for so long."""
-    idle_audio_s: Amount
-    """The same when no audio comes, whatever else does."""
-    max_session_s: Amount
-    """Longest that a session may last."""
-    resume_s: Amount
-    """How long a session waits for its client to come back."""
-    replay_bytes: Count
-    """Most bytes that are kept for a client that has not acknowledged them."""
-    replay_s: Amount
-    """Most audio that is kept for it."""
-    send_timeout_s: Amount
-    """The connection is closed when the client neither reads nor acknowledges for so long."""
-    detached_turn_s: Amount
-    """How long a turn goes on while its client is away."""
-
-
 class _ClientMessage(_Model):
     numbered: ClassVar[bool] = True
 
@@ -191,6 +158,9 @@ class SessionStart(_ClientMessage):
     """The audio that the client wants."""
     turn_detection: TurnDetection = TurnDetection.CLIENT
     """Who decides that an utterance is over."""
+    silence_s: Annotated[float, Field(ge=0.2, le=3.0)] | None = None
+    """Silence behind speech that ends an utterance where the server decides, 0.2 to 3 s; absent
+    for the server's own."""
     acknowledges: bool = False
     """The client will send `response.ack`; then nothing that it lacks is ever forgotten."""
     resume: Resume | None = None
@@ -274,6 +244,8 @@ class SessionStarted(_ServerMessage):
     """The audio that the server sends."""
     turn_detection: TurnDetection
     """Who decides that an utterance is over."""
+    silence_s: Amount = 0.5
+    """Silence behind speech that ends an utterance where the server decides."""
     received: Position
     """What the server has of the client; send what lies behind it."""
     missing: Missing | None = None
@@ -393,10 +365,19 @@ class Error(_ServerMessage):
     """What was wrong, for people."""
     hint: str = ""
     """What to send instead."""
+    count: Ordinal = 1
+    """Messages that this is about: of a row of binary messages that are refused for one reason,
+    the first is told at once, and how many more there were when the row is over. Left out where
+    it is 1."""
     fatal: bool = False
     """Whether the connection is closed."""
     cause: Cause | None = None
     """Which message it is about; absent where it is about none."""
+
+    def encode(self) -> str:
+        """The message as JSON text."""
+        unsaid = {"count"} if self.count == 1 else None
+        return self.model_dump_json(exclude=unsaid, exclude_none=True)
 
 
 class SessionEnded(_ServerMessage):
@@ -432,13 +413,72 @@ _SERVER: Final[TypeAdapter[ServerMessage]] = TypeAdapter(
 M = TypeVar("M")
 
 
-def decode_client(text: str) -> ClientMessage:
+def decode_client(text: str, *, max_bytes: int = Limits().max_text_bytes) -> ClientMessage:
     """Understand one text message of a client.
 
+    Args:
+        text: The message.
+        max_bytes: Longest message that is accepted, in bytes of UTF-8.
+
     Raises:
-        ProtocolError: It is no JSON object, its type is unknown, or a field is wrong.
+        ProtocolError: It is too long, no JSON object, its type is unknown, or a field is wrong.
     """
+    # Looked at before the models see it: they collect every error of a message, which takes half
+    # a second of everybody's time where one holds tens of thousands of unknown fields.
+    _require_short(text, max_bytes)
+    _require_few_fields(text)
     return _decode(_CLIENT, text)
+
+
+def require_audio(payload: bytes, *, max_bytes: int) -> None:
+    """Make sure that a binary message can be audio.
+
+    Raises:
+        ProtocolError: It is too long, or is a message that should have come as text.
+    """
+    if len(payload) > max_bytes:
+        raise too_large(len(payload), max_bytes, "send audio in messages of 20 to 100 ms")
+    if payload[:1] == b"{" and payload.rstrip()[-1:] == b"}" and b'"type"' in payload:
+        raise ProtocolError(
+            ErrorCode.WRONG_FRAME,
+            f"a binary message of {len(payload)} bytes holds JSON",
+            "send control as WebSocket text messages; binary messages are audio",
+        )
+
+
+def too_large(size: int, max_bytes: int, hint: str) -> ProtocolError:
+    """What a message that is too long is refused with."""
+    return ProtocolError(
+        ErrorCode.MESSAGE_TOO_LARGE,
+        f"a message of {size} bytes is above the limit of {max_bytes}; it was dropped",
+        hint,
+    )
+
+
+def _require_short(text: str, max_bytes: int) -> None:
+    # A character takes one byte at least, so most messages need no encoding to be found short.
+    if len(text) * 4 > max_bytes and (size := len(text.encode(errors="surrogatepass"))) > max_bytes:
+        raise too_large(size, max_bytes, "control messages are short; audio goes in binary ones")
+
+
+_MOST_FIELDS: Final = 32
+"""Fields of one JSON object; no message has more than ten."""
+
+
+def _require_few_fields(text: str) -> None:
+    def count(fields: list[tuple[str, object]]) -> object:
+        if len(fields) > _MOST_FIELDS:
+            raise ProtocolError(
+                ErrorCode.INVALID_FIELD,
+                f"an object of the message has {len(fields)} fields; none of the dialect has "
+                f"more than {_MOST_FIELDS}",
+                "see the dialect's schema at /schema.json for the fields of each message",
+            )
+        return dict(fields)
+
+    # What is no JSON at all is for the models to find, in their words.
+    with suppress(RecursionError, ValueError):
+        json.loads(text, object_pairs_hook=count)
 
 
 def decode_server(text: str) -> ServerMessage:

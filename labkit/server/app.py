@@ -1,37 +1,35 @@
-"""From sockets to sessions: admission, serving, and an orderly shutdown."""
+"""From sockets to sessions: admission, serving, reaping, and an orderly shutdown."""
 
 import asyncio
+import errno
 import logging
-import secrets
 import signal
 import ssl
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State as SocketState
 from websockets.typing import Subprotocol
 
-from labkit.errors import CloseCode, ErrorCode, ServerError
+from labkit.errors import Close, CloseCode, ErrorCode, ServerError
 from labkit.net import wire_log
+from labkit.net.addresses import addresses_to_bind
 from labkit.net.tls import server_tls
 from labkit.protocol import plain, v1
-from labkit.server.access import (
-    require_safe,
-    warnings_about,
-)
-from labkit.server.connection import Closing, Connection, forget_frames
-from labkit.server.door import Door
-from labkit.server.farewell import HANG_UP_S, hang_up
+from labkit.server.admission import Admission, require_safe, warnings_about
+from labkit.server.connection import Connection, Dialect
 from labkit.server.http import Pages
 from labkit.server.metrics import Metrics
-from labkit.server.plain import PlainConnection
-from labkit.server.session import Session
-from labkit.server.sessions import Sessions
-from labkit.server.store import State
-from labkit.server.v1 import V1Connection
+from labkit.server.plain import PlainDialect
+from labkit.server.v1 import V1Dialect
+from labkit.server.websocket import BoundedConnection
+from labkit.session.registry import Registry, State
 from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import Pipeline
 
@@ -39,10 +37,15 @@ __all__ = ["VoiceServer", "require_startable", "serve_until_signal"]
 
 _log = logging.getLogger(__name__)
 
-E = TypeVar("E", bound=BaseException)
-
 _TLS_HANDSHAKE_S: Final = 5.0
 """Longest that a caller may take until it speaks TLS: as long, it may hold up the shutdown."""
+_HANG_UP_S: Final = 1.0
+"""Longest that closing one connection in order may take."""
+_REASON: Final = 120
+"""Most characters of a close reason; a close frame has room for 123 bytes."""
+_QUEUE: Final = (4, 2)
+"""Frames that wait for the application before reading stops, and until it goes on: with frames of
+1 MiB, these are most of what a connection can make the server hold."""
 
 
 class VoiceServer:
@@ -63,9 +66,13 @@ class VoiceServer:
         self.metrics = Metrics()
         self._clock = clock
         self._pipeline = pipeline
-        self._v1_sessions = Sessions(pipeline, self.settings, self.metrics, clock)
-        pages = Pages(ready=lambda: not self._door.closed, metrics=self._metrics_page)
-        self._door = Door(self.settings, pages, self.metrics)
+        self._registry = Registry(pipeline, self.settings, self.metrics, clock)
+        pages = Pages(ready=lambda: not self._admission.closed, metrics=self._metrics_page)
+        self._admission = Admission(self.settings, pages, self.metrics)
+        # From their first byte, before any handshake: one that never ends its handshake would
+        # hold up a shutdown for as long as a handshake may take.
+        self._sockets: set[BoundedConnection] = set()
+        self._shaking_hands: OrderedDict[BoundedConnection, None] = OrderedDict()
         self._connections: dict[Connection, asyncio.Task[None]] = {}
         self._reaper: asyncio.Task[None] | None = None
         self._server: Server | None = None
@@ -95,35 +102,35 @@ class VoiceServer:
         tls = require_startable(self.settings)
         for warning in warnings_about(self.settings):
             _log.warning("%s", warning)
-        host, port = self.settings.host, self.settings.port
-        try:
-            self._server = await serve(
-                self._handle,
-                host,
-                port,
-                process_request=self._door.process_request,
-                process_response=self._door.process_response,
-                compression=None,  # deflate costs CPU and latency, and PCM hardly shrinks
-                max_size=self.settings.max_read_bytes,
-                open_timeout=self.settings.start_s,
-                ping_interval=self.settings.ping_interval_s,
-                ping_timeout=self.settings.ping_timeout_s,
-                subprotocols=[Subprotocol(v1.SUBPROTOCOL)],
-                select_subprotocol=_choose_dialect,
-                close_timeout=HANG_UP_S,
-                server_header=None,
-                logger=wire_log,
-                ssl=tls,
-                ssl_handshake_timeout=None if tls is None else _TLS_HANDSHAKE_S,
-                ssl_shutdown_timeout=None if tls is None else HANG_UP_S,
-                create_connection=self._door.watched(),
-            )
-        except OSError as error:
-            raise ServerError(
-                f"cannot listen on {host}:{port}: {error.strerror or error}. "
-                "Choose another port with --port, or 0 for a free one"
-            ) from error
+        addresses = addresses_to_bind(self.settings.host, self.settings.port)
+        self._server = await self._serve(addresses, tls)
         self._reaper = asyncio.create_task(self._reap_for_ever(), name="reaper")
+
+    async def _serve(self, addresses: Sequence[str], tls: ssl.SSLContext | None) -> Server:
+        settings = self.settings
+        connections = partial(BoundedConnection, settings, self._opened, self._lost)
+        return await serve(
+            self._handle,
+            cast(str, addresses),  # asyncio takes several, websockets passes them on
+            settings.port,
+            process_request=self._admission.process_request,
+            process_response=self._admission.process_response,
+            compression=None,  # deflate costs CPU and latency, and PCM hardly shrinks
+            max_size=settings.max_read_bytes,
+            max_queue=_QUEUE,
+            open_timeout=settings.start_s,
+            ping_interval=settings.ping_interval_s,
+            ping_timeout=settings.ping_timeout_s,
+            subprotocols=[Subprotocol(v1.SUBPROTOCOL)],
+            select_subprotocol=_choose_dialect,
+            close_timeout=_HANG_UP_S,
+            server_header=None,
+            logger=wire_log,
+            ssl=tls,
+            ssl_handshake_timeout=None if tls is None else _TLS_HANDSHAKE_S,
+            ssl_shutdown_timeout=None if tls is None else _HANG_UP_S,
+            create_connection=cast(type[ServerConnection], connections),
+        )
 
     @property
     def port(self) -> int:
@@ -150,21 +157,18 @@ class VoiceServer:
 
     def states(self) -> dict[State, int]:
         """Sessions by state; those of the plain dialect end with their connection."""
-        states = self._v1_sessions.counts()
-        plain_ones = sum(isinstance(one, PlainConnection) for one in self._connections)
-        return {**states, State.ATTACHED: states[State.ATTACHED] + plain_ones}
+        return self._registry.counts()
 
     def held_bytes(self) -> int:
-        """Audio and messages held for all sessions, in bytes."""
-        plain_ones = [one for one in self._connections if isinstance(one, PlainConnection)]
-        return self._v1_sessions.held_bytes() + sum(one.held_bytes() for one in plain_ones)
+        """Bytes held for all callers: audio, messages, and what waits in their connections."""
+        return self._registry.held_bytes() + sum(one.held_bytes for one in self._sockets)
 
     async def close(self) -> None:
         """Shut down in order: stop accepting, let turns finish, close, reap, stop the engines."""
-        if self._server is None or self._door.closed:
+        if self._server is None or self._admission.closed:
             return
         # 1. Stop accepting: new connections are refused, open ones stay.
-        self._door.closed = True
+        self._admission.closed = True
         self._server.close(close_connections=False)
         # 2. Let turns finish, for a bounded time.
         await self._finish_turns()
@@ -174,7 +178,7 @@ class VoiceServer:
         # 4. Reap: every handler has returned, and every session has ended.
         await self._server.wait_closed()
         await self._stop_reaper()
-        await self._v1_sessions.close()
+        await self._registry.close()
         # 5. Stop the engines' queues.
         self._pipeline.close()
         _log.info("closed")
@@ -184,7 +188,83 @@ class VoiceServer:
         for connection in list(self._connections):
             if (why := connection.overdue(now_ns)) is not None:
                 connection.end(why)
-        self._v1_sessions.reap(now_ns)
+        self._registry.reap(now_ns)
+
+    # Connections before their handshake.
+
+    def _opened(self, socket: BoundedConnection) -> None:
+        """Note a connection; where too many shake hands, the one that takes longest goes.
+
+        Refusing the new one instead would let whoever opens connections and says nothing keep
+        everybody else out.
+        """
+        self._sockets.add(socket)
+        self._shaking_hands[socket] = None
+        if len(self._shaking_hands) > self.settings.max_handshakes:
+            oldest, _ = self._shaking_hands.popitem(last=False)
+            oldest.transport.abort()
+
+    def _lost(self, socket: BoundedConnection) -> None:
+        self._sockets.discard(socket)
+        self._shaking_hands.pop(socket, None)
+        self._admission.leave(socket)
+
+    # The life of one connection.
+
+    async def _handle(self, socket: ServerConnection) -> None:
+        bounded = cast(BoundedConnection, socket)
+        self._shaking_hands.pop(bounded, None)
+        connection = Connection(bounded, self.settings, self.metrics, clock=self._clock)
+        task = asyncio.current_task()
+        if task is None:
+            raise AssertionError("a handler runs in a task")
+        self._connections[connection] = task
+        name = bounded.id.hex[:8]
+        _log.info("connection %s: open", name)
+        try:
+            why = await connection.run(self._speak(bounded, connection))
+            await self._part(bounded, connection, why)
+        finally:
+            del self._connections[connection]
+            self._leave(connection, None)
+            _log.info("connection %s: gone", name)
+
+    def _speak(self, socket: BoundedConnection, connection: Connection) -> Dialect:
+        """The dialect that was agreed on."""
+        caller = self._admission.caller(socket)
+        if socket.subprotocol == v1.SUBPROTOCOL:
+            return V1Dialect(connection, self._registry, self.settings, caller)
+        path = socket.request.path if socket.request else "/"
+        stream = plain.wants_stream(path)
+        return PlainDialect(connection, self._registry, self.settings, caller, stream=stream)
+
+    async def _part(
+        self, socket: BoundedConnection, connection: Connection, why: Close | None
+    ) -> None:
+        """Part from a client in order, or note that it is gone."""
+        name = socket.id.hex[:8]
+        # Before the goodbye, which may take a second: the session can be resumed meanwhile.
+        self._leave(connection, why)
+        if why is None:
+            # Not the reason: it is in the client's words.
+            _log.info("connection %s: lost, code %s", name, socket.close_code)
+            return
+        _log.info("connection %s: closing, %s", name, why)
+        self.metrics.closes.labels(code=str(why.close.value)).inc()
+        await hang_up(socket, why.close, str(why), connection.farewell(why))
+
+    def _leave(self, connection: Connection, why: Close | None) -> None:
+        """Let go of the session; one that cannot be resumed after `why` ends."""
+        session, connection.session = connection.session, None
+        if session is None:
+            return
+        mine = session.carrier is connection
+        if mine and why is not None and not why.close.resumable:
+            self._registry.end(session)
+        else:
+            self._registry.leave(session, connection)
+
+    # Reaping and shutdown.
 
     async def _reap_for_ever(self) -> None:
         while True:
@@ -213,12 +293,12 @@ class VoiceServer:
         for connection in self._connections:
             connection.end(_shutting_down())
         if self._connections:
-            await asyncio.wait(self._connections.values(), timeout=HANG_UP_S)
+            await asyncio.wait(self._connections.values(), timeout=_HANG_UP_S)
 
     async def _close_sockets(self) -> None:
         """Those that have no session yet, or did not take their goodbye."""
         reason = "the server is shutting down"
-        closing = [hang_up(socket, CloseCode.GOING_AWAY, reason) for socket in self._door.sockets]
+        closing = [hang_up(socket, CloseCode.GOING_AWAY, reason) for socket in self._sockets]
         await asyncio.gather(*closing)
 
     def _metrics_page(self) -> bytes:
@@ -226,74 +306,39 @@ class VoiceServer:
             self.metrics.sessions.labels(state=state.value).set(number)
         for engine, waiting in self._pipeline.queued().items():
             self.metrics.queued.labels(engine=engine).set(waiting)
-        now_ns = self._clock()
-        behind = [one.behind_s(now_ns) for one in self._connections]
-        self.metrics.behind.set(max([*behind, self._v1_sessions.behind_s(now_ns)]))
+        self.metrics.behind.set(self._registry.behind_s(self._clock()))
         self.metrics.tasks.set(len(asyncio.all_tasks()))
         self.metrics.held_bytes.set(self.held_bytes())
         return self.metrics.page()
 
-    async def _handle(self, socket: ServerConnection) -> None:
-        connection = self._connect(socket)
-        task = asyncio.current_task()
-        if task is None:
-            raise AssertionError("a handler runs in a task")
-        self._connections[connection] = task
-        try:
-            await self._serve_one(socket, connection)
-        finally:
-            del self._connections[connection]
 
-    def _connect(self, socket: ServerConnection) -> Connection:
-        """The connection, in the dialect that was agreed on."""
-        if socket.subprotocol == v1.SUBPROTOCOL:
-            return V1Connection(
-                socket,
-                self._v1_sessions,
-                self.settings,
-                self.metrics,
-                identity=self._door.identity_of(socket),
-                clock=self._clock,
-            )
-        session = Session(secrets.token_hex(4), self._pipeline, self.settings, clock=self._clock)
-        path = socket.request.path if socket.request else "/"
-        return PlainConnection(
-            socket,
-            session,
-            self.settings,
-            self.metrics,
-            stream=plain.wants_stream(path),
-            clock=self._clock,
-        )
+async def hang_up(
+    socket: BoundedConnection, code: CloseCode, reason: str, farewell: str | None = None
+) -> None:
+    """Close a connection in order if that can be done in time, else cut it.
 
-    async def _serve_one(self, socket: ServerConnection, connection: Connection) -> None:
-        _log.info("connection %s: open", socket.id.hex[:8])
-        try:
-            await connection.run()
-        except BaseExceptionGroup as group:
-            if group.split((Closing, ConnectionClosed))[1] is not None:
-                raise  # a fault of the server
-            forget_frames(group)
-            await self._ended(socket, connection, group)
-        finally:
-            _log.info("connection %s: gone", socket.id.hex[:8])
+    The closing handshake waits until the client has read what was sent before, and a client that
+    does not read never does; one that has not ended its opening handshake has none.
 
-    async def _ended(
-        self, socket: ServerConnection, connection: Connection, group: BaseExceptionGroup
-    ) -> None:
-        """Part from a client in order, or note that it is gone."""
-        if (closing := group.subgroup(Closing)) is not None:
-            await self._say_goodbye(socket, connection, _first(closing))
-        else:
-            # Not the reason: it is in the client's words.
-            _log.info("connection %s: lost, code %s", socket.id.hex[:8], socket.close_code)
-
-    async def _say_goodbye(
-        self, socket: ServerConnection, connection: Connection, why: Closing
-    ) -> None:
-        _log.info("connection %s: closing, %s", socket.id.hex[:8], why)
-        self.metrics.closes.labels(code=str(why.close.value)).inc()
-        await hang_up(socket, why.close, str(why), connection.farewell(why))
+    Args:
+        socket: The connection.
+        code: The close code.
+        reason: Why, in plain ASCII words.
+        farewell: A last message, sent before.
+    """
+    socket.stop_listening()
+    try:
+        async with asyncio.timeout(_HANG_UP_S):
+            if socket.state is SocketState.OPEN and farewell is not None:
+                await socket.send(farewell)
+            if socket.state is SocketState.OPEN:
+                await socket.close(code, reason[:_REASON])
+    except ConnectionClosed:
+        pass  # it hung up itself
+    except TimeoutError:
+        _log.info("cutting %s: not closed within %g s", socket.remote_address, _HANG_UP_S)
+    if socket.state is not SocketState.CLOSED:
+        socket.transport.abort()
 
 
 def require_startable(settings: ServerSettings) -> ssl.SSLContext | None:
@@ -313,19 +358,14 @@ def require_startable(settings: ServerSettings) -> ssl.SSLContext | None:
     return None
 
 
-def _first(group: BaseExceptionGroup[E]) -> E:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
-
-
 def _choose_dialect(_: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
     """labkit.v1 where the client offers it; the plain dialect where it offers nothing we know."""
     own = Subprotocol(v1.SUBPROTOCOL)
     return own if own in offered else None
 
 
-def _shutting_down() -> Closing:
-    return Closing(
+def _shutting_down() -> Close:
+    return Close(
         CloseCode.GOING_AWAY,
         ErrorCode.SHUTTING_DOWN,
         "the server is shutting down",
@@ -351,8 +391,18 @@ async def serve_until_signal(
     """
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_tell_once)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, asked.set)
     async with VoiceServer(pipeline, settings) as server:
         on_ready(server)
         await asked.wait()
+
+
+def _tell_once(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log that files ran out in one line; asyncio writes a traceback at every try to accept."""
+    error = context.get("exception")
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        _log.warning("no caller can come in: this process may open no more files (ulimit -n)")
+        return
+    loop.default_exception_handler(context)

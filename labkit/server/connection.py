@@ -1,12 +1,28 @@
-"""What the connections of all dialects have in common: the socket, and being ended."""
+"""One WebSocket, whatever its dialect: one loop that reads, one that writes, and an end.
+
+The reading loop gives each message to the dialect, which calls the session; the writing loop takes
+from the connection's `Feed`. How fast and how much a client may send is decided here and below,
+in `BoundedConnection`, for all dialects alike.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, Protocol
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Final, Protocol
 
-from labkit.errors import CloseCode, ErrorCode, ServerError
+from websockets.exceptions import ConnectionClosed
 
-__all__ = ["Closing", "Connection", "Ending", "Socket", "first_of", "forget_frames"]
+from labkit.errors import Close, CloseCode, ErrorCode, ProtocolError
+from labkit.session.events import Cause, Refused
+from labkit.session.limits import RefusalRow, TokenBucket
+from labkit.session.outgoing import Feed, slow_reader
+from labkit.session.session import Observer, Session
+from labkit.session.settings import ServerSettings
+
+__all__ = ["Connection", "Dialect", "Socket", "forget_frames"]
+
+_LONGEST_STRETCH_NS: Final = 3_000_000
+"""After so long in one go, everybody else gets a turn of the loop."""
 
 
 class Socket(Protocol):
@@ -21,96 +37,227 @@ class Socket(Protocol):
         ...
 
 
-class Closing(ServerError):  # noqa: N818 - the end of a connection is not always an error
-    """A connection ends, for a reason that its client is told.
+class Dialect(Protocol):
+    """A wire protocol over the session core: messages to calls, and calls to messages."""
 
-    Attributes:
-        close: The WebSocket close code.
-        code: The error code, None where nothing went wrong.
-        hint: What the client can do.
-    """
+    def open(self) -> None:
+        """The connection begins."""
+        ...
 
-    def __init__(self, close: CloseCode, code: ErrorCode | None, reason: str, hint: str) -> None:
-        """Say how and why it ends."""
-        super().__init__(reason)
-        self.close = close
-        self.code = code
-        self.hint = hint
-
-
-class Ending:
-    """Lets others end a connection while it runs."""
-
-    def __init__(self) -> None:
-        """Nobody has asked yet."""
-        self._asked = asyncio.Event()
-        self._why: Closing | None = None
-
-    def ask(self, why: Closing) -> None:
-        """End the connection; the first reason is the one that counts."""
-        if self._why is None:
-            self._why = why
-            self._asked.set()
-
-    async def wait(self) -> None:
-        """Wait until somebody asks.
+    def receive(self, message: str | bytes) -> None:
+        """Do what a message asks for.
 
         Raises:
-            Closing: Somebody did.
-        """
-        await self._asked.wait()
-        if self._why is not None:
-            raise self._why
-
-
-async def first_of(*waits: Callable[[], Coroutine[Any, Any, object]]) -> None:
-    """Wait until one of `waits` is over, and stop the others."""
-    tasks = [asyncio.create_task(wait()) for wait in waits]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-class Connection(Protocol):
-    """One WebSocket with its dialect."""
-
-    async def run(self) -> None:
-        """Serve until the client is gone.
-
-        Raises:
-            Closing: The connection is to be ended.
+            ProtocolError: It is refused; the session goes on.
+            Close: The connection is to be ended.
         """
         ...
+
+    def cause(self, message: str | bytes) -> Cause | None:
+        """What a refusal of the message that was received last names as its cause."""
+        ...
+
+    def refusal(self, refused: Refused) -> str:
+        """The message that tells of a refusal where no session is."""
+        ...
+
+    def farewell(self, why: Close) -> str | None:
+        """The last message of a connection that ends; None where the dialect has none."""
+        ...
+
+
+class Connection:
+    """Reads messages into a dialect, and writes what the session and the dialect have to say.
+
+    Attributes:
+        feed: What is to be written.
+        session: The session that it carries, once there is one.
+    """
+
+    def __init__(
+        self,
+        socket: Socket,
+        settings: ServerSettings,
+        observer: Observer,
+        *,
+        clock: Callable[[], int] = time.perf_counter_ns,
+    ) -> None:
+        """Serve a client over `socket`; `speak` says in which dialect."""
+        self.feed = Feed(settings.send_timeout_s)
+        self.session: Session | None = None
+        self._socket = socket
+        self._settings = settings
+        self._observer = observer
+        self._clock = clock
+        self._opened_ns = clock()
+        self._texts = TokenBucket(
+            per_second=settings.max_messages_per_s,
+            burst=settings.message_burst,
+            now_ns=self._opened_ns,
+        )
+        self._refusals = RefusalRow()
+        self._ended: asyncio.Future[Close] = asyncio.get_running_loop().create_future()
+        self._gone = asyncio.Event()
+        self._dialect: Dialect | None = None
+
+    async def run(self, dialect: Dialect) -> Close | None:
+        """Serve until the client is gone, or the connection is to be ended.
+
+        Returns:
+            Why and how it is to be ended; None where the client is gone.
+
+        Raises:
+            Exception: A fault of the server.
+        """
+        self._dialect = dialect
+        dialect.open()
+        reading = asyncio.create_task(self._read(dialect))
+        writing = asyncio.create_task(self._write())
+        first: list[asyncio.Future[Any]] = [reading, writing, self._ended]
+        try:
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._gone.set()
+            reading.cancel()
+            writing.cancel()
+            results = await asyncio.gather(reading, writing, return_exceptions=True)
+        return self._outcome(results)
+
+    def carry(self, session: Session) -> None:
+        """Carry `session` from now on."""
+        self.session = session
+        session.attach(self, self.feed)
+        for refused in self._refusals.end():
+            session.tell(refused)
+
+    def end(self, why: Close) -> None:
+        """End the connection; the first reason is the one that counts."""
+        if not self._ended.done():
+            self._ended.set_result(why)
 
     async def drain(self) -> None:
         """Wait until everything is answered and written, or the client is gone."""
-        ...
+        if self.session is None:
+            return
+        waits = [
+            asyncio.create_task(self.session.drained()),
+            asyncio.create_task(self._gone.wait()),
+        ]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
 
-    def overdue(self, now_ns: int) -> Closing | None:
-        """Why it should be ended, if it should."""
-        ...
-
-    def behind_s(self, now_ns: int) -> float:
-        """Seconds that its oldest unanswered utterance has waited."""
-        ...
-
-    def end(self, why: Closing) -> None:
-        """End it."""
-        ...
-
-    def farewell(self, why: Closing) -> str | None:
+    def farewell(self, why: Close) -> str | None:
         """The last message, in the words of the dialect; None where it has none."""
-        ...
+        return None if self._dialect is None else self._dialect.farewell(why)
+
+    def overdue(self, now_ns: int) -> Close | None:
+        """Why it should be ended, if it should."""
+        if self.session is not None:
+            return self.session.overdue(now_ns)
+        if (now_ns - self._opened_ns) / 1e9 < self._settings.start_s:
+            return None
+        return Close(
+            CloseCode.START_TIMEOUT,
+            ErrorCode.START_TIMEOUT,
+            f"no 'session.start' came within {self._settings.start_s:g} s",
+            "send 'session.start' as the first message",
+        )
+
+    async def _read(self, dialect: Dialect) -> None:
+        began_ns = time.perf_counter_ns()
+        async for message in self._socket:
+            if self._ended.done():
+                return  # what still comes is no longer this connection's to judge
+            try:
+                self._receive(dialect, message)
+            except ProtocolError as error:
+                self._refuse(dialect, error, message)
+            await self._hold_back()
+            # Messages that have come already are read without a turn of the loop between them.
+            if time.perf_counter_ns() - began_ns > _LONGEST_STRETCH_NS:
+                await asyncio.sleep(0)
+                began_ns = time.perf_counter_ns()
+
+    def _receive(self, dialect: Dialect, message: str | bytes) -> None:
+        if isinstance(message, bytes):
+            dialect.receive(message)
+            return
+        now_ns = self._clock()
+        if self._texts.take(1, now_ns):
+            raise self._too_many_texts()
+        dialect.receive(message)
+        if self.session is not None:
+            self.session.accepted_text(now_ns)
+
+    def _refuse(self, dialect: Dialect, error: ProtocolError, message: str | bytes) -> None:
+        binary = isinstance(message, bytes)
+        cause = dialect.cause(message)
+        if self.session is not None:
+            self.session.refuse(error, cause, binary=binary)
+            return
+        row = self._refusals
+        for refused in row.refuse(error, cause) if binary else [Refused(error, cause=cause)]:
+            self._observer.refused(error.code, refused.count)
+            self.feed.put_urgent(dialect.refusal(refused))
+
+    async def _hold_back(self) -> None:
+        """Read on when pace, room and the client's own reading allow it.
+
+        Nothing is lost: what comes meanwhile waits in the network, and the client with it.
+        """
+        session = self.session
+        if session is not None:
+            if session.wait_s:
+                wait_s, session.wait_s = session.wait_s, 0.0
+                await asyncio.sleep(wait_s)
+            if session.must_wait:
+                await session.room()
+        if self.feed.crowded:
+            await self.feed.room()
+
+    async def _write(self) -> None:
+        while (message := await self.feed.next()) is not None:
+            try:
+                async with asyncio.timeout(self._settings.send_timeout_s):
+                    await self._socket.send(message)
+            except TimeoutError:
+                raise slow_reader(self._settings.send_timeout_s) from None
+            self.feed.written()
+
+    def _outcome(self, results: Sequence[BaseException | None]) -> Close | None:
+        """Why it ends: a reason that somebody gave comes before what happened meanwhile."""
+        if self._ended.done():
+            return self._ended.result()
+        errors = [error for error in results if error is not None]
+        for error in errors:
+            if isinstance(error, Close):
+                forget_frames(error)
+                return error
+        for error in errors:
+            # A client that was killed is no fault of the server.
+            if not isinstance(error, asyncio.CancelledError | ConnectionClosed | OSError):
+                raise error
+            forget_frames(error)
+        return None
+
+    def _too_many_texts(self) -> Close:
+        return Close(
+            CloseCode.POLICY,
+            ErrorCode.TOO_MANY_MESSAGES,
+            f"more than {self._settings.max_messages_per_s:g} text messages a second",
+            "send less control; audio goes in binary messages",
+        )
 
 
 def forget_frames(error: BaseException) -> None:
     """Let go of the frames that a handled exception came through.
 
     What a connection held would else stay until the garbage collector comes by, which may be
-    many connections later: the frame of a `TaskGroup` holds the exception that holds the frame.
+    many connections later.
     """
     error.__traceback__ = None
     if isinstance(error, BaseExceptionGroup):

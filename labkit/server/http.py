@@ -9,9 +9,8 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from labkit.protocol import schema
-from labkit.server.access import Refusal
 
-__all__ = ["Pages", "refused"]
+__all__ = ["Pages", "page"]
 
 
 _TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -32,15 +31,15 @@ class Pages:
         # Not urlsplit: it raises ValueError on paths like "//[", which any client may send.
         match request.path.partition("?")[0]:
             case "/healthz":
-                return _page(HTTPStatus.OK, b"alive\n")
+                return page(HTTPStatus.OK, b"alive\n")
             case "/readyz" if self._ready():
-                return _page(HTTPStatus.OK, b"ready\n")
+                return page(HTTPStatus.OK, b"ready\n")
             case "/readyz":
-                return _page(HTTPStatus.SERVICE_UNAVAILABLE, b"closing\n")
+                return page(HTTPStatus.SERVICE_UNAVAILABLE, b"closing\n")
             case "/metrics":
-                return _page(HTTPStatus.OK, self._metrics())
+                return page(HTTPStatus.OK, self._metrics())
             case schema.PATH:
-                return _page(HTTPStatus.OK, self._schema, _SCHEMA)
+                return page(HTTPStatus.OK, self._schema, _SCHEMA)
         return None
 
     @cached_property
@@ -49,17 +48,8 @@ class Pages:
         return schema.schema_text().encode()
 
 
-def refused(refusal: Refusal) -> Response:
-    """The answer to a handshake that is refused: the reason, and what to do about it."""
-    response = _page(refusal.status, f"{refusal.reason}\n".encode())
-    if refusal.retry_s is not None:
-        response.headers["Retry-After"] = str(refusal.retry_s)
-    if refusal.status is HTTPStatus.UNAUTHORIZED:
-        response.headers["WWW-Authenticate"] = "Bearer"
-    return response
-
-
-def _page(status: HTTPStatus, body: bytes, kind: str = _TEXT) -> Response:
+def page(status: HTTPStatus, body: bytes, kind: str = _TEXT) -> Response:
+    """An answer over plain HTTP, behind which the connection ends."""
     headers = Headers(
         [
             ("Content-Type", kind),

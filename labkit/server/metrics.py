@@ -3,6 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import generate_latest
 
+from labkit.errors import ErrorCode
 from labkit.trace import Trace
 
 __all__ = ["Metrics"]
@@ -23,7 +24,7 @@ class Metrics:
         tasks: Tasks of the event loop.
         held_bytes: Audio and messages held for all sessions, in bytes.
         underruns: Times that a client which plays at once ran out of reply audio.
-        refused: Connections refused at the handshake, by HTTP status.
+        refused_connections: Connections refused at the handshake, by HTTP status.
         closes: Connections that the server closed, by WebSocket close code.
     """
 
@@ -59,7 +60,7 @@ class Metrics:
         self.underruns = Counter(
             "labkit_underruns", "Times that reply audio came too late", registry=self.registry
         )
-        self.refused = Counter(
+        self.refused_connections = Counter(
             "labkit_refused_connections",
             "Connections refused, by HTTP status",
             ["status"],
@@ -69,7 +70,15 @@ class Metrics:
             "labkit_closes", "Connections closed, by code", ["code"], registry=self.registry
         )
 
-    def observe_turn(self, trace: Trace) -> None:
+    def refused(self, code: ErrorCode, count: int) -> None:
+        """Count messages that were refused, or a turn that failed."""
+        self.refusals.labels(code=code.value).inc(count)
+
+    def underrun(self) -> None:
+        """Count that a client which plays at once has run out of reply audio."""
+        self.underruns.inc()
+
+    def turn_answered(self, trace: Trace) -> None:
         """Count a turn that was answered."""
         self.turns.inc()
         for stage, milliseconds in trace.stages_ms().items():

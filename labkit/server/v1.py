@@ -1,346 +1,282 @@
-"""One WebSocket that speaks labkit.v1, and carries a session for as long as it lasts."""
+"""labkit.v1 over a session: its messages to calls, the session's events to its messages."""
 
-import asyncio
-import time
-from collections.abc import Callable
-from typing import Final, assert_never
+from collections.abc import Callable, Iterator
+from typing import TypeVar, assert_never
 
-from labkit.errors import CloseCode, ErrorCode, ProtocolError
-from labkit.outgoing import Feed
+from labkit.audio.formats import AudioFormat, StreamEncoder
+from labkit.errors import Close, CloseCode, ErrorCode, ProtocolError
 from labkit.protocol import v1
+from labkit.protocol.limits import Limits
 from labkit.protocol.replay import Position
-from labkit.server.connection import Closing, Ending, Socket, first_of
-from labkit.server.conversation import Conversation
-from labkit.server.limits import MessagePace, Pace, start_overdue
-from labkit.server.metrics import Metrics
-from labkit.server.sessions import Opened, Sessions
+from labkit.server.connection import Connection
+from labkit.session.events import (
+    Cause,
+    Encoded,
+    Event,
+    Refused,
+    ReplyAudio,
+    ReplyEnd,
+    Sentence,
+    SpeechStarted,
+    SpeechStopped,
+    Transcript,
+    TurnOver,
+)
+from labkit.session.registry import Caller, Opened, Registry
+from labkit.session.session import Session, SessionOptions
 from labkit.session.settings import ServerSettings
 
-__all__ = ["V1Connection", "limits_of"]
+__all__ = ["V1Dialect", "V1Encoder", "limits_of"]
 
-_LEAST_AUDIO_S: Final = 0.0025
-"""What a binary message counts for at least: a flood of tiny ones is a flood, too."""
+N = TypeVar(
+    "N",
+    v1.SpeechStarted,
+    v1.SpeechStopped,
+    v1.TranscriptFinal,
+    v1.ResponseStarted,
+    v1.ResponseText,
+    v1.ResponseDone,
+    v1.Error,
+)
 
 
-class V1Connection:
-    """Reads messages into a session, and writes what the session has to send."""
+class V1Encoder:
+    """Events as numbered messages, and replies as one stream of audio each."""
+
+    def __init__(self, output: AudioFormat) -> None:
+        self.frame_bytes = output.frame_bytes
+        self._output = output
+        self._audio = StreamEncoder(output)
+
+    def encode(self, event: Event) -> Iterator[Encoded]:
+        """The messages that tell of `event`."""
+        match event:
+            case SpeechStarted(at_s):
+                yield _numbered(v1.SpeechStarted(at_s=at_s))
+            case SpeechStopped(at_s):
+                yield _numbered(v1.SpeechStopped(at_s=at_s))
+            case Transcript(turn, text):
+                yield _numbered(v1.TranscriptFinal(turn=turn, text=text))
+            case Sentence(turn, text, first):
+                if first:
+                    yield _numbered(v1.ResponseStarted(turn=turn))
+                yield _numbered(v1.ResponseText(turn=turn, text=text))
+            case ReplyAudio(samples=samples):
+                if pcm := self._audio.feed(samples):
+                    yield pcm
+            case ReplyEnd():
+                if tail := self._audio.flush():
+                    yield tail
+            case TurnOver():
+                self._audio = StreamEncoder(self._output)  # a cancelled reply leaves a tail
+                yield _numbered(_done(event))
+            case Refused():
+                yield _numbered(_error(event))
+            case _:
+                assert_never(event)
+
+
+def _numbered(message: N) -> Callable[[int], str]:
+    """Write `message` once its number is known."""
+    return lambda seq: message.model_copy(update={"seq": seq}).encode()
+
+
+def _done(over: TurnOver) -> v1.ResponseDone:
+    return v1.ResponseDone(
+        turn=over.turn,
+        status=v1.ResponseStatus(over.status.value),
+        text=over.text,
+        samples=over.samples,
+        marks=dict(over.marks),
+    )
+
+
+def _error(refused: Refused) -> v1.Error:
+    error, cause = refused.error, refused.cause
+    return v1.Error(
+        code=error.code,
+        message=str(error),
+        hint=error.hint,
+        count=refused.count,
+        cause=None
+        if cause is None
+        else v1.Cause(type=cause.type, position=cause.position, id=cause.id),
+    )
+
+
+class V1Dialect:
+    """Messages of one client."""
 
     def __init__(
         self,
-        socket: Socket,
-        sessions: Sessions,
+        connection: Connection,
+        registry: Registry,
         settings: ServerSettings,
-        metrics: Metrics,
-        *,
-        identity: str | None = None,
-        clock: Callable[[], int] = time.perf_counter_ns,
+        caller: Caller,
     ) -> None:
-        """Serve one of `sessions` over `socket`; `identity` says who calls, where it is known."""
-        self._socket = socket
-        self._sessions = sessions
+        """Speak to the client of `connection`."""
+        self._connection = connection
+        self._registry = registry
         self._settings = settings
-        self._metrics = metrics
-        self._identity = identity
-        self._clock = clock
-        self._ending = Ending()
-        self._gone = asyncio.Event()
-        self._opened_ns = clock()
-        self._audio_pace = Pace(
-            per_second=settings.max_audio_speed,
-            burst=settings.audio_burst_s,
-            now_ns=self._opened_ns,
-        )
-        self._message_pace = MessagePace(settings, self._opened_ns)
-        self._too_fast = False
-        self._started = asyncio.Event()
-        self._conversation: Conversation | None = None
-        self._feed: Feed | None = None
-        self._acknowledged = Position()
+        self._caller = caller
+        self._acknowledged_messages = 0
+        self._acknowledged_samples = 0
+        self._acknowledge_samples = 0.0
+        # Of the message in hand, for the cause of an error: its name, and what came before it.
+        self._message: v1.ClientMessage | None = None
+        self._before = (0, 0)
 
-    async def run(self) -> None:
-        """Serve until the client is gone.
+    def open(self) -> None:
+        """Wait for `session.start`."""
+
+    def receive(self, message: str | bytes) -> None:
+        """Do what a message asks for.
 
         Raises:
-            Closing: The connection is to be ended.
+            ProtocolError: It is refused; the session goes on.
+            Close: The client has ended the session.
         """
-        try:
-            async with asyncio.TaskGroup() as group:
-                workers = [
-                    group.create_task(work())
-                    for work in (self._ending.wait, self._write, self._watch_reader)
-                ]
-                await self._read()
-                for worker in workers:
-                    worker.cancel()
-        finally:
-            self._gone.set()
-            if self._conversation is not None:
-                self._sessions.leave(self._conversation, self)
+        self._message = None
+        session = self._connection.session
+        if session is not None:
+            self._before = (session.received_messages, session.received_samples)
+        if isinstance(message, bytes):
+            v1.require_audio(message, max_bytes=self._settings.max_message_bytes)
+            session = self._require_session()
+            try:
+                session.hear(message)
+            finally:
+                self._acknowledge(session)
+            return
+        self._message = v1.decode_client(message, max_bytes=self._settings.max_text_bytes)
+        self._obey(self._message)
 
-    async def drain(self) -> None:
-        """See `Connection.drain`."""
-        await first_of(self._answered, self._gone.wait)
+    def cause(self, message: str | bytes) -> Cause:
+        """The message that was received last, by its name and its place in the client's stream."""
+        messages, samples = self._before
+        position = Position(messages=messages, samples=samples)
+        if self._message is None:
+            return Cause("audio" if isinstance(message, bytes) else "text", position)
+        return Cause(self._message.type, position, self._message.id)
 
-    def overdue(self, now_ns: int) -> Closing | None:
-        """See `Connection.overdue`."""
-        if self._conversation is None:
-            return start_overdue(self._opened_ns, now_ns, self._settings)
-        return self._conversation.overdue(now_ns)
+    def refusal(self, refused: Refused) -> str:
+        """The message that tells of a refusal where no session is."""
+        return _error(refused).encode()
 
-    def behind_s(self, now_ns: int) -> float:
-        """See `Connection.behind_s`."""
-        return 0.0 if self._conversation is None else self._conversation.behind_s(now_ns)
-
-    def end(self, why: Closing) -> None:
-        """See `Connection.end`; a session that cannot be resumed after it ends, too."""
-        mine = self._conversation is not None and self._conversation.carrier is self
-        if mine and self._conversation is not None and not why.close.resumable:
-            self._sessions.end(self._conversation)
-        self._ending.ask(why)
-
-    def farewell(self, why: Closing) -> str:
-        """See `Connection.farewell`."""
+    def farewell(self, why: Close) -> str:
+        """The last message of a connection that ends."""
         if why.code is None:
             return v1.SessionEnded(reason=str(why)).encode()
         return v1.Error(code=why.code, message=str(why), hint=why.hint, fatal=True).encode()
 
-    async def _answered(self) -> None:
-        if self._conversation is not None:
-            await self._conversation.all_answered()
-            await self._conversation.outgoing.flushed()
-
-    async def _read(self) -> None:
-        async for message in self._socket:
-            if self._lost_to_another():
-                return
-            self._touch(audio=isinstance(message, bytes))
-            position = Position() if self._conversation is None else self._conversation.received
-            cause = v1.Cause(
-                type="audio" if isinstance(message, bytes) else "text", position=position
-            )
-            try:
-                if isinstance(message, bytes):
-                    await self._hear(message)
-                else:
-                    self._message_pace.take(self._clock())
-                    self._require_size(len(message.encode()))
-                    decoded = v1.decode_client(message)
-                    cause = cause.model_copy(update={"type": decoded.type, "id": decoded.id})
-                    await self._obey(decoded)
-            except ProtocolError as error:
-                await self._refuse(error, cause)
-
-    def _touch(self, *, audio: bool) -> None:
-        """Whatever comes, a ping or nonsense too, shows that the client is there."""
-        if self._conversation is not None:
-            self._conversation.session.touch(audio=audio)
-
-    def _lost_to_another(self) -> bool:
-        """Whether another connection carries the session: what still comes here is old."""
-        return self._conversation is not None and self._conversation.carrier is not self
-
-    async def _hear(self, payload: bytes) -> None:
-        conversation = self._require_session()
-        self._require_size(len(payload))
-        seconds = len(payload) / conversation.start.input.format.bytes_per_second
-        wait_s = self._audio_pace.take(max(seconds, _LEAST_AUDIO_S), self._clock())
-        try:
-            conversation.hear(payload)
-        finally:
-            await self._acknowledge(conversation)
-            await self._slow_down(conversation, wait_s)
-
-    async def _obey(self, message: v1.ClientMessage) -> None:
+    def _obey(self, message: v1.ClientMessage) -> None:
         match message:
             case v1.Ping(id=name):
-                await self._tell(v1.Pong(id=name))
+                self._connection.feed.put_urgent(v1.Pong(id=name).encode())
             case v1.SessionStart():
-                await self._start(message)
+                self._start(message)
             case _:
-                conversation = self._require_session()
+                session = self._require_session()
+                if message.numbered:
+                    session.received_messages += 1
                 try:
-                    self._obey_in(conversation, message)
+                    self._obey_in(session, message)
                 finally:
-                    await self._acknowledge(conversation)
+                    self._acknowledge(session)
 
-    def _obey_in(self, conversation: Conversation, message: v1.ClientMessage) -> None:
+    def _obey_in(self, session: Session, message: v1.ClientMessage) -> None:
         match message:
             case v1.AudioEnd():
-                conversation.end_utterance()
+                session.end_utterance()
             case v1.ResponseCancel(turn=turn, heard_samples=heard):
-                conversation.cancel(turn, heard)
+                session.cancel(turn, heard)
             case v1.ResponseAck(received=received):
-                conversation.outgoing.acknowledge(received)
+                session.acknowledge(received)
             case v1.SessionEnd():
-                self.end(Closing(CloseCode.NORMAL, None, "the client ended the session", ""))
+                raise Close(CloseCode.NORMAL, None, "the client ended the session", "")
             case v1.Ping() | v1.SessionStart():
                 raise AssertionError(f"{message.type} needs no session")
             case _:
                 assert_never(message)
 
-    async def _start(self, start: v1.SessionStart) -> None:
-        if self._conversation is not None:
+    def _start(self, start: v1.SessionStart) -> None:
+        if self._connection.session is not None:
             raise ProtocolError(
                 ErrorCode.ALREADY_STARTED,
-                f"this connection carries session {self._conversation.id} already",
+                f"this connection carries session {self._connection.session.id} already",
                 "open another connection for another session",
             )
-        if start.turn_detection is v1.TurnDetection.SERVER and not self._sessions.detects_speech:
+        opened = self._begin(start) if start.resume is None else self._resume(start.resume)
+        session = opened.session
+        # Before the session's stream is attached, so that it is the first to be written.
+        self._connection.feed.put_urgent(self._welcome(opened).encode())
+        self._connection.carry(session)
+        self._acknowledged_messages = session.received_messages
+        self._acknowledged_samples = session.received_samples
+        rate = session.options.input.sample_rate
+        self._acknowledge_samples = self._settings.acknowledge_s * rate
+
+    def _begin(self, start: v1.SessionStart) -> Opened:
+        server_ends = start.turn_detection is v1.TurnDetection.SERVER
+        if server_ends and not self._registry.detects_speech:
             raise ProtocolError(
                 ErrorCode.INVALID_FIELD,
                 "field 'turn_detection' of 'session.start' is 'server': "
                 "this server's pipeline does not detect speech",
                 "end utterances with 'audio.end', and leave 'turn_detection' out",
             )
-        opened = (
-            self._sessions.begin(start, self._identity)
-            if start.resume is None
-            else self._sessions.resume(start.resume, self._identity)
+        options = SessionOptions(
+            input=start.input.format,
+            output=start.output.format,
+            server_ends=server_ends,
+            silence_s=start.silence_s or self._settings.silence_s,
+            acknowledges=start.acknowledges,
+            resumable=True,
         )
-        self._conversation = opened.conversation
-        self._feed = opened.conversation.attach(self)
-        self._acknowledged = opened.conversation.received
-        await self._feed.put_urgent(self._welcome(opened).encode())
-        self._started.set()
+        return self._registry.begin(options, V1Encoder(options.output), self._caller)
+
+    def _resume(self, resume: v1.Resume) -> Opened:
+        return self._registry.resume(resume.session, resume.token, resume.received, self._caller)
 
     def _welcome(self, opened: Opened) -> v1.SessionStarted:
-        agreed = opened.conversation.start
+        if opened.ticket is None:
+            raise AssertionError("a session of this dialect can be resumed")
+        agreed = opened.session.options
+        detection = v1.TurnDetection.SERVER if agreed.server_ends else v1.TurnDetection.CLIENT
         return v1.SessionStarted(
             session=opened.ticket.session,
             token=opened.ticket.token,
             resumed=opened.resumed,
-            input=agreed.input,
-            output=agreed.output,
-            turn_detection=agreed.turn_detection,
-            received=opened.conversation.received,
+            input=v1.AudioSpec.of(agreed.input),
+            output=v1.AudioSpec.of(agreed.output),
+            turn_detection=detection,
+            silence_s=agreed.silence_s,
+            received=opened.session.received,
             missing=opened.missing,
             limits=limits_of(self._settings),
         )
 
-    async def _write(self) -> None:
-        await self._started.wait()
-        if self._feed is None:
-            raise AssertionError("started without a feed")
-        while (payload := await self._feed.next()) is not None:
-            await self._send(payload)
-
-    async def _watch_reader(self) -> None:
-        """Notice a client whose window stays full: it neither reads nor acknowledges."""
-        await self._started.wait()
-        outgoing = self._require_session().outgoing
-        while True:
-            base = await outgoing.crowded()
-            try:
-                async with asyncio.timeout(self._settings.send_timeout_s):
-                    await outgoing.moved_on(base)
-            except TimeoutError:
-                raise self._slow_reader() from None
-
-    async def _send(self, payload: str | bytes) -> None:
-        try:
-            async with asyncio.timeout(self._settings.send_timeout_s):
-                await self._socket.send(payload)
-        except TimeoutError:
-            raise self._slow_reader() from None
-
-    def _slow_reader(self) -> Closing:
-        return Closing(
-            CloseCode.SLOW_READER,
-            ErrorCode.SLOW_READER,
-            f"replies were not read for {self._settings.send_timeout_s:g} s",
-            "read, and acknowledge what came; resume to get the rest",
-        )
-
-    async def _tell(self, message: v1.Pong | v1.AudioAck) -> None:
-        """Send what concerns this connection alone."""
-        if self._feed is None:
-            await self._send(message.encode())
-        else:
-            await self._feed.put_urgent(message.encode())
-
-    async def _refuse(self, error: ProtocolError, cause: v1.Cause) -> None:
-        if self._conversation is not None:
-            self._tell_refusal(self._conversation, error, cause)
-            return
-        self._metrics.refusals.labels(code=error.code.value).inc()
-        told = v1.Error(code=error.code, message=str(error), hint=error.hint, cause=cause)
-        await self._send(told.encode())
-
-    def _tell_refusal(
-        self, conversation: Conversation, error: ProtocolError, cause: v1.Cause | None
-    ) -> None:
-        """Refusals wait for no room, so a client that takes none of them has to be stopped."""
-        if conversation.outgoing.window.is_overfull:
-            raise Closing(
-                CloseCode.SLOW_READER,
-                ErrorCode.SLOW_READER,
-                "many messages were refused, and the refusals were not taken",
-                "read, and acknowledge what came; resume to get the rest",
-            )
-        conversation.tell(error, cause)
-
-    async def _acknowledge(self, conversation: Conversation) -> None:
+    def _acknowledge(self, session: Session) -> None:
         """Say what has come, so that the client need not keep it."""
-        received, told = conversation.received, self._acknowledged
-        enough = self._settings.acknowledge_s * conversation.start.input.sample_rate
-        if received.messages > told.messages or received.samples - told.samples >= enough:
-            self._acknowledged = received
-            await self._tell(v1.AudioAck(received=received))
+        messages, samples = session.received_messages, session.received_samples
+        enough = samples - self._acknowledged_samples >= self._acknowledge_samples
+        if enough or messages > self._acknowledged_messages:
+            # Nothing new is no news: an acknowledgement of the client's comes through here, too.
+            if (messages, samples) == (self._acknowledged_messages, self._acknowledged_samples):
+                return
+            self._acknowledged_messages, self._acknowledged_samples = messages, samples
+            self._connection.feed.acknowledge(v1.AudioAck(received=session.received).encode())
 
-    async def _slow_down(self, conversation: Conversation, wait_s: float) -> None:
-        """Read on when the pace allows it; nothing is lost, the client has to wait."""
-        if wait_s and not self._too_fast:
-            self._tell_refusal(conversation, _too_fast(self._settings), None)
-        self._too_fast = wait_s > 0
-        if wait_s:
-            await asyncio.sleep(wait_s)
-
-    def _require_session(self) -> Conversation:
-        if self._conversation is None:
+    def _require_session(self) -> Session:
+        if self._connection.session is None:
             raise ProtocolError(
                 ErrorCode.NOT_STARTED,
                 "the session was not started",
                 "send 'session.start' as the first message",
             )
-        return self._conversation
-
-    def _require_size(self, size: int) -> None:
-        limit = self._settings.max_message_bytes
-        if size > limit:
-            raise ProtocolError(
-                ErrorCode.MESSAGE_TOO_LARGE,
-                f"a message of {size} bytes is above the limit of {limit}; it was dropped",
-                "send audio in messages of 20 to 100 ms",
-            )
+        return self._connection.session
 
 
-def limits_of(settings: ServerSettings) -> v1.Limits:
-    """The limits that a client is told."""
-    return v1.Limits(
-        max_message_bytes=settings.max_message_bytes,
-        max_read_bytes=settings.max_read_bytes,
-        max_utterance_s=settings.max_utterance_s,
-        max_waiting_turns=settings.max_waiting_turns,
-        max_messages_per_s=settings.max_messages_per_s,
-        message_burst=settings.message_burst,
-        max_audio_speed=settings.max_audio_speed,
-        burst_s=settings.audio_burst_s,
-        history=settings.history,
-        idle_s=settings.idle_s,
-        idle_audio_s=settings.idle_audio_s,
-        max_session_s=settings.max_session_s,
-        resume_s=settings.resume_s,
-        replay_bytes=settings.replay_bytes,
-        replay_s=settings.replay_s,
-        send_timeout_s=settings.send_timeout_s,
-        detached_turn_s=settings.detached_turn_s,
-    )
-
-
-def _too_fast(settings: ServerSettings) -> ProtocolError:
-    return ProtocolError(
-        ErrorCode.AUDIO_TOO_FAST,
-        f"audio comes faster than {settings.max_audio_speed:g} times real time, and "
-        f"{settings.audio_burst_s:g} s of burst are used up",
-        "nothing is lost, but reading pauses; send at the pace of speech",
-    )
+def limits_of(settings: ServerSettings) -> Limits:
+    """The limits that a client is told: those of the settings that concern it."""
+    return Limits.model_validate(settings.model_dump(include=set(Limits.model_fields)))

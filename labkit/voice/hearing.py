@@ -72,7 +72,7 @@ class Utterance:
     @property
     def nbytes(self) -> int:
         """Bytes of the blocks that it holds."""
-        return sum(block.nbytes for block in self._blocks)
+        return len(self._blocks) * self.BLOCK * 2
 
     @property
     def seconds(self) -> float:

@@ -87,7 +87,9 @@ class Pipeline(Protocol):
         ...
 
     async def listen(self, session: str, utterance: Utterance, *, ended: bool = False) -> None:
-        """Work ahead on an utterance.
+        """Work ahead on an utterance, on two seconds of it at most.
+
+        More might have to be thrown away, where the utterance turns out to end in them.
 
         Args:
             session: Whose utterance it is.
@@ -168,10 +170,9 @@ class VoicePipeline:
         return self._engines.vad.frame_samples
 
     async def listen(self, session: str, utterance: Utterance, *, ended: bool = False) -> None:
-        """Judge the frames that are whole, so that few are left when the utterance ends."""
-        await self._examine(
-            session, utterance, Priority.FINAL if ended else Priority.SPECULATIVE, ended=ended
-        )
+        """Judge the next frames that are whole, so that few are left when the utterance ends."""
+        priority = Priority.FINAL if ended else Priority.SPECULATIVE
+        await self._examine(session, utterance, priority, ended=ended)
 
     async def answer(self, turn: Turn, sink: Sink) -> Exchange:
         """Hear the utterance, then write and speak the reply at once."""
@@ -197,7 +198,7 @@ class VoicePipeline:
     async def _examine(
         self, session: str, utterance: Utterance, priority: Priority, *, ended: bool
     ) -> None:
-        """Look at the frames that were not looked at; without any, nobody is woken.
+        """Look at the next frames; without any, nobody is woken.
 
         Frames are taken when the detector is free, so those that came meanwhile are among them,
         and what it found is noted before the turn passes on: two calls for one utterance never
@@ -205,12 +206,13 @@ class VoicePipeline:
         """
         if utterance.frame_samples != self.frame_samples:
             raise ValueError(f"the utterance needs frames of {self.frame_samples} samples")
-        while utterance.unexamined(ended=ended):
-            async with self._vad.turn(session, priority):
-                frames = utterance.next_frames(_FRAMES_AT_ONCE, ended=ended)
-                if len(frames):
-                    look = partial(boundary.detect, self._engines.vad, utterance.vad_state, frames)
-                    utterance.examined(*await self._vad.call(look))
+        if not utterance.unexamined(ended=ended):
+            return
+        async with self._vad.turn(session, priority):
+            frames = utterance.next_frames(_FRAMES_AT_ONCE, ended=ended)
+            if len(frames):
+                look = partial(boundary.detect, self._engines.vad, utterance.vad_state, frames)
+                utterance.examined(*await self._vad.call(look))
 
     async def _hear(self, turn: Turn) -> str:
         """The words of the utterance; silence and noise never reach the recogniser.
@@ -219,7 +221,8 @@ class VoicePipeline:
         nobody else, and a turn that is cancelled stops at the next stretch.
         """
         utterance = turn.utterance
-        await self._examine(turn.session, utterance, Priority.FINAL, ended=True)
+        while utterance.unexamined(ended=True):
+            await self._examine(turn.session, utterance, Priority.FINAL, ended=True)
         turn.mark(Mark.ASR_STARTED)
         heard = [await self._recognise(turn, stretch) for stretch in self._stretches(utterance)]
         turn.mark(Mark.ASR_DONE)

@@ -26,8 +26,8 @@ from labkit.measure.netem import Conditions, Direction, Fault, Link, Proxy
 from labkit.protocol import v1
 from labkit.protocol.replay import Position
 from labkit.server.app import VoiceServer
-from labkit.server.store import State
 from labkit.server.v1 import limits_of
+from labkit.session.registry import State
 from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedLlm, scripted_engines

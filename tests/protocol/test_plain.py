@@ -40,7 +40,7 @@ def refusal(message: str | bytes, max_bytes: int = 64) -> ProtocolError:
         (" ping\n", plain.Ping()),
         (b"\x00\x01", plain.Audio(b"\x00\x01")),
         (b"", plain.Audio(b"")),
-        (b"ping", plain.Audio(b"ping")),
+        (b"pingpong", plain.Audio(b"pingpong")),
     ],
 )
 def test_every_command(message: str | bytes, command: plain.Command) -> None:
@@ -59,6 +59,14 @@ def test_half_a_sample_is_refused() -> None:
     error = refusal(b"\x00\x01\x02")
     assert error.code is ErrorCode.ODD_LENGTH
     assert "3 bytes" in str(error)
+
+
+@pytest.mark.parametrize("message", [b"ping", b"end_stream", b"ping\n", b" end_stream\r\n"])
+def test_a_command_in_a_binary_message_is_named(message: bytes) -> None:
+    error = refusal(message)
+    assert error.code is ErrorCode.WRONG_FRAME
+    assert message.strip().decode() in str(error)
+    assert "text messages" in error.hint
 
 
 def test_a_message_of_the_limit_is_taken() -> None:

@@ -114,7 +114,7 @@ def test_a_position_that_was_never_reached_is_refused(position: Position) -> Non
     assert this.sent == at(1, 2)
 
 
-@pytest.mark.parametrize(("payload", "samples"), [(b"", 0), (b"123", 2), (b"12", 0)])
+@pytest.mark.parametrize(("payload", "samples"), [(b"", -1), (b"123", 2), (b"12", 0)])
 def test_audio_has_the_same_number_of_bytes_in_each_sample(payload: bytes, samples: int) -> None:
     with pytest.raises(ValueError, match="whole samples"):
         window().add_audio(payload, samples)

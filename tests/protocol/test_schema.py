@@ -73,6 +73,8 @@ def test_a_message_has_a_type(model: type[BaseModel]) -> None:
         {"type": "ping", "mood": "good"},
         {"type": "session.start", "input": {"sample_rate": 7999}},
         {"type": "session.start", "acknowledges": "yes"},
+        {"type": "session.start", "silence_s": 0.1},
+        {"type": "response.cancel", "turn": 1.5},
     ],
     ids=json.dumps,
 )
@@ -80,12 +82,25 @@ def test_a_bad_message_of_a_client_does_not_fit(message: object) -> None:
     assert not CLIENT.is_valid(message)
 
 
-FIELDS = ["id", "turn", "heard_samples", "acknowledges", "received", "resume", "input", "other"]
+FIELDS = [
+    "id", "turn", "heard_samples", "acknowledges", "received", "resume", "input", "silence_s",
+    "turn_detection", "protocol", "other",
+]  # fmt: skip
+NUMBERS = st.integers(-1, 3) | st.sampled_from(
+    [0.0, 0.5, 1.0, -1.0, 2.5, 8000, 8000.0, 16e3, 48_000.5, 2**53, 2.0**53, 2**53 + 1, 1e300]
+)
+PARTS = st.dictionaries(
+    st.sampled_from(["samples", "messages", "sample_rate", "channels", "encoding", "session"]),
+    NUMBERS | st.sampled_from(["alaw", "mulaw", "opus", "x", None, True]),
+    max_size=2,
+)
 VALUES = (
     st.none()
     | st.booleans()
-    | st.integers(-1, 3)
-    | st.sampled_from([0.5, "", "1", "x" * 65, "client", {}, {"samples": 1}, {"samples": "1"}])
+    | NUMBERS
+    | PARTS
+    | st.sampled_from(["", "1", "x" * 64, "x" * 65, "client", "server", "labkit.v1", [], [1]])
+    | st.fixed_dictionaries({"session": st.just("a"), "token": st.just("b")})
 )
 
 

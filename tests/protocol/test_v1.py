@@ -63,7 +63,7 @@ def test_any_object_is_a_message_or_a_named_error(fields: dict[str, object], kin
         ("", "invalid_json", "EOF"),
         ("hello", "invalid_json", "expected value"),
         ("[1]", "invalid_json", "no object"),
-        ("[" * 100_000, "invalid_json", "recursion limit"),
+        ("[" * 10_000, "invalid_json", "recursion limit"),
         ('{"type": "\\ud800"}', "invalid_json", "hex escape"),
         ("{}", "unknown_type", "no 'type'"),
         ('{"type": 7}', "unknown_type", "'7' is unknown"),
@@ -94,13 +94,64 @@ def test_what_is_wrong_is_named(text: str, code: str, words: str) -> None:
 
 def test_a_refusal_is_short_whatever_the_message_was() -> None:
     for text in (
-        '{"type": "ping", "' + "n" * 100_000 + '": 1}',
-        '{"type": "' + "n" * 100_000 + '"}',
+        '{"type": "ping", "' + "n" * 10_000 + '": 1}',
+        '{"type": "' + "n" * 10_000 + '"}',
+        '{"type": "ping", "id": "' + "n" * 10_000 + '"}',
         '{"type": "ping", "id": "' + "n" * 100_000 + '"}',
+        '{"type": "ping", "id": [' + "1," * 8_000 + "1]}",
+        '{"type": "response.cancel", "turn": ' + "9" * 15_000 + "}",
     ):
         with pytest.raises(ProtocolError) as caught:
             v1.decode_client(text)
         assert len(str(caught.value)) < 300
+
+
+def test_a_message_of_many_fields_is_refused_before_the_models_see_them() -> None:
+    fields = ",".join(f'"k{number}": 1' for number in range(1000))
+    for text in (f'{{"type": "ping", {fields}}}', f'{{"type": "ping", "id": {{{fields}}}}}'):
+        with pytest.raises(ProtocolError, match="has 100[01] fields") as caught:
+            v1.decode_client(text)
+        assert caught.value.code == "invalid_field"
+
+
+@pytest.mark.parametrize("text", ["x" * 16_385, "é" * 8_193])
+def test_a_text_message_above_the_limit_is_refused(text: str) -> None:
+    with pytest.raises(ProtocolError, match="above the limit of 16384") as caught:
+        v1.decode_client(text)
+    assert caught.value.code == "message_too_large"
+
+
+@pytest.mark.parametrize(
+    ("payload", "code"),
+    [
+        (b'{"type": "audio.end"}', "wrong_frame"),
+        (b'{"type": "ping"}\n', "wrong_frame"),
+        (bytes(101), "message_too_large"),
+        (b"{}", None),
+        (b'{"typ', None),
+        (bytes(100), None),
+    ],
+)
+def test_a_binary_message_is_audio(payload: bytes, code: str | None) -> None:
+    if code is None:
+        v1.require_audio(payload, max_bytes=100)
+        return
+    with pytest.raises(ProtocolError) as caught:
+        v1.require_audio(payload, max_bytes=100)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"type": "session.start", "input": {"sample_rate": 16000.0}}', 16_000),
+        ('{"type": "session.start", "input": {"sample_rate": 8e3}}', 8_000),
+    ],
+)
+def test_a_whole_number_may_be_written_with_a_fraction(text: str, value: int) -> None:
+    start = v1.decode_client(text)
+    assert isinstance(start, v1.SessionStart)
+    assert start.input.sample_rate == value
 
 
 def test_a_start_may_be_short() -> None:

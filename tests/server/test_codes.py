@@ -17,7 +17,7 @@ from websockets.typing import Subprotocol
 from labkit.audio.misread.rules import MISMATCHES
 from labkit.errors import CloseCode, ErrorCode
 from labkit.server.app import VoiceServer
-from labkit.server.store import State
+from labkit.session.registry import State
 from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedAsr, scripted_engines
 from tests.callers import CHUNK, SECOND, Clock, closed, serving, start
@@ -127,6 +127,11 @@ def out_of_memory() -> Pipeline:
     return VoicePipeline(scripted_engines(ScriptedAsr(fail)))
 
 
+def baffled() -> Pipeline:
+    """A recogniser that finds no words in speech."""
+    return VoicePipeline(scripted_engines(ScriptedAsr(lambda _: "")))
+
+
 class Faulty(EchoPipeline):
     """A fault of the server itself."""
 
@@ -173,7 +178,7 @@ HUGE: Final = {"max_read_bytes": 100_000}
 NAN: Final = np.full(10, np.nan, np.float32).tobytes()
 FLOATS: Final = {"input": {"encoding": "pcm_f32le"}}
 SURE: Final = {"acknowledges": True}
-FAST: Final = {"audio_burst_s": 1.0, "max_audio_speed": 1000.0}
+FAST: Final = {"burst_s": 1.0, "max_audio_speed": 1000.0}
 
 # fmt: off
 ROWS: Final = (
@@ -182,14 +187,19 @@ ROWS: Final = (
     Row(PLAIN, E.MESSAGE_TOO_LARGE, sending(LARGE)),
     Row(PLAIN, E.BUFFER_FULL, sending(CHUNK * 3), settings=SHORT),
     Row(PLAIN, E.UNKNOWN_COMMAND, sending("hello")),
+    Row(PLAIN, E.WRONG_FRAME, sending(b"end_stream\n")),
     Row(PLAIN, E.TOO_MANY_TURNS, sending(*PLAIN_TURN * 3), settings=BUSY, pipeline=stuck),
     Row(PLAIN, E.ENGINE_FAILED, sending(*PLAIN_TURN), pipeline=out_of_memory),
+    Row(PLAIN, E.AUDIO_TOO_FAST, sending(*[CHUNK] * 50), settings=FAST),
+    Row(PLAIN, E.NOT_UNDERSTOOD, sending(*PLAIN_TURN), pipeline=baffled),
+    Row(V1, E.NOT_UNDERSTOOD, sending(*TURN), pipeline=baffled),
     Row(V1, E.ODD_LENGTH, sending(b"\0\1\2")),
     Row(V1, E.MESSAGE_TOO_LARGE, sending(LARGE)),
     Row(V1, E.BUFFER_FULL, sending(CHUNK * 3), settings=SHORT),
     Row(V1, E.TOO_MANY_TURNS, sending(*TURN * 3), settings=BUSY, pipeline=stuck),
     Row(V1, E.ENGINE_FAILED, sending(*TURN), pipeline=out_of_memory),
     Row(V1, E.INVALID_AUDIO, sending(NAN), start=FLOATS),
+    Row(V1, E.WRONG_FRAME, sending(PING.encode())),
     Row(V1, E.INVALID_JSON, sending("hello")),
     Row(V1, E.UNKNOWN_TYPE, sending('{"type": "what"}')),
     Row(V1, E.INVALID_FIELD, sending('{"type": "response.cancel"}')),

@@ -9,8 +9,8 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request
 
 from labkit.protocol.schema import schema_text
-from labkit.server.access import Refusal
-from labkit.server.http import Pages, refused
+from labkit.server.admission import Refusal, refused
+from labkit.server.http import Pages
 
 
 def pages(*, ready: bool = True) -> Pages:

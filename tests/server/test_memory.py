@@ -9,7 +9,7 @@ from websockets.typing import Subprotocol
 
 from labkit.server.app import VoiceServer
 from labkit.server.connection import forget_frames
-from labkit.server.session import Session
+from labkit.session.session import Session
 from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import EchoPipeline
 from tests.support import until

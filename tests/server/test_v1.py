@@ -12,7 +12,7 @@ from websockets.typing import Subprotocol
 
 from labkit.audio.pcm import encode_s16le
 from labkit.errors import CloseCode
-from labkit.server.store import State
+from labkit.session.registry import State
 from labkit.voice.pipeline import EchoPipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedAsr, ScriptedLlm, scripted_engines
 from tests.callers import (
@@ -89,7 +89,7 @@ async def test_two_utterances_in_one_message_are_two_turns() -> None:
 
 async def test_an_open_microphone_in_a_silent_room_fills_nothing() -> None:
     pipeline = VoicePipeline(scripted_engines())
-    async with serving(pipeline, audio_burst_s=100.0) as server, calling(server) as socket:
+    async with serving(pipeline, burst_s=100.0) as server, calling(server) as socket:
         await start(socket, turn_detection="server")
         for _ in range(30):
             await socket.send(bytes(5 * 16_000))
@@ -347,6 +347,8 @@ async def test_a_full_utterance_is_told_once() -> None:
             await socket.send(CHUNK)
         await refused(socket, "buffer_full")
         await send(socket, "audio.end")
+        summary = await refused(socket, "buffer_full")
+        assert summary["count"] == 7
         kinds, audio = await turn(socket)
         assert "error" not in kinds
         assert len(audio) == 3200
@@ -381,7 +383,7 @@ async def test_an_engine_that_fails_is_told_and_the_turn_ends() -> None:
 async def test_audio_that_comes_too_fast_is_told_and_none_is_lost() -> None:
     clock = Clock()
     async with (
-        serving(clock=clock, audio_burst_s=1.0, max_audio_speed=1000.0) as server,
+        serving(clock=clock, burst_s=1.0, max_audio_speed=1000.0) as server,
         calling(server) as socket,
     ):
         await start(socket)
@@ -426,17 +428,30 @@ async def test_a_silent_or_endless_session_is_closed(
         await until(lambda: server.sessions == left)
 
 
-@pytest.mark.parametrize("message", ['{"type": "ping"}', "nonsense"])
-async def test_whoever_sends_anything_is_not_idle(message: str) -> None:
+async def test_whoever_sends_something_that_is_accepted_is_not_idle() -> None:
     clock = Clock()
     async with serving(clock=clock, idle_s=20.0) as server, calling(server) as socket:
         await start(socket)
         for seconds in (15, 30, 45):
             clock.now_ns = seconds * SECOND
-            await socket.send(message)
-            await socket.recv()
+            await send(socket, "ping")
+            await receive(socket, "pong")
             server.reap(clock.now_ns)
         clock.now_ns = 65 * SECOND
+        server.reap(clock.now_ns)
+        await refused(socket, "idle")
+
+
+@pytest.mark.parametrize("message", ["nonsense", '{"type": "ping", "mood": 1}', b"", b"x"])
+async def test_what_is_refused_or_empty_is_no_sign_of_life(message: str | bytes) -> None:
+    clock = Clock()
+    async with serving(clock=clock, idle_s=20.0) as server, calling(server) as socket:
+        await start(socket)
+        clock.now_ns = 15 * SECOND
+        await socket.send(message)
+        if message:
+            await receive(socket, "error")
+        clock.now_ns = 20 * SECOND
         server.reap(clock.now_ns)
         await refused(socket, "idle")
 
@@ -515,8 +530,8 @@ async def test_refusals_that_are_not_taken_do_not_pile_up_over_connections() -> 
             await start(socket, **start_with)
             messages = [await socket.recv() for _ in range(8)]
         assert all(json.loads(message)["code"] == "invalid_json" for message in messages)
-        (conversation,) = server._v1_sessions._tasks
-        assert 8000 <= conversation.outgoing.window.held_bytes < 9000
+        (session,) = server._registry._tasks
+        assert 8000 <= session.outgoing.window.held_bytes < 9000
 
 
 async def test_what_can_no_longer_be_sent_again_is_named() -> None:

@@ -1,7 +1,6 @@
 """Who may come in: the rules, without sockets."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from hashlib import sha256
 from http import HTTPStatus
 from pathlib import Path
@@ -12,10 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from labkit.errors import ServerError, TokenError
-from labkit.server.access import (
+from labkit.server.admission import (
     BEARER_PREFIX,
     Access,
-    Admission,
+    Admitted,
     Handshake,
     Places,
     Refusal,
@@ -44,11 +43,11 @@ class Headers:
 
 def identify(
     settings: ServerSettings, *headers: tuple[str, str], path: str = "/", address: str = OUTSIDE
-) -> Admission | Refusal:
+) -> Admitted | Refusal:
     return Access(settings).identify(Handshake(path, Headers(headers), address))
 
 
-def status(verdict: Admission | Refusal | None) -> int | None:
+def status(verdict: Admitted | Refusal | None) -> int | None:
     return verdict.status.value if isinstance(verdict, Refusal) else None
 
 
@@ -69,7 +68,7 @@ def identity_of(token: str) -> str:
     ],
 )
 def test_a_known_token_lets_in_and_its_hash_says_who_it_is(header: str, value: str) -> None:
-    assert identify(BOTH, (header, value)) == Admission(identity_of(TWO))
+    assert identify(BOTH, (header, value)) == Admitted(identity_of(TWO))
 
 
 def test_a_token_may_come_in_a_second_header() -> None:
@@ -78,7 +77,7 @@ def test_a_token_may_come_in_a_second_header() -> None:
         ("Sec-WebSocket-Protocol", "labkit.v1"),
         ("Sec-WebSocket-Protocol", f"{BEARER_PREFIX}{ONE}"),
     )
-    assert found == Admission(identity_of(ONE))
+    assert found == Admitted(identity_of(ONE))
 
 
 def test_every_token_is_somebody_else() -> None:
@@ -116,7 +115,7 @@ def test_without_a_known_token_nobody_comes_in(headers: list[tuple[str, str]]) -
 
 
 def test_where_no_token_is_configured_none_is_looked_at() -> None:
-    assert identify(OPEN, ("Authorization", "Bearer nonsense")) == Admission(None)
+    assert identify(OPEN, ("Authorization", "Bearer nonsense")) == Admitted(None)
 
 
 @pytest.mark.parametrize("settings", [OPEN, BOTH])
@@ -142,7 +141,7 @@ def test_a_token_in_the_address_is_refused_with_a_hint(settings: ServerSettings,
 
 @pytest.mark.parametrize("path", ["/?reply=stream", "/?tokens=1", "/?x=token", "/token", "/?"])
 def test_other_addresses_hold_no_token(path: str) -> None:
-    assert identify(OPEN, path=path) == Admission(None)
+    assert identify(OPEN, path=path) == Admitted(None)
 
 
 # Pages
@@ -150,7 +149,7 @@ def test_other_addresses_hold_no_token(path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/readyz?verbose"])
 def test_health_needs_no_token(path: str) -> None:
-    assert identify(BOTH, path=path) == Admission(None)
+    assert identify(BOTH, path=path) == Admitted(None)
 
 
 @pytest.mark.parametrize("address", [OUTSIDE, "127.0.0.1", "::1", ""])
@@ -158,7 +157,7 @@ def test_health_needs_no_token(path: str) -> None:
 def test_every_other_page_needs_one_wherever_the_caller_is(path: str, address: str) -> None:
     assert status(identify(BOTH, path=path, address=address)) == 401
     shown = identify(BOTH, ("Authorization", f"Bearer {ONE}"), path=path, address=address)
-    assert isinstance(shown, Admission)
+    assert isinstance(shown, Admitted)
 
 
 # Origins
@@ -235,7 +234,7 @@ def test_pages_of_other_origins_may_not_call(origin: str) -> None:
 
 
 def test_what_is_no_browser_sends_no_origin() -> None:
-    assert identify(OPEN) == Admission(None)
+    assert identify(OPEN) == Admitted(None)
 
 
 def test_two_origins_or_two_hosts_are_none() -> None:
@@ -270,7 +269,9 @@ def test_a_name_is_its_own_where_a_token_is_asked_for() -> None:
 )
 def test_origins_may_be_allowed(origin: str, verdict: int | None) -> None:
     allowed = ("https://voice.example", "http://10.0.0.9:8000", "chrome-extension://abcdef")
-    assert of_origin(origin, settings=replace(OPEN, allowed_origins=allowed)) == verdict
+    assert (
+        of_origin(origin, settings=OPEN.model_copy(update={"allowed_origins": allowed})) == verdict
+    )
 
 
 def test_a_foreign_page_learns_nothing_of_tokens() -> None:
@@ -358,7 +359,7 @@ def test_what_is_worth_knowing_is_said() -> None:
         "no token is configured",
         "no TLS",
     ]
-    encrypted = replace(outside, tokens=(ONE,), tls_cert=Path("cert.pem"))
+    encrypted = outside.model_copy(update={"tokens": (ONE,), "tls_cert": Path("cert.pem")})
     assert warnings_about(encrypted) == []
 
 
@@ -390,7 +391,7 @@ def test_nothing_raises_and_only_a_known_token_lets_in(
     for settings in (OPEN, BOTH):
         verdict = identify(settings, *headers, path=path, address=address)
         shown = any(ONE in value or TWO in value for _, value in headers)
-        if isinstance(verdict, Admission) and settings is BOTH and path not in ("/healthz",):
+        if isinstance(verdict, Admitted) and settings is BOTH and path not in ("/healthz",):
             assert shown
             assert verdict.identity in (identity_of(ONE), identity_of(TWO))
         if isinstance(verdict, Refusal):

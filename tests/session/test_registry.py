@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from labkit.errors import ErrorCode, ProtocolError
-from labkit.server.store import (
+from labkit.session.registry import (
     TRANSITIONS,
-    Event,
     IllegalTransitionError,
-    MemoryStore,
+    LifeEvent,
+    Lives,
     State,
     Ticket,
     transition,
@@ -20,13 +20,13 @@ from labkit.server.store import (
 SECOND = 10**9
 
 
-def store(**options: float) -> MemoryStore[str]:
+def lives(**options: float) -> Lives[str]:
     chosen = {"resume_s": 10.0, "max_detached": 3, **options}
-    return MemoryStore(**chosen)  # type: ignore[arg-type]
+    return Lives(**chosen)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("state", "event"), list(product(State, Event)))
-def test_every_pair_is_legal_or_a_named_error(state: State, event: Event) -> None:
+@pytest.mark.parametrize(("state", "event"), list(product(State, LifeEvent)))
+def test_every_pair_is_legal_or_a_named_error(state: State, event: LifeEvent) -> None:
     if (state, event) in TRANSITIONS:
         assert transition(state, event) is TRANSITIONS[state, event]
     else:
@@ -35,19 +35,19 @@ def test_every_pair_is_legal_or_a_named_error(state: State, event: Event) -> Non
 
 
 def test_a_session_is_resumed_with_its_token() -> None:
-    this = store()
+    this = lives()
     ticket = this.add("a", "A", None)
     this.detach("a", 0)
-    resumed = this.resume("a", ticket.token, None)
-    assert (resumed.value, resumed.taken_over) == ("A", False)
-    assert resumed.ticket.token != ticket.token
+    assert this.find("a", ticket.token, None) == "A"
+    assert this.resume("a", ticket.token, None).token != ticket.token
     assert this.counts() == {State.ATTACHED: 1, State.DETACHED: 0}
 
 
 def test_a_second_connection_takes_the_session_over() -> None:
-    this = store()
+    this = lives()
     ticket = this.add("a", "A", None)
-    assert this.resume("a", ticket.token, None).taken_over
+    this.resume("a", ticket.token, None)
+    assert this.counts() == {State.ATTACHED: 1, State.DETACHED: 0}
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_second_connection_takes_the_session_over() -> None:
     [("a", "wrong", None), ("b", "right", None), ("a", "right", "eve"), ("a", "", None)],
 )
 def test_all_that_is_wrong_gets_one_answer(session: str, token: str, identity: str | None) -> None:
-    this = store(new_token=lambda: "right")
+    this = lives(new_token=lambda: "right")
     this.add("a", "A", None)
     for use in (this.find, this.resume):
         with pytest.raises(ProtocolError, match="no such session to resume") as caught:
@@ -64,27 +64,27 @@ def test_all_that_is_wrong_gets_one_answer(session: str, token: str, identity: s
 
 
 def test_a_token_is_long_and_never_the_same() -> None:
-    this = store()
+    this = lives()
     tokens = {this.add(str(i), "", None).token for i in range(100)}
     assert len(tokens) == 100
     assert min(map(len, tokens)) >= 32
 
 
 def test_the_previous_token_is_good_until_the_new_one_is_used() -> None:
-    this = store()
+    this = lives()
     first = this.add("a", "A", None).token
-    lost = this.resume("a", first, None).ticket.token
-    second = this.resume("a", first, None).ticket.token
+    lost = this.resume("a", first, None).token
+    second = this.resume("a", first, None).token
     assert lost != second
-    third = this.resume("a", second, None).ticket.token
+    third = this.resume("a", second, None).token
     for old in (first, lost):
         with pytest.raises(ProtocolError):
             this.resume("a", old, None)
-    assert this.resume("a", third, None).value == "A"
+    assert this.resume("a", third, None).session == "a"
 
 
 def test_detached_sessions_expire_and_attached_ones_do_not() -> None:
-    this = store(resume_s=10.0)
+    this = lives(resume_s=10.0)
     this.add("a", "A", None)
     this.add("b", "B", None)
     this.detach("a", 0)
@@ -94,7 +94,7 @@ def test_detached_sessions_expire_and_attached_ones_do_not() -> None:
 
 
 def test_the_one_that_waits_longest_makes_room() -> None:
-    this = store(max_detached=2)
+    this = lives(max_detached=2)
     for number, name in enumerate("abc"):
         this.add(name, name.upper(), None)
         evicted = this.detach(name, number)
@@ -102,21 +102,21 @@ def test_the_one_that_waits_longest_makes_room() -> None:
 
 
 def test_an_ended_session_is_unknown() -> None:
-    this = store()
+    this = lives()
     ticket = this.add("a", "A", None)
     this.end("a")
     with pytest.raises(ProtocolError):
         this.resume("a", ticket.token, None)
 
 
-class Lives(RuleBasedStateMachine):
+class Model(RuleBasedStateMachine):
     """Many sessions at once, against a model in a few dictionaries."""
 
     sessions = Bundle("sessions")
 
     def __init__(self) -> None:
         super().__init__()
-        self.store: MemoryStore[str] = MemoryStore(resume_s=5.0, max_detached=2)
+        self.store: Lives[str] = Lives(resume_s=5.0, max_detached=2)
         self.names = count()
         self.attached: set[str] = set()
         self.detached: dict[str, int] = {}
@@ -148,12 +148,11 @@ class Lives(RuleBasedStateMachine):
             with pytest.raises(ProtocolError):
                 self.store.resume(name, ticket.token, None)
             return
-        resumed = self.store.resume(name, ticket.token, None)
-        assert resumed.value == name
-        assert resumed.taken_over == (name in self.attached)
+        assert self.store.find(name, ticket.token, None) == name
+        fresh = self.store.resume(name, ticket.token, None)
         self.detached.pop(name, None)
         self.attached.add(name)
-        self.good[name] = [ticket, resumed.ticket]
+        self.good[name] = [ticket, fresh]
 
     @rule(name=sessions)
     def end(self, name: str) -> None:
@@ -182,4 +181,4 @@ class Lives(RuleBasedStateMachine):
         assert len(self.detached) <= 2
 
 
-TestLives = Lives.TestCase
+TestLives = Model.TestCase

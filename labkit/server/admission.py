@@ -6,14 +6,16 @@ The rules, in the order in which they are asked:
 status  refused because
 ======  ====================================================================================
 400     a token stands in the address, where logs and histories keep it
-403     a browser asks for a page of another origin (RFC 6454) than this server's
+403     a browser asks for a page of another origin (RFC 6454) than this server's, or reads
+        pages under a name that is not this server's
 401     tokens are configured, and none of them was shown
 503     the server is closing, or all places are taken
 429     as many callers as are allowed come from the same address already
 ======  ====================================================================================
 
 `/healthz` and `/readyz` are for everybody. All other pages need what a caller needs, on this
-machine too: behind a reverse proxy, everybody comes from this machine.
+machine too: behind a reverse proxy, everybody comes from this machine. And they are read only under
+a name that is this server's own, because a browser sends no `Origin` with a page of its own site.
 
 A token is shown in the header ``Authorization: Bearer TOKEN``, or by browsers, which cannot set
 it, as a subprotocol ``labkit.bearer.TOKEN`` offered beside ``labkit.v1``.
@@ -23,6 +25,7 @@ token is configured, a host name proves nothing: whoever owns a name can make it
 once their page is loaded (DNS rebinding), so that such a name has to be an allowed origin.
 """
 
+import logging
 import re
 import secrets
 from collections.abc import Iterable, Sequence
@@ -31,29 +34,41 @@ from hashlib import sha256
 from http import HTTPStatus
 from typing import Final, NamedTuple, Protocol
 from urllib.parse import parse_qsl
+from weakref import WeakKeyDictionary
+
+from websockets.asyncio.server import ServerConnection
+from websockets.http11 import Request, Response
 
 from labkit.errors import ServerError
-from labkit.net.addresses import is_address, is_loopback
+from labkit.net.addresses import caller_at, is_address, is_loopback
 from labkit.net.tokens import require_token
+from labkit.server.http import Pages, page
+from labkit.server.metrics import Metrics
+from labkit.session.registry import Caller
 from labkit.session.settings import ServerSettings
 
 __all__ = [
     "BEARER_PREFIX",
     "Access",
     "Admission",
+    "Admitted",
     "Handshake",
     "Headers",
     "Places",
     "Refusal",
     "require_safe",
+    "refused",
     "room",
     "warnings_about",
 ]
+
+_log = logging.getLogger(__name__)
 
 BEARER_PREFIX: Final = "labkit.bearer."
 """What a subprotocol that shows a token begins with."""
 
 _OPEN_PAGES: Final = frozenset({"/healthz", "/readyz"})
+_GUARDED_PAGES: Final = frozenset({"/metrics", "/schema.json"})
 _TOKEN_FIELDS: Final = frozenset({"token", "access_token"})
 _RETRY_S: Final = 5
 """When a caller that found no place may try again."""
@@ -103,7 +118,7 @@ class Places:
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
+class Admitted:
     """A caller may come in.
 
     Attributes:
@@ -137,19 +152,36 @@ class Access:
         self._known = [_digest(token) for token in settings.tokens]
         self._allowed = frozenset(_parse_origin(origin) for origin in settings.allowed_origins)
 
-    def identify(self, handshake: Handshake) -> Admission | Refusal:
+    def identify(self, handshake: Handshake) -> Admitted | Refusal:
         """Whether this caller may ask for anything, and who it is."""
         path, _, query = handshake.path.partition("?")
         if path in _OPEN_PAGES:
-            return Admission()
+            return Admitted()
         if _holds_token(query):
             return _token_in_address()
         if not self._of_good_origin(handshake.headers):
             return _foreign_origin()
+        if path in _GUARDED_PAGES and not self._under_own_name(handshake.headers):
+            return _foreign_name()
         if not self._known:
-            return Admission()
+            return Admitted()
         identity = self._identity(_shown_tokens(handshake.headers))
-        return _no_token() if identity is None else Admission(identity)
+        return _no_token() if identity is None else Admitted(identity)
+
+    def _under_own_name(self, headers: Headers) -> bool:
+        """Whether a page is asked for under a name that nobody else can make mean this machine.
+
+        Where tokens are asked for, a name proves nothing and need not: the token does.
+        """
+        if self._known:
+            return True
+        hosts = headers.get_all("Host")
+        found = _parse_host(hosts[0], "http") if len(hosts) == 1 else None
+        if found is None:
+            return False
+        name = found[0]
+        allowed = {origin.host for origin in self._allowed if origin is not None}
+        return is_loopback(name) or is_address(name) or name in allowed
 
     def _identity(self, tokens: Iterable[str]) -> str | None:
         """Who shows one of `tokens`. Every known token is compared, in constant time."""
@@ -306,6 +338,14 @@ def _foreign_origin() -> Refusal:
     )
 
 
+def _foreign_name() -> Refusal:
+    return Refusal(
+        HTTPStatus.FORBIDDEN,
+        "this page is read under the server's address, localhost, or the host of an allowed "
+        "origin (--allow-origin); another name may have been made to mean this machine",
+    )
+
+
 def _no_token() -> Refusal:
     return Refusal(
         HTTPStatus.UNAUTHORIZED,
@@ -324,3 +364,82 @@ def _too_many_of_yours(most: int) -> Refusal:
         f"{most} callers from this address are connected already; try again later",
         _RETRY_S,
     )
+
+
+class Admission:
+    """Lets callers in, answers those who only want a page, and turns the others away.
+
+    Attributes:
+        closed: Nobody is let in any more.
+    """
+
+    def __init__(self, settings: ServerSettings, pages: Pages, metrics: Metrics) -> None:
+        """Let in whom `settings` allow; `pages` need no place."""
+        self.closed = False
+        self._settings = settings
+        self._pages = pages
+        self._metrics = metrics
+        self._access = Access(settings)
+        # Those who have a place. A connection leaves when it is lost, or its handshake fails.
+        self._admitted: WeakKeyDictionary[ServerConnection, Caller] = WeakKeyDictionary()
+
+    def caller(self, socket: ServerConnection) -> Caller:
+        """Who was let in, and what its sessions are counted by."""
+        admitted = self._admitted[socket]
+        counted = self._settings.limit_loopback or not is_loopback(_address_of(socket))
+        return Caller(admitted.identity, admitted.address if counted else "")
+
+    def process_request(self, socket: ServerConnection, request: Request) -> Response | None:
+        """The page or the refusal that answers a request; None lets the caller in."""
+        address = _address_of(socket)
+        verdict = self._access.identify(Handshake(request.path, request.headers, address))
+        if isinstance(verdict, Refusal):
+            return self._refuse(verdict)
+        if (found := self._pages.answer(request)) is not None:
+            return found
+        if (no_room := room(self._settings, address, self._places(address))) is not None:
+            return self._refuse(no_room)
+        self._admitted[socket] = Caller(verdict.identity, caller_at(address))
+        return None
+
+    def process_response(self, socket: ServerConnection, _: Request, response: Response) -> None:
+        """Count what fails at the handshake itself, and free its place at once."""
+        failed = response.status_code != HTTPStatus.SWITCHING_PROTOCOLS
+        if failed and self._admitted.pop(socket, None) is not None:
+            self._metrics.refused_connections.labels(status=str(response.status_code)).inc()
+
+    def leave(self, socket: ServerConnection) -> None:
+        """The connection is lost: its place is free."""
+        self._admitted.pop(socket, None)
+
+    def _refuse(self, refusal: Refusal) -> Response:
+        self._metrics.refused_connections.labels(status=str(refusal.status.value)).inc()
+        _log.info("refused a caller: %d, %s", refusal.status.value, refusal.reason)
+        return refused(refusal)
+
+    def _places(self, address: str) -> Places:
+        """How many callers there are, as it concerns one who comes from `address`."""
+        key = caller_at(address)
+        return Places(
+            taken=len(self._admitted),
+            from_address=sum(one.address == key for one in self._admitted.values()),
+            closing=self.closed,
+        )
+
+
+def refused(refusal: Refusal) -> Response:
+    """The answer to a handshake that is refused: the reason, and what to do about it."""
+    response = page(refusal.status, f"{refusal.reason}\n".encode())
+    if refusal.retry_s is not None:
+        response.headers["Retry-After"] = str(refusal.retry_s)
+    if refusal.status is HTTPStatus.UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def _address_of(socket: ServerConnection) -> str:
+    """The address that a caller comes from; empty where its connection has none."""
+    match socket.remote_address:
+        case (str(host), *_):
+            return host
+    return ""

@@ -1,0 +1,71 @@
+"""Every limit that a client is told, with its default: written here and nowhere else.
+
+A server's settings extend them, `session.started` carries them, and the protocol's page is made
+from them.
+"""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from labkit.protocol.replay import Count
+
+__all__ = ["Amount", "Limits"]
+
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""A finite number that is not negative."""
+
+
+class Limits(BaseModel):
+    """Every limit that applies to a session. Lengths in seconds, sizes in bytes."""
+
+    # A client of today has to understand a server that has learnt a new limit.
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        strict=True,
+        use_attribute_docstrings=True,
+    )
+
+    max_message_bytes: Count = 256 * 1024
+    """Longest binary message that is accepted; a longer one is refused, and the session goes on."""
+    max_text_bytes: Count = 16 * 1024
+    """Longest text message that is accepted, likewise."""
+    max_read_bytes: Count = 1024 * 1024
+    """Longest message that is read at all; a longer one closes the connection."""
+    max_utterance_s: Amount = 60.0
+    """Most audio of one utterance."""
+    max_waiting_turns: Count = 4
+    """Utterances that may wait for their answer."""
+    max_messages_per_s: Amount = 50.0
+    """Text messages a second, over a longer time."""
+    message_burst: Count = 200
+    """Text messages that may come at once, whatever their rate."""
+    max_frames_per_s: Amount = 500.0
+    """WebSocket frames of any kind a second, over a longer time; more are read later."""
+    frame_burst: Count = 2000
+    """Frames that may come at once, whatever their rate."""
+    max_audio_speed: Amount = 4.0
+    """Times real time at which audio is read once the burst is used up."""
+    burst_s: Amount = 60.0
+    """Audio that may come at once, whatever its speed."""
+    max_held_bytes: Count = 4 * 1024 * 1024
+    """Most bytes that wait for the server's work; more are read when some of it is done."""
+    history: Count = 8
+    """Exchanges that the conversation remembers."""
+    idle_s: Amount = 120.0
+    """The connection is closed when nothing that is accepted comes for so long."""
+    idle_audio_s: Amount = 900.0
+    """The same when no audio comes, whatever else does."""
+    max_session_s: Amount = 4 * 3600.0
+    """Longest that a session may last."""
+    resume_s: Amount = 120.0
+    """How long a session waits for its client to come back."""
+    replay_bytes: Count = 256 * 1024
+    """Most bytes that are kept for a client that has not acknowledged them."""
+    replay_s: Amount = 15.0
+    """Most audio that is kept for it."""
+    send_timeout_s: Amount = 20.0
+    """The connection is closed when the client neither reads nor acknowledges for so long."""
+    detached_turn_s: Amount = 30.0
+    """How long a turn goes on while its client is away."""

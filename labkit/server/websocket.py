@@ -1,0 +1,254 @@
+"""A WebSocket that reads, holds and answers no more than it may.
+
+`websockets` parses all that the system gives it in one go, queues every frame, and answers every
+ping at once. One client could so keep the event loop busy for seconds, or fill the memory with
+pongs that it does not read. `BoundedConnection` is the library's connection with bounds below the
+application:
+
+- what came is parsed in short stretches, and everybody else gets a turn of the loop between them;
+- frames of all kinds, control and empty ones too, are read at a pace;
+- reading stops while the client leaves unread what was written to it.
+
+While reading is held back, what the client sends waits in the network: nothing is lost, and no
+keepalive is judged, since the answer to a ping may be in what was not read yet.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from enum import Enum, auto
+from socket import SO_SNDBUF, SOL_SOCKET
+from typing import Any, Final
+
+from websockets.asyncio.server import Server, ServerConnection
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
+from websockets.protocol import Event, State
+from websockets.server import ServerProtocol
+
+from labkit.protocol.plain import LONGEST_REPLY
+from labkit.session.limits import TokenBucket
+from labkit.session.settings import ServerSettings
+
+__all__ = ["BoundedConnection"]
+
+_PIECE: Final = 2048
+"""Bytes that are parsed at a time: of empty frames, these are 340."""
+_LONGEST_STRETCH_NS: Final = 2_000_000
+_MOST_UNREAD: Final = 2 * LONGEST_REPLY + 64 * 1024
+"""Bytes written and not yet taken by the system, above which reading stops. One message may be
+the whole reply of the plain dialect; beyond that, these are pongs that nobody reads."""
+_SEND_BUFFER: Final = 64 * 1024
+"""Bytes of the kernel's send buffer: two seconds of audio; Linux doubles it for itself."""
+
+
+class _Hold(Enum):
+    """Why reading is held back."""
+
+    QUEUE = auto()
+    """Frames wait for the application."""
+    UNPARSED = auto()
+    """Bytes wait for their stretch of the loop, or for the pace."""
+    UNREAD = auto()
+    """The client does not read."""
+
+
+class BoundedConnection(ServerConnection):
+    """The library's connection, with bounds on what one client can make it do and hold."""
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        opened: Callable[["BoundedConnection"], None],
+        lost: Callable[["BoundedConnection"], None],
+        protocol: ServerProtocol,
+        server: Server,
+        **options: Any,
+    ) -> None:
+        """Take what `websockets` gives, after the first three.
+
+        Args:
+            settings: The pace of frames.
+            opened: Called with the connection at its first byte, before any handshake.
+            lost: Called when it is lost.
+            protocol: The protocol's state.
+            server: The server that it belongs to.
+            options: Further options of the library.
+        """
+        super().__init__(protocol, server, **options)
+        self._opened = opened
+        self._lost = lost
+        self._pace = TokenBucket(
+            per_second=settings.max_frames_per_s,
+            burst=settings.frame_burst,
+            now_ns=time.perf_counter_ns(),
+        )
+        self._holds: set[_Hold] = set()
+        self._times_held = 0
+        self._frames = 0
+        self._ending = False
+        self._unparsed = b""
+        self._later: asyncio.Handle | None = None
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that wait in either direction, below the application."""
+        queued = sum(len(frame.data) for frame in self.recv_messages.frames.queue)
+        unread = self.transport.get_write_buffer_size()
+        return queued + unread + len(self._unparsed) + len(self.protocol.reader.buffer)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, and be known from the first byte on."""
+        super().connection_made(transport)
+        # The library pauses the transport where its queue is full. There are other reasons here,
+        # and reading may only go on when none of them is left.
+        self.recv_messages.pause = lambda: self._hold(_Hold.QUEUE)
+        self.recv_messages.resume = lambda: self._release(_Hold.QUEUE)
+        _bound_send_buffer(transport)
+        self._opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End; what was not parsed is of no use any more."""
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        self._unparsed = b""
+        super().connection_lost(exc)
+        self._lost(self)
+        # Without these two, the queue and the connection would keep each other in memory.
+        self.recv_messages.pause = self.recv_messages.resume = _nothing
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, as much as may be now."""
+        self._unparsed = self._unparsed + data if self._unparsed else data
+        if self._later is None:
+            self._parse()
+
+    def eof_received(self) -> None:
+        """Parse the rest, and end."""
+        rest, self._unparsed = self._unparsed, b""
+        if rest:
+            super().data_received(rest)
+        super().eof_received()
+
+    def process_event(self, event: Event) -> None:
+        """Count a frame, and hand it on unless the connection is about to be closed."""
+        self._frames += 1
+        if not self._ending:
+            super().process_event(event)
+
+    def stop_listening(self) -> None:
+        """Drop what still comes: the connection is about to be closed.
+
+        The client's answer to the close lies behind all that it has sent before, so nothing may
+        hold back reading any more.
+        """
+        self._ending = True
+        self._holds.clear()
+        self.transport.resume_reading()
+        if self._later is not None:
+            self._later.cancel()
+            self._parse()
+
+    def resume_writing(self) -> None:
+        """The client has read most of what was written."""
+        super().resume_writing()
+        self._release(_Hold.UNREAD)
+
+    async def send(self, message: Any, text: bool | None = None) -> None:
+        """Send one message; waits while the client does not read.
+
+        Raises:
+            ConnectionClosed: The client is gone.
+        """
+        try:
+            await super().send(message, text=text)
+        except AttributeError:
+            # A transport that was closed while data waited has no event loop any more, and the
+            # library aborts it once more: a client that was killed would look like a fault here.
+            if self.state is not State.CLOSED:
+                raise
+            raise self.close_exc from None
+
+    async def keepalive(self) -> None:
+        """Ping at intervals, and end the connection of a client that is no longer there."""
+        if self.ping_interval is None:
+            return
+        while True:
+            await asyncio.sleep(self.ping_interval)
+            pong = asyncio.ensure_future(await self.ping())
+            while not pong.done():
+                held = self._times_held
+                await asyncio.wait([pong], timeout=self.ping_timeout)
+                # A pong may lie behind what was held back; whoever sends is there anyhow.
+                if not pong.done() and not self._holds and held == self._times_held:
+                    await self._give_up()
+
+    async def _give_up(self) -> None:
+        # Once the connection is lost, the library cancels the task that this runs in.
+        with suppress(ConnectionClosed):
+            async with self.send_context():
+                self.protocol.fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
+
+    def _parse(self) -> None:
+        self._later = None
+        data, at = self._unparsed, 0
+        began_ns = now_ns = time.perf_counter_ns()
+        wait_s = 0.0
+        while at < len(data) and self._may_go_on(wait_s, now_ns - began_ns):
+            piece = data[at : at + _PIECE]
+            at += len(piece)
+            frames = self._frames
+            super().data_received(piece)
+            now_ns = time.perf_counter_ns()
+            if self._frames > frames:
+                wait_s = self._pace.take(self._frames - frames, now_ns)
+        self._unparsed = data[at:]
+        if self.transport.get_write_buffer_size() > _MOST_UNREAD:
+            self._hold(_Hold.UNREAD)
+        if wait_s and not self._ending:
+            self._later = self.loop.call_later(wait_s, self._parse)
+        elif self._unparsed and _Hold.QUEUE not in self._holds:
+            self._later = self.loop.call_soon(self._parse)
+        if self._later is not None or self._unparsed:
+            self._hold(_Hold.UNPARSED)
+        else:
+            self._release(_Hold.UNPARSED)
+
+    def _may_go_on(self, wait_s: float, spent_ns: int) -> bool:
+        """Whether more may be parsed in this turn of the loop."""
+        if spent_ns >= _LONGEST_STRETCH_NS:
+            return False
+        return self._ending or not (wait_s or _Hold.QUEUE in self._holds)
+
+    def _hold(self, why: _Hold) -> None:
+        if self._ending:
+            return
+        if not self._holds:
+            self.transport.pause_reading()
+            self._times_held += 1
+        self._holds.add(why)
+
+    def _release(self, why: _Hold) -> None:
+        if why not in self._holds:
+            return
+        self._holds.discard(why)
+        if why is _Hold.QUEUE and self._unparsed and self._later is None:
+            self._later = self.loop.call_soon(self._parse)
+        elif not self._holds:
+            self.transport.resume_reading()
+
+
+def _nothing() -> None:
+    """Neither pause nor resume: the connection is lost."""
+
+
+def _bound_send_buffer(transport: asyncio.BaseTransport) -> None:
+    """Let little wait in the kernel, which would take megabytes for a client that does not read.
+
+    What lies there cannot be called back, and counts as sent.
+    """
+    raw = transport.get_extra_info("socket")
+    if raw is not None:
+        raw.setsockopt(SOL_SOCKET, SO_SNDBUF, _SEND_BUFFER)

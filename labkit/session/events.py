@@ -1,0 +1,150 @@
+"""What a session tells, in terms of no dialect. A dialect's `encode` makes messages of it."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from labkit.audio.pcm import Float32
+from labkit.errors import ProtocolError
+from labkit.protocol.replay import Position
+from labkit.session.turn import Status
+
+__all__ = [
+    "Cause",
+    "Encoded",
+    "Encoder",
+    "Event",
+    "Refused",
+    "ReplyAudio",
+    "ReplyEnd",
+    "Sentence",
+    "SpeechStarted",
+    "SpeechStopped",
+    "Transcript",
+    "TurnOver",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStarted:
+    """Speech began, `at_s` seconds into the utterance."""
+
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStopped:
+    """Speech ended, `at_s` seconds into the utterance."""
+
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What was heard in a turn, empty where nothing was said."""
+
+    turn: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """The next sentence of a reply, before its audio; `first` where the reply begins with it."""
+
+    turn: int
+    text: str
+    first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyAudio:
+    """The next audio of a reply: mono, 16 kHz, of any length."""
+
+    turn: int
+    samples: Float32
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyEnd:
+    """No more audio of this reply comes: what an encoder still holds has to go out."""
+
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class TurnOver:
+    """A turn is over. Exactly one comes for each utterance that ended.
+
+    Attributes:
+        turn: Its number.
+        status: How it ended.
+        text: The whole text of the reply; of a cancelled one, what is remembered.
+        samples: Samples of its audio that were sent, in the client's format.
+        marks: When each stage ended, in nanoseconds of the server's monotonic clock.
+        listening_cpu_ms: CPU time of the process while the utterance came in.
+    """
+
+    turn: int
+    status: Status
+    text: str
+    samples: int
+    marks: Mapping[str, int]
+    listening_cpu_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Which message of the client a refusal is about.
+
+    Attributes:
+        type: What the message is called; `audio` or `text` where it has no name.
+        position: What had come of the client before it.
+        id: The name that the client gave it.
+    """
+
+    type: str
+    position: Position
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Something was refused; the session goes on.
+
+    Attributes:
+        error: What, why, and what to do.
+        count: How many messages were refused for this since it was told last.
+        cause: The message at fault, where there is one.
+    """
+
+    error: ProtocolError
+    count: int = 1
+    cause: Cause | None = None
+
+
+Event = (
+    SpeechStarted
+    | SpeechStopped
+    | Transcript
+    | Sentence
+    | ReplyAudio
+    | ReplyEnd
+    | TurnOver
+    | Refused
+)
+
+Encoded = bytes | Callable[[int], str]
+"""Audio in the client's format, or a text message that is written once its number is known."""
+
+
+class Encoder(Protocol):
+    """Makes a dialect's messages of a session's events. One per session: audio is a stream."""
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one sample over all channels, in the format that the client hears."""
+        ...
+
+    def encode(self, event: Event) -> Iterable[Encoded]:
+        """The messages that tell of `event`; none where the dialect has no word for it."""
+        ...

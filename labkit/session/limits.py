@@ -1,0 +1,165 @@
+"""What one caller may do and hold: pure decisions about rates, silence, bytes and repetition.
+
+Time comes in as an argument, in nanoseconds of a monotonic clock.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from labkit.errors import Close, CloseCode, ErrorCode, ProtocolError
+from labkit.protocol.limits import Limits
+from labkit.session.events import Cause, Refused
+
+__all__ = ["Activity", "Budget", "RefusalRow", "TokenBucket"]
+
+
+class TokenBucket:
+    """So much at once, and so much a second over a longer time."""
+
+    __slots__ = ("_at_ns", "_burst", "_left", "_per_second")
+
+    def __init__(self, *, per_second: float, burst: float, now_ns: int) -> None:
+        """Begin with a full bucket.
+
+        Args:
+            per_second: What flows in each second.
+            burst: What the bucket holds.
+            now_ns: The time.
+        """
+        self._per_second = per_second
+        self._burst = burst
+        self._left = burst
+        self._at_ns = now_ns
+
+    def take(self, amount: float, now_ns: int) -> float:
+        """Take `amount` out; gives the seconds to wait until the bucket is not in debt."""
+        gained = (now_ns - self._at_ns) * 1e-9 * self._per_second
+        self._left = left = min(self._burst, self._left + gained) - amount
+        self._at_ns = now_ns
+        return -left / self._per_second if left < 0 else 0.0
+
+
+class Budget:
+    """Bytes that are held, bounded at several levels: a session, its address, the whole server."""
+
+    FLOOR: Final = 256 * 1024
+    """What a session may hold in any case: where others have filled the levels above, a caller
+    who is answered as it speaks goes on."""
+
+    __slots__ = ("__weakref__", "_above", "limit", "used")
+
+    def __init__(self, limit: int, *above: "Budget") -> None:
+        """Hold at most `limit` bytes, and beyond `FLOOR` what `above` allows."""
+        self.limit = limit
+        self.used = 0
+        self._above = above
+
+    @property
+    def full(self) -> bool:
+        """Whether this level or one above it holds as much as it may."""
+        if self.used >= self.limit:
+            return True
+        return self.used >= self.FLOOR and any(level.full for level in self._above)
+
+    def hold(self, used: int) -> None:
+        """This level holds `used` bytes now; the levels above learn of the difference."""
+        more = used - self.used
+        if not more:
+            return
+        self.used = used
+        for level in self._above:
+            level.hold(level.used + more)
+
+
+@dataclass(slots=True)
+class Activity:
+    """When a session began, and when something last came; audio and control apart.
+
+    Attributes:
+        began_ns: The session began.
+        audio_ns: The last audio came.
+        control_ns: The last text message that was accepted came.
+    """
+
+    began_ns: int
+    audio_ns: int
+    control_ns: int
+
+    @classmethod
+    def starting(cls, now_ns: int) -> "Activity":
+        """A session that begins now."""
+        return cls(now_ns, now_ns, now_ns)
+
+    def wake(self, now_ns: int) -> None:
+        """Its client is here, or is being served: it is not idle."""
+        self.audio_ns = self.control_ns = now_ns
+
+    def overdue(self, now_ns: int, limits: Limits) -> Close | None:
+        """Why the session's connection should be ended, if it should."""
+        silent_s = (now_ns - max(self.audio_ns, self.control_ns)) / 1e9
+        no_audio_s = (now_ns - self.audio_ns) / 1e9
+        if (now_ns - self.began_ns) / 1e9 >= limits.max_session_s:
+            return _too_long(limits.max_session_s)
+        if silent_s >= limits.idle_s:
+            return _idle(f"nothing came for {limits.idle_s:g} s")
+        if no_audio_s >= limits.idle_audio_s:
+            return _idle(f"no audio came for {limits.idle_audio_s:g} s")
+        return None
+
+
+class RefusalRow:
+    """Binary messages that are refused one after the other for the same reason.
+
+    Audio comes fifty times a second, so one cause would be told fifty times a second. The first
+    of a row is told at once; how many more there were is told when the row is over: a binary
+    message is accepted, something else is wrong, or text comes. A full utterance and a session
+    that was not started are causes that outlast text; they are over when the utterance or the
+    waiting is.
+    """
+
+    _OUTLASTS_TEXT: Final = frozenset({ErrorCode.BUFFER_FULL, ErrorCode.NOT_STARTED})
+
+    __slots__ = ("_error", "_untold")
+
+    def __init__(self) -> None:
+        self._error: ProtocolError | None = None
+        self._untold = 0
+
+    def refuse(self, error: ProtocolError, cause: Cause | None) -> list[Refused]:
+        """A binary message was refused; gives what is to be told of it now."""
+        if self._error is not None and self._error.code is error.code:
+            self._error = error
+            self._untold += 1
+            return []
+        told = self.end()
+        self._error = error
+        return [*told, Refused(error, cause=cause)]
+
+    def text_came(self) -> list[Refused]:
+        """A text message came; gives what is to be told before it is answered."""
+        if self._error is None or self._error.code in self._OUTLASTS_TEXT:
+            return []
+        return self.end()
+
+    def end(self) -> list[Refused]:
+        """The row is over; gives what is still to be told of it."""
+        if self._error is None:
+            return []
+        error, untold = self._error, self._untold
+        self._error, self._untold = None, 0
+        return [Refused(error, untold)] if untold else []
+
+
+def _too_long(limit_s: float) -> Close:
+    return Close(
+        CloseCode.SESSION_TOO_LONG,
+        ErrorCode.SESSION_TOO_LONG,
+        f"the session lasted for {limit_s:g} s, the longest that one may",
+        "connect again for a new session",
+    )
+
+
+def _idle(what: str) -> Close:
+    return Close(
+        CloseCode.IDLE, ErrorCode.IDLE, what, "connect again when there is something to say"
+    )

@@ -1,0 +1,254 @@
+"""The one bounded stream of what a session says, and the one place where a connection takes it.
+
+`Outgoing` belongs to the session and outlives connections: what it holds is bounded in bytes and
+in seconds, and producers wait for room. `Feed` belongs to one connection: it takes from the stream
+of the session that the connection carries, puts what concerns the connection alone (`pong`,
+acknowledgements) before it, and owns the deadline of every write.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from labkit.errors import Close, CloseCode, ErrorCode
+from labkit.protocol.replay import Missing, Position, ReplayWindow
+from labkit.session.events import Encoded
+
+__all__ = ["Changes", "Feed", "Outgoing", "slow_reader"]
+
+
+class Changes:
+    """Wakes everybody who waits whenever something has changed; each then looks for itself."""
+
+    def __init__(self) -> None:
+        self._next: asyncio.Event | None = None
+
+    def tell(self) -> None:
+        """Say that something has changed."""
+        if self._next is not None:
+            self._next.set()
+            self._next = None
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait until `condition` holds; it holds when this returns."""
+        while not condition():
+            if self._next is None:
+                self._next = asyncio.Event()
+            await self._next.wait()
+
+
+class Outgoing:
+    """An ordered stream of numbered text and audio that outlives connections.
+
+    Attributes:
+        window: What is held; only `Outgoing` changes it.
+    """
+
+    def __init__(self, window: ReplayWindow, frame_bytes: int, *, keep: bool) -> None:
+        """Send what `window` holds.
+
+        Args:
+            window: Bounds what waits and what is kept.
+            frame_bytes: Bytes of one sample of the audio, over all channels.
+            keep: Keep what was written, to send it again; a dialect that cannot resume lets it go
+                as soon as it was written.
+        """
+        self.window = window
+        self._frame_bytes = frame_bytes
+        self._keep = keep
+        self._changes = Changes()
+        self._feed: Feed | None = None
+
+    async def put(self, message: Encoded) -> int:
+        """Add a message once there is room; gives its samples of audio."""
+        if not self.window.has_room:
+            await self._changes.until(lambda: self.window.has_room)
+        return self.put_now(message)
+
+    def put_now(self, message: Encoded) -> int:
+        """Add a short message, room or not: whoever reads the socket must not wait here."""
+        samples = 0
+        if isinstance(message, bytes):
+            samples = len(message) // self._frame_bytes
+            self.window.add_audio(message, samples)
+        else:
+            self.window.add_text(message(self.window.end.messages + 1))
+        self._changed()
+        return samples
+
+    async def flushed(self) -> None:
+        """Wait until everything was written; where no connection is, that may take for ever."""
+        await self._changes.until(lambda: not self.window.waiting and not self._is_writing())
+
+    def acknowledge(self, received: Position) -> None:
+        """Forget what the client has.
+
+        Raises:
+            ProtocolError: It claims to have what was never sent.
+        """
+        self.window.acknowledge(received)
+        self._changed()
+
+    def rewind(self, received: Position) -> Missing | None:
+        """Send again what lies behind `received`; gives what is no longer held.
+
+        Raises:
+            ProtocolError: It claims to have what was never sent; nothing has changed.
+        """
+        missing = self.window.rewind(received)
+        self._changed()
+        return missing
+
+    def attach(self, feed: "Feed") -> None:
+        """Let `feed` take from here; the one before it is closed.
+
+        Two connections must never take from one stream: each would send a part of it.
+        """
+        self.detach()
+        self._feed = feed
+        feed.carry(self)
+
+    def detach(self) -> None:
+        """Let nobody take from here."""
+        if self._feed is not None:
+            self._feed.close()
+            self._feed = None
+            self._changed()
+
+    def take(self) -> str | bytes | None:
+        """The next message to write; None where none waits."""
+        return self.window.take()
+
+    def written(self) -> None:
+        """What was taken last was written."""
+        if not self._keep:
+            self.window.acknowledge(self.window.sent)
+        self._changed()
+
+    def _is_writing(self) -> bool:
+        return self._feed is not None and self._feed.writing
+
+    def _changed(self) -> None:
+        self._changes.tell()
+        if self._feed is not None:
+            self._feed.wake()
+
+
+class Feed:
+    """What one connection has to write: its session's stream, and what concerns it alone.
+
+    Attributes:
+        closed: Another connection has taken over, or this one is gone.
+        writing: A message was taken and is not written yet.
+    """
+
+    URGENT_LIMIT = 64
+    """Urgent messages that may wait; then whoever reads the socket should wait, too."""
+
+    def __init__(self, timeout_s: float) -> None:
+        """Have nothing to write; `timeout_s` is the longest that a client may take nothing in."""
+        self.closed = False
+        self.writing = False
+        self._timeout_s = timeout_s
+        self._urgent: deque[str] = deque()
+        self._acknowledgement: str | None = None
+        self._outgoing: Outgoing | None = None
+        self._awake = asyncio.Event()
+        self._taken = Changes()
+        self._crowded_at: tuple[Position, float] | None = None
+
+    @property
+    def crowded(self) -> bool:
+        """Whether more urgent messages wait than should."""
+        return len(self._urgent) >= self.URGENT_LIMIT
+
+    def put_urgent(self, text: str) -> None:
+        """Write an unnumbered message before everything that waits; lost with the connection."""
+        self._urgent.append(text)
+        self._awake.set()
+
+    def acknowledge(self, text: str) -> None:
+        """Write an acknowledgement; one that waits is replaced, since the newest says it all.
+
+        Were they queued, a client that sends all of its audio before it reads would be made to
+        wait for its own acknowledgements, for ever.
+        """
+        self._acknowledgement = text
+        self._awake.set()
+
+    def carry(self, outgoing: Outgoing) -> None:
+        """Take from `outgoing` from now on."""
+        self._outgoing = outgoing
+        self._awake.set()
+
+    def wake(self) -> None:
+        """Look again for something to write."""
+        self._awake.set()
+
+    def close(self) -> None:
+        """Have nothing more to write."""
+        self.closed = True
+        self._outgoing = None
+        self._awake.set()
+        self._taken.tell()
+
+    async def next(self) -> str | bytes | None:
+        """The next message to write, as soon as there is one; None once the feed is closed.
+
+        Raises:
+            Close: The stream is full and the client has acknowledged nothing for too long.
+        """
+        while not self.closed:
+            if (message := self._take()) is not None:
+                self.writing = True
+                return message
+            self._awake.clear()
+            await self._wait()
+        return None
+
+    def written(self) -> None:
+        """The message that `next` gave last was written."""
+        self.writing = False
+        if self._outgoing is not None:
+            self._outgoing.written()
+
+    async def room(self) -> None:
+        """Wait until few urgent messages wait."""
+        await self._taken.until(lambda: self.closed or not self.crowded)
+
+    def _take(self) -> str | bytes | None:
+        if self._acknowledgement is not None:
+            text, self._acknowledgement = self._acknowledgement, None
+            return text
+        if self._urgent:
+            self._taken.tell()
+            return self._urgent.popleft()
+        return None if self._outgoing is None else self._outgoing.take()
+
+    async def _wait(self) -> None:
+        """Wait for something to write, but not for ever for a client that makes no room."""
+        try:
+            async with asyncio.timeout_at(self._deadline()):
+                await self._awake.wait()
+        except TimeoutError:
+            raise slow_reader(self._timeout_s) from None
+
+    def _deadline(self) -> float | None:
+        """When to give up: so long after the window became full without moving on."""
+        window = None if self._outgoing is None else self._outgoing.window
+        if window is None or window.has_room:
+            self._crowded_at = None
+            return None
+        if self._crowded_at is None or self._crowded_at[0] != window.base:
+            self._crowded_at = (window.base, asyncio.get_running_loop().time())
+        return self._crowded_at[1] + self._timeout_s
+
+
+def slow_reader(timeout_s: float) -> Close:
+    """Why a connection ends whose client takes nothing in."""
+    return Close(
+        CloseCode.SLOW_READER,
+        ErrorCode.SLOW_READER,
+        f"replies were not read for {timeout_s:g} s",
+        "read, and acknowledge what came; resume to get the rest",
+    )

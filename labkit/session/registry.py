@@ -1,0 +1,451 @@
+"""Every session of a server, and where it is in its life: attached, detached, expired.
+
+========  =======  ========  =====================================================
+state     event    becomes   when
+========  =======  ========  =====================================================
+attached  lost     detached  its connection is gone
+attached  resumed  attached  a second connection takes it over
+attached  ended    expired   the client ended it, or it reached its maximum length
+detached  resumed  attached  its client came back
+detached  ended    expired   it waited for too long, or too many waited
+========  =======  ========  =====================================================
+
+An expired session is forgotten: nobody can tell it from one that never was. A session that cannot
+be resumed has no token, and ends with its connection.
+
+`Lives` decides, and is pure: time comes in with each call. `Registry` owns the sessions and the
+tasks in which they work.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, Generic, TypeVar
+from weakref import WeakValueDictionary
+
+from labkit.errors import Close, CloseCode, ErrorCode, LabkitError, ProtocolError
+from labkit.protocol.replay import Missing, Position
+from labkit.session.events import Encoder
+from labkit.session.limits import Budget
+from labkit.session.session import Carrier, Observer, Session, SessionOptions
+from labkit.session.settings import ServerSettings
+from labkit.voice.pipeline import Pipeline
+
+__all__ = [
+    "TRANSITIONS",
+    "Caller",
+    "IllegalTransitionError",
+    "LifeEvent",
+    "Lives",
+    "Opened",
+    "Registry",
+    "State",
+    "Ticket",
+    "transition",
+]
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_TOKEN_BYTES: Final = 24
+"""192 bits: more than the 128 that make guessing hopeless (RFC 6749, section 10.10)."""
+
+
+class State(StrEnum):
+    """Where a session is in its life."""
+
+    ATTACHED = "attached"
+    DETACHED = "detached"
+    EXPIRED = "expired"
+
+
+class LifeEvent(StrEnum):
+    """What happens to a session."""
+
+    LOST = "lost"
+    RESUMED = "resumed"
+    ENDED = "ended"
+
+
+TRANSITIONS: Final[Mapping[tuple[State, LifeEvent], State]] = MappingProxyType(
+    {
+        (State.ATTACHED, LifeEvent.LOST): State.DETACHED,
+        (State.ATTACHED, LifeEvent.RESUMED): State.ATTACHED,
+        (State.ATTACHED, LifeEvent.ENDED): State.EXPIRED,
+        (State.DETACHED, LifeEvent.RESUMED): State.ATTACHED,
+        (State.DETACHED, LifeEvent.ENDED): State.EXPIRED,
+    }
+)
+"""Every legal step; a pair that is not here is a fault of the caller."""
+
+
+class IllegalTransitionError(LabkitError):
+    """A session was told something that cannot happen in its state."""
+
+
+def transition(state: State, event: LifeEvent) -> State:
+    """The state after `event`.
+
+    Raises:
+        IllegalTransitionError: That cannot happen in `state`.
+    """
+    after = TRANSITIONS.get((state, event))
+    if after is None:
+        raise IllegalTransitionError(f"a session that is {state.value} cannot be {event.value}")
+    return after
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What a client needs to come back.
+
+    Attributes:
+        session: Identifier of the session.
+        token: Secret, good for the next resume.
+    """
+
+    session: str
+    token: str
+
+
+@dataclass(slots=True)
+class _Life(Generic[T]):
+    """A session and its keys.
+
+    `previous` stays good until `current` is used: the answer that carried `current` may be the
+    very thing that was lost.
+    """
+
+    value: T
+    identity: str | None
+    current: str
+    previous: str | None = None
+    state: State = State.ATTACHED
+    detached_ns: int = 0
+
+    def admits(self, token: str, identity: str | None) -> bool:
+        """Whether the token is one of the two, compared in constant time."""
+        keys = [self.current] if self.previous is None else [self.current, self.previous]
+        good = [secrets.compare_digest(token.encode(), key.encode()) for key in keys]
+        return any(good) and identity == self.identity
+
+
+class Lives(Generic[T]):
+    """Who may resume which session, and until when. Times are monotonic nanoseconds."""
+
+    def __init__(
+        self,
+        *,
+        resume_s: float,
+        max_detached: int,
+        new_token: Callable[[], str] = lambda: secrets.token_urlsafe(_TOKEN_BYTES),
+    ) -> None:
+        """Begin empty.
+
+        Args:
+            resume_s: How long a detached session waits.
+            max_detached: Most detached sessions; the one that waits longest goes first.
+            new_token: Makes resume tokens.
+        """
+        self._resume_ns = round(resume_s * 1e9)
+        self._max_detached = max_detached
+        self._new_token = new_token
+        self._lives: dict[str, _Life[T]] = {}
+
+    def add(self, session: str, value: T, identity: str | None) -> Ticket:
+        """Keep a new session, attached; only callers with the same identity may resume it."""
+        life = _Life(value, identity, self._new_token())
+        self._lives[session] = life
+        return Ticket(session, life.current)
+
+    def find(self, session: str, token: str, identity: str | None) -> T:
+        """A session that this caller may resume; changes nothing.
+
+        Raises:
+            ProtocolError: There is no such session, or the token or identity is not its own.
+        """
+        return self._admitted(session, token, identity).value
+
+    def resume(self, session: str, token: str, identity: str | None) -> Ticket:
+        """Attach a session to a new connection; gives the ticket for the next resume.
+
+        Raises:
+            ProtocolError: There is no such session, or the token or identity is not its own.
+        """
+        life = self._admitted(session, token, identity)
+        life.state = transition(life.state, LifeEvent.RESUMED)
+        life.previous, life.current = token, self._new_token()
+        return Ticket(session, life.current)
+
+    def detach(self, session: str, now_ns: int) -> list[T]:
+        """Its connection is gone; gives the sessions that had to make room."""
+        life = self._lives[session]
+        life.state = transition(life.state, LifeEvent.LOST)
+        life.detached_ns = now_ns
+        waiting = self._detached()
+        return [self._forget(key) for key in waiting[: max(0, len(waiting) - self._max_detached)]]
+
+    def evict(self) -> T | None:
+        """Forget the session that has been detached for longest; None where none is."""
+        waiting = self._detached()
+        return self._forget(waiting[0]) if waiting else None
+
+    def end(self, session: str) -> None:
+        """Forget a session."""
+        self._forget(session)
+
+    def expire(self, now_ns: int) -> list[T]:
+        """Forget the sessions that have waited for too long, and give them."""
+        return [
+            self._forget(key)
+            for key in self._detached()
+            if now_ns - self._lives[key].detached_ns >= self._resume_ns
+        ]
+
+    def counts(self) -> dict[State, int]:
+        """Sessions by state; expired ones are forgotten, so there are none."""
+        states = [life.state for life in self._lives.values()]
+        return {state: states.count(state) for state in (State.ATTACHED, State.DETACHED)}
+
+    def _admitted(self, session: str, token: str, identity: str | None) -> _Life[T]:
+        life = self._lives.get(session)
+        if life is None or not life.admits(token, identity):
+            raise _unknown()
+        return life
+
+    def _detached(self) -> list[str]:
+        """Detached sessions, the one that waits longest first."""
+        waiting = [k for k, life in self._lives.items() if life.state is State.DETACHED]
+        return sorted(waiting, key=lambda key: self._lives[key].detached_ns)
+
+    def _forget(self, session: str) -> T:
+        life = self._lives.pop(session)
+        life.state = transition(life.state, LifeEvent.ENDED)
+        return life.value
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls.
+
+    Attributes:
+        identity: Who it is, where that is known; nobody else may resume its sessions.
+        address: What callers from the same place are counted by; empty where they are not.
+    """
+
+    identity: str | None = None
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A session that a connection may carry from now on.
+
+    Attributes:
+        session: The session.
+        ticket: What its client needs to come back; None where it cannot.
+        resumed: Whether it was there before.
+        missing: What can no longer be sent again.
+    """
+
+    session: Session
+    ticket: Ticket | None
+    resumed: bool = False
+    missing: Missing | None = None
+
+
+class Registry:
+    """Owns every session and the tasks in which it works."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        settings: ServerSettings,
+        observer: Observer,
+        clock: Callable[[], int] = time.perf_counter_ns,
+    ) -> None:
+        """Begin with none."""
+        self._pipeline = pipeline
+        self._settings = settings
+        self._observer = observer
+        self._clock = clock
+        self._lives: Lives[Session] = Lives(
+            resume_s=settings.resume_s, max_detached=settings.max_detached
+        )
+        self._tasks: dict[Session, list[asyncio.Task[None]]] = {}
+        self._alone_since: dict[Session, int] = {}
+        self._budget = Budget(settings.max_held_bytes_in_all)
+        self._by_address: WeakValueDictionary[str, Budget] = WeakValueDictionary()
+
+    @property
+    def detects_speech(self) -> bool:
+        """Whether the server can decide where an utterance ends."""
+        return self._pipeline.frame_samples is not None
+
+    def counts(self) -> dict[State, int]:
+        """Sessions by state; those that cannot be resumed are attached for as long as they are."""
+        counts = self._lives.counts()
+        lasting = sum(session.options.resumable for session in self._tasks)
+        counts[State.ATTACHED] += len(self._tasks) - lasting
+        return counts
+
+    def behind_s(self, now_ns: int) -> float:
+        """Longest that a turn has waited for its answer, over all sessions."""
+        return max((one.behind_s(now_ns) for one in self._tasks), default=0.0)
+
+    def held_bytes(self) -> int:
+        """Bytes held for all of them."""
+        return sum(one.held_bytes() for one in self._tasks)
+
+    def begin(self, options: SessionOptions, encoder: Encoder, caller: Caller) -> Opened:
+        """Begin a session; one that is resumable outlives its connections."""
+        session = Session(
+            secrets.token_hex(8),
+            self._pipeline,
+            encoder,
+            options,
+            self._settings,
+            self._observer,
+            budget=Budget(self._settings.max_held_bytes, *self._levels(caller.address)),
+            clock=self._clock,
+        )
+        self._tasks[session] = [
+            asyncio.create_task(self._work(session, work), name=f"session {session.id}")
+            for work in session.work()
+        ]
+        ticket = None
+        if options.resumable:
+            ticket = self._lives.add(session.id, session, caller.identity)
+        _log.info("session %s: begun", session.id)
+        return Opened(session, ticket)
+
+    def resume(self, session_id: str, token: str, received: Position, caller: Caller) -> Opened:
+        """Go on with a session, and take it from the connection that has it, if one has.
+
+        Raises:
+            ProtocolError: There is nothing to resume, or the client claims to have what was
+                never sent; nothing has changed.
+        """
+        session = self._lives.find(session_id, token, caller.identity)
+        session.outgoing.window.require(received)
+        ticket = self._lives.resume(session_id, token, caller.identity)
+        self._alone_since.pop(session, None)
+        carrier = session.carrier
+        # Detached before the other connection ends: its end would otherwise take the session
+        # with it.
+        session.detach()
+        if carrier is not None:
+            carrier.end(_taken_over())
+        missing = session.outgoing.rewind(received)
+        _log.info("session %s: resumed", session.id)
+        return Opened(session, ticket, resumed=True, missing=missing)
+
+    def leave(self, session: Session, carrier: Carrier) -> None:
+        """`carrier` is gone; the session waits, unless another connection has it by now."""
+        if session.carrier is not carrier or session not in self._tasks:
+            return
+        if not session.options.resumable:
+            self.end(session)
+            return
+        session.detach()
+        now_ns = self._clock()
+        self._alone_since[session] = now_ns
+        _log.info("session %s: detached", session.id)
+        for evicted in self._lives.detach(session.id, now_ns):
+            self._evict(evicted, "too many wait")
+        self._make_room()
+
+    def end(self, session: Session) -> None:
+        """End a session for good."""
+        if session in self._tasks:
+            if session.options.resumable:
+                self._lives.end(session.id)
+            _log.info("session %s: ended", session.id)
+            self._release(session)
+
+    def reap(self, now_ns: int) -> None:
+        """Let go of what has waited for too long, or takes too much room."""
+        for session in self._lives.expire(now_ns):
+            _log.info("session %s: expired", session.id)
+            self._release(session)
+        budget_ns = round(self._settings.detached_turn_s * 1e9)
+        for session, since_ns in self._alone_since.items():
+            if session.busy and now_ns - since_ns >= budget_ns:
+                session.cancel_running()
+        for session in self._tasks:
+            session.recount()
+        self._make_room()
+
+    async def close(self) -> None:
+        """End every session, and wait until none works any more."""
+        tasks = [task for tasks in self._tasks.values() for task in tasks]
+        for session in list(self._tasks):
+            self.end(session)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _levels(self, address: str) -> tuple[Budget, ...]:
+        if not address:
+            return (self._budget,)
+        limit = self._settings.max_held_bytes_per_address
+        level = self._by_address.get(address)
+        if level is None:
+            level = self._by_address[address] = Budget(limit, self._budget)
+        return (level,)
+
+    def _make_room(self) -> None:
+        """Where all together hold too much, those without a caller go first."""
+        while self._budget.full and (evicted := self._lives.evict()) is not None:
+            self._evict(evicted, "too much is held")
+
+    def _evict(self, session: Session, why: str) -> None:
+        _log.info("session %s: %s, it goes", session.id, why)
+        self._release(session)
+
+    def _release(self, session: Session) -> None:
+        self._alone_since.pop(session, None)
+        session.close()
+        for task in self._tasks.pop(session):
+            task.cancel()
+
+    async def _work(self, session: Session, work: Callable[[], Awaitable[None]]) -> None:
+        """Let it work; a fault of the server ends this session and no other."""
+        try:
+            await work()
+        except Exception:
+            _log.exception("session %s: failed", session.id)
+            if session.carrier is not None:
+                session.carrier.end(_broken())
+            self.end(session)
+
+
+def _unknown() -> ProtocolError:
+    """One answer for all: whoever guesses learns nothing."""
+    return ProtocolError(
+        ErrorCode.SESSION_UNKNOWN,
+        "there is no such session to resume: it never was, has expired, or the token is wrong",
+        "send 'session.start' without 'resume' to begin a new session",
+    )
+
+
+def _taken_over() -> Close:
+    return Close(
+        CloseCode.TAKEN_OVER,
+        ErrorCode.TAKEN_OVER,
+        "another connection has resumed this session",
+        "nothing to do, unless it was not you who resumed it",
+    )
+
+
+def _broken() -> Close:
+    return Close(
+        CloseCode.INTERNAL_ERROR,
+        ErrorCode.INTERNAL,
+        "the server has failed in this session",
+        "begin a new one; the server's log has the details",
+    )

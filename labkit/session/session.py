@@ -1,0 +1,788 @@
+"""One conversation: what comes in, what is to be answered, and what goes out.
+
+A session may outlive its connection. It owns the utterance that comes in, the turns, the history,
+the limits, and the stream to its client; it knows neither sockets nor dialects. A dialect calls
+`hear`, `end_utterance` and `cancel`, and writes the events that come back in its own words.
+
+The way of a chunk: `hear` decodes and appends it; `_examine` lets the pipeline's voice activity
+detector judge whole frames, tells where speech begins and ends, and ends utterances where the
+client wants that; `_answer` lets the pipeline answer one utterance after the other, and what the
+pipeline gives goes through `_emit` to the stream.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from labkit.audio.formats import AudioFormat, StreamDecoder
+from labkit.audio.misread.watch import FormatWatch
+from labkit.audio.pcm import SAMPLE_RATE, Float32, Int16, chunks
+from labkit.errors import AudioError, Close, CloseCode, EngineError, ErrorCode, ProtocolError
+from labkit.protocol.replay import Position, ReplayWindow
+from labkit.session.events import (
+    Cause,
+    Encoder,
+    Event,
+    Refused,
+    ReplyAudio,
+    ReplyEnd,
+    Sentence,
+    SpeechStarted,
+    SpeechStopped,
+    Transcript,
+    TurnOver,
+)
+from labkit.session.limits import Activity, Budget, RefusalRow, TokenBucket
+from labkit.session.outgoing import Changes, Feed, Outgoing
+from labkit.session.settings import ServerSettings
+from labkit.session.turn import (
+    Answered,
+    Begin,
+    Cancel,
+    Effect,
+    End,
+    Fail,
+    Flushed,
+    Heard,
+    Input,
+    Over,
+    Played,
+    Remember,
+    Said,
+    Stop,
+    Turn,
+)
+from labkit.trace import Mark, Trace
+from labkit.voice import pipeline as voice
+from labkit.voice.hearing import Endpointing, SpeechTracker, Utterance, frames_in
+from labkit.voice.history import Exchange, History
+
+__all__ = ["Carrier", "Observer", "Session", "SessionOptions"]
+
+_log = logging.getLogger(__name__)
+
+_MOST_SILENCE_S: Final = 10.0
+"""An open microphone sends silence for ever: so much of it is enough to keep."""
+_MOST_UNEXAMINED: Final = 64
+"""Utterances that a client may end before the detector has looked at them."""
+_PIECE_S: Final = 0.2
+_PIECE_BYTES: Final = 16 * 1024
+"""Most audio of a reply that is put at a time: a `pong` never waits for long behind it, and no
+more than that lies beyond the bound on what waits."""
+
+
+class Carrier(Protocol):
+    """The connection that carries a session at this moment."""
+
+    def end(self, why: Close) -> None:
+        """End the connection; the first reason is the one that counts."""
+        ...
+
+
+class Observer(Protocol):
+    """Who counts what sessions do."""
+
+    def turn_answered(self, trace: Trace) -> None:
+        """A turn was answered, or nothing was heard in it."""
+        ...
+
+    def refused(self, code: ErrorCode, count: int) -> None:
+        """So many messages were refused, or turns failed."""
+        ...
+
+    def underrun(self) -> None:
+        """A client that plays at once has run out of reply audio."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOptions:
+    """What was agreed on with one client.
+
+    Attributes:
+        input: The audio that it sends.
+        output: The audio that it hears.
+        server_ends: The server decides where an utterance ends.
+        silence_s: Silence behind speech that ends one then, in seconds.
+        acknowledges: The client says what it has, so nothing that it lacks is forgotten.
+        resumable: What was written may have to be written again.
+    """
+
+    input: AudioFormat
+    output: AudioFormat
+    server_ends: bool = False
+    silence_s: float = 0.5
+    acknowledges: bool = False
+    resumable: bool = False
+
+
+@dataclass(slots=True)
+class _Ended:
+    """An utterance that is over, and its turn from there on."""
+
+    utterance: Utterance
+    trace: Trace
+    heard_s: float
+    listening_cpu_ms: float
+    turn: Turn = field(default_factory=lambda: Turn(0))
+
+
+class Session:
+    """One conversation that may outlive its connection.
+
+    Attributes:
+        id: Names it in logs and in the engines' queues.
+        options: What was agreed on.
+        history: What is remembered; written by this class alone, from the turns' effects.
+        outgoing: Everything that goes to the client.
+        activity: When something last came.
+        carrier: The connection that carries it at this moment.
+        received_messages: Numbered messages that came from the client.
+        received_samples: Samples of audio that came, per channel, in the client's format.
+        wait_s: Seconds that the reader of the connection should wait before it reads on.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        pipeline: voice.Pipeline,
+        encoder: Encoder,
+        options: SessionOptions,
+        settings: ServerSettings,
+        observer: Observer,
+        *,
+        budget: Budget,
+        clock: Callable[[], int] = time.perf_counter_ns,
+        cpu_clock: Callable[[], int] = time.process_time_ns,
+    ) -> None:
+        """Begin a conversation.
+
+        Args:
+            session_id: A name of its own.
+            pipeline: What answers.
+            encoder: Writes events in the words of the client's dialect.
+            options: What was agreed on.
+            settings: The limits that apply.
+            observer: Told what is to be counted.
+            budget: Bounds what is held, here and above.
+            clock: Monotonic nanoseconds.
+            cpu_clock: CPU nanoseconds of this process.
+        """
+        self.id = session_id
+        self.options = options
+        self.history = History(settings.history)
+        self.carrier: Carrier | None = None
+        self.received_messages = 0
+        self.received_samples = 0
+        self.wait_s = 0.0
+        self.outgoing = Outgoing(
+            ReplayWindow(
+                max_bytes=settings.replay_bytes,
+                max_samples=options.output.samples(settings.replay_s),
+                until_acknowledged=options.acknowledges,
+            ),
+            options.output.frame_bytes,
+            keep=options.resumable,
+        )
+        self._pipeline = pipeline
+        self._encoder = encoder
+        self._settings = settings
+        self._observer = observer
+        self._budget = budget
+        self._clock = clock
+        self._cpu_clock = cpu_clock
+        now_ns = clock()
+        self.activity = Activity.starting(now_ns)
+        self._pace = TokenBucket(
+            per_second=settings.max_audio_speed, burst=settings.burst_s, now_ns=now_ns
+        )
+        self._seconds_per_byte = 1 / options.input.bytes_per_second
+        self._frame_bytes = options.input.frame_bytes
+        piece_s = min(_PIECE_S, _PIECE_BYTES / options.output.bytes_per_second)
+        self._piece = round(piece_s * SAMPLE_RATE)
+        self._decoder = StreamDecoder(options.input)
+        self._watch = FormatWatch(options.input, settings.watch_s)
+        self._too_fast = False
+        self._refusals = RefusalRow()
+
+        self._frame = pipeline.frame_samples
+        self._rules = Endpointing(stop_s=options.silence_s)
+        self._tracker = self._fresh_tracker()
+        self._utterance = self._fresh_utterance()
+        self._cpu_at_start = 0
+        self._unexamined: deque[_Ended] = deque()
+        self._waiting: deque[_Ended] = deque()
+        self._answering: _Ended | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._turns: dict[int, Turn] = {}
+        self._turns_begun = 0
+        self._audio = asyncio.Event()
+        self._changes = Changes()
+        self._playback = _Playback()
+
+    # What is known of it.
+
+    @property
+    def received(self) -> Position:
+        """What came from the client."""
+        return Position(messages=self.received_messages, samples=self.received_samples)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a turn runs or waits."""
+        return self._answering is not None or bool(self._waiting) or bool(self._unexamined)
+
+    def behind_s(self, now_ns: int) -> float:
+        """Seconds that the oldest utterance without an audible answer has waited for it."""
+        if self._answering is None or Mark.TTS_FIRST_AUDIO in self._answering.trace.marks:
+            return 0.0
+        return (now_ns - self._answering.trace.marks[Mark.END_STREAM_RECEIVED]) / 1e9
+
+    def held_bytes(self) -> int:
+        """Bytes of audio and messages that it holds."""
+        ended = [*self._unexamined, *self._waiting, *([self._answering] if self._answering else [])]
+        return (
+            self._utterance.nbytes
+            + sum(one.utterance.nbytes for one in ended)
+            + self.outgoing.window.held_bytes
+        )
+
+    def overdue(self, now_ns: int) -> Close | None:
+        """Why its connection should be ended, if it should; who waits for a reply is not idle."""
+        if self.busy or self.outgoing.window.waiting:
+            self.activity.wake(now_ns)
+        return self.activity.overdue(now_ns, self._settings)
+
+    # What the client does.
+
+    def hear(self, payload: bytes) -> None:
+        """Take the next audio, in the client's format.
+
+        Raises:
+            ProtocolError: It is no whole number of samples, holds what is no number, or does not
+                fit into the utterance any more; what fitted was kept.
+        """
+        samples, rest = divmod(len(payload), self._frame_bytes)
+        if rest:
+            raise _odd_length(len(payload), self.options.input)
+        if not samples:
+            return
+        self.received_samples += samples
+        now_ns = self._clock()
+        self.wait_s = self._pace.take(len(payload) * self._seconds_per_byte, now_ns)
+        if self.wait_s or self._too_fast:
+            self._tell_pace()
+        for found in self._watch.feed(payload, now_ns):
+            self.tell(Refused(ProtocolError(found.kind, found.message, found.hint)))
+        self._append(payload)
+        self.activity.audio_ns = now_ns
+
+    def end_utterance(self) -> None:
+        """The client says that the utterance is over: it is answered.
+
+        Raises:
+            ProtocolError: Too many wait for their answer; this one goes on.
+        """
+        limit = _MOST_UNEXAMINED if self.options.server_ends else self._settings.max_waiting_turns
+        if len(self._waiting) + len(self._unexamined) >= limit:
+            raise _too_many_turns(limit)
+        self._append_samples(self._decoder.flush())
+        for refused in self._refusals.end():
+            self.tell(refused)
+        ended = self._end(self._utterance)
+        self._utterance = self._fresh_utterance()
+        if self._frame is None:
+            self._hand_over(ended)
+        else:
+            # Only once all of it was examined: what speech is told must not depend on how fast
+            # the audio came.
+            self._unexamined.append(ended)
+            self._audio.set()
+
+    def cancel(self, turn: int, heard_samples: int) -> None:
+        """Stop a reply, and remember only what was heard of it.
+
+        Raises:
+            ProtocolError: There is no such turn, or it is too long ago.
+        """
+        if (known := self._turns.get(turn)) is None:
+            raise ProtocolError(
+                ErrorCode.UNKNOWN_RESPONSE,
+                f"turn {turn} is none of the last {len(self._turns)} that were answered",
+                "send the number of the latest 'response.started'",
+            )
+        self._perform(known, known.step(Cancel(heard_samples)))
+
+    def cancel_running(self) -> None:
+        """Stop the turn that runs: its client has been away for too long."""
+        if self._answering is not None and not self._answering.turn.over:
+            turn = self._answering.turn
+            self._perform(turn, turn.step(Cancel()))
+
+    # What the client is told outside of turns.
+
+    def tell(self, event: Event) -> None:
+        """Tell something at once, whether or not there is room for it.
+
+        Raises:
+            Close: The client is told more than it takes in.
+        """
+        if isinstance(event, Refused):
+            self._observer.refused(event.error.code, event.count)
+            if self.outgoing.window.is_overfull:
+                raise _untaken_refusals()
+        for message in self._encoder.encode(event):
+            self.outgoing.put_now(message)
+
+    def refuse(self, error: ProtocolError, cause: Cause | None, *, binary: bool) -> None:
+        """Tell that a message was refused: text always, of a row of binary ones the first.
+
+        Raises:
+            Close: The client is told more than it takes in.
+        """
+        if binary:
+            told = self._refusals.refuse(error, cause)
+        else:
+            told = [*self._refusals.text_came(), Refused(error, cause=cause)]
+        for refused in told:
+            self.tell(refused)
+
+    def accepted_text(self, now_ns: int) -> None:
+        """A text message was accepted: the client lives, and a row of refused audio is over."""
+        self.activity.control_ns = now_ns
+        for refused in self._refusals.text_came():
+            self.tell(refused)
+
+    # How long the reader of its connection should wait.
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether as much is held as may be: what comes next should be read later."""
+        return self._budget.full
+
+    async def room(self) -> None:
+        """Wait until less is held."""
+        await self._changes.until(lambda: not self._budget.full)
+
+    def recount(self) -> None:
+        """Count anew what is held, for this session and the levels above it."""
+        self._budget.hold(self.held_bytes())
+        self._changes.tell()
+
+    def acknowledge(self, received: Position) -> None:
+        """Forget what the client has.
+
+        Raises:
+            ProtocolError: It claims to have what was never sent.
+        """
+        self.outgoing.acknowledge(received)
+        self.recount()
+
+    # Its connections.
+
+    def attach(self, carrier: Carrier, feed: Feed) -> None:
+        """Let `carrier` carry it from now on; `feed` takes what it has to send."""
+        self.carrier = carrier
+        self.activity.wake(self._clock())
+        self.outgoing.attach(feed)
+
+    def detach(self) -> None:
+        """Go on without a connection."""
+        self.carrier = None
+        self.outgoing.detach()
+
+    def close(self) -> None:
+        """It is over: nothing is held any more."""
+        self.detach()
+        self._budget.hold(0)
+
+    # Its work.
+
+    def work(self) -> tuple[Callable[[], Coroutine[Any, Any, None]], ...]:
+        """What has to run for it, until cancelled."""
+        if self._frame is None:
+            return (self._answer_all,)
+        return (self._listen, self._answer_all)
+
+    async def all_answered(self) -> None:
+        """Wait until no turn runs or waits."""
+        await self._changes.until(lambda: not self.busy)
+
+    async def drained(self) -> None:
+        """Wait until everything is answered and written."""
+        await self.all_answered()
+        await self.outgoing.flushed()
+
+    # Hearing.
+
+    def _append(self, payload: bytes) -> None:
+        try:
+            audio = self._decoder.feed(payload)
+        except AudioError as error:
+            hint = "send finite numbers from -1 to 1"
+            raise ProtocolError(ErrorCode.INVALID_AUDIO, str(error), hint) from None
+        dropped = self._append_samples(audio)
+        if dropped:
+            limit = self._settings.max_utterance_s
+            raise ProtocolError(
+                ErrorCode.BUFFER_FULL,
+                f"one utterance holds {limit:g} s of audio; {dropped / SAMPLE_RATE:.2f} s dropped",
+                "end the utterance to get an answer to what was said so far",
+            )
+        for refused in self._refusals.end():
+            self.tell(refused)
+
+    def _append_samples(self, audio: Int16) -> int:
+        utterance = self._utterance
+        if not len(utterance):
+            self._cpu_at_start = self._cpu_clock()
+        dropped = utterance.append(audio)
+        self._budget.hold(self.held_bytes())
+        # A chunk that completes no frame wakes nobody.
+        if utterance.unexamined():
+            self._audio.set()
+        return dropped
+
+    def _tell_pace(self) -> None:
+        """Say once that audio comes too fast, until it no longer does."""
+        if self.wait_s and not self._too_fast:
+            self.tell(Refused(_too_fast(self._settings)))
+        self._too_fast = self.wait_s > 0
+
+    def _fresh_utterance(self) -> Utterance:
+        # Where the server decides, one buffer may hold several utterances until the detector has
+        # looked at them; then the budget is what bounds it.
+        seconds = self._settings.max_utterance_s
+        if self.options.server_ends:
+            seconds += self._settings.max_held_bytes / (2 * SAMPLE_RATE)
+        return Utterance(round(seconds * SAMPLE_RATE), self._frame)
+
+    # Endpointing: the one reader of what the detector says.
+
+    async def _listen(self) -> None:
+        """Examine audio while it comes in; what piled up meanwhile is taken in one go."""
+        while True:
+            await self._audio.wait()
+            self._audio.clear()
+            await self._examine()
+
+    async def _examine(self) -> None:
+        """Examine all that came, in order, and hand on the utterances that are over."""
+        while True:
+            ended = self._unexamined[0] if self._unexamined else None
+            utterance = self._utterance if ended is None else ended.utterance
+            left = utterance.unexamined(ended=ended is not None)
+            if left and await self._detect(utterance, ended=ended is not None):
+                await self._follow(utterance)
+                continue
+            if ended is None:
+                return
+            # All of it was judged, or cannot be: then its turn fails, and says so.
+            await self._room_for_turn()
+            self._tracker = self._fresh_tracker()
+            self._hand_over(self._unexamined.popleft())
+
+    async def _detect(self, utterance: Utterance, *, ended: bool) -> bool:
+        """Let the pipeline judge what has not been judged of `utterance`; gives whether it did."""
+        try:
+            await self._pipeline.listen(self.id, utterance, ended=ended)
+        except EngineError as error:
+            _log.error("session %s: %s", self.id, error)
+            return False
+        return True
+
+    async def _follow(self, utterance: Utterance) -> None:
+        """Tell where speech begins and ends in the frames that were just judged.
+
+        Frame by frame, so that nothing depends on how many were judged at a time. A decision is
+        about the frames up to it: what came behind them is examined as what it is, the next
+        utterance.
+        """
+        tracker, frame = self._tracker, self._frame or 1
+        seen = tracker.frames - utterance.dropped_samples // frame
+        for probability in utterance.probabilities[seen:]:
+            stopped = False
+            for change in tracker.feed([probability]):
+                at_s = change.frame * frame / SAMPLE_RATE
+                self.tell(SpeechStarted(at_s) if change.speaking else SpeechStopped(at_s))
+                stopped = not change.speaking
+            if self.options.server_ends:
+                held = tracker.frames - utterance.dropped_samples // frame
+                if stopped or held >= self._longest_frames:
+                    await self._cut(utterance, held)
+                    return
+                self._drop_silence(utterance)
+
+    def _drop_silence(self, utterance: Utterance) -> None:
+        """Forget long silence before the first word, but for what recognition wants of it."""
+        frame = self._frame or 1
+        silent = self._tracker.leading_silence - utterance.dropped_samples // frame
+        if silent >= frames_in(_MOST_SILENCE_S, frame):
+            utterance.drop_front(silent - frames_in(self._rules.pad_s, frame))
+
+    async def _cut(self, utterance: Utterance, frames: int) -> None:
+        """End `utterance` after so many frames; the rest is the next one, and unexamined."""
+        await self._room_for_turn()
+        self._tracker = self._fresh_tracker()
+        rest = utterance.split(frames * (self._frame or 1))
+        # Looked up only now: the client may have ended the utterance while this waited.
+        if self._utterance is utterance:
+            self._utterance = rest
+        else:
+            self._unexamined[0].utterance = rest
+        self._hand_over(self._end(utterance))
+
+    async def _room_for_turn(self) -> None:
+        """Wait until one more utterance may wait; meanwhile audio is kept, and read later.
+
+        Refusing it instead would lose speech that came in a burst, as after a resume.
+        """
+        if self.options.server_ends:
+            most = self._settings.max_waiting_turns
+            await self._changes.until(lambda: len(self._waiting) < most)
+
+    @property
+    def _longest_frames(self) -> int:
+        return int(self._settings.max_utterance_s * SAMPLE_RATE) // (self._frame or 1)
+
+    def _fresh_tracker(self) -> SpeechTracker:
+        return SpeechTracker(self._frame or 1, self._rules)
+
+    # Turns: the one writer of the history.
+
+    def _end(self, utterance: Utterance) -> _Ended:
+        cpu_ms = (self._cpu_clock() - self._cpu_at_start) / 1e6 if len(utterance) else 0.0
+        ended = _Ended(utterance, Trace(), utterance.seconds, cpu_ms)
+        ended.trace.mark(Mark.END_STREAM_RECEIVED, self._clock())
+        return ended
+
+    def _hand_over(self, ended: _Ended) -> None:
+        """Let an utterance wait for its answer, as the next turn."""
+        self._turns_begun += 1
+        ended.turn = turn = Turn(self._turns_begun)
+        turn.step(End())
+        self._turns[turn.number] = turn
+        self._turns.pop(turn.number - self._settings.history - self._settings.max_waiting_turns, 0)
+        self._waiting.append(ended)
+        self._changes.tell()
+
+    async def _answer_all(self) -> None:
+        while True:
+            await self._changes.until(lambda: self._waiting)
+            self._answering = ended = self._waiting.popleft()
+            try:
+                if not ended.turn.over:
+                    await self._answer(ended)
+            finally:
+                self._answering = None
+                self.recount()
+                self._changes.tell()
+
+    async def _answer(self, ended: _Ended) -> None:
+        """Answer one utterance in a task of its own, which a cancel can stop at any moment."""
+        # Begun before the task runs: a cancel may come between.
+        ended.turn.step(Begin())
+        self._running = task = asyncio.create_task(self._give(ended))
+        try:
+            await asyncio.wait([task])
+        finally:
+            self._running = None
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, EngineError):
+            _log.error("session %s: turn %d: %s", self.id, ended.turn.number, error)
+            if not ended.turn.over:
+                self._perform(ended.turn, ended.turn.step(Fail(_not_answered(error))))
+        elif error is not None:
+            raise error
+
+    async def _give(self, ended: _Ended) -> None:
+        turn = ended.turn
+        self._playback = _Playback()
+        asked = voice.Turn(self.id, ended.utterance, self.history, ended.trace, self._clock)
+        exchange = await self._pipeline.answer(asked, _Sink(self, turn, asked.missed))
+        turn.step(Answered(exchange))
+        # The last audio may have to wait for room. Until then the turn is not over, so that a
+        # cancel that comes meanwhile still stops it.
+        await self._emit(turn, ReplyEnd(turn.number))
+        self._perform(turn, turn.step(Flushed()))
+        self._observer.turn_answered(ended.trace)
+        self._log_turn(ended)
+
+    def _perform(self, turn: Turn, effects: tuple[Effect, ...]) -> None:
+        for effect in effects:
+            match effect:
+                case Remember(exchange):
+                    self.history.record(turn.number, exchange)
+                    if self._settings.log_transcripts:
+                        self._log_words(exchange)
+                case Stop():
+                    if self._running is not None and self._answers(turn):
+                        self._running.cancel()
+                case Over():
+                    self._tell_over(turn, effect)
+
+    def _answers(self, turn: Turn) -> bool:
+        return self._answering is not None and self._answering.turn is turn
+
+    def _tell_over(self, turn: Turn, over: Over) -> None:
+        if over.error is not None:
+            self._observer.refused(over.error.code, 1)
+            for message in self._encoder.encode(Refused(over.error)):
+                self.outgoing.put_now(message)
+        ended = self._answering if self._answers(turn) else None
+        marks = {} if ended is None else {m.value: at for m, at in ended.trace.marks.items()}
+        cpu_ms = 0.0 if ended is None else ended.listening_cpu_ms
+        event = TurnOver(turn.number, over.status, over.text, turn.samples, marks, cpu_ms)
+        for message in self._encoder.encode(event):
+            self.outgoing.put_now(message)
+
+    async def _emit(self, turn: Turn, event: Event) -> None:
+        """Put what tells of `event` into the stream, as soon as there is room."""
+        for message in self._encoder.encode(event):
+            samples = await self.outgoing.put(message)
+            if samples:
+                turn.step(Played(samples))
+        self.recount()
+
+    def _count_underrun(self, seconds: float) -> None:
+        if self._playback.produced(seconds, self._clock()):
+            self._observer.underrun()
+
+    def _log_words(self, exchange: Exchange) -> None:
+        _log.info("session %s: %r, answered %r", self.id, exchange.user, exchange.assistant)
+
+    def _log_turn(self, ended: _Ended) -> None:
+        wait_ms = ended.trace.between_ms(Mark.END_STREAM_RECEIVED, Mark.TTS_FIRST_AUDIO)
+        after = "no reply" if wait_ms is None else f"first sound after {wait_ms:.0f} ms"
+        _log.info(
+            "session %s: turn %d: %.1f s heard, %s",
+            self.id,
+            ended.turn.number,
+            ended.heard_s,
+            after,
+        )
+
+
+class _Sink:
+    """Where the pipeline puts what it makes of one turn: into the turn, and to the client."""
+
+    def __init__(self, session: Session, turn: Turn, missed: Sequence[tuple[float, float]]) -> None:
+        self._session = session
+        self._turn = turn
+        self._missed = missed  # filled by the pipeline before it tells the transcript
+        self._first = True
+
+    async def transcript(self, text: str) -> None:
+        if self._take(Heard(_text(text, "the transcript"))):
+            await self._session._emit(self._turn, Transcript(self._turn.number, text))
+            for start_s, end_s in self._missed:
+                self._session.tell(Refused(_not_understood(start_s, end_s)))
+
+    async def text(self, sentence: str) -> None:
+        if self._take(Said(_text(sentence, "a sentence of the reply"))):
+            first, self._first = self._first, False
+            await self._session._emit(self._turn, Sentence(self._turn.number, sentence, first))
+
+    async def audio(self, samples: Float32) -> None:
+        if samples.ndim != 1 or not np.isfinite(samples).all():
+            raise EngineError("the reply's audio is no row of finite numbers")
+        self._session._count_underrun(len(samples) / SAMPLE_RATE)
+        for piece in chunks(samples, self._session._piece):
+            if not self._turn.over:
+                await self._session._emit(self._turn, ReplyAudio(self._turn.number, piece))
+
+    def _take(self, given: Input) -> bool:
+        """Step, unless the turn is over: an engine may run a step more after a cancel."""
+        if self._turn.over:
+            return False
+        self._turn.step(given)
+        return True
+
+
+def _text(value: object, what: str) -> str:
+    """`value`, if it can be written into a message.
+
+    Raises:
+        EngineError: It is no text, or holds half a character.
+    """
+    if not isinstance(value, str):
+        raise EngineError(f"{what} is no text, but {type(value).__name__}")
+    if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise EngineError(f"{what} holds half a character (a lone surrogate)")
+    return value
+
+
+class _Playback:
+    """Finds out when a client that plays at once has run out of audio."""
+
+    def __init__(self) -> None:
+        self._runs_out_ns: int | None = None
+
+    def produced(self, seconds: float, now_ns: int) -> bool:
+        """So much more audio was made; gives whether it came too late."""
+        late = self._runs_out_ns is not None and now_ns > self._runs_out_ns
+        start_ns = max(now_ns, self._runs_out_ns or now_ns)
+        self._runs_out_ns = start_ns + round(seconds * 1e9)
+        return late
+
+
+def _odd_length(size: int, form: AudioFormat) -> ProtocolError:
+    return ProtocolError(
+        ErrorCode.ODD_LENGTH,
+        f"a binary message of {size} bytes is no whole number of samples",
+        f"send {form.encoding.value} in {form.channels} channel(s): a multiple of "
+        f"{form.frame_bytes} bytes",
+    )
+
+
+def _too_fast(settings: ServerSettings) -> ProtocolError:
+    return ProtocolError(
+        ErrorCode.AUDIO_TOO_FAST,
+        f"audio comes faster than {settings.max_audio_speed:g} times real time, and "
+        f"{settings.burst_s:g} s of burst are used up",
+        "nothing is lost, but reading pauses; send at the pace of speech",
+    )
+
+
+def _too_many_turns(limit: int) -> ProtocolError:
+    return ProtocolError(
+        ErrorCode.TOO_MANY_TURNS,
+        f"{limit} turns wait for their answer already",
+        "wait for the answers before you end another utterance",
+    )
+
+
+def _not_understood(start_s: float, end_s: float) -> ProtocolError:
+    return ProtocolError(
+        ErrorCode.NOT_UNDERSTOOD,
+        f"from {start_s:.1f} to {end_s:.1f} s of the utterance somebody spoke, and no words of it "
+        "were understood",
+        "say that part again",
+    )
+
+
+def _not_answered(error: EngineError) -> ProtocolError:
+    return ProtocolError(
+        ErrorCode.ENGINE_FAILED,
+        f"this turn could not be answered: {error}",
+        "say it again; the server's log has the details",
+    )
+
+
+def _untaken_refusals() -> Close:
+    return Close(
+        CloseCode.SLOW_READER,
+        ErrorCode.SLOW_READER,
+        "many messages were refused, and the refusals were not taken",
+        "read, and acknowledge what came; resume to get the rest",
+    )

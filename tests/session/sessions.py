@@ -1,0 +1,157 @@
+"""A session without a server: a pipeline that works at once, and events instead of messages."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+
+from labkit.audio.formats import WIRE
+from labkit.audio.pcm import to_int16
+from labkit.errors import ErrorCode
+from labkit.session.events import Encoded, Event, ReplyAudio
+from labkit.session.limits import Budget
+from labkit.session.session import Session, SessionOptions
+from labkit.session.settings import ServerSettings
+from labkit.trace import Trace
+from labkit.voice.engines import VadState
+from labkit.voice.hearing import Utterance
+from labkit.voice.history import Exchange
+from labkit.voice.pipeline import Sink, Turn
+
+FRAME = 512
+STEP = 64
+"""Frames that the pipeline judges at a time, as the real one."""
+
+
+class Inline:
+    """A pipeline without engines and threads: loud frames are speech, lengths are words."""
+
+    frame_samples = FRAME
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.pieces = 1
+
+    async def listen(self, session: str, utterance: Utterance, *, ended: bool = False) -> None:
+        await asyncio.sleep(0)
+        nothing = np.zeros(0, np.float32)
+        frames = utterance.next_frames(STEP, ended=ended).reshape(-1, FRAME)
+        found = [float(np.abs(frame).max() > 0.01) for frame in frames]
+        utterance.examined(found, VadState(nothing, nothing, nothing))
+
+    async def answer(self, turn: Turn, sink: Sink) -> Exchange:
+        await self.gate.wait()
+        loud = int((np.abs(turn.utterance.audio()) > 0.01).sum())
+        said = f"{loud} loud samples" if loud else ""
+        await sink.transcript(said)
+        if not said:
+            return Exchange("", "")
+        await sink.text("One.")
+        for _ in range(self.pieces):
+            await sink.audio(np.full(1600, 0.25, np.float32))
+        await sink.text("Two.")
+        await sink.audio(np.full(1600, 0.25, np.float32))
+        return Exchange(said, "One. Two.")
+
+    def queued(self) -> dict[str, int]:
+        return {}
+
+    def close(self) -> None:
+        pass
+
+
+class Told:
+    """Keeps the events of a session, and writes their audio and their names."""
+
+    frame_bytes = 2
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def encode(self, event: Event) -> Iterator[Encoded]:
+        self.events.append(event)
+        if isinstance(event, ReplyAudio):
+            yield to_int16(event.samples).tobytes()
+        else:
+            yield lambda number: f"{number} {type(event).__name__}"
+
+    def of(self, *kinds: type) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kinds)]
+
+
+class Counts:
+    """Counts refusals by code."""
+
+    def __init__(self) -> None:
+        self.refusals: dict[ErrorCode, int] = {}
+        self.turns = 0
+
+    def turn_answered(self, trace: Trace) -> None:
+        self.turns += 1
+
+    def refused(self, code: ErrorCode, count: int) -> None:
+        self.refusals[code] = self.refusals.get(code, 0) + count
+
+    def underrun(self) -> None:
+        pass
+
+
+class Clock:
+    """Time that moves when told to."""
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+
+class Scene:
+    """A session at work, and what surrounds it."""
+
+    def __init__(self, pipeline: Any, options: dict[str, Any], settings: dict[str, Any]) -> None:
+        chosen = {"watch_s": 0.0, "burst_s": 1e6, "replay_bytes": 10**7, "replay_s": 1e4}
+        self.pipeline = pipeline
+        self.told = Told()
+        self.counts = Counts()
+        self.clock = Clock()
+        self.settings = ServerSettings(**{**chosen, **settings})
+        self.session = Session(
+            "one",
+            pipeline,
+            self.told,
+            SessionOptions(input=WIRE, output=WIRE, **options),
+            self.settings,
+            self.counts,
+            budget=Budget(self.settings.max_held_bytes),
+            clock=self.clock,
+            cpu_clock=self.clock,
+        )
+
+    async def settle(self) -> None:
+        """Let every task run until it waits."""
+        for _ in range(16):
+            await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def at_work(
+    pipeline: Any = None, settings: dict[str, Any] | None = None, **options: Any
+) -> AsyncIterator[Scene]:
+    """A session whose work runs."""
+    scene = Scene(pipeline or Inline(), options, settings or {})
+    tasks = [asyncio.create_task(work()) for work in scene.session.work()]
+    try:
+        yield scene
+    finally:
+        scene.session.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def sound(samples: int, level: float = 0.25) -> bytes:
+    return to_int16(np.full(samples, level, np.float32)).tobytes()

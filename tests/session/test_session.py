@@ -1,0 +1,360 @@
+"""One conversation without any socket: what it hears, answers, remembers, and holds."""
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from labkit.errors import EngineError, ErrorCode, ProtocolError
+from labkit.session.events import (
+    Refused,
+    ReplyAudio,
+    SpeechStarted,
+    SpeechStopped,
+    Transcript,
+    TurnOver,
+)
+from labkit.session.turn import Status
+from labkit.voice.history import Exchange
+from labkit.voice.pipeline import EchoPipeline, Sink, Turn
+from tests.session.sessions import Inline, Scene, at_work, sound
+from tests.support import until
+
+SECOND = 16_000
+
+
+async def test_an_utterance_is_answered_and_remembered() -> None:
+    async with at_work() as scene:
+        scene.session.hear(sound(SECOND))
+        scene.session.end_utterance()
+        await scene.session.all_answered()
+        assert scene.told.of(Transcript) == [Transcript(1, "16000 loud samples")]
+        (over,) = scene.told.of(TurnOver)
+        assert (over.status, over.text, over.samples) == (Status.COMPLETED, "One. Two.", 3200)
+        assert list(scene.session.history) == [Exchange("16000 loud samples", "One. Two.")]
+        assert scene.counts.turns == 1
+
+
+async def test_of_silence_nothing_is_remembered() -> None:
+    async with at_work() as scene:
+        scene.session.hear(sound(SECOND, 0))
+        scene.session.end_utterance()
+        await scene.session.all_answered()
+        assert scene.told.of(TurnOver)[0].status is Status.NOTHING_HEARD
+        assert not len(scene.session.history)
+
+
+async def test_a_cancel_of_a_turn_in_which_nothing_was_heard_changes_no_other() -> None:
+    async with at_work() as scene:
+        for level in (0.25, 0.0):
+            scene.session.hear(sound(SECOND, level))
+            scene.session.end_utterance()
+            await scene.session.all_answered()
+        before = list(scene.session.history)
+        scene.session.cancel(2, 0)
+        assert list(scene.session.history) == before != []
+
+
+async def test_a_late_cancel_of_an_earlier_turn_amends_that_one() -> None:
+    async with at_work() as scene:
+        for samples in (SECOND, 2 * SECOND):
+            scene.session.hear(sound(samples))
+            scene.session.end_utterance()
+            await scene.session.all_answered()
+        scene.session.cancel(1, 100)
+        assert [exchange.assistant for exchange in scene.session.history] == ["One.", "One. Two."]
+
+
+async def test_a_cancel_while_the_last_audio_waits_for_room() -> None:
+    pipeline = Inline()
+    async with at_work(pipeline, settings={"replay_s": 0.1}) as scene:
+        scene.session.hear(sound(SECOND))
+        scene.session.end_utterance()
+        await scene.settle()
+        assert scene.session.busy
+        scene.session.cancel(1, 10)
+        await scene.session.all_answered()
+        assert scene.told.of(TurnOver)[0].status is Status.CANCELLED
+        assert [exchange.assistant for exchange in scene.session.history] == ["One."]
+
+
+async def test_a_turn_that_waits_can_be_cancelled_and_never_runs() -> None:
+    async with at_work() as scene:
+        scene.pipeline.gate.clear()
+        for _ in range(2):
+            scene.session.hear(sound(SECOND))
+            scene.session.end_utterance()
+        await scene.settle()
+        scene.session.cancel(2, 0)
+        scene.pipeline.gate.set()
+        await scene.session.all_answered()
+        assert [(over.turn, over.status) for over in scene.told.of(TurnOver)] == [
+            (2, Status.CANCELLED),
+            (1, Status.COMPLETED),
+        ]
+        assert [event.turn for event in scene.told.of(Transcript)] == [1]
+
+
+async def test_a_turn_that_never_was_is_named() -> None:
+    async with at_work() as scene:
+        with pytest.raises(ProtocolError, match="turn 9 is none") as caught:
+            scene.session.cancel(9, 0)
+        assert caught.value.code is ErrorCode.UNKNOWN_RESPONSE
+
+
+class Bad(EchoPipeline):
+    """Gives what no engine should."""
+
+    def __init__(self, gift: Any) -> None:
+        self.gift = gift
+
+    async def answer(self, turn: Turn, sink: Sink) -> Exchange:
+        gift, self.gift = self.gift, "well"
+        if isinstance(gift, np.ndarray):
+            await sink.audio(gift)
+        elif isinstance(gift, Exception):
+            raise gift
+        else:
+            await sink.transcript(gift)
+        return Exchange("well", "")
+
+
+@pytest.mark.parametrize(
+    "gift",
+    [
+        np.array([0.1, np.nan], np.float32),
+        np.array([np.inf], np.float32),
+        np.zeros((2, 2), np.float32),
+        None,
+        b"bytes",
+        "half \ud800 a letter",
+        EngineError("it broke"),
+    ],
+    ids=["NaN", "infinity", "shape", "None", "bytes", "surrogate", "failure"],
+)
+async def test_what_an_engine_must_not_give_fails_its_turn_and_no_other(gift: Any) -> None:
+    async with at_work(Bad(gift)) as scene:
+        for _ in range(2):
+            scene.session.hear(sound(800))
+            scene.session.end_utterance()
+            await scene.session.all_answered()
+        assert [over.status for over in scene.told.of(TurnOver)] == [
+            Status.FAILED,
+            Status.COMPLETED,
+        ]
+        assert [told.error.code for told in scene.told.of(Refused)] == [ErrorCode.ENGINE_FAILED]
+        assert [exchange.user for exchange in scene.session.history] == ["well"]
+
+
+async def test_a_full_utterance_is_told_once_and_then_counted() -> None:
+    async with at_work(settings={"max_utterance_s": 1.0}) as scene:
+        for _ in range(100):
+            try:
+                scene.session.hear(sound(320))
+            except ProtocolError as error:
+                scene.session.refuse(error, None, binary=True)
+            scene.session.accepted_text(0)  # a ping in between ends no such row
+        told = scene.told.of(Refused)
+        assert [(one.error.code, one.count) for one in told] == [(ErrorCode.BUFFER_FULL, 1)]
+        scene.session.end_utterance()
+        assert [one.count for one in scene.told.of(Refused)] == [1, 49]
+        assert scene.counts.refusals == {ErrorCode.BUFFER_FULL: 50}
+
+
+async def test_audio_that_comes_too_fast_makes_its_reader_wait_and_is_told_once() -> None:
+    async with at_work(settings={"burst_s": 1.0, "max_audio_speed": 4.0}) as scene:
+        scene.session.hear(sound(SECOND))
+        assert scene.session.wait_s == 0
+        for _ in range(3):
+            scene.session.hear(sound(SECOND))
+        assert scene.session.wait_s == pytest.approx(0.75)
+        told = scene.told.of(Refused)
+        assert [one.error.code for one in told] == [ErrorCode.AUDIO_TOO_FAST]
+
+
+async def test_empty_and_refused_audio_is_no_sign_of_life() -> None:
+    async with at_work() as scene:
+        scene.clock.now_ns = 5
+        scene.session.hear(b"")
+        with pytest.raises(ProtocolError, match="3 bytes"):
+            scene.session.hear(b"xxx")
+        assert scene.session.activity.audio_ns == 0
+        scene.session.hear(sound(1))
+        assert scene.session.activity.audio_ns == 5
+
+
+async def test_what_is_held_is_bounded_and_counted_above() -> None:
+    limit = 4 * SECOND
+    async with at_work(settings={"max_held_bytes": limit}) as scene:
+        scene.pipeline.gate.clear()
+        scene.session.hear(sound(2 * SECOND))
+        assert scene.session.must_wait
+        waiting = asyncio.create_task(scene.session.room())
+        scene.session.end_utterance()
+        await scene.settle()
+        assert not waiting.done()
+        scene.pipeline.gate.set()
+        await waiting
+        assert scene.session.held_bytes() < limit
+
+
+# What is heard does not depend on how, or how fast, the audio came.
+
+PAUSE, SPEECH = "pause", "speech"
+SCRIPTS = st.lists(
+    st.tuples(st.sampled_from([PAUSE, SPEECH, "end"]), st.integers(1, 30)), min_size=1, max_size=6
+)
+
+
+CUTS = st.lists(st.integers(300, 20_000), min_size=1, max_size=4)
+
+
+def audio_of(script: list[tuple[str, int]]) -> list[bytes | None]:
+    """The script as pieces of audio, and None for each end that the client says."""
+    pieces: list[bytes | None] = []
+    for kind, length in script:
+        if kind == "end":
+            pieces.append(None)
+        else:
+            pieces.append(sound(length * 700, 0.25 if kind == SPEECH else 0.0))
+    return [*pieces, sound(SECOND, 0.0)]
+
+
+async def play(
+    script: list[tuple[str, int]], cuts: list[int], settle: bool, **options: Any
+) -> list[Any]:
+    """What is told when the audio comes in pieces of `cuts` samples, over and over."""
+    async with at_work(**options) as scene:
+        sizes = iter(cuts * 100_000)
+        for piece in audio_of(script):
+            if piece is None:
+                scene.session.end_utterance()
+                await live(scene, settle)
+            while piece:
+                size = 2 * next(sizes)
+                scene.session.hear(piece[:size])
+                piece = piece[size:]
+                await live(scene, settle)
+        scene.session.end_utterance()
+        await scene.session.all_answered()
+        return in_order(scene)
+
+
+async def live(scene: Scene, settle: bool) -> None:
+    if settle:
+        await scene.settle()
+
+
+def in_order(scene: Scene) -> list[Any]:
+    """Events of speech, and apart from them those of turns: the two may overlap in time."""
+    return [
+        scene.told.of(SpeechStarted, SpeechStopped),
+        scene.told.of(Transcript),
+        [(over.turn, over.status, over.text) for over in scene.told.of(TurnOver)],
+    ]
+
+
+@settings(max_examples=80)
+@given(SCRIPTS, CUTS, st.booleans())
+def test_any_split_and_any_speed_gives_the_turns_of_live_audio(
+    script: list[tuple[str, int]], cuts: list[int], settle: bool
+) -> None:
+    async def both() -> None:
+        options = {"server_ends": True, "settings": {"max_waiting_turns": 2}}
+        expected = await play(script, [1600], settle=True, **options)
+        assert await play(script, cuts, settle=settle, **options) == expected
+
+    asyncio.run(both())
+
+
+@settings(max_examples=60)
+@given(SCRIPTS, CUTS, st.booleans())
+def test_and_the_same_where_the_client_ends_its_utterances(
+    script: list[tuple[str, int]], cuts: list[int], settle: bool
+) -> None:
+    async def both() -> None:
+        options = {"settings": {"max_waiting_turns": 20}}
+        expected = await play(script, [1600], settle=True, **options)
+        assert await play(script, cuts, settle=settle, **options) == expected
+
+    asyncio.run(both())
+
+
+@pytest.mark.parametrize("silence_s", [1, 9.5, 10.2, 12, 20, 47])
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_long_silence_before_speech_loses_nothing_of_it(
+    silence_s: float, at_once: bool
+) -> None:
+    async with at_work(server_ends=True) as scene:
+        audio = sound(round(silence_s * SECOND), 0) + sound(2 * SECOND) + sound(SECOND, 0)
+        step = len(audio) if at_once else 6400
+        for start in range(0, len(audio), step):
+            scene.session.hear(audio[start : start + step])
+            await live(scene, not at_once)
+        await until(lambda: scene.told.of(TurnOver))
+        assert scene.told.of(Transcript) == [Transcript(1, f"{2 * SECOND} loud samples")]
+        started = scene.told.of(SpeechStarted)[0].at_s
+        assert started == pytest.approx(silence_s, abs=0.04)
+
+
+async def test_an_open_microphone_in_a_silent_room_fills_nothing() -> None:
+    async with at_work(server_ends=True) as scene:
+        for _ in range(100):
+            scene.session.hear(sound(SECOND, 0))
+            await scene.settle()
+            assert scene.session.held_bytes() < 12 * 2 * SECOND
+
+
+async def test_speech_without_a_pause_is_ended_at_the_limit_and_nothing_is_dropped() -> None:
+    async with at_work(server_ends=True, settings={"max_utterance_s": 4.0}) as scene:
+        for _ in range(10):
+            scene.session.hear(sound(SECOND))
+            await scene.settle()
+        scene.session.end_utterance()
+        await scene.session.all_answered()
+        loud = [int(event.text.split()[0]) for event in scene.told.of(Transcript)]
+        assert sum(loud) == 10 * SECOND
+        assert len(loud) == 3
+        assert not scene.told.of(Refused)
+
+
+@pytest.mark.parametrize("silence_s", [0.2, 0.5, 3.0])
+async def test_the_silence_that_ends_an_utterance_is_the_clients_to_say(silence_s: float) -> None:
+    async with at_work(server_ends=True, silence_s=silence_s) as scene:
+        scene.session.hear(sound(SECOND))
+        scene.session.hear(sound(round((silence_s - 0.1) * SECOND), 0))
+        await scene.settle()
+        assert not scene.told.of(SpeechStopped)
+        scene.session.hear(sound(round(0.2 * SECOND), 0))
+        await scene.settle()
+        await scene.session.all_answered()
+        assert scene.told.of(SpeechStopped)
+        assert scene.told.of(Transcript)
+
+
+async def test_turns_that_wait_hold_up_the_detector_and_lose_no_speech() -> None:
+    async with at_work(server_ends=True, settings={"max_waiting_turns": 1}) as scene:
+        scene.pipeline.gate.clear()
+        for _ in range(5):
+            scene.session.hear(sound(SECOND) + sound(SECOND, 0))
+            await scene.settle()
+        scene.pipeline.gate.set()
+        await scene.settle()
+        await scene.session.all_answered()
+        assert [event.turn for event in scene.told.of(Transcript)] == [1, 2, 3, 4, 5]
+        assert not scene.told.of(Refused)
+
+
+async def test_audio_of_a_cancelled_turn_does_not_come_behind_its_end() -> None:
+    async with at_work() as scene:
+        scene.pipeline.pieces = 50
+        scene.session.hear(sound(SECOND))
+        scene.session.end_utterance()
+        await until(lambda: scene.told.of(ReplyAudio))
+        scene.session.cancel(1, 0)
+        await scene.settle()
+        kinds = [type(event) for event in scene.told.events]
+        assert kinds.index(TurnOver) == len(kinds) - 1
