@@ -17,14 +17,14 @@ from labkit.errors import LabkitError
 from labkit.measure.exercise_summary import BASELINE, LABKIT, ExerciseSummary, Row
 from labkit.measure.plan import CHUNK_SIZES_MS, PlannedTurn, plan_turns
 from labkit.measure.recordings import Kind, Recording, load_manifest
-from labkit.measure.results import Experiment, Progress, Results, Tell, about_machine, conduct
+from labkit.measure.results import Experiment, Progress, Tell, about_machine
 from labkit.measure.server_process import labkit_server, running_server
 from labkit.trace import Mark, Stage
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Exercise", "overhead_bytes", "ping_until", "row_of", "run_and_write"]
+__all__ = ["Exercise", "overhead_bytes", "ping_until", "row_of"]
 
 _FULL: Final = 18
 """Turns per chunk size. A turn takes about two and a half seconds, nearly all of them speech; 18
@@ -44,44 +44,9 @@ _LIBRARIES: Final = (
 )  # fmt: skip
 
 
-async def run_and_write(
-    folder: Path,
-    *,
-    recordings: Path,
-    quick: bool = False,
-    baseline: bool = False,
-    seed: int = 1,
-    model_options: tuple[str, ...] = (),
-    progress: Tell = lambda _: None,
-) -> ExerciseSummary:
-    """Run the exercise and write its raw data, summary and figures into `folder`.
-
-    Args:
-        folder: Made where it does not exist.
-        recordings: Folder with recordings and their manifest.
-        quick: Fewer repeats: under two minutes instead of under eight.
-        baseline: Measure the naive server beside labkit's; the two share the time.
-        seed: Draws order, recordings and phases.
-        model_options: Options that name the models, handed on to the servers.
-        progress: Told before each turn.
-
-    Raises:
-        LabkitError: The folder cannot be written, a recording is not usable, a server did not
-            start, or no turn was answered.
-    """
-    exercise = Exercise.of_length(
-        recordings=recordings,
-        quick=quick,
-        baseline=baseline,
-        seed=seed,
-        model_options=model_options,
-    )
-    return await conduct(exercise, Results(folder), progress)
-
-
 @dataclass(slots=True, kw_only=True)
 class Exercise(Experiment[Row, ExerciseSummary]):
-    """What to run.
+    """What to run, through `labkit.measure.results.conduct`.
 
     Attributes:
         recordings: Folder with recordings and their manifest.
@@ -110,7 +75,7 @@ class Exercise(Experiment[Row, ExerciseSummary]):
     )
 
     @classmethod
-    def of_length(cls, *, quick: bool, baseline: bool, **settings: Any) -> Self:
+    def of_length(cls, *, quick: bool, baseline: bool = False, **settings: Any) -> Self:
         """An exercise of under eight minutes, or of under two; two servers share that time."""
         repeats = _QUICK if quick else _FULL
         return cls(repeats=repeats // 2 if baseline else repeats, baseline=baseline, **settings)

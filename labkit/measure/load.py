@@ -104,7 +104,7 @@ def recorded_speech(folder: Path, chunk_ms: int) -> list[Speech]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load(Experiment[Level, LoadSummary]):
-    """What to run.
+    """What to run, through `labkit.measure.results.conduct`.
 
     Attributes:
         recordings: Folder with recordings and their manifest.

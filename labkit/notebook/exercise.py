@@ -1,11 +1,11 @@
 """The latency exercise in a notebook."""
 
 import sys
-from datetime import datetime
 from pathlib import Path
 
-from labkit.measure.exercise import run_and_write
+from labkit.measure.exercise import Exercise
 from labkit.measure.exercise_summary import ExerciseSummary
+from labkit.measure.results import Results, conduct
 from labkit.notebook.show import progress_bar
 from labkit.voice.models import data_folder
 
@@ -27,14 +27,12 @@ async def run_exercise(
         LabkitError: The folder cannot be written, a recording is not usable, a server did not
             start, or no turn was answered.
     """
-    folder = Path(out) / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    summary = await run_and_write(
-        folder,
-        recordings=data_folder() / "speech",
-        quick=quick,
-        baseline=baseline,
-        seed=seed,
-        progress=progress_bar("turns"),
+    exercise = Exercise.of_length(
+        quick=quick, baseline=baseline, seed=seed, recordings=data_folder() / "speech"
     )
-    sys.stdout.write(f"{len(summary.rows)} turns; raw data and figures are in {folder}\n")
-    return summary
+    results = Results.within(Path(out))
+    try:
+        return await conduct(exercise, results, progress_bar("turns"))
+    finally:  # also where the cell is interrupted: what was measured until then is kept
+        if results.measured:
+            sys.stdout.write(f"{results.measured} turns; raw data and figures: {results.folder}\n")

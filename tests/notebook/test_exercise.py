@@ -1,27 +1,38 @@
 """The latency exercise in a notebook."""
 
+import asyncio
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
+from labkit.measure.exercise import Exercise
+from labkit.measure.results import Results
 from labkit.notebook.exercise import run_exercise
 from tests.paths import SPEECH
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
 async def test_it_says_where_the_results_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    interrupted: bool,
 ) -> None:
-    asked: list[tuple[Path, dict[str, Any]]] = []
+    asked: list[tuple[Exercise, Results]] = []
 
-    async def run_and_write(folder: Path, **options: Any) -> SimpleNamespace:
-        asked.append((folder, options))
-        return SimpleNamespace(rows=[1, 2, 3])
+    async def conduct(exercise: Exercise, results: Results, _: object) -> SimpleNamespace:
+        asked.append((exercise, results))
+        results.measured = 3
+        if interrupted:
+            raise asyncio.CancelledError
+        return SimpleNamespace()
 
-    monkeypatch.setattr("labkit.notebook.exercise.run_and_write", run_and_write)
-    await run_exercise(quick=True, out=tmp_path)
-    ((folder, options),) = asked
-    assert folder.parent == tmp_path
-    assert (options["recordings"], options["quick"], options["baseline"]) == (SPEECH, True, False)
-    assert capsys.readouterr().out == f"3 turns; raw data and figures are in {folder}\n"
+    monkeypatch.setattr("labkit.notebook.exercise.conduct", conduct)
+    with suppress(asyncio.CancelledError):
+        await run_exercise(quick=True, out=tmp_path)
+    ((exercise, results),) = asked
+    assert results.folder.parent == tmp_path
+    assert (exercise.recordings, exercise.baseline) == (SPEECH, False)
+    assert capsys.readouterr().out == f"3 turns; raw data and figures: {results.folder}\n"
