@@ -168,17 +168,17 @@ class CallLog:
             self.errors["not_understood"] += 1
             return
         if isinstance(message, plain.Error):
-            self._take_error(message.code)
+            self._take_error(message)
         elif isinstance(message, plain.Done) and self._open_turns:
             self._open_turns.popleft().answer(at_ns)
 
-    def _take_error(self, code: ErrorCode) -> None:
-        self.errors[code.value] += 1
+    def _take_error(self, error: plain.Error) -> None:
+        self.errors[error.code.value] += error.count
         if not self._open_turns:
             return
-        if code is ErrorCode.ENGINE_FAILED:
+        if error.code is ErrorCode.ENGINE_FAILED:
             self._open_turns[0].lost = True
-        elif code is ErrorCode.TOO_MANY_TURNS:
+        elif error.code is ErrorCode.TOO_MANY_TURNS:
             self._open_turns.pop().lost = True  # the newest is the one that was not taken
 
     def hang_up(self, code: int | None) -> None:

@@ -173,8 +173,8 @@ DONE = plain.Done(reply_text="", reply_samples=0).encode()
 HEARD = plain.Transcript(text="hi").encode()
 
 
-def refusal(code: ErrorCode) -> str:
-    return plain.Error(code=code, message="no", hint="yes").encode()
+def refusal(code: ErrorCode, count: int = 1) -> str:
+    return plain.Error(code=code, message="no", hint="yes", count=count).encode()
 
 
 def test_latency_counts_from_when_it_was_due() -> None:
@@ -187,6 +187,13 @@ def test_latency_counts_from_when_it_was_due() -> None:
 def test_a_lost_request_counts_with_the_whole_patience() -> None:
     assert Request(due_ns=100).latency_ns(10_000) == 10_000
     assert Request(due_ns=100, answered_ns=110, lost=True).latency_ns(10_000) == 10_000
+
+
+def test_an_error_counts_for_all_the_messages_that_it_speaks_of() -> None:
+    log = CallLog()
+    log.take(refusal(ErrorCode.BUFFER_FULL), 1)
+    log.take(refusal(ErrorCode.BUFFER_FULL, count=41), 2)
+    assert log.errors == {"buffer_full": 42}
 
 
 def test_a_turn_is_answered_by_its_first_audio_and_over_with_done() -> None:
