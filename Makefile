@@ -78,7 +78,7 @@ rebuild-llama: ## build llama.cpp again, for instance on another processor
 	@$(MAKE) setup
 
 .PHONY: clean
-clean: ## remove the environment and what the tools cached (not results/)
+clean: ## remove the environment and what the tools cached (not results/ nor mine/)
 	@rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find labkit tests data -name __pycache__ -type d -prune -exec rm -rf {} +
 
