@@ -1,9 +1,10 @@
 """What a client of labkit.v1 is told, and one turn of it put together."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, get_args
 
-from labkit.client.foreign import Unknown, read
+from labkit.client.foreign import Unknown, count_refused, read
 from labkit.protocol import v1
 from labkit.protocol.replay import Missing
 
@@ -107,6 +108,11 @@ class Answer:
     errors: list[v1.Error] = field(default_factory=list)
     interruptions: list[Interrupted] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
+
+    @property
+    def refused(self) -> Counter[str]:
+        """Messages that the server refused, by code; one error may speak of many."""
+        return count_refused(self.errors)
 
     def take(self, event: Event) -> bool:
         """Take the next event; True once the turn is complete."""

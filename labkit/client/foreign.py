@@ -6,15 +6,17 @@ aim: a type or a code that it has never heard of is no reason to end its session
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from labkit.errors import ProtocolError
+from labkit.protocol import plain, v1
 
-__all__ = ["Unknown", "read"]
+__all__ = ["Unknown", "count_refused", "read"]
 
 _log = logging.getLogger(__name__)
 
@@ -74,6 +76,14 @@ def read(
         _log.info("the server sent a message of the unknown type %.80r", kind)
         return Unknown(kind, fields)
     raise wrong
+
+
+def count_refused(errors: Iterable[plain.Error | v1.Error]) -> Counter[str]:
+    """Messages that a server refused, by code."""
+    refused: Counter[str] = Counter()
+    for error in errors:
+        refused[str(error.code)] += error.count
+    return refused
 
 
 def _object(text: str) -> dict[str, object]:

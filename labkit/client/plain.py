@@ -6,6 +6,7 @@ been spoken, never before, so what it measures is what a person would wait.
 
 import asyncio
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,10 +16,11 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
+from labkit.audio.formats import WIRE
 from labkit.audio.pcm import SAMPLE_RATE, Float32, decode_s16le, encode_s16le, leading_silence
 from labkit.client.deadlines import Deadlines, TurnSoFar
 from labkit.client.dial import connected, why_closed
-from labkit.client.foreign import read
+from labkit.client.foreign import count_refused, read
 from labkit.client.speech import SpeechClock, chunk_samples, speak, spoken_ns
 from labkit.errors import ClientError, ErrorCode, ProtocolError
 from labkit.protocol import plain
@@ -28,7 +30,7 @@ __all__ = ["ClientTurn", "UnknownError", "VoiceClient"]
 
 _PINGS: Final = 5
 """Round trips to estimate a clock's offset from; the fastest is the least disturbed."""
-_FULL_PIECE: Final = 960_000
+_FULL_PIECE: Final = plain.LONGEST_REPLY * WIRE.frame_bytes
 """Bytes of a binary message of a whole reply that another one follows."""
 _TYPES: Final = frozenset(
     str(model.model_fields["type"].default) for model in get_args(plain.ServerMessage)
@@ -73,6 +75,11 @@ class ClientTurn:
     def reply_seconds(self) -> float:
         """Length of the reply, its silences included."""
         return len(self.reply) / SAMPLE_RATE
+
+    @property
+    def refused(self) -> Counter[str]:
+        """Messages that the server refused, by code; one error may speak of many."""
+        return count_refused(self.errors)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from labkit.audio.pcm import encode_s16le
 from labkit.client.plain import VoiceClient
+from labkit.client.speech import SpeechClock
 from labkit.errors import ClientError, ProtocolError
 from labkit.protocol import plain
 from labkit.server.app import VoiceServer
@@ -57,6 +58,17 @@ async def test_an_address_may_have_a_path_a_query_and_a_fragment(end: str, strea
     assert bool(turn.reply_text) == (stream or "reply=stream" in end)
 
 
+async def test_a_long_reply_of_labkit_s_server_is_whole() -> None:
+    at_once = SpeechClock(sleep=lambda _: asyncio.sleep(0))
+    said = np.tile(TONE, 62)  # 31 s
+    async with (
+        VoiceServer(EchoPipeline(), ServerSettings(host="127.0.0.1", port=0)) as server,
+        VoiceClient.connect(server.url, stream=False, clock=at_once) as client,
+    ):
+        turn = await client.say(said, chunk_ms=100)
+    assert np.allclose(turn.reply, said, atol=1 / 32768)
+
+
 @pytest.mark.parametrize("rest", [b"", bytes(20)])
 async def test_a_long_reply_comes_in_several_messages(rest: bytes) -> None:
     whole = bytes(960_000)
@@ -95,6 +107,7 @@ async def test_a_newer_server_ends_no_turn() -> None:
     assert (turn.transcript, turn.reply_text) == ("hi", "Hi.")
     assert [str(error.code) for error in turn.errors] == ["brand_new"]
     assert turn.errors[0].model_dump(mode="json")["code"] == "brand_new"
+    assert turn.refused == {"brand_new": 3}
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from labkit.client.dial import Backoff
 from labkit.client.foreign import Unknown
 from labkit.client.speech import SpeechClock
 from labkit.client.v1 import ClientOptions, Gap, Interrupted, SessionClient
-from labkit.errors import ClientError
+from labkit.errors import ClientError, ErrorCode
 from labkit.measure.netem import Conditions, Direction, Fault, Link, Proxy
 from labkit.protocol import v1
 from labkit.protocol.replay import Position
@@ -217,6 +217,19 @@ async def test_a_newer_server_ends_no_session() -> None:
         assert isinstance(events[2], v1.Error)
         assert str(events[2].code) == "brand_new"
         assert client.incoming.received.messages == 4
+
+
+async def test_messages_that_were_refused_are_counted() -> None:
+    errors = [
+        v1.Error(seq=seq, code=ErrorCode.ODD_LENGTH, message="odd", count=count).encode()
+        for seq, count in enumerate((1, 7), start=1)
+    ]
+    done = v1.ResponseDone(seq=3, turn=1, status=v1.ResponseStatus.NOTHING_HEARD)
+    async with (
+        answering(STARTED, *errors, done.encode()) as url,
+        SessionClient.connect(url) as client,
+    ):
+        assert (await client.answer()).refused == {"odd_length": 8}
 
 
 async def test_something_else_than_a_labkit_server_is_told() -> None:
