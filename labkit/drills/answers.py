@@ -9,13 +9,16 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from labkit.audio.formats import WIRE
 from labkit.drills.inputs import Ticket
 from labkit.errors import CloseCode, ErrorCode, ProtocolError
 from labkit.protocol import plain, v1
+from labkit.protocol.limits import Limits
 from labkit.protocol.replay import Position
 
 __all__ = ["Answers", "PlainAnswers", "Tally", "V1Answers"]
 
+_DEFAULTS: Final = Limits()
 _EXAMPLES: Final = 10
 _FAREWELL: Final = "farewell"
 _FAULT_OF_THE_SERVER: Final = frozenset((ErrorCode.INTERNAL, ErrorCode.ENGINE_FAILED))
@@ -23,10 +26,8 @@ _PROTOCOL_ERROR: Final = 1002
 """A frame that breaks RFC 6455; the library sends it, so `CloseCode` does not have it."""
 _LONGEST_MESSAGE: Final = 1024 * 1024
 """What clients take by the defaults of their libraries."""
-_FULL_REPLY: Final = 960_000
+_FULL_REPLY: Final = plain.LONGEST_REPLY * WIRE.frame_bytes
 """Bytes of a message of the plain dialect that is followed by the rest of the reply."""
-_SHORT: Final = 4_000
-"""Characters of a text message that no server refuses for its length."""
 _ORDERLY: Final = (frozenset(CloseCode) - {CloseCode.INTERNAL_ERROR}) | {_PROTOCOL_ERROR}
 
 
@@ -120,18 +121,20 @@ class _Refusals:
 class PlainAnswers:
     """Answers in the plain dialect."""
 
-    def __init__(self, tally: Tally, *, stream: bool, max_bytes: int) -> None:
+    def __init__(self, tally: Tally, *, stream: bool, limits: Limits = _DEFAULTS) -> None:
         """Count into `tally`; `stream` says how the client asked for its replies."""
         self._tally = tally
         self._stream = stream
-        self._max_bytes = max_bytes
+        self._limits = limits
         self._owed = {plain.Ping: 0, plain.EndStream: 0}
         self._refusals = _Refusals()
         self._in_reply = False
 
     def asked(self, payload: str | bytes) -> None:  # noqa: D102
+        is_text = isinstance(payload, str)
+        longest = self._limits.max_text_bytes if is_text else self._limits.max_message_bytes
         try:
-            command = plain.decode_client(payload, max_bytes=self._max_bytes)
+            command = plain.decode_client(payload, max_bytes=longest)
         except ProtocolError as error:
             self._refusals.due[error.code] += 1
             return
@@ -175,7 +178,7 @@ class PlainAnswers:
             self._tally.blame(str(error))
             return
         if isinstance(message, plain.Error):
-            self._refusals.told[message.code] += getattr(message, "count", 1)
+            self._refusals.told[message.code] += message.count
             self._tally.take_error(message.code)
             return
         self._tally.answers[message.type] += 1
@@ -222,8 +225,7 @@ class V1Answers:
         return Ticket(self._started.session, self._started.token, received)
 
     def asked(self, payload: str | bytes) -> None:  # noqa: D102
-        # What audio is refused for depends on what came before, and that of long text on limits.
-        if isinstance(payload, bytes) or len(payload) > _SHORT:
+        if isinstance(payload, bytes):  # what audio is refused for depends on what came before
             return
         try:
             message = v1.decode_client(payload)
@@ -253,7 +255,7 @@ class V1Answers:
             self._tally.blame(f"{error}: {message[:80]!r}")
             return
         if isinstance(decoded, v1.Error):
-            self._refusals.told[decoded.code] += getattr(decoded, "count", 1)
+            self._refusals.told[decoded.code] += decoded.count
             self._tally.take_error(decoded.code)
             if self._started is None:  # that was the resume, if it was one
                 self._resumes_at = None

@@ -131,8 +131,7 @@ class Attackers:
         stream = rng.random() < 0.5
         socket = await open_socket(self._url, dialect, stream=stream)
         if dialect is Dialect.PLAIN:
-            limit = self._crowd.max_message_bytes
-            simple = PlainAnswers(self.tally, stream=stream, max_bytes=limit)
+            simple = PlainAnswers(self.tally, stream=stream)
             await self._misusing(socket, simple).run(self._script(rng, dialect, simple), rng)
             return
         opening, resumed = self._opening(rng)

@@ -40,6 +40,8 @@ _QUIET_S: Final = 20.0
 TARGET: Final[dict[str, Any]] = {
     "max_messages_per_s": 1e6,
     "message_burst": 1_000_000,
+    "max_frames_per_s": 1e6,
+    "frame_burst": 1_000_000,
     "max_audio_speed": 1e6,
     "max_read_bytes": MAX_READ_BYTES,
     "max_detached": 16,

@@ -88,7 +88,7 @@ async def run_hostile(*, kinds: Sequence[str], seconds: float, tell: Progress) -
         tell(kind, number, len(chosen) + 2)
         findings += judged(await endure(kind, seconds))
     tell("floods", len(chosen) + 1, len(chosen) + 2)
-    async with running_server(target_command(audio_burst_s=_AUDIO_BURST_S)) as server:
+    async with running_server(target_command(burst_s=_AUDIO_BURST_S)) as server:
         findings += [
             await text_flood(server.url),
             await audio_flood(server.url, 3 * _AUDIO_BURST_S),
@@ -164,8 +164,8 @@ def judged(endured: Endured) -> list[Finding]:
     )
     if endured.kind == NOBODY:
         return [Finding.told(NOBODY, found)]
-    in_all = getattr(settings_of({}), "max_held_bytes_in_all", 256 * _MEBI)
-    most = min(ATTACKS[endured.kind].connections * _EACH_BYTES, in_all)
+    each, in_all = _EACH_BYTES, settings_of({}).max_held_bytes_in_all
+    most = min(ATTACKS[endured.kind].connections * each, in_all)
     bar = f"{_P99_MS:g}/{_WORST_MS:g} ms, {most / _MEBI:.0f} MiB, {_END_S:g} s"
     kept = (
         pings.p99_ms < _P99_MS

@@ -21,7 +21,7 @@ Said = list[str | bytes]
 
 def plain_faults(said: Said, asked: Said, *, stream: bool = True) -> list[str]:
     tally = Tally()
-    answers = PlainAnswers(tally, stream=stream, max_bytes=10_000)
+    answers = PlainAnswers(tally, stream=stream)
     for message in asked:
         answers.asked(message)
     for message in said:
@@ -140,7 +140,7 @@ def test_a_ticket_says_how_far_the_client_has_come() -> None:
 
 
 def test_the_last_message_is_settled_by_its_own_answer() -> None:
-    simple = PlainAnswers(Tally(), stream=True, max_bytes=100)
+    simple = PlainAnswers(Tally(), stream=True)
     simple.asked(simple.farewell())
     assert not simple.settled
     simple.take("pong")
@@ -168,11 +168,12 @@ def odd(count: int = 1) -> str:
     ("said", "fault"),
     [
         ([odd(), odd(), odd()], []),
+        ([odd(), odd(2)], []),
         ([odd()], ["3 messages were odd_length, and 1 told of"]),
     ],
 )
 def test_every_refusal_is_told_one_by_one_or_as_a_count(said: list[str], fault: list[str]) -> None:
-    answers = PlainAnswers(Tally(), stream=True, max_bytes=100)
+    answers = PlainAnswers(Tally(), stream=True)
     for _ in range(3):
         answers.asked(b"x")
     for message in said:

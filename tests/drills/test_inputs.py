@@ -122,7 +122,12 @@ def test_mutated_messages_are_refused_in_many_ways_and_never_by_accident() -> No
         except ProtocolError as error:
             codes.add(error.code)
             assert len(str(error)) < 1_000
-    assert codes == {ErrorCode.INVALID_JSON, ErrorCode.UNKNOWN_TYPE, ErrorCode.INVALID_FIELD}
+    assert codes == {
+        ErrorCode.INVALID_JSON,
+        ErrorCode.UNKNOWN_TYPE,
+        ErrorCode.INVALID_FIELD,
+        ErrorCode.MESSAGE_TOO_LARGE,
+    }
 
 
 def opened() -> ServerProtocol:
