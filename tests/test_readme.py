@@ -9,12 +9,16 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from typer.main import get_command
 from websockets.asyncio.server import serve
 
+from labkit.cli.app import app
 from labkit.client.plain import VoiceClient
 from labkit.measure.server_process import running_server
 from labkit.measure.wer import word_errors
 from labkit.notebook.turn import recording, say
+from labkit.protocol.plain import LONGEST_REPLY
+from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
 from labkit.voice.scripted import scripted_engines
 from tests.paths import ROOT
@@ -76,3 +80,31 @@ async def test_it_runs_as_a_program_on_the_engines(
 def test_the_notebook_of_the_readme_is_six_lines() -> None:
     (cell,) = [block for block in BLOCKS if "start_labkit()" in block]
     assert len([line for line in cell.splitlines() if line]) == 6
+
+
+def test_every_command_and_target_that_it_names_is_there() -> None:
+    commands = set(re.findall(r"(?:`|bin/)labkit ([a-z]+)", README))
+    known = set(get_command(app).commands)  # type: ignore[attr-defined]
+    assert commands >= {"serve", "talk", "drill", "token", "lab"}
+    assert commands <= known
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"make ([a-z-]+)", README)) <= targets
+
+
+def test_every_folder_of_the_package_has_its_line() -> None:
+    folders = {path.parent.name for path in (ROOT / "labkit").glob("*/__init__.py")}
+    listed = README.partition("## What is where")[2].partition("## Licences")[0]
+    assert {folder for folder in folders if f" {folder}/ " not in listed} == set()
+
+
+def test_the_limits_of_the_plain_dialect_are_those_of_the_server() -> None:
+    limits = ServerSettings()
+    told = (
+        (limits.max_message_bytes, 1024, "Binary messages may be {} KiB"),
+        (limits.max_text_bytes, 1024, "text messages {} KiB"),
+        (limits.max_read_bytes, 1024**2, "more than {} MiB"),
+    )
+    words = " ".join(README.split())
+    for limit, unit, sentence in told:
+        assert sentence.format(limit // unit) in words
+    assert f"{2 * LONGEST_REPLY:,} bytes" in words
