@@ -42,9 +42,10 @@ MISMATCHES: Final = frozenset(
 
 _AUDIBLE_DB: Final = -50.0
 """RMS, in dBFS, below which a block is taken for silence."""
-_LOUD_DB: Final = -17.0
-"""Misread speech is louder: its RMS was never below -16 dBFS, and where it was no A-law that was
-declared, never below -13."""
+_LOUD_DB: Final = -15.0
+_LOUD_BYTES_DB: Final = -17.0
+"""Misread speech is louder: its RMS was never below -13 dBFS, and where single bytes were declared
+(as A-law, that is) never below -16."""
 _TOO_LOUD_DB: Final = -10.0
 """What another reading may not exceed, since misread bytes mostly lie near -5 dBFS."""
 _NOTHING_DB: Final = -80.0
@@ -200,7 +201,8 @@ class Window:
     @property
     def is_loud(self) -> bool:
         """Whether the level is that of misread bytes, or no level at all."""
-        return not self.sound.valid or self.sound.level_db > _LOUD_DB
+        loud_db = _LOUD_BYTES_DB if self.layout.reading.sample_bytes == 1 else _LOUD_DB
+        return not self.sound.valid or self.sound.level_db > loud_db
 
     @cached_property
     def glance(self) -> Sequence[tuple[Reading, Sound]]:
@@ -494,9 +496,11 @@ def _usual_rate(layout: Layout, speed: float) -> int | None:
 
 def _share_above(window: Window, hertz: float) -> float:
     """Largest share of energy above `hertz` in any 512 frames of the window."""
-    mono = window.frames.mean(axis=1)
-    pieces = mono[: len(mono) // 512 * 512].reshape(-1, 512) * np.hanning(512)
-    power = np.square(np.abs(np.fft.rfft(pieces, axis=1)))
+    frames = window.frames
+    pieces = frames[: len(frames) // 512 * 512].reshape(-1, 512, frames.shape[1])
+    # Each channel by itself: what is left of opposite ones in a mix is rounding, which hisses.
+    spectra = np.fft.rfft(pieces * np.hanning(512)[:, None], axis=1)
+    power = np.square(np.abs(spectra)).sum(axis=2)
     above = np.fft.rfftfreq(512, 1 / window.layout.sample_rate) > hertz
     return float((power[:, above].sum(axis=1) / (power.sum(axis=1) + 1e-12)).max(initial=0))
 
@@ -508,6 +512,6 @@ RULES: Final = (
     Rule(stereo_as_mono, misread=False, votes=3, of=6),
     Rule(mono_as_stereo, misread=False, votes=3, of=6),
     Rule(cancelling, misread=False, votes=4, of=6),
-    Rule(other_rate, misread=False, votes=2, of=2),
+    Rule(other_rate, misread=False, votes=3, of=3),
 )
 """The rules, in the order in which they are asked."""

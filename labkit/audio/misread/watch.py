@@ -83,8 +83,10 @@ _NOISE_COUNTS: Final = 3
 """For how many looks one at noise counts."""
 _MOST_LOOKS: Final = 20
 """Looks at one message: it may hold half a minute, and all other callers wait meanwhile."""
-_PACE_TELLS_S: Final = (1.4, 3.9)
-"""Span of a wrong pace, in seconds, in which the rules about it are asked often."""
+_PACE_S: Final = 1.4
+_PACE_LOOKS: Final = 20
+"""Span of a wrong pace, in seconds, from which the rules about it are asked often, and how often:
+who sends a file faster than speech is no reason to look closely for all of its length."""
 
 
 class FormatWatch:
@@ -105,6 +107,7 @@ class FormatWatch:
         self._wait_bytes = 0
         self._due_ns = 0
         self._looks = 0
+        self._pace_looks = 0
         self._votes = {rule: deque[Finding | None](maxlen=rule.of) for rule in RULES}
         self._suppose(Layout.of(form))
 
@@ -186,8 +189,8 @@ class FormatWatch:
         self._looks += _NOISE_COUNTS if window.is_noise else 1
         if self._looks <= _CLOSE_LOOKS or self._is_voting():
             return _CLOSE_S
-        since_s, until_s = _PACE_TELLS_S
-        if not window.is_live and window.arrival and since_s < window.arrival.span_s < until_s:
+        if self._pace_looks < _PACE_LOOKS and window.is_off_pace(_PACE_S):
+            self._pace_looks += 1
             return _CLOSE_S
         return _NOISE_S if window.is_noise else _RARE_S
 

@@ -226,10 +226,11 @@ def test_one_channel_at_another_rate_is_told_with_both() -> None:
     assert "declare the sample rate 48000" in found[1].hint
 
 
-def test_opposite_channels_at_another_rate_are_told_with_both() -> None:
+@pytest.mark.parametrize("encoding", Encoding)
+def test_opposite_channels_at_another_rate_are_told_with_both(encoding: Encoding) -> None:
     loud = speech(48_000, 8)
-    data = encode_s16le(np.stack([loud, -loud], axis=1).reshape(-1))
-    found = kinds(AudioFormat(channels=2), data, 3.0)
+    data = AudioFormat(encoding).encode(np.stack([loud, -loud], axis=1).reshape(-1))
+    found = kinds(AudioFormat(encoding, channels=2), data, 3.0)
     assert found == [ErrorCode.CHANNELS_CANCEL, ErrorCode.RATE_MISMATCH]
 
 
