@@ -18,6 +18,7 @@ from labkit.audio.pcm import (
     Float32,
     Int16,
     StreamResampler,
+    chunks,
     decode_s16le,
     encode_s16le,
     to_int16,
@@ -200,6 +201,10 @@ WIRE: Final = AudioFormat()
 """The format of the plain dialect, in both directions: s16le, mono, 16 kHz."""
 
 
+_RESAMPLED_AT_ONCE: Final = 16_384
+"""Frames given to a resampler at a time."""
+
+
 def mix(frames: Float32) -> Float32:
     """Average the channels: shape `(frames, channels)` to `(frames,)`."""
     return frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1, dtype=np.float32)
@@ -227,7 +232,11 @@ class StreamDecoder:
         """
         if self._resampler is None:
             return self._format.decode_int16(data)
-        return to_int16(self._resampler.feed(mix(self._format.decode(data))))
+        # Whole frames are judged first, so that a bad message leaves nothing of itself behind.
+        frames = mix(self._format.decode(data))
+        # soxr keeps buffers as large as the longest piece that it was ever given.
+        pieces = [self._resampler.feed(piece) for piece in chunks(frames, _RESAMPLED_AT_ONCE)]
+        return to_int16(np.concatenate([np.zeros(0, np.float32), *pieces]))
 
     def flush(self) -> Int16:
         """End the utterance: give the filter's tail, and begin anew."""

@@ -49,7 +49,7 @@ class Limits(BaseModel):
     """Times real time at which audio is read once the burst is used up."""
     burst_s: Amount = 60.0
     """Audio that may come at once, whatever its speed."""
-    max_held_bytes: Count = 4 * 1024 * 1024
+    max_held_bytes: Count = 3 * 1024 * 1024
     """Most bytes that wait for the server's work; more are read when some of it is done."""
     history: Count = 8
     """Exchanges that the conversation remembers."""

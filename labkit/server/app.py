@@ -43,9 +43,9 @@ _HANG_UP_S: Final = 1.0
 """Longest that closing one connection in order may take."""
 _REASON: Final = 120
 """Most characters of a close reason; a close frame has room for 123 bytes."""
-_QUEUE: Final = (4, 2)
-"""Frames that wait for the application before reading stops, and until it goes on: with frames of
-1 MiB, these are most of what a connection can make the server hold."""
+_QUEUE: Final = (4000, 3000)
+"""Frames that wait for the application before reading stops, and until it goes on: audio that is
+read at its pace, while pings behind it are answered. `BoundedConnection` counts bytes, too."""
 
 
 class VoiceServer:

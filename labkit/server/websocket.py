@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.exceptions import ConnectionClosed
-from websockets.frames import CloseCode
+from websockets.frames import CloseCode, Frame
 from websockets.protocol import Event, State
 from websockets.server import ServerProtocol
 
@@ -39,6 +39,10 @@ _LONGEST_STRETCH_NS: Final = 2_000_000
 _MOST_UNREAD: Final = 2 * LONGEST_REPLY + 64 * 1024
 """Bytes written and not yet taken by the system, above which reading stops. One message may be
 the whole reply of the plain dialect; beyond that, these are pongs that nobody reads."""
+_MOST_QUEUED: Final = 2560 * 1024
+"""Bytes of frames that may wait for the application before reading stops. Much, because reading
+on is what answers a client's pings: a file that is sent in one go is heard at its pace, and the
+client's own keepalive must not give up meanwhile."""
 _SEND_BUFFER: Final = 64 * 1024
 """Bytes of the kernel's send buffer: two seconds of audio; Linux doubles it for itself."""
 
@@ -87,6 +91,7 @@ class BoundedConnection(ServerConnection):
         self._holds: set[_Hold] = set()
         self._times_held = 0
         self._frames = 0
+        self._queued_bytes = 0
         self._ending = False
         self._unparsed = b""
         self._later: asyncio.Handle | None = None
@@ -104,7 +109,7 @@ class BoundedConnection(ServerConnection):
         # The library pauses the transport where its queue is full. There are other reasons here,
         # and reading may only go on when none of them is left.
         self.recv_messages.pause = lambda: self._hold(_Hold.QUEUE)
-        self.recv_messages.resume = lambda: self._release(_Hold.QUEUE)
+        self.recv_messages.resume = self._queue_shrank
         _bound_send_buffer(transport)
         self._opened(self)
 
@@ -135,8 +140,33 @@ class BoundedConnection(ServerConnection):
     def process_event(self, event: Event) -> None:
         """Count a frame, and hand it on unless the connection is about to be closed."""
         self._frames += 1
-        if not self._ending:
-            super().process_event(event)
+        if self._ending:
+            return
+        super().process_event(event)
+        if isinstance(event, Frame):
+            self._queue_grew(len(event.data))
+
+    def _queue_grew(self, size: int) -> None:
+        """Let the library pause where frames are large, too; it counts them by number alone."""
+        self._queued_bytes += size
+        queue = self.recv_messages
+        if self._queued_bytes > _MOST_QUEUED and not queue.paused:
+            queue.paused = True
+            queue.pause()
+
+    def _queue_shrank(self) -> None:
+        """Go on reading where there is room in bytes; the library asks by number alone."""
+        if self._queued_bytes > _MOST_QUEUED:
+            self.recv_messages.paused = True  # so that it asks again
+        else:
+            self._release(_Hold.QUEUE)
+
+    async def recv(self, decode: bool | None = None) -> Any:
+        """The next message; what it took of the queue is free again."""
+        message = await super().recv(decode)
+        waiting = len(self.recv_messages.frames)
+        self._queued_bytes = self._queued_bytes - len(message) if waiting else 0
+        return message
 
     def stop_listening(self) -> None:
         """Drop what still comes: the connection is about to be closed.

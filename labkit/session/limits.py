@@ -125,6 +125,11 @@ class RefusalRow:
         self._error: ProtocolError | None = None
         self._untold = 0
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether the message before was refused, too."""
+        return self._error is not None
+
     def refuse(self, error: ProtocolError, cause: Cause | None) -> list[Refused]:
         """A binary message was refused; gives what is to be told of it now."""
         if self._error is not None and self._error.code is error.code:

@@ -435,15 +435,18 @@ class Session:
                 f"one utterance holds {limit:g} s of audio; {dropped / SAMPLE_RATE:.2f} s dropped",
                 "end the utterance to get an answer to what was said so far",
             )
-        for refused in self._refusals.end():
-            self.tell(refused)
+        if self._refusals.goes_on:
+            for refused in self._refusals.end():
+                self.tell(refused)
 
     def _append_samples(self, audio: Int16) -> int:
         utterance = self._utterance
         if not len(utterance):
             self._cpu_at_start = self._cpu_clock()
+        before = utterance.nbytes
         dropped = utterance.append(audio)
-        self._budget.hold(self.held_bytes())
+        if utterance.nbytes != before:  # it grows by blocks, so this is once a second
+            self._budget.hold(self.held_bytes())
         # A chunk that completes no frame wakes nobody.
         if utterance.unexamined():
             self._audio.set()

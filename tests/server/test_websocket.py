@@ -1,0 +1,137 @@
+"""What one connection can make the server hold and do, below the application."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.frames import Frame, Opcode
+from websockets.typing import Subprotocol
+
+from labkit.server.app import VoiceServer
+from labkit.server.websocket import BoundedConnection
+from tests.callers import serving, start
+from tests.support import until
+
+MIB = 1024 * 1024
+
+
+def frames(opcode: Opcode, payload: bytes, count: int) -> bytes:
+    """So many masked frames of a client, as they go over the wire."""
+    return Frame(opcode, payload).serialize(mask=True) * count
+
+
+@asynccontextmanager
+async def calling(server: VoiceServer, v1: bool = True) -> AsyncIterator[ClientConnection]:
+    offered = [Subprotocol("labkit.v1")] if v1 else None
+    async with connect(
+        server.url, subprotocols=offered, ping_interval=None, compression=None
+    ) as socket:
+        if v1:
+            await start(socket)
+        try:
+            yield socket
+        finally:
+            socket.transport.abort()
+
+
+def only_socket(server: VoiceServer) -> BoundedConnection:
+    (socket,) = server._sockets
+    return socket
+
+
+async def longest_stretch(server: VoiceServer, work: asyncio.Task[None]) -> int:
+    """Most frames that were taken between two looks, each a turn of the loop apart."""
+    most, before = 0, 0
+    while not work.done():
+        await asyncio.sleep(0)
+        now = sum(socket._frames for socket in server._sockets)
+        most, before = max(most, now - before), now
+    return most
+
+
+@pytest.mark.parametrize(
+    ("opcode", "payload"), [(Opcode.BINARY, b""), (Opcode.PING, b""), (Opcode.PONG, b"x")]
+)
+async def test_frames_of_any_kind_are_read_at_a_pace_and_in_short_stretches(
+    opcode: Opcode, payload: bytes
+) -> None:
+    async with (
+        serving(max_frames_per_s=1.0, frame_burst=1000) as server,
+        calling(server) as socket,
+    ):
+        socket.transport.write(frames(opcode, payload, 5000))
+        await until(lambda: only_socket(server)._frames > 1000)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        # The burst, and what one piece of bytes beyond it holds.
+        assert only_socket(server)._frames < 1000 + 2048 / 6 + 10
+
+
+async def test_pings_that_nobody_reads_are_bounded() -> None:
+    async with (
+        serving(max_frames_per_s=1e9, frame_burst=10**9) as server,
+        calling(server) as socket,
+    ):
+        socket.transport.pause_reading()
+        flood = frames(Opcode.PING, b"x" * 125, 1000)
+        for _ in range(60):
+            socket.transport.write(flood)
+        await until(lambda: only_socket(server)._holds)
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert only_socket(server).transport.get_write_buffer_size() < 1.2 * MIB
+        assert server.held_bytes() < 3 * MIB
+
+
+async def test_frames_that_wait_for_a_reader_that_is_held_up_are_bounded_by_their_bytes() -> None:
+    async with serving(burst_s=1.0, max_audio_speed=0.001) as server, calling(server) as socket:
+        socket.transport.write(frames(Opcode.BINARY, bytes(64_000), 1))
+        socket.transport.write(frames(Opcode.BINARY, bytes(MIB - 100), 8))
+        await until(lambda: only_socket(server)._holds)
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert MIB < only_socket(server).held_bytes < 4.5 * MIB
+
+
+async def test_pings_behind_audio_that_waits_for_its_pace_are_answered() -> None:
+    async with serving(burst_s=1.0, max_audio_speed=0.001) as server, calling(server) as socket:
+        for _ in range(100):
+            await socket.send(bytes(6400))
+        async with asyncio.timeout(10):
+            await (await socket.ping())
+
+
+async def test_a_message_above_the_limit_is_not_even_read() -> None:
+    async with serving() as server, calling(server) as socket:
+        with pytest.raises(Exception, match="1009"):
+            await socket.send(bytes(MIB + 1))
+            await socket.recv()
+            await socket.recv()
+
+
+async def test_a_client_that_is_held_back_is_not_judged_by_the_keepalive() -> None:
+    impatient = {"ping_interval_s": 0.01, "ping_timeout_s": 0.02}
+    async with (
+        serving(burst_s=1.0, max_audio_speed=0.001, **impatient) as server,
+        calling(server) as socket,
+    ):
+        socket.transport.write(frames(Opcode.BINARY, bytes(64_000), 1))
+        socket.transport.write(frames(Opcode.BINARY, bytes(MIB - 100), 4))
+        await until(lambda: only_socket(server)._holds)
+        socket.transport.pause_reading()  # its pongs would lie behind what is held back anyhow
+        await asyncio.sleep(0.2)
+        assert server.sessions == 1
+        assert server._sockets
+
+
+async def test_handshakes_that_never_end_make_room_for_others() -> None:
+    async with serving(max_handshakes=3) as server:
+        silent = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(10)]
+        await until(lambda: len(server._shaking_hands) == 3)
+        async with connect(server.url) as socket:
+            await socket.send("ping")
+            assert await socket.recv() == "pong"
+        for _, writer in silent:
+            writer.close()
