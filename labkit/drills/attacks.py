@@ -33,6 +33,7 @@ _SECOND: Final = 32_000
 """Bytes of a second of s16le at 16 kHz."""
 _FLOOD: Final = 8_000
 _REST_S: Final = 0.02
+_AGAIN_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +205,7 @@ def _keep_open(address: tuple[str, int], said: bytes, number: int) -> None:
                 made = _connected(address)
                 kept.append(made)
                 made.sendall(said)
-        time.sleep(0.1)
+        time.sleep(_AGAIN_S)
 
 
 def _closed(made: socket.socket) -> bool:
