@@ -17,7 +17,7 @@ from labkit.cli.models import SetOption
 from labkit.cli.terminal import console, counting_bar, progress_bar, run, working
 
 if TYPE_CHECKING:
-    from labkit.drills.plausibility import Outcome
+    from labkit.drills.formats import Outcome
     from labkit.drills.verdict import Finding, Verdict
 
 __all__ = ["drill", "judge", "verdict_table"]
@@ -193,7 +193,7 @@ def formats(
     Of each lie that can be told, 95 % must be found and named; of audio that is as declared,
     nothing may be said.
     """
-    from labkit.drills.plausibility import false_alarms, measure
+    from labkit.drills.formats import false_alarms, measure
     from labkit.measure.recordings import load_manifest
     from labkit.voice.models import data_folder
 

@@ -21,7 +21,7 @@ from labkit.audio.formats import Encoding
 from labkit.audio.pcm import encode_s16le, read_audio
 from labkit.client.dial import connected
 from labkit.drills.target import PipelineName, Vitals, target_command, vitals_of
-from labkit.drills.verdict import Finding, Verdict
+from labkit.drills.verdict import Finding, Progress, Verdict
 from labkit.errors import ClientError, InstrumentError
 from labkit.measure.netem import Fault, Proxy
 from labkit.measure.recordings import load_manifest
@@ -61,9 +61,6 @@ _HALF_OPEN_S: Final = 4.0
 _LOOK_S: Final = 0.25
 _LEFT_BEHIND: Final = ("sessions", "tasks", "held_bytes", "queued_calls", "open_files")
 _CHUNK: Final = 3200
-
-Progress = Callable[[str, int, int], None]
-"""Is told what is done, how much of it, and of how much."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,16 @@ from labkit.client.plain import VoiceClient
 from labkit.client.v1 import SessionClient
 from labkit.drills.answers import Tally
 from labkit.drills.attackers import MAX_READ_BYTES, Attackers, Crowd
-from labkit.drills.honest import Pings, pinging
 from labkit.drills.inputs import Dialect
-from labkit.drills.target import Vitals, fetch, log_faults, quiet_vitals, target_command
+from labkit.drills.target import (
+    Pings,
+    Vitals,
+    fetch,
+    log_faults,
+    pinging,
+    quiet_vitals,
+    target_command,
+)
 from labkit.drills.verdict import Finding, Verdict
 from labkit.errors import ClientError, LabkitError
 from labkit.measure.server_process import RunningServer, running_server

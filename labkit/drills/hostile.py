@@ -10,7 +10,7 @@ import asyncio
 import math
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -21,10 +21,9 @@ from websockets.exceptions import ConnectionClosed
 from labkit.drills.attackers import open_socket
 from labkit.drills.attacks import ATTACKS
 from labkit.drills.fuzz import well_served
-from labkit.drills.honest import Pings, pinging
 from labkit.drills.inputs import Dialect
-from labkit.drills.target import log_faults, settings_of, target_command
-from labkit.drills.verdict import Finding, Verdict
+from labkit.drills.target import Pings, log_faults, pinging, settings_of, target_command
+from labkit.drills.verdict import Finding, Progress, Verdict
 from labkit.errors import ClientError, CloseCode, ErrorCode, InstrumentError
 from labkit.measure.server_process import RunningServer, running_server
 from labkit.protocol import v1
@@ -44,9 +43,6 @@ _MEBI: Final = 1024 * 1024
 _AUDIO_BURST_S: Final = 1.0
 _FLOOD: Final = 2_000
 """Messages of a flood: ten times the burst that the server lets in."""
-
-Progress = Callable[[str, int, int], None]
-"""Is told what is done, how many kinds are over, and how many there are."""
 
 
 @dataclass(slots=True)

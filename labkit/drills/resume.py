@@ -11,7 +11,7 @@ speech began and ended.
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +33,7 @@ from labkit.client.v1 import (
     SessionClient,
 )
 from labkit.drills.target import target_command
-from labkit.drills.verdict import Finding, Verdict
+from labkit.drills.verdict import Finding, Progress, Verdict
 from labkit.errors import ClientError
 from labkit.measure.netem import UNCHANGED, Conditions, Fault, Link, Proxy
 from labkit.measure.recordings import load_manifest
@@ -43,7 +43,6 @@ from labkit.protocol import v1
 __all__ = [
     "Cuts",
     "Harm",
-    "Progress",
     "compare",
     "cut_echo",
     "cut_stream",
@@ -68,9 +67,6 @@ _LONG_SILENCE_S: Final = (8.0, 14.0)
 _CHUNKS: Final = (SAMPLE_RATE // 50, SAMPLE_RATE // 25, SAMPLE_RATE // 5)
 _STREAM_PATIENCE_S: Final = 30.0
 _SERVER_ENDS: Final = v1.SessionStart(acknowledges=True, turn_detection=v1.TurnDetection.SERVER)
-
-Progress = Callable[[str, int, int], None]
-"""Is told what is done, how many cuts were made, and how many are wanted."""
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ a code after which it can resume.
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from labkit.audio.pcm import Float32, encode_s16le, read_audio
 from labkit.client.dial import dial
 from labkit.client.v1 import ReplyAudio, SessionClient
 from labkit.drills.target import target_command, vitals_of
-from labkit.drills.verdict import Finding, Verdict
+from labkit.drills.verdict import Finding, Progress, Verdict
 from labkit.errors import CloseCode
 from labkit.measure.recordings import load_manifest
 from labkit.measure.server_process import RunningServer, running_server
@@ -41,9 +41,6 @@ _CLOSED_AFTER_S: Final = 1.0
 _CLOSED_CLIENTS: Final = 10
 _LOUD: Final = v1.AudioSpec(encoding=Encoding.PCM_F32LE, sample_rate=48_000, channels=2)
 """Twelve times the bytes of 16 kHz s16le: a short reply is more than any buffer takes."""
-
-Progress = Callable[[str, int, int], None]
-"""Is told what is done, how much of it, and of how much."""
 
 
 @dataclass(slots=True)

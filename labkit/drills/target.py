@@ -1,26 +1,32 @@
-"""A server to be drilled: any settings, either pipeline, in a process of its own; and how it is.
+"""A server to be drilled: any settings, any pipeline, in a process of its own; and how it is.
 
 Run it through `labkit.measure.server_process.running_server` with the command that
-`target_command` gives. What it is told comes as one JSON object on its command line; how it is,
-its own `/metrics` and log tell.
+`target_command` gives. What it is told comes as one JSON object on its command line. How it is,
+its own `/metrics` and log tell, and an honest caller beside those that misuse it.
 """
 
 import asyncio
 import gc
 import json
 import logging
+import math
 import sys
+import threading
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 import httpx2
+import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
+from websockets.exceptions import WebSocketException
 
 from labkit.audio.pcm import encode_s16le
+from labkit.client.dial import connected
 from labkit.errors import ClientError, InstrumentError
 from labkit.server.app import VoiceServer, serve_until_signal
 from labkit.session.settings import ServerSettings
@@ -29,6 +35,7 @@ from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedAsr, ScriptedTts, scripted_engines
 
 __all__ = [
+    "Pings",
     "PipelineName",
     "Vitals",
     "address_of",
@@ -36,6 +43,7 @@ __all__ = [
     "log_faults",
     "main",
     "parse_vitals",
+    "pinging",
     "quiet_vitals",
     "scripted_pipeline",
     "settings_of",
@@ -50,6 +58,7 @@ checksum of the audio, so that two transcripts are alike only where all samples 
 _HERE: Final[Mapping[str, Any]] = {"host": "127.0.0.1", "port": 0}
 _PATIENCE_S: Final = 10.0
 _LOOK_S: Final = 0.1
+_PING_EVERY_NS: Final = 30_000_000
 _FAULTS: Final = (" ERROR ", " CRITICAL ", "Traceback", "never retrieved", "never awaited")
 """Signs of a fault in a line of a log."""
 
@@ -198,6 +207,66 @@ def address_of(url: str) -> tuple[str, int]:
 def log_faults(log: str) -> list[str]:
     """Lines of a server's log that tell of a fault: errors, tracebacks, lost exceptions."""
     return [line for line in log.splitlines() if any(sign in line for sign in _FAULTS)]
+
+
+@dataclass(slots=True)
+class Pings:
+    """Round trips of an honest caller.
+
+    They tell how long others are kept waiting. Each counts from when it was due, so that a
+    server which stands still for a second is seen to do so by every ping of that second.
+
+    Attributes:
+        ms: Each in milliseconds, from when it was due.
+        lost: Times that the caller lost its connection, or got no answer.
+    """
+
+    ms: list[float] = field(default_factory=list)
+    lost: int = 0
+
+    @property
+    def worst_ms(self) -> float:
+        """The longest; infinite where one was lost, or none was sent."""
+        return math.inf if self.lost or not self.ms else max(self.ms)
+
+    @property
+    def p99_ms(self) -> float:
+        """99th percentile; infinite likewise."""
+        return math.inf if self.lost or not self.ms else float(np.percentile(self.ms, 99))
+
+
+@asynccontextmanager
+async def pinging(url: str, pings: Pings) -> AsyncIterator[None]:
+    """Let an honest caller ping the server at `url` for the length of the block.
+
+    It runs in a thread with an event loop of its own: what hostile clients do in this one must
+    not count.
+    """
+    over = threading.Event()
+    caller = asyncio.create_task(asyncio.to_thread(asyncio.run, _ping_until(over, url, pings)))
+    try:
+        yield
+    finally:
+        over.set()
+        await caller
+
+
+async def _ping_until(over: threading.Event, url: str, pings: Pings) -> None:
+    try:
+        async with connected(url) as socket:
+            due_ns = time.perf_counter_ns()
+            while not over.is_set():
+                late = time.perf_counter_ns() >= due_ns  # the answer before came so late
+                await asyncio.sleep(max(0.0, (due_ns - time.perf_counter_ns()) / 1e9))
+                # That a sleep lasted too long is this machine's doing, and not the server's.
+                start_ns = due_ns if late else time.perf_counter_ns()
+                await socket.send("ping")
+                async with asyncio.timeout(_PATIENCE_S):
+                    await socket.recv()
+                pings.ms.append((time.perf_counter_ns() - start_ns) / 1e6)
+                due_ns += _PING_EVERY_NS
+    except (ClientError, TimeoutError, WebSocketException):
+        pings.lost += 1
 
 
 def scripted_pipeline() -> VoicePipeline:

@@ -1,9 +1,13 @@
-"""What a drill found, promise by promise."""
+"""What a drill found, promise by promise, and how far it has come."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
-__all__ = ["Finding", "Verdict"]
+__all__ = ["Finding", "Progress", "Verdict"]
+
+Progress = Callable[[str, int, int], None]
+"""Is told what is done, how much of it is over, and how much there is."""
 
 
 @dataclass(frozen=True, slots=True)

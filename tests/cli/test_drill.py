@@ -11,8 +11,7 @@ from labkit.drills import fuzz
 from labkit.drills.answers import Tally
 from labkit.drills.attackers import Crowd
 from labkit.drills.fuzz import Fuzzed
-from labkit.drills.honest import Pings
-from labkit.drills.target import Vitals
+from labkit.drills.target import Pings, Vitals
 
 
 def run(*words: str, monkeypatch: pytest.MonkeyPatch) -> Any:

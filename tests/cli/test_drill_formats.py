@@ -4,8 +4,8 @@ import pytest
 from typer.testing import CliRunner
 
 from labkit.cli.app import app
-from labkit.drills import plausibility
-from labkit.drills.plausibility import FalseAlarms, Outcome
+from labkit.drills import formats
+from labkit.drills.formats import FalseAlarms, Outcome
 from labkit.errors import ErrorCode
 
 
@@ -16,8 +16,8 @@ def run(monkeypatch: pytest.MonkeyPatch, *, named: int, alarms: list[str]) -> tu
         Outcome(sent="swapped", declared="pcm_s16le", kinds=(),
                 streams=10, after_s=[], named=0),
     ]  # fmt: skip
-    monkeypatch.setattr(plausibility, "measure", lambda _: outcomes)
-    monkeypatch.setattr(plausibility, "false_alarms", lambda _: FalseAlarms(30, alarms))
+    monkeypatch.setattr(formats, "measure", lambda _: outcomes)
+    monkeypatch.setattr(formats, "false_alarms", lambda _: FalseAlarms(30, alarms))
     monkeypatch.setenv("COLUMNS", "80")
     result = CliRunner().invoke(app, ["drill", "formats", "--quick"])
     return result.exit_code, result.output.splitlines()

@@ -19,9 +19,8 @@ from labkit.drills.fuzz import (
     judge_fuzz,
     well_served,
 )
-from labkit.drills.honest import Pings
 from labkit.drills.inputs import Dialect
-from labkit.drills.target import Vitals, settings_of
+from labkit.drills.target import Pings, Vitals, settings_of
 from labkit.drills.verdict import Verdict
 from labkit.errors import ErrorCode
 from labkit.measure.server_process import RunningServer

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 
 from labkit.drills.attacks import ATTACKS
-from labkit.drills.honest import Pings
 from labkit.drills.hostile import NOBODY, Endured, audio_flood, endure, judged, text_flood
-from labkit.drills.target import settings_of
+from labkit.drills.target import Pings, settings_of
 from labkit.server.app import VoiceServer
 from labkit.voice.pipeline import EchoPipeline
 

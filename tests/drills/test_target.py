@@ -1,14 +1,18 @@
-"""A server in a process of its own, with any settings, and how it tells that it is."""
+"""A server in a process of its own, with any settings, and how it is seen from outside."""
+
+import time
 
 import pytest
 
 from labkit.client.v1 import SessionClient
 from labkit.drills.target import (
+    Pings,
     Vitals,
     address_of,
     fetch,
     log_faults,
     parse_vitals,
+    pinging,
     quiet_vitals,
     settings_of,
     target_command,
@@ -17,6 +21,7 @@ from labkit.errors import ClientError, InstrumentError
 from labkit.measure.server_process import running_server
 from labkit.server.app import VoiceServer
 from labkit.voice.pipeline import EchoPipeline
+from tests.support import until
 
 PAGE = """
 # TYPE labkit_sessions gauge
@@ -98,3 +103,24 @@ def test_faults_are_found_in_a_log() -> None:
         "RuntimeWarning: coroutine 'x' was never awaited",
     ]
     assert log_faults("\n".join([good, *bad, good])) == bad
+
+
+async def test_a_server_that_stands_still_is_seen_by_every_ping_of_that_time() -> None:
+    pings = Pings()
+    async with VoiceServer(EchoPipeline(), settings_of({})) as server:
+        async with pinging(server.url, pings):
+            await until(lambda: bool(pings.ms))
+            before = len(pings.ms)
+            time.sleep(0.3)  # noqa: ASYNC251 - the server's loop is held on purpose
+            await until(lambda: len(pings.ms) >= before + 8)
+    late = [ms for ms in pings.ms if ms > 50]
+    assert pings.worst_ms > 200
+    assert len(late) >= 5
+    assert not pings.lost
+
+
+async def test_a_server_that_is_gone_is_worse_than_any_round_trip() -> None:
+    pings = Pings()
+    async with pinging("ws://127.0.0.1:1", pings):
+        pass
+    assert pings.worst_ms == pings.p99_ms == float("inf")

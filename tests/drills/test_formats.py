@@ -7,8 +7,8 @@ import pytest
 
 from labkit.audio.formats import AudioFormat, Encoding
 from labkit.audio.misread.rules import MISMATCHES
-from labkit.drills import plausibility
-from labkit.drills.plausibility import Outcome
+from labkit.drills import formats
+from labkit.drills.formats import Outcome
 from labkit.errors import ErrorCode
 from labkit.measure.recordings import load_manifest
 from tests.paths import SPEECH
@@ -19,7 +19,7 @@ FORMS = [AudioFormat(*f) for f in product(Encoding, (8_000, 16_000, 44_100, 48_0
 
 @pytest.mark.slow
 def test_every_lie_about_a_voice_is_found_and_named() -> None:
-    outcomes = list(plausibility.measure(RECORDINGS[4:5]))
+    outcomes = list(formats.measure(RECORDINGS[4:5]))
     assert {kind for outcome in outcomes for kind in outcome.kinds} == MISMATCHES
     assert any(not outcome.kinds for outcome in outcomes)
     assert [outcome for outcome in outcomes if not outcome.holds] == []
@@ -27,14 +27,14 @@ def test_every_lie_about_a_voice_is_found_and_named() -> None:
 
 def test_nothing_is_made_up_about_audio_that_is_as_declared() -> None:
     voiceless = [r for r in RECORDINGS if not r.kind.is_speech]
-    sounds = plausibility.negatives([RECORDINGS[20], *voiceless])
+    sounds = formats.negatives([RECORDINGS[20], *voiceless])
     for (name, sound), form in zip(sounds, cycle(FORMS[::5]), strict=False):
         data = form.encode(sound(form.sample_rate))
-        assert plausibility.listen(form, data, 10, 40) == [], f"{name}, {form}"
+        assert formats.listen(form, data, 10, 40) == [], f"{name}, {form}"
 
 
 def test_every_delivery_keeps_the_order_of_messages() -> None:
-    for delivery in plausibility.DELIVERIES:
+    for delivery in formats.DELIVERIES:
         times = delivery(100, 0.04)
         assert len(times) == 100
         assert np.diff(times).min() >= 0
@@ -63,4 +63,4 @@ def test_packets_of_ogg_come_without_pages_and_headers() -> None:
     def page(*packets: bytes) -> bytes:
         return b"OggS" + bytes(22) + bytes([len(packets), *map(len, packets)]) + b"".join(packets)
 
-    assert plausibility.packets(page(b"head") + page(b"tags") + page(b"ab", b"c")) == b"abc"
+    assert formats.packets(page(b"head") + page(b"tags") + page(b"ab", b"c")) == b"abc"
