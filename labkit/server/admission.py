@@ -44,7 +44,7 @@ from labkit.net.addresses import caller_at, is_address, is_loopback
 from labkit.net.tokens import require_token
 from labkit.server.http import Pages, page
 from labkit.server.metrics import Metrics
-from labkit.session.registry import Caller
+from labkit.session.events import Caller
 from labkit.session.settings import ServerSettings
 
 __all__ = [

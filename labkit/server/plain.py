@@ -9,6 +9,7 @@ from labkit.errors import Close
 from labkit.protocol import plain
 from labkit.server.connection import Connection
 from labkit.session.events import (
+    Caller,
     Cause,
     Encoded,
     Event,
@@ -18,7 +19,7 @@ from labkit.session.events import (
     Transcript,
     TurnOver,
 )
-from labkit.session.registry import Caller, Registry
+from labkit.session.registry import Registry
 from labkit.session.session import SessionOptions
 from labkit.session.settings import ServerSettings
 

@@ -10,6 +10,7 @@ from labkit.protocol.limits import Limits
 from labkit.protocol.replay import Position
 from labkit.server.connection import Connection
 from labkit.session.events import (
+    Caller,
     Cause,
     Encoded,
     Event,
@@ -22,7 +23,7 @@ from labkit.session.events import (
     Transcript,
     TurnOver,
 )
-from labkit.session.registry import Caller, Opened, Registry
+from labkit.session.registry import Opened, Registry
 from labkit.session.session import Session, SessionOptions
 from labkit.session.settings import ServerSettings
 

@@ -1,15 +1,16 @@
-"""What a session tells, in terms of no dialect. A dialect's `encode` makes messages of it."""
+"""What a session is told of its caller, and what it tells, in terms of no dialect."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from labkit.audio.pcm import Float32
 from labkit.errors import ProtocolError
 from labkit.protocol.replay import Position
-from labkit.session.turn import Status
 
 __all__ = [
+    "Caller",
     "Cause",
     "Encoded",
     "Encoder",
@@ -20,9 +21,19 @@ __all__ = [
     "Sentence",
     "SpeechStarted",
     "SpeechStopped",
+    "Status",
     "Transcript",
     "TurnOver",
 ]
+
+
+class Status(StrEnum):
+    """How a turn ended, as its client is told."""
+
+    COMPLETED = "completed"
+    NOTHING_HEARD = "nothing_heard"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +143,20 @@ Event = (
     | TurnOver
     | Refused
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls.
+
+    Attributes:
+        identity: Who it is, where that is known; nobody else may resume its sessions.
+        address: What callers from the same place are counted by; empty where they are not.
+    """
+
+    identity: str | None = None
+    address: str = ""
+
 
 Encoded = bytes | Callable[[int], str]
 """Audio in the client's format, or a text message that is written once its number is known."""

@@ -30,7 +30,7 @@ from weakref import WeakValueDictionary
 
 from labkit.errors import Close, CloseCode, ErrorCode, LabkitError, ProtocolError
 from labkit.protocol.replay import Missing, Position
-from labkit.session.events import Encoder
+from labkit.session.events import Caller, Encoder
 from labkit.session.limits import Budget
 from labkit.session.session import Carrier, Observer, Session, SessionOptions
 from labkit.session.settings import ServerSettings
@@ -38,7 +38,6 @@ from labkit.voice.pipeline import Pipeline
 
 __all__ = [
     "TRANSITIONS",
-    "Caller",
     "IllegalTransitionError",
     "LifeEvent",
     "Lives",
@@ -228,19 +227,6 @@ class Lives(Generic[T]):
         life = self._lives.pop(session)
         life.state = transition(life.state, LifeEvent.ENDED)
         return life.value
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who calls.
-
-    Attributes:
-        identity: Who it is, where that is known; nobody else may resume its sessions.
-        address: What callers from the same place are counted by; empty where they are not.
-    """
-
-    identity: str | None = None
-    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Final
 
 from labkit.errors import LabkitError, ProtocolError
+from labkit.session.events import Status
 from labkit.voice.history import Exchange
 
 __all__ = [
@@ -39,7 +40,6 @@ __all__ = [
     "Remember",
     "Said",
     "State",
-    "Status",
     "Stop",
     "Turn",
 ]
@@ -62,15 +62,6 @@ class State(StrEnum):
     """It was stopped."""
     FAILED = "failed"
     """It could not be answered."""
-
-
-class Status(StrEnum):
-    """How a turn ended, as its client is told."""
-
-    COMPLETED = "completed"
-    NOTHING_HEARD = "nothing_heard"
-    CANCELLED = "cancelled"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)

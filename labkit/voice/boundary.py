@@ -16,7 +16,8 @@ import numpy as np
 
 from labkit.audio.pcm import Float32
 from labkit.errors import EngineError
-from labkit.voice.engines import Asr, Llm, Message, Tts, Vad, VadState
+from labkit.voice.engines import Asr, Llm, Tts, Vad, VadState
+from labkit.voice.history import Message
 from labkit.voice.scheduling import Stop
 
 __all__ = ["detect", "reply", "synthesise", "transcribe"]

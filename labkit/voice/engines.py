@@ -17,12 +17,13 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32
 from labkit.errors import EngineError, ModelBrokenError
+from labkit.voice.history import Message
 from labkit.voice.scheduling import Stop
 
 __all__ = [
@@ -31,7 +32,6 @@ __all__ = [
     "FasterWhisperAsr",
     "LlamaLlm",
     "Llm",
-    "Message",
     "PiperTts",
     "SileroVad",
     "Tts",
@@ -45,19 +45,6 @@ _BEAM: Final = 5
 search follows each difference: of 312 words it misheard 31 on one and 43 on another, where the
 beam misheard 30 and 25, for half a millisecond."""
 _MEND: Final = "Run 'labkit models verify' to see what is wrong, or fetch the file anew"
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message of a chat.
-
-    Attributes:
-        role: Who said it.
-        content: The words.
-    """
-
-    role: Literal["system", "user", "assistant"]
-    content: str
 
 
 @dataclass(frozen=True, slots=True)

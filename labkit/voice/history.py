@@ -2,10 +2,22 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
-from labkit.voice.engines import Message
+__all__ = ["Exchange", "History", "Message"]
 
-__all__ = ["Exchange", "History"]
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a chat.
+
+    Attributes:
+        role: Who said it.
+        content: The words.
+    """
+
+    role: Literal["system", "user", "assistant"]
+    content: str
 
 
 @dataclass(frozen=True, slots=True)

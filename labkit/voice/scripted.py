@@ -21,7 +21,8 @@ from typing import Final
 import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32
-from labkit.voice.engines import Engines, Message, VadState
+from labkit.voice.engines import Engines, VadState
+from labkit.voice.history import Message
 from labkit.voice.scheduling import Stop
 
 __all__ = [

@@ -24,8 +24,7 @@ from labkit.drills.verdict import Verdict
 from labkit.measure.recordings import load_manifest
 from labkit.measure.server_process import running_server
 from labkit.server.app import VoiceServer
-from labkit.voice.engines import Message
-from labkit.voice.history import Exchange, History
+from labkit.voice.history import Exchange, History, Message
 from labkit.voice.pipeline import Pipeline, Sink, Turn, VoicePipeline
 from labkit.voice.scripted import ScriptedAsr, ScriptedLlm, ScriptedTts, scripted_engines
 from tests.paths import SPEECH

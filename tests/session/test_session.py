@@ -14,10 +14,10 @@ from labkit.session.events import (
     ReplyAudio,
     SpeechStarted,
     SpeechStopped,
+    Status,
     Transcript,
     TurnOver,
 )
-from labkit.session.turn import Status
 from labkit.voice.history import Exchange
 from labkit.voice.pipeline import EchoPipeline, Sink, Turn
 from tests.session.sessions import Inline, Scene, at_work, sound

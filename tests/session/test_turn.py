@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.errors import ErrorCode, ProtocolError
+from labkit.session.events import Status
 from labkit.session.turn import (
     TABLE,
     Answered,
@@ -25,7 +26,6 @@ from labkit.session.turn import (
     Remember,
     Said,
     State,
-    Status,
     Stop,
     Turn,
 )

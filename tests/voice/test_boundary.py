@@ -10,9 +10,9 @@ import pytest
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32
 from labkit.errors import AudioError, EngineError
-from labkit.voice.engines import Engines, Message, VadState
+from labkit.voice.engines import Engines, VadState
 from labkit.voice.hearing import Utterance
-from labkit.voice.history import Exchange, History
+from labkit.voice.history import Exchange, History, Message
 from labkit.voice.pipeline import Turn, VoicePipeline
 from labkit.voice.scheduling import Stop
 from labkit.voice.scripted import (

@@ -13,14 +13,13 @@ from labkit.measure.wer import word_errors
 from labkit.voice.engines import (
     FasterWhisperAsr,
     LlamaLlm,
-    Message,
     PiperTts,
     SileroVad,
     Vad,
     fit_to_context,
 )
 from labkit.voice.hearing import Endpointing, Utterance, speech_stretches
-from labkit.voice.history import History
+from labkit.voice.history import History, Message
 from labkit.voice.pipeline import Turn, VoicePipeline
 from labkit.voice.scheduling import Stop
 from labkit.voice.scripted import CollectingSink

@@ -11,9 +11,9 @@ import pytest
 from labkit.audio.pcm import SAMPLE_RATE, Float32, leading_silence, to_int16
 from labkit.errors import EngineError
 from labkit.trace import STAGES, Mark
-from labkit.voice.engines import Message, VadState
+from labkit.voice.engines import VadState
 from labkit.voice.hearing import Utterance
-from labkit.voice.history import Exchange, History
+from labkit.voice.history import Exchange, History, Message
 from labkit.voice.pipeline import EchoPipeline, Turn, VoicePipeline
 from labkit.voice.scheduling import Stop
 from labkit.voice.scripted import (
