@@ -7,7 +7,6 @@ at, so each can be tried on a machine that is not broken.
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-from labkit.errors import ModelError, ModelNotFoundError
+from labkit.errors import ModelError, ModelNotFoundError, ServerError
+from labkit.net.addresses import addresses_to_bind
 from labkit.session.defaults import DEFAULT_PORT
 from labkit.voice.models import Model, Role, locate, models_of
 
@@ -215,12 +215,12 @@ def check_kernel(command: Sequence[str] | None, executable: str) -> Check:
 
 def check_port(port: int, host: str = "localhost") -> Check:
     """Whether the server could listen on `port` now."""
-    mend = "stop the program that listens there, or choose another: 'labkit serve --port 8766'"
     try:
-        with socket.create_server((host, port)):
-            return Check("port", True, f"{port} is free")
-    except OSError as error:
-        return Check("port", False, f"{port} cannot be had: {error.strerror}", mend)
+        addresses_to_bind(host, port)
+    except ServerError as error:
+        reason, _, advice = str(error).partition(". ")
+        return Check("port", False, reason, advice)
+    return Check("port", True, f"{port} is free")
 
 
 def check_disk(place: Path) -> Check:

@@ -214,14 +214,18 @@ class Pings:
     """Round trips of an honest caller.
 
     They tell how long others are kept waiting. Each counts from when it was due, so that a
-    server which stands still for a second is seen to do so by every ping of that second.
+    server which stands still for a second is seen to do so by every ping of that second. On a
+    server with more work than it can do, such waits add up, and each trip by itself tells how
+    long its loop was held.
 
     Attributes:
         ms: Each in milliseconds, from when it was due.
+        longest_trip_ms: The longest from when it was sent.
         lost: Times that the caller lost its connection, or got no answer.
     """
 
     ms: list[float] = field(default_factory=list)
+    longest_trip_ms: float = 0.0
     lost: int = 0
 
     @property
@@ -260,10 +264,14 @@ async def _ping_until(over: threading.Event, url: str, pings: Pings) -> None:
                 await asyncio.sleep(max(0.0, (due_ns - time.perf_counter_ns()) / 1e9))
                 # That a sleep lasted too long is this machine's doing, and not the server's.
                 start_ns = due_ns if late else time.perf_counter_ns()
+                sent_ns = time.perf_counter_ns()
                 await socket.send("ping")
                 async with asyncio.timeout(_PATIENCE_S):
                     await socket.recv()
-                pings.ms.append((time.perf_counter_ns() - start_ns) / 1e6)
+                answered_ns = time.perf_counter_ns()
+                pings.ms.append((answered_ns - start_ns) / 1e6)
+                trip_ms = (answered_ns - sent_ns) / 1e6
+                pings.longest_trip_ms = max(pings.longest_trip_ms, trip_ms)
                 due_ns += _PING_EVERY_NS
     except (ClientError, TimeoutError, WebSocketException):
         pings.lost += 1

@@ -43,16 +43,23 @@ GOOD = Fuzzed(
 )
 
 
+@pytest.fixture(autouse=True)
+def sessions_go_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The drill waits until sessions without a client have gone."""
+    monkeypatch.setitem(TARGET, "resume_s", 0.3)
+    monkeypatch.setitem(TARGET, "reap_interval_s", 0.1)
+
+
 def broken(verdict: Verdict) -> set[str]:
     return {finding.name for finding in verdict.findings if not finding.holds}
 
 
 async def test_the_server_bears_some_hundred_hostile_messages() -> None:
     told: list[int] = []
-    fuzzed = await fuzz_own_server(800, CROWD, told.append)
+    fuzzed = await fuzz_own_server(400, CROWD, told.append)
     # How long a ping takes here says more of this machine than of the server.
-    assert broken(judge_fuzz(fuzzed, CROWD)) <= {"worst ping of an honest caller, ms"}
-    assert 800 <= sum(told) == fuzzed.tally.sent.total() < 820
+    assert broken(judge_fuzz(fuzzed, CROWD)) <= {"its longest round trip, ms"}
+    assert 400 <= sum(told) == fuzzed.tally.sent.total() < 420
     assert {"error", "pong", "transcript", "session.started"} <= set(fuzzed.tally.answers)
     assert fuzzed.tally.codes[ErrorCode.INVALID_JSON.value]
 
@@ -67,7 +74,7 @@ class Faulty(EchoPipeline):
 async def test_a_server_that_fails_in_turns_is_caught(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL + 1)
     async with VoiceServer(Faulty(), settings_of(TARGET)) as server:
-        fuzzed = await fuzz(RunningServer(server.url), 300, CROWD)
+        fuzzed = await fuzz(RunningServer(server.url), 150, CROWD)
     found = broken(judge_fuzz(fuzzed, CROWD))
     assert {
         "answers outside of the dialect",
@@ -135,8 +142,8 @@ def test_a_good_run_holds() -> None:
             "growth from the half to the end, MB",
         ),
         (replace(GOOD, health="HTTP 500"), "/healthz"),
-        (replace(GOOD, pings=Pings([1.0, 101.0])), "worst ping of an honest caller, ms"),
-        (replace(GOOD, pings=Pings([1.0], lost=1)), "worst ping of an honest caller, ms"),
+        (replace(GOOD, pings=Pings([1.0], 101.0)), "its longest round trip, ms"),
+        (replace(GOOD, pings=Pings([1.0], lost=1)), "pings of an honest caller that were lost"),
         (replace(GOOD, served={Dialect.V1: "no answer"}), "a good turn of v1"),
         (
             replace(GOOD, tally=Tally(sent=Counter(audio=1), stuck=Counter(TLS=1))),
