@@ -14,8 +14,9 @@ from websockets.exceptions import ConnectionClosed
 
 from labkit.errors import Close, CloseCode, ErrorCode, ProtocolError
 from labkit.session.events import Cause, Refused
-from labkit.session.limits import RefusalRow, TokenBucket
+from labkit.session.limits import TokenBucket
 from labkit.session.outgoing import Feed, slow_reader
+from labkit.session.refusals import RefusalRow
 from labkit.session.session import Observer, Session
 from labkit.session.settings import ServerSettings
 

@@ -6,11 +6,10 @@ Time comes in as an argument, in nanoseconds of a monotonic clock.
 from dataclasses import dataclass
 from typing import Final
 
-from labkit.errors import Close, CloseCode, ErrorCode, ProtocolError
+from labkit.errors import Close, CloseCode, ErrorCode
 from labkit.protocol.limits import Limits
-from labkit.session.events import Cause, Refused
 
-__all__ = ["Activity", "Budget", "RefusalRow", "TokenBucket"]
+__all__ = ["Activity", "Budget", "TokenBucket"]
 
 
 class TokenBucket:
@@ -105,54 +104,6 @@ class Activity:
         if no_audio_s >= limits.idle_audio_s:
             return _idle(f"no audio came for {limits.idle_audio_s:g} s")
         return None
-
-
-class RefusalRow:
-    """Binary messages that are refused one after the other for the same reason.
-
-    Audio comes fifty times a second, so one cause would be told fifty times a second. The first
-    of a row is told at once; how many more there were is told when the row is over: a binary
-    message is accepted, something else is wrong, or text comes. A full utterance and a session
-    that was not started are causes that outlast text; they are over when the utterance or the
-    waiting is.
-    """
-
-    _OUTLASTS_TEXT: Final = frozenset({ErrorCode.BUFFER_FULL, ErrorCode.NOT_STARTED})
-
-    __slots__ = ("_error", "_untold")
-
-    def __init__(self) -> None:
-        self._error: ProtocolError | None = None
-        self._untold = 0
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether the message before was refused, too."""
-        return self._error is not None
-
-    def refuse(self, error: ProtocolError, cause: Cause | None) -> list[Refused]:
-        """A binary message was refused; gives what is to be told of it now."""
-        if self._error is not None and self._error.code is error.code:
-            self._error = error
-            self._untold += 1
-            return []
-        told = self.end()
-        self._error = error
-        return [*told, Refused(error, cause=cause)]
-
-    def text_came(self) -> list[Refused]:
-        """A text message came; gives what is to be told before it is answered."""
-        if self._error is None or self._error.code in self._OUTLASTS_TEXT:
-            return []
-        return self.end()
-
-    def end(self) -> list[Refused]:
-        """The row is over; gives what is still to be told of it."""
-        if self._error is None:
-            return []
-        error, untold = self._error, self._untold
-        self._error, self._untold = None, 0
-        return [Refused(error, untold)] if untold else []
 
 
 def _too_long(limit_s: float) -> Close:

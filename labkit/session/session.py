@@ -23,8 +23,9 @@ import numpy as np
 from labkit.audio.formats import AudioFormat, StreamDecoder
 from labkit.audio.misread.watch import FormatWatch
 from labkit.audio.pcm import SAMPLE_RATE, Float32, Int16, chunks
-from labkit.errors import AudioError, Close, CloseCode, EngineError, ErrorCode, ProtocolError
+from labkit.errors import AudioError, Close, EngineError, ErrorCode, ProtocolError
 from labkit.protocol.replay import Position, ReplayWindow
+from labkit.session import refusals
 from labkit.session.events import (
     Cause,
     Encoder,
@@ -38,7 +39,7 @@ from labkit.session.events import (
     Transcript,
     TurnOver,
 )
-from labkit.session.limits import Activity, Budget, RefusalRow, TokenBucket
+from labkit.session.limits import Activity, Budget, TokenBucket
 from labkit.session.outgoing import Changes, Feed, Outgoing
 from labkit.session.settings import ServerSettings
 from labkit.session.turn import (
@@ -209,7 +210,7 @@ class Session:
         self._decoder = StreamDecoder(options.input)
         self._watch = FormatWatch(options.input, settings.watch_s)
         self._too_fast = False
-        self._refusals = RefusalRow()
+        self._refusals = refusals.RefusalRow()
 
         self._frame = pipeline.frame_samples
         self._rules = Endpointing(stop_s=options.silence_s)
@@ -270,7 +271,7 @@ class Session:
         """
         samples, rest = divmod(len(payload), self._frame_bytes)
         if rest:
-            raise _odd_length(len(payload), self.options.input)
+            raise refusals.odd_length(len(payload), self.options.input)
         if not samples:
             return
         self.received_samples += samples
@@ -291,7 +292,7 @@ class Session:
         """
         limit = _MOST_UNEXAMINED if self.options.server_ends else self._settings.max_waiting_turns
         if len(self._waiting) + len(self._unexamined) >= limit:
-            raise _too_many_turns(limit)
+            raise refusals.too_many_turns(limit)
         self._append_samples(self._decoder.flush())
         for refused in self._refusals.end():
             self.tell(refused)
@@ -312,11 +313,7 @@ class Session:
             ProtocolError: There is no such turn, or it is too long ago.
         """
         if (known := self._turns.get(turn)) is None:
-            raise ProtocolError(
-                ErrorCode.UNKNOWN_RESPONSE,
-                f"turn {turn} is none of the last {len(self._turns)} that were answered",
-                "send the number of the latest 'response.started'",
-            )
+            raise refusals.unknown_turn(turn, len(self._turns))
         self._perform(known, known.step(Cancel(heard_samples)))
 
     def cancel_running(self) -> None:
@@ -336,7 +333,7 @@ class Session:
         if isinstance(event, Refused):
             self._observer.refused(event.error.code, event.count)
             if self.outgoing.window.is_overfull:
-                raise _untaken_refusals()
+                raise refusals.untaken_refusals()
         for message in self._encoder.encode(event):
             self.outgoing.put_now(message)
 
@@ -425,16 +422,10 @@ class Session:
         try:
             audio = self._decoder.feed(payload)
         except AudioError as error:
-            hint = "send finite numbers from -1 to 1"
-            raise ProtocolError(ErrorCode.INVALID_AUDIO, str(error), hint) from None
+            raise refusals.invalid_audio(error) from None
         dropped = self._append_samples(audio)
         if dropped:
-            limit = self._settings.max_utterance_s
-            raise ProtocolError(
-                ErrorCode.BUFFER_FULL,
-                f"one utterance holds {limit:g} s of audio; {dropped / SAMPLE_RATE:.2f} s dropped",
-                "end the utterance to get an answer to what was said so far",
-            )
+            raise refusals.buffer_full(self._settings, dropped / SAMPLE_RATE)
         if self._refusals.goes_on:
             for refused in self._refusals.end():
                 self.tell(refused)
@@ -455,7 +446,7 @@ class Session:
     def _tell_pace(self) -> None:
         """Say once that audio comes too fast, until it no longer does."""
         if self.wait_s and not self._too_fast:
-            self.tell(Refused(_too_fast(self._settings)))
+            self.tell(Refused(refusals.too_fast(self._settings)))
         self._too_fast = self.wait_s > 0
 
     def _fresh_utterance(self) -> Utterance:
@@ -604,7 +595,7 @@ class Session:
         if isinstance(error, EngineError):
             _log.error("session %s: turn %d: %s", self.id, ended.turn.number, error)
             if not ended.turn.over:
-                self._perform(ended.turn, ended.turn.step(Fail(_not_answered(error))))
+                self._perform(ended.turn, ended.turn.step(Fail(refusals.not_answered(error))))
         elif error is not None:
             raise error
 
@@ -689,7 +680,7 @@ class _Sink:
         if self._take(Heard(_text(text, "the transcript"))):
             await self._session._emit(self._turn, Transcript(self._turn.number, text))
             for start_s, end_s in self._missed:
-                self._session.tell(Refused(_not_understood(start_s, end_s)))
+                self._session.tell(Refused(refusals.not_understood(start_s, end_s)))
 
     async def text(self, sentence: str) -> None:
         if self._take(Said(_text(sentence, "a sentence of the reply"))):
@@ -737,55 +728,3 @@ class _Playback:
         start_ns = max(now_ns, self._runs_out_ns or now_ns)
         self._runs_out_ns = start_ns + round(seconds * 1e9)
         return late
-
-
-def _odd_length(size: int, form: AudioFormat) -> ProtocolError:
-    return ProtocolError(
-        ErrorCode.ODD_LENGTH,
-        f"a binary message of {size} bytes is no whole number of samples",
-        f"send {form.encoding.value} in {form.channels} channel(s): a multiple of "
-        f"{form.frame_bytes} bytes",
-    )
-
-
-def _too_fast(settings: ServerSettings) -> ProtocolError:
-    return ProtocolError(
-        ErrorCode.AUDIO_TOO_FAST,
-        f"audio comes faster than {settings.max_audio_speed:g} times real time, and "
-        f"{settings.burst_s:g} s of burst are used up",
-        "nothing is lost, but reading pauses; send at the pace of speech",
-    )
-
-
-def _too_many_turns(limit: int) -> ProtocolError:
-    return ProtocolError(
-        ErrorCode.TOO_MANY_TURNS,
-        f"{limit} turns wait for their answer already",
-        "wait for the answers before you end another utterance",
-    )
-
-
-def _not_understood(start_s: float, end_s: float) -> ProtocolError:
-    return ProtocolError(
-        ErrorCode.NOT_UNDERSTOOD,
-        f"from {start_s:.1f} to {end_s:.1f} s of the utterance somebody spoke, and no words of it "
-        "were understood",
-        "say that part again",
-    )
-
-
-def _not_answered(error: EngineError) -> ProtocolError:
-    return ProtocolError(
-        ErrorCode.ENGINE_FAILED,
-        f"this turn could not be answered: {error}",
-        "say it again; the server's log has the details",
-    )
-
-
-def _untaken_refusals() -> Close:
-    return Close(
-        CloseCode.SLOW_READER,
-        ErrorCode.SLOW_READER,
-        "many messages were refused, and the refusals were not taken",
-        "read, and acknowledge what came; resume to get the rest",
-    )

@@ -1,0 +1,150 @@
+"""What a session refuses, in words, and each cause once."""
+
+from typing import Final
+
+from labkit.audio.formats import AudioFormat
+from labkit.errors import AudioError, Close, CloseCode, EngineError, ErrorCode, ProtocolError
+from labkit.protocol.limits import Limits
+from labkit.session.events import Cause, Refused
+
+__all__ = [
+    "RefusalRow",
+    "buffer_full",
+    "invalid_audio",
+    "not_answered",
+    "not_understood",
+    "odd_length",
+    "too_fast",
+    "too_many_turns",
+    "unknown_turn",
+    "untaken_refusals",
+]
+
+
+class RefusalRow:
+    """Binary messages that are refused one after the other for the same reason.
+
+    Audio comes fifty times a second, so one cause would be told fifty times a second. The first
+    of a row is told at once; how many more there were is told when the row is over: a binary
+    message is accepted, something else is wrong, or text comes. A full utterance and a session
+    that was not started are causes that outlast text; they are over when the utterance or the
+    waiting is.
+    """
+
+    _OUTLASTS_TEXT: Final = frozenset({ErrorCode.BUFFER_FULL, ErrorCode.NOT_STARTED})
+
+    __slots__ = ("_error", "_untold")
+
+    def __init__(self) -> None:
+        self._error: ProtocolError | None = None
+        self._untold = 0
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the message before was refused, too."""
+        return self._error is not None
+
+    def refuse(self, error: ProtocolError, cause: Cause | None) -> list[Refused]:
+        """A binary message was refused; gives what is to be told of it now."""
+        if self._error is not None and self._error.code is error.code:
+            self._error = error
+            self._untold += 1
+            return []
+        told = self.end()
+        self._error = error
+        return [*told, Refused(error, cause=cause)]
+
+    def text_came(self) -> list[Refused]:
+        """A text message came; gives what is to be told before it is answered."""
+        if self._error is None or self._error.code in self._OUTLASTS_TEXT:
+            return []
+        return self.end()
+
+    def end(self) -> list[Refused]:
+        """The row is over; gives what is still to be told of it."""
+        if self._error is None:
+            return []
+        error, untold = self._error, self._untold
+        self._error, self._untold = None, 0
+        return [Refused(error, untold)] if untold else []
+
+
+def odd_length(size: int, form: AudioFormat) -> ProtocolError:
+    """Audio that is no whole number of samples."""
+    return ProtocolError(
+        ErrorCode.ODD_LENGTH,
+        f"a binary message of {size} bytes is no whole number of samples",
+        f"send {form.encoding.value} in {form.channels} channel(s): a multiple of "
+        f"{form.frame_bytes} bytes",
+    )
+
+
+def buffer_full(limits: Limits, dropped_s: float) -> ProtocolError:
+    """Audio that did not fit into the utterance."""
+    return ProtocolError(
+        ErrorCode.BUFFER_FULL,
+        f"one utterance holds {limits.max_utterance_s:g} s of audio; {dropped_s:.2f} s dropped",
+        "end the utterance to get an answer to what was said so far",
+    )
+
+
+def invalid_audio(error: AudioError) -> ProtocolError:
+    """Audio with samples that are no numbers."""
+    return ProtocolError(ErrorCode.INVALID_AUDIO, str(error), "send finite numbers from -1 to 1")
+
+
+def unknown_turn(turn: int, known: int) -> ProtocolError:
+    """A cancel of a turn that never was, or is long over."""
+    return ProtocolError(
+        ErrorCode.UNKNOWN_RESPONSE,
+        f"turn {turn} is none of the last {known} that were answered",
+        "send the number of the latest 'response.started'",
+    )
+
+
+def too_fast(limits: Limits) -> ProtocolError:
+    """Audio comes faster than it is read."""
+    return ProtocolError(
+        ErrorCode.AUDIO_TOO_FAST,
+        f"audio comes faster than {limits.max_audio_speed:g} times real time, and "
+        f"{limits.burst_s:g} s of burst are used up",
+        "nothing is lost, but reading pauses; send at the pace of speech",
+    )
+
+
+def too_many_turns(limit: int) -> ProtocolError:
+    """An end of an utterance that would have to wait behind too many."""
+    return ProtocolError(
+        ErrorCode.TOO_MANY_TURNS,
+        f"{limit} turns wait for their answer already",
+        "wait for the answers before you end another utterance",
+    )
+
+
+def not_understood(start_s: float, end_s: float) -> ProtocolError:
+    """Speech in which no words were found."""
+    return ProtocolError(
+        ErrorCode.NOT_UNDERSTOOD,
+        f"from {start_s:.1f} to {end_s:.1f} s of the utterance somebody spoke, and no words of it "
+        "were understood",
+        "say that part again",
+    )
+
+
+def not_answered(error: EngineError) -> ProtocolError:
+    """A turn whose engine failed."""
+    return ProtocolError(
+        ErrorCode.ENGINE_FAILED,
+        f"this turn could not be answered: {error}",
+        "say it again; the server's log has the details",
+    )
+
+
+def untaken_refusals() -> Close:
+    """A client that is told more than it takes in."""
+    return Close(
+        CloseCode.SLOW_READER,
+        ErrorCode.SLOW_READER,
+        "many messages were refused, and the refusals were not taken",
+        "read, and acknowledge what came; resume to get the rest",
+    )
