@@ -40,6 +40,8 @@ MISMATCHES: Final = frozenset(
 )
 """Everything that a stream can look like in place of what was declared."""
 
+_LAWS: Final = frozenset({ErrorCode.LOOKS_LIKE_MULAW, ErrorCode.LOOKS_LIKE_ALAW})
+
 _AUDIBLE_DB: Final = -50.0
 """RMS, in dBFS, below which a block is taken for silence."""
 _LOUD_DB: Final = -15.0
@@ -57,14 +59,20 @@ _MARGIN_DB: Final = 2.5
 _MARGIN: Final = 1.5
 """The gain that another reading needs: at least 4 dB, and 2.5 dB more and half as much again as
 the declared one. µ-law read as µ-law has 4 to 28 dB, read as something else 0 to 13."""
+_LAW_DB: Final = 3.0
+_LAW_MARGIN_DB: Final = 1.2
+"""The same, for one law of G.711 in place of the other: where the declared one is right, the other
+never had 0.1 dB more, whatever the audio."""
+_NOISE_DB: Final = 2.0
+"""Gain of the predictor below which single bytes are noise, loud or not."""
 _GLANCE_BYTES: Final = 1024
 _GLANCE_MORE_DB: Final = 4.0
 _GLANCE_DB: Final = 3.0
 """Noise is noise at a glance: only where the first bytes are at most so much louder than what is
 accepted of the whole block, and have this gain and as much as the block has as declared, under any
 other reading, the whole block is tried under each."""
-_SURE_DB: Final = 11.0
-"""Gain of the predictor that no misread bytes have: of speech, it was never above 10."""
+_SURE_DB: Final = 15.0
+"""Gain of the predictor that no misread bytes have: of speech, it was never above 13."""
 _SLOW: Final = 0.72
 _FAST: Final = 1.36
 """Paces between these are left alone: 44.1 kHz as 48 kHz cannot be told from a clock or a
@@ -201,26 +209,34 @@ class Window:
     @property
     def is_loud(self) -> bool:
         """Whether the level is that of misread bytes, or no level at all."""
-        loud_db = _LOUD_BYTES_DB if self.layout.reading.sample_bytes == 1 else _LOUD_DB
+        loud_db = _LOUD_BYTES_DB if self.is_bytes else _LOUD_DB
         return not self.sound.valid or self.sound.level_db > loud_db
 
     @cached_property
     def glance(self) -> Sequence[tuple[Reading, Sound]]:
-        """What the first bytes of a loud block sound like under every other reading."""
+        """What the first bytes sound like under every other reading."""
         return list(_other_readings(self, self.block[:_GLANCE_BYTES], channels=1))
 
     @property
+    def is_bytes(self) -> bool:
+        """Whether a sample is one byte, which need not be loud where it is misread."""
+        return self.layout.reading.sample_bytes == 1
+
+    @property
     def is_noise(self) -> bool:
-        """Whether it is loud, and no sound."""
-        return self.is_loud and self.sound.gain_db < _SOUND_DB
+        """Whether it is no sound, and loud where its samples are not single bytes."""
+        if self.is_loud:
+            return self.sound.gain_db < _SOUND_DB
+        return self.is_bytes and self.sound.gain_db < _NOISE_DB
 
     @property
     def is_silent_otherwise(self) -> bool:
-        """Whether it is noise that another reading would make silence.
+        """Whether another reading would make silence of what is loud, or of single bytes.
 
-        So begin the floats of a microphone that are read as integers.
+        So begin the floats of a microphone that are read as integers, and so are the pauses of
+        A-law that is read as µ-law.
         """
-        if not self.is_noise:
+        if not (self.is_noise or self.is_bytes):
             return False
         return any(
             sound.valid and sound.level_db < _AUDIBLE_DB
@@ -235,9 +251,7 @@ class Window:
 
         One law of G.711 read as the other, or unsigned bytes as either, need not be loud.
         """
-        if not self.is_loud and self.layout.reading.sample_bytes > 1:
-            return False
-        return self.sound.gain_db < _SURE_DB
+        return (self.is_loud or self.is_bytes) and self.sound.gain_db < _SURE_DB
 
     @property
     def reads_well(self) -> bool:
@@ -277,13 +291,12 @@ def another_reading(window: Window) -> Finding | None:
 
     Both must be so: white noise stays noise under every reading, and sound stays sound.
     """
-    declared_db = window.sound.gain_db
-    if window.is_loud and not _is_sound_at_a_glance(window):
+    if (window.is_loud or window.is_noise) and not _is_sound_at_a_glance(window):
         return None
     reading, sound = _best_reading(window)
     if not _AUDIBLE_DB < sound.level_db < _TOO_LOUD_DB:
         return None
-    if sound.gain_db < max(_OTHER_DB, declared_db + _MARGIN_DB, declared_db * _MARGIN):
+    if sound.gain_db < _least_gain_db(window, reading):
         return None
     message = (
         f"read as declared ({window.layout}) this is {_described(window.sound)};"
@@ -298,6 +311,14 @@ def another_reading(window: Window) -> Finding | None:
         mismatches.append(Mismatch(ErrorCode.LOOKS_SHIFTED, message, hint))
     layout = replace(window.layout, name=reading.name, reading=reading)
     return Finding(tuple(mismatches), layout)
+
+
+def _least_gain_db(window: Window, reading: Reading) -> float:
+    """The gain from which the reading is believed in place of the declared one."""
+    declared_db = window.sound.gain_db
+    if {window.layout.reading.kind, reading.kind} == _LAWS:
+        return max(_LAW_DB, declared_db + _LAW_MARGIN_DB)
+    return max(_OTHER_DB, declared_db + _MARGIN_DB, declared_db * _MARGIN)
 
 
 def _is_sound_at_a_glance(window: Window) -> bool:
@@ -318,8 +339,9 @@ def _best_reading(window: Window) -> tuple[Reading, Sound]:
 def _other_readings(window: Window, block: bytes, channels: int) -> Iterator[tuple[Reading, Sound]]:
     """The readings that `block` may have in place of its own, one after the other."""
     for reading in READINGS:
-        # What is not loud can only be one kind of single bytes read as another.
-        if reading is not window.layout.reading and (window.is_loud or reading.sample_bytes == 1):
+        # What is sound, and not loud, can only be one kind of single bytes read as another.
+        likely = window.is_loud or window.is_noise or reading.sample_bytes == 1
+        if likely and reading is not window.layout.reading:
             yield reading, sound_of(reading.frames(block, channels))
 
 

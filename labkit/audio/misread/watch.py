@@ -169,7 +169,7 @@ class FormatWatch:
                 break
             block = bytes(self._pending[: self._block_bytes])
             window = Window(self._layout, block, self._arrival)
-            if not window.is_silent:
+            if not (window.is_silent or window.is_silent_otherwise):
                 found += self._judge(window)
             wait_s = self._wait_s(window)
             self._leave_out(len(block), wait_s)
