@@ -75,7 +75,7 @@ async def _say(
     wait_s: float,
 ) -> "ClientTurn":
     from labkit.audio.pcm import read_audio
-    from labkit.client.deadlines import Deadlines
+    from labkit.client.answers import Deadlines
     from labkit.client.plain import VoiceClient
 
     samples = read_audio(recording)

@@ -1,8 +1,4 @@
-"""One connection of a session of labkit.v1: what is sent, read and acknowledged over it.
-
-A session outlives its connections, so what has to outlive them lies outside: the streams of both
-directions, and what the server owes. What dies with the connection lies here.
-"""
+"""One connection of a session of labkit.v1: what is sent, read and acknowledged over it."""
 
 import asyncio
 import itertools
@@ -12,11 +8,10 @@ from typing import Final, TypeVar
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from labkit.client.deadlines import Deadlines, Outstanding, TurnSoFar
+from labkit.client.answers import Deadlines, TurnSoFar
+from labkit.client.conversation import Conversation, ReplyAudio, TextMessage, read_message
 from labkit.client.dial import why_closed
-from labkit.client.events import TextMessage, read_message
 from labkit.client.speech import SpeechClock
-from labkit.client.streams import Downstream, Upstream
 from labkit.errors import ClientError, CloseCode, ErrorCode, ProtocolError
 from labkit.protocol import v1
 
@@ -56,19 +51,15 @@ class Connection:
     def __init__(
         self,
         socket: ClientConnection,
-        outgoing: Upstream,
-        incoming: Downstream,
-        outstanding: Outstanding,
+        conversation: Conversation,
         deadlines: Deadlines,
         clock: SpeechClock,
     ) -> None:
-        """Carry these two streams over `socket`."""
+        """Carry `conversation` over `socket`."""
         self.closed = False
         self.worked = False
         self._socket = socket
-        self._outgoing = outgoing
-        self._incoming = incoming
-        self._outstanding = outstanding
+        self._conversation = conversation
         self._within_s = deadlines.answer_s
         self._clock = clock
         self._output = v1.AudioSpec().format
@@ -95,7 +86,11 @@ class Connection:
             ) from None
         except ConnectionClosed as closed:
             raise _lost(closed) from closed
-        match _understood(answer):
+        message = None
+        if isinstance(answer, str):
+            with suppress(ProtocolError):  # told below, with what came
+                message = read_message(answer)
+        match message:
             case v1.SessionStarted() as started:
                 return started
             case v1.Error() as error:
@@ -136,7 +131,7 @@ class Connection:
         name, sent_ns = f"ping-{next(self._ping_numbers)}", self._clock.now_ns()
         pong: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._pongs[name] = pong
-        self._outgoing.put_urgent(v1.Ping(id=name).encode())
+        self._conversation.put_urgent(v1.Ping(id=name).encode())
         try:
             async with asyncio.timeout(self._within_s):
                 return (await pong - sent_ns) / 1e9
@@ -151,23 +146,23 @@ class Connection:
         Raises:
             ClientError: The server reads nothing.
         """
-        self._outgoing.put_urgent(v1.SessionEnd().encode())
+        self._conversation.put_urgent(v1.SessionEnd().encode())
         try:
             async with asyncio.timeout(self._within_s):
-                await self._outgoing.urgent_sent()
+                await self._conversation.urgent_sent()
         except TimeoutError:
             raise self._unread() from None
 
     def _close(self) -> None:
         self.closed = True
-        self._outgoing.drop_urgent()
+        self._conversation.drop_urgent()
         for pong in self._pongs.values():
             if not pong.done():
                 pong.set_exception(ClientError("the connection was lost"))
 
     async def _write(self) -> None:
         while True:
-            payload = await self._outgoing.next()
+            payload = await self._conversation.next_payload()
             try:
                 async with asyncio.timeout(self._within_s):
                     await self._socket.send(payload)
@@ -175,18 +170,17 @@ class Connection:
                 raise self._unread() from None
 
     def _unread(self) -> ClientError:
-        return self._outstanding.so_far.missing("the server read no more", self._within_s)
+        return self._conversation.so_far.missing("the server read no more", self._within_s)
 
     async def _watch(self) -> None:
         """End the session when the server owes something and gives no sign for too long."""
         while True:
             await asyncio.sleep(self._within_s / _LOOKS)
             now_ns = self._clock.now_ns()
-            if self._incoming.is_full:  # it is this side that does not read
-                self._outstanding.since_ns = now_ns
-            unacknowledged = self._outgoing.window.held_bytes
-            if self._outstanding.is_overdue(now_ns, self._within_s, unacknowledged):
-                raise self._outstanding.missing(self._within_s)
+            if self._conversation.is_full:  # it is this side that does not read
+                self._conversation.progress_ns = now_ns
+            if self._conversation.is_overdue(now_ns, self._within_s):
+                raise self._conversation.missing(self._within_s)
 
     async def _read(self) -> None:
         while True:
@@ -200,12 +194,12 @@ class Connection:
         samples, rest = divmod(len(payload), self._output.frame_bytes)
         if rest:
             raise _broken(f"a binary message of {len(payload)} bytes is no {self._output}")
-        await self._incoming.hand_on_audio(payload, samples)
-        self._unacknowledged += len(payload)
+        audio = ReplyAudio(self._conversation.received.samples, payload)
+        await self._conversation.hand_on(audio, samples=samples)
         if samples:
             self._note_progress()
-        self._outstanding.so_far.reply_s += self._output.seconds(samples)
-        self._acknowledge()
+        self._conversation.so_far.reply_s += self._output.seconds(samples)
+        self._acknowledge(len(payload))
 
     async def _take_text(self, message: TextMessage) -> None:
         match message:
@@ -213,46 +207,38 @@ class Connection:
                 self._take_pong(name)
                 return
             case v1.AudioAck(received=received):
-                held = self._outgoing.window.held_bytes
-                self._outgoing.received(received)
-                if self._outgoing.window.held_bytes < held:
+                if self._conversation.acknowledged(received):
                     self._note_progress()
                 return
         number: int | None = getattr(message, "seq", None)
-        expected = self._incoming.received.messages + 1
+        expected = self._conversation.received.messages + 1
         if number is not None and number != expected:
             raise _broken(f"message {number} came where message {expected} was due")
-        await self._incoming.hand_on_text(message, numbered=number is not None)
+        await self._conversation.hand_on(message, messages=int(number is not None))
         if number is not None:
-            self._unacknowledged += _TEXT_WEIGHT
             self._note_progress()
-        self._outstanding.note(message)
-        self._acknowledge(now=isinstance(message, v1.ResponseDone))
+        self._conversation.note(message)
+        self._acknowledge(
+            _TEXT_WEIGHT if number is not None else 0, now=isinstance(message, v1.ResponseDone)
+        )
 
     def _note_progress(self) -> None:
         """The conversation went on; chatter about the connection alone is no progress."""
         self.worked = True
-        self._outstanding.since_ns = self._clock.now_ns()
+        self._conversation.progress_ns = self._clock.now_ns()
 
     def _take_pong(self, name: str | None) -> None:
         pong = self._pongs.pop(name or "", None)
         if pong is not None and not pong.done():
             pong.set_result(self._clock.now_ns())
 
-    def _acknowledge(self, *, now: bool = False) -> None:
+    def _acknowledge(self, weight: int, *, now: bool = False) -> None:
+        """Acknowledge what came, once enough has come or where it must be heard `now`."""
+        self._unacknowledged += weight
         if now or self._unacknowledged >= self._ack_bytes:
             self._unacknowledged = 0
-            ack = v1.ResponseAck(received=self._incoming.received)
-            self._outgoing.acknowledge_reply(ack.encode())
-
-
-def _understood(answer: str | bytes) -> TextMessage | None:
-    """The message, or None where it is none of labkit.v1."""
-    if isinstance(answer, bytes):
-        return None
-    with suppress(ProtocolError):
-        return read_message(answer)
-    return None
+            ack = v1.ResponseAck(received=self._conversation.received)
+            self._conversation.acknowledge_reply(ack.encode())
 
 
 def _broken(what: str) -> ProtocolError:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final, Self, get_args
+from typing import Final, Self
 
 import numpy as np
 from websockets.asyncio.client import ClientConnection
@@ -18,9 +18,8 @@ from websockets.exceptions import ConnectionClosed
 
 from labkit.audio.formats import WIRE
 from labkit.audio.pcm import SAMPLE_RATE, Float32, decode_s16le, encode_s16le, leading_silence
-from labkit.client.deadlines import Deadlines, TurnSoFar
+from labkit.client.answers import Deadlines, TurnSoFar, count_refused, read
 from labkit.client.dial import connected, why_closed
-from labkit.client.foreign import count_refused, read
 from labkit.client.speech import SpeechClock, chunk_samples, speak, spoken_ns
 from labkit.errors import ClientError, ErrorCode, ProtocolError
 from labkit.protocol import plain
@@ -32,9 +31,6 @@ _PINGS: Final = 5
 """Round trips to estimate a clock's offset from; the fastest is the least disturbed."""
 _FULL_PIECE: Final = plain.LONGEST_REPLY * WIRE.frame_bytes
 """Bytes of a binary message of a whole reply that another one follows."""
-_TYPES: Final = frozenset(
-    str(model.model_fields["type"].default) for model in get_args(plain.ServerMessage)
-)
 
 
 class UnknownError(plain.Error):
@@ -110,13 +106,6 @@ class _Turn:
         """Grows whenever the answer goes on; refusals and chatter are no progress."""
         return "transcript" in self.so_far.came, self.so_far.reply_s
 
-    @property
-    def awaited(self) -> str:
-        """What has to come next, as said where it does not come."""
-        if "transcript" not in self.so_far.came:
-            return "no transcript came"
-        return "no more of the reply came" if self._pieces else "no reply came"
-
     def take(self, received: _Received) -> bool:
         """Take one message of the server; True once the turn is complete."""
         if isinstance(received.message, bytes):
@@ -130,7 +119,7 @@ class _Turn:
         return complete
 
     def _take_json(self, text: str, at_ns: int) -> bool:
-        message = read(text, plain.decode_server, _TYPES, UnknownError)
+        message = read(text, plain.decode_server, plain.ServerMessage, UnknownError)
         self.so_far.note(message)
         match message:
             case plain.Transcript(text=heard):
@@ -366,7 +355,7 @@ class VoiceClient:
                     if turn.progress != before:
                         deadline.reschedule(asyncio.get_running_loop().time() + within_s)
         except TimeoutError:
-            raise turn.so_far.missing(turn.awaited, within_s) from None
+            raise turn.so_far.missing_answer("transcript", within_s) from None
 
     async def _next(self, inbox: asyncio.Queue[_Received | None], so_far: TurnSoFar) -> _Received:
         """The next message, however long it takes."""

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import random
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,12 +17,11 @@ from typing import Final, Self
 
 from labkit.audio.formats import StreamEncoder
 from labkit.audio.pcm import Float32
+from labkit.client.answers import Deadlines, count_refused
 from labkit.client.connection import Connection, Lost
-from labkit.client.deadlines import Deadlines, Outstanding
+from labkit.client.conversation import Conversation, Event, Gap, Interrupted, ReplyAudio
 from labkit.client.dial import Backoff, dial, hang_up
-from labkit.client.events import Answer, Event, Gap, Interrupted, ReplyAudio
 from labkit.client.speech import SpeechClock, speak
-from labkit.client.streams import Downstream, Upstream
 from labkit.errors import ClientError, ConnectError, ProtocolError
 from labkit.protocol import v1
 from labkit.protocol.replay import Position, ReplayWindow
@@ -77,35 +77,81 @@ class ClientOptions:
             raise ValueError(f"ring_s must be at least 1 second, got {self.ring_s:g}")
 
 
+@dataclass(slots=True)
+class Answer:
+    """One turn as the client saw it.
+
+    Attributes:
+        turn: Its number.
+        transcript: What the server heard.
+        sentences: What the reply says.
+        audio: The reply's audio, in the format that was agreed on.
+        done: How it ended; None while it has not.
+        errors: What the server refused meanwhile; each says how many messages it is about.
+        interruptions: Lost connections meanwhile.
+        gaps: What the server could not send again.
+    """
+
+    turn: int = 0
+    transcript: str = ""
+    sentences: list[str] = field(default_factory=list)
+    audio: bytearray = field(default_factory=bytearray)
+    done: v1.ResponseDone | None = None
+    errors: list[v1.Error] = field(default_factory=list)
+    interruptions: list[Interrupted] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+
+    @property
+    def refused(self) -> Counter[str]:
+        """Messages that the server refused, by code; one error may speak of many."""
+        return count_refused(self.errors)
+
+    def take(self, event: Event) -> bool:
+        """Take the next event; True once the turn is complete."""
+        match event:
+            case v1.TranscriptFinal(turn=turn, text=text):
+                self.turn, self.transcript = turn, text
+            case v1.ResponseText(text=text):
+                self.sentences.append(text)
+            case ReplyAudio(payload=payload):
+                self.audio += payload
+            case v1.Error():
+                self.errors.append(event)
+            case Interrupted():
+                self.interruptions.append(event)
+            case Gap():
+                self.gaps.append(event)
+            case v1.ResponseDone():
+                self.done = event
+        return self.done is not None
+
+
 class SessionClient:
     """A session with a server, over as many connections as it takes.
 
     Attributes:
         url: The server's address.
-        outgoing: What goes to the server and was not acknowledged.
-        incoming: What came from the server.
+        conversation: What goes to the server and comes from it.
         started: What the server agreed to, from its latest `session.started`.
     """
 
     def __init__(self, url: str, start: v1.SessionStart, options: ClientOptions) -> None:
         """Prepare; use `connect` instead of calling this."""
         audio = start.input.format
-        self.url = url
-        self.incoming = Downstream(start.resume.received if start.resume else Position())
-        self.outgoing = Upstream(
-            ReplayWindow(
-                max_bytes=round(audio.bytes_per_second * options.ring_s),
-                max_samples=audio.samples(options.ring_s),
-                until_acknowledged=True,
-            )
+        ring = ReplayWindow(
+            max_bytes=round(audio.bytes_per_second * options.ring_s),
+            max_samples=audio.samples(options.ring_s),
+            until_acknowledged=True,
         )
+        received = start.resume.received if start.resume else Position()
+        self.url = url
+        self.conversation = Conversation(ring, received, options.clock.now_ns())
         self.started: v1.SessionStarted | None = None
         self._start = start
         self._options = options
         self._clock = options.clock
         self._random = random.Random(options.seed)
         self._encoder = StreamEncoder(audio)
-        self._outstanding = Outstanding(self._clock.now_ns())
         self._opened = asyncio.Event()
         self._leaving = False
         self._connection: Connection | None = None
@@ -152,9 +198,9 @@ class SessionClient:
         samples, rest = divmod(len(payload), audio.frame_bytes)
         if rest or not samples:
             raise ValueError(f"{len(payload)} bytes are no whole number of samples of {audio}")
-        self._expect_more()
-        await self.outgoing.put_audio(payload, samples)
-        self._outstanding.so_far.said_s += audio.seconds(samples)
+        self.conversation.expect_more(self._clock.now_ns())
+        await self.conversation.put_audio(payload, samples)
+        self.conversation.so_far.said_s += audio.seconds(samples)
 
     async def end_utterance(self) -> None:
         """Ask for the answer to what was said.
@@ -164,10 +210,10 @@ class SessionClient:
         """
         if tail := self._encoder.flush():
             await self.send_audio(tail)
-        self._expect_more()
-        await self.outgoing.put_text(v1.AudioEnd().encode())
-        self._outstanding.turns += 1
-        self._outstanding.so_far.asked = "audio.end"
+        self.conversation.expect_more(self._clock.now_ns())
+        await self.conversation.put_text(v1.AudioEnd().encode())
+        self.conversation.turns += 1
+        self.conversation.so_far.asked = "audio.end"
 
     async def cancel(self, turn: int, heard_samples: int) -> None:
         """Stop the reply of `turn`, of which `heard_samples` samples were played.
@@ -175,9 +221,9 @@ class SessionClient:
         Raises:
             ClientError: The session is over.
         """
-        self._expect_more()
+        self.conversation.expect_more(self._clock.now_ns())
         message = v1.ResponseCancel(turn=turn, heard_samples=heard_samples)
-        await self.outgoing.put_text(message.encode())
+        await self.conversation.put_text(message.encode())
 
     async def ping(self) -> float:
         """Send `ping`, wait for `pong`; gives the round trip in seconds.
@@ -216,14 +262,14 @@ class SessionClient:
         Raises:
             ClientError: The session is over, or the server owed an answer for too long.
         """
-        self._expect_more()
-        self._outstanding.waiting += 1
+        self.conversation.expect_more(self._clock.now_ns())
+        self.conversation.waiting += 1
         answer = Answer()
         try:
             while not answer.take(await self.next_event()):
                 pass
         finally:
-            self._outstanding.waiting -= 1
+            self.conversation.waiting -= 1
         return answer
 
     async def next_event(self) -> Event:
@@ -235,10 +281,7 @@ class SessionClient:
         Raises:
             ClientError: The session is over.
         """
-        event = await self.incoming.next()
-        if event is None:
-            raise self.outgoing.failure or ClientError("the session is over")
-        return event
+        return await self.conversation.next_event()
 
     async def end(self) -> None:
         """End the session for good; it cannot be resumed.
@@ -248,13 +291,9 @@ class SessionClient:
         """
         await self._require_connection().end()
 
-    def _expect_more(self) -> None:
-        """The server is about to owe something."""
-        self._outstanding.expect(self._clock.now_ns(), self.outgoing.window.held_bytes)
-
     def _require_alive(self) -> None:
-        if self.outgoing.failure is not None:
-            raise self.outgoing.failure
+        if self.conversation.failure is not None:
+            raise self.conversation.failure
 
     def _require_connection(self) -> Connection:
         self._require_alive()
@@ -272,9 +311,8 @@ class SessionClient:
         except ClientError as error:
             failure = error
         finally:
-            self.outgoing.fail(failure)
+            self.conversation.fail(failure)
             self._opened.set()
-            await self.incoming.close()
 
     async def _stay_connected(self) -> None:
         """Connect again whenever a connection is lost.
@@ -312,7 +350,7 @@ class SessionClient:
         resume = v1.Resume(
             session=self.started.session,
             token=self.started.token,
-            received=self.incoming.received,
+            received=self.conversation.received,
         )
         return self._start.model_copy(update={"resume": resume})
 
@@ -322,12 +360,12 @@ class SessionClient:
         """Send what the server lacks, and go on where it goes on."""
         now_ns = self._clock.now_ns()
         if self.started is not None:
-            await self.incoming.tell(Interrupted((now_ns - lost_ns) / 1e9, reason))
-            self._outstanding.since_ns += now_ns - lost_ns  # nothing could come meanwhile
-        self.outgoing.resume(started.received)
+            await self.conversation.hand_on(Interrupted((now_ns - lost_ns) / 1e9, reason))
+            self.conversation.progress_ns += now_ns - lost_ns  # nothing could come meanwhile
+        self.conversation.resume(started.received)
         if started.missing is not None:
-            self.incoming.received = started.missing.up_to
-            await self.incoming.tell(Gap(started.missing))
+            self.conversation.received = started.missing.up_to
+            await self.conversation.hand_on(Gap(started.missing))
         self.started = started
         self._connection, self._attached_ns = connection, now_ns
         self._opened.set()
@@ -377,8 +415,6 @@ class SessionClient:
                 raise
             raise Lost(str(error), error.retry_after_s) from error
         try:
-            yield Connection(
-                socket, self.outgoing, self.incoming, self._outstanding, deadlines, self._clock
-            )
+            yield Connection(socket, self.conversation, deadlines, self._clock)
         finally:
             await hang_up(socket)

@@ -17,8 +17,8 @@ from websockets.typing import Subprotocol
 
 from labkit.audio.formats import Encoding
 from labkit.audio.pcm import encode_s16le
+from labkit.client.answers import Unknown
 from labkit.client.dial import Backoff
-from labkit.client.foreign import Unknown
 from labkit.client.speech import SpeechClock
 from labkit.client.v1 import ClientOptions, Gap, Interrupted, SessionClient
 from labkit.errors import ClientError, ErrorCode
@@ -101,7 +101,7 @@ async def test_a_full_ring_makes_the_speaker_wait_and_loses_nothing() -> None:
         said = np.tile(NOISE, 6)
         answer = await client.say(said, pace=0)
         assert bytes(answer.audio) == encode_s16le(said)
-        assert client.outgoing.window.held_bytes < 2 * 16_000 * 2
+        assert client.conversation.window.held_bytes < 2 * 16_000 * 2
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.99, -1.0])
@@ -118,12 +118,12 @@ async def test_a_gap_that_the_server_cannot_fill_is_told() -> None:
         SessionClient.connect(cut.url(), start, QUICK) as client,
     ):
         await client.say(NOISE, pace=0)
-        client.incoming.received = Position()  # as if nothing had come
+        client.conversation.received = Position()  # as if nothing had come
         cut.cut(Fault.RESET)
         events = [await client.next_event() for _ in range(2)]
         assert isinstance(events[0], Interrupted)
         assert isinstance(events[1], Gap)
-        assert client.incoming.received == events[1].missing.up_to
+        assert client.conversation.received == events[1].missing.up_to
 
 
 async def test_a_ping_comes_back() -> None:
@@ -216,7 +216,7 @@ async def test_a_newer_server_ends_no_session() -> None:
         assert events[0].fields["mood"] == "good"
         assert isinstance(events[2], v1.Error)
         assert str(events[2].code) == "brand_new"
-        assert client.incoming.received.messages == 4
+        assert client.conversation.received.messages == 4
 
 
 async def test_messages_that_were_refused_are_counted() -> None:

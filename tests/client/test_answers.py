@@ -1,22 +1,27 @@
-"""No client waits for ever: servers that fall silent at every stage, and what is said of it."""
+"""Answers that are newer than the client, wrong, or never come: no client waits for ever."""
 
 import asyncio
+import json
 import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from websockets.asyncio.server import ServerConnection
 
 from labkit.audio.pcm import encode_s16le
-from labkit.client.deadlines import Deadlines, Outstanding, TurnSoFar
+from labkit.client.answers import Deadlines, TurnSoFar, Unknown
+from labkit.client.conversation import UnknownError, read_message
 from labkit.client.dial import Backoff
 from labkit.client.plain import VoiceClient
 from labkit.client.speech import SpeechClock
 from labkit.client.v1 import ClientOptions, SessionClient
-from labkit.errors import ClientError, ErrorCode
+from labkit.errors import ClientError, ErrorCode, ProtocolError
 from labkit.protocol import plain, v1
 from labkit.protocol.replay import Position
 from tests.client.peers import Handler, deaf, saying, silent, tcp, websocket
@@ -320,39 +325,69 @@ async def test_a_server_that_begins_every_session_and_hangs_up_is_given_up() -> 
                 await client.next_event()
 
 
-SECOND = 10**9
+JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
 
 
-def test_a_server_that_owes_nothing_is_never_overdue() -> None:
-    outstanding = Outstanding(since_ns=0)
-    assert not outstanding.is_overdue(1000 * SECOND, 1, unacknowledged=0)
-    assert outstanding.is_overdue(1000 * SECOND, 1, unacknowledged=1)
+def test_a_known_message_is_what_it_is() -> None:
+    assert read_message('{"type": "pong", "id": "a", "mood": 1}') == v1.Pong(id="a")
 
 
-def test_the_time_for_a_outstanding_begins_with_it() -> None:
-    outstanding = Outstanding(since_ns=0)
-    outstanding.expect(100 * SECOND, unacknowledged=0)
-    outstanding.turns += 1
-    outstanding.expect(150 * SECOND, unacknowledged=7)  # something is owed already
-    assert not outstanding.is_overdue(160 * SECOND, 60, unacknowledged=0)
-    assert outstanding.is_overdue(161 * SECOND, 60, unacknowledged=0)
+@pytest.mark.parametrize(("seq", "number"), [(7, 7), (None, None), ("7", None)])
+def test_an_unknown_type_is_handed_on_with_all_that_it_says(
+    seq: object, number: int | None
+) -> None:
+    fields = {"type": "mood", "seq": seq, "mood": "good"}
+    message = read_message(json.dumps(fields))
+    assert message == Unknown("mood", fields)
+    assert message.seq == number
+
+
+def test_an_unknown_code_is_an_error_like_any_other() -> None:
+    fields = {"type": "error", "seq": 3, "code": "brand_new", "message": "m", "fatal": True}
+    message = read_message(json.dumps(fields))
+    assert isinstance(message, UnknownError)
+    assert (message.code, message.message, message.seq, message.fatal) == (
+        "brand_new",
+        "m",
+        3,
+        True,
+    )
+    assert not isinstance(
+        read_message(v1.Error(code=ErrorCode.IDLE, message="m").encode()), UnknownError
+    )
 
 
 @pytest.mark.parametrize(
-    "settled",
+    ("text", "words"),
     [
-        v1.ResponseDone(turn=1, status=v1.ResponseStatus.NOTHING_HEARD),
-        v1.Error(
-            code=ErrorCode.TOO_MANY_TURNS,
-            message="m",
-            cause=v1.Cause(type="audio.end", position=Position()),
+        ("hello", "no JSON object"),
+        ("[" * 100_000, "no JSON object"),
+        ('"text"', "no object"),
+        ("{}", "has no 'type'"),
+        ('{"type": 5}', "type '5' is unknown"),
+        ('{"type": "error", "code": 5, "message": "m"}', "field 'code' of 'error': "),
+        ('{"type": "error"}', "field 'code' of 'error': Field required"),
+        (
+            '{"type": "transcript.final", "turn": 0, "text": ""}',
+            "field 'turn' of 'transcript.final'",
         ),
     ],
 )
-def test_an_utterance_is_answered_or_refused(settled: v1.ServerMessage) -> None:
-    outstanding = Outstanding(since_ns=0, turns=1)
-    outstanding.note(v1.Error(code=ErrorCode.BUFFER_FULL, message="m"))
-    assert outstanding.turns == 1
-    outstanding.note(settled)
-    outstanding.note(settled)
-    assert outstanding.turns == 0
+def test_what_is_no_message_is_told_in_words(text: str, words: str) -> None:
+    with pytest.raises(ProtocolError) as told:
+        read_message(text)
+    assert words in str(told.value)
+    assert "\n" not in str(told.value)
+    assert len(str(told.value)) < 300
+
+
+@given(st.text() | JSON.map(json.dumps) | st.dictionaries(st.text(), JSON).map(json.dumps))
+def test_no_text_raises_anything_else(text: str) -> None:
+    try:
+        read_message(text)
+    except ProtocolError:
+        pass

@@ -1,0 +1,165 @@
+"""What a session says, is told and is owed, without a server."""
+
+import asyncio
+
+import pytest
+
+from labkit.client.conversation import Conversation, ReplyAudio
+from labkit.errors import ClientError, ErrorCode, ProtocolError
+from labkit.protocol import v1
+from labkit.protocol.replay import Position, ReplayWindow
+from tests.support import until
+
+SECOND = 10**9
+
+
+def conversation(samples: int = 100, received: Position | None = None) -> Conversation:
+    """One in which nothing was said, begun at 0 ns."""
+    window = ReplayWindow(max_bytes=10_000, max_samples=samples, until_acknowledged=True)
+    return Conversation(window, received or Position(), now_ns=0)
+
+
+async def taken(stream: Conversation, count: int) -> list[str | bytes]:
+    return [await stream.next_payload() for _ in range(count)]
+
+
+async def test_what_is_urgent_goes_first_and_of_acknowledgements_the_latest() -> None:
+    stream = conversation()
+    await stream.put_audio(b"1122", 2)
+    await stream.put_text("end")
+    stream.acknowledge_reply("ack 1")
+    stream.put_urgent("ping")
+    stream.acknowledge_reply("ack 2")
+    assert await taken(stream, 4) == ["ping", "ack 2", b"1122", "end"]
+
+
+async def test_what_was_not_acknowledged_is_sent_again_and_what_is_urgent_is_not() -> None:
+    stream = conversation()
+    await stream.put_audio(b"1122", 2)
+    await stream.put_audio(b"3344", 2)
+    await stream.put_text("end")
+    assert await taken(stream, 3) == [b"1122", b"3344", "end"]
+    stream.acknowledged(Position(samples=2))
+    stream.put_urgent("ping")
+    stream.acknowledge_reply("ack")
+    stream.resume(Position(samples=3))
+    assert await taken(stream, 2) == [b"44", "end"]
+
+
+async def test_a_position_that_was_never_sent_is_refused() -> None:
+    stream = conversation()
+    await stream.put_audio(b"1122", 2)
+    for tell in (stream.acknowledged, stream.resume):
+        with pytest.raises(ProtocolError):
+            tell(Position(samples=1))
+
+
+async def test_whoever_waits_for_room_is_woken_by_room_or_by_the_end() -> None:
+    stream = conversation(samples=1)
+    await stream.put_text("first")  # text does not count as samples
+    await stream.put_audio(b"11", 1)
+    waiting = [asyncio.create_task(stream.put_audio(b"22", 1)) for _ in range(2)]
+    assert await taken(stream, 2) == ["first", b"11"]
+    stream.acknowledged(Position(messages=1, samples=1))
+    await until(lambda: stream.window.waiting_bytes)
+    assert sum(task.done() for task in waiting) == 1, "there was room for one"
+    stream.fail(ClientError("it is over"))
+    with pytest.raises(ClientError, match="it is over"):
+        await asyncio.gather(*waiting)
+    with pytest.raises(ClientError, match="it is over"):
+        await stream.put_text("later")
+
+
+async def test_urgent_messages_are_sent_once_they_are_taken_or_dropped() -> None:
+    stream = conversation()
+    for end in (stream.next_payload(), None):
+        stream.put_urgent("ping")
+        sent = asyncio.create_task(stream.urgent_sent())
+        await asyncio.sleep(0)
+        assert not sent.done()
+        if end is None:
+            stream.drop_urgent()
+        else:
+            await end
+        await sent
+
+
+async def test_what_was_not_handed_on_is_not_counted() -> None:
+    stream = conversation(received=Position(samples=5))
+    while not stream.is_full:
+        await stream.hand_on(v1.Pong())
+    for late in (
+        stream.hand_on(ReplyAudio(5, b"1122"), samples=2),
+        stream.hand_on(v1.SpeechStarted(seq=1, at_s=0), messages=1),
+    ):
+        task = asyncio.create_task(late)
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert stream.received == Position(samples=5)
+
+
+async def test_what_was_handed_on_is_counted() -> None:
+    stream = conversation(received=Position(samples=5))
+    audio, message = ReplyAudio(5, b"1122"), v1.SpeechStarted(seq=1, at_s=0)
+    await stream.hand_on(audio, samples=2)
+    await stream.hand_on(message, messages=1)
+    assert stream.received == Position(messages=1, samples=7)
+    stream.fail(ClientError("it is over"))
+    assert [await stream.next_event() for _ in range(2)] == [audio, message]
+    for _ in range(2):
+        with pytest.raises(ClientError, match="it is over"):
+            await stream.next_event()
+
+
+async def test_whoever_listens_is_told_that_it_is_over() -> None:
+    stream = conversation()
+    listening = asyncio.create_task(stream.next_event())
+    await asyncio.sleep(0)
+    stream.fail(ClientError("it is over"))
+    with pytest.raises(ClientError, match="it is over"):
+        await listening
+
+
+async def test_a_server_that_owes_nothing_is_never_overdue() -> None:
+    stream = conversation()
+    assert not stream.is_overdue(1000 * SECOND, 1)
+    await stream.put_audio(b"11", 1)
+    assert stream.is_overdue(1000 * SECOND, 1)
+
+
+async def test_the_time_for_an_answer_begins_with_what_asks_for_it() -> None:
+    stream = conversation()
+    stream.expect_more(100 * SECOND)
+    stream.turns += 1
+    stream.expect_more(150 * SECOND)  # something is owed already
+    assert not stream.is_overdue(160 * SECOND, 60)
+    assert stream.is_overdue(161 * SECOND, 60)
+
+
+async def test_an_acknowledgement_says_whether_it_is_news() -> None:
+    stream = conversation()
+    await stream.put_audio(b"1122", 2)
+    await stream.next_payload()
+    assert [stream.acknowledged(Position(samples=2)) for _ in range(2)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "settled",
+    [
+        v1.ResponseDone(turn=1, status=v1.ResponseStatus.NOTHING_HEARD),
+        v1.Error(
+            code=ErrorCode.TOO_MANY_TURNS,
+            message="m",
+            cause=v1.Cause(type="audio.end", position=Position()),
+        ),
+    ],
+)
+async def test_an_utterance_is_answered_or_refused(settled: v1.ServerMessage) -> None:
+    stream = conversation()
+    stream.turns = 1
+    stream.note(v1.Error(code=ErrorCode.BUFFER_FULL, message="m"))
+    assert stream.turns == 1
+    stream.note(settled)
+    stream.note(settled)
+    assert stream.turns == 0
