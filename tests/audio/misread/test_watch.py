@@ -79,6 +79,32 @@ def test_the_other_law_is_told_of_quiet_speech_too(
     assert kinds(AudioFormat(declared, 8_000), AudioFormat(sent, 8_000).encode(quiet)) == [kind]
 
 
+@pytest.mark.parametrize(
+    ("name", "declared", "sent", "kind"),
+    [
+        ("ked-08", MULAW, ALAW, ErrorCode.LOOKS_LIKE_ALAW),
+        ("kal-05", MULAW, ALAW, ErrorCode.LOOKS_LIKE_ALAW),
+        ("ked-08", ALAW, MULAW, ErrorCode.LOOKS_LIKE_MULAW),
+        ("ked-06", ALAW, S16, ErrorCode.LOOKS_LIKE_INT16),
+    ],
+)
+def test_noisy_voices_and_long_pauses_of_a_telephone_are_told(
+    name: str, declared: Encoding, sent: Encoding, kind: ErrorCode
+) -> None:
+    spoken = np.resize(resample(read_audio(SPEECH / f"{name}.flac"), 16_000, 8_000), 80_000)
+    data = AudioFormat(sent, 8_000).encode(spoken)
+    form = AudioFormat(declared, 8_000)
+    found = findings(form, (data, len(data) / 80_000), chunk_ms=20)
+    assert [one.kind for one in found] == [kind]
+
+
+@pytest.mark.parametrize(("name", "rate"), [("slt-09", 16_000), ("ked-09", 8_000)])
+def test_one_channel_with_a_pause_at_the_wrong_time_is_no_other_rate(name: str, rate: int) -> None:
+    spoken = np.resize(resample(read_audio(SPEECH / f"{name}.flac"), 16_000, rate), 10 * rate)
+    found = kinds(AudioFormat(S16, rate, 2), encode_s16le(spoken), 0.5)
+    assert found == [ErrorCode.LOOKS_LIKE_MONO]
+
+
 @pytest.mark.parametrize("law", [MULAW, ALAW])
 def test_unsigned_bytes_are_told_from_either_law(law: Encoding) -> None:
     unsigned = (np.round(speech() * 128) + 128).astype(np.uint8).tobytes()
