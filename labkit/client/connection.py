@@ -11,7 +11,7 @@ from websockets.exceptions import ConnectionClosed
 from labkit.client.answers import Deadlines, TurnSoFar
 from labkit.client.conversation import Conversation, ReplyAudio, TextMessage, read_message
 from labkit.client.dial import why_closed
-from labkit.client.speech import SpeechClock
+from labkit.client.speech import Clock
 from labkit.errors import ClientError, CloseCode, ErrorCode, ProtocolError
 from labkit.protocol import v1
 
@@ -53,7 +53,7 @@ class Connection:
         socket: ClientConnection,
         conversation: Conversation,
         deadlines: Deadlines,
-        clock: SpeechClock,
+        clock: Clock,
     ) -> None:
         """Carry `conversation` over `socket`."""
         self.closed = False

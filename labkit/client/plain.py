@@ -20,7 +20,7 @@ from labkit.audio.formats import WIRE
 from labkit.audio.pcm import SAMPLE_RATE, Float32, decode_s16le, encode_s16le, leading_silence
 from labkit.client.answers import Deadlines, TurnSoFar, count_refused, read
 from labkit.client.dial import connected, why_closed
-from labkit.client.speech import SpeechClock, chunk_samples, speak, spoken_ns
+from labkit.client.speech import Clock, chunk_samples, speak, spoken_ns
 from labkit.errors import ClientError, ErrorCode, ProtocolError
 from labkit.protocol import plain
 from labkit.trace import Mark, Trace
@@ -89,7 +89,7 @@ class _Received:
 class _Turn:
     """A turn while it happens: takes messages and marks, and knows when it is complete."""
 
-    def __init__(self, clock: SpeechClock, *, stream: bool) -> None:
+    def __init__(self, clock: Clock, *, stream: bool) -> None:
         self.result = ClientTurn()
         self.so_far = TurnSoFar()
         self._clock = clock
@@ -199,13 +199,13 @@ class VoiceClient:
         *,
         stream: bool,
         deadlines: Deadlines | None = None,
-        clock: SpeechClock | None = None,
+        clock: Clock | None = None,
     ) -> None:
         """Speak over `socket`; use `connect` instead of calling this."""
         self._socket = socket
         self._stream = stream
         self._deadlines = deadlines or Deadlines()
-        self._clock = clock or SpeechClock()
+        self._clock = clock or Clock()
         self._messages: asyncio.Queue[_Received | None] = asyncio.Queue()
         self._pongs: asyncio.Queue[_Received | None] = asyncio.Queue()
         self._end = ""
@@ -220,7 +220,7 @@ class VoiceClient:
         headers: Mapping[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
         deadlines: Deadlines | None = None,
-        clock: SpeechClock | None = None,
+        clock: Clock | None = None,
     ) -> AsyncIterator[Self]:
         """Connect to `url`, such as ``ws://localhost:8765``.
 

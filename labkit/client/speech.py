@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks
 
-__all__ = ["SpeechClock", "chunk_samples", "speak", "spoken_ns"]
+__all__ = ["Clock", "chunk_samples", "speak", "spoken_ns"]
 
 
 @dataclass(frozen=True, slots=True)
-class SpeechClock:
-    """The clock that speech goes by, and how to wait for it.
+class Clock:
+    """The clock that a client or a proxy goes by, and how to wait for it.
 
     Attributes:
         speed: Seconds of this clock per real second; above 1, a rehearsal takes less time.
@@ -65,7 +65,7 @@ async def speak(
     *,
     chunk_ms: float = 40.0,
     pace: float = 1.0,
-    clock: SpeechClock | None = None,
+    clock: Clock | None = None,
     start_ns: int | None = None,
 ) -> None:
     """Give `send` each chunk of `samples` once its last sample has been spoken.
@@ -78,7 +78,7 @@ async def speak(
         clock: What to go by.
         start_ns: When the first sample is spoken; now, where it is not given.
     """
-    clock = clock or SpeechClock()
+    clock = clock or Clock()
     start_ns = clock.now_ns() if start_ns is None else start_ns
     spoken = 0
     for chunk in chunks(samples, chunk_samples(chunk_ms)):

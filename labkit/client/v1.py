@@ -21,7 +21,7 @@ from labkit.client.answers import Deadlines, count_refused
 from labkit.client.connection import Connection, Lost
 from labkit.client.conversation import Conversation, Event, Gap, Interrupted, ReplyAudio
 from labkit.client.dial import Backoff, dial, hang_up
-from labkit.client.speech import SpeechClock, speak
+from labkit.client.speech import Clock, speak
 from labkit.errors import ClientError, ConnectError, ProtocolError
 from labkit.protocol import v1
 from labkit.protocol.replay import Position, ReplayWindow
@@ -65,7 +65,7 @@ class ClientOptions:
     backoff: Backoff = Backoff()
     deadlines: Deadlines = Deadlines()
     seed: int | None = None
-    clock: SpeechClock = SpeechClock()
+    clock: Clock = Clock()
 
     def __post_init__(self) -> None:
         """Refuse a ring that cannot work.

@@ -24,7 +24,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from labkit.client.dial import dial
-from labkit.client.speech import SpeechClock
+from labkit.client.speech import Clock
 from labkit.errors import ConnectError, ErrorCode, ProtocolError
 from labkit.measure.plan import Script, Speech, Timetable, due_times
 from labkit.protocol import plain
@@ -234,7 +234,7 @@ class Caller:
         script: Script,
         recorded: Sequence[Speech],
         manners: Manners,
-        clock: SpeechClock,
+        clock: Clock,
     ) -> None:
         """Say what `script` tells out of `recorded`, over `socket`."""
         self.log = CallLog()

@@ -12,7 +12,7 @@ import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, leading_silence, read_audio
 from labkit.client.plain import ClientTurn, VoiceClient
-from labkit.client.speech import SpeechClock
+from labkit.client.speech import Clock
 from labkit.errors import LabkitError
 from labkit.measure.exercise_summary import BASELINE, LABKIT, ExerciseSummary, Row
 from labkit.measure.plan import CHUNK_SIZES_MS, PlannedTurn, plan_turns
@@ -188,7 +188,7 @@ async def _pinging(url: str, rtts_ms: list[float], seed: int) -> AsyncIterator[N
     """Measure ping round trips on a connection of its own for the length of the block."""
     over = asyncio.Event()
     async with VoiceClient.connect(url) as client:
-        pinging = ping_until(over, client, rtts_ms, random.Random(seed), SpeechClock())
+        pinging = ping_until(over, client, rtts_ms, random.Random(seed), Clock())
         task = asyncio.create_task(pinging)  # a TaskGroup would wrap what the block raises
         try:
             yield
@@ -202,7 +202,7 @@ async def ping_until(
     client: VoiceClient,
     rtts_ms: list[float],
     rng: random.Random,
-    clock: SpeechClock,
+    clock: Clock,
 ) -> None:
     """Ping at random moments, and count every round trip from when it was due.
 

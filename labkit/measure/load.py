@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection
 
 from labkit.audio.pcm import read_audio
 from labkit.client.plain import VoiceClient
-from labkit.client.speech import SpeechClock
+from labkit.client.speech import Clock
 from labkit.errors import LabkitError
 from labkit.measure.callers import Caller, Manners, connect_caller
 from labkit.measure.load_summary import (
@@ -128,7 +128,7 @@ class Load(Experiment[Level, LoadSummary]):
     url: str | None = None
     manners: Manners = field(default_factory=Manners)
     model_options: tuple[str, ...] = ()
-    clock: SpeechClock = field(default_factory=SpeechClock)
+    clock: Clock = field(default_factory=Clock)
 
     raw = "load.csv"
     summary = "load.json"
@@ -278,7 +278,7 @@ async def _watch(
     server: RunningServer,
     begin_ns: int,
     end_ns: int,
-    clock: SpeechClock,
+    clock: Clock,
     tell: Callable[[float], None],
 ) -> Resources:
     """Memory and CPU from `begin_ns` to `end_ns`, read a few times a second."""

@@ -24,15 +24,14 @@ import asyncio
 import logging
 import socket
 import struct
-import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
 from types import TracebackType
 from typing import Final, Self
 
+from labkit.client.speech import Clock
 from labkit.errors import InstrumentError
 from labkit.measure.links import (
     PROFILES,
@@ -47,9 +46,7 @@ from labkit.measure.links import (
 __all__ = [
     "KERNEL_BYTES",
     "PROFILES",
-    "REAL_TIME",
     "UNCHANGED",
-    "Clock",
     "Conditions",
     "Connection",
     "Direction",
@@ -69,27 +66,6 @@ _READ_BYTES: Final = 16 * 1024
 _LINGER_S: Final = 1.0
 """Longest that an orderly close waits for the peers; one that talks on is then cut off."""
 
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """The time, and how to wait for it.
-
-    Attributes:
-        now_ns: Nanoseconds since any fixed moment; never goes back.
-        sleep: Waits for a number of seconds.
-    """
-
-    now_ns: Callable[[], int] = time.perf_counter_ns
-    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
-
-    async def until(self, at_ns: int) -> None:
-        """Wait until `at_ns`; returns at once where that has passed."""
-        while (left_ns := at_ns - self.now_ns()) > 0:
-            await self.sleep(left_ns / 1e9)
-
-
-REAL_TIME: Final = Clock()
-"""The machine's clock."""
 
 UNCHANGED: Final = Conditions()
 """Bytes go through as they come."""
@@ -126,7 +102,7 @@ class _Line:
         data = b"begin"
         while data:
             due_ns, data = await self._queue.get()
-            await self._clock.until(due_ns)
+            await self._clock.sleep_until(due_ns)
             await self._forward(data, sink)
         await self._while_released()
         sink.shutdown(socket.SHUT_WR)
@@ -140,7 +116,7 @@ class _Line:
             self.held -= sent
             self._drained.set()
             await self._cut_if_due(sink)
-            await self._clock.until(self._schedule.spend(sent, self._clock.now_ns()))
+            await self._clock.sleep_until(self._schedule.spend(sent, self._clock.now_ns()))
 
     async def _send(self, piece: memoryview, sink: socket.socket) -> int:
         """Send a part of `piece` once released, with nothing in between that could change that."""
@@ -290,7 +266,7 @@ class Proxy:
         conditions: Conditions | Callable[[int], Conditions] = UNCHANGED,
         seed: int = 0,
         port: int = 0,
-        clock: Clock = REAL_TIME,
+        clock: Clock | None = None,
     ) -> None:
         """Stand before the server at `target_host` and `target_port`.
 
@@ -300,13 +276,13 @@ class Proxy:
             conditions: For all connections, or for each by its number from 0 on.
             seed: Draws the jitter, for each connection and direction apart.
             port: Where to listen, on 127.0.0.1; 0 takes a free one.
-            clock: The time to go by.
+            clock: The time to go by; by default the machine's.
         """
         self._target = (target_host, target_port)
         self._plan = conditions if callable(conditions) else lambda _: conditions
         self._seed = seed
         self._asked_port = port
-        self._clock = clock
+        self._clock = clock or Clock()
         self._listener: socket.socket | None = None
         self._connections: list[Connection] = []
         self._tasks: list[asyncio.Task[None]] = []

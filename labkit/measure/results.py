@@ -29,7 +29,6 @@ __all__ = [
     "Experiment",
     "Progress",
     "Results",
-    "Rows",
     "Summary",
     "Tell",
     "about_machine",
@@ -119,10 +118,10 @@ async def conduct(
         LabkitError: What the experiment raises.
     """
     measured: list[R] = []
-    with results.rows(experiment.raw, experiment.columns) as rows:
+    with results.rows(experiment.raw, experiment.columns) as write:
 
         def record(row: R) -> None:
-            rows.write(experiment.flat(row))
+            write(experiment.flat(row))
             measured.append(row)
 
         await experiment.run(record, tell)
@@ -131,44 +130,6 @@ async def conduct(
     results.write_figures(experiment.draw(summed))
     results.complete = True
     return summed
-
-
-class Rows:
-    """A CSV file that is written a row at a time."""
-
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
-        """Open the file at `path` and write its head."""
-        self.count = 0
-        self._file = path.open("x", newline="", encoding="utf-8")
-        self._writer = csv.DictWriter(self._file, fieldnames=columns)
-        try:
-            self._writer.writeheader()
-            self._file.flush()
-        except OSError:
-            self.close()
-            raise
-
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Write a row; once this returns, the system has it.
-
-        Raises:
-            InstrumentError: It cannot be written, such as on a full disk.
-        """
-        plain = {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
-        try:
-            self._writer.writerow(plain)
-            self._file.flush()
-        except OSError as error:
-            raise InstrumentError(
-                f"{self._file.name} cannot be written: {error.strerror}; "
-                f"the {self.count} rows before are kept there"
-            ) from error
-        self.count += 1
-
-    def close(self) -> None:
-        """Close the file."""
-        with suppress(OSError):  # what could not be written was told by `write` already
-            self._file.close()
 
 
 class Results:
@@ -204,28 +165,46 @@ class Results:
         return cls(out / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
 
     @contextmanager
-    def rows(self, name: str, columns: Sequence[str]) -> Iterator[Rows]:
-        """Write the file of rows `name` for the length of the block.
+    def rows(
+        self, name: str, columns: Sequence[str]
+    ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+        """A CSV file for the length of the block; gives what writes a row of it.
 
-        A file without a row is removed again, and the folder as well where it is then empty.
+        Once that returns, the system has the row. A file without a row is removed again, and the
+        folder as well where it is then empty.
 
         Raises:
-            InstrumentError: It cannot be written.
+            InstrumentError: The file, or later a row of it, cannot be written.
         """
         path = self.folder / name
         try:
-            rows = Rows(path, columns)
-        except FileExistsError as error:  # the rows of another run are not ours to remove
-            raise _not_writable(self.folder, error) from error
+            file = path.open("x", newline="", encoding="utf-8")
         except OSError as error:
-            self._remove(path)
+            if not isinstance(error, FileExistsError):  # another run's rows are not ours to remove
+                self._remove(path)
             raise _not_writable(self.folder, error) from error
+        writer = csv.DictWriter(file, fieldnames=columns)
+
+        def write(row: Mapping[str, Any]) -> None:
+            plain = {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
+            try:
+                writer.writerow(plain)
+                file.flush()
+            except OSError as error:
+                raise self._not_written(path, error) from error
+            self.measured += 1
+
         try:
-            yield rows
+            try:
+                writer.writeheader()
+                file.flush()
+            except OSError as error:
+                raise _not_writable(self.folder, error) from error
+            yield write
         finally:
-            rows.close()
-            self.measured += rows.count
-            if not rows.count:
+            with suppress(OSError):  # what could not be written was told by `write` already
+                file.close()
+            if not self.measured:
                 self._remove(path)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
@@ -251,10 +230,13 @@ class Results:
         try:
             write(self.folder / name)
         except OSError as error:
-            raise InstrumentError(
-                f"{self.folder / name} cannot be written: {error.strerror}; "
-                f"the {self.measured} rows that were measured are kept in {self.folder}"
-            ) from error
+            raise self._not_written(self.folder / name, error) from error
+
+    def _not_written(self, path: Path, error: OSError) -> InstrumentError:
+        return InstrumentError(
+            f"{path} cannot be written: {error.strerror}; "
+            f"the {self.measured} rows that were measured are kept in {self.folder}"
+        )
 
     def _remove(self, path: Path) -> None:
         with suppress(OSError):  # not empty, or not ours

@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, Final
 
 import psutil
@@ -151,11 +151,11 @@ async def start_server(command: Sequence[str], *, start_s: float = _START_S) -> 
     Raises:
         ServerError: It ended or got stuck before it was ready; the error has its last words.
     """
-    start = _Start(command)
+    server = _spawn(command)
     try:
-        return await start.ready(start_s)
+        return replace(server, url=await _ready(server, start_s))
     except BaseException:
-        await start.server().stop_async()
+        await server.stop_async()
         raise
 
 
@@ -171,40 +171,39 @@ async def running_server(
         await server.stop_async()
 
 
-class _Start:
-    """A server that was started and may not be ready yet."""
+def _spawn(command: Sequence[str]) -> RunningServer:
+    """A server that was started and has no address yet."""
+    output = tempfile.TemporaryFile()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "labkit.measure.child", *command],
+        stdin=subprocess.PIPE,  # held open, never written to: see labkit.measure.child
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env={name: value for name, value in os.environ.items() if name != VARIABLE},
+        # Ctrl-C, and the interrupt of a notebook's kernel, go to a whole group of processes.
+        # They mean the program that started the server, which then ends it in order.
+        start_new_session=True,
+    )
+    return RunningServer("", process, output)
 
-    def __init__(self, command: Sequence[str]) -> None:
-        self.output: IO[bytes] = tempfile.TemporaryFile()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "labkit.measure.child", *command],
-            stdin=subprocess.PIPE,  # held open, never written to: see labkit.measure.child
-            stdout=self.output,
-            stderr=subprocess.STDOUT,
-            env={name: value for name, value in os.environ.items() if name != VARIABLE},
-            # Ctrl-C, and the interrupt of a notebook's kernel, go to a whole group of processes.
-            # They mean the program that started the server, which then ends it in order.
-            start_new_session=True,
-        )
 
-    async def ready(self, start_s: float) -> RunningServer:
-        """Wait until it says where it answers."""
-        deadline_s = time.monotonic() + start_s
-        while (found := _READY.search(_written(self.output))) is None:
-            if (code := self.process.poll()) is not None:
-                raise self._failed(f"ended with code {code} before it was ready")
-            if time.monotonic() > deadline_s:
-                raise self._failed(f"was not ready within {start_s:g} s")
-            await _look_again()
-        return self.server(found[1])
+async def _ready(server: RunningServer, start_s: float) -> str:
+    """Wait until the server says where it answers."""
+    deadline_s = time.monotonic() + start_s
+    while (found := _READY.search(server.log())) is None:
+        if server.process is not None and (code := server.process.poll()) is not None:
+            raise _failed(server, f"ended with code {code} before it was ready")
+        if time.monotonic() > deadline_s:
+            raise _failed(server, f"was not ready within {start_s:g} s")
+        # A process here belongs to no event loop, so that any may stop it, or none.
+        await asyncio.sleep(_LOOK_S)
+    return found[1]
 
-    def server(self, url: str = "") -> RunningServer:
-        return RunningServer(url, self.process, self.output)
 
-    def _failed(self, what: str) -> ServerError:
-        words = _written(self.output)[-_TAIL:].strip()
-        said = f"It said:\n{words}" if words else "It said nothing."
-        return ServerError(f"the server {what}. {said}")
+def _failed(server: RunningServer, what: str) -> ServerError:
+    words = server.log()[-_TAIL:].strip()
+    said = f"It said:\n{words}" if words else "It said nothing."
+    return ServerError(f"the server {what}. {said}")
 
 
 def _written(output: IO[bytes], start: int = 0) -> str:
@@ -231,8 +230,3 @@ def _ending(process: subprocess.Popen[bytes]) -> Iterator[float]:
         yield _LOOK_S
     if process.stdin is not None:
         process.stdin.close()
-
-
-async def _look_again() -> None:
-    """Wait a little. A process here belongs to no event loop, so that any may stop it, or none."""
-    await asyncio.sleep(_LOOK_S)

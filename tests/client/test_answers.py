@@ -19,7 +19,7 @@ from labkit.client.answers import Deadlines, TurnSoFar, Unknown
 from labkit.client.conversation import UnknownError, read_message
 from labkit.client.dial import Backoff
 from labkit.client.plain import VoiceClient
-from labkit.client.speech import SpeechClock
+from labkit.client.speech import Clock
 from labkit.client.v1 import ClientOptions, SessionClient
 from labkit.errors import ClientError, ErrorCode, ProtocolError
 from labkit.protocol import plain, v1
@@ -173,7 +173,7 @@ async def test_a_plain_server_that_answers_no_ping() -> None:
 
 
 async def test_a_plain_server_that_stops_reading() -> None:
-    at_once = SpeechClock(sleep=lambda _: asyncio.sleep(0))
+    at_once = Clock(sleep=lambda _: asyncio.sleep(0))
     minute = np.zeros(16_000 * 60, np.float32)
     async with (
         websocket(deaf) as url,

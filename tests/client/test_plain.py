@@ -11,7 +11,7 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from labkit.audio.pcm import encode_s16le
 from labkit.client.plain import VoiceClient
-from labkit.client.speech import SpeechClock
+from labkit.client.speech import Clock
 from labkit.errors import ClientError, ProtocolError
 from labkit.protocol import plain
 from labkit.server.app import VoiceServer
@@ -59,7 +59,7 @@ async def test_an_address_may_have_a_path_a_query_and_a_fragment(end: str, strea
 
 
 async def test_a_long_reply_of_labkit_s_server_is_whole() -> None:
-    at_once = SpeechClock(sleep=lambda _: asyncio.sleep(0))
+    at_once = Clock(sleep=lambda _: asyncio.sleep(0))
     said = np.tile(TONE, 62)  # 31 s
     async with (
         VoiceServer(EchoPipeline(), ServerSettings(host="127.0.0.1", port=0)) as server,

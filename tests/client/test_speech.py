@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.audio.pcm import Float32
-from labkit.client.speech import SpeechClock, chunk_samples, speak, spoken_ns
+from labkit.client.speech import Clock, chunk_samples, speak, spoken_ns
 
 MS = 1_000_000
 
@@ -26,8 +26,8 @@ class Time:
         self.slept.append(seconds)
         self.now_ns += round(seconds * 1e9) + self.late_ns
 
-    def clock(self, speed: int = 1) -> SpeechClock:
-        return SpeechClock(speed, lambda: self.now_ns, self.sleep)
+    def clock(self, speed: int = 1) -> Clock:
+        return Clock(speed, lambda: self.now_ns, self.sleep)
 
 
 @dataclass
@@ -104,7 +104,7 @@ def test_samples_and_milliseconds_agree(samples: int, chunk_ms: float) -> None:
 
 
 async def test_sleep_ends_at_or_after_the_instant() -> None:
-    clock = SpeechClock()
+    clock = Clock()
     due = clock.now_ns() + 2_000_000
     late = await clock.sleep_until(due)
     assert clock.now_ns() >= due + late
@@ -112,7 +112,7 @@ async def test_sleep_ends_at_or_after_the_instant() -> None:
 
 
 async def test_what_was_past_already_is_not_the_loop_s_lateness() -> None:
-    clock = SpeechClock()
+    clock = Clock()
     start = clock.now_ns()
     late = await clock.sleep_until(start - 10**15)
     assert 0 <= late <= clock.now_ns() - start
@@ -120,5 +120,5 @@ async def test_what_was_past_already_is_not_the_loop_s_lateness() -> None:
 
 async def test_a_block_may_take_seconds_of_the_clock() -> None:
     with pytest.raises(TimeoutError):
-        async with SpeechClock(speed=1000).timeout(5):
+        async with Clock(speed=1000).timeout(5):
             await asyncio.Event().wait()

@@ -19,7 +19,7 @@ from labkit.audio.formats import Encoding
 from labkit.audio.pcm import encode_s16le
 from labkit.client.answers import Unknown
 from labkit.client.dial import Backoff
-from labkit.client.speech import SpeechClock
+from labkit.client.speech import Clock
 from labkit.client.v1 import ClientOptions, Gap, Interrupted, SessionClient
 from labkit.errors import ClientError, ErrorCode
 from labkit.measure.netem import Conditions, Direction, Fault, Link, Proxy
@@ -314,7 +314,7 @@ async def test_a_full_server_names_the_wait() -> None:
         elif seconds == 5:
             await others[0].close()
 
-    options = ClientOptions(backoff=QUICK.backoff, clock=SpeechClock(sleep=pause))
+    options = ClientOptions(backoff=QUICK.backoff, clock=Clock(sleep=pause))
     async with (
         serving(max_sessions=1) as server,
         proxy(server) as cut,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from labkit.audio.pcm import write_wav
-from labkit.client.speech import SpeechClock
+from labkit.client.speech import Clock
 from labkit.measure.callers import Manners
 from labkit.measure.load import Load
 
@@ -30,5 +30,5 @@ def config(tmp_path: Path) -> Load:
         sessions=(1, 3),
         seconds=4,
         manners=manners,
-        clock=SpeechClock(speed=20),
+        clock=Clock(speed=20),
     )

@@ -11,7 +11,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.server import ServerConnection, serve
 
 from labkit.audio.pcm import Float32
-from labkit.client.speech import SpeechClock
+from labkit.client.speech import Clock
 from labkit.errors import CloseCode, ErrorCode
 from labkit.measure.callers import (
     Caller,
@@ -28,7 +28,7 @@ from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import EchoPipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedAsr, scripted_engines
 
-CLOCK = SpeechClock(speed=20)
+CLOCK = Clock(speed=20)
 SECOND = 10**9
 SPEECH = [speech_of(np.full(3_200, 0.1 * n, np.float32), chunk_ms=40) for n in (1, 2)]
 SCRIPT = Script(phase_ns=20_000_000, skip=0.0, ping_phase_ns=300_000_000, order=(0, 1))
@@ -306,7 +306,7 @@ def test_the_fine_loop_sleeps_waits_and_talks() -> None:
         await writer.wait_closed()
 
     async def talk() -> bytes:
-        clock = SpeechClock()
+        clock = Clock()
         assert await clock.sleep_until(clock.now_ns() + 300_000) >= 0
         async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
             reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())

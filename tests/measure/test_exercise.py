@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from labkit.client.plain import ClientTurn, VoiceClient
-from labkit.client.speech import SpeechClock
+from labkit.client.speech import Clock
 from labkit.errors import LabkitError
 from labkit.measure.exercise import Exercise, overhead_bytes, ping_until, row_of
 from labkit.measure.plan import PlannedTurn
@@ -107,6 +107,6 @@ class Every100Ms(random.Random):
 async def test_every_ping_that_a_server_holds_up_counts() -> None:
     over, rtts_ms = asyncio.Event(), list[float]()
     server = Standing(over)
-    clock = SpeechClock(source=lambda: server.now_ns, sleep=server.sleep)
+    clock = Clock(source=lambda: server.now_ns, sleep=server.sleep)
     await ping_until(over, cast(VoiceClient, server), rtts_ms, Every100Ms(), clock)
     assert [round(rtt) for rtt in rtts_ms] == [1000 - 99 * n for n in range(11)]

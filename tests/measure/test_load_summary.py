@@ -158,9 +158,9 @@ def test_the_ratio_of_a_level_that_the_callers_limited_is_not_stated() -> None:
 
 def test_the_file_has_a_row_per_level_and_server(tmp_path: Path) -> None:
     levels = [*run(), level(errors={"closed_1011": 2, "engine_failed": 1}, turn_ms=None)]
-    with Results(tmp_path).rows("load.csv", COLUMNS) as file:
+    with Results(tmp_path).rows("load.csv", COLUMNS) as write:
         for one in levels:
-            file.write(flat(one))
+            write(flat(one))
     with (tmp_path / "load.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["server"], row["sessions"]) for row in rows[:3]] == [

@@ -12,12 +12,12 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosedError
 
+from labkit.client.speech import Clock
 from labkit.errors import InstrumentError
 from labkit.measure import netem
 from labkit.measure.netem import (
     KERNEL_BYTES,
     UNCHANGED,
-    Clock,
     Conditions,
     Connection,
     Direction,
@@ -417,7 +417,7 @@ class ShortTime:
 
     def __init__(self) -> None:
         self.now_ns = 0
-        self.clock = Clock(lambda: self.now_ns, self._sleep)
+        self.clock = Clock(source=lambda: self.now_ns, sleep=self._sleep)
 
     async def _sleep(self, seconds: float) -> None:
         self.now_ns += round(seconds * 1e9)
