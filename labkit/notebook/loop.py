@@ -11,14 +11,17 @@ connection that was opened there, a lock that is held there.
 """
 
 import asyncio
+import threading
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 __all__ = ["run"]
 
 T = TypeVar("T")
+
+_LOOK_S: Final = 0.2
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -41,17 +44,29 @@ def _run_on_a_thread(coroutine: Coroutine[Any, Any, T]) -> T:
     runner = asyncio.Runner()  # made here, so that it takes over the caller's context variables
     loop = runner.get_loop()
 
-    def work() -> T:
-        with runner:
-            return runner.run(coroutine)
+    outcome: Future[T] = Future()
 
-    with ThreadPoolExecutor(1, "labkit.run") as thread:
-        try:  # from the start: an interrupt may come as soon as the thread runs
-            return thread.submit(work).result()
-        except BaseException:
-            with suppress(RuntimeError):  # the loop is closed: the coroutine has just ended
-                loop.call_soon_threadsafe(_cancel_all, loop)
-            raise
+    def work() -> None:
+        try:
+            with runner:
+                outcome.set_result(runner.run(coroutine))
+        except BaseException as error:  # whatever it is, it is the caller's
+            outcome.set_exception(error)
+
+    thread = threading.Thread(target=work, name="labkit.run")
+    try:  # from the start: an interrupt may come as soon as the thread runs
+        thread.start()
+        # In steps: an interrupt that comes just before a wait begins does not end that wait.
+        while not wait([outcome], _LOOK_S).done:
+            pass
+        return outcome.result()
+    except BaseException:
+        with suppress(RuntimeError):  # the loop is closed: the coroutine has just ended
+            loop.call_soon_threadsafe(_cancel_all, loop)
+        raise
+    finally:
+        with suppress(RuntimeError):  # interrupted before the thread was there
+            thread.join()
 
 
 def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
