@@ -34,7 +34,7 @@ SetOption = Annotated[
 ]
 AsrOption = Annotated[str | None, typer.Option(help="Another recogniser, such as base.en.")]
 LlmOption = Annotated[str | None, typer.Option(help="Another language model, such as x.gguf.")]
-TtsOption = Annotated[str | None, typer.Option(help="Another voice: en_US-lessac-medium.")]
+TtsOption = Annotated[str | None, typer.Option(help="Another voice; see 'labkit models list'.")]
 
 models = typer.Typer(help="Find, pull and examine models.", no_args_is_help=True)
 
@@ -45,6 +45,8 @@ def list_models() -> None:
     from labkit.voice.models import SETS, models_of
 
     table = Table("set", "role", "model", "on this machine")
+    for column in table.columns[2:]:
+        column.overflow = "fold"  # a path of which a part is missing leads nowhere
     for name, chosen in SETS.items():
         for model in models_of(name):
             table.add_row(name, model.role.value, model.name, _place(model))

@@ -242,7 +242,7 @@ def judged(before: Vitals, after: Vitals) -> list[Finding]:
     return [
         Finding(
             name.replace("_", " "),
-            f"{was[name]} before, {left[name]} after",
+            f"{was[name] or 0} before, {left[name] or 0} after",
             "no more than before",
             (left[name] or 0) <= (was[name] or 0),
         )
