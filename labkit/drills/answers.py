@@ -130,7 +130,8 @@ class PlainAnswers:
         self._refusals = _Refusals()
         self._in_reply = False
 
-    def asked(self, payload: str | bytes) -> None:  # noqa: D102
+    def asked(self, payload: str | bytes) -> None:
+        """Count the commands that are to be answered, and what has to be refused."""
         is_text = isinstance(payload, str)
         longest = self._limits.max_text_bytes if is_text else self._limits.max_message_bytes
         try:
@@ -141,18 +142,22 @@ class PlainAnswers:
         if type(command) in self._owed:
             self._owed[type(command)] += 1
 
-    def farewell(self) -> str:  # noqa: D102
+    def farewell(self) -> str:
+        """A `ping`: everything before it is answered before its `pong`."""
         return "ping"
 
     @property
-    def settled(self) -> bool:  # noqa: D102
+    def settled(self) -> bool:
+        """Whether every `ping` was answered."""
         return not self._owed[plain.Ping]
 
     @property
-    def untold(self) -> list[str]:  # noqa: D102
+    def untold(self) -> list[str]:
+        """Refusals that are missing."""
         return self._refusals.untold
 
-    def take(self, message: str | bytes) -> None:  # noqa: D102
+    def take(self, message: str | bytes) -> None:
+        """Check a pong, a JSON message, or audio of a reply."""
         if isinstance(message, bytes):
             self._take_audio(message)
         elif message == plain.PONG:
@@ -224,7 +229,8 @@ class V1Answers:
         received = self.received or Position()
         return Ticket(self._started.session, self._started.token, received)
 
-    def asked(self, payload: str | bytes) -> None:  # noqa: D102
+    def asked(self, payload: str | bytes) -> None:
+        """Count what has to be refused whatever came before."""
         if isinstance(payload, bytes):  # what audio is refused for depends on what came before
             return
         try:
@@ -235,17 +241,20 @@ class V1Answers:
         if self._started is None and isinstance(message, v1.SessionStart):
             self._acknowledges |= message.acknowledges
 
-    def farewell(self) -> str:  # noqa: D102
+    def farewell(self) -> str:
+        """A `ping` with a name of its own."""
         return v1.Ping(id=_FAREWELL).encode()
 
     @property
-    def untold(self) -> list[str]:  # noqa: D102
+    def untold(self) -> list[str]:
+        """Refusals that are missing, where the session has to tell of them."""
         # Without a session there is nothing to tell through; a resume tells older things again;
         # and to a client that does not acknowledge what it said it would, little is told.
         started = self._started is not None and not self._started.resumed
         return self._refusals.untold if started and not self._acknowledges else []
 
-    def take(self, message: str | bytes) -> None:  # noqa: D102
+    def take(self, message: str | bytes) -> None:
+        """Check a JSON message, or audio of a response."""
         if isinstance(message, bytes):
             self._take_audio(message)
             return
