@@ -234,9 +234,12 @@ class StreamDecoder:
             return self._format.decode_int16(data)
         # Whole frames are judged first, so that a bad message leaves nothing of itself behind.
         frames = mix(self._format.decode(data))
-        # soxr keeps buffers as large as the longest piece that it was ever given.
-        pieces = [self._resampler.feed(piece) for piece in chunks(frames, _RESAMPLED_AT_ONCE)]
-        return to_int16(np.concatenate([np.zeros(0, np.float32), *pieces]))
+        # soxr keeps buffers as large as the longest piece that it was ever given; and half a
+        # minute in one message would take eight times its size in floats, all at the same time.
+        pieces = [
+            to_int16(self._resampler.feed(piece)) for piece in chunks(frames, _RESAMPLED_AT_ONCE)
+        ]
+        return pieces[0] if len(pieces) == 1 else np.concatenate([np.zeros(0, np.int16), *pieces])
 
     def flush(self) -> Int16:
         """End the utterance: give the filter's tail, and begin anew."""

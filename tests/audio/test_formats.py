@@ -1,5 +1,7 @@
 """Formats as they are declared, and streams that no chunking changes."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -153,6 +155,19 @@ def test_a_decoder_takes_any_bytes_or_refuses_them(form: AudioFormat, data: byte
         assert str(refused.value) == str(error)
     else:
         assert decoder.feed(data).dtype == np.int16
+
+
+def test_half_a_minute_in_one_message_takes_little_more_than_itself() -> None:
+    decoder = StreamDecoder(AudioFormat(Encoding.MULAW, 8_000))
+    message = bytes(240_000)
+    tracemalloc.start()
+    try:
+        samples = decoder.feed(message)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(samples) > 470_000
+    assert peak < 4 * samples.nbytes
 
 
 def test_what_the_resampler_overshoots_clips_and_never_wraps() -> None:
