@@ -3,7 +3,9 @@
 import asyncio
 import errno
 import logging
+import os
 import signal
+import socket
 import ssl
 import time
 from collections import OrderedDict
@@ -39,6 +41,10 @@ _log = logging.getLogger(__name__)
 
 _TLS_HANDSHAKE_S: Final = 5.0
 """Longest that a caller may take until it speaks TLS: as long, it may hold up the shutdown."""
+_ACCEPTED_AT_ONCE: Final = 16
+"""Connections that are taken in one turn of the loop; asyncio's own hundred would hold everybody
+up for 50 ms where one caller connects again and again."""
+_WAITING_TO_BE_ACCEPTED: Final = 128
 _HANG_UP_S: Final = 1.0
 """Longest that closing one connection in order may take."""
 _REASON: Final = 120
@@ -104,6 +110,11 @@ class VoiceServer:
             _log.warning("%s", warning)
         addresses = addresses_to_bind(self.settings.host, self.settings.port)
         self._server = await self._serve(addresses, tls)
+        for listener in self._server.sockets:
+            # Only now, since asyncio takes one figure for both: what may wait in the kernel, and
+            # what is taken from there in one turn of the loop.
+            with socket.socket(fileno=os.dup(listener.fileno())) as same:
+                same.listen(_WAITING_TO_BE_ACCEPTED)
         self._reaper = asyncio.create_task(self._reap_for_ever(), name="reaper")
 
     async def _serve(self, addresses: Sequence[str], tls: ssl.SSLContext | None) -> Server:
@@ -113,6 +124,7 @@ class VoiceServer:
             self._handle,
             cast(str, addresses),  # asyncio takes several, websockets passes them on
             settings.port,
+            backlog=_ACCEPTED_AT_ONCE,
             process_request=self._admission.process_request,
             process_response=self._admission.process_response,
             compression=None,  # deflate costs CPU and latency, and PCM hardly shrinks

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import socket as sockets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -364,3 +366,18 @@ async def test_a_port_in_use_is_named() -> None:
 async def test_audio_is_not_deflated() -> None:
     async with serving() as server, connect(server.url, compression="deflate") as socket:
         assert not socket.protocol.extensions
+
+
+async def test_a_crowd_that_connects_at_once_is_taken_in_small_parts() -> None:
+    crowd = 60
+    async with AsyncExitStack() as stack:
+        this = await stack.enter_async_context(serving())
+        # The kernel ends these handshakes by itself: the loop has not had a turn since.
+        for _ in range(crowd):
+            stack.enter_context(sockets.create_connection(("127.0.0.1", this.port)))
+        taken = [0]
+        async with asyncio.timeout(10):
+            while taken[-1] < crowd:
+                await asyncio.sleep(0)
+                taken.append(len(this._sockets))
+        assert max(after - before for before, after in pairwise(taken)) <= 16
