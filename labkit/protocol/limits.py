@@ -45,7 +45,7 @@ class Limits(BaseModel):
     """WebSocket frames of any kind a second, over a longer time; more are read later."""
     frame_burst: Count = 2000
     """Frames that may come at once, whatever their rate."""
-    max_audio_speed: Amount = 4.0
+    max_audio_speed: Amount = 8.0
     """Times real time at which audio is read once the burst is used up."""
     burst_s: Amount = 60.0
     """Audio that may come at once, whatever its speed."""

@@ -39,7 +39,7 @@ _LONGEST_STRETCH_NS: Final = 2_000_000
 _MOST_UNREAD: Final = 2 * LONGEST_REPLY + 64 * 1024
 """Bytes written and not yet taken by the system, above which reading stops. One message may be
 the whole reply of the plain dialect; beyond that, these are pongs that nobody reads."""
-_MOST_QUEUED: Final = 2560 * 1024
+_MOST_QUEUED: Final = 1536 * 1024
 """Bytes of frames that may wait for the application before reading stops. Much, because reading
 on is what answers a client's pings: a file that is sent in one go is heard at its pace, and the
 client's own keepalive must not give up meanwhile."""
