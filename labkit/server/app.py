@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 _TLS_HANDSHAKE_S: Final = 5.0
 """Longest that a caller may take until it speaks TLS: as long, it may hold up the shutdown."""
-_ACCEPTED_AT_ONCE: Final = 16
+_ACCEPTED_AT_ONCE: Final = 4
 """Connections that are taken in one turn of the loop; asyncio's own hundred would hold everybody
 up for 50 ms where one caller connects again and again."""
 _WAITING_TO_BE_ACCEPTED: Final = 128

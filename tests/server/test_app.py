@@ -380,4 +380,4 @@ async def test_a_crowd_that_connects_at_once_is_taken_in_small_parts() -> None:
             while taken[-1] < crowd:
                 await asyncio.sleep(0)
                 taken.append(len(this._sockets))
-        assert max(after - before for before, after in pairwise(taken)) <= 16
+        assert max(after - before for before, after in pairwise(taken)) <= 8
