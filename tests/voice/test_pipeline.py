@@ -405,3 +405,13 @@ async def test_the_echo_gives_back_what_it_heard() -> None:
     exchange = await EchoPipeline().answer(turn(utterance), sink)
     assert exchange.user == "0.73 seconds of audio"
     assert np.array_equal(np.concatenate(sink.pieces), utterance.audio())
+
+
+async def test_an_echo_gives_the_loop_away_between_its_pieces() -> None:
+    sink = CollectingSink()
+    echo = asyncio.create_task(EchoPipeline().answer(turn(spoken(2.0)), sink))
+    seen = []
+    while not echo.done():
+        await asyncio.sleep(0)
+        seen.append(len(sink.pieces))
+    assert sorted(set(seen)) == list(range(11))
