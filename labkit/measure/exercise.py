@@ -14,8 +14,8 @@ from labkit.audio.pcm import SAMPLE_RATE, Float32, leading_silence, read_audio
 from labkit.client.plain import ClientTurn, VoiceClient
 from labkit.client.speech import Clock
 from labkit.errors import LabkitError
-from labkit.measure.exercise_summary import BASELINE, LABKIT, ExerciseSummary, Row
-from labkit.measure.plan import CHUNK_SIZES_MS, PlannedTurn, plan_turns
+from labkit.measure.exercise_summary import BASELINE, ExerciseSummary, Row
+from labkit.measure.plan import CHUNK_SIZES_MS, LABKIT, PlannedTurn, plan_turns
 from labkit.measure.recordings import Kind, Recording, load_manifest
 from labkit.measure.results import Experiment, Progress, Tell, about_machine
 from labkit.measure.server_process import labkit_server, running_server

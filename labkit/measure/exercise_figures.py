@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from labkit.measure.exercise_summary import BASELINE, LABKIT, ExerciseSummary, Row, SizeSummary
+from labkit.measure.exercise_summary import BASELINE, ExerciseSummary, Row, SizeSummary
 from labkit.measure.figures import (
     BLUE,
     GREEN,
@@ -25,6 +25,7 @@ from labkit.measure.figures import (
     plot_waterfall,
     tidy,
 )
+from labkit.measure.plan import LABKIT
 from labkit.measure.statistics import Estimate
 from labkit.trace import Stage, packetisation_model_ms
 

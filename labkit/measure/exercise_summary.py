@@ -6,13 +6,13 @@ from statistics import fmean
 from typing import Any, Final
 
 from labkit.errors import LabkitError
+from labkit.measure.plan import LABKIT
 from labkit.measure.statistics import Estimate, difference_of_medians, percentile
 from labkit.measure.wer import word_error_rate
 from labkit.trace import Mark, Stage, packetisation_model_ms
 
-__all__ = ["BASELINE", "LABKIT", "ExerciseSummary", "Row", "SizeSummary", "by_size", "conclusion"]
+__all__ = ["BASELINE", "ExerciseSummary", "Row", "SizeSummary", "by_size", "conclusion"]
 
-LABKIT: Final = "labkit"
 BASELINE: Final = "naive"
 """Name of the server that is written the naive way."""
 

@@ -180,9 +180,19 @@ class Profile:
     conditions: Conditions
 
 
-def _mbit(megabits: float) -> float:
-    """Megabits per second in bytes per second."""
-    return megabits * 1e6 / 8
+def _both_ways(
+    delay_ms: float,
+    jitter_ms: float = 0.0,
+    up_mbit: float | None = None,
+    down_mbit: float | None = None,
+) -> Conditions:
+    """The same delay each way, and rates in megabits per second."""
+
+    def link(mbit: float | None) -> Link:
+        bytes_per_s = None if mbit is None else mbit * 1e6 / 8
+        return Link(delay_ms=delay_ms, jitter_ms=jitter_ms, bytes_per_s=bytes_per_s)
+
+    return Conditions(link(up_mbit), link(down_mbit))
 
 
 PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
@@ -190,39 +200,27 @@ PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
         "lan": Profile(
             "A wired network: a switch or two add under 1 ms, rounded up to the 1 ms that timers "
             "resolve; no jitter and no limit that speech would notice.",
-            Conditions(Link(delay_ms=1), Link(delay_ms=1)),
+            _both_ways(delay_ms=1),
         ),
         "wifi": Profile(
             "A shared home network: some 3 ms each way, up to 10 ms more while others hold the "
             "channel; 20 Mbit/s up and 50 down as for an ordinary line behind it.",
-            Conditions(
-                Link(delay_ms=3, jitter_ms=10, bytes_per_s=_mbit(20)),
-                Link(delay_ms=3, jitter_ms=10, bytes_per_s=_mbit(50)),
-            ),
+            _both_ways(delay_ms=3, jitter_ms=10, up_mbit=20, down_mbit=50),
         ),
         "4g": Profile(
             "LTE in a town: round trips of 50 ms and more, so 25 ms each way; grants and "
             "retransmissions add up to 15 ms; 8 Mbit/s up and 20 down in a shared cell.",
-            Conditions(
-                Link(delay_ms=25, jitter_ms=15, bytes_per_s=_mbit(8)),
-                Link(delay_ms=25, jitter_ms=15, bytes_per_s=_mbit(20)),
-            ),
+            _both_ways(delay_ms=25, jitter_ms=15, up_mbit=8, down_mbit=20),
         ),
         "3g": Profile(
             "HSPA: round trips of 150 ms, 0.75 Mbit/s up and 1.6 down, the figures by which web "
             "pages are commonly tested; jitter of up to 40 ms is a guess.",
-            Conditions(
-                Link(delay_ms=75, jitter_ms=40, bytes_per_s=_mbit(0.75)),
-                Link(delay_ms=75, jitter_ms=40, bytes_per_s=_mbit(1.6)),
-            ),
+            _both_ways(delay_ms=75, jitter_ms=40, up_mbit=0.75, down_mbit=1.6),
         ),
         "satellite": Profile(
             "Geostationary: 2 x 36 000 km at the speed of light are 240 ms each way, 300 with "
             "ground stations; jitter of up to 20 ms, 3 Mbit/s up and 20 down are guesses.",
-            Conditions(
-                Link(delay_ms=300, jitter_ms=20, bytes_per_s=_mbit(3)),
-                Link(delay_ms=300, jitter_ms=20, bytes_per_s=_mbit(20)),
-            ),
+            _both_ways(delay_ms=300, jitter_ms=20, up_mbit=3, down_mbit=20),
         ),
     }
 )

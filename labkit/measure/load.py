@@ -29,7 +29,14 @@ from labkit.measure.load_summary import (
     flat,
     summarise_level,
 )
-from labkit.measure.plan import Speech, draw_scripts, due_times, plan_levels, speech_of
+from labkit.measure.plan import (
+    LABKIT,
+    Speech,
+    draw_scripts,
+    due_times,
+    plan_levels,
+    speech_of,
+)
 from labkit.measure.recordings import Kind, load_manifest
 from labkit.measure.results import Experiment, Progress, Tell, about_machine
 from labkit.measure.server_process import RunningServer, Usage, labkit_server, running_server
@@ -39,7 +46,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GIVEN",
-    "LABKIT",
     "MOST_SESSIONS",
     "Load",
     "parse_levels",
@@ -47,7 +53,6 @@ __all__ = [
     "run_level",
 ]
 
-LABKIT: Final = "labkit"
 GIVEN: Final = "given"
 """Name of a server that was already running."""
 

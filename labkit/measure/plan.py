@@ -14,6 +14,7 @@ from labkit.client.speech import chunk_samples, spoken_ns
 
 __all__ = [
     "CHUNK_SIZES_MS",
+    "LABKIT",
     "PlannedTurn",
     "Script",
     "Speech",
@@ -27,6 +28,9 @@ __all__ = [
 
 CHUNK_SIZES_MS: Final = (10, 20, 40, 60, 80, 100, 200, 500)
 """Lengths of one message, in milliseconds."""
+
+LABKIT: Final = "labkit"
+"""Name of labkit's own server, in plans, tables and figures."""
 
 _NS: Final = 1_000_000_000
 
@@ -64,7 +68,7 @@ def plan_turns(
     seed: int,
     recordings: int,
     repeats: int,
-    servers: Sequence[str] = ("labkit",),
+    servers: Sequence[str] = (LABKIT,),
     chunk_sizes_ms: Sequence[int] = CHUNK_SIZES_MS,
     warmups: int = 2,
 ) -> list[PlannedTurn]:

@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 from labkit.errors import ClientError, LabkitError
 from labkit.measure.load import (
     GIVEN,
-    LABKIT,
     Load,
     parse_levels,
     recorded_speech,
     run_level,
 )
 from labkit.measure.load_summary import BARE
-from labkit.measure.plan import plan_levels
+from labkit.measure.plan import LABKIT, plan_levels
 from labkit.measure.results import Progress, Results, conduct
 from labkit.measure.server_process import RunningServer
 from labkit.server.app import VoiceServer
