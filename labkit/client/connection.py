@@ -176,10 +176,9 @@ class Connection:
         """End the session when the server owes something and gives no sign for too long."""
         while True:
             await asyncio.sleep(self._within_s / _LOOKS)
-            now_ns = self._clock.now_ns()
             if self._conversation.is_full:  # it is this side that does not read
-                self._conversation.progress_ns = now_ns
-            if self._conversation.is_overdue(now_ns, self._within_s):
+                self._conversation.note_progress()
+            if self._conversation.is_overdue(self._within_s):
                 raise self._conversation.missing(self._within_s)
 
     async def _read(self) -> None:
@@ -225,7 +224,7 @@ class Connection:
     def _note_progress(self) -> None:
         """The conversation went on; chatter about the connection alone is no progress."""
         self.worked = True
-        self._conversation.progress_ns = self._clock.now_ns()
+        self._conversation.note_progress()
 
     def _take_pong(self, name: str | None) -> None:
         pong = self._pongs.pop(name or "", None)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from labkit.client.answers import TurnSoFar, Unknown, read
+from labkit.client.speech import Clock
 from labkit.errors import ClientError
 from labkit.protocol import v1
 from labkit.protocol.replay import Missing, Position, ReplayWindow
@@ -111,15 +112,16 @@ class Conversation:
         so_far: What went out and what came of the turn, for words.
     """
 
-    def __init__(self, window: ReplayWindow, received: Position, now_ns: int) -> None:
+    def __init__(self, window: ReplayWindow, received: Position, clock: Clock) -> None:
         """Send what `window` holds, and go on behind `received`."""
         self.window = window
         self.received = received
         self.failure: ClientError | None = None
-        self.progress_ns = now_ns
+        self.progress_ns = clock.now_ns()
         self.turns = 0
         self.waiting = 0
         self.so_far = TurnSoFar()
+        self._clock = clock
         self._urgent: deque[str] = deque()
         self._acknowledgement: str | None = None
         self._events: deque[Event] = deque()
@@ -247,14 +249,18 @@ class Conversation:
     def _owes(self) -> bool:
         return self.turns + self.waiting + self.window.held_bytes > 0
 
-    def expect_more(self, now_ns: int) -> None:
+    def expect_more(self) -> None:
         """More will be owed; where nothing was, the time for it begins now."""
         if not self._owes:
-            self.progress_ns = now_ns
+            self.note_progress()
 
-    def is_overdue(self, now_ns: int, within_s: float) -> bool:
+    def note_progress(self) -> None:
+        """The conversation went on, or what holds it up is not the server's doing."""
+        self.progress_ns = self._clock.now_ns()
+
+    def is_overdue(self, within_s: float) -> bool:
         """Whether something is owed and no sign of it came for more than `within_s` seconds."""
-        return self._owes and now_ns - self.progress_ns > within_s * 1e9
+        return self._owes and self._clock.now_ns() - self.progress_ns > within_s * 1e9
 
     def note(self, message: TextMessage) -> None:
         """Note a message of the conversation, which may settle what was owed."""
@@ -285,6 +291,7 @@ class Conversation:
         return taken
 
     async def _room(self) -> None:
+        self.expect_more()
         await self._until(lambda: self.failure is not None or self.window.has_room)
         if self.failure is not None:
             raise self.failure

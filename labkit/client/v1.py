@@ -145,7 +145,7 @@ class SessionClient:
         )
         received = start.resume.received if start.resume else Position()
         self.url = url
-        self.conversation = Conversation(ring, received, options.clock.now_ns())
+        self.conversation = Conversation(ring, received, options.clock)
         self.started: v1.SessionStarted | None = None
         self._start = start
         self._options = options
@@ -198,7 +198,6 @@ class SessionClient:
         samples, rest = divmod(len(payload), audio.frame_bytes)
         if rest or not samples:
             raise ValueError(f"{len(payload)} bytes are no whole number of samples of {audio}")
-        self.conversation.expect_more(self._clock.now_ns())
         await self.conversation.put_audio(payload, samples)
         self.conversation.so_far.said_s += audio.seconds(samples)
 
@@ -210,7 +209,6 @@ class SessionClient:
         """
         if tail := self._encoder.flush():
             await self.send_audio(tail)
-        self.conversation.expect_more(self._clock.now_ns())
         await self.conversation.put_text(v1.AudioEnd().encode())
         self.conversation.turns += 1
         self.conversation.so_far.asked = "audio.end"
@@ -221,7 +219,6 @@ class SessionClient:
         Raises:
             ClientError: The session is over.
         """
-        self.conversation.expect_more(self._clock.now_ns())
         message = v1.ResponseCancel(turn=turn, heard_samples=heard_samples)
         await self.conversation.put_text(message.encode())
 
@@ -262,7 +259,7 @@ class SessionClient:
         Raises:
             ClientError: The session is over, or the server owed an answer for too long.
         """
-        self.conversation.expect_more(self._clock.now_ns())
+        self.conversation.expect_more()
         self.conversation.waiting += 1
         answer = Answer()
         try:
