@@ -6,22 +6,23 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import urlsplit
 
 import typer
 
 from labkit.cli.terminal import run
-from labkit.measure.netem import (
+from labkit.measure.links import (
     PROFILES,
-    UNCHANGED,
     Conditions,
     Direction,
     Fault,
     Link,
-    Proxy,
 )
 from labkit.session.defaults import DEFAULT_PORT
+
+if TYPE_CHECKING:
+    from labkit.measure.netem import Proxy
 
 __all__ = ["proxy"]
 
@@ -99,6 +100,8 @@ def proxy(
     seed: Annotated[int, typer.Option(help="Draws the jitter.")] = 0,
 ) -> None:
     """Put a bad network before a server: delay, throttle and cut what goes through."""
+    from labkit.measure.netem import Proxy
+
     host, target_port = _target(to)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     network = _network(profile)
@@ -126,7 +129,7 @@ def _target(url: str) -> tuple[str, int]:
 
 def _network(name: str | None) -> Conditions:
     if name is None:
-        return UNCHANGED
+        return Conditions()
     if name not in PROFILES:
         known = ", ".join(PROFILES)
         raise typer.BadParameter(f"--profile is {name!r}; it must be one of {known}")
@@ -159,7 +162,7 @@ def _plan(conditions: Conditions, cut_connection: int | None) -> Callable[[int],
     return lambda number: conditions if cut_connection in (None, number) else whole
 
 
-async def _until_signal(proxy: Proxy, target: str) -> None:
+async def _until_signal(proxy: "Proxy", target: str) -> None:
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
