@@ -123,7 +123,7 @@ def costs_table(levels: "Sequence[Level]") -> Table:
             ", ".join(f"{code} {count}" for code, count in level.errors.items()),
         )
     if any(level.resources.cpu_per_s is None for level in levels):
-        table.caption = "-: unavailable; only Linux tells of servers that were started here"
+        table.caption = "-: unavailable; known only of servers that this command started"
     return table
 
 
