@@ -17,7 +17,7 @@ from labkit.errors import LabkitError
 from labkit.measure.exercise_summary import BASELINE, ExerciseSummary, Row
 from labkit.measure.plan import CHUNK_SIZES_MS, LABKIT, PlannedTurn, plan_turns
 from labkit.measure.recordings import Kind, Recording, load_manifest
-from labkit.measure.results import Experiment, Progress, Tell, about_machine
+from labkit.measure.results import Experiment, Progress, Tell
 from labkit.measure.server_process import labkit_server, running_server
 from labkit.trace import Mark, Stage
 
@@ -38,10 +38,6 @@ _SEGMENT_BYTES: Final = 1448
 """Payload of one TCP segment on an Ethernet of 1,500 bytes, with time stamps."""
 _SEGMENT_HEADERS: Final = 20 + 32
 """IPv4 header, and TCP header with time stamps."""
-_LIBRARIES: Final = (
-    "labkit", "faster-whisper", "ctranslate2", "llama-cpp-python", "piper-tts", "onnxruntime",
-    "websockets", "numpy",
-)  # fmt: skip
 
 
 @dataclass(slots=True, kw_only=True)
@@ -68,6 +64,10 @@ class Exercise(Experiment[Row, ExerciseSummary]):
 
     raw = "turns.csv"
     summary = "summary.json"
+    libraries = (
+        "labkit", "faster-whisper", "ctranslate2", "llama-cpp-python", "piper-tts", "onnxruntime",
+        "websockets", "numpy",
+    )  # fmt: skip
     columns = (
         *(f.name for f in fields(Row) if f.name not in ("stages", "marks")),
         *(f"stage_{stage}_ms" for stage in Stage),
@@ -138,15 +138,17 @@ class Exercise(Experiment[Row, ExerciseSummary]):
         Raises:
             LabkitError: No turn was answered.
         """
-        about = {
+        return ExerciseSummary(rows, self.pings_ms, seed=self.seed)
+
+    def about(self) -> dict[str, Any]:
+        """What was drawn and run, and by which clock."""
+        return {
             "seed": self.seed,
             "repeats": self.repeats,
             "chunk_sizes_ms": list(self.chunk_sizes_ms),
             "models": list(self.model_options) or ["embedded"],
-            **about_machine(_LIBRARIES),
             "clock": "one machine: client and server share the monotonic clock",
         }
-        return ExerciseSummary(rows, self.pings_ms, about=about, seed=self.seed)
 
     def draw(self, summary: ExerciseSummary) -> dict[str, "Figure"]:
         """The trade-off, the waterfall, the distribution, and the baseline where there is one."""

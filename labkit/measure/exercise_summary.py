@@ -127,7 +127,6 @@ class ExerciseSummary:
     Attributes:
         rows: What was measured, in the order in which it ran.
         rtts_ms: Round trips of `ping` while turns ran, by server; empty without a baseline.
-        about: Versions, machine and method.
         sizes: labkit's server, by chunk size.
         baseline: The naive server, by chunk size; empty where it was not measured.
         pings_ms: 99th percentile of the ping's round trip, by server.
@@ -140,7 +139,6 @@ class ExerciseSummary:
         rows: Sequence[Row],
         rtts_ms: Mapping[str, Sequence[float]],
         *,
-        about: Mapping[str, Any],
         seed: int = 0,
     ) -> None:
         """Sum `rows` up; `seed` draws what the intervals come from.
@@ -149,7 +147,7 @@ class ExerciseSummary:
             LabkitError: No turn was answered, so there is nothing to sum up.
         """
         sizes = by_size(rows, seed=seed)
-        self.rows, self.rtts_ms, self.about = rows, rtts_ms, about
+        self.rows, self.rtts_ms = rows, rtts_ms
         self.sizes = [s for s in sizes if s.server == LABKIT]
         self.baseline = [s for s in sizes if s.server == BASELINE]
         if not self.sizes:
@@ -191,7 +189,6 @@ class ExerciseSummary:
     def content(self) -> dict[str, Any]:
         """What goes into `summary.json`."""
         content: dict[str, Any] = {
-            "about": self.about,
             "conclusion": self.conclusion,
             "word_error_rate": self.word_error_rate,
             "labkit": self.sizes,

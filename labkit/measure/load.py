@@ -38,7 +38,7 @@ from labkit.measure.plan import (
     speech_of,
 )
 from labkit.measure.recordings import Kind, load_manifest
-from labkit.measure.results import Experiment, Progress, Tell, about_machine
+from labkit.measure.results import Experiment, Progress, Tell
 from labkit.measure.server_process import RunningServer, Usage, labkit_server, running_server
 
 if TYPE_CHECKING:
@@ -60,7 +60,6 @@ MOST_SESSIONS: Final = 1000
 """One process holds no more: the usual limit is 1,024 open files."""
 
 _BOUND_MS: Final = {"echo": 100.0, "voice": 1000.0}
-_LIBRARIES: Final = ("labkit", "websockets", "numpy")
 _LEAD_S: Final = 0.1
 _SAMPLE_S: Final = 0.25
 _AT_ONCE: Final = 32
@@ -138,6 +137,7 @@ class Load(Experiment[Level, LoadSummary]):
     raw = "load.csv"
     summary = "load.json"
     columns = COLUMNS
+    libraries = ("labkit", "websockets", "numpy")
 
     @property
     def bound_ms(self) -> float:
@@ -187,10 +187,13 @@ class Load(Experiment[Level, LoadSummary]):
 
     def summarise(self, rows: Sequence[Level]) -> LoadSummary:
         """Sum up the levels."""
+        return LoadSummary(rows, self.bound_ms)
+
+    def about(self) -> dict[str, Any]:
+        """What was asked for, and how latencies count."""
         settings = asdict(self) | {"recordings": self.recordings.name}
         del settings["clock"]
-        about = {
-            **about_machine(_LIBRARIES),
+        return {
             "settings": settings,
             "bound_ms": self.bound_ms,
             "generator_lateness_bound_ms": LATENESS_BOUND_MS,
@@ -198,7 +201,6 @@ class Load(Experiment[Level, LoadSummary]):
             "with the callers' patience; all callers are one process, each server is one of its "
             "own",
         }
-        return LoadSummary(rows, self.bound_ms, about)
 
     def draw(self, summary: LoadSummary) -> dict[str, "Figure"]:
         """The capacity curve."""

@@ -312,12 +312,10 @@ class LoadSummary:
     Attributes:
         levels: One per level and server, in the order in which they ran.
         bound_ms: What the 95th percentile of a turn is held against.
-        about: Versions, machine and method.
     """
 
     levels: Sequence[Level]
     bound_ms: float
-    about: Mapping[str, Any]
 
     def conclusion(self) -> str:
         """Up to how many callers the server answered in time, and what came after that."""
@@ -349,7 +347,6 @@ class LoadSummary:
     def content(self) -> dict[str, Any]:
         """What goes into `load.json`: all that was computed, and what follows from it."""
         return {
-            "about": self.about,
             "conclusion": self.sentences(),
             "levels": [
                 asdict(level)

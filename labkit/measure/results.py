@@ -74,6 +74,7 @@ class Experiment(ABC, Generic[R, S]):
         raw: Name of the file of rows.
         summary: Name of the summary's file.
         columns: Of the file of rows.
+        libraries: Those whose versions may matter to what is measured.
     """
 
     __slots__ = ()
@@ -81,6 +82,11 @@ class Experiment(ABC, Generic[R, S]):
     raw: ClassVar[str]
     summary: ClassVar[str]
     columns: ClassVar[Sequence[str]]
+    libraries: ClassVar[Sequence[str]]
+
+    @abstractmethod
+    def about(self) -> Mapping[str, Any]:
+        """Settings and method, for the summary's JSON file beside machine and versions."""
 
     @abstractmethod
     async def run(self, record: Callable[[R], None], tell: Tell) -> None:
@@ -126,7 +132,8 @@ async def conduct(
 
         await experiment.run(record, tell)
     summed = experiment.summarise(measured)
-    results.write_json(experiment.summary, summed.content())
+    about = {**about_machine(experiment.libraries), **experiment.about()}
+    results.write_json(experiment.summary, {"about": about, **summed.content()})
     results.write_figures(experiment.draw(summed))
     results.complete = True
     return summed

@@ -75,6 +75,6 @@ def test_the_baseline_is_a_ratio() -> None:
 def test_everything_goes_into_json(tmp_path: Path) -> None:
     Results(tmp_path).write_json("summary.json", summary(baseline=True).content())
     read = json.loads((tmp_path / "summary.json").read_text())
-    assert set(read) >= {"about", "conclusion", "word_error_rate", "labkit", "naive"}
+    assert set(read) >= {"conclusion", "word_error_rate", "labkit", "naive"}
     assert read["labkit"][0]["ttfa_p50"]["sample"] == 8
     assert read["labkit"][0]["stages"]["asr"] == 30.0

@@ -26,11 +26,11 @@ MS = 1_000_000
 
 
 def conclusion(levels: list[Level], bound_ms: float) -> str:
-    return LoadSummary(levels, bound_ms, {}).conclusion()
+    return LoadSummary(levels, bound_ms).conclusion()
 
 
 def sentences(levels: list[Level], bound_ms: float) -> list[str]:
-    return LoadSummary(levels, bound_ms, {}).sentences()
+    return LoadSummary(levels, bound_ms).sentences()
 
 
 def logs() -> list[CallLog]:
@@ -175,7 +175,7 @@ def test_the_file_has_a_row_per_level_and_server(tmp_path: Path) -> None:
 
 
 def test_everything_goes_into_json(tmp_path: Path) -> None:
-    Results(tmp_path).write_json("l.json", LoadSummary(run(), 100, {}).content())
+    Results(tmp_path).write_json("l.json", LoadSummary(run(), 100).content())
     read = json.loads((tmp_path / "l.json").read_text())["levels"][0]
     assert read["turn_ms"]["p95"] == 5.0
     assert read["resources"]["rss_peak"] == 60_000_000

@@ -40,6 +40,10 @@ class Counting(Experiment[int, Counted]):
     raw = "numbers.csv"
     summary = "summary.json"
     columns = ("number", "half")
+    libraries = ("numpy",)
+
+    def about(self) -> Mapping[str, Any]:
+        return {"upto": self.upto}
 
     async def run(self, record: Callable[[int], None], tell: Tell) -> None:
         for number in range(self.upto):
@@ -74,7 +78,8 @@ async def test_rows_summary_and_figures_are_written(tmp_path: Path) -> None:
         {"number": "2", "half": "0.6667"},
     ]
     summary = json.loads((results.folder / "summary.json").read_text())
-    assert summary == {"sum": 3, "self": {"numbers": [0, 1, 2]}}
+    about = about_machine(["numpy"]) | {"upto": 3}
+    assert summary == {"about": about, "sum": 3, "self": {"numbers": [0, 1, 2]}}
     names = {path.name for path in results.folder.iterdir()}
     assert names == {"numbers.csv", "summary.json", "numbers.png", "numbers.svg"}
     assert (results.measured, results.complete) == (3, True)
