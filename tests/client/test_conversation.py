@@ -123,6 +123,18 @@ async def test_what_was_handed_on_is_counted() -> None:
             await stream.next_event()
 
 
+async def test_what_waits_for_room_is_handed_on_and_counted_once_there_is_some() -> None:
+    stream = conversation()
+    while not stream.is_full:
+        await stream.hand_on(v1.Pong())
+    late = asyncio.create_task(stream.hand_on(ReplyAudio(0, b"1122"), samples=2))
+    await asyncio.sleep(0)
+    assert (late.done(), stream.received) == (False, Position())
+    assert await stream.next_event() == v1.Pong()
+    await late
+    assert (stream.is_full, stream.received) == (True, Position(samples=2))
+
+
 async def test_whoever_listens_is_told_that_it_is_over() -> None:
     stream = conversation()
     listening = asyncio.create_task(stream.next_event())
