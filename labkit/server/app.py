@@ -49,6 +49,7 @@ _HANG_UP_S: Final = 1.0
 """Longest that closing one connection in order may take."""
 _REASON: Final = 120
 """Most characters of a close reason; a close frame has room for 123 bytes."""
+_IN_ORDER: Final = (CloseCode.NORMAL, CloseCode.GOING_AWAY)
 _QUEUE: Final = (4000, 3000)
 """Frames that wait for the application before reading stops, and until it goes on: audio that is
 read at its pace, while pings behind it are answered. `BoundedConnection` counts bytes, too."""
@@ -234,7 +235,9 @@ class VoiceServer:
         name = bounded.id.hex[:8]
         _log.info("connection %s: open", name)
         try:
+            bounded.hear = connection.hear_at_once
             why = await connection.run(self._speak(bounded, connection))
+            bounded.hear = None
             await self._part(bounded, connection, why)
         finally:
             del self._connections[connection]
@@ -259,7 +262,8 @@ class VoiceServer:
         self._leave(connection, why)
         if why is None:
             # Not the reason: it is in the client's words.
-            _log.info("connection %s: lost, code %s", name, socket.close_code)
+            parted = "closed" if socket.close_code in _IN_ORDER else "lost"
+            _log.info("connection %s: %s, code %s", name, parted, socket.close_code)
             return
         _log.info("connection %s: closing, %s", name, why)
         self.metrics.closes.labels(code=str(why.close.value)).inc()

@@ -3,9 +3,14 @@
 The reading loop gives each message to the dialect, which calls the session; the writing loop takes
 from the connection's `Feed`. How fast and how much a client may send is decided here and below,
 in `BoundedConnection`, for all dialects alike.
+
+Nearly every message is a chunk of audio, fifty a second from each caller. Handing each to a task
+costs more than hearing it, so one that nothing stands before is heard where it comes in
+(`hear_at_once`); the reading loop takes the others.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final, Protocol
@@ -21,6 +26,8 @@ from labkit.session.session import Observer, Session
 from labkit.session.settings import ServerSettings
 
 __all__ = ["Connection", "Dialect", "Socket", "forget_frames"]
+
+_log = logging.getLogger(__name__)
 
 _LONGEST_STRETCH_NS: Final = 3_000_000
 """After so long in one go, everybody else gets a turn of the loop."""
@@ -100,6 +107,7 @@ class Connection:
         self._ended: asyncio.Future[Close] = asyncio.get_running_loop().create_future()
         self._gone = asyncio.Event()
         self._dialect: Dialect | None = None
+        self._is_holding_back = False
 
     async def run(self, dialect: Dialect) -> Close | None:
         """Serve until the client is gone, or the connection is to be ended.
@@ -171,17 +179,38 @@ class Connection:
     async def _read(self, dialect: Dialect) -> None:
         began_ns = time.perf_counter_ns()
         async for message in self._socket:
+            if self._must_hold_back():
+                await self._hold_back()
             if self._ended.done():
                 return  # what still comes is no longer this connection's to judge
-            try:
-                self._receive(dialect, message)
-            except ProtocolError as error:
-                self._refuse(dialect, error, message)
-            await self._hold_back()
+            self._take(dialect, message)
             # Messages that have come already are read without a turn of the loop between them.
             if time.perf_counter_ns() - began_ns > _LONGEST_STRETCH_NS:
                 await asyncio.sleep(0)
                 began_ns = time.perf_counter_ns()
+
+    def hear_at_once(self, payload: bytes) -> bool:
+        """Take audio that just came, unless something stands before it; gives whether it did.
+
+        Called by the socket, outside of the reading loop: only while no message waits for that
+        loop, so the order is kept.
+        """
+        if self._dialect is None or self._ended.done() or self._must_hold_back():
+            return False
+        try:
+            self._take(self._dialect, payload)
+        except Close as why:
+            self.end(why)
+        except Exception:  # no task is here that could fail: asyncio would just cut the connection
+            _log.exception("a connection failed")
+            self.end(_failed())
+        return True
+
+    def _take(self, dialect: Dialect, message: str | bytes) -> None:
+        try:
+            self._receive(dialect, message)
+        except ProtocolError as error:
+            self._refuse(dialect, error, message)
 
     def _receive(self, dialect: Dialect, message: str | bytes) -> None:
         if isinstance(message, bytes):
@@ -205,20 +234,29 @@ class Connection:
             self._observer.refused(error.code, refused.count)
             self.feed.put_urgent(dialect.refusal(refused))
 
+    def _must_hold_back(self) -> bool:
+        """Whether the next message has to wait."""
+        session = self.session
+        if session is not None and (session.wait_until_ns or session.must_wait):
+            return True
+        return self._is_holding_back or self.feed.crowded
+
     async def _hold_back(self) -> None:
         """Read on when pace, room and the client's own reading allow it.
 
         Nothing is lost: what comes meanwhile waits in the network, and the client with it.
         """
-        session = self.session
-        if session is not None:
-            if session.wait_s:
-                wait_s, session.wait_s = session.wait_s, 0.0
-                await asyncio.sleep(wait_s)
-            if session.must_wait:
+        self._is_holding_back = True
+        try:
+            session = self.session
+            if session is not None:
+                wait_s = (session.wait_until_ns - self._clock()) / 1e9
+                session.wait_until_ns = 0
+                await asyncio.sleep(max(0.0, wait_s))
                 await session.room()
-        if self.feed.crowded:
             await self.feed.room()
+        finally:
+            self._is_holding_back = False
 
     async def _write(self) -> None:
         while (message := await self.feed.next()) is not None:
@@ -252,6 +290,15 @@ class Connection:
             f"more than {self._settings.max_messages_per_s:g} text messages a second",
             "send less control; audio goes in binary messages",
         )
+
+
+def _failed() -> Close:
+    return Close(
+        CloseCode.INTERNAL_ERROR,
+        ErrorCode.INTERNAL,
+        "the server has failed in this connection",
+        "connect again; the server's log has the details",
+    )
 
 
 def forget_frames(error: BaseException) -> None:

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.exceptions import ConnectionClosed
-from websockets.frames import CloseCode, Frame
+from websockets.frames import DATA_OPCODES, CloseCode, Frame, Opcode
 from websockets.protocol import Event, State
 from websockets.server import ServerProtocol
 
@@ -59,7 +59,11 @@ class _Hold(Enum):
 
 
 class BoundedConnection(ServerConnection):
-    """The library's connection, with bounds on what one client can make it do and hold."""
+    """The library's connection, with bounds on what one client can make it do and hold.
+
+    Attributes:
+        hear: Takes a binary message at once, and says whether it did; None while nobody can.
+    """
 
     def __init__(
         self,
@@ -81,6 +85,7 @@ class BoundedConnection(ServerConnection):
             options: Further options of the library.
         """
         super().__init__(protocol, server, **options)
+        self.hear: Callable[[bytes], bool] | None = None
         self._opened = opened
         self._lost = lost
         self._pace = TokenBucket(
@@ -119,6 +124,7 @@ class BoundedConnection(ServerConnection):
             self._later.cancel()
             self._later = None
         self._unparsed = b""
+        self.hear = None
         super().connection_lost(exc)
         self._lost(self)
         # Without these two, the queue and the connection would keep each other in memory.
@@ -142,9 +148,16 @@ class BoundedConnection(ServerConnection):
         self._frames += 1
         if self._ending:
             return
-        super().process_event(event)
-        if isinstance(event, Frame):
+        if isinstance(event, Frame) and event.opcode in DATA_OPCODES:
+            if self._is_next(event) and self.hear is not None and self.hear(bytes(event.data)):
+                return
             self._queue_grew(len(event.data))
+        super().process_event(event)
+
+    def _is_next(self, frame: Frame) -> bool:
+        """Whether it is a whole binary message, and nothing waits before it."""
+        whole = frame.opcode is Opcode.BINARY and frame.fin
+        return whole and not self.recv_messages.frames
 
     def _queue_grew(self, size: int) -> None:
         """Let the library pause where frames are large, too; it counts them by number alone."""

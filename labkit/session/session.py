@@ -146,7 +146,7 @@ class Session:
         carrier: The connection that carries it at this moment.
         received_messages: Numbered messages that came from the client.
         received_samples: Samples of audio that came, per channel, in the client's format.
-        wait_s: Seconds that the reader of the connection should wait before it reads on.
+        wait_until_ns: When more audio should be read, on its clock; 0 where it may be at once.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class Session:
         self.carrier: Carrier | None = None
         self.received_messages = 0
         self.received_samples = 0
-        self.wait_s = 0.0
+        self.wait_until_ns = 0
         self.outgoing = Outgoing(
             ReplayWindow(
                 max_bytes=settings.replay_bytes,
@@ -276,9 +276,9 @@ class Session:
             return
         self.received_samples += samples
         now_ns = self._clock()
-        self.wait_s = self._pace.take(len(payload) * self._seconds_per_byte, now_ns)
-        if self.wait_s or self._too_fast:
-            self._tell_pace()
+        wait_s = self._pace.take(len(payload) * self._seconds_per_byte, now_ns)
+        if wait_s or self._too_fast:
+            self._slow_down(now_ns, wait_s)
         for found in self._watch.feed(payload, now_ns):
             self.tell(Refused(ProtocolError(found.kind, found.message, found.hint)))
         self._append(payload)
@@ -443,11 +443,12 @@ class Session:
             self._audio.set()
         return dropped
 
-    def _tell_pace(self) -> None:
+    def _slow_down(self, now_ns: int, wait_s: float) -> None:
         """Say once that audio comes too fast, until it no longer does."""
-        if self.wait_s and not self._too_fast:
+        self.wait_until_ns = now_ns + round(wait_s * 1e9) if wait_s else 0
+        if wait_s and not self._too_fast:
             self.tell(Refused(refusals.too_fast(self._settings)))
-        self._too_fast = self.wait_s > 0
+        self._too_fast = wait_s > 0
 
     def _fresh_utterance(self) -> Utterance:
         # Where the server decides, one buffer may hold several utterances until the detector has

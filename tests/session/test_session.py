@@ -167,10 +167,10 @@ async def test_a_full_utterance_is_told_once_and_then_counted() -> None:
 async def test_audio_that_comes_too_fast_makes_its_reader_wait_and_is_told_once() -> None:
     async with at_work(settings={"burst_s": 1.0, "max_audio_speed": 4.0}) as scene:
         scene.session.hear(sound(SECOND))
-        assert scene.session.wait_s == 0
+        assert scene.session.wait_until_ns == 0
         for _ in range(3):
             scene.session.hear(sound(SECOND))
-        assert scene.session.wait_s == pytest.approx(0.75)
+        assert scene.session.wait_until_ns == pytest.approx(0.75e9)
         told = scene.told.of(Refused)
         assert [one.error.code for one in told] == [ErrorCode.AUDIO_TOO_FAST]
 
