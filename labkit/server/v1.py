@@ -120,9 +120,9 @@ class V1Dialect:
         self._registry = registry
         self._settings = settings
         self._caller = caller
-        self._acknowledged_messages = 0
-        self._acknowledged_samples = 0
-        self._acknowledge_samples = 0.0
+        self._acknowledged = (0, 0)
+        self._acknowledge_at = 0.0
+        self._max_audio_bytes = settings.max_message_bytes
         # Of the message in hand, for the cause of an error: its name, and what came before it.
         self._message: v1.ClientMessage | None = None
         self._before = (0, 0)
@@ -142,12 +142,13 @@ class V1Dialect:
         if session is not None:
             self._before = (session.received_messages, session.received_samples)
         if isinstance(message, bytes):
-            v1.require_audio(message, max_bytes=self._settings.max_message_bytes)
-            session = self._require_session()
+            v1.require_audio(message, max_bytes=self._max_audio_bytes)
+            session = session or self._require_session()
             try:
                 session.hear(message)
             finally:
-                self._acknowledge(session)
+                if session.received_samples >= self._acknowledge_at:
+                    self._acknowledge(session)
             return
         self._message = v1.decode_client(message, max_bytes=self._settings.max_text_bytes)
         self._obey(self._message)
@@ -183,7 +184,8 @@ class V1Dialect:
                 try:
                     self._obey_in(session, message)
                 finally:
-                    self._acknowledge(session)
+                    if message.numbered:
+                        self._acknowledge(session)
 
     def _obey_in(self, session: Session, message: v1.ClientMessage) -> None:
         match message:
@@ -212,10 +214,7 @@ class V1Dialect:
         # Before the session's stream is attached, so that it is the first to be written.
         self._connection.feed.put_urgent(self._welcome(opened).encode())
         self._connection.carry(session)
-        self._acknowledged_messages = session.received_messages
-        self._acknowledged_samples = session.received_samples
-        rate = session.options.input.sample_rate
-        self._acknowledge_samples = self._settings.acknowledge_s * rate
+        self._note_acknowledged(session)
 
     def _begin(self, start: v1.SessionStart) -> Opened:
         server_ends = start.turn_detection is v1.TurnDetection.SERVER
@@ -258,15 +257,16 @@ class V1Dialect:
         )
 
     def _acknowledge(self, session: Session) -> None:
-        """Say what has come, so that the client need not keep it."""
-        messages, samples = session.received_messages, session.received_samples
-        enough = samples - self._acknowledged_samples >= self._acknowledge_samples
-        if enough or messages > self._acknowledged_messages:
-            # Nothing new is no news: an acknowledgement of the client's comes through here, too.
-            if (messages, samples) == (self._acknowledged_messages, self._acknowledged_samples):
-                return
-            self._acknowledged_messages, self._acknowledged_samples = messages, samples
-            self._connection.feed.acknowledge(v1.AudioAck(received=session.received).encode())
+        """Say what has come, if anything has, so that the client need not keep it."""
+        if (session.received_messages, session.received_samples) == self._acknowledged:
+            return
+        self._note_acknowledged(session)
+        self._connection.feed.acknowledge(v1.AudioAck(received=session.received).encode())
+
+    def _note_acknowledged(self, session: Session) -> None:
+        self._acknowledged = (session.received_messages, session.received_samples)
+        rate = session.options.input.sample_rate
+        self._acknowledge_at = session.received_samples + self._settings.acknowledge_s * rate
 
     def _require_session(self) -> Session:
         if self._connection.session is None:

@@ -132,6 +132,12 @@ class BoundedConnection(ServerConnection):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, as much as may be now."""
+        if len(data) <= _PIECE and not self._holds:
+            # A chunk of audio, as nearly always: nothing waits before it, and it is one piece.
+            frames = self._frames
+            super().data_received(data)
+            self._pace_frames(self._frames - frames, time.perf_counter_ns())
+            return
         self._unparsed = self._unparsed + data if self._unparsed else data
         if self._later is None:
             self._parse()
@@ -245,19 +251,24 @@ class BoundedConnection(ServerConnection):
             frames = self._frames
             super().data_received(piece)
             now_ns = time.perf_counter_ns()
-            if self._frames > frames:
-                wait_s = self._pace.take(self._frames - frames, now_ns)
+            wait_s = self._pace_frames(self._frames - frames, now_ns)
         self._unparsed = data[at:]
-        if self.transport.get_write_buffer_size() > _MOST_UNREAD:
-            self._hold(_Hold.UNREAD)
-        if wait_s and not self._ending:
-            self._later = self.loop.call_later(wait_s, self._parse)
-        elif self._unparsed and _Hold.QUEUE not in self._holds:
+        if self._later is None and self._unparsed and _Hold.QUEUE not in self._holds:
             self._later = self.loop.call_soon(self._parse)
         if self._later is not None or self._unparsed:
             self._hold(_Hold.UNPARSED)
         else:
             self._release(_Hold.UNPARSED)
+
+    def _pace_frames(self, frames: int, now_ns: int) -> float:
+        """Count what was parsed; where it was too much, parse on later, in so many seconds."""
+        wait_s = self._pace.take(frames, now_ns) if frames else 0.0
+        if wait_s and not self._ending and self._later is None:
+            self._later = self.loop.call_later(wait_s, self._parse)
+            self._hold(_Hold.UNPARSED)
+        if self.paused and self.transport.get_write_buffer_size() > _MOST_UNREAD:
+            self._hold(_Hold.UNREAD)
+        return wait_s
 
     def _may_go_on(self, wait_s: float, spent_ns: int) -> bool:
         """Whether more may be parsed in this turn of the loop."""

@@ -147,6 +147,7 @@ class Session:
         received_messages: Numbered messages that came from the client.
         received_samples: Samples of audio that came, per channel, in the client's format.
         wait_until_ns: When more audio should be read, on its clock; 0 where it may be at once.
+        must_wait: Whether as much is held as may be: what comes next should be read later.
     """
 
     def __init__(
@@ -182,6 +183,7 @@ class Session:
         self.received_messages = 0
         self.received_samples = 0
         self.wait_until_ns = 0
+        self.must_wait = False
         self.outgoing = Outgoing(
             ReplayWindow(
                 max_bytes=settings.replay_bytes,
@@ -358,18 +360,14 @@ class Session:
 
     # How long the reader of its connection should wait.
 
-    @property
-    def must_wait(self) -> bool:
-        """Whether as much is held as may be: what comes next should be read later."""
-        return self._budget.full
-
     async def room(self) -> None:
         """Wait until less is held."""
-        await self._changes.until(lambda: not self._budget.full)
+        await self._changes.until(lambda: not self.must_wait)
 
     def recount(self) -> None:
         """Count anew what is held, for this session and the levels above it."""
         self._budget.hold(self.held_bytes())
+        self.must_wait = self._budget.full
         self._changes.tell()
 
     def acknowledge(self, received: Position) -> None:
@@ -438,6 +436,7 @@ class Session:
         dropped = utterance.append(audio)
         if utterance.nbytes != before:  # it grows by blocks, so this is once a second
             self._budget.hold(self.held_bytes())
+            self.must_wait = self._budget.full
         # A chunk that completes no frame wakes nobody.
         if utterance.unexamined():
             self._audio.set()

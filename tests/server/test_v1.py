@@ -108,7 +108,7 @@ async def test_an_echo_cannot_tell_where_speech_ends() -> None:
 
 
 async def test_audio_is_acknowledged_while_it_comes() -> None:
-    async with serving() as server, calling(server) as socket:
+    async with serving(acknowledge_s=0.2) as server, calling(server) as socket:
         await start(socket)
         for _ in range(5):
             await socket.send(CHUNK)
@@ -134,7 +134,7 @@ async def test_formats_are_negotiated(encoding: str, rate: int, channels: int) -
 
 
 async def test_a_session_is_resumed_where_it_was_cut() -> None:
-    async with serving() as server:
+    async with serving(acknowledge_s=0.1) as server:
         async with calling(server) as first:
             started = await start(first)
             await first.send(CHUNK * 3)
