@@ -38,6 +38,7 @@ __all__ = [
     "Transcript",
     "decode_client",
     "decode_server",
+    "require_audio",
     "wants_stream",
 ]
 
@@ -151,10 +152,22 @@ def decode_client(message: str | bytes, *, max_bytes: int) -> Command:
         ProtocolError: The message is too long, is no whole number of samples, is no command, or
             is a command in a binary message.
     """
-    if (size := _size(message)) > max_bytes:
+    if isinstance(message, bytes):
+        require_audio(message, max_bytes=max_bytes)
+        return Audio(message)
+    if (size := len(message.encode(errors="surrogatepass"))) > max_bytes:
         raise _too_large(size, max_bytes)
-    if isinstance(message, str):
-        return _decode_text(message)
+    return _decode_text(message)
+
+
+def require_audio(message: bytes, *, max_bytes: int) -> None:
+    """Make sure that a binary message is audio.
+
+    Raises:
+        ProtocolError: It is too long, is no whole number of samples, or is a command.
+    """
+    if len(message) > max_bytes:
+        raise _too_large(len(message), max_bytes)
     if len(message) <= _LONGEST_COMMAND and message.strip() in _COMMAND_BYTES:
         raise ProtocolError(
             ErrorCode.WRONG_FRAME,
@@ -167,12 +180,6 @@ def decode_client(message: str | bytes, *, max_bytes: int) -> Command:
             f"a binary message of {len(message)} bytes is no whole number of 16-bit samples",
             "send signed 16-bit little-endian mono audio at 16 kHz, two bytes a sample",
         )
-    return Audio(message)
-
-
-def _size(message: str | bytes) -> int:
-    """Bytes of the message on the wire."""
-    return len(message.encode(errors="surrogatepass") if isinstance(message, str) else message)
 
 
 def _too_large(size: int, max_bytes: int) -> ProtocolError:

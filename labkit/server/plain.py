@@ -131,10 +131,11 @@ class PlainDialect:
         session = self._connection.session
         if session is None:
             raise AssertionError("the session begins with the connection")
-        longest = self._max_audio_bytes if isinstance(message, bytes) else self._max_text_bytes
-        match plain.decode_client(message, max_bytes=longest):
-            case plain.Audio(pcm):
-                session.hear(pcm)
+        if isinstance(message, bytes):
+            plain.require_audio(message, max_bytes=self._max_audio_bytes)
+            session.hear(message)
+            return
+        match plain.decode_client(message, max_bytes=self._max_text_bytes):
             case plain.EndStream():
                 session.end_utterance()
             case plain.Ping():

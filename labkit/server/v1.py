@@ -214,7 +214,7 @@ class V1Dialect:
         # Before the session's stream is attached, so that it is the first to be written.
         self._connection.feed.put_urgent(self._welcome(opened).encode())
         self._connection.carry(session)
-        self._note_acknowledged(session)
+        self._note_acknowledged(session, wait=1 - session.phase)
 
     def _begin(self, start: v1.SessionStart) -> Opened:
         server_ends = start.turn_detection is v1.TurnDetection.SERVER
@@ -263,10 +263,11 @@ class V1Dialect:
         self._note_acknowledged(session)
         self._connection.feed.acknowledge(v1.AudioAck(received=session.received).encode())
 
-    def _note_acknowledged(self, session: Session) -> None:
+    def _note_acknowledged(self, session: Session, wait: float = 1.0) -> None:
+        """Note what the client knows; the next acknowledgement is due after `wait` of the usual."""
         self._acknowledged = (session.received_messages, session.received_samples)
-        rate = session.options.input.sample_rate
-        self._acknowledge_at = session.received_samples + self._settings.acknowledge_s * rate
+        usual = self._settings.acknowledge_s * session.options.input.sample_rate
+        self._acknowledge_at = session.received_samples + wait * usual
 
     def _require_session(self) -> Session:
         if self._connection.session is None:

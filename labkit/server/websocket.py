@@ -39,6 +39,8 @@ _LONGEST_STRETCH_NS: Final = 2_000_000
 _MOST_UNREAD: Final = 2 * LONGEST_REPLY + 64 * 1024
 """Bytes written and not yet taken by the system, above which reading stops. One message may be
 the whole reply of the plain dialect; beyond that, these are pongs that nobody reads."""
+_PACED_AT_ONCE: Final = 16
+"""Frames of a slow client that are counted together: a look at the clock for each costs more."""
 _MOST_QUEUED: Final = 1536 * 1024
 """Bytes of frames that may wait for the application before reading stops. Much, because reading
 on is what answers a client's pings: a file that is sent in one go is heard at its pace, and the
@@ -96,6 +98,7 @@ class BoundedConnection(ServerConnection):
         self._holds: set[_Hold] = set()
         self._times_held = 0
         self._frames = 0
+        self._unpaced = 0
         self._queued_bytes = 0
         self._ending = False
         self._unparsed = b""
@@ -136,7 +139,10 @@ class BoundedConnection(ServerConnection):
             # A chunk of audio, as nearly always: nothing waits before it, and it is one piece.
             frames = self._frames
             super().data_received(data)
-            self._pace_frames(self._frames - frames, time.perf_counter_ns())
+            self._unpaced += self._frames - frames
+            if self._unpaced >= _PACED_AT_ONCE or self.paused:
+                self._pace_frames(self._unpaced, time.perf_counter_ns())
+                self._unpaced = 0
             return
         self._unparsed = self._unparsed + data if self._unparsed else data
         if self._later is None:

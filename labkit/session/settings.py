@@ -77,7 +77,7 @@ class ServerSettings(Limits):
     """Seconds between two looks for what is overdue."""
     watch_s: Amount = 30.0
     """How much of a session's audio is examined for another format than the declared."""
-    acknowledge_s: Amount = 0.5
+    acknowledge_s: Amount = 1.0
     """Audio between two acknowledgements to the client."""
 
     def __init__(self, **values: Any) -> None:

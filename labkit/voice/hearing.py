@@ -33,6 +33,9 @@ _EDGE_S: Final = 1.0
 """Shortest piece that speech without pauses is cut into, in seconds, or a quarter of it."""
 
 
+_SAMPLE_BYTES: Final = 2
+
+
 class Utterance:
     """Audio that was said so far, and how far the voice activity detector has come in it.
 
@@ -61,7 +64,7 @@ class Utterance:
         self.probabilities: list[float] = []
         self.vad_state: VadState | None = None
         self.dropped_samples = 0
-        self._blocks: list[Int16] = []
+        self._blocks: list[bytearray] = []
         self._first = 0  # where in the first block the audio begins
         self._samples = 0
 
@@ -72,7 +75,7 @@ class Utterance:
     @property
     def nbytes(self) -> int:
         """Bytes of the blocks that it holds."""
-        return len(self._blocks) * self.BLOCK * 2
+        return len(self._blocks) * self.BLOCK * _SAMPLE_BYTES
 
     @property
     def seconds(self) -> float:
@@ -81,31 +84,37 @@ class Utterance:
 
     def append(self, samples: Int16) -> int:
         """Take as much of `samples` as there is room for; gives how many did not fit."""
-        count = len(samples)
+        return self.append_s16le(samples.astype("<i2", copy=False).tobytes())
+
+    def append_s16le(self, data: bytes) -> int:
+        """The same for audio as it comes off the wire: signed 16-bit, little-endian."""
+        count = len(data) // _SAMPLE_BYTES
         if not count:
             return 0
         # Without a block this is the end of one, so that the first chunk makes one.
         offset = self._first + self._samples - (len(self._blocks) - 1) * self.BLOCK
         if offset + count > self.BLOCK or self._samples + count > self.limit:
-            return self._append_across(samples)
+            return self._append_across(data)
         # Nearly every chunk goes this way, fifty times a second in each session.
-        self._blocks[-1][offset : offset + count] = samples
+        self._blocks[-1][_SAMPLE_BYTES * offset : _SAMPLE_BYTES * (offset + count)] = data
         self._samples += count
         return 0
 
-    def _append_across(self, samples: Int16) -> int:
+    def _append_across(self, data: bytes) -> int:
         """The same where a block ends, or the limit is reached."""
-        kept = samples[: max(0, self.limit - self._samples)]
+        count = len(data) // _SAMPLE_BYTES
+        kept = min(count, max(0, self.limit - self._samples))
         taken = 0
-        while taken < len(kept):
+        while taken < kept:
             block, offset = divmod(self._first + self._samples, self.BLOCK)
             if block == len(self._blocks):
-                self._blocks.append(np.empty(self.BLOCK, np.int16))
-            piece = kept[taken : taken + self.BLOCK - offset]
-            self._blocks[block][offset : offset + len(piece)] = piece
-            taken += len(piece)
-            self._samples += len(piece)
-        return len(samples) - taken
+                self._blocks.append(bytearray(self.BLOCK * _SAMPLE_BYTES))
+            size = min(kept - taken, self.BLOCK - offset)
+            piece = data[_SAMPLE_BYTES * taken : _SAMPLE_BYTES * (taken + size)]
+            self._blocks[block][_SAMPLE_BYTES * offset : _SAMPLE_BYTES * (offset + size)] = piece
+            taken += size
+            self._samples += size
+        return count - taken
 
     def audio(self, start: int = 0, end: int | None = None) -> Float32:
         """The samples from `start` to before `end` (by default, all) as floats in [-1, 1)."""
@@ -123,7 +132,8 @@ class Utterance:
         found: list[Int16] = []
         while start < end:
             block, offset = divmod(self._first + start, self.BLOCK)
-            found.append(self._blocks[block][offset : offset + end - start])
+            samples = np.frombuffer(self._blocks[block], "<i2")
+            found.append(samples[offset : offset + end - start])
             start += len(found[-1])
         return found
 

@@ -113,7 +113,8 @@ async def test_audio_is_acknowledged_while_it_comes() -> None:
         for _ in range(5):
             await socket.send(CHUNK)
         ack = await receive(socket, "audio.ack")
-        assert ack["received"] == {"messages": 0, "samples": 3200}
+        assert ack["received"]["messages"] == 0
+        assert 0 < ack["received"]["samples"] <= 3200
 
 
 @pytest.mark.parametrize(

@@ -103,18 +103,25 @@ class FormatWatch:
     read as floats when their sample rate is judged.
     """
 
-    def __init__(self, form: AudioFormat, seconds: float = math.inf) -> None:
-        """Watch the first `seconds` of a stream that its caller declared as `form`."""
+    def __init__(self, form: AudioFormat, seconds: float = math.inf, *, phase: float = 0.0) -> None:
+        """Watch the beginning of a stream that its caller declared as `form`.
+
+        Args:
+            form: What was declared.
+            seconds: So much audio is looked at.
+            phase: When the first look is, 0 to 1 in the first 0.2 s. Streams that began together
+                should not all be looked at in the same instant: others wait for the sum.
+        """
         self._arrival = ArrivalMeter()
         self._left_s = seconds
         self._told: set[ErrorCode] = set()
         self._pending = bytearray()
-        self._wait_bytes = 0
-        self._due_ns = 0
+        self._due_ns: float = math.inf
         self._looks = 0
         self._pace_looks = 0
         self._votes = {rule: deque[Finding | None](maxlen=rule.of) for rule in RULES}
         self._suppose(Layout.of(form))
+        self._wait_bytes = _aligned(phase * _CLOSE_S * form.bytes_per_second)
 
     def _suppose(self, layout: Layout) -> None:
         """Take the stream for `layout`; what was seen under another one is no evidence."""
