@@ -410,3 +410,35 @@ def test_room_never_goes_beyond_the_bounds(
         assert not closing
         assert taken < 64
         assert from_address < 16 or address == "::1"
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/schema.json", "/metrics?x=1"])
+@pytest.mark.parametrize(
+    ("host", "verdict"),
+    [
+        ("localhost:8765", None),
+        ("127.0.0.1:8765", None),
+        ("192.168.1.5", None),
+        ("[::1]:8765", None),
+        ("voice.example", None),
+        ("evil.example:8765", 403),
+        ("", 403),
+    ],
+)
+def test_pages_are_read_under_a_name_of_the_servers_own(
+    path: str, host: str, verdict: int | None
+) -> None:
+    settings = OPEN.model_copy(update={"allowed_origins": ("https://voice.example",)})
+    asked = Handshake(path, Headers([("Host", host)]), "127.0.0.1")
+    assert status(Access(settings).identify(asked)) == verdict
+
+
+def test_whoever_shows_a_token_may_read_pages_under_any_name() -> None:
+    shown = [("Host", "box.example"), ("Authorization", f"Bearer {ONE}")]
+    asked = Handshake("/metrics", Headers(shown), OUTSIDE)
+    assert status(Access(BOTH).identify(asked)) is None
+
+
+def test_health_is_for_everybody() -> None:
+    asked = Handshake("/healthz", Headers([("Host", "evil.example")]), OUTSIDE)
+    assert status(Access(OPEN).identify(asked)) is None
