@@ -254,7 +254,7 @@ async def cut_voice(
 async def cut_stream(url: str, cuts: Cuts, seed: int, tell: Progress) -> Harm:
     """Let the server at `url` find the utterances of a stream, uncut and cut, until enough were.
 
-    Its pipeline has to hear the same in the same samples, such as `target.scripted_pipeline`.
+    Its pipeline has to hear the same in the same samples, such as `served.scripted_pipeline`.
     """
     harm = Harm()
 

@@ -6,14 +6,10 @@ its own `/metrics` and log tell, and an honest caller beside those that misuse i
 """
 
 import asyncio
-import gc
 import json
-import logging
 import math
-import sys
 import threading
 import time
-import zlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,14 +21,9 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import WebSocketException
 
-from labkit.audio.pcm import encode_s16le
 from labkit.client.dial import connected
 from labkit.errors import ClientError, InstrumentError
-from labkit.server.app import VoiceServer, serve_until_signal
 from labkit.session.settings import ServerSettings
-from labkit.voice.models import load_pipeline, resolve
-from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
-from labkit.voice.scripted import ScriptedAsr, ScriptedTts, scripted_engines
 
 __all__ = [
     "Pings",
@@ -41,11 +32,9 @@ __all__ = [
     "address_of",
     "fetch",
     "log_faults",
-    "main",
     "parse_vitals",
     "pinging",
     "quiet_vitals",
-    "scripted_pipeline",
     "settings_of",
     "target_command",
     "vitals_of",
@@ -88,7 +77,7 @@ def target_command(
         "threads": threads,
         "settings": settings,
     }
-    return ["labkit.drills.target", json.dumps(told)]
+    return ["labkit.drills.served", json.dumps(told)]
 
 
 def settings_of(told: Mapping[str, Any]) -> ServerSettings:
@@ -275,40 +264,3 @@ async def _ping_until(over: threading.Event, url: str, pings: Pings) -> None:
                 due_ns += _PING_EVERY_NS
     except (ClientError, TimeoutError, WebSocketException):
         pings.lost += 1
-
-
-def scripted_pipeline() -> VoicePipeline:
-    """Engines that hear the checksum of what was said, and repeat it."""
-    asr = ScriptedAsr(lambda audio: f"{len(audio)} samples {zlib.crc32(encode_s16le(audio)):08x}")
-    return VoicePipeline(scripted_engines(asr, tts=ScriptedTts(seconds_per_word=0.02)))
-
-
-def _pipeline_of(told: Mapping[str, Any]) -> Pipeline:
-    match told["pipeline"]:
-        case "echo":
-            return EchoPipeline()
-        case "scripted":
-            return scripted_pipeline()
-    return load_pipeline(resolve(told["model_set"]), threads=told["threads"])
-
-
-def _announce(server: VoiceServer) -> None:
-    sys.stdout.write(f"the target is ready at {server.url}\n")
-    sys.stdout.flush()
-
-
-def main() -> None:
-    """Run the server until it is told to end; its log goes to stderr."""
-    told = json.loads(sys.argv[1])
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("websockets").setLevel(logging.WARNING)
-    settings, pipeline = settings_of(told["settings"]), _pipeline_of(told)
-    gc.collect()
-    gc.freeze()  # as `labkit serve` does
-    asyncio.run(serve_until_signal(pipeline, settings, _announce))
-
-
-if __name__ == "__main__":
-    main()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from labkit.drills.resume import Cuts, Harm, compare, cut_echo, cut_stream, cut_voice, judged
-from labkit.drills.target import scripted_pipeline
+from labkit.drills.served import scripted_pipeline
 from labkit.errors import ProtocolError
 from labkit.measure.netem import UNCHANGED
 from labkit.protocol.replay import Missing, Position, ReplayWindow
