@@ -41,7 +41,7 @@ _MOST_UNREAD: Final = 2 * LONGEST_REPLY + 64 * 1024
 the whole reply of the plain dialect; beyond that, these are pongs that nobody reads."""
 _PACED_AT_ONCE: Final = 16
 """Frames of a slow client that are counted together: a look at the clock for each costs more."""
-_MOST_QUEUED: Final = 1536 * 1024
+_MOST_QUEUED: Final = 1024 * 1024
 """Bytes of frames that may wait for the application before reading stops. Much, because reading
 on is what answers a client's pings: a file that is sent in one go is heard at its pace, and the
 client's own keepalive must not give up meanwhile."""
@@ -160,16 +160,15 @@ class BoundedConnection(ServerConnection):
         self._frames += 1
         if self._ending:
             return
-        if isinstance(event, Frame) and event.opcode in DATA_OPCODES:
-            if self._is_next(event) and self.hear is not None and self.hear(bytes(event.data)):
-                return
-            self._queue_grew(len(event.data))
+        if isinstance(event, Frame):
+            whole = event.opcode is Opcode.BINARY and event.fin
+            # Only what nothing waits before, so that the order is kept.
+            if whole and self.hear is not None and not self.recv_messages.frames.queue:
+                if self.hear(bytes(event.data)):
+                    return
+            if whole or event.opcode in DATA_OPCODES:
+                self._queue_grew(len(event.data))
         super().process_event(event)
-
-    def _is_next(self, frame: Frame) -> bool:
-        """Whether it is a whole binary message, and nothing waits before it."""
-        whole = frame.opcode is Opcode.BINARY and frame.fin
-        return whole and not self.recv_messages.frames
 
     def _queue_grew(self, size: int) -> None:
         """Let the library pause where frames are large, too; it counts them by number alone."""
