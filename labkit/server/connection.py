@@ -199,21 +199,13 @@ class Connection:
         if dialect is None or self._must_hold_back() or self._ended.done():
             return False
         try:
-            dialect.receive(payload)
-        except ProtocolError as error:
-            self._refuse_at_once(dialect, error, payload)
+            self._take(dialect, payload)
         except Close as why:
             self.end(why)
         except Exception:  # no task is here that could fail: asyncio would just cut the connection
             _log.exception("a connection failed")
             self.end(_failed())
         return True
-
-    def _refuse_at_once(self, dialect: Dialect, error: ProtocolError, payload: bytes) -> None:
-        try:
-            self._refuse(dialect, error, payload)
-        except Close as why:
-            self.end(why)
 
     def _take(self, dialect: Dialect, message: str | bytes) -> None:
         try:

@@ -13,6 +13,7 @@ from websockets.typing import Subprotocol
 from labkit.audio.pcm import encode_s16le
 from labkit.errors import CloseCode
 from labkit.session.registry import State
+from labkit.session.session import Session
 from labkit.voice.pipeline import EchoPipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedAsr, ScriptedLlm, scripted_engines
 from tests.callers import (
@@ -586,3 +587,20 @@ async def test_a_client_that_knows_other_dialects_only_gets_the_plain_one() -> N
             assert socket.subprotocol is None
             await socket.send("ping")
             assert await socket.recv() == "pong"
+
+
+async def test_a_fault_while_a_chunk_is_heard_is_told_and_ends_that_connection_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("oops")
+
+    async with serving() as server, calling(server) as first, calling(server) as second:
+        await start(first)
+        await start(second)
+        monkeypatch.setattr(Session, "refuse", fail)
+        await first.send(b"\x00\x01\x02")
+        await refused(first, "internal")
+        assert await closed(first) == CloseCode.INTERNAL_ERROR
+        await send(second, "ping")
+        await receive(second, "pong")
