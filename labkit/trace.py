@@ -18,7 +18,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
-__all__ = ["STAGES", "Mark", "Stage", "Trace", "packetisation_model_ms", "real_time_factor"]
+__all__ = [
+    "STAGES",
+    "Mark",
+    "Stage",
+    "Trace",
+    "largest_part",
+    "packetisation_model_ms",
+    "real_time_factor",
+]
 
 _NS_PER_MS = 1e6
 
@@ -29,7 +37,7 @@ class Mark(StrEnum):
     STREAM_STARTED = "stream_started"
     """The microphone opened: sample 0 of the utterance."""
     END_OF_SPEECH = "end_of_speech"
-    """The last voiced sample was spoken (from the recording's annotation)."""
+    """The last voiced sample was spoken (by the recording's annotation, or by its energy)."""
     LAST_CHUNK_SENT = "last_chunk_sent"
     """The chunk that holds the end of speech went out."""
     END_STREAM_SENT = "end_stream_sent"
@@ -81,10 +89,14 @@ class Stage(StrEnum):
     """From the synthesiser to the client."""
     LEADING_SILENCE = "leading_silence"
     """From the first sample of the reply to the first that can be heard."""
+    UNTOLD = "untold"
+    """What lies between no two marks that are known: the whole wait less the parts above."""
 
     @property
     def label(self) -> str:
         """What figures, tables and sentences call it, such as "LLM first token"."""
+        if self is Stage.UNTOLD:
+            return "not told by the server"
         words = self.value.split("_")
         return " ".join(w.upper() if w in ("asr", "llm", "tts") else w for w in words)
 
@@ -103,7 +115,8 @@ STAGES: Mapping[Stage, tuple[Mark, Mark]] = MappingProxyType(
 )
 """Each stage with the two marks that it lies between, in the order of the turn.
 
-They follow one another without a gap, so together they are the TTFA.
+All but `Stage.UNTOLD`, which lies between none. They follow one another without a gap, so
+together they are the TTFA.
 """
 
 
@@ -146,9 +159,29 @@ class Trace:
         return self.between_ms(Mark.END_OF_SPEECH, Mark.FIRST_AUDIO_HEARD)
 
     def stages_ms(self) -> dict[Stage, float]:
-        """Every stage whose two marks are set, in the order of the turn."""
+        """Every stage whose two marks are set, in the order of the turn.
+
+        Where the whole wait is known and some of its parts are not, `Stage.UNTOLD` is what they
+        take together, in the place of the first of them: the spans add up to `ttfa_ms`.
+        """
         spans = {stage: self.between_ms(*ends) for stage, ends in STAGES.items()}
-        return {stage: span for stage, span in spans.items() if span is not None}
+        known = {stage: span for stage, span in spans.items() if span is not None}
+        total = self.ttfa_ms()
+        if total is None or len(known) == len(spans):
+            return known
+        place = next(i for i, span in enumerate(spans.values()) if span is None)
+        parts = list(known.items())
+        parts.insert(place, (Stage.UNTOLD, total - sum(known.values())))
+        return dict(parts)
+
+
+def largest_part(stages_ms: Mapping[Stage, float]) -> tuple[Stage, float] | None:
+    """The longest stage and its share of the whole wait, from 0 to 1; None where nobody waited."""
+    total = sum(stages_ms.values())
+    if total <= 0:
+        return None
+    longest = max(stages_ms, key=lambda stage: stages_ms[stage])
+    return longest, stages_ms[longest] / total
 
 
 def real_time_factor(processing_s: float, audio_s: float) -> float:

@@ -11,6 +11,7 @@ from labkit.trace import (
     Mark,
     Stage,
     Trace,
+    largest_part,
     packetisation_model_ms,
     real_time_factor,
 )
@@ -29,7 +30,7 @@ def test_stages_add_up_to_the_latency(marks: dict[Mark, int]) -> None:
 
 
 def test_stages_follow_one_another_without_a_gap() -> None:
-    assert list(STAGES) == list(Stage)
+    assert [*STAGES, Stage.UNTOLD] == list(Stage)
     assert all(before[1] is after[0] for before, after in pairwise(STAGES.values()))
     spans = list(STAGES.values())
     assert (spans[0][0], spans[-1][1]) == (Mark.END_OF_SPEECH, Mark.FIRST_AUDIO_HEARD)
@@ -43,7 +44,36 @@ def test_stages_cannot_be_changed() -> None:
 @given(some_marks)
 def test_a_stage_is_there_when_both_of_its_marks_are(marks: dict[Mark, int]) -> None:
     wanted = [stage for stage, ends in STAGES.items() if set(ends) <= set(marks)]
-    assert list(Trace(marks).stages_ms()) == wanted
+    told = [stage for stage in Trace(marks).stages_ms() if stage is not Stage.UNTOLD]
+    assert told == wanted
+
+
+@given(st.sets(st.sampled_from(Mark)))
+def test_what_a_server_does_not_tell_is_a_part_of_its_own(told: set[Mark]) -> None:
+    ends = {Mark.END_OF_SPEECH, Mark.FIRST_AUDIO_HEARD}
+    trace = Trace({mark: at * 1_000_000 for at, mark in enumerate(Mark) if mark in told | ends})
+    stages, total = trace.stages_ms(), trace.ttfa_ms()
+    assert total is not None
+    assert sum(stages.values()) == pytest.approx(total)
+    assert (Stage.UNTOLD in stages) == (set(STAGES) - set(stages) != set())
+
+
+def test_a_server_that_tells_nothing_leaves_one_part_between_those_of_the_client() -> None:
+    at_ms = {
+        Mark.END_OF_SPEECH: 0,
+        Mark.END_STREAM_SENT: 10,
+        Mark.FIRST_AUDIO_RECEIVED: 191,
+        Mark.FIRST_AUDIO_HEARD: 246,
+    }
+    stages = Trace({mark: at * 1_000_000 for mark, at in at_ms.items()}).stages_ms()
+    assert list(stages.items()) == [
+        (Stage.PACKETISATION, 10),
+        (Stage.UNTOLD, 181),
+        (Stage.LEADING_SILENCE, 55),
+    ]
+    assert Stage.UNTOLD.label == "not told by the server"
+    assert largest_part(stages) == (Stage.UNTOLD, 181 / 246)
+    assert largest_part({}) is None
 
 
 def test_a_stage_of_no_length_is_still_there() -> None:

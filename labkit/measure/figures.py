@@ -55,6 +55,7 @@ _STAGE_LOOK: Final[Mapping[Stage, tuple[str, str]]] = {
     Stage.TTS_FIRST_AUDIO: (PURPLE, "--"),
     Stage.DOWNLINK: (RED, "//"),
     Stage.LEADING_SILENCE: ("#BBBBBB", ".."),
+    Stage.UNTOLD: ("#8C8C8C", "++"),
 }
 """Colour and hatch of each stage."""
 

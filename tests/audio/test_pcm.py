@@ -11,6 +11,8 @@ from hypothesis.extra import numpy as hnp
 
 from labkit.audio import pcm
 from labkit.errors import AudioError, LabkitError
+from labkit.measure.recordings import load_manifest
+from tests.paths import ROOT
 
 int16s = hnp.arrays(np.int16, st.integers(0, 200))
 floats = hnp.arrays(
@@ -235,3 +237,28 @@ def test_no_file_raises_outside_the_tree(
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"a\.wav cannot be written"):
         pcm.write_wav(tmp_path / "no" / "folder" / "a.wav", tone(0.01, 16_000))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.0005, 0.003])
+def test_the_end_of_speech_by_energy_is_near_the_annotated_one(noise: float) -> None:
+    rng = np.random.default_rng(1)
+    spoken = [r for r in load_manifest(ROOT / "data" / "speech") if r.kind.is_speech][:12]
+    for recording in spoken:
+        samples = pcm.read_audio(recording.path)
+        samples += rng.normal(0, noise, len(samples)).astype(np.float32)
+        found = pcm.end_of_speech(samples)
+        assert found is not None
+        assert recording.end_of_speech_sample is not None
+        assert abs(found - recording.end_of_speech_sample) < 0.1 * pcm.SAMPLE_RATE
+
+
+def test_noise_silence_and_nothing_have_no_end_of_speech() -> None:
+    noise = np.random.default_rng(1).normal(0, 0.05, 16_000).astype(np.float32)
+    for samples in (noise, np.zeros(16_000, np.float32), np.zeros(0, np.float32), noise[:10]):
+        assert pcm.end_of_speech(samples) is None
+
+
+def test_speech_without_a_pause_keeps_its_soft_end() -> None:
+    loud = np.tile(np.float32([0.5, -0.5]), 4000)
+    soft = loud * np.float32(0.15)  # 16 dB softer: the quietest that there is
+    assert pcm.end_of_speech(np.concatenate([soft, loud, soft])) == 23_999

@@ -46,7 +46,11 @@ def test_a_turn_becomes_a_row() -> None:
     turn = ClientTurn("hi", "Hi!", np.zeros(8000, np.float32), Trace(dict(marks)), 25, 32_000, 1.5)
     made = row_of(PlannedTurn("labkit", 0, 20, 0.3, 5), recording, turn)
     assert (made.ttfb_ms, made.ttfa_ms) == (100.0, 130.0)
-    assert made.stages == {Stage.PACKETISATION: 20.0, Stage.LEADING_SILENCE: 30.0}
+    assert made.stages == {
+        Stage.PACKETISATION: 20.0,
+        Stage.UNTOLD: 80.0,
+        Stage.LEADING_SILENCE: 30.0,
+    }
     assert made.marks[Mark.END_OF_SPEECH] == 500.0
     assert (made.reply_seconds, made.audio_seconds, made.messages) == (0.5, 1.0, 25)
     assert (made.block, made.warmup) == (5, False)
@@ -62,7 +66,7 @@ def test_a_row_has_a_column_per_stage_and_mark() -> None:
     assert {f"mark_{mark.value}_ms" for mark in Mark} <= set(flat[0])
     assert [columns["warmup"] for columns in flat[:2]] == [1, 0]
     for columns in flat:
-        parts = sum(columns[f"stage_{stage.value}_ms"] for stage in Stage)
+        parts = sum(columns[f"stage_{stage.value}_ms"] or 0.0 for stage in Stage)
         assert parts == pytest.approx(columns["ttfa_ms"])
 
 

@@ -5,9 +5,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from labkit.measure.figures import figure_of, plot_waterfall, plot_waveform
-from labkit.trace import STAGES, Mark, Stage, Trace
+from labkit.trace import STAGES, Mark, Trace
 
-SPANS = {stage: 10.0 + number for number, stage in enumerate(Stage)}
+SPANS = {stage: 10.0 + number for number, stage in enumerate(STAGES)}
 
 
 def turn() -> Trace:
@@ -30,7 +30,7 @@ def test_a_turn_and_its_stages_give_the_same_waterfall() -> None:
 
 def test_stages_have_the_names_that_they_have_everywhere() -> None:
     names = [tick.get_text() for tick in plot_waterfall(SPANS).get_yticklabels()]
-    assert names == [stage.label for stage in Stage]
+    assert names == [stage.label for stage in STAGES]
     assert names[2:4] == ["ASR", "LLM first token"]
 
 

@@ -17,7 +17,7 @@ from labkit.client.plain import ClientTurn
 from labkit.errors import AudioError, ErrorCode
 from labkit.notebook.turn import SpokenTurn, recording, recordings, say
 from labkit.protocol import plain
-from labkit.trace import Mark, Stage, Trace
+from labkit.trace import STAGES, Mark, Stage, Trace
 from labkit.voice.pipeline import EchoPipeline
 from tests.callers import serving
 
@@ -131,7 +131,7 @@ def test_a_turn_without_an_answer_shows_what_there_is() -> None:
 def test_figures_are_drawn_where_they_are_wanted() -> None:
     ax = Figure().add_subplot()
     assert spoken().plot_waterfall(ax=ax) is ax
-    assert [label.get_text() for label in ax.get_yticklabels()] == [s.label for s in Stage]
+    assert [label.get_text() for label in ax.get_yticklabels()] == [s.label for s in STAGES]
     other = spoken().plot_waveform()
     assert other is not ax
     assert other.get_title(loc="left").startswith("0.40 s of dead air")
