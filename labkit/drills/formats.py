@@ -15,8 +15,7 @@ from typing import Final
 import numpy as np
 import soundfile
 
-from labkit.audio import g711
-from labkit.audio.formats import AudioFormat, Encoding, encode_f32le
+from labkit.audio.formats import ALAW, MULAW, AudioFormat, Encoding, encode_f32le
 from labkit.audio.misread.readings import Float64
 from labkit.audio.misread.rules import Mismatch
 from labkit.audio.misread.watch import FormatWatch
@@ -151,8 +150,8 @@ def _unscaled(samples: Float32) -> bytes:
 _WRITERS: Final[tuple[tuple[str, ErrorCode, Send], ...]] = (
     ("16-bit integers", _K.LOOKS_LIKE_INT16, encode_s16le),
     ("32-bit floats", _K.LOOKS_LIKE_FLOAT32, encode_f32le),
-    ("µ-law", _K.LOOKS_LIKE_MULAW, g711.MULAW.encode),
-    ("A-law", _K.LOOKS_LIKE_ALAW, g711.ALAW.encode),
+    ("µ-law", _K.LOOKS_LIKE_MULAW, MULAW.encode),
+    ("A-law", _K.LOOKS_LIKE_ALAW, ALAW.encode),
     ("unsigned 8-bit", _K.LOOKS_LIKE_UINT8, _unsigned_8),
     ("big-endian 16-bit", _K.LOOKS_LIKE_BIG_ENDIAN, _big_endian_16),
     ("big-endian floats", _K.LOOKS_LIKE_BIG_ENDIAN, _big_endian_32),

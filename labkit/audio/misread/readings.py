@@ -16,8 +16,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from labkit.audio import g711
-from labkit.audio.formats import Encoding
+from labkit.audio.formats import ALAW, MULAW, Encoding, Law
 from labkit.errors import ErrorCode
 
 __all__ = ["DECLARED", "READINGS", "Float64", "Reading", "Sound", "sound_of"]
@@ -73,7 +72,7 @@ def _floats(data: bytes, skip: int, *, dtype: str, scale: float = 1) -> Float64:
         return np.frombuffer(data, dtype, whole, skip).astype(np.float64) / scale
 
 
-def _telephone(data: bytes, skip: int, *, law: g711.Law) -> Float64:
+def _telephone(data: bytes, skip: int, *, law: Law) -> Float64:
     return law.decode_int16(data[skip:]) / 32_768
 
 
@@ -99,14 +98,14 @@ DECLARED: Final = {
         ErrorCode.LOOKS_LIKE_MULAW,
         "µ-law",
         1,
-        partial(_telephone, law=g711.MULAW),
+        partial(_telephone, law=MULAW),
         f"declare the encoding {_MULAW}",
     ),
     _ALAW: Reading(
         ErrorCode.LOOKS_LIKE_ALAW,
         "A-law",
         1,
-        partial(_telephone, law=g711.ALAW),
+        partial(_telephone, law=ALAW),
         f"declare the encoding {_ALAW}",
     ),
 }

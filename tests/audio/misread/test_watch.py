@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.audio import g711
+from labkit.audio import formats
 from labkit.audio.formats import AudioFormat, Encoding, encode_f32le
 from labkit.audio.misread.rules import MISMATCHES, Finding, Mismatch, Rule, Window
 from labkit.audio.misread.watch import FormatWatch
@@ -49,10 +49,10 @@ def kinds(form: AudioFormat, data: bytes, pace: float = 1.0) -> list[ErrorCode]:
     ("declared", "write", "kind"),
     [
         (S16, encode_f32le, ErrorCode.LOOKS_LIKE_FLOAT32),
-        (S16, g711.MULAW.encode, ErrorCode.LOOKS_LIKE_MULAW),
-        (S16, g711.ALAW.encode, ErrorCode.LOOKS_LIKE_ALAW),
-        (MULAW, g711.ALAW.encode, ErrorCode.LOOKS_LIKE_ALAW),
-        (ALAW, g711.MULAW.encode, ErrorCode.LOOKS_LIKE_MULAW),
+        (S16, formats.MULAW.encode, ErrorCode.LOOKS_LIKE_MULAW),
+        (S16, formats.ALAW.encode, ErrorCode.LOOKS_LIKE_ALAW),
+        (MULAW, formats.ALAW.encode, ErrorCode.LOOKS_LIKE_ALAW),
+        (ALAW, formats.MULAW.encode, ErrorCode.LOOKS_LIKE_MULAW),
         (F32, encode_s16le, ErrorCode.LOOKS_LIKE_INT16),
         (MULAW, encode_s16le, ErrorCode.LOOKS_LIKE_INT16),
         (ALAW, encode_s16le, ErrorCode.LOOKS_LIKE_INT16),
