@@ -42,6 +42,11 @@ doctor: $(READY) ## say what this machine lacks, and the mend
 models: $(READY) ## measure the embedded models against their bars
 	@$(BIN)/labkit models verify $(ARGS)
 
+.PHONY: tiny
+tiny: $(READY) ## add the public models of --models tiny (220 MB)
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes --no-deps \
+		-r requirements-tiny.lock
+
 .PHONY: lint
 lint: $(READY) ## style only; puts the format right
 	@$(BIN)/ruff format .

@@ -18,7 +18,8 @@ from typing import Final
 from labkit.errors import ModelError, ModelNotFoundError, ServerError
 from labkit.net.addresses import addresses_to_bind
 from labkit.session.defaults import DEFAULT_PORT
-from labkit.voice.models import Model, Role, locate, models_of
+from labkit.voice.catalogue import Model, Role, models_of
+from labkit.voice.models import locate
 
 __all__ = [
     "Check",

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from labkit.errors import ModelError
+from labkit.voice.models import resolve
+
 # The same examples at every run, however slow the machine. To look for new ones:
 # HYPOTHESIS_PROFILE=explore make test
 settings.register_profile("steady", derandomize=True, deadline=None, print_blob=True)
@@ -63,6 +66,18 @@ async def watched_loop() -> AsyncIterator[None]:
     gc.collect()  # an exception that nobody read is reported when its task is collected
     loop.set_exception_handler(None)
     assert not unread, f"exceptions that nobody read: {unread}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs the public models where they are not installed."""
+    public = [item for item in items if item.get_closest_marker("public")]
+    if not public:
+        return
+    try:
+        resolve("tiny")
+    except ModelError as error:
+        for item in public:
+            item.add_marker(pytest.mark.skip(reason=str(error)))
 
 
 def pytest_collection_finish() -> None:

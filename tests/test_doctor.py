@@ -11,7 +11,7 @@ from labkit import doctor
 from labkit.doctor import Check
 from labkit.errors import ModelChangedError
 from labkit.voice import hub
-from labkit.voice.models import Model, Role
+from labkit.voice.catalogue import Model, Role
 
 HERE = sys.executable
 
@@ -53,7 +53,7 @@ def test_a_compiler_that_is_needed_and_missing() -> None:
 
 @pytest.mark.parametrize("role", Role)
 def test_a_missing_model(role: Role, tmp_path: Path) -> None:
-    check = doctor.check_model(Model(role, "mine", path=tmp_path / "absent"))
+    check = doctor.check_model(Model(role, "mine", tmp_path / "absent"))
     assert check == Check(role, False, "mine is not here", f"Check the path given with --{role}")
 
 
@@ -62,7 +62,7 @@ def test_a_model_that_changed(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ModelChangedError(Path("model.bin"), "1234", "5678", "Pull it")
 
     monkeypatch.setattr(doctor, "locate", locate)
-    check = doctor.check_model(Model(Role.ASR, "base.en", source=hub.Source("a/b", ())))
+    check = doctor.check_model(Model(Role.ASR, "base.en", hub.Source("a/b", ())))
     assert not check.ok
     assert "recorded 1234, found 5678" in check.detail
     assert check.mend == "pull base.en anew"
@@ -71,7 +71,7 @@ def test_a_model_that_changed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_broken_model(tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF and then nothing")
-    check = doctor.check_model(Model(Role.LLM, "mine", path=broken))
+    check = doctor.check_model(Model(Role.LLM, "mine", broken))
     assert not check.ok
     assert check.detail.startswith(f"mine: model file {broken} does not load: ")
     assert "make rebuild-llama" in check.mend
@@ -93,7 +93,7 @@ def test_why_an_engine_failed(
         return subprocess.CompletedProcess(command, code, "", stderr)
 
     monkeypatch.setattr(subprocess, "run", run)
-    check = doctor.check_model(Model(Role.TTS, "mine", path=tmp_path))
+    check = doctor.check_model(Model(Role.TTS, "mine", tmp_path))
     assert check == Check("tts", False, f"mine: {words}", "restore mine from where it came")
 
 
@@ -102,7 +102,7 @@ def test_an_engine_that_hangs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         raise subprocess.TimeoutExpired(command, timeout)
 
     monkeypatch.setattr(subprocess, "run", run)
-    assert "over 120 s" in doctor.check_model(Model(Role.ASR, "mine", path=tmp_path)).detail
+    assert "over 120 s" in doctor.check_model(Model(Role.ASR, "mine", tmp_path)).detail
 
 
 @pytest.mark.parametrize("command", ["python", "python3", "python3.12", HERE])
@@ -147,7 +147,7 @@ def test_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: int, ok: bo
 
 
 def test_all_of_them(tmp_path: Path) -> None:
-    absent = Model(Role.ASR, "mine", path=tmp_path / "absent")
+    absent = Model(Role.ASR, "mine", tmp_path / "absent")
     checks = doctor.run_checks([absent], port=0, place=tmp_path)
     names = ["python", "packages", "compiler", "asr", "kernel", "port", "disk"]
     assert [check.name for check in checks] == names

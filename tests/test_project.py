@@ -35,6 +35,7 @@ TOP_LEVEL: Final = {
     "labkit",
     "notebooks",
     "pyproject.toml",
+    "requirements-tiny.lock",
     "requirements.lock",
     "tests",
 }
@@ -143,6 +144,13 @@ def test_the_lock_file_has_hashes_and_no_address() -> None:
     entries = lock_entries()
     assert [name for name, (_, rest) in entries.items() if "--hash=sha256:" not in rest] == []
     assert re.findall(r"^.*(?:://| @ |--(?!hash)).*$", text("requirements.lock"), re.M) == []
+
+
+def test_the_tiny_extra_and_its_lock_name_the_same_wheels() -> None:
+    extra = pyproject()["project"]["optional-dependencies"]["tiny"]
+    lock = text("requirements-tiny.lock")
+    assert re.findall(r"^\S+==\S+", lock, re.M) == extra
+    assert len(re.findall(r"^    --hash=sha256:[0-9a-f]{64}$", lock, re.M)) == len(extra)
 
 
 def test_the_licence_is_the_one_that_the_voice_asks_for() -> None:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -18,14 +19,13 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from rich.table import Table
 
 from labkit.cli.terminal import console, errors
 from labkit.errors import LabkitError, ModelNotFoundError
 
 if TYPE_CHECKING:
+    from labkit.voice.catalogue import Model
     from labkit.voice.hub import Progress as PullProgress
-    from labkit.voice.models import Model
 
 __all__ = ["AsrOption", "LlmOption", "SetOption", "TtsOption", "models"]
 
@@ -42,16 +42,16 @@ models = typer.Typer(help="Find, pull and examine models.", no_args_is_help=True
 @models.command("list")
 def list_models() -> None:
     """List the sets, their models, and where each lies on this machine."""
-    from labkit.voice.models import SETS, models_of
+    from labkit.voice.catalogue import SETS, models_of
 
-    table = Table("set", "role", "model", "on this machine")
-    for column in table.columns[2:]:
-        column.overflow = "fold"  # a path of which a part is missing leads nowhere
+    shown = console()
     for name, chosen in SETS.items():
+        shown.print(f"[bold]{name}[/]  {chosen.about}", soft_wrap=True)
         for model in models_of(name):
-            table.add_row(name, model.role.value, model.name, _place(model))
-        table.add_row("", "", f"[dim]{chosen.about}[/]", "", end_section=True)
-    console().print(table)
+            shown.print(f"  --{model.role} [cyan]{model.name}[/]", soft_wrap=True)
+            shown.print(f"        {model.about}; licence {model.licence}", soft_wrap=True)
+            shown.print(f"        {_place(model)}", soft_wrap=True)
+        shown.print()
 
 
 def _place(model: "Model") -> str:
@@ -59,8 +59,8 @@ def _place(model: "Model") -> str:
 
     try:
         return escape(str(locate(model)))
-    except ModelNotFoundError:
-        return "[dim]no[/]"
+    except ModelNotFoundError as error:
+        return f"[dim]not here. {escape(error.mend)}[/]"
 
 
 @models.command()
@@ -72,7 +72,8 @@ def pull(
 ) -> None:
     """Pull a set, or single models, into the ordinary cache of the model hub."""
     from labkit.voice import hub
-    from labkit.voice.models import Role, find, locate, models_of
+    from labkit.voice.catalogue import Role, find, models_of
+    from labkit.voice.models import locate
 
     own = {Role.ASR: asr, Role.LLM: llm, Role.TTS: tts}
     wanted = list(models_of(name)) if name else []
@@ -80,12 +81,12 @@ def pull(
     if not wanted:
         raise typer.BadParameter("name a set or a model, such as: labkit models pull small")
     for model in wanted:
-        if model.source is None:
+        if not isinstance(model.place, hub.Source):
             here = f"{model.name}: nothing to pull, it lies at {locate(model)}"
             console().print(here, soft_wrap=True, markup=False)
             continue
         with _download_bars() as tell:
-            path = hub.pull(model.source, tell)
+            path = hub.pull(model.place, tell)
         console().print(f"{model.name}: {path}", soft_wrap=True, markup=False)
 
 
@@ -118,7 +119,8 @@ def path(
     ] = None,
 ) -> None:
     """Print where a model lies on this machine."""
-    from labkit.voice.models import SETS, Role, find, locate, models_of
+    from labkit.voice.catalogue import SETS, Role, find, models_of
+    from labkit.voice.models import locate
 
     known = {m.name: m for set_name in SETS for m in models_of(set_name)}
     model = known.get(name) if role is None else find(Role(role), name)
@@ -129,11 +131,38 @@ def path(
 
 @models.command()
 def verify(
+    model_set: SetOption = "embedded",
     digits: Annotated[
         Path | None, typer.Option(help="Archive of human digits; without it, those rows are left.")
     ] = None,
 ) -> None:
-    """Examine the embedded models on held-out material; exits 1 where a bar is missed."""
+    """Examine models; exits 1 where something is amiss.
+
+    The embedded ones are measured on held-out material. Of others every file is read, and has
+    to be the one that labkit knows, or that was first pulled.
+    """
+    if model_set != "embedded":
+        _verify_files(model_set)
+        return
+    examination = _recipe_of_evaluation()
+    raise typer.Exit(examination.main(["--digits", str(digits)] if digits else []))
+
+
+def _verify_files(model_set: str) -> None:
+    from labkit.voice.catalogue import models_of
+    from labkit.voice.models import check_files
+
+    shown, all_same = console(), True
+    for model in models_of(model_set):
+        for path, same in check_files(model):
+            sign = "[green]same   [/]" if same else "[bold red]CHANGED[/]"
+            shown.print(f"{sign} {model.name}: {escape(str(path))}", soft_wrap=True)
+            all_same &= same
+    if not all_same:
+        raise typer.Exit(1)
+
+
+def _recipe_of_evaluation() -> ModuleType:
     from labkit.voice.models import data_folder
 
     checkout = data_folder().resolve().parent
@@ -143,5 +172,4 @@ def verify(
             f"with the package, and {checkout} holds none; run this command in a checkout"
         )
     sys.path.insert(0, str(checkout))  # recipes import one another as data.recipes…
-    examination = importlib.import_module("data.recipes.evaluation.verify")
-    raise typer.Exit(examination.main(["--digits", str(digits)] if digits else []))
+    return importlib.import_module("data.recipes.evaluation.verify")

@@ -30,7 +30,7 @@ from huggingface_hub.utils.tqdm import tqdm
 
 from labkit.errors import ModelBrokenError, ModelChangedError, ModelError, ModelNotFoundError
 
-__all__ = ["Progress", "Pulled", "Source", "cached", "pull", "record_file"]
+__all__ = ["Progress", "Pulled", "Source", "cached", "pull", "record_file", "recorded", "sha256"]
 
 Progress = Callable[[str, int, int], None]
 """Told the file, the bytes that are here, and the bytes in all."""
@@ -116,6 +116,16 @@ def cached(source: Source) -> Path | None:
             return None
         folder = Path(found).parents[name.count("/")]
     return folder / source.main if source.main else folder
+
+
+def recorded(source: Source) -> dict[Path, str]:
+    """SHA-256 of each file of `source` as it was first pulled; empty where it is not here."""
+    path = cached(source)
+    if path is None:
+        return {}
+    folder = path.parents[source.main.count("/")] if source.main else path
+    files = _read_record()[source.repo].files
+    return {folder / name: files[name] for name in _matching(source, files)}
 
 
 def _matching(source: Source, names: Any) -> list[str]:
@@ -216,7 +226,7 @@ def _checked(path: Path, recorded: str | None) -> str:
         ModelBrokenError: It is not what the hub announced; the file is deleted.
         ModelChangedError: It is not what was first pulled.
     """
-    found = _sha256(path)
+    found = sha256(path)
     blob = path.resolve()
     # The cache names a large file by the SHA-256 that the hub announced for it.
     if len(blob.name) == _SHA256_HEX and blob.name != found:
@@ -230,7 +240,8 @@ def _checked(path: Path, recorded: str | None) -> str:
     return found
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_BLOCK):

