@@ -18,7 +18,7 @@ from typing import Final
 from labkit.errors import ModelError, ModelNotFoundError, ServerError
 from labkit.net.addresses import addresses_to_bind
 from labkit.session.defaults import DEFAULT_PORT
-from labkit.voice.catalogue import Model, Role, models_of
+from labkit.voice.catalogue import Model, Role
 from labkit.voice.models import locate
 
 __all__ = [
@@ -72,12 +72,12 @@ def _check(name: str, ok: bool, detail: str, mend: str) -> Check:
 
 
 def run_checks(
-    models: Iterable[Model] | None = None, *, port: int = DEFAULT_PORT, place: Path | None = None
+    models: Iterable[Model], *, port: int = DEFAULT_PORT, place: Path | None = None
 ) -> list[Check]:
     """Look at everything that labkit needs; takes some seconds, because the models are loaded.
 
     Args:
-        models: The models to look at; the embedded ones by default.
+        models: The models to look at.
         port: The port that the server is going to listen on.
         place: Where results will be written; the working directory by default.
 
@@ -88,7 +88,7 @@ def run_checks(
         check_python(sys.version_info[:3], sys.executable),
         check_packages(metadata.requires("labkit") or ()),
         check_compiler(os.environ.get("CXX", "c++"), needed=not _installed("llama-cpp-python")),
-        *map(check_model, models_of("embedded") if models is None else models),
+        *map(check_model, models),
         check_kernel(kernel_command(), sys.executable),
         check_port(port),
         check_disk(place or Path.cwd()),

@@ -7,17 +7,19 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from labkit.cli.models import SetOption
 from labkit.cli.terminal import console, require_writable, working
 
 __all__ = ["doctor", "protocol", "reference_page", "token"]
 
 
-def doctor() -> None:
+def doctor(model_set: SetOption = "embedded") -> None:
     """Say what this machine lacks, and the mend; exits 1 where something is amiss."""
     from labkit.doctor import run_checks
+    from labkit.voice.catalogue import models_of
 
     with working("looking; the models are loaded, which takes some seconds"):
-        checks = run_checks()
+        checks = run_checks(models_of(model_set))
     shown = console()
     for check in checks:
         sign = "[green]ok  [/]" if check.ok else "[bold red]FAIL[/]"
