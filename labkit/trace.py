@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Final
 
 __all__ = [
     "STAGES",
@@ -68,6 +69,10 @@ class Mark(StrEnum):
     """The first audible sample of the reply could play: the leading silence is over."""
     REPLY_RECEIVED = "reply_received"
     """All of the reply reached the client."""
+
+
+SERVER_MARKS: Final = tuple(Mark)[4:-4]
+"""The marks that only a server can set, in the order of the turn."""
 
 
 class Stage(StrEnum):

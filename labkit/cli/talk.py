@@ -17,7 +17,9 @@ from labkit.session.defaults import DEFAULT_PORT
 if TYPE_CHECKING:
     import ssl
 
+    from labkit.audio.pcm import Float32
     from labkit.client.plain import ClientTurn
+    from labkit.measure.recordings import Recording
 
 __all__ = ["print_turn", "talk"]
 
@@ -47,8 +49,12 @@ def talk(
     ] = 15,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Say a recording to a server, at the pace of speech, and print the answer."""
-    from labkit.audio.pcm import write_wav
+    """Say a recording to any server of the plain dialect, and print the answer and the wait.
+
+    It is said at the pace of speech, up to the chunk in which the speech ends.
+    """
+    from labkit.audio.pcm import read_audio, write_wav
+    from labkit.measure.recordings import recording_at
     from labkit.net.tls import client_tls
 
     require_file(recording)
@@ -57,31 +63,47 @@ def talk(
     shown = token_in(os.environ) if token_file is None else read_tokens(token_file)[0]
     headers = {} if shown is None else bearer(shown)
     tls = None if ca is None else client_tls(ca)
-    turn = run(_say(recording, url, chunk_ms, headers, tls, wait_s))
+    spoken = recording_at(recording)
+    samples = read_audio(recording)
+    end = spoken.end_of_speech(samples)
+    asking = _say(samples, end, url, chunk_ms, headers=headers, tls=tls, wait_s=wait_s)
+    turn = run(asking)
     if out is not None:
         write_wav(out, turn.reply)
+    told = _end_in_words(spoken, end, len(samples))
     if as_json:
-        sys.stdout.write(json.dumps(_turn_object(turn)) + "\n")
+        sys.stdout.write(json.dumps({**_turn_object(turn), "end_of_speech": told}) + "\n")
     else:
-        print_turn(turn)
+        print_turn(turn, told)
 
 
 async def _say(
-    recording: Path,
+    samples: "Float32",
+    end_of_speech: int | None,
     url: str,
     chunk_ms: float,
+    *,
     headers: dict[str, str],
     tls: "ssl.SSLContext | None",
     wait_s: float,
 ) -> "ClientTurn":
-    from labkit.audio.pcm import read_audio
     from labkit.client.answers import Deadlines
     from labkit.client.plain import VoiceClient
 
-    samples = read_audio(recording)
     deadlines = Deadlines(answer_s=wait_s)
     async with VoiceClient.connect(url, headers=headers, tls=tls, deadlines=deadlines) as client:
-        return await client.say(samples, chunk_ms=chunk_ms)
+        return await client.say(samples, chunk_ms=chunk_ms, end_of_speech=end_of_speech)
+
+
+def _end_in_words(spoken: "Recording", end: int | None, samples: int) -> str:
+    """Where the speech ended, and how that is known."""
+    from labkit.audio.pcm import SAMPLE_RATE
+
+    length_s = samples / SAMPLE_RATE
+    if end is None:
+        return f"nothing stands out, so it ends with the recording at {length_s:.2f} s"
+    known = "energy" if spoken.end_of_speech_sample is None else "its annotation"
+    return f"ends at {(end + 1) / SAMPLE_RATE:.2f} of {length_s:.2f} s, known by {known}"
 
 
 def _turn_object(turn: "ClientTurn") -> dict[str, object]:
@@ -90,32 +112,56 @@ def _turn_object(turn: "ClientTurn") -> dict[str, object]:
         "reply_text": turn.reply_text,
         "reply_seconds": round(turn.reply_seconds, 3),
         "ttfa_ms": turn.trace.ttfa_ms(),
+        "ttfb_ms": turn.trace.ttfb_ms(),
         "stages": {stage.value: ms for stage, ms in turn.trace.stages_ms().items()},
         "errors": [error.model_dump(mode="json") for error in turn.errors],
+        "remarks": turn.remarks,
     }
 
 
-def print_turn(turn: "ClientTurn") -> None:
-    """Print what was heard and answered, and where the time between went."""
+def print_turn(turn: "ClientTurn", end_of_speech: str = "") -> None:
+    """Print what was heard and answered, and where the time between went.
+
+    Args:
+        turn: The turn.
+        end_of_speech: Where the speech ended, and how that is known.
+    """
     shown = console()
     for error in turn.errors:
-        refusal = escape(f"{error.message} ({error.hint})")
-        shown.print(f"[bold red]the server says:[/] {refusal}")
-    heard, reply = escape(turn.transcript or "(nothing)"), escape(turn.reply_text or "(none)")
+        times = f", {error.count} times" if error.count > 1 else ""
+        hint = f" ({error.hint})" if error.hint else ""
+        shown.print(f"[bold red]the server says:[/] {escape(error.message + hint)}{times}")
+    heard, reply = escape(turn.transcript or "(nothing)"), escape(_reply_in_words(turn))
     shown.print(f"[bold]heard[/]  {heard}")
     shown.print(f"[bold]reply[/]  {reply}  ({turn.reply_seconds:.2f} s)")
-    total = turn.trace.ttfa_ms()
-    if total is None:
+    for remark in turn.remarks:
+        shown.print(f"[bold]note[/]   {escape(remark)}")
+    if end_of_speech:
+        shown.print(f"[bold]speech[/] {escape(end_of_speech)}")
+    if turn.trace.ttfa_ms() is None:
+        shown.print("[bold]wait[/]   nothing audible came, so there is no wait to tell")
         return
-    table = Table("from the end of speech to the first audible reply", "ms")
-    table.columns[1].justify = "right"
-    for stage, milliseconds in turn.trace.stages_ms().items():
-        table.add_row(stage.label, f"{milliseconds:.1f}")
-    table.add_section()
-    table.add_row("total", f"{total:.1f}", style="bold")
-    shown.print(table)
+    shown.print(_waits(turn))
     if turn.clock_offset_ns is not None:
         shown.print(
             "The server's clock is another one: its offset was estimated from ping round trips, "
             "so uplink and downlink are half of the fastest each, give or take."
         )
+
+
+def _reply_in_words(turn: "ClientTurn") -> str:
+    return turn.reply_text or ("(its words were not told)" if len(turn.reply) else "(none)")
+
+
+def _waits(turn: "ClientTurn") -> Table:
+    """The parts of the wait, each with its share of the whole."""
+    total, stages = turn.trace.ttfa_ms() or 0.0, turn.trace.stages_ms()
+    table = Table("from the end of speech to the first audible reply", "ms", "share")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for stage, milliseconds in stages.items():
+        share = f"{100 * milliseconds / total:.0f} %" if total else ""
+        table.add_row(stage.label, f"{milliseconds:.1f}", share)
+    table.add_section()
+    table.add_row("total", f"{total:.1f}", "", style="bold")
+    return table

@@ -1,28 +1,46 @@
-"""The answers of a server, whatever its dialect: how they are read, and how long they may take.
+"""What servers answer, whatever they are: how long to wait for it, how to read it, how to tell it.
 
-The dialects are closed, so that a server is held to what it promised. A client in use has another
-aim: a type or a code that it has never heard of is no reason to end its session. And no wait is
-without an end: where an answer does not come, the error says what went out and what came.
+No wait is without an end: where an answer does not come, the error says what went out and what
+came. A dialect holds its own server to each field; a client of anybody's server has another aim.
+What can be understood is taken, a type or a code that nobody has heard of ends no session, and
+what cannot be understood is told in words, with what was expected.
 """
 
+import io
 import json
-import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar, get_args
+from typing import Final, Protocol
 
-from pydantic import BaseModel, ValidationError
+import numpy as np
+import soundfile
+from pydantic import Field, ValidationError
 
+from labkit.audio.formats import WIRE, mix
+from labkit.audio.misread.containers import header_of
+from labkit.audio.misread.watch import FormatWatch
+from labkit.audio.pcm import SAMPLE_RATE, Float32, decode_s16le, resample
 from labkit.client.dial import CONNECT_S
-from labkit.errors import ClientError, ProtocolError
+from labkit.errors import ClientError, ErrorCode, ProtocolError
+from labkit.protocol import plain
 
-__all__ = ["Deadlines", "TurnSoFar", "Unknown", "count_refused", "read"]
+__all__ = [
+    "Deadlines", "ForeignDone", "ForeignError", "ReplyReader", "ServerText", "TurnSoFar",
+    "Unknown", "count_refused", "read_binary", "read_text",
+]  # fmt: skip
 
-_log = logging.getLogger(__name__)
-
-M = TypeVar("M")
-E = TypeVar("E", bound=BaseModel)
+_SHOWN: Final = 60
+"""Most characters of a text of the server that are repeated."""
+_FULL_PIECE: Final = plain.LONGEST_REPLY * WIRE.frame_bytes
+"""Bytes of a binary message of a whole reply that another one follows."""
+_SAMPLES: Final = "signed 16-bit samples (low byte first, mono, 16 kHz)"
+_EXPECTED: Final = {
+    "audio": _SAMPLES,
+    "transcript": '{"type": "transcript", "text": "what was heard"}',
+    "done": '{"type": "done"}, with "reply_text" and "marks" if you like',
+    "error": '{"type": "error", "code": "…", "message": "…", "hint": "…"}',
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,49 +108,6 @@ class Refusal(Protocol):
         """How many messages it is about."""
 
 
-def read(text: str, decode: Callable[[str], M], union: object, error: type[E]) -> M | E | Unknown:
-    """Understand a text message of a server as far as that is possible.
-
-    Args:
-        text: The message.
-        decode: Understands the messages of the dialect.
-        union: Their models.
-        error: An error of the dialect that takes any code.
-
-    Raises:
-        ProtocolError: It is no message, or one of a known type that is wrong.
-    """
-    try:
-        return decode(text)
-    except ProtocolError as refused:
-        wrong = refused
-    fields = _object(text)
-    kind = fields.get("type")
-    if kind == "error":
-        try:
-            return error.model_validate_json(text)
-        except ValidationError as invalid:
-            first = invalid.errors(include_url=False)[0]
-            name = ".".join(str(part) for part in first["loc"])
-            raise ProtocolError(
-                wrong.code, f"field {name!r} of 'error': {first['msg']}", wrong.hint
-            ) from None
-    known = {model.model_fields["type"].default for model in get_args(union)}
-    if isinstance(kind, str) and kind not in known:
-        _log.info("the server sent a message of the unknown type %.80r", kind)
-        return Unknown(kind, fields)
-    raise wrong
-
-
-def _object(text: str) -> dict[str, object]:
-    """The JSON object that `text` writes; an empty one where it writes none."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def count_refused(errors: Iterable[Refusal]) -> Counter[str]:
     """Messages that a server refused, by code."""
     refused: Counter[str] = Counter()
@@ -149,27 +124,36 @@ class TurnSoFar:
         said_s: Audio that was sent, in seconds.
         asked: The message that asked for the answer; empty while none has.
         came: What came, by name, and how often.
+        heard: The transcript of the whole utterance, None while it has not come.
         reply_s: Audio of the reply that came, in seconds.
+        refused: What the server's last error said.
     """
 
     said_s: float = 0.0
     asked: str = ""
     came: Counter[str] = field(default_factory=Counter)
+    heard: str | None = None
     reply_s: float = 0.0
+    refused: str = ""
 
     def note(self, message: Message) -> None:
         """Note a text message of the server."""
         code = getattr(message, "code", None)
         name = message.type if code is None else f"{message.type} {str(code)!r}"
+        if message.type in ("transcript", "transcript.final"):
+            self.heard = getattr(message, "text", "")
+            name = f"{message.type} {self.heard[:_SHOWN]!r}"
+        if code is not None:
+            self.refused = getattr(message, "message", "")
         self.came[name] += getattr(message, "count", 1)
 
     def missing(self, what: str, within_s: float) -> ClientError:
         """The error that says `what` (such as "no transcript came") within `within_s` seconds."""
         return ClientError(f"{self.sent()}; {what} within {within_s:.3g} s; {self.received()}")
 
-    def missing_answer(self, transcript: str, within_s: float) -> ClientError:
-        """The error that says which part of an answer did not come after its `transcript`."""
-        if transcript not in self.came:
+    def missing_answer(self, within_s: float) -> ClientError:
+        """The error that says which part of an answer did not come."""
+        if self.heard is None:
             return self.missing("no transcript came", within_s)
         what = "no more of the reply came" if self.reply_s else "no reply came"
         return self.missing(what, within_s)
@@ -185,4 +169,162 @@ class TurnSoFar:
         names = [f"{count} × {name}" if count > 1 else name for name, count in self.came.items()]
         if self.reply_s:
             names.append(f"{self.reply_s:.1f} s of reply")
-        return f"what came: {', '.join(names)}" if names else "nothing else came"
+        came = f"what came: {', '.join(names)}" if names else "nothing else came"
+        return came + (f"; the server said: {self.refused}" if self.refused else "")
+
+
+# -- the messages of a plain server ---------------------------------------------------------
+
+
+class ForeignDone(plain.Done):
+    """The reply is complete; nothing else has to be told."""
+
+    reply_text: str = ""
+    reply_samples: int = 0
+    marks: dict[str, float] = Field(default_factory=dict)  # type: ignore[assignment] # wider
+
+
+class ForeignError(plain.Error):
+    """A refusal of any code, or of none."""
+
+    code: str = ""  # type: ignore[assignment] # wider on purpose
+    message: str = "it gave no reason"
+
+
+ServerText = plain.Transcript | ForeignDone | ForeignError | Unknown
+"""A text message of a server."""
+
+_MODELS: Final[dict[str, type[plain.Transcript | ForeignDone | ForeignError]]] = {
+    "transcript": plain.Transcript,
+    "done": ForeignDone,
+    "error": ForeignError,
+}
+
+
+def read_text(text: str) -> ServerText:
+    """Understand a text message of a server.
+
+    Raises:
+        ProtocolError: It is no message, or one of a known type that lacks what it is for.
+    """
+    fields = _object(text)
+    kind = None if fields is None else fields.get("type")
+    if fields is None or not isinstance(kind, str):
+        what = "is no JSON object" if fields is None else "has no 'type'"
+        raise _wrong(f"the text message {text[:_SHOWN]!r} {what}", "transcript")
+    if kind not in _MODELS:
+        return Unknown(kind, fields)
+    try:
+        return _MODELS[kind].model_validate(fields)
+    except ValidationError as invalid:
+        fault = invalid.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "missing":
+        raise _wrong(f"{kind!r} has no {name!r}", kind)
+    value = json.dumps(fault["input"])[:_SHOWN]
+    raise _wrong(f"{name!r} of {kind!r} is {value}, and {_should(fault['msg'])}", kind)
+
+
+def read_binary(payload: bytes) -> ServerText | bytes:
+    """A text message that came as a binary one, or the audio of the reply.
+
+    Raises:
+        ProtocolError: It is a text message that is wrong.
+    """
+    if payload[:1] == b"{" and payload[-1:] == b"}":
+        text = payload.decode(errors="replace")
+        if "type" in (_object(text) or {}):
+            return read_text(text)
+    return payload
+
+
+def _object(text: str) -> dict[str, object] | None:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _should(message: str) -> str:
+    """What a validator expects, as the end of a sentence."""
+    return message.removeprefix("Input ").split(",")[0]
+
+
+def _wrong(what: str, kind: str) -> ProtocolError:
+    expected = _EXPECTED[kind]
+    return ProtocolError(
+        ErrorCode.INVALID_FIELD, f"the server's answer: {what}; expected {expected}", expected
+    )
+
+
+class ReplyReader:
+    """The audio of a reply: s16le mono at 16 kHz, or whatever else came and can be read."""
+
+    def __init__(self, remarks: list[str]) -> None:
+        """Add to `remarks` what is wrong with it, a sentence each."""
+        self._remarks = remarks
+        self._sizes: list[int] = []
+        self._pieces: list[Float32] = []
+        self._raw = bytearray()
+        self._rest = b""
+        self._rate, self._channels = SAMPLE_RATE, 1
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a binary message came, be it empty."""
+        return bool(self._sizes)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is complete as one message, or as full ones and a shorter one."""
+        full = [size == _FULL_PIECE for size in self._sizes]
+        return bool(full) and all(full[:-1]) and not full[-1]
+
+    def take(self, payload: bytes) -> Float32:
+        """Take a binary message, give its samples at 16 kHz.
+
+        Raises:
+            ProtocolError: It is a file that cannot be read.
+        """
+        self._sizes.append(len(payload))
+        header = header_of(payload)
+        samples = self._bare(payload) if header is None else self._file(payload, header.name)
+        self._pieces.append(samples)
+        return samples
+
+    def whole(self) -> Float32:
+        """All of it; looks whether it is what it is to be."""
+        for found in FormatWatch(WIRE).feed(bytes(self._raw), 0):
+            looks = found.kind.replace("_", " ")
+            self._remark(f"the reply {looks}, where {_SAMPLES} are due")
+        return np.concatenate([np.zeros(0, np.float32), *self._pieces])
+
+    def _bare(self, payload: bytes) -> Float32:
+        """Samples without a header, of the rate and channels of the header that came before."""
+        data, size = self._rest + payload, 2 * self._channels
+        whole = len(data) // size * size
+        self._rest = data[whole:]
+        if len(payload) % size:
+            self._remark(
+                f"a binary message of {len(payload)} bytes is no whole number of 16-bit samples"
+            )
+        self._raw += data[:whole]
+        frames = decode_s16le(data[:whole]).reshape(-1, self._channels)
+        return resample(mix(frames), self._rate, SAMPLE_RATE)
+
+    def _file(self, payload: bytes, name: str) -> Float32:
+        try:
+            frames, rate = soundfile.read(io.BytesIO(payload), dtype="float32", always_2d=True)
+        except (OSError, soundfile.LibsndfileError):
+            raise _wrong(f"the reply begins as a {name} file and cannot be read", "audio") from None
+        self._rate, self._channels = int(rate), frames.shape[1]
+        self._remark(
+            f"the reply is a {name} file ({rate} Hz, channels: {self._channels}), where {_SAMPLES} "
+            "are due, without a header"
+        )
+        return resample(mix(frames), self._rate, SAMPLE_RATE)
+
+    def _remark(self, sentence: str) -> None:
+        if sentence not in self._remarks:
+            self._remarks.append(sentence)

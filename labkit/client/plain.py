@@ -1,14 +1,14 @@
-"""A client of the plain dialect that speaks at the pace of speech, and notes the times.
+"""A client of the plain dialect, for labkit's servers and for those of others.
 
-It behaves like a microphone with a fixed block size: a chunk goes out once its last sample has
-been spoken, never before, so what it measures is what a person would wait.
+It speaks at the pace of speech, notes when everything happened, and takes what a server answers
+for as long as it can be understood. What is odd about an answer becomes a remark of the turn.
 """
 
 import asyncio
 import ssl
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -16,28 +16,32 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from labkit.audio.formats import WIRE
-from labkit.audio.pcm import SAMPLE_RATE, Float32, decode_s16le, encode_s16le, leading_silence
-from labkit.client.answers import Deadlines, TurnSoFar, count_refused, read
+from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, leading_silence
+from labkit.client.answers import (
+    Deadlines,
+    ForeignDone,
+    ReplyReader,
+    ServerText,
+    TurnSoFar,
+    Unknown,
+    count_refused,
+    read_binary,
+    read_text,
+)
 from labkit.client.dial import connected, why_closed
 from labkit.client.speech import Clock, chunk_samples, speak, spoken_ns
-from labkit.errors import ClientError, ErrorCode, ProtocolError
+from labkit.errors import ClientError, ProtocolError
 from labkit.protocol import plain
-from labkit.trace import Mark, Trace
+from labkit.trace import SERVER_MARKS, Mark, Trace
 
-__all__ = ["ClientTurn", "UnknownError", "VoiceClient"]
+__all__ = ["ClientTurn", "VoiceClient"]
 
 _PINGS: Final = 5
 """Round trips to estimate a clock's offset from; the fastest is the least disturbed."""
-_FULL_PIECE: Final = plain.LONGEST_REPLY * WIRE.frame_bytes
-"""Bytes of a binary message of a whole reply that another one follows."""
-
-
-class UnknownError(plain.Error):
-    """An error of a code that this client does not know."""
-
-    code: str  # type: ignore[assignment] # wider on purpose
-    """The code, as it came."""
+_PING_S: Final = 2.0
+"""Longest wait for one of them."""
+_QUIET_S: Final = 1.0
+"""So long a server that answers one message after the other is silent once it has answered."""
 
 
 @dataclass(slots=True)
@@ -55,6 +59,7 @@ class ClientTurn:
         errors: What the server refused during the turn.
         clock_offset_ns: The server's clock minus this one, estimated from ping round trips
             and taken out of the server's marks; None where both share one clock.
+        remarks: What is odd about the answer, or missing from it: a sentence each.
     """
 
     transcript: str = ""
@@ -66,6 +71,7 @@ class ClientTurn:
     listening_cpu_ms: float = 0.0
     errors: list[plain.Error] = field(default_factory=list)
     clock_offset_ns: int | None = None
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def reply_seconds(self) -> float:
@@ -87,14 +93,23 @@ class _Received:
 
 
 class _Turn:
-    """A turn while it happens: takes messages and marks, and knows when it is complete."""
+    """A turn while it happens: takes messages and marks, and knows when it is complete.
+
+    Attributes:
+        settled: The answer is complete.
+        in_turn: The server answers one message after the other: a `ping` that was sent behind
+            `end_stream` had its pong behind the reply.
+    """
 
     def __init__(self, clock: Clock, *, stream: bool) -> None:
         self.result = ClientTurn()
         self.so_far = TurnSoFar()
+        self.settled = False
+        self.in_turn = False
         self._clock = clock
         self._stream = stream
-        self._pieces: list[Float32] = []
+        self._reply = ReplyReader(self.result.remarks)
+        self._last_ns = 0
         self._silence_s = 0.0
         self._server_marks: dict[Mark, int] = {}
 
@@ -104,47 +119,80 @@ class _Turn:
     @property
     def progress(self) -> tuple[bool, float]:
         """Grows whenever the answer goes on; refusals and chatter are no progress."""
-        return "transcript" in self.so_far.came, self.so_far.reply_s
+        return self.so_far.heard is not None, self.so_far.reply_s
 
-    def take(self, received: _Received) -> bool:
-        """Take one message of the server; True once the turn is complete."""
+    @property
+    def looks_whole(self) -> bool:
+        """Whether all has come that a server sends which was not asked to stream.
+
+        An answer that failed has an error in the place of its transcript.
+        """
+        heard = self.so_far.heard is not None or bool(self.result.errors)
+        return heard and (self._reply.is_whole or (self.in_turn and self._reply.has_begun))
+
+    def take(self, received: _Received) -> None:
+        """Take one message of the server."""
+        if received.message == plain.PONG:
+            self.in_turn = self.in_turn or self._reply.has_begun
+            return
         if isinstance(received.message, bytes):
-            self._take_audio(received.message, received.at_ns)
-            # A piece of the full length says that another one follows, which may be empty.
-            complete = not self._stream and len(received.message) != _FULL_PIECE
+            message = read_binary(received.message)
         else:
-            complete = self._take_json(received.message, received.at_ns)
-        if complete:
-            self.mark(Mark.REPLY_RECEIVED, received.at_ns)
-        return complete
+            message = read_text(received.message)
+        if received.at_ns < self.result.trace.marks[Mark.END_STREAM_SENT]:
+            self._take_early(message)
+            return
+        self._last_ns = received.at_ns
+        if isinstance(message, bytes):
+            self._take_audio(message, received.at_ns)
+        else:
+            self._take_text(message, received.at_ns, as_bytes=isinstance(received.message, bytes))
+        if not self._stream and self.looks_whole:
+            self._settle()
 
-    def _take_json(self, text: str, at_ns: int) -> bool:
-        message = read(text, plain.decode_server, plain.ServerMessage, UnknownError)
+    def settle_without_done(self, why: str) -> None:
+        """Take the answer as complete; `why` says how that is known."""
+        self.result.remarks.append(f"{why}: it does not offer ?reply=stream")
+        self._settle()
+
+    def _settle(self) -> None:
+        self.mark(Mark.REPLY_RECEIVED, self._last_ns)
+        self.settled = True
+
+    def _take_early(self, message: ServerText | bytes) -> None:
+        """What came before it was asked for: refusals of audio, or what nobody waits for."""
+        if isinstance(message, plain.Error):
+            self.so_far.note(message)
+            self.result.errors.append(message)
+        else:
+            name = "audio" if isinstance(message, bytes) else repr(message.type)
+            self._remark(f"{name} came before 'end_stream' was sent, and was left out")
+
+    def _take_text(self, message: ServerText, at_ns: int, *, as_bytes: bool) -> None:
+        if as_bytes:
+            self._remark(f"{message.type!r} came as a binary message, where text is due")
         self.so_far.note(message)
         match message:
             case plain.Transcript(text=heard):
+                if (
+                    self._reply.has_begun
+                    and Mark.TRANSCRIPT_RECEIVED not in self.result.trace.marks
+                ):
+                    self._remark("the reply came before the transcript")
                 self.mark(Mark.TRANSCRIPT_RECEIVED, at_ns)
                 self.result.transcript = heard
             case plain.Error() as error:
                 self.result.errors.append(error)
-            case plain.Done() as done:
+            case ForeignDone() as done:
                 self._take_done(done)
-                return True
-        return False
+            case Unknown(type=kind):
+                self._remark(f"a message of the unknown type {kind[:40]!r} came")
 
-    def _take_audio(self, pcm: bytes, at_ns: int) -> None:
-        if len(pcm) % 2:
-            raise ProtocolError(
-                ErrorCode.ODD_LENGTH,
-                f"the server sent a binary message of {len(pcm)} bytes, which is no whole number "
-                "of 16-bit samples",
-                "check that the address is a labkit server",
-            )
-        samples = decode_s16le(pcm)
+    def _take_audio(self, payload: bytes, at_ns: int) -> None:
+        samples = self._reply.take(payload)
         if len(samples):
             self.mark(Mark.FIRST_AUDIO_RECEIVED, at_ns)
             self._look_for_sound(samples)
-        self._pieces.append(samples)
         self.so_far.reply_s += len(samples) / SAMPLE_RATE
 
     def _look_for_sound(self, samples: Float32) -> None:
@@ -157,33 +205,48 @@ class _Turn:
             first = self.result.trace.marks[Mark.FIRST_AUDIO_RECEIVED]
             self.mark(Mark.FIRST_AUDIO_HEARD, first + round(self._silence_s * 1e9))
 
-    def _take_done(self, done: plain.Done) -> None:
+    def _take_done(self, done: ForeignDone) -> None:
         self.result.reply_text = done.reply_text
         self.result.listening_cpu_ms = done.listening_cpu_ms
-        known = {mark.value for mark in Mark}
-        self._server_marks = {Mark(k): v for k, v in done.marks.items() if k in known}
+        self._server_marks = {
+            mark: round(at_ns) for mark in SERVER_MARKS if (at_ns := done.marks.get(mark))
+        }
+        if self.so_far.heard is None and not self.result.errors:
+            self._remark("no transcript came")
+        self._settle()
 
-    def shares_clock(self) -> bool:
-        """Whether the server's marks lie inside of the turn on the client's own clock.
+    def _remark(self, sentence: str) -> None:
+        if sentence not in self.result.remarks:
+            self.result.remarks.append(sentence)
+
+    def shares_clock(self, slack_ns: int = 0) -> bool:
+        """Whether the server's marks lie inside of the turn, each at most `slack_ns` beside it.
 
         Clocks of two machines count from their starts, seconds to months apart.
         """
-        marks = self.result.trace.marks
-        first, last = marks[Mark.END_STREAM_SENT], marks[Mark.REPLY_RECEIVED]
+        marks, offset_ns = self.result.trace.marks, self.result.clock_offset_ns or 0
+        first = marks[Mark.END_STREAM_SENT] - slack_ns + offset_ns
+        last = marks[Mark.REPLY_RECEIVED] + slack_ns + offset_ns
         return all(first <= at_ns <= last for at_ns in self._server_marks.values())
 
     def estimate_offset(self, round_trip_s: float) -> None:
-        """Take it that `end_stream` was on its way for half of a round trip."""
+        """Take it that `end_stream` was on its way for half of a round trip.
+
+        Where that puts the server's marks outside of the turn, they are left out.
+        """
         received = self._server_marks.get(Mark.END_STREAM_RECEIVED)
         if received is not None:
             sent = self.result.trace.marks[Mark.END_STREAM_SENT]
             self.result.clock_offset_ns = received - sent - round(round_trip_s * 1e9 / 2)
+        if not self.shares_clock(round(round_trip_s * 1e9)):
+            self._server_marks.clear()
+            self.result.clock_offset_ns = None
+            self._remark("the server's marks do not fit into the turn, and were left out")
 
     def finish(self) -> ClientTurn:
         """The turn, with the server's marks on the client's clock."""
         self.result.trace.merge(self._server_marks, self.result.clock_offset_ns or 0)
-        if self._pieces:
-            self.result.reply = np.concatenate(self._pieces)
+        self.result.reply = self._reply.whole()
         return self.result
 
 
@@ -191,6 +254,10 @@ class VoiceClient:
     """A connection to a server that speaks the plain dialect.
 
     One turn at a time; `ping` may be called meanwhile.
+
+    Attributes:
+        stream: Replies are expected as they are made, with `done` behind them. It turns False
+            once the server has shown that it does not offer that.
     """
 
     def __init__(
@@ -202,12 +269,12 @@ class VoiceClient:
         clock: Clock | None = None,
     ) -> None:
         """Speak over `socket`; use `connect` instead of calling this."""
+        self.stream = stream
         self._socket = socket
-        self._stream = stream
         self._deadlines = deadlines or Deadlines()
         self._clock = clock or Clock()
         self._messages: asyncio.Queue[_Received | None] = asyncio.Queue()
-        self._pongs: asyncio.Queue[_Received | None] = asyncio.Queue()
+        self._pongs: deque[asyncio.Future[int] | None] = deque()
         self._end = ""
 
     @classmethod
@@ -226,7 +293,8 @@ class VoiceClient:
 
         Args:
             url: The server's address; what its query asks for beside the reply stays.
-            stream: Ask for the reply as it is synthesised.
+            stream: Ask for the reply as it is synthesised. A server that does not offer that
+                answers as it can.
             headers: Further headers of the handshake, such as those of `labkit.net.tokens.bearer`.
             tls: Whom to trust under ``wss://``, such as `labkit.net.tls.client_tls` gives; without
                 it, whom this machine trusts.
@@ -265,24 +333,29 @@ class VoiceClient:
         Args:
             samples: Mono, 16 kHz.
             chunk_ms: Length of one message, in milliseconds.
-            end_of_speech: Index of the last voiced sample. The chunk that holds it is the
-                last one sent; without it all of `samples` is sent, and its end counts as the
-                end of speech.
+            end_of_speech: Index of the last voiced sample, by annotation or by
+                `labkit.audio.pcm.end_of_speech`. The chunk that holds it is the last one sent,
+                filled with silence where the recording is over. Without it all of `samples` is
+                sent, and its end counts as the end of speech.
 
         Raises:
             ClientError: The connection was lost, or the next sign of the answer did not come in
                 time; says what came until then.
             ProtocolError: The server's answer is not of this dialect.
         """
-        turn = _Turn(self._clock, stream=self._stream)
-        end = len(samples) if end_of_speech is None else end_of_speech + 1
-        await self._speak(turn, samples, chunk_ms, end)
+        turn = _Turn(self._clock, stream=self.stream)
+        await self._speak(turn, samples, chunk_ms, end_of_speech)
         turn.mark(Mark.END_STREAM_SENT)  # before: the server may read it while send returns
         await self._send("end_stream", turn.so_far)
         turn.so_far.asked = "end_stream"
+        if self.stream:
+            # Whoever answers one message after the other shows by its pong that the reply is over,
+            # be there a `done` or not. Others answer at once, which says nothing.
+            self._pongs.append(None)
+            await self._send("ping", turn.so_far)
         await self._take_answer(turn)
         if not turn.shares_clock():
-            turn.estimate_offset(min([await self.ping() for _ in range(_PINGS)]))
+            turn.estimate_offset(await self._round_trip())
         return turn.finish()
 
     async def ping(self) -> float:
@@ -291,18 +364,42 @@ class VoiceClient:
         Raises:
             ClientError: The connection was lost, or no `pong` came in time.
         """
+        return await self._ping(self._deadlines.answer_s)
+
+    async def _ping(self, within_s: float) -> float:
         so_far = TurnSoFar(asked="ping")
+        if self._end:
+            raise self._gone(so_far)
+        pong: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._pongs.append(pong)
         sent_ns = self._clock.now_ns()
         await self._send("ping", so_far)
         try:
-            async with asyncio.timeout(self._deadlines.answer_s):
-                pong = await self._next(self._pongs, so_far)
+            async with asyncio.timeout(within_s):
+                return (await pong - sent_ns) / 1e9
         except TimeoutError:
-            raise so_far.missing("no pong came", self._deadlines.answer_s) from None
-        return (pong.at_ns - sent_ns) / 1e9
+            raise so_far.missing("no pong came", within_s) from None
+        except EOFError:
+            raise self._gone(so_far) from None
 
-    async def _speak(self, turn: _Turn, samples: Float32, chunk_ms: float, end: int) -> None:
-        """Send each chunk when its last sample has been spoken, up to the one that holds `end`."""
+    async def _round_trip(self) -> float:
+        """The fastest of several pings, in seconds; 0 where the server answers none."""
+        trips = [0.0]
+        with suppress(ClientError):
+            trips = [await self._ping(min(_PING_S, self._deadlines.answer_s))]
+            trips += [await self._ping(self._deadlines.answer_s) for _ in range(_PINGS - 1)]
+        return min(trips)
+
+    async def _speak(
+        self, turn: _Turn, samples: Float32, chunk_ms: float, end_of_speech: int | None
+    ) -> None:
+        """Send each chunk when its last sample has been spoken, up to the end of speech."""
+        size = chunk_samples(chunk_ms)
+        end = len(samples)
+        if end_of_speech is not None:
+            end = end_of_speech + 1
+            filled = -(-end // size) * size  # a microphone fills its last chunk, too
+            samples = np.pad(samples[:filled], (0, max(0, filled - len(samples))))
         start_ns = self._clock.now_ns()
         turn.mark(Mark.STREAM_STARTED, start_ns)
         turn.mark(Mark.END_OF_SPEECH, start_ns + spoken_ns(end))
@@ -314,9 +411,7 @@ class VoiceClient:
             turn.result.messages_sent += 1
             turn.result.bytes_sent += len(payload)
 
-        size = chunk_samples(chunk_ms)
-        said = samples[: -(-end // size) * size]
-        await speak(said, send, chunk_ms=chunk_ms, clock=self._clock, start_ns=start_ns)
+        await speak(samples, send, chunk_ms=chunk_ms, clock=self._clock, start_ns=start_ns)
         turn.mark(Mark.LAST_CHUNK_SENT)
 
     async def _send(self, message: str | bytes, so_far: TurnSoFar) -> None:
@@ -334,33 +429,55 @@ class VoiceClient:
         """Note when each message came; pongs go to whoever pinged, the rest to the turn."""
         try:
             while True:
-                message = await self._socket.recv()
-                inbox = self._pongs if message == plain.PONG else self._messages
-                inbox.put_nowait(_Received(message, self._clock.now_ns()))
+                received = _Received(await self._socket.recv(), self._clock.now_ns())
+                if received.message == plain.PONG and self._pongs:
+                    pong = self._pongs.popleft()
+                    if pong is not None:
+                        if not pong.done():
+                            pong.set_result(received.at_ns)
+                        continue
+                self._messages.put_nowait(received)
         except ConnectionClosed as closed:
             self._end = why_closed(closed)  # whoever waits learns of it from the end marks below
         finally:
             self._messages.put_nowait(None)
-            self._pongs.put_nowait(None)
+            for pong in self._pongs:
+                if pong is not None and not pong.done():
+                    pong.set_exception(EOFError())
 
     async def _take_answer(self, turn: _Turn) -> None:
         """Wait for all of the answer; each sign that it goes on has the whole deadline."""
-        within_s = self._deadlines.answer_s
-        try:
-            async with asyncio.timeout(within_s) as deadline:
-                complete = False
-                while not complete:
-                    before = turn.progress
-                    complete = turn.take(await self._next(self._messages, turn.so_far))
-                    if turn.progress != before:
-                        deadline.reschedule(asyncio.get_running_loop().time() + within_s)
-        except TimeoutError:
-            raise turn.so_far.missing_answer("transcript", within_s) from None
+        loop, within_s = asyncio.get_running_loop(), self._deadlines.answer_s
+        due = loop.time() + within_s
+        while not turn.settled:
+            quiet = turn.in_turn and turn.looks_whole
+            try:
+                async with asyncio.timeout_at(min(due, loop.time() + _QUIET_S) if quiet else due):
+                    received = await self._messages.get()
+            except TimeoutError:
+                if not turn.looks_whole:
+                    raise turn.so_far.missing_answer(within_s) from None
+                self._settle(turn, "the server sent no 'done' behind the reply")
+                return
+            if received is None:
+                self._messages.put_nowait(None)
+                if not turn.looks_whole:
+                    raise self._gone(turn.so_far)
+                self._settle(turn, f"no 'done' came behind the reply, but {self._end}")
+                return
+            before = turn.progress
+            try:
+                turn.take(received)
+            except ProtocolError as wrong:
+                so_far = f"{turn.so_far.sent()}; {turn.so_far.received()}"
+                raise ProtocolError(wrong.code, f"{wrong}; {so_far}", wrong.hint) from None
+            if turn.progress != before:
+                due = loop.time() + within_s
 
-    async def _next(self, inbox: asyncio.Queue[_Received | None], so_far: TurnSoFar) -> _Received:
-        """The next message, however long it takes."""
-        received = await inbox.get()
-        if received is None:
-            inbox.put_nowait(None)
-            raise ClientError(f"{self._end}; {so_far.sent()}; {so_far.received()}")
-        return received
+    def _settle(self, turn: _Turn, why: str) -> None:
+        """Take an answer without `done` as complete, and expect none from now on."""
+        turn.settle_without_done(why)
+        self.stream = False
+
+    def _gone(self, so_far: TurnSoFar) -> ClientError:
+        return ClientError(f"{self._end}; {so_far.sent()}; {so_far.received()}")

@@ -14,9 +14,10 @@ from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from labkit.audio.pcm import Float32, end_of_speech
 from labkit.errors import AudioError
 
-__all__ = ["MANIFEST", "Kind", "Recording", "load_manifest"]
+__all__ = ["MANIFEST", "Kind", "Recording", "load_manifest", "recording_at"]
 
 MANIFEST: Final = "manifest.jsonl"
 """Name of the file that describes the recordings beside it."""
@@ -68,6 +69,18 @@ class Recording:
         """The file's name without its ending: how tables and plots call the recording."""
         return self.path.stem
 
+    def end_of_speech(self, samples: Float32) -> int | None:
+        """Index of the last audible sample of speech: by the annotation, else by energy.
+
+        Args:
+            samples: The recording, as `read_audio` gives it.
+
+        Returns:
+            None where nothing in it stands out as speech.
+        """
+        annotated = self.end_of_speech_sample
+        return end_of_speech(samples) if annotated is None else annotated
+
 
 _Name = Annotated[str, Field(min_length=1)]
 
@@ -111,6 +124,22 @@ def load_manifest(folder: Path) -> list[Recording]:
     if not recordings:
         raise AudioError(f"{folder / MANIFEST} lists no recording")
     return list(recordings.values())
+
+
+def recording_at(path: Path) -> Recording:
+    """The recording at `path`, with its annotation where the manifest beside it has one.
+
+    Raises:
+        AudioError: The manifest beside it is wrong.
+    """
+    if (path.parent / MANIFEST).is_file():
+        for listed in load_manifest(path.parent):
+            if listed.path.name == path.name:
+                return listed
+    return Recording(
+        path, text="", voice="", kind=Kind.UTTERANCE, synthesiser="", licence="",
+        end_of_speech_sample=None,
+    )  # fmt: skip
 
 
 def _numbered_lines(manifest: Path) -> Iterator[tuple[str, str]]:

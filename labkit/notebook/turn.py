@@ -19,10 +19,10 @@ import soundfile
 from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio, to_int16
 from labkit.client.plain import ClientTurn, VoiceClient
 from labkit.errors import AudioError
-from labkit.measure.recordings import Kind, Recording, load_manifest
+from labkit.measure.recordings import Recording, load_manifest, recording_at
 from labkit.measure.server_process import RunningServer
 from labkit.notebook.show import show
-from labkit.trace import Mark, Stage, Trace
+from labkit.trace import Mark, Stage, Trace, largest_part
 from labkit.voice.models import data_folder
 
 if TYPE_CHECKING:  # matplotlib takes a second to load, and only figures need it
@@ -52,7 +52,7 @@ def recording(name: str | Path) -> Recording:
 
     Args:
         name: The name of one that comes with the course, such as ``"ked-01"``, or the path of
-            any WAV or FLAC file. Of a file, nobody knows the words, nor where they end.
+            any WAV or FLAC file.
 
     Raises:
         AudioError: There is none of that name.
@@ -65,10 +65,7 @@ def recording(name: str | Path) -> Recording:
         raise AudioError(
             f"there is no recording {str(name)!r} and no such file; there are {', '.join(known)}"
         )
-    return Recording(
-        path, text="", voice="", kind=Kind.UTTERANCE, synthesiser="", licence="",
-        end_of_speech_sample=None,
-    )  # fmt: skip
+    return recording_at(path)
 
 
 async def say(
@@ -88,9 +85,8 @@ async def say(
     samples = read_audio(what.path)
     url = server if isinstance(server, str) else server.url
     async with VoiceClient.connect(url) as client:
-        answer = await client.say(
-            samples, chunk_ms=chunk_ms, end_of_speech=what.end_of_speech_sample
-        )
+        end = what.end_of_speech(samples)
+        answer = await client.say(samples, chunk_ms=chunk_ms, end_of_speech=end)
     return SpokenTurn(what, samples[: answer.bytes_sent // 2], answer)
 
 
@@ -157,20 +153,26 @@ class SpokenTurn:
         lines = [
             ("said", f"{self.said} ({_seconds(self.said_audio)})"),
             ("heard", self.heard or "(nothing)"),
-            ("reply", f"{self.reply} ({_seconds(self.reply_audio)})" if self.reply else "(none)"),
+            ("reply", self._reply_in_words()),
         ]
         if (sentence := self._wait()) is not None:
             lines.append(("wait", sentence))
+        lines += [("note", remark) for remark in self.answer.remarks]
         return lines + [("error", f"{e.message} ({e.hint})") for e in self.answer.errors]
+
+    def _reply_in_words(self) -> str:
+        if len(self.reply_audio) == 0:
+            return self.reply or "(none)"
+        return f"{self.reply or '(its words were not told)'} ({_seconds(self.reply_audio)})"
 
     def _wait(self) -> str | None:
         total, stages = self.trace.ttfa_ms(), self.trace.stages_ms()
-        if total is None or not stages:
+        if total is None or (largest := largest_part(stages)) is None:
             return None
-        longest = max(stages, key=lambda stage: stages[stage])
+        stage, share = largest
         return (
-            f"{total:.0f} ms from the end of speech to the first sound of the reply; "
-            f"the longest part is {longest.label}, {stages[longest]:.0f} ms"
+            f"{total:.0f} ms from the end of speech to the first sound of the reply; the longest "
+            f"part is {stage.label}, {stages[stage]:.0f} ms, {100 * share:.0f} % of it"
         )
 
     def plot_waterfall(self, *, ax: "Axes | None" = None) -> "Axes":

@@ -5,11 +5,6 @@ import sys
 import pytest
 
 from labkit.cli import app as command_line
-from labkit.cli.talk import print_turn
-from labkit.client.plain import ClientTurn
-from labkit.errors import ErrorCode
-from labkit.protocol import plain
-from labkit.trace import Mark
 
 
 def test_an_error_of_labkit_is_one_line_with_its_path_as_it_is(
@@ -23,24 +18,6 @@ def test_an_error_of_labkit_is_one_line_with_its_path_as_it_is(
     err = capsys.readouterr().err
     assert err.startswith(f"error: there is no file {path}: it was not found in ")
     assert err.count("\n") == 1
-
-
-def test_what_a_server_says_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    refusal = plain.Error(code=ErrorCode.ENGINE_FAILED, message="out of [mem]", hint="[/]")
-    turn = ClientTurn(transcript="say [b]", reply_text="[/b] it is", errors=[refusal])
-    print_turn(turn)
-    out = capsys.readouterr().out
-    assert "out of [mem] ([/])" in out
-    assert "say [b]" in out
-    assert "[/b] it is" in out
-
-
-def test_an_estimated_clock_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    turn = ClientTurn(clock_offset_ns=5)
-    for at_ns, mark in enumerate(Mark):
-        turn.trace.mark(mark, at_ns)
-    print_turn(turn)
-    assert "estimated from ping round trips" in " ".join(capsys.readouterr().out.split())
 
 
 def test_what_help_says_of_windows_is_not_swallowed_as_markup(

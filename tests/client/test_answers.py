@@ -59,7 +59,9 @@ def test_what_was_sent_and_what_came_is_told() -> None:
     so_far.note(plain.Error(code="odd_length", message="odd"))
     so_far.note(plain.Error(code="odd_length", message="odd"))
     so_far.reply_s = 1.5
-    assert so_far.received() == "what came: transcript, 2 × error 'odd_length', 1.5 s of reply"
+    assert so_far.received() == (
+        "what came: transcript 'hi', 2 × error 'odd_length', 1.5 s of reply; the server said: odd"
+    )
     assert TurnSoFar().sent() == "sent nothing"
 
 
@@ -103,12 +105,12 @@ def chattering(chatter: str | bytes, *, after: str, first: str | None = None) ->
         (
             True,
             saying(TRANSCRIPT, AUDIO, AUDIO, after="end_stream"),
-            "no more of the reply came within 0.5 s; what came: transcript, 0.2 s of reply",
+            "no more of the reply came within 0.5 s; what came: transcript 'hi', 0.2 s of reply",
         ),
         (
             False,
             saying(TRANSCRIPT, bytes(960_000), after="end_stream"),
-            "no more of the reply came within 0.5 s; what came: transcript, 30.0 s of reply",
+            "no more of the reply came within 0.5 s; what came: transcript 'hi', 30.0 s of reply",
         ),
     ],
 )
@@ -369,8 +371,8 @@ def test_an_unknown_code_is_an_error_like_any_other() -> None:
         ('"text"', "no object"),
         ("{}", "has no 'type'"),
         ('{"type": 5}', "type '5' is unknown"),
-        ('{"type": "error", "code": 5, "message": "m"}', "field 'code' of 'error': "),
-        ('{"type": "error"}', "field 'code' of 'error': Field required"),
+        ('{"type": "error", "code": 5, "message": "m"}', "field 'code' of 'error' is '5'"),
+        ('{"type": "error"}', "field 'code' of 'error' is "),
         (
             '{"type": "transcript.final", "turn": 0, "text": ""}',
             "field 'turn' of 'transcript.final'",

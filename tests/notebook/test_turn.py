@@ -17,7 +17,7 @@ from labkit.client.plain import ClientTurn
 from labkit.errors import AudioError, ErrorCode
 from labkit.notebook.turn import SpokenTurn, recording, recordings, say
 from labkit.protocol import plain
-from labkit.trace import STAGES, Mark, Stage, Trace
+from labkit.trace import SERVER_MARKS, STAGES, Mark, Stage, Trace
 from labkit.voice.pipeline import EchoPipeline
 from tests.callers import serving
 
@@ -69,7 +69,7 @@ def test_a_turn_in_plain_text() -> None:
         "heard  turn on the lights",
         "reply  The lights are on. (0.50 s)",
         "wait   400 ms from the end of speech to the first sound of the reply; the longest part is "
-        f"{Stage.ASR.label}, 200 ms",
+        f"{Stage.ASR.label}, 200 ms, 50 % of it",
     ]
 
 
@@ -128,6 +128,24 @@ def test_a_turn_without_an_answer_shows_what_there_is() -> None:
     turn.plot_waterfall()
 
 
+def test_what_a_foreign_server_does_not_tell_is_a_part_of_its_own() -> None:
+    known = {mark: ns for mark, ns in marks().items() if mark not in SERVER_MARKS}
+    turn = spoken(reply_text="", trace=Trace(known), remarks=["the reply is a WAV file"])
+    assert repr(turn).splitlines()[2:] == [
+        "reply  (its words were not told) (0.50 s)",
+        "wait   400 ms from the end of speech to the first sound of the reply; the longest part is "
+        "not told by the server, 372 ms, 93 % of it",
+        "note   the reply is a WAV file",
+    ]
+    (waterfall,) = page(turn).iter("svg")
+    assert "not told by the server" in words(waterfall)
+    assert [label.get_text() for label in turn.plot_waterfall().get_yticklabels()] == [
+        "packetisation",
+        "not told by the server",
+        "leading silence",
+    ]
+
+
 def test_figures_are_drawn_where_they_are_wanted() -> None:
     ax = Figure().add_subplot()
     assert spoken().plot_waterfall(ax=ax) is ax
@@ -148,6 +166,8 @@ def test_recordings_are_found_by_name_and_by_path(tmp_path: Path) -> None:
     write_wav(tmp_path / "mine.wav", np.zeros(160, np.float32))
     own = recording(tmp_path / "mine.wav")
     assert (own.name, own.text, own.end_of_speech_sample) == ("mine", "", None)
+    known = recording(recording("ked-01").path)
+    assert known == recording("ked-01")
     with pytest.raises(AudioError, match=r"no recording 'ked-99' and no such file; .*ked-01, "):
         recording("ked-99")
 

@@ -1,0 +1,82 @@
+"""`labkit talk`: any server of the plain dialect, and what is printed of a turn."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from labkit.audio.pcm import write_wav
+from labkit.cli.talk import print_turn, talk
+from labkit.client.plain import ClientTurn
+from labkit.errors import ClientError, ErrorCode
+from labkit.protocol import plain
+from labkit.trace import SERVER_MARKS, Mark, Trace
+from tests.client.peers import silent, websocket
+from tests.client.rules_server import handle
+
+
+@pytest.fixture
+def said(tmp_path: Path) -> Path:
+    """Half a second of a tone, and a quarter of silence behind it."""
+    path = tmp_path / "said.wav"
+    tone = 0.3 * np.sin(np.arange(8000) / 5)
+    write_wav(path, np.pad(tone, (0, 4000)).astype(np.float32))
+    return path
+
+
+def marked(*, told: bool = True) -> Trace:
+    """A turn of 10 ms a mark; without those of the server, where they are not told."""
+    at_ns = {mark: number * 10_000_000 for number, mark in enumerate(Mark)}
+    return Trace({mark: ns for mark, ns in at_ns.items() if told or mark not in SERVER_MARKS})
+
+
+def test_what_a_server_says_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    refusal = plain.Error(code=ErrorCode.ENGINE_FAILED, message="out of [mem]", hint="[/]", count=7)
+    turn = ClientTurn(transcript="say [b]", reply_text="[/b] it is", errors=[refusal])
+    print_turn(turn)
+    out = capsys.readouterr().out
+    assert "out of [mem] ([/]), 7 times" in out
+    assert "say [b]" in out
+    assert "[/b] it is" in out
+
+
+def test_an_estimated_clock_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    print_turn(ClientTurn(clock_offset_ns=5, trace=marked()))
+    assert "estimated from ping round trips" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_share_is_one_of_the_whole_wait(capsys: pytest.CaptureFixture[str]) -> None:
+    print_turn(ClientTurn(trace=marked(told=False), remarks=["[b] is odd"]))
+    rows = [line.split("\u2502")[1:-1] for line in capsys.readouterr().out.splitlines()]
+    table = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows if row}
+    assert table["packetisation"] == ["20.0", "15 %"]
+    assert table["not told by the server"] == ["100.0", "77 %"]
+    assert table["total"] == ["130.0", ""]
+
+
+@pytest.mark.parametrize("chunk_ms", [10.0, 400.0])
+async def test_a_server_written_from_the_rules_answers(
+    said: Path, capsys: pytest.CaptureFixture[str], chunk_ms: float
+) -> None:
+    async with websocket(handle) as url:
+        await asyncio.to_thread(talk, said, url=url, chunk_ms=chunk_ms)
+        await asyncio.to_thread(talk, said, url=url, chunk_ms=chunk_ms, as_json=True)
+    printed = capsys.readouterr().out
+    shown, turn = printed[: printed.index("{")], json.loads(printed[printed.index("{") :])
+    assert "it does not offer ?reply=stream" in " ".join(shown.split())
+    assert "speech ends at 0.50 of 0.75 s, known by energy" in shown
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    assert sum(turn["stages"].values()) == pytest.approx(turn["ttfa_ms"])
+    # The chunk in which the speech ends is sent whole: the wait for it is what chunks cost.
+    assert turn["stages"]["packetisation"] >= (chunk_ms - 500) % chunk_ms
+    assert turn["transcript"] == ("0.50 seconds" if chunk_ms == 10 else "0.80 seconds")
+
+
+async def test_a_server_that_says_nothing_is_given_up(said: Path) -> None:
+    options: dict[str, Any] = {"chunk_ms": 100.0, "wait_s": 0.2}
+    async with websocket(silent) as url:
+        with pytest.raises(ClientError, match="no transcript came within 0.2 s; nothing else came"):
+            await asyncio.to_thread(talk, said, url=url, **options)
