@@ -307,13 +307,13 @@ class ResponseStarted(_Numbered):
 
 
 class ResponseText(_Numbered):
-    """The next sentence of the response, before its audio."""
+    """The next sentence of the response, or the next part of a long one, before its audio."""
 
     type: Literal["response.text"] = "response.text"
     turn: Ordinal
     """Number of the turn, from 1."""
     text: str
-    """The sentence."""
+    """As the model wrote it: markup, code and emoji are in it, and are not spoken."""
 
 
 class ResponseStatus(StrEnum):

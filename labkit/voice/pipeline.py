@@ -21,7 +21,7 @@ from labkit.voice.engines import Engines
 from labkit.voice.hearing import Endpointing, SpeechSpan, Utterance, speech_stretches
 from labkit.voice.history import Exchange, History
 from labkit.voice.scheduling import FairQueue, Priority, Stop
-from labkit.voice.sentences import SentenceSplitter
+from labkit.voice.speakable import Piece, SpeakableText
 
 __all__ = ["EchoPipeline", "Pipeline", "Sink", "Turn", "VoicePipeline"]
 
@@ -43,7 +43,7 @@ class Sink(Protocol):
         ...
 
     async def text(self, sentence: str) -> None:
-        """The next sentence of the reply, before it is spoken."""
+        """The next sentence of the reply as the model wrote it, before it is spoken."""
         ...
 
     async def audio(self, samples: Float32) -> None:
@@ -251,46 +251,50 @@ class VoicePipeline:
         return words
 
     async def _reply(self, turn: Turn, said: str, sink: Sink) -> str:
-        """Think and speak at once: each sentence is spoken while the next is written."""
-        sentences: asyncio.Queue[str | None] = asyncio.Queue()
+        """Think and speak at once: each piece is spoken while the next is written."""
+        pieces: asyncio.Queue[Piece | None] = asyncio.Queue()
         async with asyncio.TaskGroup() as group:
-            thinking = group.create_task(self._think(turn, said, sentences))
-            group.create_task(self._speak(turn, sentences, sink))
+            thinking = group.create_task(self._think(turn, said, pieces))
+            group.create_task(self._speak(turn, pieces, sink))
         return thinking.result()
 
-    async def _think(self, turn: Turn, said: str, sentences: asyncio.Queue[str | None]) -> str:
-        """Write the reply, and hand each sentence over once it is whole; gives what is spoken."""
+    async def _think(self, turn: Turn, said: str, pieces: asyncio.Queue[Piece | None]) -> str:
+        """Write the reply, and hand each piece over once it is whole; gives what was written."""
         messages = turn.history.messages(said)
         loop = asyncio.get_running_loop()
-        splitter = SentenceSplitter()
+        text = SpeakableText()
         written: list[str] = []
 
-        def hand_over(whole: list[str]) -> None:
-            for sentence in whole:
-                turn.mark(Mark.LLM_FIRST_SENTENCE)
-                written.append(sentence)
-                sentences.put_nowait(sentence)
+        def hand_over(whole: list[Piece]) -> None:
+            for piece in whole:
+                if piece.spoken:
+                    turn.mark(Mark.LLM_FIRST_SENTENCE)
+                written.append(piece.shown)
+                pieces.put_nowait(piece)
 
-        def take(piece: str) -> None:
-            hand_over(splitter.feed(piece))
+        def take(delta: str) -> None:
+            hand_over(text.feed(delta))
 
         def generate(stop: Stop) -> None:
-            for piece in boundary.reply(self._engines.llm, messages, stop):
+            for delta in boundary.reply(self._engines.llm, messages, stop):
                 turn.mark(Mark.LLM_FIRST_TOKEN)
-                loop.call_soon_threadsafe(take, piece)
+                loop.call_soon_threadsafe(take, delta)
 
         await self._llm.run(turn.session, Priority.FINAL, generate)
-        hand_over(splitter.flush())
-        sentences.put_nowait(None)
+        hand_over(text.flush())
+        pieces.put_nowait(None)
         turn.mark(Mark.LLM_DONE)
-        return " ".join(written)
+        return "".join(written).strip()
 
-    async def _speak(self, turn: Turn, sentences: asyncio.Queue[str | None], sink: Sink) -> None:
+    async def _speak(self, turn: Turn, pieces: asyncio.Queue[Piece | None], sink: Sink) -> None:
+        """Show each piece as it was written, then speak it."""
         first = True
-        while (sentence := await sentences.get()) is not None:
-            await sink.text(sentence)
-            await self._say(turn, sentence, sink, at_once=first)
-            first = False
+        while (piece := await pieces.get()) is not None:
+            if shown := piece.shown.strip():
+                await sink.text(shown)
+            if piece.spoken:
+                await self._say(turn, piece.spoken, sink, at_once=first)
+                first = False
         turn.mark(Mark.TTS_DONE)
 
     async def _say(self, turn: Turn, sentence: str, sink: Sink, *, at_once: bool) -> None:

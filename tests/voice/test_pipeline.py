@@ -309,7 +309,7 @@ async def test_audio_of_another_rate_is_resampled() -> None:
     pipeline.close()
 
 
-async def test_markup_is_neither_spoken_nor_remembered() -> None:
+async def test_the_voice_gets_words_and_the_reader_what_was_written() -> None:
     spoken_by_voice: list[str] = []
 
     class Voice(ScriptedTts):
@@ -321,8 +321,19 @@ async def test_markup_is_neither_spoken_nor_remembered() -> None:
     engines = scripted_engines(llm=ScriptedLlm(lambda _: written), tts=Voice())
     pipeline, sink = VoicePipeline(engines), CollectingSink()
     exchange = await pipeline.answer(turn(spoken()), sink)
-    assert spoken_by_voice == sink.sentences == ["Open the lid.", "Press start."]
-    assert exchange.assistant == "Open the lid. Press start."
+    assert spoken_by_voice == ["Open the lid.", "Press start."]
+    assert sink.sentences == ["1. Open the **lid**.", "2. Press *start*.", "```\nrm -rf\n```"]
+    assert exchange.assistant == written
+    pipeline.close()
+
+
+async def test_a_reply_of_code_alone_says_so() -> None:
+    engines = scripted_engines(llm=ScriptedLlm(lambda _: "```\nrm -rf\n```"))
+    pipeline, sink, this = VoicePipeline(engines), CollectingSink(), turn(spoken())
+    assert (await pipeline.answer(this, sink)).assistant == "```\nrm -rf\n```"
+    assert sink.sentences == ["```\nrm -rf\n```"]
+    assert sum(map(len, sink.pieces)) > 0
+    assert Mark.LLM_FIRST_SENTENCE in this.trace.marks
     pipeline.close()
 
 

@@ -1,0 +1,417 @@
+"""What the voice would read wrongly, in words: text normalisation for American English.
+
+Piper's voices read phonemes that espeak-ng makes of the text. It reads most things right: whole
+and decimal numbers, "1,000", "5%", "3pm", acronyms, "1st" to "99th". Here is what it does not,
+each with what it makes of it. A full stop inside a sentence ends it for Piper, with a pause and
+another melody, so abbreviations are written out for that alone.
+
+==============  =====================  ================================  =========================
+what            written                espeak-ng                         here
+==============  =====================  ================================  =========================
+amounts         $5.50, $2M, €20        dollar five point five zero       5 dollars and 50 cents
+ranges          5-10, 5–10 km          five dash ten; five ten           5 to 10
+dates           2024-05-06, 5/6/2024   … dash zero five dash zero six    May sixth, 2024
+days            May 6, Jan. 5          May six; Jan                      May sixth
+years           in 1776, the 1990s     one thousand seven hundred …      seventeen seventy-six
+times           14:05, 10:00, 5 am     fourteen zero five; five am       14 oh 5, 10 o'clock
+ordinals        100th                  one hundred th                    one hundredth
+telephones      555-1234, call 911     five hundred fifty five dash …    5 5 5, 1 2 3 4
+units           5 km, 60 km/h, 6'2"    k m; k m slash h; six two         5 kilometers
+fractions       1/2, 2½, 8/10          one slash two; two a half         one half, 2 and a half
+ratios          16:9                   sixteen nine                      16 to 9
+factors         100K, 3M               one hundred k                     100 thousand
+versions        2.0.1, 10.0.0.1        two point zeropoint one           2 point 0 point 1
+Roman numerals  World War II           roman two                         World War 2
+abbreviations   Dr., e.g., No. 5       doctor (a sentence of its own)    doctor, for example
+initials        J. K. Rowling, U.S.    three sentences                   J K Rowling, U S
+signs           2 * 3, x^2, #1, a → b  asterisk; nothing; hash           2 times 3, x squared
+slashes         he/she, TCP/IP         he slash she                      he or she, TCP IP
+==============  =====================  ================================  =========================
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable
+from typing import Final
+
+from num2words import num2words
+
+__all__ = ["normalise"]
+
+Match = re.Match[str]
+Rule = tuple[re.Pattern[str], str | Callable[[Match], str]]
+
+_NUMBER: Final = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
+_TO: Final = r"\s?[-–—]\s?"
+
+_MONTHS: Final = (
+    "January February March April May June July August September October November December"
+).split()
+_MONTH: Final = "|".join(f"{month}|{month[:3]}" for month in _MONTHS) + "|Sept"
+
+_UNITS: Final = {
+    "km/h": "kilometer/s per hour",
+    "kph": "kilometer/s per hour",
+    "mph": "mile/s per hour",
+    "m/s": "meter/s per second",
+    "km²": "square kilometer/s",
+    "m²": "square meter/s",
+    "cm²": "square centimeter/s",
+    "ft²": "square foot/feet",
+    "sq ft": "square foot/feet",
+    "m³": "cubic meter/s",
+    "cm³": "cubic centimeter/s",
+    "km": "kilometer/s",
+    "cm": "centimeter/s",
+    "mm": "millimeter/s",
+    "nm": "nanometer/s",
+    "m": "meter/s",
+    "kg": "kilogram/s",
+    "mg": "milligram/s",
+    "g": "gram/s",
+    "lbs": "pound/s",
+    "lb": "pound/s",
+    "oz": "ounce/s",
+    "ft": "foot/feet",
+    "yd": "yard/s",
+    "mi": "mile/s",
+    "ml": "milliliter/s",
+    "mL": "milliliter/s",
+    "cl": "centiliter/s",
+    "l": "liter/s",
+    "L": "liter/s",
+    "gal": "gallon/s",
+    "tbsp": "tablespoon/s",
+    "tsp": "teaspoon/s",
+    "kcal": "kilocalorie/s",
+    "Hz": "hertz",
+    "kHz": "kilohertz",
+    "MHz": "megahertz",
+    "GHz": "gigahertz",
+    "ns": "nanosecond/s",
+    "µs": "microsecond/s",
+    "ms": "millisecond/s",
+    "s": "second/s",
+    "sec": "second/s",
+    "secs": "second/s",
+    "min": "minute/s",
+    "mins": "minute/s",
+    "h": "hour/s",
+    "hr": "hour/s",
+    "hrs": "hour/s",
+    "kB": "kilobyte/s",
+    "KB": "kilobyte/s",
+    "MB": "megabyte/s",
+    "GB": "gigabyte/s",
+    "TB": "terabyte/s",
+    "kbps": "kilobit/s per second",
+    "Mbps": "megabit/s per second",
+    "Gbps": "gigabit/s per second",
+    "W": "watt/s",
+    "kW": "kilowatt/s",
+    "kWh": "kilowatt hour/s",
+    "MW": "megawatt/s",
+    "V": "volt/s",
+    "mAh": "milliamp hour/s",
+    "dB": "decibel/s",
+    "kPa": "kilopascal/s",
+    "hPa": "hectopascal/s",
+    "°C": "degree/s Celsius",
+    "°F": "degree/s Fahrenheit",
+    "°": "degree/s",
+}
+"""Units, and what the plural adds or, where it is a word, is."""
+_UNIT: Final = "|".join(sorted(map(re.escape, _UNITS), key=len, reverse=True))
+
+_CURRENCIES: Final = {
+    "$": ("dollar", "dollars", "cent"),
+    "€": ("euro", "euros", "cent"),
+    "£": ("pound", "pounds", "pence"),
+    "¥": ("yen", "yen", ""),
+    "₹": ("rupee", "rupees", "paise"),
+}
+_SCALES: Final = {"k": "thousand", "m": "million", "b": "billion", "bn": "billion"}
+
+_ABBREVIATIONS: Final = {
+    "mr.": "mister",
+    "mrs.": "missus",
+    "ms.": "miz",
+    "dr.": "doctor",
+    "prof.": "professor",
+    "mt.": "mount",
+    "gen.": "general",
+    "sen.": "senator",
+    "rep.": "representative",
+    "rev.": "reverend",
+    "gov.": "governor",
+    "capt.": "captain",
+    "lt.": "lieutenant",
+    "col.": "colonel",
+    "sgt.": "sergeant",
+    "jr.": "junior",
+    "sr.": "senior",
+    "inc.": "incorporated",
+    "ltd.": "limited",
+    "corp.": "corporation",
+    "ave.": "avenue",
+    "blvd.": "boulevard",
+    "rd.": "road",
+    "fig.": "figure",
+    "vol.": "volume",
+    "ch.": "chapter",
+    "sec.": "section",
+    "vs.": "versus",
+    "vs": "versus",
+    "etc.": "et cetera",
+    "etc": "et cetera",
+    "e.g.": "for example",
+    "i.e.": "that is",
+    "cf.": "compare",
+    "al.": "others",
+    "approx.": "approximately",
+    "est.": "estimated",
+    "dept.": "department",
+    "max.": "maximum",
+    "min.": "minutes",
+    "hrs.": "hours",
+    "w/o": "without",
+    "w/": "with",
+}
+_ABBREVIATED: Final = "|".join(sorted(map(re.escape, _ABBREVIATIONS), key=len, reverse=True))
+
+_ROMAN: Final = "II III IV - VI VII VIII IX - XI XII XIII XIV XV XVI XVII XVIII XIX XX".split()
+"""From two on; V and X alone are more often letters."""
+_PARTS: Final = {2: "half", 4: "quarter"}
+_DENOMINATORS: Final = frozenset((2, 3, 4, 5, 6, 8, 16, 100, 1000))
+
+
+def normalise(text: str) -> str:
+    """`text` with words for what the voice reads wrongly; other text stays as it is."""
+    for pattern, words in _RULES:
+        text = pattern.sub(words, text)
+    return text
+
+
+def _spelled(digits: str) -> str:
+    return " ".join(digits)
+
+
+def _telephone(found: Match) -> str:
+    groups = re.findall(r"\d+", found[0])
+    plus = "plus " if found[0].startswith("+") else ""
+    return plus + ", ".join(map(_spelled, groups))
+
+
+def _year(number: int) -> str:
+    """As years are said; those of this century are said like other numbers, too."""
+    return str(num2words(number, to="year")) if 1100 <= number < 2000 else str(number)
+
+
+def _ordinal(number: int) -> str:
+    return str(num2words(number, to="ordinal"))
+
+
+def _iso_date(found: Match) -> str:
+    year, month, day = map(int, found.groups())
+    return _date(year, month, day) or found[0]
+
+
+def _slashed_date(found: Match) -> str:
+    month, day, year = map(int, found.groups())
+    if month > 12:
+        month, day = day, month
+    return _date(year, month, day) or found[0]
+
+
+def _date(year: int, month: int, day: int) -> str:
+    if not (1 <= month <= 12 and 1 <= day <= 31):
+        return ""
+    return f"{_MONTHS[month - 1]} {_ordinal(day)}, {_year(year)}"
+
+
+def _month_and_day(found: Match) -> str:
+    month, day, year = found.groups()
+    name = next(full for full in _MONTHS if full.startswith(month[:3]))
+    said = f"{name} {_ordinal(int(day))}" if day else name
+    return f"{said}, {_year(int(year))}" if year else said
+
+
+def _decade(found: Match) -> str:
+    century, decade = found[1] or "", int(found[2])
+    if not decade:
+        return f"{_year(int(century + '00'))}s" if century else found[0]
+    many = re.sub("y$", "ies", str(num2words(decade))) if decade > 10 else "tens"
+    return f"{num2words(int(century))} {many}" if century else many
+
+
+def _clock(found: Match) -> str:
+    hour, minute, half = int(found[1]), int(found[2]), found[3]
+    if hour > 24 or minute > 59:
+        return f"{found[1]} to {found[2]}" + (half or "")
+    said = f"{hour} oh {minute}" if 0 < minute < 10 else f"{hour} {minute}"
+    if not minute:
+        said = str(hour) if half else f"{hour} o'clock" if 0 < hour <= 12 else f"{hour} hundred"
+    return said + (half or "")
+
+
+def _amount(found: Match) -> str:
+    article, sign, low, high, scale, per = found.groups()
+    one, many, cent = _CURRENCIES[sign]
+    whole, _, part = low.partition(".")
+    each = f" per {per}" if per else ""
+    if scale or high:
+        factor = f" {_SCALES.get(scale.lower(), scale)}" if scale else ""
+        return f"{article or ''}{low}{f' to {high}' if high else ''}{factor} {many}{each}"
+    said = [f"{whole} {one if whole == '1' or article else many}"] if int(_bare(whole)) else []
+    if len(part) == 2 and int(part):
+        said.append(f"{int(part)} {cent if cent != 'cent' or part == '01' else 'cents'}")
+    elif part and len(part) != 2:
+        said = [f"{low} {many}"]
+    return (article or "") + (" and ".join(said) or f"{whole} {many}") + each
+
+
+def _bare(number: str) -> str:
+    return number.replace(",", "")
+
+
+def _measure(found: Match) -> str:
+    article, number, unit, per = found.groups()
+    words, _, ending = _UNITS[unit].partition("/")
+    plural, space, rest = ending.partition(" ")
+    if number == "1" or article:
+        said = f"{words}{space}{rest}"
+    elif len(plural) > 1:
+        said = f"{words.rpartition(' ')[0]} {plural}".strip()
+    else:
+        said = f"{words}{plural}{space}{rest}"
+    return f"{article or ''}{number} {said}" + (f" per {per}" if per else "")
+
+
+def _fraction(found: Match) -> str:
+    """Three quarters for "3/4"; two numbers for "24/7" and "9/11", which are no fractions."""
+    whole, above, below = found[1], int(found[2]), int(found[3])
+    if not whole and (above >= below or below not in _DENOMINATORS):
+        return f"{above} out of 10" if above < below == 10 else f"{above} {below}"
+    part = _PARTS.get(below) or str(num2words(below, to="ordinal"))
+    if whole and above == 1:
+        return f"{whole} and a {part}"
+    plural = part.replace("half", "halve") + "s" if above > 1 else part
+    return f"{whole} and " * bool(whole) + f"{num2words(above)} {plural}"
+
+
+def _vulgar(found: Match) -> str:
+    """Write "2½" as "2 1/2"."""
+    plain = unicodedata.normalize("NFKC", found[0]).replace("⁄", "/")
+    return f" {plain}"
+
+
+def _feet(found: Match) -> str:
+    inches = f" {found[2]} inch{'' if found[2] == '1' else 'es'}" if found[2] else ""
+    return f"{found[1]} {'foot' if found[1] == '1' else 'feet'}{inches}"
+
+
+def _abbreviation(found: Match) -> str:
+    words = _ABBREVIATIONS[found[1].lower()]
+    return words.capitalize() if found[1][0].isupper() else words
+
+
+def _initials(found: Match) -> str:
+    return " ".join(found[0].replace(".", " ").split())
+
+
+def _slash(found: Match) -> str:
+    one, other = found.groups()
+    either = one.islower() and other.islower() and "or" not in (one, other)
+    return f"{one} or {other}" if either else f"{one} {other}"
+
+
+def _power(found: Match) -> str:
+    known = {"2": " squared", "3": " cubed", "²": " squared", "³": " cubed"}
+    return known.get(found[1], f" to the power of {found[1]}")
+
+
+def _rule(pattern: str, words: str | Callable[[Match], str], flags: int = 0) -> Rule:
+    return re.compile(pattern, flags), words
+
+
+_RULES: Final[tuple[Rule, ...]] = (
+    # Telephones and dates before ranges, since both are figures with dashes between them.
+    _rule(
+        r"(?<![\w-])(?:\+?\d{1,3}[ .-])?(?:\(\d{3}\)\s?|\d{3}[.-])\d{3}[ .-]\d{4}(?![\w-])",
+        _telephone,
+    ),
+    _rule(r"(?<![\w$€£-])\d{3}-(?!\d*00\b)\d{4}(?![\w-])", _telephone),
+    _rule(r"(?<=\b[Cc]all )\d{3}\b|(?<=\b[Dd]ial )\d{3}\b", _telephone),
+    _rule(r"(?<![\w-])(\d{4})-(\d\d)-(\d\d)(?![\w-])", _iso_date),
+    _rule(r"(?<![\w/])(\d{1,2})/(\d{1,2})/(\d{4})(?![\w/])", _slashed_date),
+    _rule(
+        rf"\b({_MONTH})\b\.? (\d{{1,2}})(?:st|nd|rd|th)?(?![\w:%.]*\d)(?:,? (\d{{4}})\b)?",
+        _month_and_day,
+    ),
+    _rule(r"\b(Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.()()(?= \w)", _month_and_day),
+    _rule(r"(?:\b(1[1-9]|20)|(?<!\w)['’]?)(\d0)['’]?s\b", _decade),
+    _rule(r"(?<![\w.])\.(?=\d)", "0."),
+    # Times before ranges and ratios.
+    _rule(r"\b([ap])\.m\.(?=\s+\S)", lambda found: found[1].upper() + "M"),
+    _rule(r"\b([ap])\.m\.?", lambda found: found[1].upper() + "M."),
+    _rule(r"(?<![\d:.])(\d{1,2}):(\d\d)(?![\d:])(\s?[AaPp][Mm]\b)?", _clock),
+    _rule(r"(?<![\d:.])(\d+):(\d+)(?![\d:])", r"\1 to \2"),
+    _rule(r"(?<=\d)\s?([ap])m\b", lambda found: f" {found[1].upper()}M"),
+    # Amounts and units take their ranges with them.
+    _rule(
+        rf"(\ban? )?(?:\bUS)?([$€£¥₹])\s?({_NUMBER})(?:{_TO}[$€£¥₹]?({_NUMBER}))?"
+        r"(?:\s?([kKMB]|bn|thousand|million|billion|trillion)\b)?(?:\s?/\s?(\w+))?",
+        _amount,
+    ),
+    _rule(rf"()({_NUMBER})\s?([€£])()()()", lambda f: f"{f[2]} {_CURRENCIES[f[3]][1]}"),
+    _rule(rf"(?<![\w.,-])({_NUMBER}){_TO}(?={_NUMBER}(?![\d-]))(?!\d+ ?=)", r"\1 to "),
+    _rule(r"(\d)\s?[–—]\s?(?=\d)", r"\1 to "),
+    _rule(r"[¼½¾⅐-⅞]", _vulgar),
+    _rule(r"(?<![\w/.])(?:(\d+) )?(\d{1,3})/(\d{1,3})(?![\w/])", _fraction),
+    _rule(r"\b(\d)['′](?:\s?(\d{1,2})(?:[\"”″]|''))", _feet),
+    _rule(
+        rf"(?<![\w.])(\ban? )?({_NUMBER})[\s-]?({_UNIT})(?![\w'’²³^])(?:\s?/\s?(\w+))?", _measure
+    ),
+    _rule(rf"(?<![\w.,])({_NUMBER})K\b", r"\1 thousand"),
+    _rule(rf"(?<![\w.,])({_NUMBER})M\b", r"\1 million"),
+    _rule(r"\b(\d[\d,]*)(?:st|nd|rd|th)\b", lambda found: _ordinal(int(_bare(found[1])))),
+    _rule(
+        r"\b((?:[Ii]n|of|[Bb]y|to|and|[Ss]ince|[Uu]ntil|[Ff]rom|[Aa]fter|[Bb]efore|[Dd]uring"
+        rf"|around|year|[Bb]etween|{_MONTH}) )(1[1-9]\d\d)\b(?![,.]?\d)",
+        lambda found: found[1] + _year(int(found[2])),
+    ),
+    _rule(r"\d+(?:\.\d+){2,}", lambda found: found[0].replace(".", " point ")),
+    _rule(
+        rf"\b([A-Z][a-z]+ )({'|'.join(one for one in _ROMAN if one != '-')})\b(?!['’])",
+        lambda found: found[1] + str(_ROMAN.index(found[2]) + 2),
+    ),
+    # Abbreviations
+    _rule(r"\b[Nn]os?\.\s?(?=\d)", "number "),
+    _rule(r"\bSt\.(?=\s+[A-Z])", "Saint"),
+    _rule(r"\bSt\.", "Street"),
+    _rule(r"\bCo\.", "Company"),
+    _rule(r"\bp{1,2}\.\s?(?=\d)", "page "),
+    _rule(rf"(?ia)(?<![\w.])({_ABBREVIATED})(?=[\s,;:)]|$)", _abbreviation),
+    _rule(r"\bPh\.D\.?", "PhD"),
+    _rule(r"(?<![\w.'])[A-Z]\.(?:\s?[A-Z]\.)*(?=\s+\w|[,;:)']|$)", _initials),
+    # Signs
+    _rule(r"(?<=\w)\^\(?(-?\w+)\)?", _power),
+    _rule(r"(?<=[\w)])([²³])", _power),
+    _rule(r"(?<=[\d)]) ?[*×] ?(?=[\d(])|(?<=\w) [*×] (?=\w)|(?<=\d) ?x ?(?=\d)", " times "),
+    _rule(r"(?<=[\w)]) ?÷ ?(?=[\w(])|(?<=\d) / (?=\d)", " divided by "),
+    _rule(r"(?<=[\d)]) [-−] (?=[\d(])", " minus "),
+    _rule(r"\s?(?:!=|≠)\s?", " is not equal to "),
+    _rule(r"\s?(?:<=|≤)\s?", " at most "),
+    _rule(r"\s?(?:>=|≥)\s?", " at least "),
+    _rule(r"\s?(?:=>|->|→|⇒|⟶)\s?(?=\S)", " to "),
+    _rule(r"(?<=[\w)]) < (?=\S)|(?<=\d)<(?=\d)", " is less than "),
+    _rule(r"(?<=[\w)]) > (?=\S)|(?<=\d)>(?=\d)", " is greater than "),
+    _rule(r"(?<=[\w)\]])\s?={1,3}\s?(?=[\w$(\"'-])", " equals "),
+    _rule(r"(?<!\w)[~≈] ?(?=[\d$€£])", "about "),
+    _rule(r"#(?=\d)", "number "),
+    _rule(r"\bC#", "C sharp"),
+    _rule(r"\s&\s", " and "),
+    _rule(r"\b([A-Za-z]+)/([A-Za-z]+)\b", _slash),
+    _rule(r"(?<=\w)/(?=\w)", " "),
+)
+"""In this order: each rule sees what those before it have left."""

@@ -1,0 +1,220 @@
+r"""What of a language model's text is spoken, and how, while the text comes in.
+
+General chat models write for the eye. Read as it stands, "**Five** minutes" has four asterisks in
+it. So each piece of the text goes two ways: it is *shown* as the model wrote it, and *spoken* as
+this module reads it. `SentenceSplitter` cuts, `normalise` writes out figures and abbreviations;
+here goes what is for the eye alone. Each piece is read by itself: nothing waits for a closing
+mark, and a mark whose partner is in another piece is taken away all the same.
+
+===================  ========================================================================
+written              spoken
+===================  ========================================================================
+emphasis, headings,  the words; numbers and bullets of a list go, and a line without a mark at
+lists, quotations    its end gets a full stop. "1." alone is a list's number on the first line.
+tables               cell after cell, with commas; the row of dashes not at all
+code in fences       nothing; `code` in a line as its words
+links, pictures      the text, not the address; "[1]" and "[^1]" not at all
+addresses            of a page the host, "example dot org"; of mail "user at example dot com"
+HTML                 entities as what they stand for, tags and comments not at all
+emoji, emoticons     nothing
+stage directions     nothing: *smiles*, (laughs softly), [clears throat]
+brackets             what is in them; in round ones between commas; "file(s)" as "files"
+dashes, ellipses     a comma
+signs of markup      nothing is left of `* _ # | < > ~ ^ = @ \ ( ) [ ] { }` and backticks
+long runs            nothing: what has more than 64 characters without a space is no word
+===================  ========================================================================
+"""
+
+import html
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Final
+
+from labkit.voice.normalisation import normalise
+from labkit.voice.sentences import Cut, SentenceSplitter
+
+__all__ = ["NOTHING_TO_SAY", "Piece", "SpeakableText", "spoken"]
+
+NOTHING_TO_SAY: Final = "There is nothing in this answer that can be read aloud."
+"""What is spoken where nothing else of a reply can be."""
+
+_MOST_SHOWN: Final = 1000
+"""Characters without anything to say, such as lines of code, that are shown together."""
+
+_LINE_START: Final = re.compile(r"\s*(?:(?:#{1,6}|>|[-+*•])\s+(?:\[[ xX]\]\s+)?)+")
+_ITEM: Final = re.compile(r"\s*(?:(?:[>-]|[*+•])\s+)*\d{1,3}[.)]\s+")
+_DEFINITION: Final = re.compile(r"\s*\[[^\]]+\]:\s*(?:<|https?:|www\.|[/#])\S*")
+_COMMENT: Final = re.compile(r"<!--.*?(?:-->|$)", re.DOTALL)
+_LINK: Final = re.compile(r"!?\[([^\]]*)\](?:\([^)\s]*(?:\s+\"[^\"]*\")?\)?|\[[^\]]*\])")
+_LINK_END: Final = re.compile(r"\]\([^)\s]*\)?")
+_NOTE: Final = re.compile(r"\s?(?<!\])\[\^?\d+\](?:\([^)\s]*\))?|【[^】]*】?")
+_MAIL: Final = re.compile(r"<?(?:mailto:)?([\w.+-]+)@((?:[\w-]+\.)+[A-Za-z]{2,})>?")
+_URL: Final = re.compile(r"<?\b(?:https?|ftp)://(?:www\.)?([\w.-]+)[^\s<>\]\"]*>?")
+_HOST: Final = re.compile(
+    r"(?<![\w.@/-])(?:www\.)?((?:[\w-]+\.)+(?:com|org|net|edu|gov|io|ai|dev|app|info|co\.uk|eu))\b"
+    r"(?:/[^\s<>\]\")]*)?"
+)
+_TRAILING: Final = ".,;:!?)'\""
+_TAG_NAME: Final = (
+    "a|abbr|article|audio|b|blockquote|body|br|button|center|code|dd|del|details|div|dl|dt|em|"
+    "figure|font|footer|form|h[1-6]|head|header|hr|html|i|iframe|img|input|ins|kbd|label|li|link|"
+    "main|mark|meta|nav|ol|option|p|pre|q|s|script|section|select|small|source|span|strong|style|"
+    "sub|summary|sup|svg|table|tbody|td|textarea|tfoot|th|thead|title|tr|tt|u|ul|video"
+)
+"""Only these are tags: "<your name>" is something to say."""
+_TAG: Final = re.compile(
+    rf"</?(?:{_TAG_NAME})(?:\s[^<>]*)?/?>|<(?:{_TAG_NAME})\s+[\w:-]+=[^<>]*$|<!DOCTYPE[^>]*>",
+    re.IGNORECASE,
+)
+_ACTS: Final = (
+    "smiles|smiling|laughs|laughing|chuckles|chuckling|giggles|giggling|grins|grinning|sighs|"
+    "sighing|nods|nodding|shrugs|shrugging|winks|winking|waves|waving|bows|blushes|coughs|gasps|"
+    "whispers|whispering|pauses|pausing|clears|leans|tilts|raises|scratches|yawns|sniffs|gulps|"
+    "cries|crying|sobs|sobbing|beams|claps|clapping|looks|takes|rubs|rolls|hugs|cheers"
+)
+_ACT: Final = (
+    rf"(?:\w+ly )?(?:{_ACTS})(?: (?:\w+ly|and|at|up|down|around|away|back|forward|with|in|to|a|an|"
+    rf"the|deep|big|breath|his|her|their|its|my|head|hand|hands|throat|eye|eyes|eyebrow|chin|"
+    rf"shoulders|you|user|camera|{_ACTS})){{0,6}}[.!]?"
+)
+_STAGE: Final = re.compile(
+    rf"(?:^|(?<=[.!?,:…)\]]))\s*[*_]{{1,2}}{_ACT}[*_]{{1,2}}(?!\s+(?-i:[a-z]))"
+    rf"|[(\[]\s?(?:{_ACT}|laughter\.?|applause\.?|music\.?|silence\.?|pause\.?)\s?[)\]]",
+    re.IGNORECASE,
+)
+"""What somebody does who speaks. Only these words, so that no other remark is taken for one."""
+_EMOTICON: Final = re.compile(
+    r"(?<!\S)(?:[:;=8][-o'^]?[)(DPpOo/\\|]|<3|[xX]D|\^_\^)(?=\s|[.!?,]|$)"
+)
+_EMPHASIS: Final = re.compile(r"[*_`~]{2,}|`|(?<!\s)[*_](?!\w)|(?<!\w)[*_](?!\s)")
+_SUFFIX: Final = re.compile(r"(?<=[a-z])\((e?s|ies|e?d|er)\)")
+_CALLED: Final = re.compile(r"(?<=\w)[(]|(?<=equals) [(]|(?<=times) [(]|(?<=minus) [(]|(?<=\+) [(]")
+"""Brackets of a function or a sum: nobody pauses there."""
+_OPENS: Final = re.compile(r"(?<=\S)\s+\(\s*")
+_CLOSES: Final = re.compile(r"\s*\)(?=\s+\w)")
+_DASH: Final = re.compile(
+    r"\s*(?:—|(?<!\w)–(?!\w)|(?<=\w)–(?=[A-Za-z])|(?<![-\w])--+(?!\w)|(?<=\w)--+(?=\w)"
+    r"|(?:^|(?<=\s))-(?=\s))\s*"
+)
+_ELLIPSIS: Final = re.compile(r"\s*(?:\.{2,}|…)\s*(?=\w)")
+_MARKUP: Final = re.compile(r"[*_#|<>`~^=@\\()\[\]{}]+")
+_EXTRA_COMMAS: Final = re.compile(r"(?<=[.,:;!?])(?:\s*,)+")
+_BEFORE_MARK: Final = re.compile(r"[\s,]+(?=[.!?;:])|\s+(?=,)")
+_LONG_RUN: Final = re.compile(r"\S{65,}")
+_KEPT: Final = frozenset("°©®™\n\t^`")
+_SELECTORS: Final = frozenset(map(chr, range(0xFE00, 0xFE10)))
+"""Signs that only choose how the one before them looks."""
+_NO_SOUND: Final = frozenset(("So", "Sk", "Cf", "Cc", "Cs", "Co", "Cn", "Me"))
+"""Unicode categories of pictures, joiners and what is no letter at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of a reply.
+
+    Attributes:
+        shown: As the model wrote it; all of them together are the text.
+        spoken: What the voice reads; empty where nothing of it is for the ear.
+    """
+
+    shown: str
+    spoken: str
+
+
+class SpeakableText:
+    """Takes a model's text as it comes, gives pieces to show and to speak.
+
+    However the text is split into deltas, the pieces are the same. What has nothing to say is
+    shown with the next piece that has.
+    """
+
+    def __init__(self) -> None:
+        self._splitter = SentenceSplitter()
+        self._shown = ""
+        self._spoke = False
+
+    def feed(self, delta: str) -> list[Piece]:
+        """Take the next text, give the pieces that it completed."""
+        return self._pieces(self._splitter.feed(delta))
+
+    def flush(self) -> list[Piece]:
+        """Give what is left at the end; where nothing was said so far, a sentence that says so."""
+        pieces = self._pieces(self._splitter.flush())
+        if not self._spoke:
+            pieces.append(self._piece(NOTHING_TO_SAY))
+        elif self._shown:
+            pieces.append(self._piece(""))
+        return pieces
+
+    def _pieces(self, cuts: list[Cut]) -> list[Piece]:
+        pieces = []
+        for cut in cuts:
+            self._shown += cut.text
+            said = spoken(cut)
+            if said or len(self._shown) >= _MOST_SHOWN:
+                pieces.append(self._piece(said))
+        return pieces
+
+    def _piece(self, said: str) -> Piece:
+        piece = Piece(self._shown, said)
+        self._shown = ""
+        self._spoke = self._spoke or bool(said)
+        return piece
+
+
+def spoken(cut: Cut) -> str:
+    """What the voice reads of a piece; empty where no word is left."""
+    if cut.mute:
+        return ""
+    text = _without_line_start(cut) if cut.at_line_start else cut.text
+    words = _in_words(_without_addresses(text))
+    if not any(map(str.isalnum, words)):
+        return ""
+    return words if not cut.ends_line or words[-1] in ".!?:;,\"')" else words + "."
+
+
+def _without_line_start(cut: Cut) -> str:
+    text = _DEFINITION.sub("", cut.text, count=1)
+    item = _ITEM.match(text)
+    if item and (not cut.on_first_line or item[0].strip() in ("1.", "1)")):
+        text = text[item.end() :]
+    elif start := _LINE_START.match(text):
+        text = re.sub(r"\s#+\s*$", "", text[start.end() :])
+    return text
+
+
+def _without_addresses(text: str) -> str:
+    text = _LINK_END.sub("", _LINK.sub(r"\1", _NOTE.sub("", _COMMENT.sub(" ", text))))
+    text = _MAIL.sub(lambda found: f"{_dotted(found[1])} at {_dotted(found[2])}", text)
+    return _HOST.sub(_host, _URL.sub(_host, text))
+
+
+def _host(found: re.Match[str]) -> str:
+    """The host, and what the sentence puts behind the address."""
+    whole = found[0].rstrip(">")
+    behind = whole[len(whole.rstrip(_TRAILING)) :]
+    return _dotted(found[1].rstrip(".")) + behind
+
+
+def _dotted(name: str) -> str:
+    return name.replace(".", " dot ")
+
+
+def _in_words(text: str) -> str:
+    text = html.unescape(_TAG.sub(" ", text)).replace("’", "'")
+    text = _EMOTICON.sub("", _STAGE.sub("", text))
+    text = text.strip(" \t\n|").replace("|", ", ")
+    text = normalise(_EMPHASIS.sub("", "".join(filter(_has_sound, text))))
+    text = _CALLED.sub(" ", _SUFFIX.sub(r"\1", text))
+    text = _OPENS.sub(", ", _CLOSES.sub(",", text))
+    text = _ELLIPSIS.sub(", ", _DASH.sub(", ", text))
+    text = _LONG_RUN.sub("", _MARKUP.sub(" ", text))
+    text = _BEFORE_MARK.sub("", _EXTRA_COMMAS.sub("", text))
+    return " ".join(text.split()).lstrip(",;:.!? ")
+
+
+def _has_sound(character: str) -> bool:
+    if character in _KEPT:
+        return True
+    return unicodedata.category(character) not in _NO_SOUND and character not in _SELECTORS

@@ -1,0 +1,137 @@
+"""What the voice would read wrongly, in words that it reads rightly."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from piper.phonemize_espeak import EspeakPhonemizer
+
+from labkit.voice.normalisation import normalise
+
+STRESS = str.maketrans("", "", "ˈˌ ")
+
+
+def phonemes(text: str) -> str:
+    """What the voice is given; figures and words differ in stress and in spaces alone."""
+    sentences = EspeakPhonemizer().phonemize("en-us", text)
+    return "|".join("".join(one).translate(STRESS) for one in sentences)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        # Amounts
+        ("$5", "five dollars"),
+        ("$1", "one dollar"),
+        ("$5.50", "five dollars and fifty cents"),
+        ("$1,299.99", "one thousand two hundred ninety nine dollars and ninety nine cents"),
+        ("$0.99 or $0.01", "ninety nine cents or one cent"),
+        (
+            "$1.5 million, $2M, $100K",
+            "1.5 million dollars, 2 million dollars, 100 thousand dollars",
+        ),
+        ("$3-5 or $10 - $20", "three to five dollars or ten to twenty dollars"),
+        ("a $5 coupon", "a five dollar coupon"),
+        ("€20, 20€, £3.99, ¥500", "20 euros, 20 euros, 3 pounds and 99 pence, 500 yen"),
+        ("$5/month", "five dollars per month"),
+        # Ranges
+        ("5-10, 5–10 minutes", "five to ten, five to ten minutes"),
+        ("pages 100-200", "pages 100 to 200"),
+        ("1914–1918", "1914 to nineteen eighteen"),
+        # Dates, years
+        ("2024-05-06", "May sixth, 2024"),
+        ("05/06/2024 or 25/12/2024", "May sixth, 2024 or December twenty fifth, 2024"),
+        ("May 6, 2024", "May sixth, 2024"),
+        ("July 20, 1969", "July twentieth, nineteen sixty nine"),
+        ("Jan. 5 or Sept. 21st", "January fifth or September twenty first"),
+        ("May 2024", "May 2024"),
+        ("in 1776, since 1905", "in seventeen seventy six, since nineteen oh five"),
+        (
+            "the 1990s, the '80s and the 1800s",
+            "the nineteen nineties, the eighties and the eighteen hundreds",
+        ),
+        ("1234 people", "one thousand two hundred thirty four people"),
+        # Times, ratios
+        ("14:05, 10:30", "fourteen oh five, ten thirty"),
+        ("10:00 or 10:00 AM", "ten o'clock or ten AM"),
+        ("5 p.m. today or 9 am, 11:30am", "five PM today or nine AM, 11 30 AM"),
+        ("16:9", "sixteen to nine"),
+        # Ordinals
+        ("1st, 22nd, 100th, 1,000th", "first, twenty second, one hundredth, one thousandth"),
+        # Telephones
+        ("call 911", "call nine one one"),
+        ("555-1234", "five five five, one two three four"),
+        ("(555) 123-4567", "five five five, one two three, four five six seven"),
+        # Units
+        ("5 km, 1 km, 5km", "five kilometers, one kilometer, five kilometers"),
+        ("60 km/h or 40 mph", "60 kilometers per hour or 40 miles per hour"),
+        ("20 °C or 68°F", "20 degrees Celsius or 68 degrees Fahrenheit"),
+        ("a 5 km run, a 10-mi walk", "a five kilometer run, a ten mile walk"),
+        ("10 ft, 1 ft, 6'2\" or 5'", "ten feet, one foot, six feet two inches or 5'"),
+        ("3 m² of 2 kg at 16 kHz", "three square meters of two kilograms at sixteen kilohertz"),
+        ("20 ms, 512 MB, 5 lbs, 2 oz", "20 milliseconds, 512 megabytes, 5 pounds, 2 ounces"),
+        ("5–10 km", "five to ten kilometers"),
+        ("5 g's or 5 mb", "5 g's or 5 mb"),
+        # Fractions, factors, versions, Roman numerals
+        ("1/2 cup, 3/4, 2/3", "one half cup, three quarters, two thirds"),
+        ("2 1/2 or 2½ cups, ¾", "two and a half or two and a half cups, three quarters"),
+        ("8/10, 24/7, 9/11", "eight out of ten, 24 7, nine 11"),
+        ("100K, 3M", "100 thousand, three million"),
+        ("v2.0.1 or 10.0.0.1", "v two point zero point 1 or 10 point 0 point 0 point 1"),
+        (".5", "zero point five"),
+        ("World War II, Louis XIV", "World War two, Louis fourteen"),
+        ("Malcolm X, an IV, I am", "Malcolm X, an IV, I am"),
+        # Abbreviations: no full stop is left in the middle
+        ("Dr. Lee and Mr. Poe vs. Mrs. Ash", "Doctor Lee and Mister Poe versus Missus Ash"),
+        ("e.g. this, i.e. that, etc.", "for example this, that is that, et cetera"),
+        ("St. John of Main St. here", "Saint John of Main Street here"),
+        ("No. 5, p. 7, Fig. 2", "number 5, page 7, figure 2"),
+        ("J. K. Rowling of the U.S. army", "J K Rowling of the U S army"),
+        ("a Ph.D. in it", "a PhD in it"),
+        # Signs
+        ("2 * 3, 2 x 3, 3×4", "two times three, two times three, three times four"),
+        ("10 - 3 = 7", "ten minus three equals seven"),
+        ("10 / 2 ÷ 5", "ten divided by two divided by five"),
+        ("x^2, x³, 10^6", "x squared, x cubed, ten to the power of six"),
+        ("#1, C#, ~5, a & b", "number one, C sharp, about five, a and b"),
+        ("a → b, a -> b", "a to b, a to b"),
+        (
+            "3 < 4, x > 5, x >= 5",
+            "three is less than four, x is greater than five, x at least five",
+        ),
+        ("he/she, TCP/IP, and/or", "he or she, TCP IP, and or"),
+    ],
+)
+def test_it_is_read_as_it_is_said(written: str, read: str) -> None:
+    assert phonemes(normalise(written)) == phonemes(read)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It has 1,000 items, 3.14 or 12,345,678.",
+        "At 3 PM it was 5% of 20%.",
+        "The 5 of us, 3 in all, and 10 a day.",
+        "I may go in March, or in May.",
+        "H2O, MP3, B2B, 3D, COVID-19 and GPT-4.",
+        "Well-known twenty-one, it's 'so'.",
+    ],
+)
+def test_what_is_read_rightly_stays(text: str) -> None:
+    assert normalise(text) == text
+
+
+@given(st.text(alphabet="abc ABC.,!?'-", max_size=60).filter(lambda t: "." not in t))
+def test_words_stay_as_they_are(text: str) -> None:
+    assert normalise(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["99/99/9999", "2024-13-40", "25:61", "1/0", "0/0", "$,", "vſ. 5K", "9" * 240 + "th"]
+)
+def test_what_is_no_date_or_time_raises_nothing(text: str) -> None:
+    assert normalise(text)
+
+
+@given(st.text(alphabet="0123456789.,:-–/$€%°'\"½²#^*x=<>~& kmsthMay", max_size=40))
+def test_figures_of_any_kind_raise_nothing(text: str) -> None:
+    assert normalise(text).isspace() or not text.strip() or normalise(text)

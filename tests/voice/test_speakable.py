@@ -1,0 +1,151 @@
+"""What of a model's text is spoken."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labkit.voice.speakable import NOTHING_TO_SAY, Piece, SpeakableText
+
+
+def pieces(*deltas: str) -> list[Piece]:
+    text = SpeakableText()
+    found = [piece for delta in deltas for piece in text.feed(delta)]
+    return found + text.flush()
+
+
+def said(text: str) -> str:
+    return " ".join(piece.spoken for piece in pieces(text) if piece.spoken)
+
+
+@pytest.mark.parametrize(
+    ("text", "spoken"),
+    [
+        # Emphasis, headings, quotations
+        ("**Five** minutes.", "Five minutes."),
+        ("This is ***very*** __big__, ~~not~~ _small_.", "This is very big, not small."),
+        ("# Answer #\n\nIt is `here`.", "Answer. It is here."),
+        ("> He said _yes_.", "He said yes."),
+        ("Before.\n\n---\n\n***\nAfter\n===", "Before. After."),
+        ("Stop **now. Please** go.", "Stop now. Please go."),
+        ("It is **bold", "It is bold."),
+        # Lists
+        ("1. Open the lid.\n2. Press *start*.", "Open the lid. Press start."),
+        ("You need:\n\n- milk\n* *two* eggs\n+ salt", "You need: milk. two eggs. salt."),
+        ("- [ ] Eat\n- [x] Sleep\n  - Rest", "Eat. Sleep. Rest."),
+        ("5. That is all.", "5. That is all."),
+        ("It was\n\n1999. A good year.", "It was. 1999. A good year."),
+        # Tables
+        ("| a | b |\n|---|:-:|\n| 1 | 2 |", "a, b. 1, 2."),
+        ("Name | Age\n--- | ---\nJoe | 5", "Name, Age. Joe, 5."),
+        # Code
+        ("Use this:\n```python\nprint('a. b')\n```\nDone.", "Use this: Done."),
+        ("Use this:\n```python\nprint('a. b')", "Use this:"),
+        ("Set `x = 5` and `a_b`.", "Set x equals 5 and a b."),
+        ("Call `print()`.", "Call print."),
+        # Links and addresses
+        ("See [the page](https://a.org/b?c=d).", "See the page."),
+        (
+            "See [the page][1] and ![a cat](cat.png).\n\n[1]: https://a.org",
+            "See the page and a cat.",
+        ),
+        ("It is so [1], and so[^2].", "It is so, and so."),
+        ("Go to https://www.example.org/a_b?c=d. Now.", "Go to example dot org. Now."),
+        (
+            "See <http://x.org>, www.nasa.gov/a or b.com!",
+            "See x dot org, nasa dot gov or b dot com!",
+        ),
+        ("Write to joe.b@mail.com.", "Write to joe dot b at mail dot com."),
+        # HTML
+        ("Dear <your name>, 3 <b or so.", "Dear your name, 3 b or so."),
+        ("So <b>bold</b><br/>and<!-- no --> new.", "So bold and new."),
+        (
+            "Salt &amp; pepper&nbsp;&mdash; it&#39;s 3 &lt; 4.",
+            "Salt and pepper, it's 3 is less than 4.",
+        ),
+        # Emoji and emoticons
+        ("Well done! 🎉👍🏽 Bye 👩‍🚀.", "Well done! Bye."),
+        ("Ok :) fine ;-), I <3 it ❤️ 🇫🇷 1️⃣", "Ok fine, I it 1."),
+        # Stage directions and brackets
+        ("*smiles* Hello (laughs softly) there.", "Hello there."),
+        ("[clears throat] *softly sighs* Yes. (Laughter.)", "Yes."),
+        ("He *laughs* a lot. Say *smile*. *Waves* are high.", None),
+        ("Stay (think of it) and (raises the risk) go (clear it).", None),
+        ("Well, *nods his head and smiles warmly*.", "Well."),
+        ("*Important*: the cat (a tabby) sat.", "Important: the cat, a tabby, sat."),
+        ("Open the file(s) [here] {now}.", "Open the files here now."),
+        ("Dear [Your Name],\nsee: (a) it (b).", "Dear Your Name, see: a, it, b."),
+        ("F = (20 * 1.8) + 32 and f(x) = 2(x).", "F equals 20 times 1.8 + 32 and f x equals 2 x."),
+        ("It is (not closed yet.", "It is, not closed yet."),
+        # Dashes and dots
+        ("well—no - yes -- so – it...", "well, no, yes, so, it..."),
+        ("Wait… what", "Wait, what."),
+    ],
+)
+def test_what_is_for_the_eye_is_not_spoken(text: str, spoken: str | None) -> None:
+    words = text.replace("*", "").replace(" (", ", ").replace(")", ",").replace(",.", ".")
+    assert said(text) == (words if spoken is None else spoken)
+
+
+@pytest.mark.parametrize("text", ["", " \n", "🎉", "```\ncode\n```", "***", "| - |", "*smiles*"])
+def test_a_reply_without_words_says_so(text: str) -> None:
+    assert pieces(text) == [Piece(text, NOTHING_TO_SAY)]
+
+
+def test_what_is_shown_is_what_was_written() -> None:
+    written = "# One\n\n```\na\n\nb\n```\n**Two**, 5 km.\n---\n"
+    assert pieces(written) == [
+        Piece("# One\n", "One."),
+        Piece("\n```\na\n\nb\n```\n**Two**, 5 km.\n", "Two, 5 kilometers."),
+        Piece("---\n", ""),
+    ]
+
+
+def test_code_that_never_ends_is_shown_while_it_comes() -> None:
+    text = SpeakableText()
+    shown = [piece for _ in range(1000) for piece in text.feed("a = [1]\n```x\n")]
+    assert len(shown) > 5
+    assert max(len(piece.shown) for piece in shown) < 1300
+
+
+def test_the_first_words_are_spoken_before_their_mark_is_closed() -> None:
+    text = SpeakableText()
+    assert [p.spoken for p in text.feed("**It is *so. [And (now")] == ["It is so."]
+    assert [p.spoken for p in text.feed(" what? I")] == ["And, now what?"]
+
+
+ALPHABET = st.sampled_from(
+    [*"aBc .,!?\n35-*_#`~>|<()[]{}\"'…—=@^\\/$%&:;", "```\n", "Dr. ", "http://a.b/c", "**", "&lt;"]
+)
+TEXTS = st.one_of(st.lists(ALPHABET, max_size=60).map("".join), st.text(max_size=60))
+
+
+@given(TEXTS, st.data())
+def test_deltas_do_not_matter_and_no_markup_is_spoken(text: str, data: st.DataObject) -> None:
+    at = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    deltas = [text[a:b] for a, b in zip([0, *at], [*at, len(text)], strict=True)]
+    found = pieces(*deltas)
+    assert found == pieces(text)
+    assert "".join(piece.shown for piece in found) == text
+    assert any(piece.spoken for piece in found)
+    for piece in found:
+        assert not set(piece.spoken) & set("*_#`|<>~^=@\\()[]{}\n\t")
+        assert piece.spoken == " ".join(piece.spoken.split())
+        assert not piece.spoken or any(map(str.isalnum, piece.spoken))
+
+
+WORDS = st.sampled_from("the cat sat on a mat and it was so happy that we all ran home".split())
+
+
+@given(st.lists(st.tuples(WORDS, st.sampled_from(["", "", "", ",", ".", "?", ";"])), min_size=1))
+def test_prose_is_kept_word_by_word(words: list[tuple[str, str]]) -> None:
+    text = " ".join(word + mark for word, mark in words)
+    assert said(text) == text + ("" if words[-1][1] else ".")
+
+
+@pytest.mark.parametrize(
+    "kind", ["[", "(", "<a ", "*a ", "1/", "1-", "&#", "a@", "a.", "http://", "!["]
+)
+@pytest.mark.timeout(20)
+def test_no_text_takes_long(kind: str) -> None:
+    """Each rule reads a bounded piece; 100,000 characters take about a second."""
+    pieces(kind * (100_000 // len(kind)))
