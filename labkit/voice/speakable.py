@@ -92,7 +92,7 @@ _SUFFIX: Final = re.compile(r"(?<=[a-z])\((e?s|ies|e?d|er)\)")
 _CALLED: Final = re.compile(r"(?<=\w)[(]|(?<=equals) [(]|(?<=times) [(]|(?<=minus) [(]|(?<=\+) [(]")
 """Brackets of a function or a sum: nobody pauses there."""
 _OPENS: Final = re.compile(r"(?<=\S)\s+\(\s*")
-_CLOSES: Final = re.compile(r"\s*\)(?=\s+\w)")
+_CLOSES: Final = re.compile(r"\s*\)(?=\s+\w)(?!\s+(?:equals|times|minus|divided by|is) )")
 _DASH: Final = re.compile(
     r"\s*(?:—|(?<!\w)–(?!\w)|(?<=\w)–(?=[A-Za-z])|(?<![-\w])--+(?!\w)|(?<=\w)--+(?=\w)"
     r"|(?:^|(?<=\s))-(?=\s))\s*"
