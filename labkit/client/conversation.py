@@ -1,6 +1,6 @@
 """What a session of labkit.v1 says and is told, which outlives its connections.
 
-A connection carries a `Conversation`; when it is lost, the next one carries on where it stopped.
+A `Conversation` is carried by one connection after the other: where one is lost, the next goes on.
 """
 
 import asyncio
@@ -9,27 +9,34 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+
+from labkit.audio.formats import AudioFormat
 from labkit.client.answers import TurnSoFar, Unknown
+from labkit.client.dial import why_closed
 from labkit.client.speech import Clock
-from labkit.errors import ClientError, ErrorCode, ProtocolError
+from labkit.errors import ClientError, CloseCode, ErrorCode, ProtocolError
 from labkit.protocol import v1
 from labkit.protocol.replay import Missing, Position, ReplayWindow
 
-__all__ = [
-    "Conversation",
-    "Event",
-    "Gap",
-    "Interrupted",
-    "ReplyAudio",
-    "TextMessage",
-    "UnknownError",
-    "read_message",
-]
+__all__ = ["Conversation", "Event", "Gap", "Interrupted", "Lost", "ReplyAudio", "begin"]
+
+E = TypeVar("E", bound=BaseException)
 
 _EVENTS: Final = 64
 """Events that may wait for whoever uses the client; then the server has to wait."""
+_ACK_BYTES: Final = 16 * 1024
+_TEXT_WEIGHT: Final = 512
+"""What a text message counts for: short ones must be acknowledged, too."""
+_LOOKS: Final = 10
+"""Looks for progress within one deadline, so a deadline is a tenth late at most."""
+_AS_AGREED: Final = "keep to the protocol: /schema.json, labkit/protocol/PROTOCOL.md"
+
+
+# -- what is told -----------------------------------------------------------------------------
 
 
 class UnknownError(v1.Error):
@@ -103,12 +110,57 @@ Event = TextMessage | ReplyAudio | Interrupted | Gap
 """What a client is told."""
 
 
+class Lost(Exception):  # noqa: N818 - it is mended, or told as another error
+    """A connection is gone, and another one may go on.
+
+    Attributes:
+        retry_s: The least wait that the server asked for.
+    """
+
+    def __init__(self, reason: str, retry_s: float = 0.0) -> None:
+        """Say why."""
+        super().__init__(reason)
+        self.retry_s = retry_s
+
+
+async def begin(
+    socket: ClientConnection, start: v1.SessionStart, within_s: float
+) -> v1.SessionStarted:
+    """Begin or resume a session over `socket`, and wait for the server's word.
+
+    Raises:
+        Lost: It did not come in time, or the connection was lost.
+        ClientError: The server refuses, or answers something else.
+    """
+    try:
+        async with asyncio.timeout(within_s):
+            await socket.send(start.encode())
+            answer = await socket.recv()
+    except TimeoutError:
+        raise Lost(
+            "the server took the connection and did not answer 'session.start' within "
+            f"{within_s:.3g} s"
+        ) from None
+    except ConnectionClosed as closed:
+        raise _lost(closed) from closed
+    message = None
+    if isinstance(answer, str):
+        with suppress(ProtocolError):  # told below, with what came
+            message = read_message(answer)
+    match message:
+        case v1.SessionStarted() as started:
+            return started
+        case v1.Error() as error:
+            raise ClientError(f"{error.code!s}: {error.message}. {error.hint}".rstrip(". "))
+    unsure = "" if socket.subprotocol else "; it agreed to no subprotocol"
+    raise ClientError(f"the server answered 'session.start' with {answer[:80]!r}{unsure}")
+
+
 class Conversation:
     """Both streams of a session, and what the server owes.
 
     Whoever speaks adds to the stream up and waits while its window is full; whoever listens takes
-    events. The connection of the moment works at the other ends of both. Messages about the
-    connection itself go before the rest and are lost with it.
+    events. `carry` works at the other ends of both, over the connection of the moment.
 
     The server owes acknowledgements of what it was sent, and an answer for each utterance that
     ended. While it owes nothing, it may be silent for as long as the session lives.
@@ -118,24 +170,37 @@ class Conversation:
         received: What was handed on of what came down; after a lost connection the rest comes
             again.
         failure: Why the session is over; None while it lives.
+        attached: A connection carries it.
+        worked: Something of the conversation came over the latest one.
         progress_ns: When the last sign of progress came.
         turns: Utterances that ended, and have no `response.done` yet.
         waiting: Calls that wait for an answer, whoever ends the utterance.
         so_far: What went out and what came of the turn, for words.
     """
 
-    def __init__(self, window: ReplayWindow, received: Position, clock: Clock) -> None:
-        """Send what `window` holds, and go on behind `received`."""
+    def __init__(
+        self, window: ReplayWindow, received: Position, clock: Clock, within_s: float = 60.0
+    ) -> None:
+        """Send what `window` holds, and go on behind `received`.
+
+        Args:
+            window: What goes up.
+            received: What is known of what comes down.
+            clock: What progress is timed by.
+            within_s: How long the server may owe something and give no sign, in seconds.
+        """
         self.window = window
         self.received = received
         self.failure: ClientError | None = None
+        self.attached = self.worked = False
         self.progress_ns = clock.now_ns()
-        self.turns = 0
-        self.waiting = 0
+        self.turns = self.waiting = 0
         self.so_far = TurnSoFar()
         self._clock = clock
+        self._within_s = within_s
         self._urgent: deque[str] = deque()
         self._acknowledgement: str | None = None
+        self._unacknowledged = 0
         self._events: deque[Event] = deque()
         self._changed = asyncio.Event()
 
@@ -161,21 +226,26 @@ class Conversation:
         self.window.add_audio(payload, samples)
         self._tell()
 
-    def put_urgent(self, payload: str) -> None:
-        """Send an unnumbered message before everything that waits."""
-        # Without a wait for room: the reader adds here too, and a reader that waits for its
-        # writer, while the server waits to be read before it reads, would wait for ever.
+    async def put_urgent(self, payload: str) -> None:
+        """Send an unnumbered message before everything that waits; it is lost with a connection.
+
+        Raises:
+            ClientError: The server reads nothing.
+        """
         self._urgent.append(payload)
         self._tell()
+        try:
+            async with asyncio.timeout(self._within_s):
+                await self._until(lambda: not self._urgent)
+        except TimeoutError:
+            raise self._unread() from None
 
     def acknowledge_reply(self, payload: str) -> None:
         """Tell the server what has come; only the latest that waits is of use."""
+        # Without a wait for room: a reader that waits for its writer, while the server waits to
+        # be read before it reads, would wait for ever.
         self._acknowledgement = payload
         self._tell()
-
-    async def urgent_sent(self) -> None:
-        """Wait until the connection has taken the messages that are urgent, or was lost."""
-        await self._until(lambda: not self._urgent)
 
     async def next_payload(self) -> str | bytes:
         """The next message to send, as soon as there is one."""
@@ -209,20 +279,14 @@ class Conversation:
         Raises:
             ProtocolError: That was never sent.
         """
-        self.drop_urgent()
+        self._drop_urgent()
         self.window.rewind(position)
-        self._tell()
-
-    def drop_urgent(self) -> None:
-        """The connection is gone, and with it what concerned it alone."""
-        self._urgent.clear()
-        self._acknowledgement = None
         self._tell()
 
     def fail(self, failure: ClientError) -> None:
         """The session is over: whoever waits, or comes later, is told why."""
         self.failure = failure
-        self.drop_urgent()
+        self._drop_urgent()
 
     # -- down: from the server to whoever listens ---------------------------------------------
 
@@ -255,6 +319,94 @@ class Conversation:
         self._tell()
         return event
 
+    # -- over one connection ------------------------------------------------------------------
+
+    async def carry(self, socket: ClientConnection, started: v1.SessionStarted) -> None:
+        """Send and receive over `socket` until it is lost.
+
+        Raises:
+            Lost: Another connection may go on.
+            ClientError: The session is over.
+            ProtocolError: The server does not keep to the protocol.
+        """
+        output, limits = started.output.format, started.limits
+        # The server stops when its window is full, so it has to hear well before that.
+        window = min(limits.replay_bytes, output.bytes_per_second * limits.replay_s)
+        self.attached, self.worked, self._unacknowledged = True, False, 0
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._write(socket))
+                group.create_task(self._read(socket, output, min(_ACK_BYTES, round(window / 4))))
+                group.create_task(self._watch())
+        except* ConnectionClosed as closed:
+            raise _lost(_first(closed)) from None
+        except* (ClientError, ProtocolError) as wrong:
+            raise _first(wrong) from None
+        finally:
+            self.attached = False
+            self._drop_urgent()
+
+    async def _write(self, socket: ClientConnection) -> None:
+        while True:
+            payload = await self.next_payload()
+            try:
+                async with asyncio.timeout(self._within_s):
+                    await socket.send(payload)
+            except TimeoutError:
+                raise self._unread() from None
+
+    async def _read(self, socket: ClientConnection, output: AudioFormat, ack_bytes: int) -> None:
+        while True:
+            message = await socket.recv()
+            if isinstance(message, bytes):
+                weight, now = await self._take_audio(message, output), False
+            else:
+                told = read_message(message)
+                weight, now = await self._take_text(told), isinstance(told, v1.ResponseDone)
+            self._unacknowledged += weight
+            if now or self._unacknowledged >= ack_bytes:
+                self._unacknowledged = 0
+                self.acknowledge_reply(v1.ResponseAck(received=self.received).encode())
+
+    async def _take_audio(self, payload: bytes, output: AudioFormat) -> int:
+        """Hand on a piece of a reply; gives what it weighs in acknowledgements."""
+        samples, rest = divmod(len(payload), output.frame_bytes)
+        if rest:
+            raise _broken(f"a binary message of {len(payload)} bytes is no {output}")
+        await self.hand_on(ReplyAudio(self.received.samples, payload), samples=samples)
+        if samples:
+            self.note_progress()
+        self.so_far.reply_s += output.seconds(samples)
+        return len(payload)
+
+    async def _take_text(self, message: TextMessage) -> int:
+        """Hand on a message, or heed it; gives what it weighs in acknowledgements."""
+        match message:
+            case v1.Pong():
+                return 0
+            case v1.AudioAck(received=received):
+                if self.acknowledged(received):
+                    self.note_progress()
+                return 0
+        number: int | None = getattr(message, "seq", None)
+        expected = self.received.messages + 1
+        if number is not None and number != expected:
+            raise _broken(f"message {number} came where message {expected} was due")
+        await self.hand_on(message, messages=int(number is not None))
+        if number is not None:
+            self.note_progress()
+        self.note(message)
+        return _TEXT_WEIGHT if number is not None else 0
+
+    async def _watch(self) -> None:
+        """End the session when the server owes something and gives no sign for too long."""
+        while True:
+            await asyncio.sleep(self._within_s / _LOOKS)
+            if self.is_full:  # it is this side that does not read
+                self.progress_ns = self._clock.now_ns()
+            if self.is_overdue():
+                raise self._missing()
+
     # -- what the server owes -----------------------------------------------------------------
 
     @property
@@ -264,15 +416,16 @@ class Conversation:
     def expect_more(self) -> None:
         """More will be owed; where nothing was, the time for it begins now."""
         if not self._owes:
-            self.note_progress()
+            self.progress_ns = self._clock.now_ns()
 
     def note_progress(self) -> None:
-        """The conversation went on, or what holds it up is not the server's doing."""
+        """The conversation went on; chatter about the connection alone is no progress."""
+        self.worked = True
         self.progress_ns = self._clock.now_ns()
 
-    def is_overdue(self, within_s: float) -> bool:
-        """Whether something is owed and no sign of it came for more than `within_s` seconds."""
-        return self._owes and self._clock.now_ns() - self.progress_ns > within_s * 1e9
+    def is_overdue(self) -> bool:
+        """Whether something is owed and no sign of it came for too long."""
+        return self._owes and self._clock.now_ns() - self.progress_ns > self._within_s * 1e9
 
     def note(self, message: TextMessage) -> None:
         """Note a message of the conversation, which may settle what was owed."""
@@ -284,11 +437,13 @@ class Conversation:
             case v1.Error(cause=v1.Cause(type="audio.end")):
                 self.turns = max(0, self.turns - 1)  # it was refused, and has no answer
 
-    def missing(self, within_s: float) -> ClientError:
-        """The error that says what did not come."""
+    def _missing(self) -> ClientError:
         if not self.turns + self.waiting:
-            return self.so_far.missing("nothing of it was acknowledged", within_s)
-        return self.so_far.missing_answer(within_s)
+            return self.so_far.missing("nothing of it was acknowledged", self._within_s)
+        return self.so_far.missing_answer(self._within_s)
+
+    def _unread(self) -> ClientError:
+        return self.so_far.missing("the server read no more", self._within_s)
 
     # -- waiting ------------------------------------------------------------------------------
 
@@ -301,6 +456,12 @@ class Conversation:
         taken = self.window.take()
         assert taken is not None, "`next_payload` waits until something waits"
         return taken
+
+    def _drop_urgent(self) -> None:
+        """The connection is gone, and with it what concerned it alone."""
+        self._urgent.clear()
+        self._acknowledgement = None
+        self._tell()
 
     async def _room(self) -> None:
         self.expect_more()
@@ -316,3 +477,20 @@ class Conversation:
     async def _until(self, condition: Callable[[], object]) -> None:
         while not condition():
             await self._changed.wait()
+
+
+def _broken(what: str) -> ProtocolError:
+    return ProtocolError(ErrorCode.POSITION_INVALID, what, _AS_AGREED)
+
+
+def _first(group: BaseExceptionGroup[E]) -> E:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _lost(closed: ConnectionClosed) -> Lost | ClientError:
+    """What a close means: try again, or the session is over."""
+    frame = closed.rcvd
+    if frame is not None and frame.code in set(CloseCode) and not CloseCode(frame.code).resumable:
+        return ClientError(f"the server closed the session: code {frame.code}, {frame.reason}")
+    return Lost(why_closed(closed))

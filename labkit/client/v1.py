@@ -15,11 +15,20 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, Self
 
+from websockets.asyncio.client import ClientConnection
+
 from labkit.audio.formats import StreamEncoder
 from labkit.audio.pcm import Float32
 from labkit.client.answers import Deadlines, count_refused
-from labkit.client.connection import Connection, Lost
-from labkit.client.conversation import Conversation, Event, Gap, Interrupted, ReplyAudio
+from labkit.client.conversation import (
+    Conversation,
+    Event,
+    Gap,
+    Interrupted,
+    Lost,
+    ReplyAudio,
+    begin,
+)
 from labkit.client.dial import Backoff, dial, hang_up
 from labkit.client.speech import Clock, speak
 from labkit.errors import ClientError, ConnectError, ProtocolError
@@ -145,7 +154,8 @@ class SessionClient:
         )
         received = start.resume.received if start.resume else Position()
         self.url = url
-        self.conversation = Conversation(ring, received, options.clock)
+        within_s = options.deadlines.answer_s
+        self.conversation = Conversation(ring, received, options.clock, within_s)
         self.started: v1.SessionStarted | None = None
         self._start = start
         self._options = options
@@ -154,8 +164,7 @@ class SessionClient:
         self._encoder = StreamEncoder(audio)
         self._opened = asyncio.Event()
         self._leaving = False
-        self._connection: Connection | None = None
-        self._attached_ns = 0
+        self._attached_ns: int | None = None
 
     @classmethod
     @asynccontextmanager
@@ -222,14 +231,6 @@ class SessionClient:
         message = v1.ResponseCancel(turn=turn, heard_samples=heard_samples)
         await self.conversation.put_text(message.encode())
 
-    async def ping(self) -> float:
-        """Send `ping`, wait for `pong`; gives the round trip in seconds.
-
-        Raises:
-            ClientError: There is no connection, it was lost meanwhile, or no pong came in time.
-        """
-        return await self._require_connection().ping()
-
     async def say(self, samples: Float32, *, chunk_ms: float = 40.0, pace: float = 1.0) -> Answer:
         """Speak `samples`, ask for the answer, and wait for all of it.
 
@@ -286,17 +287,14 @@ class SessionClient:
         Raises:
             ClientError: There is no connection, or the server reads nothing.
         """
-        await self._require_connection().end()
+        self._require_alive()
+        if not self.conversation.attached:
+            raise ClientError("there is no connection at the moment")
+        await self.conversation.put_urgent(v1.SessionEnd().encode())
 
     def _require_alive(self) -> None:
         if self.conversation.failure is not None:
             raise self.conversation.failure
-
-    def _require_connection(self) -> Connection:
-        self._require_alive()
-        if self._connection is None or self._connection.closed:
-            raise ClientError("there is no connection at the moment")
-        return self._connection
 
     async def _run(self) -> None:
         """Keep a connection, until the session is over."""
@@ -323,11 +321,11 @@ class SessionClient:
         delays = self._options.backoff.delays(self._random)
         while True:
             try:
-                async with self._dialled(since_ns) as connection:
+                async with self._dialled(since_ns) as socket:
                     within_s = min(self._options.deadlines.start_s, self._left_s(since_ns))
-                    started = await connection.begin(self._opening(), within_s)
-                    await self._attach(connection, started, lost_ns, reason)
-                    await connection.carry(started)
+                    started = await begin(socket, self._opening(), within_s)
+                    await self._attach(started, lost_ns, reason)
+                    await self.conversation.carry(socket, started)
             except Lost as lost:
                 # Leaving against losing: where a task of the group has just failed, the group
                 # drops the cancellation of its parent, so `connect` has said so beforehand.
@@ -337,7 +335,7 @@ class SessionClient:
                 if self._worked(lost_ns):
                     since_ns = lost_ns
                     delays = self._options.backoff.delays(self._random)
-                self._connection = None
+                self._attached_ns = None
                 await self._wait(next(delays), lost, since_ns)
 
     def _opening(self) -> v1.SessionStart:
@@ -351,9 +349,7 @@ class SessionClient:
         )
         return self._start.model_copy(update={"resume": resume})
 
-    async def _attach(
-        self, connection: Connection, started: v1.SessionStarted, lost_ns: int, reason: str
-    ) -> None:
+    async def _attach(self, started: v1.SessionStarted, lost_ns: int, reason: str) -> None:
         """Send what the server lacks, and go on where it goes on."""
         now_ns = self._clock.now_ns()
         if self.started is not None:
@@ -364,7 +360,7 @@ class SessionClient:
             self.conversation.received = started.missing.up_to
             await self.conversation.hand_on(Gap(started.missing))
         self.started = started
-        self._connection, self._attached_ns = connection, now_ns
+        self._attached_ns = now_ns
         self._opened.set()
 
     def _worked(self, lost_ns: int) -> bool:
@@ -373,10 +369,10 @@ class SessionClient:
         A server that accepts every resume and hangs up at once gives none, and is given up like
         one that does not answer at all.
         """
-        if self._connection is None:
+        if self._attached_ns is None:
             return False
         held_s = (lost_ns - self._attached_ns) / 1e9
-        return self._connection.worked or held_s >= self._options.backoff.limit_s
+        return self.conversation.worked or held_s >= self._options.backoff.limit_s
 
     async def _wait(self, delay_s: float, lost: Lost, since_ns: int) -> None:
         """Wait before the next try, or give up."""
@@ -393,7 +389,7 @@ class SessionClient:
         return self._options.backoff.give_up_s - (self._clock.now_ns() - since_ns) / 1e9
 
     @asynccontextmanager
-    async def _dialled(self, since_ns: int) -> AsyncIterator[Connection]:
+    async def _dialled(self, since_ns: int) -> AsyncIterator[ClientConnection]:
         options, deadlines = self._options, self._options.deadlines
         try:
             socket = await dial(
@@ -412,6 +408,6 @@ class SessionClient:
                 raise
             raise Lost(str(error), error.retry_after_s) from error
         try:
-            yield Connection(socket, self.conversation, deadlines, self._clock)
+            yield socket
         finally:
             await hang_up(socket)

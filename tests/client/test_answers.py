@@ -296,15 +296,6 @@ async def test_a_session_whose_server_stops_reading() -> None:
                 await client.send_audio(bytes(1_000_000))
 
 
-async def test_a_session_that_answers_no_ping() -> None:
-    async with (
-        websocket(answering()) as url,
-        SessionClient.connect(url, options=OPTIONS) as client,
-    ):
-        with gives_up("sent 'ping'; no pong came within 0.5 s"):
-            await client.ping()
-
-
 async def test_a_session_in_which_nothing_is_owed_may_be_silent() -> None:
     async with (
         websocket(answering(ack(1, 1600), HEARD, done(2))) as url,

@@ -23,11 +23,14 @@ class Time:
 
 
 def conversation(
-    samples: int = 100, received: Position | None = None, time: Time | None = None
+    samples: int = 100,
+    received: Position | None = None,
+    time: Time | None = None,
+    within_s: float = 60,
 ) -> Conversation:
     """One in which nothing was said."""
     window = ReplayWindow(max_bytes=10_000, max_samples=samples, until_acknowledged=True)
-    return Conversation(window, received or Position(), (time or Time()).clock())
+    return Conversation(window, received or Position(), (time or Time()).clock(), within_s)
 
 
 async def taken(stream: Conversation, count: int) -> list[str | bytes]:
@@ -39,9 +42,11 @@ async def test_what_is_urgent_goes_first_and_of_acknowledgements_the_latest() ->
     await stream.put_audio(b"1122", 2)
     await stream.put_text("end")
     stream.acknowledge_reply("ack 1")
-    stream.put_urgent("ping")
+    leaving = asyncio.create_task(stream.put_urgent("leave"))
+    await asyncio.sleep(0)
     stream.acknowledge_reply("ack 2")
-    assert await taken(stream, 4) == ["ping", "ack 2", b"1122", "end"]
+    assert await taken(stream, 4) == ["leave", "ack 2", b"1122", "end"]
+    await leaving
 
 
 async def test_what_was_not_acknowledged_is_sent_again_and_what_is_urgent_is_not() -> None:
@@ -51,10 +56,12 @@ async def test_what_was_not_acknowledged_is_sent_again_and_what_is_urgent_is_not
     await stream.put_text("end")
     assert await taken(stream, 3) == [b"1122", b"3344", "end"]
     stream.acknowledged(Position(samples=2))
-    stream.put_urgent("ping")
+    leaving = asyncio.create_task(stream.put_urgent("leave"))
+    await asyncio.sleep(0)
     stream.acknowledge_reply("ack")
     stream.resume(Position(samples=3))
     assert await taken(stream, 2) == [b"44", "end"]
+    await leaving  # it was lost with the connection that it was about
 
 
 async def test_a_position_that_was_never_sent_is_refused() -> None:
@@ -81,18 +88,9 @@ async def test_whoever_waits_for_room_is_woken_by_room_or_by_the_end() -> None:
         await stream.put_text("later")
 
 
-async def test_urgent_messages_are_sent_once_they_are_taken_or_dropped() -> None:
-    stream = conversation()
-    for end in (stream.next_payload(), None):
-        stream.put_urgent("ping")
-        sent = asyncio.create_task(stream.urgent_sent())
-        await asyncio.sleep(0)
-        assert not sent.done()
-        if end is None:
-            stream.drop_urgent()
-        else:
-            await end
-        await sent
+async def test_a_server_that_does_not_read_what_is_urgent_is_told() -> None:
+    with pytest.raises(ClientError, match="the server read no more within 0.01 s"):
+        await conversation(within_s=0.01).put_urgent("leave")
 
 
 async def test_what_was_not_handed_on_is_not_counted() -> None:
@@ -146,13 +144,13 @@ async def test_whoever_listens_is_told_that_it_is_over() -> None:
 
 async def test_a_server_that_owes_nothing_is_never_overdue() -> None:
     time = Time()
-    stream = conversation(time=time)
+    stream = conversation(time=time, within_s=1)
     time.now_s = 1000
-    assert not stream.is_overdue(1)
+    assert not stream.is_overdue()
     await stream.put_audio(b"11", 1)
-    assert not stream.is_overdue(1)
+    assert not stream.is_overdue()
     time.now_s = 1002
-    assert stream.is_overdue(1)
+    assert stream.is_overdue()
 
 
 async def test_the_time_for_an_answer_begins_with_what_asks_for_it() -> None:
@@ -164,9 +162,9 @@ async def test_the_time_for_an_answer_begins_with_what_asks_for_it() -> None:
     time.now_s = 150
     stream.expect_more()  # something is owed already
     time.now_s = 160
-    assert not stream.is_overdue(60)
+    assert not stream.is_overdue()
     time.now_s = 161
-    assert stream.is_overdue(60)
+    assert stream.is_overdue()
 
 
 async def test_an_acknowledgement_says_whether_it_is_news() -> None:

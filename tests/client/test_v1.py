@@ -1,6 +1,5 @@
 """The client of labkit.v1: lost connections, and what it makes of them."""
 
-import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
@@ -22,7 +21,7 @@ from labkit.client.dial import Backoff
 from labkit.client.speech import Clock
 from labkit.client.v1 import ClientOptions, Gap, Interrupted, SessionClient
 from labkit.errors import ClientError, ErrorCode
-from labkit.measure.netem import Conditions, Direction, Fault, Link, Proxy
+from labkit.measure.netem import Conditions, Fault, Link, Proxy
 from labkit.protocol import v1
 from labkit.protocol.replay import Position
 from labkit.server.app import VoiceServer
@@ -124,25 +123,6 @@ async def test_a_gap_that_the_server_cannot_fill_is_told() -> None:
         assert isinstance(events[0], Interrupted)
         assert isinstance(events[1], Gap)
         assert client.conversation.received == events[1].missing.up_to
-
-
-async def test_a_ping_comes_back() -> None:
-    async with serving() as server, SessionClient.connect(server.url) as client:
-        assert await client.ping() > 0
-
-
-async def test_a_ping_that_is_lost_is_told() -> None:
-    async with (
-        serving() as server,
-        proxy(server) as cut,
-        SessionClient.connect(cut.url(), options=QUICK) as client,
-    ):
-        cut.stall(Direction.DOWN)
-        pinging = asyncio.create_task(client.ping())
-        await until(lambda: client._connection and client._connection._pongs)
-        cut.cut(Fault.RESET)
-        with pytest.raises(ClientError, match="the connection was lost"):
-            await pinging
 
 
 @asynccontextmanager

@@ -245,7 +245,7 @@ async def test_clients_show_a_token_and_say_how_they_were_refused() -> None:
             assert (await client.say(TONE[:160])).transcript == "0.01 seconds of audio"
         options = ClientOptions(headers=bearer(ONE))
         async with SessionClient.connect(server.url, options=options) as session:
-            assert await session.ping() > 0
+            assert session.started is not None
         with pytest.raises(ClientError, match="refused the connection: HTTP 401: this server"):
             async with VoiceClient.connect(server.url, headers=bearer(TWO)):
                 pass
