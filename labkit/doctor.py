@@ -38,12 +38,12 @@ _OLDEST: Final = (3, 11)
 _NEEDED_GB: Final = 2
 _LOADING_S: Final = 120
 _PROGRAM: Final = (
-    "import sys\nfrom pathlib import Path\nfrom labkit.voice import engines\n"
+    "import sys\nfrom pathlib import Path\nfrom labkit.voice import engines, whisper\n"
     "model = Path(sys.argv[1])\n"
 )
 
 _LOAD: Final[Mapping[Role, str]] = {
-    Role.ASR: "engines.FasterWhisperAsr(model, threads=1, fit_window=False).warm_up()",
+    Role.ASR: "whisper.FasterWhisperAsr(model, threads=1).warm_up()",
     Role.LLM: "engines.LlamaLlm(model, threads=1).warm_up()",
     Role.TTS: "engines.PiperTts(model, threads=1).warm_up()",
 }

@@ -248,7 +248,9 @@ class ModelBrokenError(ModelError):
         mend: The command or action that mends it.
     """
 
-    def __init__(self, path: Path, reason: str, mend: str) -> None:
+    VERIFY: Final = "Run 'labkit models verify' to see what is wrong, or fetch the file anew"
+
+    def __init__(self, path: Path, reason: str, mend: str = VERIFY) -> None:
         """Name the file, what the engine said of it, and the mend."""
         super().__init__(f"model file {path} does not load: {reason}. {mend}")
         self.path = path

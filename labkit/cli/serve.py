@@ -56,12 +56,12 @@ def serve(
     tts: TtsOption = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per engine.")] = None,
     fit_window: Annotated[
-        bool | None,
+        bool,
         typer.Option(
             "--fit-window/--full-window",
-            help="Cut the recogniser's window to the utterance; by default where trained so.",
+            help="Cut the recogniser's window to the utterance, as far as the model bears it.",
         ),
-    ] = None,
+    ] = True,
     log_transcripts: Annotated[
         bool, typer.Option("--log-transcripts", help="Log what was heard and answered.")
     ] = False,
@@ -169,7 +169,7 @@ def _voice(
     llm: str | None,
     tts: str | None,
     threads: int | None,
-    fit_window: bool | None,
+    fit_window: bool,
 ) -> "Pipeline":
     """The engines, loaded."""
     from labkit.voice.models import default_threads, load_pipeline, resolve

@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from labkit.audio.pcm import SAMPLE_RATE, Float32
+from labkit.audio.pcm import Float32
 from labkit.errors import EngineError, ModelBrokenError
 from labkit.voice.history import Message
 from labkit.voice.scheduling import Stop
@@ -29,7 +29,6 @@ from labkit.voice.scheduling import Stop
 __all__ = [
     "Asr",
     "Engines",
-    "FasterWhisperAsr",
     "LlamaLlm",
     "Llm",
     "PiperTts",
@@ -39,12 +38,6 @@ __all__ = [
     "VadState",
     "fit_to_context",
 ]
-
-_BEAM: Final = 5
-"""Whisper's own width. Integer arithmetic differs from one processor to the next, and a greedy
-search follows each difference: of 312 words it misheard 31 on one and 43 on another, where the
-beam misheard 30 and 25, for half a millisecond."""
-_MEND: Final = "Run 'labkit models verify' to see what is wrong, or fetch the file anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,107 +193,6 @@ class SileroVad:
         return [float(probability) for probability in np.ravel(speech)], after
 
 
-class FasterWhisperAsr:
-    """A Whisper model on faster-whisper.
-
-    Whisper's window is 30 s, and `WhisperModel.transcribe` pads every utterance to it. With
-    `fit_window` the features are cut to what the utterance needs and go through the same
-    model's `encode` and `generate`: an utterance of 3 s then costs a tenth of the encoder's
-    work. Models trained to ignore padding (`lab-asr-en`) lose nothing by it; for the public
-    models, which saw full windows only, it is a risk and off by default.
-    """
-
-    _STEP: Final = 100
-    """Windows grow in steps of a second, so that few shapes occur."""
-    _MARGIN: Final = 50
-    """Silence that follows the utterance inside the window, in frames of 10 ms."""
-
-    def __init__(
-        self, model: Path, *, threads: int, fit_window: bool, compute_type: str = "int8"
-    ) -> None:
-        """Load the model.
-
-        Args:
-            model: Folder with `model.bin`, `tokenizer.json` and the rest.
-            threads: CPU threads of one call.
-            fit_window: Cut the window to the utterance.
-            compute_type: Arithmetic, in CTranslate2's words. "int8" is the fastest on a CPU;
-                "default" takes the file's own, and warns where the CPU lacks it.
-
-        Raises:
-            ModelBrokenError: The model does not load.
-        """
-        from faster_whisper import WhisperModel
-
-        try:
-            self._model = WhisperModel(
-                str(model), device="cpu", cpu_threads=threads, compute_type=compute_type
-            )
-        except Exception as error:  # CTranslate2 and tokenizers raise bare RuntimeError and more
-            raise ModelBrokenError(model, str(error), _MEND) from error
-        self.fit_window = fit_window
-        self._longest = int(self._model.feature_extractor.n_samples)
-
-    def warm_up(self) -> None:
-        """Hear a second of silence: the first call sets up its buffers."""
-        self.transcribe(np.zeros(SAMPLE_RATE, np.float32), Stop())
-
-    def transcribe(self, audio: Float32, stop: Stop) -> str:
-        """The words in one window, fitted to the audio where the model was trained for that."""
-        if self.fit_window and len(audio) <= self._longest:
-            return self._transcribe_fitted(audio)
-        return self._transcribe_windows(audio, stop)
-
-    def _transcribe_windows(self, audio: Float32, stop: Stop) -> str:
-        """The library's own way: full windows, segment by segment."""
-        segments, _ = self._model.transcribe(
-            audio,
-            language="en",
-            beam_size=_BEAM,
-            temperature=0.0,
-            without_timestamps=len(audio) <= self._longest,
-            condition_on_previous_text=False,
-        )
-        words = []
-        for segment in segments:
-            words.append(segment.text.strip())
-            if stop.is_set():
-                break
-        return " ".join(words).strip()
-
-    def _transcribe_fitted(self, audio: Float32) -> str:
-        """One window, as long as the utterance needs."""
-        encoded = self._model.encode(self._window(audio))
-        tokenizer = self._tokenizer()
-        prompt = self._model.get_prompt(tokenizer, [], without_timestamps=True)
-        result = self._model.model.generate(
-            encoded,
-            [prompt],
-            beam_size=_BEAM,
-            max_length=self._model.max_length,
-            suppress_blank=True,
-            suppress_tokens=[-1],
-            return_scores=True,
-            return_no_speech_prob=True,
-        )[0]
-        return str(tokenizer.decode(result.sequences_ids[0])).strip()
-
-    def _window(self, audio: Float32) -> Float32:
-        features: Float32 = self._model.feature_extractor(audio)
-        wanted = -(-(features.shape[1] + self._MARGIN) // self._STEP) * self._STEP
-        return np.pad(features, ((0, 0), (0, wanted - features.shape[1])))
-
-    def _tokenizer(self) -> Any:
-        from faster_whisper.tokenizer import Tokenizer
-
-        return Tokenizer(
-            self._model.hf_tokenizer,
-            self._model.model.is_multilingual,
-            task="transcribe",
-            language="en",
-        )
-
-
 def fit_to_context(
     messages: Sequence[Message], count: Callable[[Message], int], room: int
 ) -> list[Message]:
@@ -355,7 +247,7 @@ class LlamaLlm:
                 verbose=False,
             )
         except (ValueError, OSError, AssertionError) as error:
-            raise ModelBrokenError(model, str(error), _MEND) from error
+            raise ModelBrokenError(model, str(error)) from error
 
     def warm_up(self) -> None:
         """Read a short prompt and write one token."""
@@ -420,7 +312,7 @@ class PiperTts:
         try:
             return PiperConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelBrokenError(path, repr(error), _MEND) from error
+            raise ModelBrokenError(path, repr(error)) from error
 
     @staticmethod
     def _open(model: Path, threads: int) -> Any:
@@ -435,7 +327,7 @@ class PiperTts:
                 str(model), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime raises classes of its own making
-            raise ModelBrokenError(model, str(error), _MEND) from error
+            raise ModelBrokenError(model, str(error)) from error
 
     @property
     def sample_rate(self) -> int:

@@ -1,34 +1,29 @@
 """Models on this machine: where they lie, whether they are the right ones, and loading them."""
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from labkit.errors import ModelChangedError, ModelNotFoundError
 from labkit.voice import hub
 from labkit.voice.catalogue import Embedded, Model, Role, Wheel, find, models_of
-from labkit.voice.engines import Engines, FasterWhisperAsr, LlamaLlm, PiperTts, SileroVad
+from labkit.voice.engines import Engines, LlamaLlm, PiperTts, SileroVad
 from labkit.voice.pipeline import VoicePipeline
+from labkit.voice.whisper import FasterWhisperAsr
 
 __all__ = [
     "ModelPaths",
     "check_files",
     "data_folder",
     "default_threads",
-    "fits_window",
     "load_engines",
     "load_pipeline",
     "locate",
-    "longest_stretch_s",
     "resolve",
 ]
-
-
-_WHISPER_WINDOW_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +34,12 @@ class ModelPaths:
         asr: Folder of a faster-whisper model.
         llm: GGUF file.
         tts: ONNX file of a Piper voice; its JSON lies beside it.
-        fit_window: Whether the recogniser was trained for windows cut to the utterance.
         names: The models as they were asked for, by role.
     """
 
     asr: Path
     llm: Path
     tts: Path
-    fit_window: bool
     names: Mapping[Role, str]
 
 
@@ -116,34 +109,6 @@ def check_files(model: Model) -> Iterator[tuple[Path, bool]]:
         yield path, path.exists() and hub.sha256(path) == sha256
 
 
-def fits_window(asr: Path) -> bool:
-    """Whether a recogniser says of itself that windows may be cut to the utterance.
-
-    `preprocessor_config.json` of such a model has `"fit_window": true`; faster-whisper ignores
-    the entry.
-    """
-    return bool(_preprocessor(asr).get("fit_window", False))
-
-
-def longest_stretch_s(asr: Path) -> float:
-    """Longest stretch of speech that a recogniser says it was trained on, in seconds.
-
-    That is `"longest_s"` in `preprocessor_config.json`, its longest sentence. Models without it,
-    such as the public ones, learned from windows full of speech, `"chunk_length"` long.
-    """
-    config = _preprocessor(asr)
-    return float(config.get("longest_s", config.get("chunk_length", _WHISPER_WINDOW_S)))
-
-
-def _preprocessor(asr: Path) -> dict[str, Any]:
-    path = asr / "preprocessor_config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return config if isinstance(config, dict) else {}
-
-
 def resolve(
     set_name: str = "embedded",
     *,
@@ -170,7 +135,6 @@ def resolve(
         asr=places[Role.ASR],
         llm=places[Role.LLM],
         tts=places[Role.TTS],
-        fit_window=fits_window(places[Role.ASR]),
         names={role: model.name for role, model in models.items()},
     )
 
@@ -181,34 +145,33 @@ def default_threads() -> int:
 
 
 def load_engines(
-    paths: ModelPaths, *, threads: int | None = None, fit_window: bool | None = None
+    paths: ModelPaths, *, threads: int | None = None, fit_window: bool = True
 ) -> Engines:
     """Load the four engines and warm them up. Blocks for seconds.
 
     Args:
         paths: The models.
         threads: CPU threads of each engine; by default `default_threads()`.
-        fit_window: Cut the recogniser's window to the utterance; by default where the model
-            was trained for it.
+        fit_window: Cut the recogniser's window to the utterance, as far as the model bears it.
 
     Raises:
         ModelBrokenError: A model does not load.
     """
     threads = threads or default_threads()
-    fit = paths.fit_window if fit_window is None else fit_window
+    asr = FasterWhisperAsr(paths.asr, threads=threads, fit_window=fit_window)
     engines = Engines(
         vad=SileroVad(),
-        asr=FasterWhisperAsr(paths.asr, threads=threads, fit_window=fit),
+        asr=asr,
         llm=LlamaLlm(paths.llm, threads=threads),
         tts=PiperTts(paths.tts, threads=threads),
-        longest_stretch_s=longest_stretch_s(paths.asr),
+        longest_stretch_s=asr.window.longest_s,
     )
     engines.warm_up()
     return engines
 
 
 def load_pipeline(
-    paths: ModelPaths | None = None, *, threads: int | None = None, fit_window: bool | None = None
+    paths: ModelPaths | None = None, *, threads: int | None = None, fit_window: bool = True
 ) -> VoicePipeline:
     """A pipeline over engines that `load_engines` has loaded; by default, the embedded models."""
     return VoicePipeline(load_engines(paths or resolve(), threads=threads, fit_window=fit_window))

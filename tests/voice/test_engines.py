@@ -11,7 +11,6 @@ from labkit.errors import ModelBrokenError
 from labkit.measure.recordings import load_manifest
 from labkit.measure.wer import word_errors
 from labkit.voice.engines import (
-    FasterWhisperAsr,
     LlamaLlm,
     PiperTts,
     SileroVad,
@@ -23,6 +22,7 @@ from labkit.voice.history import History, Message
 from labkit.voice.pipeline import Turn, VoicePipeline
 from labkit.voice.scheduling import Stop
 from labkit.voice.scripted import CollectingSink
+from labkit.voice.whisper import FasterWhisperAsr
 from tests.engines import embedded_engines, embedded_paths
 from tests.paths import SPEECH
 
@@ -128,7 +128,7 @@ class TestAsr:
     def test_a_broken_model_names_its_folder(self, tmp_path: Path) -> None:
         (tmp_path / "model.bin").write_bytes(b"not a model")
         with pytest.raises(ModelBrokenError, match=tmp_path.name):
-            FasterWhisperAsr(tmp_path, threads=1, fit_window=True)
+            FasterWhisperAsr(tmp_path, threads=1)
 
 
 @pytest.mark.engines

@@ -9,7 +9,7 @@ import pytest
 from labkit.errors import ModelChangedError, ModelNotFoundError
 from labkit.voice import hub
 from labkit.voice.catalogue import Model, Role, Wheel, find, models_of
-from labkit.voice.models import check_files, fits_window, locate, longest_stretch_s, resolve
+from labkit.voice.models import check_files, locate, resolve
 from tests.paths import ROOT
 
 
@@ -38,23 +38,6 @@ def test_single_models_replace_those_of_the_set(
     paths = resolve(llm=str(own))
     assert (paths.llm, paths.names[Role.LLM]) == (own, str(own))
     assert paths.asr == tmp_path / "models/lab-asr-en"
-
-
-def test_a_model_says_itself_whether_its_window_may_be_cut(tmp_path: Path) -> None:
-    assert not fits_window(tmp_path)
-    (tmp_path / "preprocessor_config.json").write_text('{"feature_size": 80, "fit_window": true}')
-    assert fits_window(tmp_path)
-
-
-def test_a_model_says_itself_how_much_speech_it_was_trained_on(tmp_path: Path) -> None:
-    assert longest_stretch_s(tmp_path) == 30
-    config = tmp_path / "preprocessor_config.json"
-    config.write_text('{"chunk_length": 20}')
-    assert longest_stretch_s(tmp_path) == 20
-    config.write_text('{"chunk_length": 12, "longest_s": 5}')
-    assert longest_stretch_s(tmp_path) == 5
-    config.write_text("[]")
-    assert longest_stretch_s(tmp_path) == 30
 
 
 def places(set_name: str) -> list[object]:

@@ -18,8 +18,8 @@ from data.recipes.evaluation.figure import Figure
 from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio, resample
 from labkit.measure.recordings import Kind, Recording, load_manifest
 from labkit.measure.wer import normalise, word_errors
-from labkit.voice.engines import FasterWhisperAsr
 from labkit.voice.scheduling import Stop
+from labkit.voice.whisper import FasterWhisperAsr
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
@@ -82,7 +82,7 @@ class _Recogniser:
 
     def __init__(self, model: Path) -> None:
         self._path = model
-        self._fitted = FasterWhisperAsr(model, threads=1, fit_window=True)
+        self._fitted = FasterWhisperAsr(model, threads=1)
 
     @cached_property
     def whisper(self) -> "WhisperModel":

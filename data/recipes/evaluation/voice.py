@@ -16,9 +16,9 @@ from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, read_audio, res
 from labkit.errors import LabkitError
 from labkit.measure.recordings import Recording, load_manifest
 from labkit.measure.wer import normalise, word_errors
-from labkit.voice.engines import FasterWhisperAsr, PiperTts
-from labkit.voice.models import fits_window
+from labkit.voice.engines import PiperTts
 from labkit.voice.scheduling import Stop
+from labkit.voice.whisper import FasterWhisperAsr
 
 __all__ = ["Speak", "evaluate", "load_sentences", "understood"]
 
@@ -114,7 +114,7 @@ def _hear(decoder: Any, audio: Float32) -> list[str]:
 
 def _beside_teacher(speak: Speak, recordings: Iterable[Recording], recogniser: Path) -> Figure:
     """How many points more of the words the recogniser gets wrong than from the teacher."""
-    asr = FasterWhisperAsr(recogniser, threads=1, fit_window=fits_window(recogniser))
+    asr = FasterWhisperAsr(recogniser, threads=1)
     teacher = voice = words = 0
     for recording in recordings:
         errors, said = word_errors(

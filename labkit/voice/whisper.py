@@ -1,0 +1,271 @@
+"""Speech recognition by a Whisper model, through a window no longer than the utterance needs.
+
+Whisper's encoder looks at 30 s, whatever was said, and for a short utterance nearly all of its
+work goes into silence. So the window is cut, to what the model's family bears: models trained for
+it (`lab-asr-en`) take any length, the public ones say a sentence again and again through a window
+below ten seconds. The decoder knows when it went wrong (`Heard.doubtful`), and what was heard
+through a cut window and is doubtful is heard once more through the whole one.
+
+Whisper was trained on subtitles, and on next to nothing it writes what subtitles have there. What
+is left to doubt at the end, and what is too long to have been said, is taken for invented
+(`Heard.invented`), and nothing was heard.
+"""
+
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from labkit.audio.pcm import SAMPLE_RATE, Float32
+from labkit.errors import ModelBrokenError
+from labkit.voice.scheduling import Stop
+
+__all__ = ["FasterWhisperAsr", "Heard", "Window"]
+
+_BEAM: Final = 5
+"""Whisper's own width. Integer arithmetic differs from one processor to the next, and a greedy
+search follows each difference: of 312 words it misheard 31 on one and 43 on another, where the
+beam misheard 30 and 25, for half a millisecond."""
+_FRAMES_PER_S: Final = 100
+_WHOLE_S: Final = 30.0
+"""Whisper's whole window, which faster-whisper always fills."""
+_LANGUAGE: Final = "en"
+
+_DOUBTFUL: Final = -0.7
+"""Mean log-probability of a token. Of 163 recordings, one in eight is doubtful at 15 s, and nearly
+all that a window of 15 s gets wrong where the whole one does not."""
+_NO_SPEECH: Final = 0.6
+"""Whisper's own bound on the probability of its no-speech token. Speech through the whole window
+stays below 0.55, what sounds without words make it write lies above 0.7."""
+_LOOP: Final = 2.4
+"""Whisper's own bound on the compression ratio of a text that goes round in circles."""
+_REPEATS: Final = re.compile(r"\b(\w+(?: \w+)+) \1\b|\b(\w+)(?: \2){3,}\b")
+"""Two words or more that are said twice in a row, or one that is said four times."""
+_LETTERS_PER_S: Final = 25
+"""More than anybody says: fast speakers come to 20."""
+_TOKENS_PER_S: Final = 15
+_TOKENS_MORE: Final = 20
+"""The decoder stops at so many tokens; speech takes 3 or 4 a second. A loop would go on to 224,
+which costs seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How much audio a Whisper model is to be given at once.
+
+    Attributes:
+        trained: Whether it was trained for windows cut to the utterance.
+        floor_s: Shortest window that it hears well through, in seconds.
+        margin_s: Least silence behind the utterance inside the window, in seconds.
+        longest_s: Longest stretch of speech that it was trained on, in seconds.
+    """
+
+    trained: bool = False
+    floor_s: float = 15.0
+    margin_s: float = 3.0
+    longest_s: float = _WHOLE_S
+
+    @classmethod
+    def of(cls, model: Path) -> "Window":
+        """What a model says of itself in `preprocessor_config.json`.
+
+        `"fit_window": true` says that it was trained for cut windows, and `"longest_s"` how long
+        its longest sentence was; faster-whisper ignores both. Models without them, such as the
+        public ones, learned from windows full of speech, `"chunk_length"` long.
+        """
+        config = _preprocessor(model)
+        longest_s = float(config.get("longest_s", config.get("chunk_length", _WHOLE_S)))
+        if config.get("fit_window", False):
+            return cls(trained=True, floor_s=0.0, margin_s=0.5, longest_s=longest_s)
+        return cls(longest_s=longest_s)
+
+    def frames(self, seconds: float) -> int:
+        """Frames of 10 ms for `seconds` of speech, in whole seconds, so that few shapes occur."""
+        wanted_s = max(self.floor_s, seconds + self.margin_s)
+        return min(round(_WHOLE_S), int(np.ceil(wanted_s))) * _FRAMES_PER_S
+
+
+def _preprocessor(model: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((model / "preprocessor_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """What the decoder made of one window, and how sure it was.
+
+    Attributes:
+        text: The words.
+        seconds: Length of the audio that they were heard in.
+        log_probability: Mean over the tokens.
+        no_speech: Probability that nobody speaks, 0 to 1.
+        cut_off: Whether the decoder was still writing when it was stopped.
+    """
+
+    text: str
+    seconds: float
+    log_probability: float
+    no_speech: float
+    cut_off: bool = False
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it is worth hearing once more through the whole window."""
+        return (
+            self.log_probability < _DOUBTFUL
+            or self._impossible
+            or _REPEATS.search(" ".join(self._words)) is not None
+        )
+
+    @property
+    def invented(self) -> bool:
+        """Whether nobody said it, although the decoder wrote it.
+
+        Not even its usual words for silence are looked up in a list: they may be said, too.
+        """
+        unsure = self.log_probability < _DOUBTFUL and self.no_speech > _NO_SPEECH
+        return not self._words or unsure or self._impossible
+
+    @property
+    def _impossible(self) -> bool:
+        """Whether nobody could say this in the time, or it goes round in circles."""
+        most = _LETTERS_PER_S * max(self.seconds, 1.0)
+        return self.cut_off or sum(map(len, self._words)) > most or self._compression > _LOOP
+
+    @property
+    def _words(self) -> list[str]:
+        return re.findall(r"\w+", self.text.lower())
+
+    @property
+    def _compression(self) -> float:
+        """How many times shorter zlib makes it."""
+        text = self.text.encode()
+        return len(text) / len(zlib.compress(text))
+
+
+class FasterWhisperAsr:
+    """A Whisper model on faster-whisper.
+
+    `WhisperModel.transcribe` pads every utterance to 30 s. Here the features are cut to what the
+    utterance needs, and go through the same model's `encode` and `generate`.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        *,
+        threads: int,
+        fit_window: bool = True,
+        compute_type: str = "int8",
+    ) -> None:
+        """Load the model.
+
+        Args:
+            model: Folder with `model.bin`, `tokenizer.json` and the rest.
+            threads: CPU threads of one call.
+            fit_window: Cut the window to the utterance, as far as the model bears it.
+            compute_type: Arithmetic, in CTranslate2's words. "int8" is the fastest on a CPU;
+                "default" takes the file's own, and warns where the CPU lacks it.
+
+        Raises:
+            ModelBrokenError: The model does not load.
+        """
+        from faster_whisper import WhisperModel
+
+        try:
+            self._model = WhisperModel(
+                str(model), device="cpu", cpu_threads=threads, compute_type=compute_type
+            )
+        except Exception as error:  # CTranslate2 and tokenizers raise bare RuntimeError and more
+            raise ModelBrokenError(model, str(error)) from error
+        self.fit_window = fit_window
+        self.window = Window.of(model)
+        self._longest = int(self._model.feature_extractor.n_samples)
+
+    def warm_up(self) -> None:
+        """Hear a second of silence: the first call sets up its buffers."""
+        self.transcribe(np.zeros(SAMPLE_RATE, np.float32), Stop())
+
+    def transcribe(self, audio: Float32, stop: Stop) -> str:
+        """The words in `audio`; audio longer than the model's window is heard piece by piece."""
+        if len(audio) > self._longest:
+            return self._transcribe_windows(audio, stop)
+        for frames in self._frames(len(audio) / SAMPLE_RATE):
+            if stop.is_set():
+                return ""
+            heard = self._hear(audio, frames)
+            if self.window.trained or not heard.doubtful:
+                return heard.text
+        return "" if heard.invented else heard.text
+
+    def _frames(self, seconds: float) -> Iterator[int]:
+        """The windows to try, one after the other."""
+        whole = round(_WHOLE_S) * _FRAMES_PER_S
+        if self.fit_window and (fitted := self.window.frames(seconds)) < whole:
+            yield fitted
+        yield whole
+
+    def _hear(self, audio: Float32, frames: int) -> Heard:
+        """Decode `audio` through a window of `frames`."""
+        tokenizer = self._tokenizer()
+        prompt = self._model.get_prompt(tokenizer, [], without_timestamps=True)
+        seconds = len(audio) / SAMPLE_RATE
+        most = _TOKENS_MORE + round(_TOKENS_PER_S * seconds)
+        result = self._model.model.generate(
+            self._model.encode(self._features(audio, frames)),
+            [prompt],
+            beam_size=_BEAM,
+            max_length=min(self._model.max_length, len(prompt) + most),
+            suppress_blank=True,
+            suppress_tokens=[-1],
+            return_scores=True,
+            return_no_speech_prob=True,
+        )[0]
+        tokens = result.sequences_ids[0]
+        return Heard(
+            text=str(tokenizer.decode(tokens)).strip(),
+            seconds=seconds,
+            # The score is a mean that leaves out the token at the end.
+            log_probability=result.scores[0] * len(tokens) / (len(tokens) + 1),
+            no_speech=result.no_speech_prob,
+            cut_off=len(tokens) >= most,
+        )
+
+    def _features(self, audio: Float32, frames: int) -> Float32:
+        features: Float32 = self._model.feature_extractor(audio)[:, :frames]
+        return np.pad(features, ((0, 0), (0, frames - features.shape[1])))
+
+    def _transcribe_windows(self, audio: Float32, stop: Stop) -> str:
+        """The library's own way: whole windows, segment by segment."""
+        segments, _ = self._model.transcribe(
+            audio,
+            language=_LANGUAGE,
+            beam_size=_BEAM,
+            temperature=0.0,
+            without_timestamps=False,
+            condition_on_previous_text=False,
+        )
+        words = []
+        for segment in segments:
+            words.append(segment.text.strip())
+            if stop.is_set():
+                break
+        return " ".join(words).strip()
+
+    def _tokenizer(self) -> Any:
+        from faster_whisper.tokenizer import Tokenizer
+
+        return Tokenizer(
+            self._model.hf_tokenizer,
+            self._model.model.is_multilingual,
+            task="transcribe",
+            language=_LANGUAGE,
+        )

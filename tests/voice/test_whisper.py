@@ -1,0 +1,204 @@
+"""What a Whisper model is given, and what of its words is believed."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio
+from labkit.measure.recordings import load_manifest
+from labkit.measure.wer import word_errors
+from labkit.voice.models import resolve
+from labkit.voice.scheduling import Stop
+from labkit.voice.whisper import FasterWhisperAsr, Heard, Window
+from tests.engines import embedded_paths
+from tests.paths import SPEECH
+
+SECOND = np.zeros(SAMPLE_RATE, np.float32)
+
+
+def heard(
+    text: str,
+    seconds: float = 3.0,
+    log_probability: float = -0.3,
+    no_speech: float = 0.1,
+    *,
+    cut_off: bool = False,
+) -> Heard:
+    return Heard(
+        text=text,
+        seconds=seconds,
+        log_probability=log_probability,
+        no_speech=no_speech,
+        cut_off=cut_off,
+    )
+
+
+class TestWindow:
+    @pytest.mark.parametrize(
+        ("config", "window"),
+        [
+            (None, Window()),
+            ("[]", Window()),
+            ('{"chunk_length": 20}', Window(longest_s=20)),
+            (
+                '{"chunk_length": 12, "longest_s": 5, "fit_window": true}',
+                Window(trained=True, floor_s=0, margin_s=0.5, longest_s=5),
+            ),
+        ],
+    )
+    def test_a_model_says_itself_what_it_bears(
+        self, tmp_path: Path, config: str | None, window: Window
+    ) -> None:
+        if config is not None:
+            (tmp_path / "preprocessor_config.json").write_text(config)
+        assert Window.of(tmp_path) == window
+
+    @given(seconds=st.floats(0, 30))
+    def test_a_public_model_has_its_floor_and_its_margin(self, seconds: float) -> None:
+        frames = Window().frames(seconds)
+        assert frames % 100 == 0
+        assert 1500 <= frames <= 3000
+        assert frames >= min(3000, 100 * (seconds + 3))
+
+    @pytest.mark.parametrize(("seconds", "frames"), [(0, 100), (2.4, 300), (2.6, 400)])
+    def test_a_trained_one_takes_what_it_needs(self, seconds: float, frames: int) -> None:
+        window = Window(trained=True, floor_s=0, margin_s=0.5)
+        assert window.frames(seconds) == frames
+
+
+class TestHeard:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "Set a timer for ten minutes.",
+            "Nine, nine, nine, five, two.",
+            "No, no, no.",
+            "Thank you.",
+            "Thanks for watching!",
+            "Side, right.",
+            "That that is, is.",
+        ],
+    )
+    def test_what_the_decoder_is_sure_of_is_believed(self, text: str) -> None:
+        assert not heard(text).doubtful
+        assert not heard(text).invented
+
+    @pytest.mark.parametrize(
+        "one",
+        [
+            heard("What is the time? What is the time?"),
+            heard("9, 8, 8, 4, 8, 8, 4"),
+            heard("you you you you"),
+            heard("Turn it on.", log_probability=-0.9),
+            heard("8, 8, 8, 8", cut_off=True),
+            heard("Please subscribe to this channel if you like it", seconds=0.4),
+        ],
+    )
+    def test_what_is_doubtful(self, one: Heard) -> None:
+        assert one.doubtful
+
+    @pytest.mark.parametrize(
+        "one",
+        [
+            heard(""),
+            heard(". . ."),
+            heard("Thank you.", 0.5, log_probability=-1.0, no_speech=0.8),
+            heard("8, " * 40, 20.0),
+            heard("and so on", cut_off=True),
+            heard("Please subscribe to this channel if you like it", seconds=0.4),
+        ],
+    )
+    def test_what_is_invented(self, one: Heard) -> None:
+        assert one.invented
+
+    @pytest.mark.parametrize(
+        "one",
+        [
+            heard("Turn it on.", log_probability=-0.9),
+            heard("Thank you.", no_speech=0.9),
+            heard("Good morning. Good morning."),
+        ],
+    )
+    def test_one_sign_alone_proves_nothing(self, one: Heard) -> None:
+        assert not one.invented
+
+    @given(st.text(), st.floats(0, 30), st.floats(-9, 0), st.floats(0, 1))
+    def test_any_text_can_be_judged(
+        self, text: str, seconds: float, log_probability: float, no_speech: float
+    ) -> None:
+        one = heard(text, seconds, log_probability, no_speech)
+        assert isinstance(one.doubtful, bool)
+        assert isinstance(one.invented, bool)
+
+
+class Scripted(FasterWhisperAsr):
+    """Hears what it is told to, window by window, and notes the windows."""
+
+    def __init__(self, *windows: Heard, fit_window: bool = True, trained: bool = False) -> None:
+        super().__init__(embedded_paths().asr, threads=1, fit_window=fit_window)
+        self.window = Window(trained=trained)
+        self.tried: list[int] = []
+        self._script: Iterator[Heard] = iter(windows)
+        self.stop = Stop()
+
+    def _hear(self, audio: Float32, frames: int) -> Heard:
+        self.tried.append(frames)
+        return next(self._script)
+
+
+@pytest.mark.engines
+class TestGuard:
+    SURE, DOUBTFUL = heard("turn it on"), heard("turn it on turn it on")
+    INVENTED = heard("Thank you.", log_probability=-1.1, no_speech=0.9)
+
+    def test_what_is_sure_is_heard_once(self) -> None:
+        asr = Scripted(self.SURE)
+        assert (asr.transcribe(SECOND, Stop()), asr.tried) == ("turn it on", [1500])
+
+    def test_what_is_doubtful_is_heard_again_through_the_whole_window(self) -> None:
+        asr = Scripted(self.DOUBTFUL, self.SURE)
+        assert (asr.transcribe(SECOND, Stop()), asr.tried) == ("turn it on", [1500, 3000])
+
+    def test_what_stays_doubtful_may_have_been_said(self) -> None:
+        asr = Scripted(self.DOUBTFUL, self.DOUBTFUL)
+        assert asr.transcribe(SECOND, Stop()) == "turn it on turn it on"
+
+    def test_what_is_invented_is_nothing(self) -> None:
+        assert Scripted(self.INVENTED, self.INVENTED).transcribe(SECOND, Stop()) == ""
+        asr = Scripted(self.INVENTED, fit_window=False)
+        assert (asr.transcribe(SECOND, Stop()), asr.tried) == ("", [3000])
+
+    def test_a_model_that_was_trained_for_cut_windows_is_believed(self) -> None:
+        asr = Scripted(self.DOUBTFUL, trained=True)
+        assert (asr.transcribe(SECOND, Stop()), len(asr.tried)) == ("turn it on turn it on", 1)
+
+    def test_nobody_who_left_is_heard_again(self) -> None:
+        stop = Stop()
+
+        class Leaving(Scripted):
+            def _hear(self, audio: Float32, frames: int) -> Heard:
+                stop.set()
+                return super()._hear(audio, frames)
+
+        asr = Leaving(self.DOUBTFUL, self.SURE)
+        assert (asr.transcribe(SECOND, stop), asr.tried) == ("", [1500])
+        assert asr.transcribe(SECOND, stop) == ""
+        assert asr.tried == [1500]
+
+
+@pytest.mark.public
+def test_a_public_model_hears_through_a_cut_window_what_it_hears_through_the_whole() -> None:
+    asr = resolve("tiny").asr
+    cut, whole = (FasterWhisperAsr(asr, threads=1, fit_window=fit) for fit in (True, False))
+    recordings = [r for r in load_manifest(SPEECH) if r.name.startswith("slt-0")][:6]
+    counts = [
+        [word_errors(r.text, engine.transcribe(read_audio(r.path), Stop())) for r in recordings]
+        for engine in (cut, whole)
+    ]
+    cut_errors, whole_errors = (sum(errors for errors, _ in one) for one in counts)
+    assert cut_errors <= whole_errors + 2
+    assert whole_errors <= sum(words for _, words in counts[1]) // 5
