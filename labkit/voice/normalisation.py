@@ -49,6 +49,17 @@ _MONTHS: Final = (
 ).split()
 _MONTH: Final = "|".join(f"{month}|{month[:3]}" for month in _MONTHS) + "|Sept"
 
+_DAYS: Final = {
+    "Mon": "Monday",
+    "Tue": "Tuesday",
+    "Wed": "Wednesday",
+    "Thu": "Thursday",
+    "Fri": "Friday",
+    "Sat": "Saturday",
+    "Sun": "Sunday",
+}
+_DAY: Final = "(?:Mon|Tues?|Wed|Thu|Thurs?|Fri|Sat|Sun)"
+
 _UNITS: Final = {
     "km/h": "kilometer/s per hour",
     "kph": "kilometer/s per hour",
@@ -130,6 +141,7 @@ _CURRENCIES: Final = {
     "¥": ("yen", "yen", ""),
     "₹": ("rupee", "rupees", "paise"),
 }
+_PERIODS: Final = {"mo": "month", "yr": "year", "wk": "week"}
 _SCALES: Final = {"k": "thousand", "m": "million", "b": "billion", "bn": "billion"}
 
 _ABBREVIATIONS: Final = {
@@ -172,7 +184,8 @@ _ABBREVIATIONS: Final = {
     "est.": "estimated",
     "dept.": "department",
     "max.": "maximum",
-    "min.": "minutes",
+    "min.": "minimum",
+    "a.k.a.": "also known as",
     "hrs.": "hours",
     "w/o": "without",
     "w/": "with",
@@ -258,7 +271,7 @@ def _amount(found: Match) -> str:
     article, sign, low, high, scale, per = found.groups()
     one, many, cent = _CURRENCIES[sign]
     whole, _, part = low.partition(".")
-    each = f" per {per}" if per else ""
+    each = _per(per)
     if scale or high:
         factor = f" {_SCALES.get(scale.lower(), scale)}" if scale else ""
         return f"{article or ''}{low}{f' to {high}' if high else ''}{factor} {many}{each}"
@@ -284,7 +297,27 @@ def _measure(found: Match) -> str:
         said = f"{words.rpartition(' ')[0]} {plural}".strip()
     else:
         said = f"{words}{plural}{space}{rest}"
-    return f"{article or ''}{number} {said}" + (f" per {per}" if per else "")
+    return f"{article or ''}{number} {said}{_per(per)}"
+
+
+def _per(unit: str | None) -> str:
+    """What an amount is for: "/mo" is per month."""
+    if not unit:
+        return ""
+    return f" per {_UNITS.get(unit, _PERIODS.get(unit, unit)).partition('/')[0]}"
+
+
+def _years(found: Match) -> str:
+    return f"{_year(int(found[1]))} to {_year(int(found[2]))}"
+
+
+def _days(found: Match) -> str:
+    """Days of the week, one or a range, or as they stand where they are other words."""
+    return " to ".join(_DAYS[day[:3]] for day in re.findall(r"[A-Z]\w+", found[0]))
+
+
+def _power_of_ten(found: Match) -> str:
+    return f"{found[1]} times 10 to the power of {int(found[2])}"
 
 
 def _fraction(found: Match) -> str:
@@ -340,6 +373,7 @@ _RULES: Final[tuple[Rule, ...]] = (
         r"(?<![\w-])(?:\+?\d{1,3}[ .-])?(?:\(\d{3}\)\s?|\d{3}[.-])\d{3}[ .-]\d{4}(?![\w-])",
         _telephone,
     ),
+    _rule(r"(?<!\w)\+\d[\d ().-]{7,}\d(?!\w)", _telephone),
     _rule(r"(?<![\w$€£-])\d{3}-(?!\d*00\b)\d{4}(?![\w-])", _telephone),
     _rule(r"(?<=\b[Cc]all )\d{3}\b|(?<=\b[Dd]ial )\d{3}\b", _telephone),
     _rule(r"(?<![\w-])(\d{4})-(\d\d)-(\d\d)(?![\w-])", _iso_date),
@@ -351,12 +385,17 @@ _RULES: Final[tuple[Rule, ...]] = (
     _rule(r"\b(Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.()()(?= \w)", _month_and_day),
     _rule(r"(?:\b(1[1-9]|20)|(?<!\w)['’]?)(\d0)['’]?s\b", _decade),
     _rule(r"(?<![\w.])\.(?=\d)", "0."),
+    _rule(rf"\b{_DAY}\s?[-–]\s?{_DAY}\b", _days),
+    _rule(r"\b(?:Mon|Tues?|Wed|Thu|Thurs?|Fri)\b\.?(?=,|\s[A-Z\d])", _days),
+    _rule(r"\b(1[1-9]\d\d)[-–](1[1-9]\d\d|20\d\d)\b(?!-)", _years),
     # Times before ranges and ratios.
     _rule(r"\b([ap])\.m\.(?=\s+\S)", lambda found: found[1].upper() + "M"),
     _rule(r"\b([ap])\.m\.?", lambda found: found[1].upper() + "M."),
     _rule(r"(?<![\d:.])(\d{1,2}):(\d\d)(?![\d:])(\s?[AaPp][Mm]\b)?", _clock),
     _rule(r"(?<![\d:.])(\d+):(\d+)(?![\d:])", r"\1 to \2"),
     _rule(r"(?<=\d)\s?([ap])m\b", lambda found: f" {found[1].upper()}M"),
+    _rule(r"(?<=[AP]M)\s?[-–]\s?(?=\d)", " to "),
+    _rule(r"(\d)[eE]([+-]?\d{1,3})\b", _power_of_ten),
     # Amounts and units take their ranges with them.
     _rule(
         rf"(\ban? )?(?:\bUS)?([$€£¥₹])\s?({_NUMBER})(?:{_TO}[$€£¥₹]?({_NUMBER}))?"
@@ -367,12 +406,19 @@ _RULES: Final[tuple[Rule, ...]] = (
     _rule(rf"(?<![\w.,-])({_NUMBER}){_TO}(?={_NUMBER}(?![\d-]))(?!\d+ ?=)", r"\1 to "),
     _rule(r"(\d)\s?[–—]\s?(?=\d)", r"\1 to "),
     _rule(r"[¼½¾⅐-⅞]", _vulgar),
+    _rule(
+        rf"(?<=\d/\d )({_UNIT})(?![\w'’])",
+        lambda found: _UNITS[found[1]].partition("/")[0],
+    ),
     _rule(r"(?<![\w/.])(?:(\d+) )?(\d{1,3})/(\d{1,3})(?![\w/])", _fraction),
     _rule(r"\b(\d)['′](?:\s?(\d{1,2})(?:[\"”″]|''))", _feet),
     _rule(
-        rf"(?<![\w.])(\ban? )?({_NUMBER})[\s-]?({_UNIT})(?![\w'’²³^])(?:\s?/\s?(\w+))?", _measure
+        rf"(?<![\w.])(\ban? )?({_NUMBER})[\s-]?({_UNIT})(?![\w'’²³^])"
+        r"(?:\s?/\s?(\w+)|\.(?=\s+[a-z]))?",
+        _measure,
     ),
-    _rule(rf"(?<![\w.,])({_NUMBER})K\b", r"\1 thousand"),
+    _rule(rf"(?<=\d)/({_UNIT})(?![\w'’])", lambda found: _per(found[1])),
+    _rule(r"(?<![\w.,])(\d{2,}|\d[.,]\d+)K\b", r"\1 thousand"),
     _rule(rf"(?<![\w.,])({_NUMBER})M\b", r"\1 million"),
     _rule(r"\b(\d[\d,]*)(?:st|nd|rd|th)\b", lambda found: _ordinal(int(_bare(found[1])))),
     _rule(
@@ -406,12 +452,13 @@ _RULES: Final[tuple[Rule, ...]] = (
     _rule(r"\s?(?:=>|->|→|⇒|⟶)\s?(?=\S)", " to "),
     _rule(r"(?<=[\w)]) < (?=\S)|(?<=\d)<(?=\d)", " is less than "),
     _rule(r"(?<=[\w)]) > (?=\S)|(?<=\d)>(?=\d)", " is greater than "),
-    _rule(r"(?<=[\w)\]])\s?={1,3}\s?(?=[\w$(\"'-])", " equals "),
+    _rule(r"(?<=[\w)\]}])\s?={1,3}\s?(?=[\w$(\"'-])", " equals "),
     _rule(r"(?<!\w)[~≈] ?(?=[\d$€£])", "about "),
     _rule(r"#(?=\d)", "number "),
     _rule(r"\bC#", "C sharp"),
     _rule(r"\s&\s", " and "),
+    _rule(r"(?<![\w/])~?(?:/[\w.-]+){2,}/?", lambda found: found[0].replace("/", " ")),
     _rule(r"\b([A-Za-z]+)/([A-Za-z]+)\b", _slash),
-    _rule(r"(?<=\w)/(?=\w)", " "),
+    _rule(r"(?<=\w)/(?=\w)|(?<!\S)/(?=\w)", " "),
 )
 """In this order: each rule sees what those before it have left."""

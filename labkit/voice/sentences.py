@@ -16,7 +16,8 @@ at a sentence end  at `.`, `!`, `?` or `…` with the quotation marks, brackets 
                    "p.m.", "etc."), unless a word follows that begins sentences ("U.S. The");
                    where a small letter follows an ellipsis or a quotation ('"Stop!" he said').
 at a line's end    at an empty line, behind a mark of punctuation, and before anything but a
-                   small letter: a line that goes on in small letters was merely wrapped.
+                   small letter: a line that goes on in small letters was merely wrapped. An item
+                   of a list ends with its line.
 at a clause        from 32 characters of the first piece on, at a comma, a semicolon, a colon
                    or a dash; from 64 on, before a conjunction. In later pieces from 120 on:
                    an engine's memory grows with the longest sentence that it ever spoke.
@@ -47,6 +48,8 @@ _GLUED: Final = re.compile(r"""(?:[a-z]{2}|\d)[.!?]+["'”’)*_]*[A-Z]$""")
 _ADDRESS: Final = re.compile(r"://|@|www\.|[/`\\]")
 _INITIALS: Final = re.compile(r"(?:[A-Za-z]{1,2}\.){2,}|[A-Z]\.")
 _NUMBER: Final = re.compile(r"\d{1,3}[.)]")
+_APOSTROPHE: Final = re.compile("['’]")
+_ITEM: Final = re.compile(r"\s*(?:[-+*•–>]|\w{1,3}[.)])\s")
 _QUOTES: Final = frozenset("\"'”’)]")
 _OPENING: Final = "\"'“‘([*_`~"
 
@@ -60,7 +63,7 @@ _BEFORE_FIGURES: Final = frozenset(
 )
 _MAYBE: Final = frozenset("etc. inc. ltd. co. corp. jr. sr. ave. blvd. rd. hrs. min. max.".split())
 _STARTERS: Final = frozenset(
-    "a an the this that these those it its he she we you they i i'm i'll it's there here in on at "
+    "a an the this that these those it its he she we you they i there here let don what in on at "
     "for from with by to and but or so yet also as if when while after before since because "
     "however then now today yes no not what who where why how is are was can do does let my your "
     "his her our their one some most many all each both another please".split()
@@ -208,7 +211,7 @@ class SentenceSplitter:
         if not body:
             return
         if "\n" in self._text[len(body) :]:
-            if not first.islower():
+            if not first.islower() or _ITEM.match(body.rsplit("\n", 1)[-1]):
                 self._cut(len(self._text), ends_line=True)
             return
         words = body[-_LONGEST:].split()
@@ -241,7 +244,7 @@ class SentenceSplitter:
         if self._doubt is None:
             return
         word = self._text[self._doubt :].strip(_OPENING + ".,;:!?)]”’")
-        if word[:1].isupper() and word.lower() in _STARTERS:
+        if word[:1].isupper() and _APOSTROPHE.split(word.lower())[0] in _STARTERS:
             self._cut(self._doubt, ends_line=True)
         self._doubt = None
 

@@ -15,12 +15,13 @@ tables               cell after cell, with commas; the row of dashes not at all
 code in fences       nothing; `code` in a line as its words
 links, pictures      the text, not the address; "[1]" and "[^1]" not at all
 addresses            of a page the host, "example dot org"; of mail "user at example dot com"
+formulas             LaTeX's fractions, roots and products in words, its signs not at all
 HTML                 entities as what they stand for, tags and comments not at all
 emoji, emoticons     nothing
 stage directions     nothing: *smiles*, (laughs softly), [clears throat]
 brackets             what is in them; in round ones between commas; "file(s)" as "files"
 dashes, ellipses     a comma
-signs of markup      nothing is left of `* _ # | < > ~ ^ = @ \ ( ) [ ] { }` and backticks
+signs of markup      nothing is left of `* _ # | < > ~ ^ = @ $ \ ( ) [ ] { }` and backticks
 long runs            nothing: what has more than 64 characters without a space is no word
 ===================  ========================================================================
 """
@@ -60,7 +61,7 @@ _TAG_NAME: Final = (
     "a|abbr|article|audio|b|blockquote|body|br|button|center|code|dd|del|details|div|dl|dt|em|"
     "figure|font|footer|form|h[1-6]|head|header|hr|html|i|iframe|img|input|ins|kbd|label|li|link|"
     "main|mark|meta|nav|ol|option|p|pre|q|s|script|section|select|small|source|span|strong|style|"
-    "sub|summary|sup|svg|table|tbody|td|textarea|tfoot|th|thead|title|tr|tt|u|ul|video"
+    "sub|summary|sup|svg|table|tbody|td|textarea|tfoot|th|thead|think|title|tr|tt|u|ul|video"
 )
 """Only these are tags: "<your name>" is something to say."""
 _TAG: Final = re.compile(
@@ -79,15 +80,22 @@ _ACT: Final = (
     rf"shoulders|you|user|camera|{_ACTS})){{0,6}}[.!]?"
 )
 _STAGE: Final = re.compile(
-    rf"(?:^|(?<=[.!?,:…)\]]))\s*[*_]{{1,2}}{_ACT}[*_]{{1,2}}(?!\s+(?-i:[a-z]))"
+    r"(\b(?:he|she|it|they|who|that|one|and|everyone|nobody) )?"
+    rf"[*_]{{1,2}}{_ACT}[*_]{{1,2}}(?!\s+(?-i:[a-z]))"
     rf"|[(\[]\s?(?:{_ACT}|laughter\.?|applause\.?|music\.?|silence\.?|pause\.?)\s?[)\]]",
     re.IGNORECASE,
 )
-"""What somebody does who speaks. Only these words, so that no other remark is taken for one."""
+"""What somebody does who speaks. Only these words, so that no other remark is taken for one; and
+not "he *laughs*", where a pronoun makes it a part of the sentence."""
+_FORMULA: Final = re.compile(r"\${1,2}([^$]*[=\\^_{][^$]*)\${1,2}(?!\d)|\\[()\[\]]")
+_OVER: Final = re.compile(r"\\d?frac\{([^{}]*)\}\{([^{}]*)\}")
+_ROOT: Final = re.compile(r"\\sqrt\{([^{}]*)\}")
+_TIMES: Final = re.compile(r"\\(?:times|cdot)\b")
+_MARKED: Final = re.compile(r"(?<!\w)==(?=\w)([^=]+)(?<=\w)==(?!\w)")
 _EMOTICON: Final = re.compile(
     r"(?<!\S)(?:[:;=8][-o'^]?[)(DPpOo/\\|]|<3|[xX]D|\^_\^)(?=\s|[.!?,]|$)"
 )
-_EMPHASIS: Final = re.compile(r"[*_`~]{2,}|`|(?<!\s)[*_](?!\w)|(?<!\w)[*_](?!\s)")
+_EMPHASIS: Final = re.compile(r"[*_`~]{2,}|`|(?<![^\s`])--+(?=\w)|(?<!\s)[*_](?!\w)|(?<!\w)[*_](?!\s)")
 _SUFFIX: Final = re.compile(r"(?<=[a-z])\((e?s|ies|e?d|er)\)")
 _CALLED: Final = re.compile(r"(?<=\w)[(]|(?<=equals) [(]|(?<=times) [(]|(?<=minus) [(]|(?<=\+) [(]")
 """Brackets of a function or a sum: nobody pauses there."""
@@ -98,7 +106,8 @@ _DASH: Final = re.compile(
     r"|(?:^|(?<=\s))-(?=\s))\s*"
 )
 _ELLIPSIS: Final = re.compile(r"\s*(?:\.{2,}|…)\s*(?=\w)")
-_MARKUP: Final = re.compile(r"[*_#|<>`~^=@\\()\[\]{}]+")
+_ELLIPSIS_END: Final = re.compile(r"\s*(?:\.{2,}|…)")
+_MARKUP: Final = re.compile(r"[*_#|<>`~^=@$→⇒←\\()\[\]{}]+")
 _EXTRA_COMMAS: Final = re.compile(r"(?<=[.,:;!?])(?:\s*,)+")
 _BEFORE_MARK: Final = re.compile(r"[\s,]+(?=[.!?;:])|\s+(?=,)")
 _LONG_RUN: Final = re.compile(r"\S{65,}")
@@ -203,15 +212,25 @@ def _dotted(name: str) -> str:
 
 def _in_words(text: str) -> str:
     text = html.unescape(_TAG.sub(" ", text)).replace("’", "'")
-    text = _EMOTICON.sub("", _STAGE.sub("", text))
+    text = _EMOTICON.sub("", _STAGE.sub(_stage, _MARKED.sub(r"\1", _formula(text))))
     text = text.strip(" \t\n|").replace("|", ", ")
     text = normalise(_EMPHASIS.sub("", "".join(filter(_has_sound, text))))
     text = _CALLED.sub(" ", _SUFFIX.sub(r"\1", text))
     text = _OPENS.sub(", ", _CLOSES.sub(",", text))
-    text = _ELLIPSIS.sub(", ", _DASH.sub(", ", text))
+    text = _ELLIPSIS_END.sub(".", _ELLIPSIS.sub(", ", _DASH.sub(", ", text)))
     text = _LONG_RUN.sub("", _MARKUP.sub(" ", text))
     text = _BEFORE_MARK.sub("", _EXTRA_COMMAS.sub("", text))
     return " ".join(text.split()).lstrip(",;:.!? ")
+
+
+def _formula(text: str) -> str:
+    """What of LaTeX is common in answers, as it is said."""
+    text = _ROOT.sub(r"the square root of \1", _OVER.sub(r"\1 over \2", text))
+    return _FORMULA.sub(r"\1", _TIMES.sub(" times ", text))
+
+
+def _stage(found: re.Match[str]) -> str:
+    return found[0] if found[1] else ""
 
 
 def _has_sound(character: str) -> bool:

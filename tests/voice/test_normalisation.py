@@ -32,11 +32,14 @@ def phonemes(text: str) -> str:
         ("$3-5 or $10 - $20", "three to five dollars or ten to twenty dollars"),
         ("a $5 coupon", "a five dollar coupon"),
         ("€20, 20€, £3.99, ¥500", "20 euros, 20 euros, 3 pounds and 99 pence, 500 yen"),
-        ("$5/month", "five dollars per month"),
+        (
+            "$5/month, $3/mo, €2/kg",
+            "five dollars per month, three dollars per month, two euros per kilogram",
+        ),
         # Ranges
         ("5-10, 5–10 minutes", "five to ten, five to ten minutes"),
         ("pages 100-200", "pages 100 to 200"),
-        ("1914–1918", "1914 to nineteen eighteen"),
+        ("1914–1918", "nineteen fourteen to nineteen eighteen"),
         # Dates, years
         ("2024-05-06", "May sixth, 2024"),
         ("05/06/2024 or 25/12/2024", "May sixth, 2024 or December twenty fifth, 2024"),
@@ -55,11 +58,17 @@ def phonemes(text: str) -> str:
         ("10:00 or 10:00 AM", "ten o'clock or ten AM"),
         ("5 p.m. today or 9 am, 11:30am", "five PM today or nine AM, 11 30 AM"),
         ("16:9", "sixteen to nine"),
+        (
+            "9am-5pm, Mon-Fri, Tue, May 6",
+            "nine AM to five PM, Monday to Friday, Tuesday, May sixth",
+        ),
         # Ordinals
         ("1st, 22nd, 100th, 1,000th", "first, twenty second, one hundredth, one thousandth"),
         # Telephones
         ("call 911", "call nine one one"),
         ("555-1234", "five five five, one two three four"),
+        ("+44 20 79", "+ forty four twenty 79"),
+        ("+44 20 7946", "plus four four, two zero, seven nine four six"),
         ("(555) 123-4567", "five five five, one two three, four five six seven"),
         # Units
         ("5 km, 1 km, 5km", "five kilometers, one kilometer, five kilometers"),
@@ -70,12 +79,17 @@ def phonemes(text: str) -> str:
         ("3 m² of 2 kg at 16 kHz", "three square meters of two kilograms at sixteen kilohertz"),
         ("20 ms, 512 MB, 5 lbs, 2 oz", "20 milliseconds, 512 megabytes, 5 pounds, 2 ounces"),
         ("5–10 km", "five to ten kilometers"),
+        ("20/km², 2 g/cm³", "20 per square kilometer, two grams per cubic centimeter"),
+        ("a 5 min. walk of 1/4 mi", "a five minute walk of one quarter mile"),
         ("5 g's or 5 mb", "5 g's or 5 mb"),
         # Fractions, factors, versions, Roman numerals
         ("1/2 cup, 3/4, 2/3", "one half cup, three quarters, two thirds"),
         ("2 1/2 or 2½ cups, ¾", "two and a half or two and a half cups, three quarters"),
         ("8/10, 24/7, 9/11", "eight out of ten, 24 7, nine 11"),
-        ("100K, 3M", "100 thousand, three million"),
+        (
+            "100K, 3M, 4K, 3e8 m",
+            "100 thousand, three million, 4K, 3 times 10 to the power of 8 meters",
+        ),
         ("v2.0.1 or 10.0.0.1", "v two point zero point 1 or 10 point 0 point 0 point 1"),
         (".5", "zero point five"),
         ("World War II, Louis XIV", "World War two, Louis fourteen"),
@@ -86,7 +100,8 @@ def phonemes(text: str) -> str:
         ("St. John of Main St. here", "Saint John of Main Street here"),
         ("No. 5, p. 7, Fig. 2", "number 5, page 7, figure 2"),
         ("J. K. Rowling of the U.S. army", "J K Rowling of the U S army"),
-        ("a Ph.D. in it", "a PhD in it"),
+        ("a Ph.D. in it, a.k.a. doctor", "a PhD in it, also known as doctor"),
+        ("see /usr/local/bin", "see usr local bin"),
         # Signs
         ("2 * 3, 2 x 3, 3×4", "two times three, two times three, three times four"),
         ("10 - 3 = 7", "ten minus three equals seven"),

@@ -33,6 +33,7 @@ def said(text: str) -> str:
         ("You need:\n\n- milk\n* *two* eggs\n+ salt", "You need: milk. two eggs. salt."),
         ("- [ ] Eat\n- [x] Sleep\n  - Rest", "Eat. Sleep. Rest."),
         ("5. That is all.", "5. That is all."),
+        ("Is it:\n\na) one\nb) two\n• three", "Is it: a, one. b, two. three."),
         ("It was\n\n1999. A good year.", "It was. 1999. A good year."),
         # Tables
         ("| a | b |\n|---|:-:|\n| 1 | 2 |", "a, b. 1, 2."),
@@ -41,7 +42,8 @@ def said(text: str) -> str:
         ("Use this:\n```python\nprint('a. b')\n```\nDone.", "Use this: Done."),
         ("Use this:\n```python\nprint('a. b')", "Use this:"),
         ("Set `x = 5` and `a_b`.", "Set x equals 5 and a b."),
-        ("Call `print()`.", "Call print."),
+        ("Call `print()` with `--fast`.", "Call print with fast."),
+        ("It is ==new== and H~2~O.", "It is new and H 2 O."),
         # Links and addresses
         ("See [the page](https://a.org/b?c=d).", "See the page."),
         (
@@ -55,6 +57,15 @@ def said(text: str) -> str:
             "See x dot org, nasa dot gov or b dot com!",
         ),
         ("Write to joe.b@mail.com.", "Write to joe dot b at mail dot com."),
+        # Formulas
+        (
+            r"\( x^2 = 4 \) and $\frac{a}{b}$, $$\sqrt{16} \times 4$$.",
+            "x squared equals 4 and a over b, the square root of 16 times 4.",
+        ),
+        (
+            "A bill of $5 = 5 dollars and $10.",
+            "A bill of 5 dollars equals 5 dollars and 10 dollars.",
+        ),
         # HTML
         ("Dear <your name>, 3 <b or so.", "Dear your name, 3 b or so."),
         ("So <b>bold</b><br/>and<!-- no --> new.", "So bold and new."),
@@ -70,6 +81,7 @@ def said(text: str) -> str:
         ("[clears throat] *softly sighs* Yes. (Laughter.)", "Yes."),
         ("He *laughs* a lot. Say *smile*. *Waves* are high.", None),
         ("Stay (think of it) and (raises the risk) go (clear it).", None),
+        ("I'm Ava *waves hand* — hi! And she *laughs*.", "I'm Ava, hi! And she laughs."),
         ("Well, *nods his head and smiles warmly*.", "Well."),
         ("*Important*: the cat (a tabby) sat.", "Important: the cat, a tabby, sat."),
         ("Open the file(s) [here] {now}.", "Open the files here now."),
@@ -77,7 +89,7 @@ def said(text: str) -> str:
         ("F = (20 * 1.8) + 32 and f(x) = 2(x).", "F equals 20 times 1.8 + 32 and f x equals 2 x."),
         ("It is (not closed yet.", "It is, not closed yet."),
         # Dashes and dots
-        ("well—no - yes -- so – it...", "well, no, yes, so, it..."),
+        ("well—no - yes -- so – it...", "well, no, yes, so, it."),
         ("Wait… what", "Wait, what."),
     ],
 )
