@@ -95,8 +95,10 @@ _MARKED: Final = re.compile(r"(?<!\w)==(?=\w)([^=]+)(?<=\w)==(?!\w)")
 _EMOTICON: Final = re.compile(
     r"(?<!\S)(?:[:;=8][-o'^]?[)(DPpOo/\\|]|<3|[xX]D|\^_\^)(?=\s|[.!?,]|$)"
 )
-_EMPHASIS: Final = re.compile(r"[*_`~]{2,}|`|(?<![^\s`])--+(?=\w)|(?<!\s)[*_](?!\w)|(?<!\w)[*_](?!\s)")
-_SUFFIX: Final = re.compile(r"(?<=[a-z])\((e?s|ies|e?d|er)\)")
+_EMPHASIS: Final = re.compile(
+    r"[*_`~]{2,}|`|(?<![^\s`])--+(?=\w)|(?<!\s)[*_](?!\w)|(?<!\w)[*_](?!\s)"
+)
+_SUFFIX: Final = re.compile(r"(?<=[a-z])\((e?s|ies|e?d|er|)\)")
 _CALLED: Final = re.compile(r"(?<=\w)[(]|(?<=equals) [(]|(?<=times) [(]|(?<=minus) [(]|(?<=\+) [(]")
 """Brackets of a function or a sum: nobody pauses there."""
 _OPENS: Final = re.compile(r"(?<=\S)\s+\(\s*")
