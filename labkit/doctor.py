@@ -38,13 +38,13 @@ _OLDEST: Final = (3, 11)
 _NEEDED_GB: Final = 2
 _LOADING_S: Final = 120
 _PROGRAM: Final = (
-    "import sys\nfrom pathlib import Path\nfrom labkit.voice import engines, whisper\n"
+    "import sys\nfrom pathlib import Path\nfrom labkit.voice import engines, llama, whisper\n"
     "model = Path(sys.argv[1])\n"
 )
 
 _LOAD: Final[Mapping[Role, str]] = {
     Role.ASR: "whisper.FasterWhisperAsr(model, threads=1).warm_up()",
-    Role.LLM: "engines.LlamaLlm(model, threads=1).warm_up()",
+    Role.LLM: "llama.LlamaLlm(model, threads=1).warm_up()",
     Role.TTS: "engines.PiperTts(model, threads=1).warm_up()",
 }
 

@@ -5,7 +5,7 @@ role   implementation                library
 =====  ============================  =====================================================
 VAD    `SileroVad`                   Silero VAD on onnxruntime, weights from faster-whisper
 ASR    `FasterWhisperAsr`            faster-whisper (Whisper on CTranslate2)
-LLM    `LlamaLlm`                    llama-cpp-python (llama.cpp)
+LLM    `llama.LlamaLlm`              llama-cpp-python (llama.cpp)
 TTS    `PiperTts`                    piper-tts (VITS and kin on onnxruntime)
 =====  ============================  =====================================================
 
@@ -14,7 +14,7 @@ engine loads once per process, and uses the number of threads that it is told to
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -29,14 +29,12 @@ from labkit.voice.scheduling import Stop
 __all__ = [
     "Asr",
     "Engines",
-    "LlamaLlm",
     "Llm",
     "PiperTts",
     "SileroVad",
     "Tts",
     "Vad",
     "VadState",
-    "fit_to_context",
 ]
 
 
@@ -191,98 +189,6 @@ class SileroVad:
         )
         after = VadState(hidden=hidden, cell=cell, context=tails[-1].copy())
         return [float(probability) for probability in np.ravel(speech)], after
-
-
-def fit_to_context(
-    messages: Sequence[Message], count: Callable[[Message], int], room: int
-) -> list[Message]:
-    """Drop the oldest exchanges until the conversation fits into the model's context.
-
-    A system message stays, and so does the last message, whatever its length.
-
-    Args:
-        messages: The conversation, oldest first.
-        count: Tokens that one message takes.
-        room: Tokens that there is room for.
-    """
-    system = [m for m in messages if m.role == "system"]
-    turns = [m for m in messages if m.role != "system"]
-    while len(turns) > 1 and sum(map(count, [*system, *turns])) > room:
-        turns = turns[1:]
-        while len(turns) > 1 and turns[0].role != "user":
-            turns = turns[1:]
-    return [*system, *turns]
-
-
-class LlamaLlm:
-    """A GGUF model on llama.cpp, through its own chat template."""
-
-    _ROLE_TOKENS: Final = 6
-    """Tokens that a chat template spends on each message besides its words."""
-
-    def __init__(
-        self, model: Path, *, threads: int, context: int = 1024, max_tokens: int = 160
-    ) -> None:
-        """Load the model.
-
-        Args:
-            model: The `.gguf` file.
-            threads: CPU threads of one call, for the prompt and for new tokens alike.
-            context: Most tokens of conversation and reply; older exchanges are dropped.
-            max_tokens: Most tokens of one reply.
-
-        Raises:
-            ModelBrokenError: The model does not load.
-        """
-        from llama_cpp import Llama
-
-        self.max_tokens = max_tokens
-        self._context = context
-        try:
-            self._llama = Llama(
-                str(model),
-                n_ctx=self._context,
-                n_threads=threads,
-                n_threads_batch=threads,
-                verbose=False,
-            )
-        except (ValueError, OSError, AssertionError) as error:
-            raise ModelBrokenError(model, str(error)) from error
-
-    def warm_up(self) -> None:
-        """Read a short prompt and write one token."""
-        stop = Stop()
-        for _ in self.reply([Message("user", "hello")], stop):
-            stop.set()
-
-    def reply(self, messages: Sequence[Message], stop: Stop) -> Iterator[str]:
-        """Greedy, so the same conversation gets the same reply."""
-        fitted = fit_to_context(messages, self._count, self._context - self.max_tokens)
-        chat: Any = [{"role": m.role, "content": self._harmless(m.content)} for m in fitted]
-        stream: Any = self._llama.create_chat_completion(
-            chat, stream=True, temperature=0.0, max_tokens=self.max_tokens
-        )
-        try:
-            for chunk in stream:
-                if stop.is_set():
-                    return
-                if piece := chunk["choices"][0]["delta"].get("content"):
-                    yield piece
-        finally:
-            stream.close()
-
-    @staticmethod
-    def _harmless(text: str) -> str:
-        """`text` without what the chat path would read as a control token."""
-        return text.replace("<|", " ").replace("|>", " ")
-
-    def count(self, messages: Sequence[Message]) -> int:
-        """Tokens that a conversation takes, as an estimate from above."""
-        return sum(map(self._count, messages))
-
-    def _count(self, message: Message) -> int:
-        words = message.content.encode()
-        return self._ROLE_TOKENS + len(self._llama.tokenize(words, add_bos=False))
 
 
 class PiperTts:

@@ -10,7 +10,8 @@ from typing import Final
 from labkit.errors import ModelChangedError, ModelNotFoundError
 from labkit.voice import hub
 from labkit.voice.catalogue import Embedded, Model, Role, Wheel, find, models_of
-from labkit.voice.engines import Engines, LlamaLlm, PiperTts, SileroVad
+from labkit.voice.engines import Engines, PiperTts, SileroVad
+from labkit.voice.llama import LlamaLlm
 from labkit.voice.pipeline import VoicePipeline
 from labkit.voice.whisper import FasterWhisperAsr
 

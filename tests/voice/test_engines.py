@@ -11,14 +11,12 @@ from labkit.errors import ModelBrokenError
 from labkit.measure.recordings import load_manifest
 from labkit.measure.wer import word_errors
 from labkit.voice.engines import (
-    LlamaLlm,
     PiperTts,
     SileroVad,
     Vad,
-    fit_to_context,
 )
 from labkit.voice.hearing import Endpointing, Utterance, speech_stretches
-from labkit.voice.history import History, Message
+from labkit.voice.history import History
 from labkit.voice.pipeline import Turn, VoicePipeline
 from labkit.voice.scheduling import Stop
 from labkit.voice.scripted import CollectingSink
@@ -37,24 +35,6 @@ def said_in(name: str) -> str:
 
 def whole_frames(vad: Vad, audio: Float32) -> Float32:
     return audio[: len(audio) // vad.frame_samples * vad.frame_samples]
-
-
-def by_words(message: Message) -> int:
-    return len(message.content.split())
-
-
-def test_the_oldest_exchanges_are_dropped_first() -> None:
-    said = [Message("system", "be brief")]
-    for number in range(4):
-        said += [Message("user", f"question {number}"), Message("assistant", f"answer {number}")]
-    said.append(Message("user", "last question"))
-    fitted = fit_to_context(said, by_words, room=8)
-    assert [m.content for m in fitted] == ["be brief", "question 3", "answer 3", "last question"]
-
-
-def test_the_last_message_stays_whatever_its_length() -> None:
-    long = Message("user", "word " * 50)
-    assert fit_to_context([Message("user", "before"), long], by_words, room=10) == [long]
 
 
 @pytest.mark.engines
@@ -160,52 +140,6 @@ class TestLongUtterances:
         heard, _ = await self.heard(recording("two-utterances"))
         errors, words = word_errors(said_in("two-utterances"), heard)
         assert errors <= words // 5
-
-
-@pytest.mark.engines
-class TestLlm:
-    @staticmethod
-    def answer(*said: str) -> str:
-        llm = embedded_engines().llm
-        messages: list[Message] = []
-        for words in said:
-            messages.append(Message("user", words))
-            messages.append(Message("assistant", "".join(llm.reply(messages, Stop())).strip()))
-        return messages[-1].content
-
-    def test_it_answers_and_remembers(self) -> None:
-        assert "clara" in self.answer("my name is clara", "set a timer for ten minutes",
-                                      "what is my name").lower()  # fmt: skip
-
-    def test_the_same_conversation_gets_the_same_reply(self) -> None:
-        assert self.answer("what is back pressure") == self.answer("what is back pressure")
-
-    def test_it_stops_between_two_tokens(self) -> None:
-        llm, stop = embedded_engines().llm, Stop()
-        pieces = []
-        for piece in llm.reply([Message("user", "what is back pressure")], stop):
-            pieces.append(piece)
-            stop.set()
-        assert len(pieces) == 1
-        assert len(self.answer("what is back pressure")) > len("".join(pieces))
-
-    def test_control_tokens_in_what_was_heard_are_only_words(self) -> None:
-        llm = embedded_engines().llm
-        with_token = [Message("user", "say one two <|end|> three")]
-        without = [Message("user", "say one two  end  three")]
-        assert list(llm.reply(with_token, Stop())) == list(llm.reply(without, Stop()))
-
-    def test_a_long_conversation_fits(self) -> None:
-        talk = [Message("user", "set a timer for ten minutes")]
-        for _ in range(80):
-            talk += [Message("assistant", "A timer for ten minutes, starting now."), talk[0]]
-        assert "".join(embedded_engines().llm.reply(talk, Stop()))
-
-    def test_a_broken_model_names_its_file(self, tmp_path: Path) -> None:
-        broken = tmp_path / "broken.gguf"
-        broken.write_bytes(b"GGUF but not really")
-        with pytest.raises(ModelBrokenError, match=r"broken\.gguf"):
-            LlamaLlm(broken, threads=1)
 
 
 @pytest.mark.engines

@@ -15,8 +15,8 @@ from typing import Final
 from data.recipes.evaluation.figure import Figure
 from labkit.errors import LabkitError
 from labkit.measure.wer import normalise
-from labkit.voice.engines import LlamaLlm
 from labkit.voice.history import Message
+from labkit.voice.llama import LlamaLlm
 from labkit.voice.scheduling import Stop
 
 __all__ = ["Conversation", "evaluate", "has_facts", "load_conversations"]

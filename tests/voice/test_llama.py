@@ -1,0 +1,158 @@
+"""The language model on llama.cpp: what it is given, what it reads, what it writes."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from labkit.errors import ModelBrokenError
+from labkit.voice.history import Message
+from labkit.voice.llama import LlamaLlm, fit_to_context
+from labkit.voice.scheduling import Stop
+from tests.engines import embedded_engines, embedded_paths
+
+
+def by_words(messages: Sequence[Message]) -> int:
+    return sum(len(message.content.split()) for message in messages)
+
+
+def conversation(exchanges: int, *, system: str = "") -> list[Message]:
+    said = [Message("system", system)] if system else []
+    for number in range(exchanges):
+        said += [Message("user", f"question {number}"), Message("assistant", f"answer {number}")]
+    return [*said, Message("user", "last question")]
+
+
+def test_the_oldest_exchanges_are_dropped_first() -> None:
+    fitted = fit_to_context(conversation(5, system="be brief"), by_words, room=8)
+    assert [m.content for m in fitted] == ["be brief", "question 4", "answer 4", "last question"]
+
+
+def test_what_is_left_begins_the_same_for_two_turns() -> None:
+    """Each time that the beginning changes, all of the prompt has to be read anew."""
+    fitted = [fit_to_context(conversation(n), by_words, room=16) for n in range(2, 9)]
+    assert [one[0].content[-1] for one in fitted] == list("0022446")
+
+
+def test_of_a_last_message_that_is_too_long_the_end_stays() -> None:
+    long = Message("user", " ".join(map(str, range(50))))
+    (only,) = fit_to_context([Message("user", "before"), long], by_words, room=10)
+    assert only.content.endswith("48 49")
+    assert 0 < by_words([only]) <= 10
+
+
+class Reader(LlamaLlm):
+    """Counts the tokens that it reads and writes."""
+
+    def __init__(self) -> None:
+        super().__init__(embedded_paths().llm, threads=1)
+        self.tokens = 0
+        evaluate = self._llama.eval
+
+        def counted(tokens: Sequence[int]) -> None:
+            self.tokens += len(tokens)
+            evaluate(tokens)
+
+        self._llama.eval = counted
+
+    def answer(self, messages: Sequence[Message], stop: Stop | None = None) -> tuple[str, int]:
+        """The reply, and how many tokens of the prompt were read for it."""
+        before = self.tokens
+        pieces = list(self.reply(messages, stop or Stop()))
+        return "".join(pieces), self.tokens - before - len(pieces)
+
+
+def talk(llm: Reader, name: str, turns: int) -> Iterator[tuple[str, int, int]]:
+    """Each reply to one caller, the tokens read for it, and those of the whole prompt."""
+    messages: list[Message] = []
+    for said in [f"my name is {name}", "what is my name", *["set a timer for ten minutes"] * turns]:
+        messages.append(Message("user", said))
+        reply, read = llm.answer(messages)
+        yield reply, read, llm.count(messages)
+        messages.append(Message("assistant", reply.strip()))
+
+
+@pytest.mark.engines
+class TestLlm:
+    @staticmethod
+    def answer(*said: str) -> str:
+        llm = embedded_engines().llm
+        messages: list[Message] = []
+        for words in said:
+            messages.append(Message("user", words))
+            messages.append(Message("assistant", "".join(llm.reply(messages, Stop())).strip()))
+        return messages[-1].content
+
+    def test_it_answers_and_remembers(self) -> None:
+        assert "clara" in self.answer("my name is clara", "set a timer for ten minutes",
+                                      "what is my name").lower()  # fmt: skip
+
+    def test_the_same_conversation_gets_the_same_reply(self) -> None:
+        assert self.answer("what is back pressure") == self.answer("what is back pressure")
+
+    def test_it_stops_between_two_tokens(self) -> None:
+        llm, stop = embedded_engines().llm, Stop()
+        pieces = []
+        for piece in llm.reply([Message("user", "what is back pressure")], stop):
+            pieces.append(piece)
+            stop.set()
+        assert len(pieces) == 1
+        assert len(self.answer("what is back pressure")) > len("".join(pieces))
+
+    def test_control_tokens_in_what_was_heard_are_only_words(self) -> None:
+        llm = embedded_engines().llm
+        with_token = [Message("user", "say one two <|end|> three")]
+        without = [Message("user", "say one two  end  three")]
+        assert list(llm.reply(with_token, Stop())) == list(llm.reply(without, Stop()))
+
+    def test_a_long_conversation_fits(self) -> None:
+        talk = [Message("user", "set a timer for ten minutes")]
+        for _ in range(80):
+            talk += [Message("assistant", "A timer for ten minutes, starting now."), talk[0]]
+        assert "".join(embedded_engines().llm.reply(talk, Stop()))
+
+    def test_a_broken_model_names_its_file(self, tmp_path: Path) -> None:
+        broken = tmp_path / "broken.gguf"
+        broken.write_bytes(b"GGUF but not really")
+        with pytest.raises(ModelBrokenError, match=r"broken\.gguf"):
+            LlamaLlm(broken, threads=1)
+
+    def test_what_was_read_is_not_read_again(self) -> None:
+        turns = list(talk(Reader(), "clara", 6))
+        assert all(read < 24 for _, read, _ in turns)
+        assert turns[-1][2] > 120
+
+    def test_what_was_read_of_others_meanwhile_costs_nobody_a_second_reading(self) -> None:
+        llm = Reader()
+        callers = [talk(llm, name, 6) for name in ("clara", "peter", "maria")]
+        rounds = list(zip(*callers, strict=True))
+        assert all(read < 24 for turns in rounds for _, read, _ in turns)
+        names = [reply.lower() for reply, _, _ in rounds[1]]
+        assert ["clara" in names[0], "peter" in names[1], "maria" in names[2]] == [True] * 3
+
+    def test_a_conversation_that_was_kept_aside_goes_on_as_if_alone(self) -> None:
+        llm, name = Reader(), "clara"
+        alone = [reply for reply, _, _ in talk(Reader(), name, 3)]
+        first, other = talk(llm, name, 3), talk(llm, "peter", 3)
+        assert [reply for (reply, _, _), _ in zip(first, other, strict=True)] == alone
+
+    def test_what_is_kept_aside_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("labkit.voice.llama._MOST_KEPT", 1)
+        llm = Reader()
+        callers = [talk(llm, name, 2) for name in ("clara", "peter")]
+        *_, (_, (_, read, whole)) = zip(*callers, strict=True)
+        assert read > whole / 2
+
+    @pytest.mark.parametrize("looks", [0, 1, 3])
+    def test_a_caller_who_hangs_up_stops_the_reading(self, looks: int) -> None:
+        class HungUp(Stop):
+            def is_set(self) -> bool:
+                self.looks = getattr(self, "looks", 0) + 1
+                return self.looks > looks
+
+        llm = Reader()
+        messages = conversation(12)
+        assert llm.answer(messages, HungUp()) == ("", looks * 32)
+        reply, read = llm.answer(messages)
+        assert reply
+        assert read == llm.count(messages) - looks * 32
