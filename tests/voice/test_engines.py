@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio, to_int16
 from labkit.errors import ModelBrokenError
@@ -14,6 +16,7 @@ from labkit.voice.engines import (
     PiperTts,
     SileroVad,
     Vad,
+    clauses,
 )
 from labkit.voice.hearing import Endpointing, Utterance, speech_stretches
 from labkit.voice.history import History
@@ -35,6 +38,28 @@ def said_in(name: str) -> str:
 
 def whole_frames(vad: Vad, audio: Float32) -> Float32:
     return audio[: len(audio) // vad.frame_samples * vad.frame_samples]
+
+
+class TestClauses:
+    @given(st.text(alphabet="ab ,;"), st.integers(1, 20))
+    def test_nothing_is_lost_and_no_piece_is_too_long(self, text: str, most: int) -> None:
+        pieces = list(clauses(list(text), most))
+        assert "".join("".join(piece) for piece in pieces) == text
+        assert all(len(piece) <= most for piece in pieces)
+        assert all(pieces) or not text
+
+    @pytest.mark.parametrize(
+        ("text", "pieces"),
+        [
+            ("short", ["short"]),
+            ("one two, three four", ["one two,", " three four"]),
+            ("one two three four", ["one two ", "three four"]),
+            ("a, onetwothreefour", ["a, ", "onetwothreef", "our"]),
+            ("onetwothreefour", ["onetwothreef", "our"]),
+        ],
+    )
+    def test_a_piece_ends_where_a_speaker_would_pause(self, text: str, pieces: list[str]) -> None:
+        assert ["".join(piece) for piece in clauses(list(text), 12)] == pieces
 
 
 @pytest.mark.engines
@@ -173,6 +198,12 @@ class TestTts:
         assert len(list(tts.synthesise(text, Stop()))) == 3
         stop.set()
         assert len(list(tts.synthesise(text, stop))) == 1
+
+    def test_no_piece_of_a_sentence_without_end_is_long(self) -> None:
+        tts = embedded_engines().tts
+        pieces = list(tts.synthesise("and then again another number " * 30, Stop()))
+        assert len(pieces) > 5
+        assert max(map(len, pieces)) < 12 * tts.sample_rate
 
     @pytest.mark.parametrize(
         "damage", ["", "{}", "not json"], ids=["no config", "empty config", "no json"]
