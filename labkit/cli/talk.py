@@ -127,12 +127,10 @@ def print_turn(turn: "ClientTurn", end_of_speech: str = "") -> None:
         end_of_speech: Where the speech ended, and how that is known.
     """
     shown = console()
-    for error in turn.errors:
-        times = f", {error.count} times" if error.count > 1 else ""
-        hint = f" ({error.hint})" if error.hint else ""
-        shown.print(f"[bold red]the server says:[/] {escape(error.message + hint)}{times}")
-    heard, reply = escape(turn.transcript or "(nothing)"), escape(_reply_in_words(turn))
-    shown.print(f"[bold]heard[/]  {heard}")
+    for refusal in turn.refusals:
+        shown.print(f"[bold red]the server says:[/] {escape(refusal)}")
+    shown.print(f"[bold]heard[/]  {escape(turn.transcript or '(nothing)')}")
+    reply = escape(turn.reply_shown)
     shown.print(f"[bold]reply[/]  {reply}  ({turn.reply_seconds:.2f} s)")
     for remark in turn.remarks:
         shown.print(f"[bold]note[/]   {escape(remark)}")
@@ -147,10 +145,6 @@ def print_turn(turn: "ClientTurn", end_of_speech: str = "") -> None:
             "The server's clock is another one: its offset was estimated from ping round trips, "
             "so uplink and downlink are half of the fastest each, give or take."
         )
-
-
-def _reply_in_words(turn: "ClientTurn") -> str:
-    return turn.reply_text or ("(its words were not told)" if len(turn.reply) else "(none)")
 
 
 def _waits(turn: "ClientTurn") -> Table:

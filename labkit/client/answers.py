@@ -9,13 +9,13 @@ what cannot be understood is told in words, with what was expected.
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import soundfile
-from pydantic import Field, ValidationError
+from pydantic import FiniteFloat, ValidationError
 
 from labkit.audio.formats import WIRE, mix
 from labkit.audio.misread.containers import header_of
@@ -23,11 +23,11 @@ from labkit.audio.misread.watch import FormatWatch
 from labkit.audio.pcm import SAMPLE_RATE, Float32, decode_s16le, resample
 from labkit.client.dial import CONNECT_S
 from labkit.errors import ClientError, ErrorCode, ProtocolError
-from labkit.protocol import plain
+from labkit.protocol import plain, v1
 
 __all__ = [
     "Deadlines", "ForeignDone", "ForeignError", "ReplyReader", "ServerText", "TurnSoFar",
-    "Unknown", "count_refused", "read_binary", "read_text",
+    "Unknown", "read_binary", "read_text",
 ]  # fmt: skip
 
 _SHOWN: Final = 60
@@ -88,34 +88,6 @@ class Unknown:
         return number if isinstance(number, int) else None
 
 
-class Message(Protocol):
-    """A text message of a server, as far as all dialects agree."""
-
-    @property
-    def type(self) -> str:
-        """What it is, such as ``transcript``."""
-
-
-class Refusal(Protocol):
-    """An error of a server, as far as all dialects agree."""
-
-    @property
-    def code(self) -> str:
-        """What was wrong, such as ``odd_length``."""
-
-    @property
-    def count(self) -> int:
-        """How many messages it is about."""
-
-
-def count_refused(errors: Iterable[Refusal]) -> Counter[str]:
-    """Messages that a server refused, by code."""
-    refused: Counter[str] = Counter()
-    for error in errors:
-        refused[str(error.code)] += error.count
-    return refused
-
-
 @dataclass(slots=True)
 class TurnSoFar:
     """What went out and what came in of one turn, to be told where the rest does not come.
@@ -136,16 +108,17 @@ class TurnSoFar:
     reply_s: float = 0.0
     refused: str = ""
 
-    def note(self, message: Message) -> None:
-        """Note a text message of the server."""
-        code = getattr(message, "code", None)
-        name = message.type if code is None else f"{message.type} {str(code)!r}"
-        if message.type in ("transcript", "transcript.final"):
-            self.heard = getattr(message, "text", "")
-            name = f"{message.type} {self.heard[:_SHOWN]!r}"
-        if code is not None:
-            self.refused = getattr(message, "message", "")
-        self.came[name] += getattr(message, "count", 1)
+    def note(self, message: "ServerText | v1.ServerMessage") -> None:
+        """Note a text message of the server, of either dialect."""
+        match message:
+            case plain.Transcript(text=text) | v1.TranscriptFinal(text=text):
+                self.heard = text
+                self.came[f"{message.type} {text[:_SHOWN]!r}"] += 1
+            case plain.Error(code=code) | v1.Error(code=code):
+                self.refused = message.message
+                self.came[f"error {str(code)!r}"] += message.count
+            case _:
+                self.came[message.type] += 1
 
     def missing(self, what: str, within_s: float) -> ClientError:
         """The error that says `what` (such as "no transcript came") within `within_s` seconds."""
@@ -181,7 +154,7 @@ class ForeignDone(plain.Done):
 
     reply_text: str = ""
     reply_samples: int = 0
-    marks: dict[str, float] = Field(default_factory=dict)  # type: ignore[assignment] # wider
+    marks: dict[str, FiniteFloat] = {}  # type: ignore[assignment] # wider on purpose
 
 
 class ForeignError(plain.Error):

@@ -6,7 +6,7 @@ for as long as it can be understood. What is odd about an answer becomes a remar
 
 import asyncio
 import ssl
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,7 +24,6 @@ from labkit.client.answers import (
     ServerText,
     TurnSoFar,
     Unknown,
-    count_refused,
     read_binary,
     read_text,
 )
@@ -40,6 +39,8 @@ _PINGS: Final = 5
 """Round trips to estimate a clock's offset from; the fastest is the least disturbed."""
 _PING_S: Final = 2.0
 """Longest wait for one of them."""
+_LONGEST_REPLY_S: Final = 600.0
+"""A reply that is longer is one that never ends."""
 _QUIET_S: Final = 1.0
 """So long a server that answers one message after the other is silent once it has answered."""
 
@@ -79,9 +80,19 @@ class ClientTurn:
         return len(self.reply) / SAMPLE_RATE
 
     @property
-    def refused(self) -> Counter[str]:
-        """Messages that the server refused, by code; one error may speak of many."""
-        return count_refused(self.errors)
+    def reply_shown(self) -> str:
+        """The words of the reply, or what there is in their place."""
+        return self.reply_text or ("(its words were not told)" if len(self.reply) else "(none)")
+
+    @property
+    def refusals(self) -> list[str]:
+        """What the server refused, a sentence each; one error may speak of many messages."""
+        return [
+            error.message
+            + (f" ({error.hint})" if error.hint else "")
+            + (f", {error.count} times" if error.count > 1 else "")
+            for error in self.errors
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +120,7 @@ class _Turn:
         self._clock = clock
         self._stream = stream
         self._reply = ReplyReader(self.result.remarks)
+        self._failed = False
         self._last_ns = 0
         self._silence_s = 0.0
         self._server_marks: dict[Mark, int] = {}
@@ -127,7 +139,7 @@ class _Turn:
 
         An answer that failed has an error in the place of its transcript.
         """
-        heard = self.so_far.heard is not None or bool(self.result.errors)
+        heard = self.so_far.heard is not None or self._failed
         return heard and (self._reply.is_whole or (self.in_turn and self._reply.has_begun))
 
     def take(self, received: _Received) -> None:
@@ -135,14 +147,11 @@ class _Turn:
         if received.message == plain.PONG:
             self.in_turn = self.in_turn or self._reply.has_begun
             return
-        if isinstance(received.message, bytes):
-            message = read_binary(received.message)
-        else:
-            message = read_text(received.message)
         if received.at_ns < self.result.trace.marks[Mark.END_STREAM_SENT]:
-            self._take_early(message)
+            self._take_early(received.message)
             return
         self._last_ns = received.at_ns
+        message = _read(received.message)
         if isinstance(message, bytes):
             self._take_audio(message, received.at_ns)
         else:
@@ -150,23 +159,33 @@ class _Turn:
         if not self._stream and self.looks_whole:
             self._settle()
 
-    def settle_without_done(self, why: str) -> None:
-        """Take the answer as complete; `why` says how that is known."""
-        self.result.remarks.append(f"{why}: it does not offer ?reply=stream")
+    def settle_without_done(self, why: str) -> bool:
+        """Take the answer as complete; `why` says how that is known.
+
+        Returns:
+            Whether it is that of a server which does not stream.
+        """
+        whole = self._reply.is_whole
+        offer = "it does not offer ?reply=stream" if whole else "the reply came in pieces, though"
+        self._remark(f"{why}: {offer}")
         self._settle()
+        return whole
 
     def _settle(self) -> None:
         self.mark(Mark.REPLY_RECEIVED, self._last_ns)
         self.settled = True
 
-    def _take_early(self, message: ServerText | bytes) -> None:
+    def _take_early(self, raw: str | bytes) -> None:
         """What came before it was asked for: refusals of audio, or what nobody waits for."""
-        if isinstance(message, plain.Error):
-            self.so_far.note(message)
-            self.result.errors.append(message)
-        else:
-            name = "audio" if isinstance(message, bytes) else repr(message.type)
-            self._remark(f"{name} came before 'end_stream' was sent, and was left out")
+        name = "audio" if isinstance(raw, bytes) else f"the text {raw[:40]!r}"
+        with suppress(ProtocolError):  # a greeting, perhaps
+            message = _read(raw)
+            if isinstance(message, plain.Error):
+                self.so_far.note(message)
+                self.result.errors.append(message)
+                return
+            name = name if isinstance(message, bytes) else repr(message.type)
+        self._remark(f"{name} came before 'end_stream' was sent, and was left out")
 
     def _take_text(self, message: ServerText, at_ns: int, *, as_bytes: bool) -> None:
         if as_bytes:
@@ -174,14 +193,13 @@ class _Turn:
         self.so_far.note(message)
         match message:
             case plain.Transcript(text=heard):
-                if (
-                    self._reply.has_begun
-                    and Mark.TRANSCRIPT_RECEIVED not in self.result.trace.marks
-                ):
+                marks = self.result.trace.marks
+                if self._reply.has_begun and Mark.TRANSCRIPT_RECEIVED not in marks:
                     self._remark("the reply came before the transcript")
                 self.mark(Mark.TRANSCRIPT_RECEIVED, at_ns)
                 self.result.transcript = heard
             case plain.Error() as error:
+                self._failed = True
                 self.result.errors.append(error)
             case ForeignDone() as done:
                 self._take_done(done)
@@ -194,6 +212,8 @@ class _Turn:
             self.mark(Mark.FIRST_AUDIO_RECEIVED, at_ns)
             self._look_for_sound(samples)
         self.so_far.reply_s += len(samples) / SAMPLE_RATE
+        if self.so_far.reply_s > _LONGEST_REPLY_S:
+            raise ClientError(f"the reply does not end; {self.so_far.received()}")
 
     def _look_for_sound(self, samples: Float32) -> None:
         """Mark when the first audible sample can play, playback starting with the first byte."""
@@ -213,6 +233,8 @@ class _Turn:
         }
         if self.so_far.heard is None and not self.result.errors:
             self._remark("no transcript came")
+        if not self.so_far.reply_s and (done.reply_text or done.reply_samples):
+            self._remark("'done' tells of a reply, and came before any of its audio")
         self._settle()
 
     def _remark(self, sentence: str) -> None:
@@ -248,6 +270,10 @@ class _Turn:
         self.result.trace.merge(self._server_marks, self.result.clock_offset_ns or 0)
         self.result.reply = self._reply.whole()
         return self.result
+
+
+def _read(raw: str | bytes) -> ServerText | bytes:
+    return read_binary(raw) if isinstance(raw, bytes) else read_text(raw)
 
 
 class VoiceClient:
@@ -423,7 +449,8 @@ class VoiceClient:
         except TimeoutError:
             raise so_far.missing("the server read no more", within_s) from None
         except ConnectionClosed as closed:
-            raise ClientError(f"{why_closed(closed)}; {so_far.sent()}") from closed
+            self._end = why_closed(closed)
+            raise self._gone(so_far) from closed
 
     async def _receive(self) -> None:
         """Note when each message came; pongs go to whoever pinged, the rest to the turn."""
@@ -452,8 +479,7 @@ class VoiceClient:
         while not turn.settled:
             quiet = turn.in_turn and turn.looks_whole
             try:
-                async with asyncio.timeout_at(min(due, loop.time() + _QUIET_S) if quiet else due):
-                    received = await self._messages.get()
+                received = await self._next(min(due, loop.time() + _QUIET_S) if quiet else due)
             except TimeoutError:
                 if not turn.looks_whole:
                     raise turn.so_far.missing_answer(within_s) from None
@@ -474,10 +500,26 @@ class VoiceClient:
             if turn.progress != before:
                 due = loop.time() + within_s
 
+    async def _next(self, until_s: float) -> _Received | None:
+        """The next message, None once the connection is gone.
+
+        Raises:
+            TimeoutError: The loop's time is `until_s`, however much has come that is of no use.
+        """
+        if asyncio.get_running_loop().time() >= until_s:
+            raise TimeoutError
+        async with asyncio.timeout_at(until_s):
+            return await self._messages.get()
+
     def _settle(self, turn: _Turn, why: str) -> None:
-        """Take an answer without `done` as complete, and expect none from now on."""
-        turn.settle_without_done(why)
-        self.stream = False
+        """Take an answer without `done` as complete, and expect none where there is none."""
+        self.stream = not turn.settle_without_done(why)
 
     def _gone(self, so_far: TurnSoFar) -> ClientError:
+        """The error that says how the connection ended, and what had come until then."""
+        while not self._messages.empty():
+            if (last := self._messages.get_nowait()) is not None and isinstance(last.message, str):
+                with suppress(ProtocolError):
+                    so_far.note(read_text(last.message))
+        self._messages.put_nowait(None)
         return ClientError(f"{self._end}; {so_far.sent()}; {so_far.received()}")

@@ -9,7 +9,6 @@ import asyncio
 import logging
 import random
 import ssl
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from websockets.asyncio.client import ClientConnection
 
 from labkit.audio.formats import StreamEncoder
 from labkit.audio.pcm import Float32
-from labkit.client.answers import Deadlines, count_refused
+from labkit.client.answers import Deadlines
 from labkit.client.conversation import (
     Conversation,
     Event,
@@ -109,11 +108,6 @@ class Answer:
     errors: list[v1.Error] = field(default_factory=list)
     interruptions: list[Interrupted] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
-
-    @property
-    def refused(self) -> Counter[str]:
-        """Messages that the server refused, by code; one error may speak of many."""
-        return count_refused(self.errors)
 
     def take(self, event: Event) -> bool:
         """Take the next event; True once the turn is complete."""

@@ -150,20 +150,16 @@ class SpokenTurn:
 
     def _lines(self) -> list[tuple[str, str]]:
         """What there is to say, each with its name."""
+        spoken = f" ({_seconds(self.reply_audio)})" if len(self.reply_audio) else ""
         lines = [
             ("said", f"{self.said} ({_seconds(self.said_audio)})"),
             ("heard", self.heard or "(nothing)"),
-            ("reply", self._reply_in_words()),
+            ("reply", self.answer.reply_shown + spoken),
         ]
         if (sentence := self._wait()) is not None:
             lines.append(("wait", sentence))
         lines += [("note", remark) for remark in self.answer.remarks]
-        return lines + [("error", f"{e.message} ({e.hint})") for e in self.answer.errors]
-
-    def _reply_in_words(self) -> str:
-        if len(self.reply_audio) == 0:
-            return self.reply or "(none)"
-        return f"{self.reply or '(its words were not told)'} ({_seconds(self.reply_audio)})"
+        return lines + [("error", refusal) for refusal in self.answer.refusals]
 
     def _wait(self) -> str | None:
         total, stages = self.trace.ttfa_ms(), self.trace.stages_ms()

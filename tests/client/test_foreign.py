@@ -95,8 +95,11 @@ async def test_a_server_without_pong_and_done_is_waited_for(pieces: int) -> None
 
 
 async def test_pieces_without_done_end_with_the_pong_behind_them() -> None:
-    turn = await said_to(in_turn(HEARD, AUDIO[:2000], AUDIO[2000:]))
+    turn = await said_to(in_turn(HEARD, AUDIO[:2000], AUDIO[2000:]), turns=2)
     assert len(turn.reply) == len(SPEECH)
+    assert turn.remarks == [
+        "the server sent no 'done' behind the reply: the reply came in pieces, though"
+    ]
 
 
 async def test_a_server_that_leaves_after_its_reply() -> None:
@@ -159,7 +162,7 @@ async def test_another_order_is_taken_and_named(stream: bool) -> None:
 
 async def test_what_comes_unasked_is_named_and_left_out() -> None:
     async def handle(socket: ServerConnection) -> None:
-        for unasked in (HEARD, AUDIO, '{"type": "error", "message": "rate limit"}'):
+        for unasked in ("Welcome!", HEARD, AUDIO, '{"type": "error", "message": "rate limit"}'):
             await socket.send(unasked)
         await in_turn(HEARD, AUDIO[:4000], DONE)(socket)
 
@@ -169,6 +172,7 @@ async def test_what_comes_unasked_is_named_and_left_out() -> None:
     assert len(turn.reply) == 2000
     assert [error.message for error in turn.errors] == ["rate limit"]
     assert turn.remarks == [
+        "the text 'Welcome!' came before 'end_stream' was sent, and was left out",
         "'transcript' came before 'end_stream' was sent, and was left out",
         "audio came before 'end_stream' was sent, and was left out",
     ]
@@ -229,6 +233,7 @@ async def test_text_in_a_binary_message_is_read_and_named() -> None:
         ('{"type": "transcript"}', "'transcript' has no 'text'; expected"),
         ('{"type": "transcript", "text": 5}', "'text' of 'transcript' is 5, and should be a"),
         ('{"type": "error", "code": 5}', "'code' of 'error' is 5, and should be a valid string"),
+        ('{"type": "done", "marks": {"asr_done": NaN}}', "'marks.asr_done' of 'done' is NaN, and"),
         ('{"type": "done", "marks": [1]}', "'marks' of 'done' is [1], and should be a"),
         (b"RIFF\0\0\0\0WAVEjunk", "the reply begins as a WAV file and cannot be read"),
     ],
@@ -267,6 +272,40 @@ async def test_a_done_alone_ends_the_turn_and_is_named() -> None:
     turn = await said_to(in_turn(DONE))
     assert (turn.transcript, len(turn.reply)) == ("", 0)
     assert turn.remarks == ["no transcript came"]
+
+
+async def test_a_done_before_its_reply_is_named() -> None:
+    done = json.dumps({"type": "done", "reply_text": "Hi."})
+    turn = await said_to(in_turn(HEARD, done, AUDIO))
+    assert turn.remarks == ["'done' tells of a reply, and came before any of its audio"]
+
+
+@pytest.mark.parametrize(
+    ("endless", "words"),
+    [('{"type": "mood"}', "no transcript came within 0.5 s"), (AUDIO * 10, "does not end")],
+)
+async def test_a_server_that_never_stops_is_given_up(endless: str | bytes, words: str) -> None:
+    async def handle(socket: ServerConnection) -> None:
+        async for message in socket:
+            if message == "end_stream":
+                while True:
+                    await socket.send(endless)
+                    await asyncio.sleep(0)  # in another process, it could not hold up the client
+
+    with pytest.raises(ClientError, match=words):
+        async with asyncio.timeout(20):
+            await said_to(handle)
+
+
+async def test_what_a_server_said_before_it_left_is_told() -> None:
+    async def handle(socket: ServerConnection) -> None:
+        await socket.recv()
+        await socket.send('{"type": "error", "code": "full", "message": "come back tomorrow"}')
+        await socket.close(1013)
+
+    async with websocket(handle) as url, VoiceClient.connect(url, deadlines=SHORT) as client:
+        with pytest.raises(ClientError, match="code 1013.*the server said: come back tomorrow"):
+            await client.say(np.zeros(16_000, np.float32), chunk_ms=20)
 
 
 @pytest.mark.parametrize("code", [1000, 1008, 1011])

@@ -107,7 +107,7 @@ async def test_a_newer_server_ends_no_turn() -> None:
     assert (turn.transcript, turn.reply_text) == ("hi", "Hi.")
     assert [str(error.code) for error in turn.errors] == ["brand_new"]
     assert turn.errors[0].model_dump(mode="json")["code"] == "brand_new"
-    assert turn.refused == {"brand_new": 3}
+    assert turn.errors[0].count == 3
 
 
 @pytest.mark.parametrize(("end_of_speech", "chunks"), [(1_599, 1), (1_600, 2), (0, 1)])
