@@ -22,7 +22,7 @@ from labkit.session.events import Cause, Refused
 from labkit.session.limits import TokenBucket
 from labkit.session.outgoing import Feed, slow_reader
 from labkit.session.refusals import RefusalRow
-from labkit.session.session import Observer, Session
+from labkit.session.session import MOST_AT_ONCE, Observer, Session
 from labkit.session.settings import ServerSettings
 
 __all__ = ["Connection", "Dialect", "Socket", "forget_frames"]
@@ -184,6 +184,9 @@ class Connection:
             if self._ended.done():
                 return  # what still comes is no longer this connection's to judge
             self._take(dialect, message)
+            while self.session is not None and self.session.hears_on:
+                await asyncio.sleep(0)
+                self._hear_on(dialect, message)
             # Messages that have come already are read without a turn of the loop between them.
             if time.perf_counter_ns() - began_ns > _LONGEST_STRETCH_NS:
                 await asyncio.sleep(0)
@@ -198,6 +201,8 @@ class Connection:
         dialect = self._dialect
         if dialect is None or self._must_hold_back() or self._ended.done():
             return False
+        if len(payload) > MOST_AT_ONCE:
+            return False
         try:
             self._take(dialect, payload)
         except Close as why:
@@ -210,6 +215,13 @@ class Connection:
     def _take(self, dialect: Dialect, message: str | bytes) -> None:
         try:
             self._receive(dialect, message)
+        except ProtocolError as error:
+            self._refuse(dialect, error, message)
+
+    def _hear_on(self, dialect: Dialect, message: str | bytes) -> None:
+        try:
+            if self.session is not None:
+                self.session.hear_on()
         except ProtocolError as error:
             self._refuse(dialect, error, message)
 

@@ -65,7 +65,7 @@ from labkit.voice import pipeline as voice
 from labkit.voice.hearing import Endpointing, SpeechTracker, Utterance, frames_in
 from labkit.voice.history import Exchange, History
 
-__all__ = ["Carrier", "Observer", "Session", "SessionOptions"]
+__all__ = ["MOST_AT_ONCE", "Carrier", "Observer", "Session", "SessionOptions"]
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +73,9 @@ _MOST_SILENCE_S: Final = 10.0
 """An open microphone sends silence for ever: so much of it is enough to keep."""
 _MOST_UNEXAMINED: Final = 64
 """Utterances that a client may end before the detector has looked at them."""
+MOST_AT_ONCE: Final = 32 * 1024
+"""Bytes of a message that are decoded in one go, about a millisecond's work: one message may hold
+131 s of µ-law, which would keep everybody else waiting."""
 _PIECE_S: Final = 0.2
 _PIECE_BYTES: Final = 16 * 1024
 """Most audio of a reply that is put at a time: a `pong` never waits for long behind it, and no
@@ -214,6 +217,8 @@ class Session:
         piece_s = min(_PIECE_S, _PIECE_BYTES / options.output.bytes_per_second)
         self._piece = round(piece_s * SAMPLE_RATE)
         self._decoder = StreamDecoder(options.input)
+        self._undecoded = memoryview(b"")
+        self._most_at_once = MOST_AT_ONCE - MOST_AT_ONCE % options.input.frame_bytes
         self._comes_as_kept = options.input == WIRE
         self._watch = FormatWatch(options.input, settings.watch_s, phase=self.phase)
         self._too_fast = False
@@ -257,6 +262,7 @@ class Session:
         ended = [*self._unexamined, *self._waiting, *([self._answering] if self._answering else [])]
         return (
             self._utterance.nbytes
+            + len(self._undecoded)
             + sum(one.utterance.nbytes for one in ended)
             + self.outgoing.window.held_bytes
         )
@@ -272,10 +278,14 @@ class Session:
     def hear(self, payload: bytes) -> None:
         """Take the next audio, in the client's format.
 
+        Of a long message this is the beginning: `hear_on` takes the rest, piece by piece.
+
         Raises:
             ProtocolError: It is no whole number of samples, holds what is no number, or does not
                 fit into the utterance any more; what fitted was kept.
         """
+        if self._undecoded:
+            self._hear_out()
         samples, rest = divmod(len(payload), self._frame_bytes)
         if rest:
             raise refusals.odd_length(len(payload), self.options.input)
@@ -288,8 +298,36 @@ class Session:
             self._slow_down(now_ns, wait_s)
         for found in self._watch.feed(payload, now_ns):
             self.tell(Refused(ProtocolError(found.kind, found.message, found.hint)))
-        self._append(payload)
         self.activity.audio_ns = now_ns
+        if len(payload) <= MOST_AT_ONCE:
+            self._append(payload)
+        else:
+            self._undecoded = memoryview(payload)
+            self.hear_on()
+
+    @property
+    def hears_on(self) -> bool:
+        """Whether there is more of the last message to hear."""
+        return bool(self._undecoded)
+
+    def hear_on(self) -> None:
+        """Take the next piece of a long message.
+
+        Raises:
+            ProtocolError: As from `hear`; what is left of the message is dropped with it.
+        """
+        piece, rest = self._undecoded[: self._most_at_once], self._undecoded[self._most_at_once :]
+        self._undecoded = memoryview(b"")
+        self._append(bytes(piece), more=len(rest))
+        self._undecoded = rest
+
+    def _hear_out(self) -> None:
+        """Take what a connection that was lost in the midst of a long message had left of it."""
+        try:
+            while self._undecoded:
+                self.hear_on()
+        except ProtocolError as error:
+            self.refuse(error, None, binary=True)
 
     def end_utterance(self) -> None:
         """The client says that the utterance is over: it is answered.
@@ -300,6 +338,7 @@ class Session:
         limit = _MOST_UNEXAMINED if self.options.server_ends else self._settings.max_waiting_turns
         if len(self._waiting) + len(self._unexamined) >= limit:
             raise refusals.too_many_turns(limit)
+        self._hear_out()
         self._append_pcm(self._decoder.flush().tobytes())
         for refused in self._refusals.end():
             self.tell(refused)
@@ -421,7 +460,7 @@ class Session:
 
     # Hearing.
 
-    def _append(self, payload: bytes) -> None:
+    def _append(self, payload: bytes, more: int = 0) -> None:
         try:
             # What comes as it is kept needs no decoder: nearly all chunks of most callers.
             pcm = payload if self._comes_as_kept else self._decoder.feed(payload).tobytes()
@@ -429,7 +468,8 @@ class Session:
             raise refusals.invalid_audio(error) from None
         dropped = self._append_pcm(pcm)
         if dropped:
-            raise refusals.buffer_full(self._settings, dropped / SAMPLE_RATE)
+            seconds = dropped / SAMPLE_RATE + more * self._seconds_per_byte
+            raise refusals.buffer_full(self._settings, seconds)
         if self._refusals.goes_on:
             for refused in self._refusals.end():
                 self.tell(refused)

@@ -149,6 +149,31 @@ async def test_what_an_engine_must_not_give_fails_its_turn_and_no_other(gift: An
         assert [exchange.user for exchange in scene.session.history] == ["well"]
 
 
+@pytest.mark.parametrize("lost_midway", [False, True])
+async def test_a_long_message_is_heard_piece_by_piece(lost_midway: bool) -> None:
+    async with at_work() as scene:
+        scene.session.hear(sound(10 * SECOND))
+        pieces = 1
+        while scene.session.hears_on and not lost_midway:
+            scene.session.hear_on()
+            pieces += 1
+        assert pieces == (1 if lost_midway else 10)
+        scene.session.end_utterance()
+        await scene.session.all_answered()
+        assert scene.told.of(Transcript) == [Transcript(1, "160000 loud samples")]
+        assert scene.session.received_samples == 10 * SECOND
+
+
+async def test_what_does_not_fit_of_a_long_message_is_dropped_and_told_once() -> None:
+    async with at_work(settings={"max_utterance_s": 2.0}) as scene:
+        scene.session.hear(sound(10 * SECOND))
+        with pytest.raises(ProtocolError, match="8.00 s"):
+            while scene.session.hears_on:
+                scene.session.hear_on()
+        assert not scene.session.hears_on
+        assert scene.session.held_bytes() < 4 * SECOND * 2
+
+
 async def test_a_full_utterance_is_told_once_and_then_counted() -> None:
     async with at_work(settings={"max_utterance_s": 1.0}) as scene:
         for _ in range(100):
