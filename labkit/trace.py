@@ -25,7 +25,6 @@ __all__ = [
     "Stage",
     "Trace",
     "largest_part",
-    "packetisation_model_ms",
     "real_time_factor",
 ]
 
@@ -198,12 +197,3 @@ def real_time_factor(processing_s: float, audio_s: float) -> float:
     if audio_s <= 0:
         raise ValueError(f"the real-time factor needs audio of some length, got {audio_s} s")
     return processing_s / audio_s
-
-
-def packetisation_model_ms(chunk_ms: float) -> float:
-    """Expected wait for the last chunk to fill, in milliseconds.
-
-    The end of speech falls anywhere in a chunk with equal chance, so on average half a chunk is
-    still to come before the chunk can be sent.
-    """
-    return chunk_ms / 2

@@ -1,6 +1,5 @@
 """What README.md shows works as it stands there."""
 
-import os
 import re
 from collections.abc import Callable
 from functools import partial
@@ -14,21 +13,25 @@ from websockets.asyncio.server import serve
 
 from labkit.cli.app import app
 from labkit.client.plain import VoiceClient
+from labkit.measure.exercise import Exercise
+from labkit.measure.results import Results, conduct
 from labkit.measure.server_process import running_server
+from labkit.measure.targets import Target
 from labkit.measure.wer import word_errors
 from labkit.notebook.turn import recording, say
 from labkit.protocol.plain import LONGEST_REPLY
 from labkit.session.settings import ServerSettings
+from labkit.trace import Stage
 from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
 from labkit.voice.scripted import scripted_engines
-from tests.paths import ROOT
+from tests.paths import ROOT, SPEECH
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.M | re.S)
 
 
 def own_server() -> str:
-    (source,) = [block for block in BLOCKS if "async def converse" in block]
+    (source,) = [block for block in BLOCKS if "load_pipeline" in block]
     return source
 
 
@@ -62,15 +65,29 @@ async def test_the_server_of_the_readme_answers(
     assert len(own_server().splitlines()) < 60
 
 
+async def test_the_bare_server_of_the_readme_can_be_measured(tmp_path: Path) -> None:
+    (source,) = [block for block in BLOCKS if "BEEP" in block]
+    assert len(source.splitlines()) <= 35
+    path = tmp_path / "bare.py"
+    path.write_text(source, encoding="utf-8")
+    target = Target.script(path)
+    exercise = Exercise(recordings=SPEECH, targets=[target], blocks=1, chunk_sizes_ms=(40,))
+    summed = await conduct(exercise, Results(tmp_path / "results"))
+    (server,) = summed.servers
+    assert (server.name, server.turns) == ("bare", 2)
+    assert Stage.UNTOLD in server.rest
+    assert {row.errors for row in summed.rows if not row.warmup} == {""}
+
+
 @pytest.mark.engines
 @pytest.mark.slow
 async def test_it_runs_as_a_program_on_the_engines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = own_server().replace("port=8766", "port=0")
-    (tmp_path / "own_server.py").write_text(source, encoding="utf-8")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
-    async with running_server(["own_server"]) as server:
+    path = tmp_path / "own_server.py"
+    path.write_text(own_server(), encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    async with running_server([str(path)]) as server:
         turn = await say(recording("ked-01"), server)
     wrong, _ = word_errors(turn.said, turn.heard)
     assert wrong <= 1

@@ -103,7 +103,7 @@ from labkit.measure.results import Results, conduct
 from labkit.voice.models import data_folder
 
 speech = data_folder() / "speech"
-exercise = Exercise(recordings=speech, repeats=1, chunk_sizes_ms=(40,))
+exercise = Exercise(recordings=speech, blocks=1, chunk_sizes_ms=(40,))
 asyncio.run(conduct(exercise, Results(Path(sys.argv[1]))))
 """
 

@@ -12,7 +12,6 @@ from labkit.trace import (
     Stage,
     Trace,
     largest_part,
-    packetisation_model_ms,
     real_time_factor,
 )
 
@@ -139,10 +138,3 @@ def test_real_time_factor() -> None:
     for seconds in (0.0, -1.0):
         with pytest.raises(ValueError, match="audio of some length"):
             real_time_factor(0.5, seconds)
-
-
-@given(st.floats(1, 1_000))
-def test_half_a_chunk_is_still_to_come_on_average(chunk_ms: float) -> None:
-    steps = 1_000
-    waits = [chunk_ms * (1 - (step + 0.5) / steps) for step in range(steps)]
-    assert packetisation_model_ms(chunk_ms) == pytest.approx(sum(waits) / steps)

@@ -43,9 +43,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (doctor, serve, talk, exercise, load, proxy, token, protocol):
+for command in (doctor, serve, talk, load, proxy, token, protocol):
     app.command(command.__name__)(command)
 app.command("lab", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lab)
+app.add_typer(exercise, name="exercise")
 app.add_typer(drill, name="drill")
 app.add_typer(models, name="models")
 

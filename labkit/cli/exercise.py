@@ -1,6 +1,7 @@
-"""`labkit exercise`: the latency exercise."""
+"""`labkit exercise`: the latency exercise, and `labkit exercise diff`: two runs compared."""
 
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,60 +10,236 @@ from rich.table import Table
 
 from labkit.cli.experiment import carry_out, results_table
 from labkit.cli.models import AsrOption, LlmOption, SetOption, TtsOption
+from labkit.cli.terminal import console
+from labkit.errors import LabkitError
 
 if TYPE_CHECKING:
-    from labkit.measure.exercise_summary import SizeSummary
+    from labkit.measure.compare import Comparison
+    from labkit.measure.exercise_summary import ExerciseSummary, ServerSummary
+    from labkit.measure.statistics import Estimate
 
-__all__ = ["exercise", "sizes_table"]
+__all__ = ["diff_table", "exercise", "parse_chunks", "servers_table", "sizes_table"]
+
+_BESIDE = "Servers beside labkit's"
+_CONDITIONS = "Conditions"
+
+exercise = typer.Typer(invoke_without_command=True)
 
 
-def exercise(
-    quick: Annotated[bool, typer.Option("--quick", help="Under two minutes.")] = False,
-    baseline: Annotated[
-        str | None, typer.Option(help="Measure another server beside labkit's: naive.")
+class Baseline(StrEnum):
+    """Servers to be compared with that come with labkit."""
+
+    NAIVE = "naive"
+
+
+@exercise.callback()
+def run_exercise(
+    context: typer.Context,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer, shorter recordings: two to three minutes.")
+    ] = False,
+    chunks: Annotated[
+        str | None, typer.Option(metavar="MS,MS", help="Other chunk sizes, such as 20,100,500.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Draws order, recordings and phases.")] = 1,
     out: Annotated[Path, typer.Option(help="Results go into a folder in here.")] = Path("results"),
+    baseline: Annotated[
+        Baseline | None,
+        typer.Option(help="The server as one writes it first.", rich_help_panel=_BESIDE),
+    ] = None,
+    server: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE.py",
+            help="A server of your own: it is started, and told its port by the environment "
+            "variable PORT. May be given several times.",
+            rich_help_panel=_BESIDE,
+        ),
+    ] = None,
+    url: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ws://…",
+            help="A server that runs already. May be given several times.",
+            rich_help_panel=_BESIDE,
+        ),
+    ] = None,
+    own: Annotated[
+        bool,
+        typer.Option("--labkit/--no-labkit", help="Labkit's own.", rich_help_panel=_BESIDE),
+    ] = True,
+    network: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="loopback, lan, wifi, 4g, 3g, satellite, or a file that describes one.",
+            rich_help_panel=_CONDITIONS,
+        ),
+    ] = "loopback",
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Encrypted.", rich_help_panel=_CONDITIONS)
+    ] = False,
+    deflate: Annotated[
+        bool,
+        typer.Option(
+            "--deflate", help="permessage-deflate is offered.", rich_help_panel=_CONDITIONS
+        ),
+    ] = False,
     model_set: SetOption = "embedded",
     asr: AsrOption = None,
     llm: LlmOption = None,
     tts: TtsOption = None,
 ) -> None:
-    """Run the latency exercise: measure and plot how chunk size trades against latency."""
+    """Measure and plot how chunk size trades against latency, on any server.
+
+    Servers speak the plain dialect (README.md has its rules) and are measured by turns, on the
+    same recordings. 'labkit exercise diff' compares two runs.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from labkit.measure.chunking import CHUNK_SIZES_MS
     from labkit.measure.exercise import Exercise
+    from labkit.measure.links import read_profile
+    from labkit.measure.targets import LOOPBACK, Access, Target, distinct
     from labkit.voice.models import data_folder, resolve
 
-    if baseline not in (None, "naive"):
-        raise typer.BadParameter(f"there is no baseline {baseline!r}; there is 'naive'")
-    own = {"--models": model_set, "--asr": asr, "--llm": llm, "--tts": tts}
-    options = tuple(word for key, value in own.items() if value for word in (key, value))
-    resolve(model_set, asr=asr, llm=llm, tts=tts)
+    models = {"--models": model_set, "--asr": asr, "--llm": llm, "--tts": tts}
+    options = tuple(word for key, value in models.items() if value for word in (key, value))
+    targets: list[Target] = [Target.labkit(*options)] if own else []
+    targets += [Target.naive(*options)] if baseline else []
+    targets += [Target.script(path) for path in server or ()]
+    targets += [Target.running(address) for address in url or ()]
+    if not targets:
+        raise LabkitError("--no-labkit leaves no server to measure; name one")
+    if own or baseline:  # it is better to miss a model now than in a subprocess
+        resolve(model_set, asr=asr, llm=llm, tts=tts)
     experiment = Exercise.of_length(
-        recordings=data_folder() / "speech",
         quick=quick,
-        baseline=baseline is not None,
+        targets=distinct(targets),
+        recordings=data_folder() / "speech",
         seed=seed,
-        model_options=options,
+        chunk_sizes_ms=CHUNK_SIZES_MS if chunks is None else parse_chunks(chunks),
+        access=Access(
+            network=None if network == LOOPBACK else read_profile(network),
+            tls=tls,
+            deflate=deflate,
+            seed=seed,
+        ),
     )
-    carry_out(experiment, out, lambda summed: [sizes_table(summed.sizes)])
+    carry_out(experiment, out, _tables)
 
 
-def sizes_table(sizes: "Sequence[SizeSummary]") -> Table:
-    """What was measured, a row per chunk size."""
+@exercise.command("diff")
+def diff(
+    first: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    second: Annotated[Path, typer.Argument(help="Folder of another run.")],
+) -> None:
+    """Compare two runs, recording by recording, and say what is no more than noise."""
+    from labkit.measure.compare import changed, compare, read_run
+
+    runs = read_run(first), read_run(second)
+    found = compare(*runs)
+    for comparison in found:
+        console().print(diff_table(comparison))
+    for comparison in found:
+        console().print(comparison.sentence(), markup=False, highlight=False)
+    console().print(
+        "What the machine did between the runs is in no interval: to compare servers, measure "
+        "them in one run.",
+        highlight=False,
+    )
+    for line in changed(*runs):
+        console().print(f"Also different: {line}", markup=False, highlight=False)
+
+
+def parse_chunks(text: str) -> tuple[int, ...]:
+    """Understand chunk sizes such as ``20,100,500``.
+
+    Raises:
+        LabkitError: They are no whole numbers from 5 to 1,000.
+    """
+    try:
+        sizes = tuple(sorted({int(word) for word in text.split(",")}))
+    except ValueError:
+        sizes = ()
+    if not sizes or sizes[0] < 5 or sizes[-1] > 1000:
+        raise LabkitError(
+            f"chunks: {text!r} is no list of whole milliseconds from 5 to 1000; write them as "
+            "20,100,500"
+        )
+    return sizes
+
+
+def _tables(summed: "ExerciseSummary") -> list[Table]:
+    tables = [sizes_table(server) for server in summed.servers]
+    return [*tables, servers_table(summed.servers)] if len(tables) > 1 else tables
+
+
+def sizes_table(server: "ServerSummary") -> Table:
+    """What was measured on one server, a row per chunk size."""
     table = results_table(
-        "End of speech to first audible reply, labkit",
-        "chunk\nms", "median\nms", "95 %\ninterval", "p95\nms", "messages\nper s", "overhead\nB/s",
-        "CPU\nms/s",
+        f"End of speech to first audible reply: {server.name}",
+        "chunk\nms", "added\nms", "95 %\ninterval", "model\nms", "wait\nms", "p95\nms",
+        "messages\nper s", "headers\nB/s", "CPU\nms/s", "turns",
     )  # fmt: skip
-    for size in sizes:
-        middle = size.ttfa_p50
+    for size in server.sizes:
         table.add_row(
             str(size.chunk_ms),
-            f"{middle.value:.0f}",
-            f"{middle.low:.0f} to {middle.high:.0f}",
-            f"{size.ttfa_p95.value:.0f}",
+            "-" if size.effect is None else f"{size.effect.value:+.0f}",
+            _interval(size.effect),
+            f"{size.predicted_ms:.0f}" if size.effect else "-",
+            f"{size.wait.value:.0f}",
+            "-" if size.wait_p95 is None else f"{size.wait_p95.value:.0f}",
             f"{size.messages_per_s:.1f}",
             f"{size.overhead_bytes_per_s:.0f}",
-            f"{size.cpu_ms_per_s:.1f}",
+            "-" if size.cpu_ms_per_s is None else f"{size.cpu_ms_per_s:.1f}",
+            str(size.turns),
+        )
+    table.caption = "added: to the wait with the smallest chunks, within the same recordings"
+    return table
+
+
+def servers_table(servers: "Sequence[ServerSummary]") -> Table:
+    """The servers beside each other."""
+    table = results_table(
+        "The servers, over all chunk sizes",
+        "server", "wait\nms", f"against\n{servers[0].name}, ms", "95 %\ninterval",
+        "chunk size\nadds, ms", "ping p99\nms", "words\nmisheard", "turns",
+    )  # fmt: skip
+    for server in servers:
+        effect = server.sizes[-1].effect
+        misheard = server.word_error_rate
+        table.add_row(
+            server.name,
+            f"{server.wait_ms:.0f}",
+            "-" if server.longer is None else f"{server.longer.value:+.0f}",
+            _interval(server.longer),
+            "-" if effect is None else f"{effect.value:+.0f}",
+            "-" if server.ping_p99_ms is None else f"{server.ping_p99_ms:.1f}",
+            "-" if misheard is None else f"{100 * misheard:.1f} %",
+            str(server.turns) if server.turns == server.asked else f"{server.turns}/{server.asked}",
         )
     return table
+
+
+def diff_table(comparison: "Comparison") -> Table:
+    """Two runs of one server, a row per part of the wait."""
+    names = comparison.first, comparison.second
+    table = results_table(
+        f"{names[0]}, first run and second" if len({*names}) == 1 else " and ".join(names),
+        "", "first\nms", "second\nms", "change\nms", "95 %\ninterval", "",
+    )  # fmt: skip
+    for part in comparison.parts:
+        table.add_row(
+            part.what,
+            f"{part.first:.1f}",
+            f"{part.second:.1f}",
+            f"{part.change.value:+.1f}",
+            f"{part.change.low:.1f} to {part.change.high:.1f}",
+            part.verdict,
+        )
+    return table
+
+
+def _interval(found: "Estimate | None") -> str:
+    return "-" if found is None else f"{found.low:.0f} to {found.high:.0f}"

@@ -18,6 +18,7 @@ from labkit.measure.links import (
     Direction,
     Fault,
     Link,
+    read_profile,
 )
 from labkit.session.defaults import DEFAULT_PORT
 
@@ -73,9 +74,9 @@ def proxy(
     profile: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME",
+            metavar="NAME|FILE",
             help="Begin with a kind of network; the other options change it. There are, as delay "
-            f"+ jitter and rates up / down: {_KNOWN}. Round assumptions, not measurements.",
+            f"+ jitter and rates up / down: {_KNOWN}. Or name a file that describes one.",
         ),
     ] = None,
     up_delay_ms: Annotated[float | None, _delay(_UP)] = None,
@@ -127,14 +128,12 @@ def _target(url: str) -> tuple[str, int]:
     return host, port
 
 
-def _network(name: str | None) -> Conditions:
-    if name is None:
+def _network(named: str | None) -> Conditions:
+    if named is None:
         return Conditions()
-    if name not in PROFILES:
-        known = ", ".join(PROFILES)
-        raise typer.BadParameter(f"--profile is {name!r}; it must be one of {known}")
-    _log.info("%s, as assumed: %s", name, PROFILES[name].about)
-    return PROFILES[name].conditions
+    profile = read_profile(named)
+    _log.info("%s: %s", profile.name, profile.about)
+    return profile.conditions
 
 
 def _link(

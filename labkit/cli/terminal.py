@@ -81,12 +81,32 @@ def working(what: str) -> Iterator[None]:
 
 @contextmanager
 def counting_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar that is told what is done, how much of it is over, and how much there is in all."""
+    """A bar that is told what is done, how much of it is over, and how much there is in all.
+
+    In a log, which has no bar, it is a line for each tenth.
+    """
+    if not errors().is_terminal:
+        yield _Tenths().tell
+        return
     with _bar() as bar:
         task = bar.add_task("starting", total=None)
         yield lambda now, done, total: bar.update(
             task, description=now, completed=done, total=total
         )
+
+
+class _Tenths:
+    """Writes a line whenever another tenth of the work is over."""
+
+    def __init__(self) -> None:
+        self._told = -1
+
+    def tell(self, now: str, done: int, total: int) -> None:
+        tenth = 10 * done // total if total else 0
+        if tenth > self._told:
+            self._told = tenth
+            line = f"{10 * tenth:3} %  {done} of {total}: {now}"
+            errors().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

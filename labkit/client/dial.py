@@ -127,6 +127,8 @@ async def dial(
     tls: ssl.SSLContext | None = None,
     within_s: float = CONNECT_S,
     sock: socket.socket | None = None,
+    through: tuple[str, int] | None = None,
+    deflate: bool = False,
     max_size: int | None = MAX_MESSAGE_BYTES,
     max_queue: int | None = 16,
     keepalive_s: float | None = None,
@@ -142,6 +144,9 @@ async def dial(
             it, whom this machine trusts.
         within_s: Longest that all of it may take, in seconds.
         sock: A connected TCP socket to speak over.
+        through: Address and port of what stands before the server, such as
+            `labkit.measure.netem.Proxy.address`; the server is called by its own name all the same.
+        deflate: Offer to compress messages (RFC 7692), which servers may leave at that.
         max_size: Longest message that is taken, in bytes; None takes any.
         max_queue: Messages that are read before anybody asks for them.
         keepalive_s: Ping after so many seconds, and give the connection up after as many more
@@ -166,20 +171,22 @@ async def dial(
 
     create: Any = note
     options: dict[str, Any] = {} if tls is None else {"ssl": tls}
+    if through is not None:
+        options["host"], options["port"] = through
     try:
         return await connect(
             with_query(address, **(query or {})),
             subprotocols=None if subprotocol is None else [Subprotocol(subprotocol)],
             additional_headers=headers,
             # Never for this machine, whatever its environment says.
-            proxy=None if is_loopback(urlsplit(address).hostname or "") else True,
+            proxy=None if through or is_loopback(urlsplit(address).hostname or "") else True,
             open_timeout=within_s,
             close_timeout=CLOSE_S,
             ping_interval=keepalive_s,
             ping_timeout=keepalive_s,
             max_size=max_size,
             max_queue=max_queue,
-            compression=None,
+            compression="deflate" if deflate else None,
             logger=wire_log,
             create_connection=create,
             sock=sock,

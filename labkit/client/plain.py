@@ -312,6 +312,8 @@ class VoiceClient:
         stream: bool = True,
         headers: Mapping[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
+        through: tuple[str, int] | None = None,
+        deflate: bool = False,
         deadlines: Deadlines | None = None,
         clock: Clock | None = None,
     ) -> AsyncIterator[Self]:
@@ -324,6 +326,8 @@ class VoiceClient:
             headers: Further headers of the handshake, such as those of `labkit.net.tokens.bearer`.
             tls: Whom to trust under ``wss://``, such as `labkit.net.tls.client_tls` gives; without
                 it, whom this machine trusts.
+            through: Address and port of what stands before the server, as for `dial`.
+            deflate: Offer to compress messages, as for `dial`.
             deadlines: How long to wait for what.
             clock: What the pace of speech goes by, and times are taken from.
 
@@ -339,6 +343,8 @@ class VoiceClient:
             query={"reply": "stream"} if stream else None,
             headers=headers,
             tls=tls,
+            through=through,
+            deflate=deflate,
             within_s=deadlines.connect_s,
         )
         streamed = stream or plain.wants_stream(url)  # an address may ask for it by itself

@@ -1,4 +1,6 @@
-"""Run a module as a child that ends with its parent: ``python -m labkit.measure.child MODULE …``.
+"""Run a module, or a file of Python, as a child that ends with its parent.
+
+It is started as ``python -m labkit.measure.child NAME ARGUMENTS``.
 
 The parent holds the other end of this process's standard input and writes nothing to it. When the
 parent ends, in whatever way, the kernel closes that end, and this process terminates itself. That
@@ -32,10 +34,14 @@ def _end_with_parent() -> None:
 
 
 def main() -> None:
-    """Run the module that the command line names, with the arguments after it."""
+    """Run the module or the file that the command line names, with the arguments after it."""
     threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
     del sys.argv[0]
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    if sys.argv[0].endswith(".py"):
+        sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))  # as `python FILE.py` has it
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    else:
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

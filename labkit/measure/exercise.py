@@ -13,31 +13,32 @@ import numpy as np
 from labkit.audio.pcm import SAMPLE_RATE, Float32, leading_silence, read_audio
 from labkit.client.plain import ClientTurn, VoiceClient
 from labkit.client.speech import Clock
-from labkit.errors import LabkitError
-from labkit.measure.exercise_summary import BASELINE, ExerciseSummary, Row
-from labkit.measure.plan import CHUNK_SIZES_MS, LABKIT, PlannedTurn, plan_turns
+from labkit.errors import ClientError, LabkitError, ProtocolError
+from labkit.measure.chunking import CHUNK_SIZES_MS, overhead_bytes
+from labkit.measure.exercise_summary import ExerciseSummary, Row
+from labkit.measure.plan import PlannedTurn, plan_turns
 from labkit.measure.recordings import Kind, Recording, load_manifest
 from labkit.measure.results import Experiment, Progress, Tell
-from labkit.measure.server_process import labkit_server, running_server
-from labkit.trace import Mark, Stage
+from labkit.measure.targets import Access, Target, Way, way_to
+from labkit.trace import Mark, Stage, Trace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Exercise", "overhead_bytes", "ping_until", "row_of"]
+__all__ = ["Exercise", "failed_row", "ping_until", "prepared", "row_of"]
 
-_FULL: Final = 18
-"""Turns per chunk size. A turn takes about two and a half seconds, nearly all of them speech; 18
-turns for each of eight sizes take six to seven minutes."""
-_QUICK: Final = 4
-
+_FULL: Final = 20
+"""Blocks of a whole run. A block of nine chunk sizes has twelve turns of some two seconds, nearly
+all of them speech, so that twenty blocks take eight minutes."""
+_QUICK: Final = 8
+_FEWEST: Final = 5
+"""Blocks of a run of several servers, who share the time; fewer would have no interval."""
 _LONGEST_S: Final = 2.6
+_LONGEST_QUICK_S: Final = 1.6
 _KEPT_SILENCE_S: Final = 0.1
 _PING_EVERY_S: Final = 0.05
-_SEGMENT_BYTES: Final = 1448
-"""Payload of one TCP segment on an Ethernet of 1,500 bytes, with time stamps."""
-_SEGMENT_HEADERS: Final = 20 + 32
-"""IPv4 header, and TCP header with time stamps."""
+_PONG_S: Final = 2.0
+"""A server that has not answered a ping by then answers none."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,20 +47,22 @@ class Exercise(Experiment[Row, ExerciseSummary]):
 
     Attributes:
         recordings: Folder with recordings and their manifest.
+        targets: The servers, by turns; the others are compared with the first.
+        access: Network, TLS and compression, the same for all of them.
         seed: Draws order, recordings and the phase of the end of speech in its chunk.
-        repeats: Turns per chunk size and server.
+        blocks: How many recordings are said, each in every chunk size to every server.
         chunk_sizes_ms: Lengths of one message.
-        baseline: Whether the naive server is measured beside labkit's.
-        model_options: Options that name the models, handed on to the servers.
-        pings_ms: Round trips of `ping` while turns run, by server; only with a baseline.
+        longest_s: Recordings whose speech is longer are left out: speaking is most of the time.
+        pings_ms: Round trips of `ping` while turns run, by server; only with several servers.
     """
 
     recordings: Path
+    targets: Sequence[Target] = field(default_factory=lambda: (Target.labkit(),))
+    access: Access = field(default_factory=Access)
     seed: int = 1
-    repeats: int = _FULL
-    chunk_sizes_ms: tuple[int, ...] = CHUNK_SIZES_MS
-    baseline: bool = False
-    model_options: tuple[str, ...] = ()
+    blocks: int = _FULL
+    chunk_sizes_ms: Sequence[int] = CHUNK_SIZES_MS
+    longest_s: float = _LONGEST_S
     pings_ms: dict[str, list[float]] = field(default_factory=dict)
 
     raw = "turns.csv"
@@ -75,54 +78,45 @@ class Exercise(Experiment[Row, ExerciseSummary]):
     )
 
     @classmethod
-    def of_length(cls, *, quick: bool, baseline: bool = False, **settings: Any) -> Self:
-        """An exercise of under eight minutes, or of under two; two servers share that time."""
-        repeats = _QUICK if quick else _FULL
-        return cls(repeats=repeats // 2 if baseline else repeats, baseline=baseline, **settings)
+    def of_length(cls, *, quick: bool, targets: Sequence[Target], **settings: Any) -> Self:
+        """An exercise of some eight minutes, or of two to three; several servers share the time."""
+        blocks = max(_FEWEST, (_QUICK if quick else _FULL) // len(targets))
+        longest_s = _LONGEST_QUICK_S if quick else _LONGEST_S
+        return cls(targets=targets, blocks=blocks, longest_s=longest_s, **settings)
 
     async def run(self, record: Callable[[Row], None], tell: Tell) -> None:
         """Run the turns: the servers in processes of their own, the client in this one.
 
+        A turn that a server fails at is a row like any other. A server that fails at its first
+        turn ends the run, since that is a mistake in how it was started or written.
+
         Raises:
             AudioError: A recording or the manifest is not usable.
             ServerError: A server did not start.
-            LabkitError: No recording is short enough.
+            InstrumentError: The network or TLS cannot be had.
+            LabkitError: No recording is short enough, or a server failed at its first turn.
         """
-        recordings = _short_ones(load_manifest(self.recordings))
-        servers = (LABKIT, BASELINE) if self.baseline else (LABKIT,)
+        recordings = _short_ones(load_manifest(self.recordings), self.longest_s)
         turns = plan_turns(
             seed=self.seed,
             recordings=len(recordings),
-            repeats=self.repeats,
-            servers=servers,
+            blocks=self.blocks,
+            servers=[target.name for target in self.targets],
             chunk_sizes_ms=self.chunk_sizes_ms,
         )
         async with AsyncExitStack() as stack:
-            tell(Progress(0, len(turns), "loading the models"))
-            urls = {name: await self._start(stack, name) for name in servers}
+            servers: dict[str, _Server] = {}
+            for target in self.targets:
+                tell(Progress(0, len(turns), f"starting {target.name}"))
+                way = await stack.enter_async_context(way_to(target, self.access))
+                servers[target.name] = _Server(target.name, way)
+                if len(self.targets) > 1:
+                    servers[target.name].rtts_ms = self.pings_ms.setdefault(target.name, [])
             for number, turn in enumerate(turns):
                 now = "warming up" if turn.warmup else f"chunks of {turn.chunk_ms} ms"
                 tell(Progress(number, len(turns), now))
-                record(await self._say(turn, recordings[turn.recording], urls[turn.server]))
+                record(await servers[turn.server].take(turn, recordings[turn.recording]))
         tell(Progress(len(turns), len(turns), "done"))
-
-    async def _start(self, stack: AsyncExitStack, name: str) -> str:
-        command = labkit_server()
-        if name == BASELINE:
-            command = ["labkit.course.naive_server", "--port", "0"]
-        server = running_server([*command, *self.model_options])
-        return (await stack.enter_async_context(server)).url
-
-    async def _say(self, turn: PlannedTurn, recording: Recording, url: str) -> Row:
-        """One turn as a new conversation, so that every turn has the same prompt before it."""
-        samples, end_of_speech = _prepared(recording, turn)
-        async with AsyncExitStack() as stack:
-            if self.baseline and not turn.warmup:
-                pings = self.pings_ms.setdefault(turn.server, [])
-                await stack.enter_async_context(_pinging(url, pings, turn.recording))
-            client = await stack.enter_async_context(VoiceClient.connect(url))
-            said = await client.say(samples, chunk_ms=turn.chunk_ms, end_of_speech=end_of_speech)
-        return row_of(turn, recording, said)
 
     def flat(self, row: Row) -> Mapping[str, Any]:
         """The row as columns; stages and marks one each, empty where there is none."""
@@ -141,55 +135,109 @@ class Exercise(Experiment[Row, ExerciseSummary]):
         return ExerciseSummary(rows, self.pings_ms, seed=self.seed)
 
     def about(self) -> dict[str, Any]:
-        """What was drawn and run, and by which clock."""
+        """What was drawn and run, under which conditions, and by which clock."""
         return {
             "seed": self.seed,
-            "repeats": self.repeats,
+            "blocks": self.blocks,
             "chunk_sizes_ms": list(self.chunk_sizes_ms),
-            "models": list(self.model_options) or ["embedded"],
-            "clock": "one machine: client and server share the monotonic clock",
+            "servers": {t.name: " ".join(t.command) or t.url for t in self.targets},
+            **self.access.about(),
+            "clock": "client and servers of one machine share the monotonic clock; of a server "
+            "elsewhere it is estimated from pings",
         }
 
     def draw(self, summary: ExerciseSummary) -> dict[str, "Figure"]:
-        """The trade-off, the waterfall, the distribution, and the baseline where there is one."""
+        """The trade-off, the waterfall, every turn, and the servers where there are several."""
         # Drawing libraries take a second to load, which a run does not have to wait for.
         from labkit.measure.exercise_figures import exercise_figures
 
-        return exercise_figures(summary)
+        network = self.access.network
+        rate = None if network is None else network.conditions.up.bytes_per_s
+        return exercise_figures(summary, conditions=str(self.access), bytes_per_s=rate)
 
 
-def _short_ones(recordings: Sequence[Recording]) -> list[Recording]:
+@dataclass(slots=True)
+class _Server:
+    """A server of the exercise, and what its first turn showed of it.
+
+    Attributes:
+        name: Which.
+        way: How to get there.
+        rtts_ms: Where to note the round trips of pings while turns run; None measures none.
+        known: Whether it has answered a turn.
+        stream: Whether it streams its replies.
+    """
+
+    name: str
+    way: Way
+    rtts_ms: list[float] | None = None
+    known: bool = False
+    stream: bool = True
+
+    async def take(self, turn: PlannedTurn, recording: Recording) -> Row:
+        """One turn as a new conversation, so that every turn has the same prompt before it."""
+        samples, end_of_speech = prepared(recording, turn)
+        try:
+            async with AsyncExitStack() as stack:
+                if self.known and not turn.warmup and self.rtts_ms is not None:
+                    pinging = _pinging(self.way, self.rtts_ms, turn.recording)
+                    await stack.enter_async_context(pinging)
+                client = await stack.enter_async_context(self.way.connect(stream=self.stream))
+                said = await client.say(
+                    samples, chunk_ms=turn.chunk_ms, end_of_speech=end_of_speech
+                )
+                self.stream = client.stream
+                if not self.known:
+                    await self._meet(client)
+        except (ClientError, ProtocolError) as error:
+            if not self.known:
+                raise LabkitError(f"{self.name} failed at its first turn: {error}") from error
+            return failed_row(turn, recording, str(error))
+        return row_of(turn, recording, said)
+
+    async def _meet(self, client: VoiceClient) -> None:
+        """Learn whether the server answers pings; it may have none to answer with."""
+        self.known = True
+        if self.rtts_ms is None:
+            return
+        try:
+            async with asyncio.timeout(_PONG_S):
+                await client.ping()
+        except (TimeoutError, ClientError):
+            self.rtts_ms = None
+
+
+def _short_ones(recordings: Sequence[Recording], longest_s: float) -> list[Recording]:
     """Utterances that do not take long to say; speaking is most of the exercise's time."""
     short = [
         r
         for r in recordings
-        if r.kind is Kind.UTTERANCE and (r.end_of_speech_sample or 0) < _LONGEST_S * SAMPLE_RATE
+        if r.kind is Kind.UTTERANCE and (r.end_of_speech_sample or 0) < longest_s * SAMPLE_RATE
     ]
     if not short:
-        raise LabkitError(f"no recording ends within {_LONGEST_S:g} s; add shorter ones")
+        raise LabkitError(f"no recording ends within {longest_s:g} s; add shorter ones")
     return short
 
 
-def _prepared(recording: Recording, turn: PlannedTurn) -> tuple[Float32, int]:
+def prepared(recording: Recording, turn: PlannedTurn) -> tuple[Float32, int]:
     """The recording without most of its leading silence, and its end of speech.
 
-    Silence is put before it, less than a chunk, so that the speech ends at the planned phase;
-    and behind it, for the longest chunk to be filled.
+    Silence is put before it, less than a chunk, so that the speech ends at the planned phase.
     """
     samples = read_audio(recording.path)
     silence = leading_silence(samples, SAMPLE_RATE) - _KEPT_SILENCE_S
     cut = max(0, round(silence * SAMPLE_RATE))
     end = (recording.end_of_speech_sample or len(samples)) - cut
     chunk = turn.chunk_ms * SAMPLE_RATE // 1000
-    lead_in = (round(turn.phase * chunk) - end) % chunk
-    return np.pad(samples[cut:], (lead_in, SAMPLE_RATE)), end + lead_in
+    lead_in = (int(turn.phase * chunk) - end) % chunk
+    return np.pad(samples[cut:], (lead_in, 0)), end + lead_in
 
 
 @asynccontextmanager
-async def _pinging(url: str, rtts_ms: list[float], seed: int) -> AsyncIterator[None]:
+async def _pinging(way: Way, rtts_ms: list[float], seed: int) -> AsyncIterator[None]:
     """Measure ping round trips on a connection of its own for the length of the block."""
     over = asyncio.Event()
-    async with VoiceClient.connect(url) as client:
+    async with way.connect() as client:
         pinging = ping_until(over, client, rtts_ms, random.Random(seed), Clock())
         task = asyncio.create_task(pinging)  # a TaskGroup would wrap what the block raises
         try:
@@ -239,27 +287,20 @@ def row_of(planned: PlannedTurn, recording: Recording, turn: ClientTurn) -> Row:
         ttfb_ms=turn.trace.ttfb_ms(),
         server=planned.server,
         block=planned.block,
+        phase=planned.phase,
         said=recording.text,
-        audio_seconds=turn.bytes_sent / 32_000,
+        audio_seconds=turn.bytes_sent / (2 * SAMPLE_RATE),
         messages=turn.messages_sent,
         overhead_bytes=overhead_bytes(turn.bytes_sent, turn.messages_sent),
-        listening_cpu_ms=turn.listening_cpu_ms,
-        errors="; ".join(error.message for error in turn.errors),
+        listening_cpu_ms=turn.listening_cpu_ms or None,  # a server of others leaves it at 0
+        errors="; ".join([*(error.message for error in turn.errors), *turn.remarks]),
         stages=turn.trace.stages_ms(),
         marks={m: (turn.trace.marks[m] - start) / 1e6 for m in Mark if m in turn.trace.marks},
     )
 
 
-def overhead_bytes(payload: int, messages: int) -> int:
-    """Bytes around `payload` bytes of audio in `messages` equal messages, client to server.
-
-    Counted are the WebSocket frame header with its mask (RFC 6455, section 5.2: 6 bytes, 8 from
-    126 bytes of payload, 14 from 65,536) and the IPv4 and TCP headers of each segment; not the
-    acknowledgements that come back.
-    """
-    if not messages:
-        return 0
-    size = -(-payload // messages)
-    frame = 6 if size < 126 else 8 if size < 65_536 else 14
-    segments = -(-(size + frame) // _SEGMENT_BYTES)
-    return messages * (frame + segments * _SEGMENT_HEADERS)
+def failed_row(planned: PlannedTurn, recording: Recording, reason: str) -> Row:
+    """A turn that the server failed at, as a row."""
+    return row_of(
+        planned, recording, ClientTurn(trace=Trace({Mark.STREAM_STARTED: 0}), remarks=[reason])
+    )

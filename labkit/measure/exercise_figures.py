@@ -1,6 +1,8 @@
-"""The figures of the latency exercise, each of one server: summaries or turns in, `Axes` out."""
+"""The figures of the latency exercise, all servers side by side: a summary in, `Axes` out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from statistics import fmean
 from typing import Final
 
 import numpy as np
@@ -8,8 +10,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from labkit.measure.exercise_summary import BASELINE, ExerciseSummary, Row, SizeSummary
+from labkit.measure.chunking import (
+    DETECTOR_FRAME_MS,
+    detector_wait_ms,
+    last_chunk_ms,
+    overhead_bytes,
+    packetisation_wait_ms,
+    segments,
+)
+from labkit.measure.exercise_summary import (
+    ExerciseSummary,
+    Row,
+    ServerSummary,
+    SizeSummary,
+    by_server,
+)
 from labkit.measure.figures import (
+    BLACK,
     BLUE,
     GREEN,
     GREY,
@@ -20,163 +37,291 @@ from labkit.measure.figures import (
     Look,
     axes,
     draw_intervals,
-    figure_of,
     log_axis,
+    plot_stages,
     plot_waterfall,
     tidy,
 )
-from labkit.measure.plan import LABKIT
-from labkit.measure.statistics import Estimate
-from labkit.trace import Stage, packetisation_model_ms
+from labkit.measure.targets import LOOPBACK
 
 __all__ = [
-    "baseline_figure",
     "exercise_figures",
-    "plot_distribution",
-    "plot_latency",
+    "plot_effect",
+    "plot_rest",
+    "plot_turns",
+    "servers_figure",
     "tradeoff_figure",
+    "turns_figure",
+    "waterfall_figure",
 ]
 
 _BAND: Final = "#EDF3E6"
-_APART: Final = 1.02
-"""Two lines are drawn so much to the left and to the right, so that both their bars are seen."""
+_APART: Final = 1.035
+"""Lines of several servers are drawn so much apart, so that the bars of all are seen."""
+_LOOKS: Final = (
+    Look(BLUE, "o", "-"), Look(RED, "s", "--"), Look(GREEN, "D", "-."), Look(PURPLE, "^", ":"),
+    Look(ORANGE, "v", "-"), Look(SKY, "P", "--"), Look(GREY, "X", "-."), Look(BLACK, "*", ":"),
+)  # fmt: skip
+_BYTES_PER_MS: Final = 32
 
 
-def _chunk_axis(ax: Axes, sizes: Sequence[SizeSummary]) -> None:
+def _look(number: int) -> Look:
+    return _LOOKS[number % len(_LOOKS)]
+
+
+def _chunk_axis(ax: Axes, sizes: Iterable[SizeSummary]) -> None:
     """A logarithmic axis with a tick at each size, and the usual 20 to 100 ms shaded."""
-    log_axis(ax, [s.chunk_ms for s in sizes])
+    ticks = sorted({size.chunk_ms for size in sizes})
+    log_axis(ax, ticks)
+    ax.tick_params(axis="x", labelsize=8)
     ax.axvspan(20, 100, color=_BAND, zorder=0)
+    if len(ticks) > 1:
+        ax.set_xlim(ticks[0] / 1.15, ticks[-1] * 1.15)
 
 
-def plot_latency(sizes: Sequence[SizeSummary], *, ax: Axes | None = None) -> Axes:
-    """End-to-end latency by chunk size, with the packetisation model beside it."""
+def _all_sizes(servers: Sequence[ServerSummary]) -> list[SizeSummary]:
+    return [size for server in servers for size in server.sizes]
+
+
+def _shifted(number: int, servers: int) -> float:
+    """By what factor the points of one server stand beside the size that they belong to."""
+    return float(_APART ** (number - (servers - 1) / 2))
+
+
+def plot_effect(
+    servers: Sequence[ServerSummary], *, bytes_per_s: float | None = None, ax: Axes | None = None
+) -> Axes:
+    """How much longer the wait is than with the smallest chunks, beside what arithmetic says.
+
+    Args:
+        servers: Which servers.
+        bytes_per_s: Rate of the network, for the time that the last chunk takes to go out.
+        ax: Draw here instead of into a figure of its own.
+    """
     ax = axes(ax)
+    sizes = _all_sizes(servers)
     _chunk_axis(ax, sizes)
-    chunks = [s.chunk_ms for s in sizes]
-    left, right = (chunk / _APART for chunk in chunks), (chunk * _APART for chunk in chunks)
-    _line(ax, right, [s.ttfa_p95 for s in sizes], Look(RED, "s", "--"), "95th percentile")
-    _line(ax, left, [s.ttfa_p50 for s in sizes], Look(BLUE, "o", "-"), "median")
-    rest = _rest(sizes)
-    fine = np.geomspace(chunks[0], chunks[-1], 60)
+    chunks = sorted({size.chunk_ms for size in sizes})
+    _model(ax, chunks, bytes_per_s)
+    for number, server in enumerate(servers):
+        shift = _shifted(number, len(servers))
+        points = [(server.sizes[0].chunk_ms * shift, 0.0, 0.0, 0.0)] + [
+            (size.chunk_ms * shift, size.effect.value, size.effect.low, size.effect.high)
+            for size in server.sizes
+            if size.effect is not None
+        ]
+        look = replace(_look(number), style="")  # the model is the line through the points
+        draw_intervals(ax, points, look=look, label=f"{server.name}, measured")
+    ax.legend(frameon=False, fontsize=8, loc="upper left")
+    title = f"Added to the wait, against {chunks[0]} ms chunks"
+    return tidy(ax, title, "chunk size (ms)", "ms (median of the pairs, 95 % interval)")
+
+
+def _model(ax: Axes, chunks: Sequence[int], bytes_per_s: float | None) -> None:
+    """The wait for the chunk to fill and go out, and that for the detector's frame to be whole."""
+    smallest, largest = chunks[0], chunks[-1]
+    fine = np.geomspace(smallest, largest, 200)
+
+    def packet(chunk: float) -> float:
+        return packetisation_wait_ms(chunk) + last_chunk_ms(chunk, bytes_per_s)
+
     ax.plot(
-        fine, [packetisation_model_ms(c) + rest for c in fine], color="black", linestyle=":",
-        linewidth=1.5, label=f"model: half a chunk + {rest:.0f} ms for the rest",
+        fine, [packet(c) - packet(smallest) for c in fine], color=BLACK, linestyle=":",
+        linewidth=1.5, label="half a chunk more" + (", and its way out" if bytes_per_s else ""),
+    )  # fmt: skip
+    base = detector_wait_ms(smallest)
+    ax.plot(
+        chunks, [detector_wait_ms(c) - base for c in chunks], color=ORANGE, linestyle="none",
+        marker="_", markersize=16, markeredgewidth=2, zorder=1,
+        label=f"the same where a detector of {DETECTOR_FRAME_MS} ms frames finds the end",
+    )  # fmt: skip
+
+
+def plot_rest(servers: Sequence[ServerSummary], *, ax: Axes | None = None) -> Axes:
+    """Where the time goes that the chunk size has no part in: a bar of stages for each server."""
+    ax = axes(ax, 8.5, 2.4)
+    plot_stages({server.name: server.rest for server in servers}, ax=ax)
+    return tidy(ax, "Where the rest of the wait goes (means)", "ms", "", grid="x")
+
+
+def _plot_cost(
+    servers: Sequence[ServerSummary],
+    value: Callable[[SizeSummary], float | None],
+    title: str,
+    unit: str,
+    ax: Axes,
+) -> None:
+    _chunk_axis(ax, _all_sizes(servers))
+    for number, server in enumerate(servers):
+        look, shift = _look(number), _shifted(number, len(servers))
+        told = [(s.chunk_ms * shift, cost) for s in server.sizes if (cost := value(s)) is not None]
+        if told:
+            ax.plot(
+                [x for x, _ in told], [y for _, y in told], color=look.colour, marker=look.marker,
+                linestyle=look.style, linewidth=1.4, markersize=4, label=server.name,
+            )  # fmt: skip
+    ax.set_ylim(bottom=0)
+    tidy(ax, title, "chunk size (ms)", unit)
+
+
+def _plot_overhead(servers: Sequence[ServerSummary], ax: Axes) -> None:
+    """Headers by chunk size, which no server has a part in; where a second segment begins."""
+    sizes = sorted({size.chunk_ms for size in _all_sizes(servers)})
+    _chunk_axis(ax, _all_sizes(servers))
+    fine = np.geomspace(sizes[0], sizes[-1], 400)
+    ax.plot(fine, [_overhead_percent(c) for c in fine], color=GREY, linewidth=0.9)
+    ax.plot(
+        sizes, [_overhead_percent(c) for c in sizes], color=BLACK, marker="D", markersize=4,
+        linestyle="none",
     )  # fmt: skip
     ax.set_ylim(bottom=0)
-    ax.legend(frameon=False, fontsize=8, loc="upper left")
-    return tidy(ax, "End of speech to first audible reply", "chunk size (ms)", "ms")
+    split = next((c for c in sizes if segments(c * _BYTES_PER_MS) > 1), None)
+    if split is not None:
+        whole = max((c for c in sizes if c < split), default=split)
+        ax.annotate(
+            f"{whole} ms: one TCP segment\n{split} ms: two", (split, _overhead_percent(split)),
+            xytext=(14, 18), textcoords="offset points", fontsize=8, va="bottom",
+            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.7},
+        )  # fmt: skip
+    tidy(ax, "Headers, client to server (computed)", "chunk size (ms)", "% of the audio")
 
 
-def _line(
-    ax: Axes, xs: Iterable[float], estimates: Sequence[Estimate], look: Look, label: str
-) -> None:
-    points = [(x, e.value, e.low, e.high) for x, e in zip(xs, estimates, strict=True)]
-    draw_intervals(ax, points, look=look, label=f"{label}, 95 % interval")
+def _overhead_percent(chunk_ms: float) -> float:
+    payload = round(chunk_ms * _BYTES_PER_MS)
+    return 100 * overhead_bytes(payload, 1) / payload
 
 
-def _rest(sizes: Sequence[SizeSummary]) -> float:
-    """What is left of the median wait without the wait for the last chunk, over all sizes."""
-    return float(np.median([s.ttfa_p50.value - s.stages[Stage.PACKETISATION] for s in sizes]))
-
-
-def _cost(
-    sizes: Sequence[SizeSummary], values: Sequence[float], title: str, y: str, ax: Axes
-) -> None:
-    _chunk_axis(ax, sizes)
-    ax.tick_params(axis="x", labelsize=8)
-    ax.plot([s.chunk_ms for s in sizes], values, color=GREEN, marker="D", markersize=5)
-    ax.set_ylim(bottom=0)
-    tidy(ax, title, "chunk size (ms)", y)
-
-
-def tradeoff_figure(sizes: Sequence[SizeSummary]) -> Figure:
-    """The chunk-size trade-off: what a chunk costs in latency, and what it saves elsewhere."""
-    figure = Figure(figsize=(12, 7.5), layout="constrained")
+def tradeoff_figure(
+    servers: Sequence[ServerSummary],
+    *,
+    conditions: str = LOOPBACK,
+    bytes_per_s: float | None = None,
+) -> Figure:
+    """What a chunk costs in waiting, what it saves elsewhere, and what it has no part in."""
+    rest = 1.1 + 0.35 * len(servers)
+    figure = Figure(figsize=(12, 7.2 + rest), layout="constrained")
     panels = figure.subplot_mosaic(
-        [["latency", "messages"], ["latency", "overhead"], ["latency", "cpu"]],
+        [["effect", "messages"], ["effect", "overhead"], ["effect", "cpu"], ["rest", "rest"]],
         width_ratios=(1.6, 1),
+        height_ratios=(2.2, 2.2, 2.2, rest),
     )
-    plot_latency(sizes, ax=panels["latency"])
-    for name, values, title, unit in (
-        ("messages", [s.messages_per_s for s in sizes], "Messages", "per second of audio"),
-        (
-            "overhead",
-            [s.overhead_bytes_per_s / 1000 for s in sizes],
-            "Header overhead (audio: 32 kB/s)",
-            "kB per second of audio",
-        ),
-        ("cpu", [s.cpu_ms_per_s for s in sizes], "Server CPU while listening", "ms per second"),
-    ):
-        _cost(sizes, values, title, unit, panels[name])
+    plot_effect(servers, bytes_per_s=bytes_per_s, ax=panels["effect"])
+    _plot_cost(
+        servers, lambda size: size.messages_per_s, "Messages", "per second of audio",
+        panels["messages"],
+    )  # fmt: skip
+    _plot_overhead(servers, panels["overhead"])
+    _plot_cost(
+        servers, lambda size: size.cpu_ms_per_s, "Server CPU while listening", "ms per second",
+        panels["cpu"],
+    )  # fmt: skip
+    untold = [s.name for s in servers if all(size.cpu_ms_per_s is None for size in s.sizes)]
+    if untold:
+        panels["cpu"].annotate(
+            f"not told by {', '.join(untold)}", (0.98, 0.95), xycoords="axes fraction",
+            ha="right", va="top", fontsize=8, color=GREY,
+        )  # fmt: skip
+    plot_rest(servers, ax=panels["rest"])
     figure.suptitle(
-        "What chunk size trades: latency against messages, bytes and CPU (shaded: 20 to 100 ms)",
-        fontsize=12,
+        f"What the chunk size trades ({conditions}; shaded: the usual 20 to 100 ms)", fontsize=12
     )
     return figure
 
 
-def plot_distribution(rows: Sequence[Row], *, ax: Axes | None = None) -> Axes:
-    """Share of turns that were answered within a time, a curve per chunk size."""
+def waterfall_figure(servers: Sequence[ServerSummary]) -> Figure:
+    """Where the time of a turn goes at the usual chunk size, server below server, on one scale."""
+    rows = [len(server.parts) for server in servers]
+    figure = Figure(figsize=(8.5, sum(0.9 + 0.38 * count for count in rows)), layout="constrained")
+    panels = figure.subplots(len(servers), 1, sharex=True, squeeze=False, height_ratios=rows)
+    for ax, server in zip(panels[:, 0], servers, strict=True):
+        title = f"{server.name}: {server.wait_ms:.0f} ms with {server.middle.chunk_ms} ms chunks"
+        plot_waterfall(server.parts, ax=ax, title=f"{title} (means)")
+        ax.set_xlabel("")
+        ax.set_ylim(len(server.parts) - 0.5, -0.5)
+    panels[-1, 0].set_xlabel("ms since the end of speech")
+    panels[-1, 0].set_xlim(0, 1.14 * max(server.wait_ms for server in servers))
+    return figure
+
+
+def plot_turns(rows: Sequence[Row], *, title: str = "", ax: Axes | None = None) -> Axes:
+    """Every turn of one server; a line joins those of a block, which say the same recording."""
     ax = axes(ax)
-    counted = [r for r in rows if not r.warmup and r.ttfa_ms is not None]
-    sizes = sorted({r.chunk_ms for r in counted})
-    styles = ("-", "--", "-.", ":")
-    colours = (BLUE, SKY, GREEN, GREY, ORANGE, RED, PURPLE, "black")
-    for index, size in enumerate(sizes):
-        times = sorted(r.ttfa_ms for r in counted if r.chunk_ms == size and r.ttfa_ms is not None)
-        ax.step(
-            [times[0], *times], np.arange(len(times) + 1) / len(times) * 100, where="post",
-            color=colours[index % len(colours)], linestyle=styles[index % len(styles)],
-            linewidth=1.6, label=f"{size} ms",
+    blocks: dict[int, dict[int, list[float]]] = {}
+    for row in rows:
+        if row.block is not None and row.ttfa_ms is not None:
+            block = blocks.setdefault(row.block, {})
+            block.setdefault(row.chunk_ms, []).append(row.ttfa_ms)
+    log_axis(ax, sorted({size for block in blocks.values() for size in block}))
+    ax.tick_params(axis="x", labelsize=8)
+    for number, block in enumerate(blocks.values()):
+        look, sizes = _look(number), sorted(block)
+        turns = [(size, wait) for size in sizes for wait in block[size]]
+        means = [fmean(block[size]) for size in sizes]
+        ax.plot(sizes, means, color=look.colour, linestyle=look.style, linewidth=0.8, alpha=0.7)
+        ax.plot(
+            [size for size, _ in turns], [wait for _, wait in turns], color=look.colour,
+            marker=look.marker, markersize=3, linestyle="none", alpha=0.8,
         )  # fmt: skip
-    ax.set_xlim(left=0)
-    ax.set_ylim(0, 100)
-    ax.legend(title="chunk size", frameon=False, fontsize=8, title_fontsize=8, loc="lower right")
-    return tidy(
-        ax, "Turns answered within a time", "ms, end of speech to first audible reply", "% of turns"
-    )
+    ax.set_ylim(bottom=0)
+    return tidy(ax, title, "chunk size (ms)", "ms")
 
 
-def baseline_figure(summed: ExerciseSummary) -> Figure:
-    """Labkit's server beside the naive one: time to first audio, and ping while turns run."""
+def turns_figure(summed: ExerciseSummary) -> Figure:
+    """Every turn, server beside server on one scale: how much recordings differ, and sizes."""
+    servers = summed.servers
+    figure = Figure(figsize=(1.5 + 4.5 * len(servers), 4.5), layout="constrained")
+    panels = figure.subplots(1, len(servers), sharey=True, squeeze=False)
+    rows = by_server(summed.rows)
+    for ax, server in zip(panels[0], servers, strict=True):
+        plot_turns(rows[server.name], title=f"{server.name}, {server.turns} turns", ax=ax)
+        ax.set_ylabel("")
+    panels[0, 0].set_ylabel("wait for the first audible reply (ms)")
+    figure.suptitle("Every turn: a colour is a recording, the line its mean", fontsize=12)
+    return figure
+
+
+def servers_figure(summed: ExerciseSummary) -> Figure:
+    """The servers beside each other: the wait by chunk size, and ping while turns run."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.3, 1))
-    _chunk_axis(left, summed.sizes)
-    for sizes, apart, look, label in (
-        (summed.baseline, _APART, Look(RED, "s", "--"), BASELINE),
-        (summed.sizes, 1 / _APART, Look(BLUE, "o", "-"), LABKIT),
-    ):
-        xs = (s.chunk_ms * apart for s in sizes)
-        _line(left, xs, [s.ttfa_p50 for s in sizes], look, label)
+    _chunk_axis(left, _all_sizes(summed.servers))
+    for number, server in enumerate(summed.servers):
+        shift = _shifted(number, len(summed.servers))
+        points = [
+            (size.chunk_ms * shift, size.wait.value, size.wait.low, size.wait.high)
+            for size in server.sizes
+        ]
+        draw_intervals(left, points, look=_look(number), label=server.name)
     left.set_ylim(bottom=0)
-    left.legend(frameon=False)
-    tidy(left, "Median time to first audible reply", "chunk size (ms)", "ms")
-    for name, colour, style in ((BASELINE, RED, "--"), (LABKIT, BLUE, "-")):
-        rtts = np.sort(summed.rtts_ms.get(name, []))
-        if len(rtts):
-            share = 100 * np.arange(1, len(rtts) + 1) / len(rtts)
-            right.step(rtts, share, where="post", color=colour, linestyle=style, label=name)
-    right.set_xscale("log")
-    right.xaxis.set_major_formatter(ScalarFormatter())
-    right.set_ylim(0, 100)
-    right.legend(frameon=False, loc="lower right")
-    tidy(right, "Ping answered while a turn runs", "round trip (ms)", "% of pings")
+    left.legend(frameon=False, fontsize=8)
+    tidy(left, "Wait for the first audible reply", "chunk size (ms)", "ms (median, 95 % interval)")
+    _plot_pings(summed, right)
     return figure
 
 
-def exercise_figures(summed: ExerciseSummary) -> dict[str, Figure]:
+def _plot_pings(summed: ExerciseSummary, ax: Axes) -> None:
+    for number, server in enumerate(summed.servers):
+        rtts = np.sort(summed.rtts_ms.get(server.name, []))
+        share, look = 100 * np.arange(1, len(rtts) + 1) / max(1, len(rtts)), _look(number)
+        label = server.name if len(rtts) else f"{server.name}: answers none"
+        ax.step(rtts, share, where="post", color=look.colour, linestyle=look.style, label=label)
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.set_ylim(0, 100)
+    ax.legend(frameon=False, loc="lower right", fontsize=8)
+    tidy(ax, "Ping answered while a turn runs", "round trip (ms)", "% of pings")
+
+
+def exercise_figures(
+    summed: ExerciseSummary, *, conditions: str = LOOPBACK, bytes_per_s: float | None = None
+) -> dict[str, Figure]:
     """All figures of an exercise, by the names of their files."""
-    middle = min(summed.sizes, key=lambda s: abs(s.chunk_ms - 40))
-    total = sum(middle.stages.values())
-    waterfall = plot_waterfall(
-        middle.stages, title=f"Where {total:.0f} ms go with chunks of {middle.chunk_ms} ms (means)"
-    )
-    own = [row for row in summed.rows if row.server == LABKIT]
+    servers = summed.servers
     figures = {
-        "tradeoff": tradeoff_figure(summed.sizes),
-        "waterfall": figure_of(waterfall),
-        "distribution": figure_of(plot_distribution(own)),
+        "tradeoff": tradeoff_figure(servers, conditions=conditions, bytes_per_s=bytes_per_s),
+        "waterfall": waterfall_figure(servers),
+        "turns": turns_figure(summed),
     }
-    if summed.baseline:
-        figures["baseline"] = baseline_figure(summed)
+    if len(servers) > 1:
+        figures["servers"] = servers_figure(summed)
     return figures

@@ -1,20 +1,33 @@
-"""What the turns of a latency exercise say, by server and chunk size, and in sentences."""
+"""What the turns of a latency exercise say: by server and chunk size, and in sentences."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, Final
 
+import numpy as np
+
 from labkit.errors import LabkitError
-from labkit.measure.plan import LABKIT
-from labkit.measure.statistics import Estimate, difference_of_medians, percentile
+from labkit.measure.chunking import packetisation_wait_ms
+from labkit.measure.statistics import FEW, Estimate, median, percentile_95
 from labkit.measure.wer import word_error_rate
-from labkit.trace import Mark, Stage, packetisation_model_ms
+from labkit.trace import Mark, Stage, largest_part
 
-__all__ = ["BASELINE", "ExerciseSummary", "Row", "SizeSummary", "by_size", "conclusion"]
+__all__ = [
+    "FEW_BLOCKS",
+    "TOO_FEW",
+    "ExerciseSummary",
+    "Row",
+    "ServerSummary",
+    "SizeSummary",
+    "by_server",
+    "paired",
+    "summarise_server",
+]
 
-BASELINE: Final = "naive"
-"""Name of the server that is written the naive way."""
+TOO_FEW: Final = "too few turns to tell"
+FEW_BLOCKS: Final = 3
+"""Fewer pairs than this have no interval that means anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +42,17 @@ class Row:
         transcript: What the server heard.
         reply_text: What the reply says.
         reply_seconds: Length of the spoken reply.
-        ttfa_ms: End of speech to the first audible reply.
+        ttfa_ms: End of speech to the first audible reply: the wait.
         ttfb_ms: End of speech to the first byte of the reply.
         server: Which server answered.
         block: Turns of one block say the same recording; None for a turn that warms up.
+        phase: Where in its chunk the speech ended, from 0 to 1.
         said: What was really said.
         audio_seconds: Audio that was sent.
         messages: Binary messages that carried it.
         overhead_bytes: Bytes of headers around that audio.
-        listening_cpu_ms: CPU time of the server while the audio came in.
+        listening_cpu_ms: CPU time of the server while the audio came in; None where it does not
+            tell.
         errors: What the server refused or failed at, in its words.
         stages: The parts of `ttfa_ms`.
         marks: All marks, in milliseconds since the microphone opened.
@@ -54,11 +69,12 @@ class Row:
     ttfb_ms: float | None
     server: str
     block: int | None
+    phase: float
     said: str
     audio_seconds: float
     messages: int
     overhead_bytes: int
-    listening_cpu_ms: float
+    listening_cpu_ms: float | None
     errors: str = ""
     stages: Mapping[Stage, float] = field(default_factory=dict)
     marks: Mapping[Mark, float] = field(default_factory=dict)
@@ -69,56 +85,186 @@ class SizeSummary:
     """What one chunk size gave on one server; times in milliseconds.
 
     Attributes:
-        server: Which server.
         chunk_ms: Length of one message.
-        ttfa_p50: Median of the end-to-end latency, with its 95 % interval.
-        ttfa_p95: 95th percentile of it.
-        ttfb_p50: Median up to the first byte.
-        stages: Mean of each part of `ttfa`; means add up, medians do not.
+        turns: Turns that were answered.
+        wait: Median wait for the first audible reply over the blocks, with its 95 % interval.
+        wait_p95: 95th percentile over the turns; None where they are too few to tell.
+        effect: How much longer the wait is than with the smallest chunks: median of the
+            differences within blocks, with its 95 % interval; None for the smallest itself.
+        predicted_ms: What packetisation alone predicts for `effect`.
+        stages: Mean of each part of the wait; means add up, medians do not.
         messages_per_s: Messages per second of audio.
         overhead_bytes_per_s: Header bytes per second of audio.
-        cpu_ms_per_s: Server CPU per second of audio that came in.
+        cpu_ms_per_s: Server CPU per second of audio that came in; None where it does not tell.
     """
 
-    server: str
     chunk_ms: int
-    ttfa_p50: Estimate
-    ttfa_p95: Estimate
-    ttfb_p50: Estimate
+    turns: int
+    wait: Estimate
+    wait_p95: Estimate | None
+    effect: Estimate | None
+    predicted_ms: float
     stages: Mapping[Stage, float]
     messages_per_s: float
     overhead_bytes_per_s: float
-    cpu_ms_per_s: float
+    cpu_ms_per_s: float | None
 
 
-def by_size(rows: Iterable[Row], *, seed: int = 0) -> list[SizeSummary]:
-    """Summaries by server and chunk size, warm-up turns and turns without a reply left out."""
-    groups: dict[tuple[str, int], list[Row]] = {}
+@dataclass(frozen=True, slots=True)
+class ServerSummary:
+    """What one server gave.
+
+    Attributes:
+        name: Which server.
+        asked: Turns that it was asked to answer, those that warm up left out.
+        sizes: By chunk size, rising; empty where it answered nothing.
+        rest: Mean of each part of the wait but packetisation, over all chunk sizes.
+        longer: How much longer one waits than at the first server: median of the differences
+            over the blocks; None for the first itself, and where there is no block to compare.
+        word_error_rate: Of its transcripts; None where there are none.
+        ping_p99_ms: 99th percentile of the ping's round trip while turns ran; None where it was
+            not measured, or the server answers no ping.
+    """
+
+    name: str
+    asked: int
+    sizes: Sequence[SizeSummary]
+    rest: Mapping[Stage, float]
+    longer: Estimate | None = None
+    word_error_rate: float | None = None
+    ping_p99_ms: float | None = None
+
+    @property
+    def turns(self) -> int:
+        """Turns that it answered."""
+        return sum(size.turns for size in self.sizes)
+
+    @property
+    def middle(self) -> SizeSummary:
+        """The usual chunk size: 40 ms, or what comes nearest to it."""
+        return min(self.sizes, key=lambda size: abs(size.chunk_ms - 40))
+
+    @property
+    def parts(self) -> dict[Stage, float]:
+        """The parts of the wait with the usual chunk size, all others from every turn."""
+        packetisation = {Stage.PACKETISATION: self.middle.stages[Stage.PACKETISATION]}
+        return packetisation | dict(self.rest)
+
+    @property
+    def wait_ms(self) -> float:
+        """The mean wait with the usual chunk size: the sum of its `parts`."""
+        return sum(self.parts.values())
+
+
+def by_server(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """The turns that count, by server, in the order in which the servers warmed up."""
+    found: dict[str, list[Row]] = {}
     for row in rows:
-        if not row.warmup and row.ttfa_ms is not None:
-            groups.setdefault((row.server, row.chunk_ms), []).append(row)
-    return [_of_group(groups[key], seed) for key in sorted(groups)]
+        own = found.setdefault(row.server, [])
+        if not row.warmup:
+            own.append(row)
+    return {name: own for name, own in found.items() if own}
 
 
-def _of_group(rows: Sequence[Row], seed: int) -> SizeSummary:
-    audio = sum(row.audio_seconds for row in rows)
-    ttfa = [row.ttfa_ms for row in rows if row.ttfa_ms is not None]
-    ttfb = [row.ttfb_ms for row in rows if row.ttfb_ms is not None]
-    return SizeSummary(
-        server=rows[0].server,
-        chunk_ms=rows[0].chunk_ms,
-        ttfa_p50=percentile(ttfa, 50, seed=seed),
-        ttfa_p95=percentile(ttfa, 95, seed=seed),
-        ttfb_p50=percentile(ttfb, 50, seed=seed),
-        stages={
-            stage: fmean(row.stages[stage] for row in rows)
-            for stage in Stage
-            if all(stage in row.stages for row in rows)
-        },
-        messages_per_s=sum(row.messages for row in rows) / audio,
-        overhead_bytes_per_s=sum(row.overhead_bytes for row in rows) / audio,
-        cpu_ms_per_s=sum(row.listening_cpu_ms for row in rows) / audio,
+def paired(
+    first: Iterable[Row], second: Iterable[Row], value: Callable[[Row], float | None] | None = None
+) -> list[float]:
+    """What the second turns take longer than the first, a difference for each block of both.
+
+    Args:
+        first: Turns.
+        second: Others.
+        value: What is compared; the wait by default. A block in which it is None for any turn is
+            left out: the turns of a block balance one another.
+    """
+    left, right = (_block_means(rows, value or _wait) for rows in (first, second))
+    return [right[block] - left[block] for block in left if block in right]
+
+
+def _wait(row: Row) -> float | None:
+    return row.ttfa_ms
+
+
+def _block_means(
+    rows: Iterable[Row], value: Callable[[Row], float | None]
+) -> dict[int | None, float]:
+    blocks: dict[int | None, list[float | None]] = {}
+    for row in rows:
+        blocks.setdefault(row.block, []).append(value(row))
+    whole = {block: [v for v in values if v is not None] for block, values in blocks.items()}
+    return {b: fmean(values) for b, values in whole.items() if len(values) == len(blocks[b])}
+
+
+def summarise_server(
+    name: str,
+    rows: Sequence[Row],
+    *,
+    base: Sequence[Row] = (),
+    rtts_ms: Sequence[float] = (),
+    seed: int = 0,
+) -> ServerSummary:
+    """Sum up the turns of one server.
+
+    Args:
+        name: Which server.
+        rows: Its turns that count.
+        base: The first server's, to compare with.
+        rtts_ms: Round trips of `ping` while they ran.
+        seed: Draws what the intervals come from.
+    """
+    answered = [row for row in rows if row.ttfa_ms is not None]
+    sizes = sorted({row.chunk_ms for row in answered})
+    groups = {size: [row for row in rows if row.chunk_ms == size] for size in sizes}
+    longer = paired(base, rows)
+    pairs = [(row.said, row.transcript) for row in answered if row.said]
+    return ServerSummary(
+        name=name,
+        asked=len(rows),
+        sizes=[_size(groups[size], groups[sizes[0]], seed) for size in sizes],
+        rest={s: t for s, t in _means(answered).items() if s is not Stage.PACKETISATION},
+        longer=median(longer, seed=seed) if longer else None,
+        word_error_rate=word_error_rate(pairs) if pairs else None,
+        ping_p99_ms=float(np.percentile(rtts_ms, 99)) if rtts_ms else None,
     )
+
+
+def _size(rows: Sequence[Row], smallest: Sequence[Row], seed: int) -> SizeSummary:
+    waits = [row.ttfa_ms for row in rows if row.ttfa_ms is not None]
+    answered = [row for row in rows if row.ttfa_ms is not None]
+    chunk_ms, base_ms = rows[0].chunk_ms, smallest[0].chunk_ms
+    effect = [] if chunk_ms == base_ms else paired(smallest, rows)
+    audio = sum(row.audio_seconds for row in answered)
+    cpu = [row.listening_cpu_ms for row in answered if row.listening_cpu_ms is not None]
+    return SizeSummary(
+        chunk_ms=chunk_ms,
+        turns=len(answered),
+        wait=median(list(_block_means(rows, _wait).values()) or waits, seed=seed),
+        wait_p95=percentile_95(waits, seed=seed),
+        effect=median(effect, seed=seed) if effect else None,
+        predicted_ms=packetisation_wait_ms(chunk_ms) - packetisation_wait_ms(base_ms),
+        stages=_means(answered),
+        messages_per_s=sum(row.messages for row in answered) / audio,
+        overhead_bytes_per_s=sum(row.overhead_bytes for row in answered) / audio,
+        cpu_ms_per_s=sum(cpu) / audio if len(cpu) == len(answered) else None,
+    )
+
+
+def _means(rows: Sequence[Row]) -> dict[Stage, float]:
+    """Mean of each part; what some turns tell and others do not counts as not told."""
+    if not rows:
+        return {}
+    told = [stage for stage in rows[0].stages if all(stage in row.stages for row in rows)]
+    means: dict[Stage, float] = {
+        stage: fmean(row.stages[stage] for row in rows)
+        for stage in told
+        if stage is not Stage.UNTOLD
+    }
+    missing = fmean(row.ttfa_ms or 0.0 for row in rows) - sum(means.values())
+    if all(len(row.stages) == len(told) and Stage.UNTOLD not in row.stages for row in rows):
+        return means
+    place = told.index(Stage.UNTOLD) if Stage.UNTOLD in told else 1
+    parts = list(means.items())
+    return dict([*parts[:place], (Stage.UNTOLD, missing), *parts[place:]])
 
 
 class ExerciseSummary:
@@ -126,18 +272,16 @@ class ExerciseSummary:
 
     Attributes:
         rows: What was measured, in the order in which it ran.
-        rtts_ms: Round trips of `ping` while turns ran, by server; empty without a baseline.
-        sizes: labkit's server, by chunk size.
-        baseline: The naive server, by chunk size; empty where it was not measured.
-        pings_ms: 99th percentile of the ping's round trip, by server.
-        word_error_rate: Of all transcripts of labkit's server.
-        conclusion: One sentence.
+        rtts_ms: Round trips of `ping` while turns ran, by server; empty for a single server.
+        servers: By server, the one that the others are compared with first; servers that
+            answered nothing are in `silent` instead.
+        silent: Servers that answered nothing, with the reason.
     """
 
     def __init__(
         self,
         rows: Sequence[Row],
-        rtts_ms: Mapping[str, Sequence[float]],
+        rtts_ms: Mapping[str, Sequence[float]] | None = None,
         *,
         seed: int = 0,
     ) -> None:
@@ -146,107 +290,121 @@ class ExerciseSummary:
         Raises:
             LabkitError: No turn was answered, so there is nothing to sum up.
         """
-        sizes = by_size(rows, seed=seed)
-        self.rows, self.rtts_ms = rows, rtts_ms
-        self.sizes = [s for s in sizes if s.server == LABKIT]
-        self.baseline = [s for s in sizes if s.server == BASELINE]
-        if not self.sizes:
-            raise LabkitError(_nothing_answered(rows))
-        self.pings_ms = {name: percentile(rtts, 99) for name, rtts in rtts_ms.items() if rtts}
-        own = [row for row in rows if row.server == LABKIT]
-        self.word_error_rate = word_error_rate((row.said, row.transcript) for row in own)
-        self.conclusion = conclusion(own, self.sizes)
+        self.rows, self.rtts_ms = rows, rtts_ms or {}
+        counted = by_server(rows)
+        answered = {
+            name: own
+            for name, own in counted.items()
+            if any(row.ttfa_ms is not None for row in own)
+        }
+        self.silent = {n: _reason(own) for n, own in counted.items() if n not in answered}
+        if not answered:
+            reason = next(iter(self.silent.values()), "nothing was said")
+            raise LabkitError(f"no turn was answered, so there is nothing to sum up; {reason}")
+        first = next(iter(answered))
+        self.servers = [
+            summarise_server(
+                name,
+                own,
+                base=[] if name == first else answered[first],
+                rtts_ms=self.rtts_ms.get(name, ()),
+                seed=seed,
+            )
+            for name, own in answered.items()
+        ]
 
-    def ratios(self) -> dict[str, float]:
-        """The naive server over labkit's, in the same run; empty without a baseline."""
-        own = {s.chunk_ms: s.ttfa_p50.value for s in self.sizes}
-        found = [s.ttfa_p50.value / own[s.chunk_ms] for s in self.baseline if s.chunk_ms in own]
-        if not found:
-            return {}
-        both = {"ttfa_p50": fmean(found)}
-        if len(self.pings_ms) == 2:
-            both["ping_p99"] = self.pings_ms[BASELINE].value / self.pings_ms[LABKIT].value
-        return both
+    @property
+    def sizes(self) -> Sequence[SizeSummary]:
+        """The first server, by chunk size."""
+        return self.servers[0].sizes
+
+    @property
+    def conclusion(self) -> str:
+        """What the data of the first server say of chunk size and wait, and no more than that."""
+        return chunk_sentence(self.servers[0])
 
     def sentences(self) -> list[str]:
         """What the exercise found, in words."""
-        found = [
-            self.conclusion,
-            f"Words misheard: {100 * self.word_error_rate:.1f} % of those that were said.",
+        first, *others = self.servers
+        found = [chunk_sentence(server) for server in self.servers]
+        found += [_comparison(first, other) for other in others]
+        found += [_unanswered(s) for s in self.servers if s.turns < s.asked]
+        found += [f"{name} answered no turn; {reason}." for name, reason in self.silent.items()]
+        heard = [
+            f"{s.name} {100 * s.word_error_rate:.1f} %"
+            for s in self.servers
+            if s.word_error_rate is not None
         ]
-        compared = self.ratios()
-        if "ttfa_p50" in compared:
-            pings = ""
-            if "ping_p99" in compared:
-                times = f"{compared['ping_p99']:.1f} times as long"
-                pings = f", and its 99th percentile of ping was {times}"
-            found.append(
-                f"The naive server took {compared['ttfa_p50']:.1f} times as long to the first "
-                f"audible reply{pings}."
-            )
+        if heard:
+            found.append(f"Words misheard: {', '.join(heard)} of those that were said.")
+        if all(size.wait_p95 is None for s in self.servers for size in s.sizes):
+            most = max(size.turns for s in self.servers for size in s.sizes)
+            found.append(f"95th percentiles: {TOO_FEW} (up to {most} a size, {FEW} are needed).")
         return found
 
     def content(self) -> dict[str, Any]:
         """What goes into `summary.json`."""
-        content: dict[str, Any] = {
-            "conclusion": self.conclusion,
-            "word_error_rate": self.word_error_rate,
-            "labkit": self.sizes,
+        return {
+            "conclusion": self.sentences(),
+            "servers": self.servers,
+            "silent": self.silent,
         }
-        if self.baseline:
-            content |= {
-                "naive": self.baseline,
-                "ping_p99_ms": self.pings_ms,
-                "ratios_naive_over_labkit": self.ratios(),
-            }
-        return content
 
 
-def _nothing_answered(rows: Iterable[Row]) -> str:
+def _reason(rows: Iterable[Row]) -> str:
     reasons = [row.errors for row in rows if row.errors]
-    said = f"the server said: {reasons[0]}" if reasons else "nothing was heard in any recording"
-    return f"no turn was answered, so there is nothing to sum up; {said}"
+    return f"the server said: {reasons[0]}" if reasons else "nothing was heard in any recording"
 
 
-def conclusion(rows: Iterable[Row], sizes: Sequence[SizeSummary]) -> str:
-    """What the data of one server say of chunk size and latency, and no more than they say."""
-    small, large = sizes[0], sizes[-1]
-    grown = _growth(rows, small.chunk_ms, large.chunk_ms)
-    predicted = packetisation_model_ms(large.chunk_ms) - packetisation_model_ms(small.chunk_ms)
-    middle = min(sizes, key=lambda s: abs(s.chunk_ms - 40))
-    stage = max(middle.stages, key=lambda s: middle.stages[s])
-    share = 100 * middle.stages[stage] / sum(middle.stages.values())
+def chunk_sentence(server: ServerSummary) -> str:
+    """What the chunk size did to one server's wait, and what the wait consists of."""
+    small, large = server.sizes[0], server.sizes[-1]
+    longest = largest_part(server.parts)
+    of_it = ""
+    if longest is not None:
+        stage, share = longest
+        of_it = (
+            f"; with {server.middle.chunk_ms} ms chunks the largest part of its "
+            f"{server.wait_ms:.0f} ms is {stage.label}, {100 * share:.0f} %"
+        )
+    if large.effect is None:
+        return f"{server.name}: a single chunk size has nothing to be compared with{of_it}."
     return (
-        f"From {small.chunk_ms} to {large.chunk_ms} ms chunks the median wait for the first "
-        f"audible reply {_grew(small, large, grown)} (half a chunk more predicts "
-        f"{predicted:.0f} ms), while messages fell from {small.messages_per_s:.0f} to "
-        f"{large.messages_per_s:.0f} a second; at {middle.chunk_ms} ms the largest part of the "
-        f"wait is {stage.label} with {share:.0f} %."
+        f"{server.name}: from {small.chunk_ms} to {large.chunk_ms} ms chunks the wait for the "
+        f"first audible reply {_changed(large.effect)} (half a chunk more predicts "
+        f"{large.predicted_ms:.0f} ms){of_it}."
     )
 
 
-def _growth(rows: Iterable[Row], small_ms: int, large_ms: int) -> Estimate | None:
-    """How much longer the wait is at the larger size, over blocks that have both sizes."""
-    blocks: dict[int | None, dict[int, float]] = {}
-    for row in rows:
-        if not row.warmup and row.ttfa_ms is not None:
-            blocks.setdefault(row.block, {})[row.chunk_ms] = row.ttfa_ms
-    pairs = [
-        (waits[small_ms], waits[large_ms])
-        for waits in blocks.values()
-        if small_ms in waits and large_ms in waits
-    ]
-    return difference_of_medians(*zip(*pairs, strict=True)) if pairs else None
+def _changed(effect: Estimate) -> str:
+    if effect.sample < FEW_BLOCKS:
+        return f"changed by {effect.value:+.0f} ms in the one or two blocks there are: {TOO_FEW}"
+    span = f"95 % interval {effect.low:.0f} to {effect.high:.0f}, {effect.sample} blocks"
+    if not effect.clear:
+        return f"did not change by more than the noise: {effect.value:+.0f} ms, {span}"
+    verb = "grew" if effect.value > 0 else "shrank"
+    return f"{verb} by {abs(effect.value):.0f} ms, {span}"
 
 
-def _grew(small: SizeSummary, large: SizeSummary, grown: Estimate | None) -> str:
-    if grown is None:
-        return "cannot be compared, as no recording was answered at both"
-    span = f"95 % interval {grown.low:.0f} to {grown.high:.0f}"
-    if grown.low <= 0 <= grown.high:
-        return f"did not change by more than the noise ({grown.value:+.0f} ms, {span})"
-    verb = "rose" if grown.value > 0 else "fell"
-    return (
-        f"{verb} from {small.ttfa_p50.value:.0f} to {large.ttfa_p50.value:.0f} ms "
-        f"({grown.value:+.0f} ms, {span})"
+def _comparison(first: ServerSummary, other: ServerSummary) -> str:
+    """How one server compares with the first, over the recordings that both answered."""
+    if other.longer is None or other.longer.sample < FEW_BLOCKS:
+        return f"{other.name} and {first.name}: {TOO_FEW}."
+    ratio = other.wait_ms / first.wait_ms
+    found = (
+        f"{other.name} takes {abs(other.longer.value):.0f} ms "
+        f"{'longer' if other.longer.value > 0 else 'less'} than {first.name} (95 % interval "
+        f"{other.longer.low:+.0f} to {other.longer.high:+.0f}), {ratio:.1f} times the wait"
+        if other.longer.clear
+        else f"{other.name} and {first.name} differ by no more than the noise "
+        f"({other.longer.value:+.0f} ms, 95 % interval {other.longer.low:.0f} to "
+        f"{other.longer.high:.0f})"
     )
+    if first.ping_p99_ms and other.ping_p99_ms:
+        pings = f"{other.ping_p99_ms:.1f} ms against {first.ping_p99_ms:.1f}"
+        return f"{found}; 99th percentile of a ping while turns ran: {pings}."
+    return f"{found}."
+
+
+def _unanswered(server: ServerSummary) -> str:
+    return f"{server.name} left {server.asked - server.turns} of {server.asked} turns unanswered."

@@ -18,6 +18,7 @@ from labkit.audio.pcm import Float32
 from labkit.trace import Stage, Trace
 
 __all__ = [
+    "BLACK",
     "BLUE",
     "GREEN",
     "GREY",
@@ -30,6 +31,7 @@ __all__ = [
     "draw_intervals",
     "figure_of",
     "log_axis",
+    "plot_stages",
     "plot_waterfall",
     "plot_waveform",
     "tidy",
@@ -42,7 +44,10 @@ RED: Final = "#D55E00"
 PURPLE: Final = "#CC79A7"
 SKY: Final = "#56B4E9"
 GREY: Final = "#6E6E6E"
+BLACK: Final = "#000000"
 
+_ROOM: Final = 0.035
+"""Share of the axis that a part needs for its number to be written into it."""
 _COLUMNS: Final = 1000
 """Pairs of lowest and highest value that a waveform is drawn from; more than a screen shows."""
 
@@ -77,13 +82,13 @@ def figure_of(ax: Axes) -> Figure:
     return figure
 
 
-def tidy(ax: Axes, title: str, x: str, y: str) -> Axes:
+def tidy(ax: Axes, title: str, x: str, y: str, *, grid: Literal["x", "y"] = "y") -> Axes:
     """Give `ax` its title and labels, and leave out what carries no information."""
     ax.set_title(title, loc="left", fontsize=11, fontweight="bold")
     ax.set_xlabel(x)
     ax.set_ylabel(y)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(axis="y", color="#DDDDDD", linewidth=0.7)
+    ax.grid(axis=grid, color="#DDDDDD", linewidth=0.7)
     ax.set_axisbelow(True)
     return ax
 
@@ -103,7 +108,7 @@ class Look:
 
     colour: str
     marker: str
-    style: Literal["-", "--"]
+    style: Literal["-", "--", "-.", ":", ""]
 
 
 def draw_intervals(
@@ -146,9 +151,42 @@ def plot_waterfall(
     ax.set_yticks(range(len(stages)), [stage.label for stage in stages])
     ax.invert_yaxis()
     ax.set_xlim(0, max(total, 1) * 1.14)
-    tidy(ax, title or f"Where {total:.0f} ms go", "ms since the end of speech", "")
-    ax.grid(axis="y", visible=False)
-    ax.grid(axis="x", color="#DDDDDD", linewidth=0.7)
+    return tidy(ax, title or f"Where {total:.0f} ms go", "ms since the end of speech", "", grid="x")
+
+
+def plot_stages(named: Mapping[str, Mapping[Stage, float]], *, ax: Axes | None = None) -> Axes:
+    """Draw stages as parts of one bar, a bar for each name, with the spans that have room.
+
+    Args:
+        named: Milliseconds by stage.
+        ax: Draw here instead of into a figure of its own.
+    """
+    ax = axes(ax, 8.5, 1.0 + 0.5 * len(named))
+    longest = max((sum(stages.values()) for stages in named.values()), default=0) or 1
+    shown: set[Stage] = set()
+    for row, stages in enumerate(named.values()):
+        start = 0.0
+        for stage, span in stages.items():
+            colour, hatch = _STAGE_LOOK[stage]
+            ax.barh(
+                row, span, left=start, color=colour, hatch=hatch, edgecolor="white", linewidth=0.5,
+                height=0.6, label="" if stage in shown else stage.label,
+            )  # fmt: skip
+            shown.add(stage)
+            if span > _ROOM * longest:
+                ax.annotate(
+                    f"{span:.0f}", (start + span / 2, row), ha="center", va="center", fontsize=8,
+                    bbox={"boxstyle": "round,pad=0.15", "color": "white", "alpha": 0.85},
+                )  # fmt: skip
+            start += span
+        ax.annotate(
+            f"{start:.0f} ms", (start, row), xytext=(5, 0), textcoords="offset points",
+            va="center", fontsize=9,
+        )  # fmt: skip
+    ax.set_yticks(range(len(named)), list(named))
+    ax.invert_yaxis()
+    ax.set_xlim(0, 1.1 * longest)
+    ax.legend(frameon=False, fontsize=8, ncols=4, loc="upper left", bbox_to_anchor=(0, -0.32))
     return ax
 
 

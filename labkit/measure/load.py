@@ -30,7 +30,6 @@ from labkit.measure.load_summary import (
     summarise_level,
 )
 from labkit.measure.plan import (
-    LABKIT,
     Speech,
     draw_scripts,
     due_times,
@@ -40,6 +39,7 @@ from labkit.measure.plan import (
 from labkit.measure.recordings import Kind, load_manifest
 from labkit.measure.results import Experiment, Progress, Tell
 from labkit.measure.server_process import RunningServer, Usage, labkit_server, running_server
+from labkit.measure.targets import LABKIT
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

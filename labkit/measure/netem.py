@@ -351,6 +351,11 @@ class Proxy:
         return f"{scheme}://{_HOST}:{self.port}"
 
     @property
+    def address(self) -> tuple[str, int]:
+        """Address and port that it listens on, for a client that is to call the server itself."""
+        return _HOST, self.port
+
+    @property
     def connections(self) -> tuple[Connection, ...]:
         """All connections so far, by number, ended ones, too."""
         return tuple(self._connections)

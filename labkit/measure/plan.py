@@ -7,14 +7,13 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Final
+from typing import Final, TypeVar
 
 from labkit.audio.pcm import Float32, chunks, encode_s16le
 from labkit.client.speech import chunk_samples, spoken_ns
+from labkit.measure.chunking import CHUNK_SIZES_MS
 
 __all__ = [
-    "CHUNK_SIZES_MS",
-    "LABKIT",
     "PlannedTurn",
     "Script",
     "Speech",
@@ -26,13 +25,12 @@ __all__ = [
     "speech_of",
 ]
 
-CHUNK_SIZES_MS: Final = (10, 20, 40, 60, 80, 100, 200, 500)
-"""Lengths of one message, in milliseconds."""
-
-LABKIT: Final = "labkit"
-"""Name of labkit's own server, in plans, tables and figures."""
+T = TypeVar("T")
 
 _NS: Final = 1_000_000_000
+_TWICE_FROM_MS: Final = 200
+"""From here on a chunk size is said twice in a block: one phase scatters its wait by 60 ms and
+more (a chunk over the square root of 12)."""
 
 
 # -- turns one after the other: the latency exercise ------------------------------------------
@@ -67,61 +65,78 @@ def plan_turns(
     *,
     seed: int,
     recordings: int,
-    repeats: int,
-    servers: Sequence[str] = (LABKIT,),
+    blocks: int,
+    servers: Sequence[str],
     chunk_sizes_ms: Sequence[int] = CHUNK_SIZES_MS,
     warmups: int = 2,
 ) -> list[PlannedTurn]:
     """Draw up the turns of an exercise.
 
-    Every chunk size says the same recordings, once each on every server. Turns with the same
-    recording are a block, over which sizes are compared: replies to different recordings differ
-    by more than most chunk sizes do.
+    A block is one recording, said in every chunk size to every server in random order. Sizes and
+    servers are compared within a block: replies to different recordings differ by far more than
+    chunk sizes do, and a slow minute of the machine falls on the whole block.
 
-    There are `repeats` rounds. A round runs every size once, in random order, so that a slow
-    minute of the machine falls on all of them; each size has a recording of its own there, since
-    a language model answers sooner what it was just asked. The servers answer one right after
-    the other, in random order, the same recording at the same phase.
+    The speech ends anywhere in a chunk with equal chance, which scatters a large chunk's waits
+    over its whole length. Against that, the phases of a size are stratified, one from each of
+    `blocks` equal parts; and the sizes where it matters, the large ones and the smallest, which
+    all others are compared with, are said twice in a block, once as long before the middle of
+    the chunk as the other time after it.
 
-    The speech ends anywhere in a chunk with equal chance. The phases of a chunk size are
-    stratified, one from each of `repeats` equal parts, since with few repeats plain random
-    phases would add more noise than there is to measure.
+    Two blocks take turns, since a language model answers sooner what it was just asked.
 
     Args:
         seed: Draws order, recordings and phases.
         recordings: How many recordings there are to draw from.
-        repeats: Turns per chunk size and server.
-        servers: Names of the servers.
+        blocks: How many recordings are said; more than there are begin again.
+        servers: Names of the servers. They answer one right after the other, in random order.
         chunk_sizes_ms: Lengths of one message.
         warmups: Turns per server that come first and do not count.
 
     Raises:
         ValueError: There is nothing to run.
     """
-    if recordings < 1 or repeats < 1:
-        raise ValueError(f"nothing to run: {recordings} recordings, {repeats} repeats")
+    if recordings < 1 or blocks < 1 or not servers or not chunk_sizes_ms:
+        raise ValueError(f"nothing to run: {recordings} recordings, {blocks} blocks")
     rng = random.Random(seed)
     turns = [
         PlannedTurn(server, rng.randrange(recordings), 40, 0.5, block=None)
         for _ in range(warmups)
         for server in servers
     ]
-    phases = {size: _stratified(rng, repeats) for size in chunk_sizes_ms}
-    deck = _deck(rng, recordings, repeats)
-    first = {size: rng.randrange(repeats) for size in chunk_sizes_ms}
-    for number in range(repeats):
-        for size in rng.sample(chunk_sizes_ms, len(chunk_sizes_ms)):
-            block = (first[size] + number) % repeats
-            turns += [
-                PlannedTurn(server, deck[block], size, phases[size][block], block)
-                for server in rng.sample(servers, len(servers))
-            ]
+    deck = _deck(rng, recordings, blocks)
+    phases = {size: _phases(rng, size, blocks, chunk_sizes_ms) for size in chunk_sizes_ms}
+    orders = [
+        _shuffled(rng, [(size, phase) for size in chunk_sizes_ms for phase in phases[size][block]])
+        for block in range(blocks)
+    ]
+    for block, (size, phase) in _in_pairs(orders):
+        turns += [
+            PlannedTurn(server, deck[block], size, phase, block)
+            for server in _shuffled(rng, servers)
+        ]
     return turns
 
 
-def _stratified(rng: random.Random, count: int) -> list[float]:
-    """`count` numbers from 0 to 1, one from each of `count` equal parts, in random order."""
-    return rng.sample([(part + rng.random()) / count for part in range(count)], count)
+def _phases(
+    rng: random.Random, size: int, blocks: int, sizes: Sequence[int]
+) -> list[tuple[float, ...]]:
+    """The phases of one size in each block, together spread evenly over the chunk."""
+    parts = _shuffled(rng, [(part + rng.random()) / blocks for part in range(blocks)])
+    if size >= _TWICE_FROM_MS or size == min(sizes):
+        return [(part / 2, 1 - part / 2) for part in parts]
+    return [(part,) for part in parts]
+
+
+def _in_pairs(orders: Sequence[Sequence[T]]) -> Iterator[tuple[int, T]]:
+    """All of every order with its number: the first two by turns, then the next two, and so on."""
+    for start in range(0, len(orders), 2):
+        numbers = range(start, min(start + 2, len(orders)))
+        for step in zip(*(orders[number] for number in numbers), strict=True):
+            yield from zip(numbers, step, strict=True)
+
+
+def _shuffled(rng: random.Random, items: Sequence[T]) -> list[T]:
+    return rng.sample(items, len(items))
 
 
 def _deck(rng: random.Random, recordings: int, size: int) -> list[int]:

@@ -10,6 +10,10 @@ break the server, and notebooks, whose kernel computes::
     async with running_server(labkit_server()) as server:              # for the length of a block
         ...
 
+A server of somebody else's is a file of Python: it listens on the port that the environment
+variable `PORT` names, and is ready once it accepts there. One that chooses its port itself writes
+`… is ready at ws://…`, as labkit's do.
+
 The server ends when it is stopped, and also when this process ends without having stopped it:
 terminated, killed, or by a terminal that closes (`labkit.measure.child`).
 """
@@ -17,6 +21,7 @@ terminated, killed, or by a terminal that closes (`labkit.measure.child`).
 import asyncio
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -46,6 +51,8 @@ _STOP_S: Final = 10.0
 _LOOK_S: Final = 0.02
 _TAIL: Final = 2000
 _CPU_OF_ALL_THREADS: Final = 2
+_PORT: Final = "PORT"
+"""Environment variable that tells a file of Python where to listen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,17 +150,18 @@ async def start_server(command: Sequence[str], *, start_s: float = _START_S) -> 
     """Start a server in a process of its own, and wait until it accepts callers.
 
     Args:
-        command: A module that Python can run, and its arguments, such as `labkit_server` gives.
-            It writes `… is ready at ws://…` once it accepts. It does not get the token of this
-            process's environment, since callers that measure show none.
+        command: A module that Python can run, or a file of Python (its name ends in `.py`), and
+            arguments, such as `labkit_server` gives. It does not get the token of this process's
+            environment, since callers that measure show none.
         start_s: Longest that it may take to get ready, model loading included.
 
     Raises:
         ServerError: It ended or got stuck before it was ready; the error has its last words.
     """
-    server = _spawn(command)
+    port = _free_port() if command[0].endswith(".py") else None
+    server = _spawn(command, port)
     try:
-        return replace(server, url=await _ready(server, start_s))
+        return replace(server, url=await _ready(server, port, start_s))
     except BaseException:
         await server.stop_async()
         raise
@@ -171,15 +179,24 @@ async def running_server(
         await server.stop_async()
 
 
-def _spawn(command: Sequence[str]) -> RunningServer:
+def _free_port() -> int:
+    """A port that was free a moment ago; a server that is told of it takes it soon."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+def _spawn(command: Sequence[str], port: int | None) -> RunningServer:
     """A server that was started and has no address yet."""
+    environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    if port is not None:
+        environment |= {_PORT: str(port), "PYTHONUNBUFFERED": "1"}
     output = tempfile.TemporaryFile()
     process = subprocess.Popen(
         [sys.executable, "-m", "labkit.measure.child", *command],
         stdin=subprocess.PIPE,  # held open, never written to: see labkit.measure.child
         stdout=output,
         stderr=subprocess.STDOUT,
-        env={name: value for name, value in os.environ.items() if name != VARIABLE},
+        env=environment,
         # Ctrl-C, and the interrupt of a notebook's kernel, go to a whole group of processes.
         # They mean the program that started the server, which then ends it in order.
         start_new_session=True,
@@ -187,17 +204,29 @@ def _spawn(command: Sequence[str]) -> RunningServer:
     return RunningServer("", process, output)
 
 
-async def _ready(server: RunningServer, start_s: float) -> str:
-    """Wait until the server says where it answers."""
+async def _ready(server: RunningServer, port: int | None, start_s: float) -> str:
+    """Wait until the server says where it answers, or answers where it was told to."""
     deadline_s = time.monotonic() + start_s
     while (found := _READY.search(server.log())) is None:
         if server.process is not None and (code := server.process.poll()) is not None:
             raise _failed(server, f"ended with code {code} before it was ready")
+        if port is not None and await _accepts(port):
+            return f"ws://localhost:{port}"
         if time.monotonic() > deadline_s:
-            raise _failed(server, f"was not ready within {start_s:g} s")
+            told = "" if port is None else f"; {_PORT} told it to listen on port {port}"
+            raise _failed(server, f"was not ready within {start_s:g} s{told}")
         # A process here belongs to no event loop, so that any may stop it, or none.
         await asyncio.sleep(_LOOK_S)
     return found[1]
+
+
+async def _accepts(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("localhost", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 def _failed(server: RunningServer, what: str) -> ServerError:

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
-__all__ = ["Estimate", "Percentiles", "difference_of_medians", "percentile", "percentiles_ms"]
+__all__ = ["FEW", "Estimate", "Percentiles", "median", "percentile_95", "percentiles_ms"]
+
+FEW: Final = 20
+"""With fewer values than this, a 95th percentile is hardly more than the largest of them."""
 
 _CONFIDENCE: Final = 0.95
 _RESAMPLES: Final = 2000
@@ -31,70 +33,50 @@ class Estimate:
     high: float
     sample: int
 
+    @property
+    def clear(self) -> bool:
+        """Whether a difference is more than noise: its interval does not hold 0."""
+        return self.sample > 1 and not self.low <= 0 <= self.high
 
-def percentile(values: Sequence[float], q: float, *, seed: int = 0) -> Estimate:
-    """The `q`-th percentile with its bootstrap interval (the percentile method of Efron, 1979).
+
+def median(values: Sequence[float], *, seed: int = 0) -> Estimate:
+    """The median, with its bootstrap interval (the percentile method of Efron, 1979).
+
+    A median and not a mean: one turn that the machine held up says nothing of the others, and on
+    a machine that does something else as well there always is one.
 
     Args:
-        values: At least one.
-        q: 0 to 100.
+        values: At least one, each of a block of its own.
         seed: Draws the resamples.
 
     Raises:
         ValueError: There are no values.
     """
-    data = _array(values)
-    value = float(np.percentile(data, q))
-    return _bootstrap(value, (data,), lambda x, axis: np.percentile(x, q, axis=axis), seed)
+    return _percentile(values, 50, seed)
 
 
-def difference_of_medians(a: Sequence[float], b: Sequence[float], *, seed: int = 0) -> Estimate:
-    """Median of `b` minus median of `a`, with its bootstrap interval over pairs.
-
-    Args:
-        a: At least one value.
-        b: As many; values at the same place belong together, such as turns with the same
-            recording, and are drawn together: what they share does not widen the interval.
-        seed: Draws the resamples.
-
-    Raises:
-        ValueError: There are no values, or not as many of both.
-    """
-    first, second = _array(a), _array(b)
-    if len(first) != len(second):
-        raise ValueError(f"{len(first)} values do not pair with {len(second)}")
-
-    def difference(x: NDArray[np.float64], y: NDArray[np.float64], axis: int) -> object:
-        return np.median(y, axis=axis) - np.median(x, axis=axis)
-
-    value = float(np.median(second) - np.median(first))
-    return _bootstrap(value, (first, second), difference, seed)
+def percentile_95(values: Sequence[float], *, seed: int = 0) -> Estimate | None:
+    """The 95th percentile likewise; None where fewer than `FEW` values cannot tell it."""
+    return None if len(values) < FEW else _percentile(values, 95, seed)
 
 
-def _array(values: Sequence[float]) -> NDArray[np.float64]:
-    data = np.asarray(values, dtype=np.float64)
-    if not len(data):
+def _percentile(values: Sequence[float], q: float, seed: int) -> Estimate:
+    if not values:
         raise ValueError("no values to compute a percentile from")
-    return data
-
-
-def _bootstrap(
-    value: float, data: tuple[NDArray[np.float64], ...], statistic: object, seed: int
-) -> Estimate:
-    sample = len(data[0])
-    if sample == 1:  # nothing to draw from
-        return Estimate(value, value, value, sample)
+    data = np.asarray(values, dtype=np.float64)
+    value = float(np.percentile(data, q))
+    if len(data) == 1:  # nothing to draw from
+        return Estimate(value, value, value, 1)
     interval = stats.bootstrap(
-        data,
-        statistic,
+        (data,),
+        lambda x, axis: np.percentile(x, q, axis=axis),
         n_resamples=_RESAMPLES,
-        paired=len(data) > 1,
         vectorized=True,
         confidence_level=_CONFIDENCE,
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Estimate(value, float(interval.low), float(interval.high), sample)
+    return Estimate(value, float(interval.low), float(interval.high), len(data))
 
 
 @dataclass(frozen=True, slots=True)

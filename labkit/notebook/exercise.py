@@ -1,11 +1,14 @@
 """The latency exercise in a notebook."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from labkit.measure.chunking import CHUNK_SIZES_MS
 from labkit.measure.exercise import Exercise
 from labkit.measure.exercise_summary import ExerciseSummary
 from labkit.measure.results import Results, conduct
+from labkit.measure.targets import Target, distinct
 from labkit.notebook.show import progress_bar
 from labkit.voice.models import data_folder
 
@@ -13,13 +16,24 @@ __all__ = ["run_exercise"]
 
 
 async def run_exercise(
-    *, quick: bool = False, baseline: bool = False, seed: int = 1, out: Path | str = "results"
+    *,
+    quick: bool = False,
+    baseline: bool = False,
+    servers: Sequence[Path | str] = (),
+    models: str = "embedded",
+    chunk_sizes_ms: Sequence[int] = CHUNK_SIZES_MS,
+    seed: int = 1,
+    out: Path | str = "results",
 ) -> ExerciseSummary:
     """Run the latency exercise, with a progress bar in the cell that runs.
 
     Args:
-        quick: Fewer repeats: under two minutes instead of under eight.
-        baseline: Measure the naive server beside labkit's; the two share the time.
+        quick: Fewer and shorter recordings: two to three minutes instead of eight.
+        baseline: Measure the naive server beside labkit's.
+        servers: Servers of one's own to measure beside it: files of Python, which are told their
+            port by the environment variable `PORT`, or addresses of servers that run already.
+        models: The set of models of labkit's server and of the naive one.
+        chunk_sizes_ms: Lengths of one message.
         seed: Draws order, recordings and phases.
         out: Raw data, summary and figures go into a folder in here, named by the time.
 
@@ -27,8 +41,15 @@ async def run_exercise(
         LabkitError: The folder cannot be written, a recording is not usable, a server did not
             start, or no turn was answered.
     """
+    targets = [Target.labkit("--models", models)]
+    targets += [Target.naive("--models", models)] if baseline else []
+    targets += [Target.named(str(server)) for server in servers]
     exercise = Exercise.of_length(
-        quick=quick, baseline=baseline, seed=seed, recordings=data_folder() / "speech"
+        quick=quick,
+        targets=distinct(targets),
+        chunk_sizes_ms=chunk_sizes_ms,
+        seed=seed,
+        recordings=data_folder() / "speech",
     )
     results = Results.within(Path(out))
     try:

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # 5. The latency exercise
 #
-# *About 15 minutes, two of which the machine talks to itself. Needs: this checkout, set up with
+# *About 15 minutes, three of which the machine talks to itself. Needs: this checkout, set up with
 # `make lab`. No network, no GPU, no microphone.*
 #
 # ## What you will be able to do
@@ -73,7 +73,9 @@ server.stop()
 #
 # The exercise starts labkit's server **in a process of its own**: a server inside this kernel
 # would stand still whenever a cell computes, and you would measure the notebook. Then it says
-# recorded sentences to it, at the pace of speech, with eight sizes of blocks in random order.
+# recorded sentences to it, at the pace of speech, each in nine sizes of blocks in random order.
+# Sizes are compared sentence by sentence: what two sentences differ in is far more than what a
+# block adds, and would bury it.
 #
 # The engines are real: faster-whisper hears, llama.cpp answers, Piper speaks, with the small
 # models that come with the course.
@@ -86,7 +88,7 @@ figures = exercise_figures(result)
 # A few of the turns, so that you know what was said and answered:
 
 # %%
-for row in result.rows[:5]:
+for row in [row for row in result.rows if not row.warmup][:5]:
     print(f"{row.voice:12} said  {row.said}")
     print(f"{'':12} heard {row.transcript}")
     print(f"{'':12} reply {row.reply_text}  ({row.ttfa_ms:.0f} ms)\n")
@@ -98,9 +100,9 @@ for row in result.rows[:5]:
 small, large = result.sizes[0], result.sizes[-1]
 show(
     figures["tradeoff"],
-    alt="Latency, messages, header bytes and server CPU by chunk size from 10 to 500 ms; "
-    "the median latency follows half a chunk plus a constant, the costs fall steeply "
-    "up to 40 ms and little after.",
+    alt="Added wait, messages, headers and server CPU by chunk size from 10 to 500 ms; the added "
+    "wait follows half a chunk, the costs fall steeply up to 40 ms and little after; below, a bar "
+    "of the parts of the rest of the wait.",
 )
 display(
     Markdown(
@@ -110,19 +112,23 @@ display(
 )
 
 # %% [markdown]
-# The dotted line is no fit. It is the packetisation model, half a chunk, on top of the part that
-# does not depend on the chunk. Where the measured medians follow it, packetisation explains the
-# whole effect of the chunk size.
+# The dotted line is no fit. It is the packetisation model: half a chunk more. Where the measured
+# differences follow it, packetisation explains the whole effect of the chunk size; the bar below
+# shows where the rest of the wait goes, in which the chunk size has no part.
+#
+# The orange dashes are the same for a server that finds the end of your speech by itself. Its
+# detector judges frames of 32 ms, so blocks of 32 ms wait for nothing else.
 #
 # Look at the right side, too: below 20 ms every message carries more header than it is worth,
 # and above 100 ms there is hardly anything left to save. Between the two lies the shaded band.
+# Headers do not just fall: 40 ms of audio fit into one TCP segment, 50 ms take two.
 
 # %% [markdown]
 # ## Where the time goes
 
 # %%
-at_40 = next(size for size in result.sizes if size.chunk_ms == 40)
-parts = sorted(at_40.stages.items(), key=lambda part: -part[1])
+labkit = result.servers[0]
+parts = sorted(labkit.parts.items(), key=lambda part: -part[1])
 show(
     figures["waterfall"],
     alt="Waterfall of one turn at 40 ms chunks: each stage is a bar that begins where the "
@@ -133,7 +139,7 @@ largest = " and ".join(
 )
 display(
     Markdown(
-        f"At 40 ms chunks the parts add up to {sum(at_40.stages.values()):.0f} ms. The two largest "
+        f"At 40 ms chunks the parts add up to {labkit.wait_ms:.0f} ms. The two largest "
         f"are {largest}: work on anything else cannot save more than the rest."
     )
 )
@@ -141,22 +147,21 @@ display(
 # %% [markdown]
 # ## Not only the median
 #
-# People remember the slow answers. The curves show which share of the turns was answered within
-# a time; the flatter a curve, the less you can rely on the median.
+# People remember the slow answers. Here is every turn; a colour is a sentence. See how much
+# sentences differ, and how little the lines of two sentences differ in shape: that is why each is
+# compared with itself.
 
 # %%
-widest = max(result.sizes, key=lambda size: size.ttfa_p95.value - size.ttfa_p50.value)
 show(
-    figures["distribution"],
-    alt="Share of turns answered within a time, a curve for each chunk size; larger chunks "
-    "lie further right and are less steep.",
+    figures["turns"],
+    alt="Every turn as a dot over its chunk size, the turns of a sentence joined by a line; the "
+    "lines lie apart and rise alike.",
 )
+slowest = max(row.ttfa_ms for row in result.rows if row.ttfa_ms and not row.warmup)
 display(
     Markdown(
-        f"The widest spread is at {widest.chunk_ms} ms: half of the turns took up to "
-        f"{widest.ttfa_p50.value:.0f} ms, one in twenty more than {widest.ttfa_p95.value:.0f} ms. "
-        "The quick run has few turns per size, so take the 95th percentile as a hint; "
-        "`make exercise` runs four times as many."
+        f"The slowest of {labkit.turns} turns took {slowest:.0f} ms. The quick run has too few "
+        "turns of a size for a 95th percentile; `make exercise` has enough."
     )
 )
 
@@ -164,8 +169,8 @@ display(
 # ## Your prediction
 
 # %%
-measured = at_40.ttfa_p50.value
-extra = large.ttfa_p50.value - measured
+measured = labkit.middle.wait.value
+extra = large.effect.value - labkit.middle.effect.value
 display(
     Markdown(
         "| | predicted | measured |\n|---|---|---|\n"

@@ -10,17 +10,60 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.table import Table
+from typer.testing import CliRunner
 
-from labkit.cli.exercise import sizes_table
-from tests.measure.samples import summary
+from labkit.cli.app import app
+from labkit.cli.exercise import diff_table, parse_chunks, servers_table, sizes_table
+from labkit.errors import LabkitError
+from labkit.measure.compare import compare, read_run
+from tests.measure.samples import rows, side_by_side
+from tests.measure.test_compare import written
 
 
-def test_the_table_fits_into_80_columns() -> None:
+def printed(table: Table) -> str:
     console = Console(width=80)
     with console.capture() as capture:
-        console.print(sizes_table(summary().sizes))
+        console.print(table)
     assert "…" not in capture.get()
-    assert re.search(r"40 +100 +\d+ to \d+ +116 +25\.0 ", capture.get())
+    assert all(len(line) <= 80 for line in capture.get().splitlines())
+    return capture.get()
+
+
+def test_the_tables_fit_into_80_columns() -> None:
+    found = side_by_side()
+    assert re.search(
+        r"500 +\+245 +\d+ to \d+ +245 +\d+ +- +2\.0 +1264 +0\.4 +16",
+        printed(sizes_table(found.servers[0])),
+    )
+    assert re.search(r" 40 .* - +8", printed(sizes_table(found.servers[2])))
+    assert re.search(r"naive .*\+80 +80 to 80 +\+\d+ +40\.0", printed(servers_table(found.servers)))
+
+
+def test_a_difference_is_told_part_by_part(tmp_path: Path) -> None:
+    first, second = (read_run(written(tmp_path / name, rows())) for name in "ab")
+    (found,) = compare(first, second)
+    text = printed(diff_table(found))
+    assert re.search(r"the whole wait .*\+0\.0 +0\.0 to 0\.0 +noise", text)
+    assert "LLM first sentence" in text
+
+
+def test_two_folders_are_compared(tmp_path: Path) -> None:
+    folders = [str(written(tmp_path / name, rows(), network=name)) for name in "ab"]
+    result = CliRunner().invoke(app, ["exercise", "diff", *folders])
+    assert result.exit_code == 0, result.output
+    assert "noise." in result.output
+    assert "Also different: network: a -> b" in result.output
+
+
+@pytest.mark.parametrize("text", ["", "20,x", "4", "20,1001", "20;40"])
+def test_chunk_sizes_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(LabkitError, match="chunks: .* write them as 20,100,500"):
+        parse_chunks(text)
+
+
+def test_chunk_sizes_rise_and_are_said_once() -> None:
+    assert parse_chunks("500,20,20") == (20, 500)
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:

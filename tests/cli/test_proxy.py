@@ -41,11 +41,6 @@ def test_another_address_is_refused_by_name(url: str) -> None:
         module._target(url)
 
 
-def test_an_unknown_network_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(typer.BadParameter, match="'5g'; it must be one of lan, wifi, 4g"):
-        module._network("5g")
-
-
 def test_options_change_a_network_and_leave_the_rest() -> None:
     base = PROFILES["4g"].conditions.up
     changed = module._link(base, None, 0.0, 80.0, 7, Fault.RESET)

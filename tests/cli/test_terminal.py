@@ -145,3 +145,13 @@ def test_whether_a_file_can_be_written_is_known_before_and_leaves_nothing(tmp_pa
     assert (tmp_path / "old.wav").read_text() == "kept"
     with pytest.raises(LabkitError, match="cannot be written: Is a directory"):
         terminal.require_writable(tmp_path)
+
+
+def test_a_log_gets_a_line_for_each_tenth(capsys: pytest.CaptureFixture[str]) -> None:
+    with terminal.counting_bar() as tell:
+        for done in range(41):
+            tell(f"step {done}", done, 40)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 11
+    assert lines[0] == "  0 %  0 of 40: step 0"
+    assert lines[-1] == "100 %  40 of 40: step 40"

@@ -11,27 +11,13 @@ import pytest
 from labkit.client.plain import ClientTurn, VoiceClient
 from labkit.client.speech import Clock
 from labkit.errors import LabkitError
-from labkit.measure.exercise import Exercise, overhead_bytes, ping_until, row_of
+from labkit.measure.exercise import Exercise, failed_row, ping_until, prepared, row_of
 from labkit.measure.plan import PlannedTurn
-from labkit.measure.recordings import load_manifest
+from labkit.measure.recordings import Kind, load_manifest
+from labkit.measure.targets import Target
 from labkit.trace import Mark, Stage, Trace
 from tests.measure.samples import rows
 from tests.paths import SPEECH
-
-
-@pytest.mark.parametrize(
-    ("chunk_ms", "per_message"),
-    [(10, 8 + 52), (40, 8 + 52), (60, 8 + 2 * 52), (500, 8 + 12 * 52)],
-)
-def test_overhead_counts_frames_and_segments(chunk_ms: int, per_message: int) -> None:
-    messages = 1000 // chunk_ms
-    assert overhead_bytes(messages * chunk_ms * 32, messages) == messages * per_message
-    assert overhead_bytes(0, 0) == 0
-
-
-def test_small_and_large_frames_have_other_headers() -> None:
-    assert overhead_bytes(100, 1) == 6 + 52
-    assert overhead_bytes(70_000, 1) == 14 + 49 * 52
 
 
 def test_a_turn_becomes_a_row() -> None:
@@ -64,18 +50,35 @@ def test_a_row_has_a_column_per_stage_and_mark() -> None:
     assert list(flat[0])[:8] == head.split(",")
     assert list(flat[0]) == list(exercise.columns)
     assert {f"mark_{mark.value}_ms" for mark in Mark} <= set(flat[0])
-    assert [columns["warmup"] for columns in flat[:2]] == [1, 0]
+    assert [columns["warmup"] for columns in flat[1:3]] == [1, 0]
     for columns in flat:
         parts = sum(columns[f"stage_{stage.value}_ms"] or 0.0 for stage in Stage)
         assert parts == pytest.approx(columns["ttfa_ms"])
 
 
-def test_two_servers_share_the_time() -> None:
-    def repeats(*, quick: bool, baseline: bool) -> int:
-        return Exercise.of_length(quick=quick, baseline=baseline, recordings=SPEECH).repeats
+def test_a_turn_that_failed_is_a_row_that_says_why() -> None:
+    recording = load_manifest(SPEECH)[0]
+    made = failed_row(PlannedTurn("mine", 0, 20, 0.3, 5), recording, "it hung up")
+    assert (made.ttfa_ms, made.errors, made.messages) == (None, "it hung up", 0)
+    assert (made.server, made.block, made.listening_cpu_ms) == ("mine", 5, None)
 
-    assert repeats(quick=False, baseline=True) * 2 == repeats(quick=False, baseline=False)
-    assert repeats(quick=True, baseline=False) < repeats(quick=False, baseline=True)
+
+def test_servers_share_the_time_down_to_five_blocks() -> None:
+    def blocks(quick: bool, servers: int) -> int:
+        targets = [Target(str(number)) for number in range(servers)]
+        return Exercise.of_length(quick=quick, targets=targets, recordings=SPEECH).blocks
+
+    assert [blocks(False, servers) for servers in (1, 2, 3, 9)] == [20, 10, 6, 5]
+    assert [blocks(True, servers) for servers in (1, 2)] == [8, 5]
+
+
+@pytest.mark.parametrize("phase", [0.0, 0.3, 0.5, 0.999])
+@pytest.mark.parametrize("chunk_ms", [10, 32, 500])
+def test_the_speech_ends_where_it_is_planned_to(phase: float, chunk_ms: int) -> None:
+    recording = next(r for r in load_manifest(SPEECH) if r.kind is Kind.UTTERANCE)
+    samples, end = prepared(recording, PlannedTurn("labkit", 0, chunk_ms, phase, 0))
+    assert end % (16 * chunk_ms) == int(phase * 16 * chunk_ms)
+    assert end < len(samples)
 
 
 async def test_recordings_that_are_too_long_are_told(tmp_path: Path) -> None:

@@ -1,43 +1,92 @@
 """The figures of an exercise: what is in them."""
 
+import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from labkit.measure.exercise_figures import (
     exercise_figures,
-    plot_distribution,
-    plot_latency,
+    plot_effect,
+    plot_rest,
+    plot_turns,
     tradeoff_figure,
+    turns_figure,
+    waterfall_figure,
 )
-from tests.measure.samples import rows, summary
+from labkit.trace import Stage
+from tests.measure.samples import rows, side_by_side, summary
 
 
-def test_the_model_is_drawn_beside_the_measurement() -> None:
-    ax = plot_latency(summary().sizes)
-    labels = [text.get_text() for text in ax.get_legend().get_texts()]  # type: ignore[union-attr]
-    assert "model: half a chunk + 80 ms for the rest" in labels
-    assert "median, 95 % interval" in labels
-    assert [t.get_text() for t in ax.get_xticklabels()][:3] == ["10", "20", "40"]
+def labels(ax: Axes) -> list[str]:
+    """What the legend says."""
+    legend = ax.get_legend()
+    assert legend is not None
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def test_the_models_are_drawn_beside_every_server() -> None:
+    ax = plot_effect(side_by_side().servers)
+    assert labels(ax) == [
+        "half a chunk more",
+        "the same where a detector of 32 ms frames finds the end",
+        "labkit, measured",
+        "naive, measured",
+        "mine, measured",
+    ]
+    assert [t.get_text() for t in ax.get_xticklabels()][:4] == ["10", "20", "32", "40"]
+
+
+def test_the_model_of_a_slow_network_has_the_way_out_of_the_last_chunk() -> None:
+    quick, slow = (
+        plot_effect(summary().servers, bytes_per_s=rate).lines[0] for rate in (None, 100_000)
+    )
+    assert slow.get_ydata()[-1] > quick.get_ydata()[-1] + 100  # type: ignore[index, operator]
+
+
+def test_what_the_chunk_has_no_part_in_is_a_bar_for_each_server() -> None:
+    ax = plot_rest(side_by_side().servers)
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["labkit", "naive", "mine"]
+    assert Stage.UNTOLD.label in labels(ax)
+    assert Stage.PACKETISATION.label not in labels(ax)
 
 
 def test_axes_that_are_given_are_drawn_into() -> None:
-    left, right = Figure().subplots(1, 2)
-    assert plot_latency(summary().sizes, ax=left) is left
-    assert plot_distribution(rows(), ax=right) is right
+    for plot in (plot_effect, plot_rest):
+        ax = Figure().add_subplot()
+        assert plot(summary().servers, ax=ax) is ax
+    ax = Figure().add_subplot()
+    assert plot_turns(rows(), ax=ax) is ax
 
 
-def test_the_distribution_has_a_curve_per_size() -> None:
-    lines = plot_distribution(rows()).get_lines()
-    assert [line.get_label() for line in lines][:2] == ["10 ms", "20 ms"]
-    assert len(lines) == 8
-    styles = {(line.get_color(), line.get_linestyle()) for line in lines}
-    assert len(styles) == 8
+def test_every_turn_is_drawn() -> None:
+    panels = turns_figure(side_by_side()).axes
+    assert [ax.get_title(loc="left") for ax in panels] == [
+        f"{name}, 96 turns" for name in ("labkit", "naive", "mine")
+    ]
+    dots = [line for line in panels[0].get_lines() if line.get_linestyle() == "None"]
+    assert sum(len(line.get_xdata()) for line in dots) == 96  # type: ignore[arg-type]
 
 
-def test_the_tradeoff_has_a_panel_per_cost() -> None:
-    titles = [ax.get_title(loc="left") for ax in tradeoff_figure(summary().sizes).axes]
-    assert [title.split()[0] for title in titles] == ["End", "Messages", "Header", "Server"]
+def test_the_tradeoff_has_a_panel_per_cost_and_says_where_the_second_segment_begins() -> None:
+    panels = tradeoff_figure(summary().servers).axes
+    titles = [ax.get_title(loc="left").split()[0] for ax in panels]
+    assert titles == ["Added", "Messages", "Headers,", "Server", "Where"]
+    assert panels[2].texts[0].get_text() == "40 ms: one TCP segment\n50 ms: two"
 
 
-def test_the_baseline_has_a_figure_where_it_was_measured() -> None:
-    assert list(exercise_figures(summary())) == ["tradeoff", "waterfall", "distribution"]
-    assert "baseline" in exercise_figures(summary(baseline=True))
+def test_a_server_that_does_not_tell_its_cpu_is_named() -> None:
+    cpu = tradeoff_figure(side_by_side().servers).axes[3]
+    assert [text.get_text() for text in cpu.texts] == ["not told by mine"]
+
+
+def test_waterfalls_of_all_servers_have_one_scale() -> None:
+    panels = waterfall_figure(side_by_side().servers).axes
+    assert len({ax.get_xlim() for ax in panels}) == 1
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_several_servers_have_a_figure_more(several: bool) -> None:
+    found = exercise_figures(side_by_side() if several else summary())
+    assert list(found) == ["tradeoff", "waterfall", "turns", *["servers"] * several]
+    if several:
+        assert labels(found["servers"].axes[1])[-1] == "mine: answers none"

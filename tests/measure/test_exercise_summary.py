@@ -1,4 +1,4 @@
-"""Turns summed up, by size and in sentences."""
+"""Turns summed up, by server and size, and in sentences."""
 
 import json
 from dataclasses import replace
@@ -7,37 +7,74 @@ from pathlib import Path
 import pytest
 
 from labkit.errors import LabkitError
-from labkit.measure.exercise_summary import by_size
+from labkit.measure.chunking import CHUNK_SIZES_MS
+from labkit.measure.exercise_summary import TOO_FEW, by_server, summarise_server
 from labkit.measure.results import Results
-from tests.measure.samples import REST, row, rows, summary
+from labkit.trace import Stage
+from tests.measure.samples import FOREIGN, REST, row, rows, side_by_side, summary
 
 
-def test_the_summary_follows_the_rows() -> None:
-    sizes = by_size(rows())
-    assert [s.chunk_ms for s in sizes] == [10, 20, 40, 60, 80, 100, 200, 500]
-    for s in sizes:
-        assert s.ttfa_p50.value == pytest.approx(s.chunk_ms / 2 + sum(REST.values()))
-        assert sum(s.stages.values()) == pytest.approx(s.chunk_ms / 2 + sum(REST.values()))
-        assert s.ttfa_p50.sample == 8
-        assert s.messages_per_s == pytest.approx(1000 / s.chunk_ms, rel=0.04)
+def test_the_effect_is_that_of_the_chunk_and_of_nothing_else() -> None:
+    sizes = summary().sizes
+    assert [size.chunk_ms for size in sizes] == list(CHUNK_SIZES_MS)
+    assert sizes[0].effect is None
+    for size in sizes[1:]:
+        assert size.effect is not None
+        # One phase of a small chunk scatters by less than the chunk; large ones balance theirs.
+        assert size.effect.value == pytest.approx(size.predicted_ms, abs=size.chunk_ms / 4)
+        assert size.effect.sample == 8
+    largest = sizes[-1].effect
+    assert largest is not None
+    assert (largest.value, largest.low, largest.high) == pytest.approx((245, 245, 245), abs=0.1)
 
 
-def test_warm_up_and_unanswered_turns_do_not_count() -> None:
-    silent = replace(row(20, 0.5), ttfa_ms=None)
-    assert by_size([row(20, 0.5, block=None), silent]) == []
+def test_a_turn_that_the_machine_held_up_does_not_decide() -> None:
+    held_up = [
+        replace(r, ttfa_ms=(r.ttfa_ms or 0) + 2_000 * (r.block == 3 and r.chunk_ms == 500))
+        for r in rows()
+    ]
+    effect = summary(held_up).sizes[-1].effect
+    assert effect is not None
+    assert effect.value == pytest.approx(245, abs=1)
+
+
+def test_a_block_with_a_gap_is_left_out_of_the_size_that_lacks_a_turn() -> None:
+    turns = rows()
+    gap = next(i for i, r in enumerate(turns) if r.block == 2 and r.chunk_ms == 500)
+    turns[gap] = replace(turns[gap], ttfa_ms=None, stages={})
+    effect = summary(turns).sizes[-1].effect
+    assert effect is not None
+    assert (effect.value, effect.sample) == (pytest.approx(245, abs=1), 7)
+
+
+def test_parts_add_up_to_the_mean_wait() -> None:
+    server = summary().servers[0]
+    packetisation = server.middle.stages[Stage.PACKETISATION]
+    assert server.middle.chunk_ms == 40
+    assert packetisation == pytest.approx(20, abs=3)
+    recording = 40 * 3.5  # what the samples add for it, on average
+    assert server.wait_ms == pytest.approx(packetisation + sum(REST.values()) + recording)
+    assert Stage.PACKETISATION not in server.rest
+
+
+def test_costs_are_per_second_of_audio() -> None:
+    for size in summary().sizes:
+        assert size.messages_per_s == pytest.approx(1000 / size.chunk_ms, rel=0.04)
+        assert size.cpu_ms_per_s == pytest.approx(size.messages_per_s * 0.2)
+
+
+def test_what_warms_up_does_not_count() -> None:
+    assert by_server([row(20, 0.5, block=None)]) == {}
+    assert summary().servers[0].turns == 8 * (9 + 3)
 
 
 def test_the_conclusion_states_what_the_data_state() -> None:
     words = summary().conclusion
-    assert "rose from 85 to 330 ms (+245 ms" in words
-    assert "half a chunk more predicts 245 ms" in words
-    assert "messages fell from 100 to 2 a second" in words
-    assert "at 40 ms the largest part of the wait is ASR with 30 %" in words
-
-
-def test_what_recordings_differ_in_does_not_hide_what_sizes_do() -> None:
-    slow = [replace(r, ttfa_ms=(r.ttfa_ms or 0) + 900 * (r.block or 0)) for r in rows()]
-    assert "(+245 ms, 95 % interval " in summary(slow).conclusion
+    assert "labkit: from 10 to 500 ms chunks" in words
+    assert "grew by 245 ms, 95 % interval 245 to 245, 8 blocks" in words
+    assert "(half a chunk more predicts 245 ms)" in words
+    assert "with 40 ms chunks the largest part of its" in words
+    assert "is ASR, " in words
 
 
 def test_no_trend_is_called_noise() -> None:
@@ -45,9 +82,20 @@ def test_no_trend_is_called_noise() -> None:
     assert "did not change by more than the noise" in summary(flat).conclusion
 
 
-def test_sizes_without_a_recording_in_common_are_not_compared() -> None:
-    apart = [replace(r, block=r.chunk_ms) for r in rows((10, 500))[1:]]
-    assert "cannot be compared" in summary(apart).conclusion
+def test_two_blocks_are_too_few_to_tell() -> None:
+    assert TOO_FEW in summary(rows(blocks=2)).conclusion
+
+
+def test_a_single_size_has_nothing_to_be_compared_with() -> None:
+    assert "nothing to be compared with" in summary(rows((40,))).conclusion
+
+
+@pytest.mark.parametrize(("blocks", "told"), [(8, False), (20, True)])
+def test_few_turns_have_no_95th_percentile(blocks: int, told: bool) -> None:
+    found = summary(rows(blocks=blocks))
+    assert all((size.wait_p95 is not None) is told for size in found.sizes)
+    words = " ".join(found.sentences())
+    assert (f"95th percentiles: {TOO_FEW} (up to 16 a size, 20 are needed)" in words) is not told
 
 
 def test_nothing_answered() -> None:
@@ -59,22 +107,59 @@ def test_nothing_answered() -> None:
         summary(failed)
 
 
-def test_misheard_words_are_counted() -> None:
-    heard = [replace(r, transcript="set the timer") for r in rows()]
-    assert "Words misheard: 33.3 %" in summary(heard).sentences()[1]
+def test_misheard_words_are_counted_by_what_was_meant() -> None:
+    heard = [replace(r, said="set fifteen timers", transcript="Set 15 timer.") for r in rows()]
+    assert "Words misheard: labkit 33.3 %" in " ".join(summary(heard).sentences())
 
 
-def test_the_baseline_is_a_ratio() -> None:
-    compared = summary(baseline=True)
-    assert compared.ratios() == {"ttfa_p50": 1.0, "ping_p99": 40.0}
-    assert "naive server took 1.0 times as long" in compared.sentences()[2]
-    assert "99th percentile of ping was 40.0 times as long" in compared.sentences()[2]
-    assert summary().ratios() == {}
+def test_servers_are_compared_within_the_recordings() -> None:
+    found = side_by_side()
+    labkit, naive, mine = found.servers
+    assert [server.name for server in found.servers] == ["labkit", "naive", "mine"]
+    assert labkit.longer is None
+    assert naive.longer is not None
+    assert naive.longer.value == pytest.approx(sum(REST.values()))
+    words = " ".join(found.sentences())
+    assert "naive takes 80 ms longer than labkit (95 % interval +80 to +80)" in words
+    assert "99th percentile of a ping while turns ran: 40.0 ms against 1.0" in words
+    assert mine.ping_p99_ms is None
+
+
+def test_what_a_server_does_not_tell_is_a_part_of_its_own() -> None:
+    mine = side_by_side().servers[2]
+    assert list(mine.parts) == [Stage.PACKETISATION, Stage.UNTOLD, Stage.LEADING_SILENCE]
+    assert mine.sizes[0].cpu_ms_per_s is None
+    assert "not told by the server" in " ".join(side_by_side().sentences())
+
+
+def test_what_some_turns_do_not_tell_counts_as_not_told() -> None:
+    told, untold = row(40, 0.5), row(40, 0.5, block=1, rest=FOREIGN)
+    parts = summarise_server("mine", [told, untold]).rest
+    assert list(parts) == [Stage.UNTOLD, Stage.LEADING_SILENCE]
+    assert sum(parts.values()) == pytest.approx((80 + 200) / 2)
+
+
+def test_a_server_that_answers_nothing_is_told_and_the_others_are_summed_up() -> None:
+    measured = rows(servers={"labkit": REST, "mine": FOREIGN})
+    dead = [
+        replace(r, ttfa_ms=None, stages={}, errors="hung up") if r.server == "mine" else r
+        for r in measured
+    ]
+    found = summary(dead)
+    assert [server.name for server in found.servers] == ["labkit"]
+    assert "mine answered no turn; the server said: hung up." in found.sentences()
+
+
+def test_turns_without_an_answer_are_counted() -> None:
+    measured = rows()
+    measured[-1] = replace(measured[-1], ttfa_ms=None, stages={})
+    assert "labkit left 1 of 96 turns unanswered." in summary(measured).sentences()
 
 
 def test_everything_goes_into_json(tmp_path: Path) -> None:
-    Results(tmp_path).write_json("summary.json", summary(baseline=True).content())
+    Results(tmp_path).write_json("summary.json", side_by_side().content())
     read = json.loads((tmp_path / "summary.json").read_text())
-    assert set(read) >= {"conclusion", "word_error_rate", "labkit", "naive"}
-    assert read["labkit"][0]["ttfa_p50"]["sample"] == 8
-    assert read["labkit"][0]["stages"]["asr"] == 30.0
+    assert [server["name"] for server in read["servers"]] == ["labkit", "naive", "mine"]
+    assert read["servers"][0]["sizes"][-1]["effect"]["sample"] == 8
+    assert read["servers"][0]["rest"]["uplink"] == 1.0
+    assert len(read["conclusion"]) >= 5

@@ -1,6 +1,7 @@
 """Links: ranges, order, delays, rates and the position of a cut, for any sizes and moments."""
 
 from itertools import accumulate, pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from labkit.measure.links import (
     Direction,
     Link,
     Schedule,
+    read_profile,
 )
 
 MS = 1_000_000
@@ -177,6 +179,47 @@ def test_conditions_are_asked_by_direction() -> None:
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_a_profile_says_what_it_assumes_and_cuts_nothing(name: str) -> None:
-    profile = PROFILES[name]
+    profile = read_profile(name)
+    assert profile.name == name
     assert profile.about.endswith(".")
     assert all(profile.conditions[way].cut_after is None for way in Direction)
+
+
+def test_a_file_describes_a_network(tmp_path: Path) -> None:
+    path = tmp_path / "office.toml"
+    path.write_text("""
+about = "Behind the VPN."
+[up]
+delay_ms = 18.0
+jitter_ms = 6
+mbit_per_s = 8
+""")
+    profile = read_profile(str(path))
+    assert (profile.name, profile.about) == ("office", "Behind the VPN.")
+    assert profile.conditions.up == Link(delay_ms=18, jitter_ms=6, bytes_per_s=1e6)
+    assert profile.conditions.down == Link()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("about = ", "describes no network"),
+        ("[up]\ndelay_s = 1", r"\[up\] has delay_ms, jitter_ms and mbit_per_s, and no 'delay_s'"),
+        ("[up]\ndelay_ms = -1", "delay_ms is -1"),
+        ("[up]\ndelay_ms = 'long'", "describes no network"),
+        ("[sideways]\ndelay_ms = 1", "there is no sideways"),
+        ("up = 3", "describes no network"),
+    ],
+)
+def test_a_file_that_describes_none_is_refused_with_the_reason(
+    tmp_path: Path, content: str, reason: str
+) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_text(content)
+    with pytest.raises(InstrumentError, match=reason):
+        read_profile(str(path))
+
+
+def test_an_unknown_network_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(InstrumentError, match="'5g' is none of lan, wifi, 4g, 3g, satellite"):
+        read_profile("5g")

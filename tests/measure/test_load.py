@@ -18,9 +18,10 @@ from labkit.measure.load import (
     run_level,
 )
 from labkit.measure.load_summary import BARE
-from labkit.measure.plan import LABKIT, plan_levels
+from labkit.measure.plan import plan_levels
 from labkit.measure.results import Progress, Results, conduct
 from labkit.measure.server_process import RunningServer
+from labkit.measure.targets import LABKIT
 from labkit.server.app import VoiceServer
 from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import EchoPipeline

@@ -1,7 +1,9 @@
 """What an experiment says, in which order, and when."""
 
+import itertools
 from collections import Counter
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.measure.plan import (
-    CHUNK_SIZES_MS,
+    PlannedTurn,
     Script,
     Speech,
     Timetable,
@@ -19,73 +21,95 @@ from labkit.measure.plan import (
     speech_of,
 )
 
+SIZES = (10, 40, 250, 500)
+TWICE = (10, 250, 500)
+
+
+def plan(**settings: Any) -> list[PlannedTurn]:
+    """The turns that count."""
+    told = {"seed": 2, "recordings": 5, "blocks": 4, "servers": ("a",), "chunk_sizes_ms": SIZES}
+    return [turn for turn in plan_turns(**{**told, **settings}) if not turn.warmup]
+
 
 @given(st.integers(0, 1000), st.integers(1, 40), st.integers(1, 6))
-def test_every_size_is_run_equally_often_on_every_server(
-    seed: int, recordings: int, repeats: int
+def test_a_block_is_one_recording_in_every_size_on_every_server(
+    seed: int, recordings: int, blocks: int
 ) -> None:
-    turns = plan_turns(seed=seed, recordings=recordings, repeats=repeats, servers=("a", "b"))
-    counted = [turn for turn in turns if not turn.warmup]
-    counts = Counter((turn.server, turn.chunk_ms) for turn in counted)
-    assert counts == {(s, c): repeats for s in ("a", "b") for c in CHUNK_SIZES_MS}
-    assert all(0 <= turn.recording < recordings for turn in turns)
-    uses = Counter(turn.recording for turn in counted if turn.server == "a")
-    assert max(uses.values()) - min(uses.values()) <= len(CHUNK_SIZES_MS) or len(uses) < recordings
+    turns = plan(seed=seed, recordings=recordings, blocks=blocks, servers=("a", "b"))
+    assert {turn.block for turn in turns} == set(range(blocks))
+    for block in range(blocks):
+        own = [turn for turn in turns if turn.block == block]
+        assert len({turn.recording for turn in own}) == 1
+        counts = Counter((turn.server, turn.chunk_ms) for turn in own)
+        assert counts == {(s, c): 1 + (c in TWICE) for s in ("a", "b") for c in SIZES}
+    recorded = Counter(turn.recording for turn in turns)
+    assert set(recorded) <= set(range(recordings))
+    assert len(recorded) == min(recordings, blocks)
+
+
+def test_what_is_said_twice_is_said_as_early_as_late_in_the_chunk() -> None:
+    for block in range(4):
+        for size in TWICE:
+            phases = [t.phase for t in plan() if t.block == block and t.chunk_ms == size]
+            assert sum(phases) == pytest.approx(1)
+
+
+@given(st.integers(0, 100), st.integers(2, 12))
+def test_the_phases_of_a_size_cover_the_chunk_evenly(seed: int, blocks: int) -> None:
+    turns = plan(seed=seed, blocks=blocks)
+    for size in SIZES:
+        phases = sorted(turn.phase for turn in turns if turn.chunk_ms == size)
+        parts = [int(phase * len(phases)) for phase in phases]
+        assert parts == list(range(len(phases)))
 
 
 def test_the_seed_decides_everything() -> None:
-    assert plan_turns(seed=5, recordings=9, repeats=3) == plan_turns(
-        seed=5, recordings=9, repeats=3
-    )
-    assert plan_turns(seed=5, recordings=9, repeats=3) != plan_turns(
-        seed=6, recordings=9, repeats=3
-    )
+    assert plan(seed=5) == plan(seed=5)
+    assert plan(seed=5) != plan(seed=6)
 
 
-def test_warm_ups_come_first() -> None:
-    warmups = [turn.warmup for turn in plan_turns(seed=1, recordings=3, repeats=1, warmups=3)]
-    assert warmups == [True] * 3 + [False] * len(CHUNK_SIZES_MS)
+def test_every_server_warms_up_before_anything_counts() -> None:
+    turns = plan_turns(seed=1, recordings=3, blocks=1, servers=("a", "b"), warmups=2)
+    assert [turn.server for turn in turns[:4]] == ["a", "b", "a", "b"]
+    assert [turn.warmup for turn in turns[:5]] == [True] * 4 + [False]
+    assert not any(turn.warmup for turn in turns[4:])
 
 
-def test_the_phases_of_a_size_cover_the_chunk_evenly() -> None:
-    turns = [t for t in plan_turns(seed=2, recordings=5, repeats=10) if not t.warmup]
-    for size in CHUNK_SIZES_MS:
-        phases = sorted(t.phase for t in turns if t.chunk_ms == size)
-        assert [int(phase * 10) for phase in phases] == list(range(10))
-
-
-def test_both_servers_get_the_same_turn_one_after_the_other() -> None:
-    turns = [
-        t for t in plan_turns(seed=3, recordings=5, repeats=2, servers=("a", "b")) if not t.warmup
-    ]
-    for first, second in zip(turns[::2], turns[1::2], strict=True):
+def test_the_servers_get_the_same_turn_one_after_the_other_in_any_order() -> None:
+    turns = plan(servers=("a", "b"))
+    pairs = list(zip(turns[::2], turns[1::2], strict=True))
+    for first, second in pairs:
         assert {first.server, second.server} == {"a", "b"}
-        assert (first.recording, first.phase) == (second.recording, second.phase)
+        assert (first.block, first.chunk_ms, first.phase) == (
+            second.block,
+            second.chunk_ms,
+            second.phase,
+        )
+    assert len({first.server for first, _ in pairs}) == 2
 
 
-def test_a_block_has_one_recording_in_every_size() -> None:
-    turns = [t for t in plan_turns(seed=3, recordings=5, repeats=4) if not t.warmup]
-    for block in range(4):
-        own = [t for t in turns if t.block == block]
-        assert sorted(t.chunk_ms for t in own) == sorted(CHUNK_SIZES_MS)
-        assert len({t.recording for t in own}) == 1
+@given(st.integers(0, 100), st.integers(2, 9))
+def test_two_blocks_take_turns_and_no_recording_is_said_twice_in_a_row(
+    seed: int, blocks: int
+) -> None:
+    turns = plan(seed=seed, blocks=blocks, recordings=9)
+    paired = turns[: len(turns) // (2 * 7) * (2 * 7)]
+    assert all(a.recording != b.recording for a, b in itertools.pairwise(paired))
+    for start in range(0, len(paired), 14):
+        assert {turn.block for turn in paired[start : start + 14]} == {start // 7, start // 7 + 1}
 
 
-def test_a_round_asks_different_questions() -> None:
-    turns = [t for t in plan_turns(seed=3, recordings=18, repeats=18) if not t.warmup]
-    assert all(len({t.block for t in turns[i : i + 8]}) > 4 for i in range(0, 8 * 18, 8))
+def test_sizes_are_in_another_order_in_every_block() -> None:
+    orders = {tuple(turn.chunk_ms for turn in plan() if turn.block == block) for block in range(4)}
+    assert len(orders) > 1
 
 
-def test_sizes_are_not_always_in_the_same_order() -> None:
-    turns = [t.chunk_ms for t in plan_turns(seed=4, recordings=5, repeats=4) if not t.warmup]
-    rounds = {tuple(turns[i : i + 8]) for i in range(0, 32, 8)}
-    assert len(rounds) > 1
-
-
-@pytest.mark.parametrize(("recordings", "repeats"), [(0, 3), (3, 0)])
-def test_nothing_to_run(recordings: int, repeats: int) -> None:
+@pytest.mark.parametrize(
+    "nothing", [{"recordings": 0}, {"blocks": 0}, {"servers": ()}, {"chunk_sizes_ms": ()}]
+)
+def test_nothing_to_run(nothing: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="nothing to run"):
-        plan_turns(seed=1, recordings=recordings, repeats=repeats)
+        plan(**nothing)
 
 
 MS = 1_000_000

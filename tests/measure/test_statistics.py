@@ -5,20 +5,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.measure.statistics import difference_of_medians, percentile, percentiles_ms
+from labkit.measure.statistics import FEW, Estimate, median, percentile_95, percentiles_ms
 
 MS = 1_000_000
 
 
 def test_a_constant_has_no_spread() -> None:
-    found = percentile([7.0] * 20, 95)
+    found = median([7.0] * 20)
     assert (found.value, found.low, found.high, found.sample) == (7.0, 7.0, 7.0, 20)
 
 
 def test_the_interval_holds_the_value_and_narrows_with_the_sample() -> None:
     rng = np.random.default_rng(1)
-    few = percentile(rng.normal(100, 10, 10).tolist(), 50)
-    many = percentile(rng.normal(100, 10, 1000).tolist(), 50)
+    few = median(rng.normal(100, 10, 10).tolist())
+    many = median(rng.normal(100, 10, 1000).tolist())
     assert few.low <= few.value <= few.high
     assert many.high - many.low < (few.high - few.low) / 3
 
@@ -27,38 +27,33 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(2)
     covered = 0
     for seed in range(200):
-        found = percentile(rng.exponential(1.0, 30).tolist(), 50, seed=seed)
+        found = median(rng.exponential(1.0, 30).tolist(), seed=seed)
         covered += found.low <= np.log(2) <= found.high
     assert 180 <= covered <= 199
 
 
-def test_the_difference_of_medians_is_signed() -> None:
-    found = difference_of_medians([1.0, 2.0, 3.0], [11.0, 12.0, 13.0])
-    assert found.value == 10
-    assert 8 <= found.low <= 10 <= found.high <= 12
-    assert difference_of_medians([11.0, 12.0, 13.0], [1.0, 2.0, 3.0]).value == -10
+@pytest.mark.parametrize(
+    ("low", "high", "sample", "clear"),
+    [(1, 3, 5, True), (-3, -1, 5, True), (-1, 3, 5, False), (0, 3, 5, False), (2, 2, 1, False)],
+)
+def test_a_difference_is_clear_where_its_interval_leaves_out_0(
+    low: float, high: float, sample: int, clear: bool
+) -> None:
+    assert Estimate(2.0, low, high, sample).clear is clear
+
+
+def test_few_values_have_no_95th_percentile() -> None:
+    assert percentile_95([1.0] * (FEW - 1)) is None
+    assert percentile_95([1.0] * FEW) == Estimate(1.0, 1.0, 1.0, FEW)
 
 
 def test_no_values() -> None:
     with pytest.raises(ValueError, match="no values"):
-        percentile([], 50)
-
-
-def test_what_pairs_share_does_not_widen_the_interval() -> None:
-    rng = np.random.default_rng(3)
-    shared = rng.normal(500, 200, 12)
-    a, b = (shared + rng.normal(0, 2, 12)).tolist(), (shared + rng.normal(50, 2, 12)).tolist()
-    found = difference_of_medians(a, b)
-    assert 45 < found.low <= found.value <= found.high < 55
-
-
-def test_values_without_a_partner_are_an_error() -> None:
-    with pytest.raises(ValueError, match="2 values do not pair with 1"):
-        difference_of_medians([1.0, 2.0], [1.0])
+        median([])
 
 
 def test_a_single_value_is_its_own_interval() -> None:
-    found = percentile([3.0], 50)
+    found = median([3.0])
     assert (found.value, found.low, found.high, found.sample) == (3.0, 3.0, 3.0, 1)
 
 

@@ -34,5 +34,6 @@ async def test_it_says_where_the_results_are(
         await run_exercise(quick=True, out=tmp_path)
     ((exercise, results),) = asked
     assert results.folder.parent == tmp_path
-    assert (exercise.recordings, exercise.baseline) == (SPEECH, False)
+    assert exercise.recordings == SPEECH
+    assert [target.name for target in exercise.targets] == ["labkit"]
     assert capsys.readouterr().out == f"3 turns; raw data and figures: {results.folder}\n"

@@ -1,0 +1,268 @@
+"""What an experiment measures, and the way there: any server, any network, with or without TLS.
+
+A way is built of what lies one behind the other: client, network (`labkit.measure.netem`), the end
+of TLS, server. The last two hops are loopback, so every server gets the same network and the same
+TLS, whether it knows of them or not.
+"""
+
+import asyncio
+import shutil
+import ssl
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+from labkit.client.dial import server_url
+from labkit.client.plain import VoiceClient
+from labkit.errors import InstrumentError, ServerError
+from labkit.measure.links import Profile
+from labkit.measure.netem import Proxy
+from labkit.measure.server_process import labkit_server, running_server
+from labkit.net.tls import client_tls, server_tls
+
+__all__ = [
+    "LABKIT", "LOOPBACK", "NAIVE", "Access", "Target", "Way", "distinct", "make_certificate",
+    "way_to",
+]  # fmt: skip
+
+LABKIT: Final = "labkit"
+"""Name of labkit's own server, in plans, tables and figures."""
+NAIVE: Final = "naive"
+"""Name of the server that is written the naive way."""
+LOOPBACK: Final = "loopback"
+"""The network that is none: client and server on one machine."""
+
+_PIECE: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A server to measure.
+
+    Attributes:
+        name: What tables and figures call it.
+        command: What starts it in a process of its own, as `start_server` takes it; empty for a
+            server that runs already.
+        url: Where that one answers.
+    """
+
+    name: str
+    command: Sequence[str] = ()
+    url: str = ""
+
+    @classmethod
+    def labkit(cls, *options: str) -> "Target":
+        """Labkit's own server, with options of `labkit serve`."""
+        return cls(LABKIT, labkit_server(*options))
+
+    @classmethod
+    def naive(cls, *options: str) -> "Target":
+        """The naive server, with the options that name its models."""
+        return cls(NAIVE, ["labkit.course.naive_server", "--port", "0", *options])
+
+    @classmethod
+    def named(cls, text: str) -> "Target":
+        """A running server by its address, or one that a file of Python is.
+
+        Raises:
+            ClientError: It is no address.
+            ServerError: It is no file.
+        """
+        return cls.script(Path(text)) if "://" not in text else cls.running(text)
+
+    @classmethod
+    def script(cls, path: Path) -> "Target":
+        """A file of Python that is a server of the plain dialect.
+
+        Raises:
+            ServerError: There is no such file.
+        """
+        if path.suffix != ".py" or not path.is_file():
+            raise ServerError(f"--server {path} is no file of Python; name one that ends in .py")
+        return cls(path.stem, [str(path)])
+
+    @classmethod
+    def running(cls, url: str) -> "Target":
+        """A server of the plain dialect that runs already.
+
+        Raises:
+            ClientError: `url` is no address.
+        """
+        parts = urlsplit(server_url(url))
+        return cls(parts.netloc.rpartition("@")[2], url=url)
+
+
+def distinct(targets: Sequence[Target]) -> tuple[Target, ...]:
+    """The same servers, with names that tell them apart."""
+    names: dict[str, int] = {}
+    told = []
+    for target in targets:
+        names[target.name] = count = names.get(target.name, 0) + 1
+        name = target.name if count == 1 else f"{target.name}-{count}"
+        told.append(Target(name, target.command, target.url))
+    return tuple(told)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """The conditions under which all servers are measured.
+
+    Attributes:
+        network: The kind of network; None is loopback.
+        tls: Whether the connection is encrypted. A server at a `wss://` address sees to that
+            itself, all others get an end of TLS before them.
+        deflate: Whether permessage-deflate is offered; a server that knows it compresses.
+        seed: Draws the network's jitter.
+    """
+
+    network: Profile | None = None
+    tls: bool = False
+    deflate: bool = False
+    seed: int = 1
+
+    def __str__(self) -> str:
+        named = [] if self.network is None else [self.network.name]
+        named += ["TLS"] if self.tls else []
+        named += ["permessage-deflate"] if self.deflate else []
+        return " + ".join(named) or LOOPBACK
+
+    def about(self) -> dict[str, str | bool]:
+        """What the conditions are, with the network's source."""
+        network = self.network
+        return {
+            "network": LOOPBACK if network is None else f"{network.name}: {network.about}",
+            "tls": self.tls,
+            "deflate": self.deflate,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a client gets to a server.
+
+    Attributes:
+        url: The server's address.
+        access: The conditions.
+        through: Address and port of the network that is put before it; None without one.
+        trust: Whom to trust under TLS; None trusts whom the machine trusts.
+        proxy: The network; None without one.
+    """
+
+    url: str
+    access: Access
+    trust: ssl.SSLContext | None = None
+    proxy: Proxy | None = None
+
+    def connect(self, *, stream: bool = True) -> AbstractAsyncContextManager[VoiceClient]:
+        """A client that takes this way for the length of the block."""
+        return VoiceClient.connect(
+            self.url,
+            stream=stream,
+            tls=self.trust,
+            through=None if self.proxy is None else self.proxy.address,
+            deflate=self.access.deflate,
+        )
+
+
+@asynccontextmanager
+async def way_to(target: Target, access: Access) -> AsyncIterator[Way]:
+    """Start the server if it has to be started, and build the way to it, for the block's length.
+
+    Raises:
+        ServerError: The server did not start.
+        InstrumentError: The way cannot be built.
+    """
+    async with AsyncExitStack() as stack:
+        url, trust, proxy = target.url, None, None
+        if target.command:
+            url = (await stack.enter_async_context(running_server(target.command))).url
+        if access.tls and url.startswith("ws:"):
+            url, trust = await stack.enter_async_context(_tls_before(url))
+        if access.network is not None:
+            proxy = await stack.enter_async_context(
+                Proxy(*_address(url), conditions=access.network.conditions, seed=access.seed)
+            )
+        yield Way(url, access, trust, proxy)
+
+
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(server_url(url))
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80)
+
+
+@asynccontextmanager
+async def _tls_before(url: str) -> AsyncIterator[tuple[str, ssl.SSLContext]]:
+    """An end of TLS before the server at `url`: its address, and whom to trust there."""
+    with tempfile.TemporaryDirectory() as folder:
+        certificate, key = make_certificate(Path(folder))
+        context, trust = server_tls(certificate, key), client_tls(certificate)
+    callers: set[asyncio.Task[None]] = set()
+    serve = partial(_pass_on, *_address(url), callers)
+    front = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    port = front.sockets[0].getsockname()[1]
+    try:
+        parts = urlsplit(url)
+        yield urlunsplit(parts._replace(scheme="wss", netloc=f"127.0.0.1:{port}")), trust
+    finally:
+        front.close()
+        for caller in callers:
+            caller.cancel()
+        await asyncio.gather(*callers, return_exceptions=True)
+
+
+async def _pass_on(
+    host: str,
+    port: int,
+    callers: set[asyncio.Task[None]],
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+) -> None:
+    """Carry bytes between a caller and the server until either ends."""
+    task = asyncio.current_task()
+    if task is not None:
+        callers.add(task)
+        task.add_done_callback(callers.discard)
+    with suppress(OSError):
+        inner_reader, inner_writer = await asyncio.open_connection(host, port)
+        ways = ((reader, inner_writer), (inner_reader, writer))
+        pumps = [asyncio.create_task(_pump(*way)) for way in ways]
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            inner_writer.close()
+    writer.close()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(_PIECE):
+        writer.write(data)
+        await writer.drain()
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for this machine that nobody else trusts, and its key, in `folder`.
+
+    Raises:
+        InstrumentError: There is no `openssl` program to make it with.
+    """
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        raise InstrumentError("TLS needs a certificate, and there is no openssl program to make it")
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    command = [
+        *(openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
+        *("-nodes", "-days", "2", "-subj", "/CN=localhost"),
+        *("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
+        *("-keyout", str(key), "-out", str(certificate)),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    return certificate, key
