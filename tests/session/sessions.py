@@ -131,6 +131,12 @@ class Scene:
             cpu_clock=self.clock,
         )
 
+    def hear(self, payload: bytes) -> None:
+        """Let the session hear all of `payload`, as a connection does."""
+        self.session.hear(payload)
+        while self.session.hears_on:
+            self.session.hear_on()
+
     async def settle(self) -> None:
         """Let every task run until it waits."""
         for _ in range(16):

@@ -28,7 +28,7 @@ SECOND = 16_000
 
 async def test_an_utterance_is_answered_and_remembered() -> None:
     async with at_work() as scene:
-        scene.session.hear(sound(SECOND))
+        scene.hear(sound(SECOND))
         scene.session.end_utterance()
         await scene.session.all_answered()
         assert scene.told.of(Transcript) == [Transcript(1, "16000 loud samples")]
@@ -40,7 +40,7 @@ async def test_an_utterance_is_answered_and_remembered() -> None:
 
 async def test_of_silence_nothing_is_remembered() -> None:
     async with at_work() as scene:
-        scene.session.hear(sound(SECOND, 0))
+        scene.hear(sound(SECOND, 0))
         scene.session.end_utterance()
         await scene.session.all_answered()
         assert scene.told.of(TurnOver)[0].status is Status.NOTHING_HEARD
@@ -50,7 +50,7 @@ async def test_of_silence_nothing_is_remembered() -> None:
 async def test_a_cancel_of_a_turn_in_which_nothing_was_heard_changes_no_other() -> None:
     async with at_work() as scene:
         for level in (0.25, 0.0):
-            scene.session.hear(sound(SECOND, level))
+            scene.hear(sound(SECOND, level))
             scene.session.end_utterance()
             await scene.session.all_answered()
         before = list(scene.session.history)
@@ -61,7 +61,7 @@ async def test_a_cancel_of_a_turn_in_which_nothing_was_heard_changes_no_other() 
 async def test_a_late_cancel_of_an_earlier_turn_amends_that_one() -> None:
     async with at_work() as scene:
         for samples in (SECOND, 2 * SECOND):
-            scene.session.hear(sound(samples))
+            scene.hear(sound(samples))
             scene.session.end_utterance()
             await scene.session.all_answered()
         scene.session.cancel(1, 100)
@@ -71,7 +71,7 @@ async def test_a_late_cancel_of_an_earlier_turn_amends_that_one() -> None:
 async def test_a_cancel_while_the_last_audio_waits_for_room() -> None:
     pipeline = Inline()
     async with at_work(pipeline, settings={"replay_s": 0.1}) as scene:
-        scene.session.hear(sound(SECOND))
+        scene.hear(sound(SECOND))
         scene.session.end_utterance()
         await scene.settle()
         assert scene.session.busy
@@ -85,7 +85,7 @@ async def test_a_turn_that_waits_can_be_cancelled_and_never_runs() -> None:
     async with at_work() as scene:
         scene.pipeline.gate.clear()
         for _ in range(2):
-            scene.session.hear(sound(SECOND))
+            scene.hear(sound(SECOND))
             scene.session.end_utterance()
         await scene.settle()
         scene.session.cancel(2, 0)
@@ -138,7 +138,7 @@ class Bad(EchoPipeline):
 async def test_what_an_engine_must_not_give_fails_its_turn_and_no_other(gift: Any) -> None:
     async with at_work(Bad(gift)) as scene:
         for _ in range(2):
-            scene.session.hear(sound(800))
+            scene.hear(sound(800))
             scene.session.end_utterance()
             await scene.session.all_answered()
         assert [over.status for over in scene.told.of(TurnOver)] == [
@@ -178,7 +178,7 @@ async def test_a_full_utterance_is_told_once_and_then_counted() -> None:
     async with at_work(settings={"max_utterance_s": 1.0}) as scene:
         for _ in range(100):
             try:
-                scene.session.hear(sound(320))
+                scene.hear(sound(320))
             except ProtocolError as error:
                 scene.session.refuse(error, None, binary=True)
             scene.session.accepted_text(0)  # a ping in between ends no such row
@@ -191,10 +191,10 @@ async def test_a_full_utterance_is_told_once_and_then_counted() -> None:
 
 async def test_audio_that_comes_too_fast_makes_its_reader_wait_and_is_told_once() -> None:
     async with at_work(settings={"burst_s": 1.0, "max_audio_speed": 4.0}) as scene:
-        scene.session.hear(sound(SECOND))
+        scene.hear(sound(SECOND))
         assert scene.session.wait_until_ns == 0
         for _ in range(3):
-            scene.session.hear(sound(SECOND))
+            scene.hear(sound(SECOND))
         assert scene.session.wait_until_ns == pytest.approx(0.75e9)
         told = scene.told.of(Refused)
         assert [one.error.code for one in told] == [ErrorCode.AUDIO_TOO_FAST]
@@ -203,11 +203,11 @@ async def test_audio_that_comes_too_fast_makes_its_reader_wait_and_is_told_once(
 async def test_empty_and_refused_audio_is_no_sign_of_life() -> None:
     async with at_work() as scene:
         scene.clock.now_ns = 5
-        scene.session.hear(b"")
+        scene.hear(b"")
         with pytest.raises(ProtocolError, match="3 bytes"):
-            scene.session.hear(b"xxx")
+            scene.hear(b"xxx")
         assert scene.session.activity.audio_ns == 0
-        scene.session.hear(sound(1))
+        scene.hear(sound(1))
         assert scene.session.activity.audio_ns == 5
 
 
@@ -215,7 +215,7 @@ async def test_what_is_held_is_bounded_and_counted_above() -> None:
     limit = 4 * SECOND
     async with at_work(settings={"max_held_bytes": limit}) as scene:
         scene.pipeline.gate.clear()
-        scene.session.hear(sound(2 * SECOND))
+        scene.hear(sound(2 * SECOND))
         assert scene.session.must_wait
         waiting = asyncio.create_task(scene.session.room())
         scene.session.end_utterance()
@@ -260,7 +260,7 @@ async def play(
                 await live(scene, settle)
             while piece:
                 size = 2 * next(sizes)
-                scene.session.hear(piece[:size])
+                scene.hear(piece[:size])
                 piece = piece[size:]
                 await live(scene, settle)
         scene.session.end_utterance()
@@ -317,7 +317,7 @@ async def test_long_silence_before_speech_loses_nothing_of_it(
         audio = sound(round(silence_s * SECOND), 0) + sound(2 * SECOND) + sound(SECOND, 0)
         step = len(audio) if at_once else 6400
         for start in range(0, len(audio), step):
-            scene.session.hear(audio[start : start + step])
+            scene.hear(audio[start : start + step])
             await live(scene, not at_once)
         await until(lambda: scene.told.of(TurnOver))
         assert scene.told.of(Transcript) == [Transcript(1, f"{2 * SECOND} loud samples")]
@@ -328,7 +328,7 @@ async def test_long_silence_before_speech_loses_nothing_of_it(
 async def test_an_open_microphone_in_a_silent_room_fills_nothing() -> None:
     async with at_work(server_ends=True) as scene:
         for _ in range(100):
-            scene.session.hear(sound(SECOND, 0))
+            scene.hear(sound(SECOND, 0))
             await scene.settle()
             assert scene.session.held_bytes() < 12 * 2 * SECOND
 
@@ -336,7 +336,7 @@ async def test_an_open_microphone_in_a_silent_room_fills_nothing() -> None:
 async def test_speech_without_a_pause_is_ended_at_the_limit_and_nothing_is_dropped() -> None:
     async with at_work(server_ends=True, settings={"max_utterance_s": 4.0}) as scene:
         for _ in range(10):
-            scene.session.hear(sound(SECOND))
+            scene.hear(sound(SECOND))
             await scene.settle()
         scene.session.end_utterance()
         await scene.session.all_answered()
@@ -349,11 +349,11 @@ async def test_speech_without_a_pause_is_ended_at_the_limit_and_nothing_is_dropp
 @pytest.mark.parametrize("silence_s", [0.2, 0.5, 3.0])
 async def test_the_silence_that_ends_an_utterance_is_the_clients_to_say(silence_s: float) -> None:
     async with at_work(server_ends=True, silence_s=silence_s) as scene:
-        scene.session.hear(sound(SECOND))
-        scene.session.hear(sound(round((silence_s - 0.1) * SECOND), 0))
+        scene.hear(sound(SECOND))
+        scene.hear(sound(round((silence_s - 0.1) * SECOND), 0))
         await scene.settle()
         assert not scene.told.of(SpeechStopped)
-        scene.session.hear(sound(round(0.2 * SECOND), 0))
+        scene.hear(sound(round(0.2 * SECOND), 0))
         await scene.settle()
         await scene.session.all_answered()
         assert scene.told.of(SpeechStopped)
@@ -364,7 +364,7 @@ async def test_turns_that_wait_hold_up_the_detector_and_lose_no_speech() -> None
     async with at_work(server_ends=True, settings={"max_waiting_turns": 1}) as scene:
         scene.pipeline.gate.clear()
         for _ in range(5):
-            scene.session.hear(sound(SECOND) + sound(SECOND, 0))
+            scene.hear(sound(SECOND) + sound(SECOND, 0))
             await scene.settle()
         scene.pipeline.gate.set()
         await scene.settle()
@@ -376,7 +376,7 @@ async def test_turns_that_wait_hold_up_the_detector_and_lose_no_speech() -> None
 async def test_audio_of_a_cancelled_turn_does_not_come_behind_its_end() -> None:
     async with at_work() as scene:
         scene.pipeline.pieces = 50
-        scene.session.hear(sound(SECOND))
+        scene.hear(sound(SECOND))
         scene.session.end_utterance()
         await until(lambda: scene.told.of(ReplyAudio))
         scene.session.cancel(1, 0)
