@@ -19,11 +19,13 @@ from labkit.errors import ModelError, ModelNotFoundError, ServerError
 from labkit.net.addresses import addresses_to_bind
 from labkit.session.defaults import DEFAULT_PORT
 from labkit.voice.catalogue import Model, Role
+from labkit.voice.cores import default_threads, usable_cores
 from labkit.voice.models import locate
 
 __all__ = [
     "Check",
     "check_compiler",
+    "check_cores",
     "check_disk",
     "check_kernel",
     "check_model",
@@ -89,6 +91,7 @@ def run_checks(
         check_packages(metadata.requires("labkit") or ()),
         check_compiler(os.environ.get("CXX", "c++"), needed=not _installed("llama-cpp-python")),
         *map(check_model, models),
+        check_cores(usable_cores(), os.cpu_count() or 1),
         check_kernel(kernel_command(), sys.executable),
         check_port(port),
         check_disk(place or Path.cwd()),
@@ -211,6 +214,24 @@ def check_kernel(command: Sequence[str] | None, executable: str) -> Check:
         f"python3 runs {executable if ours else command[0]}",
         "another kernel spec hides this one: 'jupyter kernelspec list' shows it, "
         "'jupyter kernelspec remove python3' removes it",
+    )
+
+
+def check_cores(usable: int, there: int) -> Check:
+    """How many threads each engine should have here; one core is too few.
+
+    Args:
+        usable: Cores that this process may use.
+        there: Cores of the machine.
+    """
+    of = "" if usable == there else f" of {there}"
+    threads = default_threads(usable)
+    advice = f"{threads} thread{'s' * (threads > 1)} for each engine, as by default"
+    return _check(
+        "cores",
+        usable > 1,
+        f"{usable}{of} to use: {advice}",
+        "give labkit two cores: on one, a reply is written and spoken by turns",
     )
 
 

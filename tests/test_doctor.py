@@ -127,6 +127,20 @@ def test_the_kernel_that_jupyter_knows() -> None:
     assert "ipykernel_launcher" in command
 
 
+@pytest.mark.parametrize(
+    ("usable", "there", "ok", "detail"),
+    [
+        (2, 2, True, "2 to use: 1 thread for each engine, as by default"),
+        (6, 64, True, "6 of 64 to use: 2 threads for each engine, as by default"),
+        (1, 1, False, "1 to use: 1 thread for each engine, as by default"),
+    ],
+)
+def test_cores(usable: int, there: int, ok: bool, detail: str) -> None:
+    check = doctor.check_cores(usable, there)
+    assert (check.ok, check.detail) == (ok, detail)
+    assert bool(check.mend) is not ok
+
+
 def test_port() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -146,10 +160,11 @@ def test_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: int, ok: bo
     assert check.detail == f"{free / 1e9:.1f} GB free at {tmp_path}"
 
 
-def test_all_of_them(tmp_path: Path) -> None:
+def test_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "usable_cores", lambda: 2)
     absent = Model(Role.ASR, "mine", tmp_path / "absent")
     checks = doctor.run_checks([absent], port=0, place=tmp_path)
-    names = ["python", "packages", "compiler", "asr", "kernel", "port", "disk"]
+    names = ["python", "packages", "compiler", "asr", "cores", "kernel", "port", "disk"]
     assert [check.name for check in checks] == names
     assert [check.name for check in checks if not check.ok] == ["asr"]
     assert all(bool(check.mend) is not check.ok for check in checks)

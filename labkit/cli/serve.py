@@ -172,7 +172,8 @@ def _voice(
     fit_window: bool,
 ) -> "Pipeline":
     """The engines, loaded."""
-    from labkit.voice.models import default_threads, load_pipeline, resolve
+    from labkit.voice.cores import default_threads
+    from labkit.voice.models import load_pipeline, resolve
 
     paths = resolve(model_set, asr=asr, llm=llm, tts=tts)
     _log.info(

@@ -10,6 +10,7 @@ from typing import Final
 from labkit.errors import ModelChangedError, ModelNotFoundError
 from labkit.voice import hub
 from labkit.voice.catalogue import Embedded, Model, Role, Wheel, find, models_of
+from labkit.voice.cores import default_threads
 from labkit.voice.engines import Engines, PiperTts, SileroVad
 from labkit.voice.llama import LlamaLlm
 from labkit.voice.pipeline import VoicePipeline
@@ -19,7 +20,6 @@ __all__ = [
     "ModelPaths",
     "check_files",
     "data_folder",
-    "default_threads",
     "load_engines",
     "load_pipeline",
     "locate",
@@ -138,11 +138,6 @@ def resolve(
         tts=places[Role.TTS],
         names={role: model.name for role, model in models.items()},
     )
-
-
-def default_threads() -> int:
-    """Threads per engine: half of the cores, since two engines often work at once; 4 at most."""
-    return max(1, min(4, (os.cpu_count() or 1) // 2))
 
 
 def load_engines(

@@ -169,6 +169,7 @@ class TestGuard:
 
     def test_what_is_invented_is_nothing(self) -> None:
         assert Scripted(self.INVENTED, self.INVENTED).transcribe(SECOND, Stop()) == ""
+        assert Scripted(heard(".", no_speech=0.98)).transcribe(SECOND, Stop()) == ""
         asr = Scripted(self.INVENTED, fit_window=False)
         assert (asr.transcribe(SECOND, Stop()), asr.tried) == ("", [3000])
 

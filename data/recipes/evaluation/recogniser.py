@@ -24,7 +24,7 @@ from labkit.voice.whisper import FasterWhisperAsr
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
 
-__all__ = ["HELD_OUT_SPEAKER", "correct_prefix", "digit_strings", "evaluate"]
+__all__ = ["HELD_OUT_SPEAKER", "Clip", "clips_of", "correct_prefix", "digit_strings", "evaluate"]
 
 HELD_OUT_SPEAKER: Final = "theo"
 """The speaker of human digits that the embedded recogniser never heard."""
@@ -64,13 +64,13 @@ def evaluate(
         AudioError: A recording or a manifest is missing or broken.
     """
     engine = _Recogniser(model)
-    known = _clips(load_manifest(held_out))
+    known = clips_of(load_manifest(held_out))
     figures = [_size(model)]
     figures += _both_windows(engine, "held-out sentences, known voices: WER", known, 5.0)
-    new = _clips(load_manifest(held_out / "new-voices"))
+    new = clips_of(load_manifest(held_out / "new-voices"))
     figures += _both_windows(engine, "held-out sentences, new variants: WER", new, 10.0)
     recordings = load_manifest(speech)
-    unheard = _clips(r for r in recordings if r.kind.is_speech)
+    unheard = clips_of(recordings)
     figures += _both_windows(engine, "test recordings, voices never heard: WER", unheard, 10.0)
     figures += _human_digits(engine, digits)
     figures += [*_nothing_invented(engine, recordings), _cut(engine, known), _joined(engine, known)]
@@ -106,8 +106,9 @@ class _Recogniser:
         return " ".join(segment.text.strip() for segment in segments)
 
 
-def _clips(recordings: Iterable[Recording]) -> list[Clip]:
-    return [Clip(read_audio(r.path), r.text) for r in recordings]
+def clips_of(recordings: Iterable[Recording]) -> list[Clip]:
+    """Those in which something is said."""
+    return [Clip(read_audio(r.path), r.text) for r in recordings if r.kind.is_speech]
 
 
 def _size(model: Path) -> Figure:
