@@ -34,6 +34,8 @@ _SHOWN: Final = 60
 """Most characters of a text of the server that are repeated."""
 _FULL_PIECE: Final = plain.LONGEST_REPLY * WIRE.frame_bytes
 """Bytes of a binary message of a whole reply that another one follows."""
+_MIN_RATE: Final = 4_000
+_MAX_RATE: Final = 192_000
 _SAMPLES: Final = "signed 16-bit samples (low byte first, mono, 16 kHz)"
 _EXPECTED: Final = {
     "audio": _SAMPLES,
@@ -292,10 +294,10 @@ class ReplyReader:
         except (OSError, soundfile.LibsndfileError):
             raise _wrong(f"the reply begins as a {name} file and cannot be read", "audio") from None
         self._rate, self._channels = int(rate), frames.shape[1]
-        self._remark(
-            f"the reply is a {name} file ({rate} Hz, channels: {self._channels}), where {_SAMPLES} "
-            "are due, without a header"
-        )
+        told = f"the reply is a {name} file ({rate} Hz, channels: {self._channels})"
+        if not _MIN_RATE <= rate <= _MAX_RATE:  # resampled, a message could fill the memory
+            raise _wrong(told, "audio")
+        self._remark(f"{told}, where {_SAMPLES} are due, without a header")
         return resample(mix(frames), self._rate, SAMPLE_RATE)
 
     def _remark(self, sentence: str) -> None:

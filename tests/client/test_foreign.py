@@ -235,6 +235,7 @@ async def test_text_in_a_binary_message_is_read_and_named() -> None:
         ('{"type": "error", "code": 5}', "'code' of 'error' is 5, and should be a valid string"),
         ('{"type": "done", "marks": {"asr_done": NaN}}', "'marks.asr_done' of 'done' is NaN, and"),
         ('{"type": "done", "marks": [1]}', "'marks' of 'done' is [1], and should be a"),
+        (wav(SAID, 1), "the reply is a WAV file (1 Hz, channels: 1); expected signed 16-bit"),
         (b"RIFF\0\0\0\0WAVEjunk", "the reply begins as a WAV file and cannot be read"),
     ],
 )
