@@ -200,7 +200,15 @@ _DENOMINATORS: Final = frozenset((2, 3, 4, 5, 6, 8, 16, 100, 1000))
 
 def normalise(text: str) -> str:
     """`text` with words for what the voice reads wrongly; other text stays as it is."""
-    for pattern, words in _RULES:
+    text = _applied(_NAMES, text)
+    if any(map(str.isnumeric, text)):
+        text = _applied(_FIGURES, text)
+    return _applied(_WORDS, text)
+
+
+def _applied(rules: tuple[Rule, ...], text: str) -> str:
+    """Apply the rules in their order: each sees what those before it have left."""
+    for pattern, words in rules:
         text = pattern.sub(words, text)
     return text
 
@@ -367,7 +375,14 @@ def _rule(pattern: str, words: str | Callable[[Match], str], flags: int = 0) -> 
     return re.compile(pattern, flags), words
 
 
-_RULES: Final[tuple[Rule, ...]] = (
+_NAMES: Final[tuple[Rule, ...]] = (
+    _rule(r"\b([ap])\.m\.(?=\s+\S)", lambda found: found[1].upper() + "M"),
+    _rule(r"\b([ap])\.m\.?", lambda found: found[1].upper() + "M."),
+    _rule(r"\b(Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.()()(?= \w)", _month_and_day),
+    _rule(rf"\b{_DAY}\s?[-–]\s?{_DAY}\b", _days),
+    _rule(r"\b(?:Mon|Tues?|Wed|Thu|Thurs?|Fri)\b\.?(?=,|\s[A-Z\d])", _days),
+)
+_FIGURES: Final[tuple[Rule, ...]] = (
     # Telephones and dates before ranges, since both are figures with dashes between them.
     _rule(
         r"(?<![\w-])(?:\+?\d{1,3}[ .-])?(?:\(\d{3}\)\s?|\d{3}[.-])\d{3}[ .-]\d{4}(?![\w-])",
@@ -382,15 +397,10 @@ _RULES: Final[tuple[Rule, ...]] = (
         rf"\b({_MONTH})\b\.? (\d{{1,2}})(?:st|nd|rd|th)?(?![\w:%.]*\d)(?:,? (\d{{4}})\b)?",
         _month_and_day,
     ),
-    _rule(r"\b(Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.()()(?= \w)", _month_and_day),
     _rule(r"(?:\b(1[1-9]|20)|(?<!\w)['’]?)(\d0)['’]?s\b", _decade),
     _rule(r"(?<![\w.])\.(?=\d)", "0."),
-    _rule(rf"\b{_DAY}\s?[-–]\s?{_DAY}\b", _days),
-    _rule(r"\b(?:Mon|Tues?|Wed|Thu|Thurs?|Fri)\b\.?(?=,|\s[A-Z\d])", _days),
     _rule(r"\b(1[1-9]\d\d)[-–](1[1-9]\d\d|20\d\d)\b(?!-)", _years),
     # Times before ranges and ratios.
-    _rule(r"\b([ap])\.m\.(?=\s+\S)", lambda found: found[1].upper() + "M"),
-    _rule(r"\b([ap])\.m\.?", lambda found: found[1].upper() + "M."),
     _rule(r"(?<![\d:.])(\d{1,2}):(\d\d)(?![\d:])(\s?[AaPp][Mm]\b)?", _clock),
     _rule(r"(?<![\d:.])(\d+):(\d+)(?![\d:])", r"\1 to \2"),
     _rule(r"(?<=\d)\s?([ap])m\b", lambda found: f" {found[1].upper()}M"),
@@ -427,6 +437,8 @@ _RULES: Final[tuple[Rule, ...]] = (
         lambda found: found[1] + _year(int(found[2])),
     ),
     _rule(r"\d+(?:\.\d+){2,}", lambda found: found[0].replace(".", " point ")),
+)
+_WORDS: Final[tuple[Rule, ...]] = (
     _rule(
         rf"\b([A-Z][a-z]+ )({'|'.join(one for one in _ROMAN if one != '-')})\b(?!['’])",
         lambda found: found[1] + str(_ROMAN.index(found[2]) + 2),
@@ -461,4 +473,3 @@ _RULES: Final[tuple[Rule, ...]] = (
     _rule(r"\b([A-Za-z]+)/([A-Za-z]+)\b", _slash),
     _rule(r"(?<=\w)/(?=\w)|(?<!\S)/(?=\w)", " "),
 )
-"""In this order: each rule sees what those before it have left."""

@@ -272,16 +272,15 @@ class VoicePipeline:
                 written.append(piece.shown)
                 pieces.put_nowait(piece)
 
-        def take(delta: str) -> None:
-            hand_over(text.feed(delta))
-
         def generate(stop: Stop) -> None:
+            # The text is read here, on the engine's thread: what a model gives at once may be long.
             for delta in boundary.reply(self._engines.llm, messages, stop):
                 turn.mark(Mark.LLM_FIRST_TOKEN)
-                loop.call_soon_threadsafe(take, delta)
+                if whole := text.feed(delta):
+                    loop.call_soon_threadsafe(hand_over, whole)
+            loop.call_soon_threadsafe(hand_over, text.flush())
 
         await self._llm.run(turn.session, Priority.FINAL, generate)
-        hand_over(text.flush())
         pieces.put_nowait(None)
         turn.mark(Mark.LLM_DONE)
         return "".join(written).strip()

@@ -24,6 +24,7 @@ from labkit.voice.scripted import (
     ScriptedTts,
     scripted_engines,
 )
+from labkit.voice.speakable import Piece, SpeakableText
 from tests.support import until
 
 
@@ -324,6 +325,22 @@ async def test_the_voice_gets_words_and_the_reader_what_was_written() -> None:
     assert spoken_by_voice == ["Open the lid.", "Press start."]
     assert sink.sentences == ["1. Open the **lid**.", "2. Press *start*.", "```\nrm -rf\n```"]
     assert exchange.assistant == written
+    pipeline.close()
+
+
+async def test_a_reply_is_read_on_the_engines_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some models give all their text at once; the event loop must not wait for its reading."""
+    threads: list[str] = []
+
+    class Text(SpeakableText):
+        def feed(self, delta: str) -> list[Piece]:
+            threads.append(threading.current_thread().name)
+            return super().feed(delta)
+
+    monkeypatch.setattr("labkit.voice.pipeline.SpeakableText", Text)
+    pipeline = VoicePipeline(scripted_engines())
+    await pipeline.answer(turn(spoken()), CollectingSink())
+    assert set(threads) == {"labkit-llm_0"}
     pipeline.close()
 
 
