@@ -3,9 +3,9 @@
 Each command prints a row for each promise, and exits 1 where one is broken.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
@@ -14,11 +14,11 @@ from rich.table import Table
 
 from labkit.cli.load import Answering
 from labkit.cli.models import SetOption
-from labkit.cli.terminal import console, counting_bar, progress_bar, run, working
+from labkit.cli.terminal import console, counting_bar, run, working
 
 if TYPE_CHECKING:
+    from labkit.drills import Finding, Progress, Verdict
     from labkit.drills.formats import Outcome
-    from labkit.drills.verdict import Finding, Verdict
 
 __all__ = ["drill", "judge", "verdict_table"]
 
@@ -42,19 +42,8 @@ def resume(
 ) -> None:
     """Cut connections at random bytes, both ways; nothing may be lost or repeated."""
     from labkit.drills.resume import run_resume
-    from labkit.voice.models import data_folder
 
-    with counting_bar() as tell:
-        verdict = run(
-            run_resume(
-                cuts=cuts,
-                voice_cuts=voice_cuts,
-                seed=seed,
-                recordings=data_folder() / "speech",
-                tell=tell,
-            )
-        )
-    judge(verdict)
+    _carry_out(lambda tell: run_resume(cuts, voice_cuts, seed, tell))
 
 
 @drill.command()
@@ -66,15 +55,8 @@ def stalled(
 ) -> None:
     """Let clients read nothing of their replies; neither memory nor others may suffer."""
     from labkit.drills.stalled import run_stalled
-    from labkit.voice.models import data_folder
 
-    with counting_bar() as tell:
-        verdict = run(
-            run_stalled(
-                clients=clients, seconds=seconds, recordings=data_folder() / "speech", tell=tell
-            )
-        )
-    judge(verdict)
+    _carry_out(lambda tell: run_stalled(clients, seconds, tell))
 
 
 @drill.command()
@@ -84,18 +66,8 @@ def abandoned(
 ) -> None:
     """Abandon sessions in every way there is; nothing of them may be left."""
     from labkit.drills.abandoned import run_abandoned
-    from labkit.voice.models import data_folder
 
-    with counting_bar() as tell:
-        verdict = run(
-            run_abandoned(
-                clients=clients,
-                pipeline=pipeline.value,
-                recordings=data_folder() / "speech",
-                tell=tell,
-            )
-        )
-    judge(verdict)
+    _carry_out(lambda tell: run_abandoned(clients, pipeline.value, tell))
 
 
 class Spoken(StrEnum):
@@ -120,20 +92,12 @@ def fuzz(
     ] = None,
 ) -> None:
     """Send hostile messages; the server must answer each in its dialect, and lose nothing."""
-    from labkit.drills.attackers import Crowd
-    from labkit.drills.fuzz import fuzz as fuzz_server
-    from labkit.drills.fuzz import fuzz_own_server, judge_fuzz
-    from labkit.drills.inputs import Dialect
-    from labkit.measure.server_process import RunningServer
+    from labkit.drills.fuzz import Crowd, run_fuzz
+    from labkit.drills.target import Dialect
 
     dialects = tuple(Dialect) if dialect is Spoken.BOTH else (Dialect(dialect.value),)
     crowd = Crowd(seed=seed, dialects=dialects, parallel=parallel)
-    with progress_bar("hostile messages", messages) as tell:
-        if url is None:
-            fuzzed = run(fuzz_own_server(messages, crowd, tell))
-        else:
-            fuzzed = run(fuzz_server(RunningServer(url), messages, crowd, tell))
-    judge(judge_fuzz(fuzzed, crowd))
+    _carry_out(lambda tell: run_fuzz(url, messages, crowd, tell))
 
 
 @drill.command()
@@ -147,9 +111,7 @@ def hostile(
     """Let a hostile caller of each kind attack beside an honest one, who must not notice."""
     from labkit.drills.hostile import run_hostile
 
-    with counting_bar() as tell:
-        verdict = run(run_hostile(kinds=only or (), seconds=seconds, tell=tell))
-    judge(verdict)
+    _carry_out(lambda tell: run_hostile(only or (), seconds, tell))
 
 
 @drill.command()
@@ -161,27 +123,25 @@ def crosstalk(
         float, typer.Option(min=0, help="Times the pace of speech, in the crowd; 0 is at once.")
     ] = 1.0,
     model_set: SetOption = "embedded",
+    url: Annotated[
+        str | None,
+        typer.Option(help="Call a server that runs already, labkit's or any that speaks plain."),
+    ] = None,
 ) -> None:
     """Let many callers talk at once; each must hear what it hears alone."""
-    from labkit.drills.crosstalk import Crosstalk, Schedule, judge_crosstalk
-    from labkit.drills.crosstalk import crosstalk as call_all
-    from labkit.drills.facts import plan_callers, spoken_questions
-    from labkit.drills.target import target_command
-    from labkit.measure.recordings import load_manifest
-    from labkit.measure.server_process import running_server
-    from labkit.voice.models import data_folder, resolve
+    from labkit.drills.crosstalk import run_crosstalk
 
-    resolve(model_set)
-    plans = plan_callers(load_manifest(data_folder() / "speech"), sessions, turns, seed)
-    questions = spoken_questions()
-
-    async def call_alone_and_together() -> Crosstalk:
-        async with running_server(target_command("voice", model_set=model_set)) as server:
-            return await call_all(server.url, plans, questions, Schedule(pace=pace), tell)
-
-    with progress_bar("turns", 3 * sessions * turns) as tell:
-        result = run(call_alone_and_together())
-    judge(judge_crosstalk(plans, result, seed))
+    _carry_out(
+        lambda tell: run_crosstalk(
+            url,
+            sessions=sessions,
+            turns=turns,
+            seed=seed,
+            pace=pace,
+            model_set=model_set,
+            tell=tell,
+        )
+    )
 
 
 @drill.command()
@@ -236,6 +196,13 @@ def _formats_table(outcomes: "Iterable[Outcome]") -> Table:
     return table
 
 
+def _carry_out(work: "Callable[[Progress], Coroutine[Any, Any, Verdict]]") -> None:
+    """Run a drill, and show how far it has come and what it found."""
+    with counting_bar() as tell:
+        verdict = run(work(tell))
+    judge(verdict)
+
+
 def judge(verdict: "Verdict") -> None:
     """Print what a drill found; ends the command with code 1 where a promise was broken."""
     console().print(verdict_table(verdict))
@@ -268,6 +235,6 @@ def _value(finding: "Finding") -> str:
 
 
 def _holds(finding: "Finding") -> str:
-    if not finding.judged:
+    if not finding.bar:
         return "[dim]told[/]"
     return "[green]yes[/]" if finding.holds else "[bold red]no[/]"

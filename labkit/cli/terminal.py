@@ -21,7 +21,6 @@ __all__ = [
     "console",
     "counting_bar",
     "errors",
-    "progress_bar",
     "require_file",
     "require_writable",
     "run",
@@ -96,25 +95,17 @@ def counting_bar() -> Iterator[Callable[[str, int, int], None]]:
 
 
 class _Tenths:
-    """Writes a line whenever another tenth of the work is over."""
+    """Writes a line whenever another tenth of the work is over, or of the next part of it."""
 
     def __init__(self) -> None:
         self._told = -1
 
     def tell(self, now: str, done: int, total: int) -> None:
         tenth = 10 * done // total if total else 0
-        if tenth > self._told:
+        if tenth != self._told:
             self._told = tenth
             line = f"{10 * tenth:3} %  {done} of {total}: {now}"
             errors().print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-@contextmanager
-def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar over `total` of something; it is told how many more are done."""
-    with _bar() as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda more: bar.advance(task, more)
 
 
 def _bar() -> Progress:

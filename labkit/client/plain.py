@@ -358,7 +358,12 @@ class VoiceClient:
                 await asyncio.gather(receiving, return_exceptions=True)
 
     async def say(
-        self, samples: Float32, *, chunk_ms: float = 40.0, end_of_speech: int | None = None
+        self,
+        samples: Float32,
+        *,
+        chunk_ms: float = 40.0,
+        end_of_speech: int | None = None,
+        pace: float = 1.0,
     ) -> ClientTurn:
         """Speak `samples` at the pace of speech, ask for the answer, and wait for all of it.
 
@@ -369,6 +374,7 @@ class VoiceClient:
                 `labkit.audio.pcm.end_of_speech`. The chunk that holds it is the last one sent,
                 filled with silence where the recording is over. Without it all of `samples` is
                 sent, and its end counts as the end of speech.
+            pace: Times real time; 0 sends at once.
 
         Raises:
             ClientError: The connection was lost, or the next sign of the answer did not come in
@@ -376,7 +382,7 @@ class VoiceClient:
             ProtocolError: The server's answer is not of this dialect.
         """
         turn = _Turn(self._clock, stream=self.stream)
-        await self._speak(turn, samples, chunk_ms, end_of_speech)
+        await self._speak(turn, samples, chunk_ms, end_of_speech, pace)
         turn.mark(Mark.END_STREAM_SENT)  # before: the server may read it while send returns
         await self._send("end_stream", turn.so_far)
         turn.so_far.asked = "end_stream"
@@ -423,7 +429,12 @@ class VoiceClient:
         return min(trips)
 
     async def _speak(
-        self, turn: _Turn, samples: Float32, chunk_ms: float, end_of_speech: int | None
+        self,
+        turn: _Turn,
+        samples: Float32,
+        chunk_ms: float,
+        end_of_speech: int | None,
+        pace: float,
     ) -> None:
         """Send each chunk when its last sample has been spoken, up to the end of speech."""
         size = chunk_samples(chunk_ms)
@@ -434,7 +445,7 @@ class VoiceClient:
             samples = np.pad(samples[:filled], (0, max(0, filled - len(samples))))
         start_ns = self._clock.now_ns()
         turn.mark(Mark.STREAM_STARTED, start_ns)
-        turn.mark(Mark.END_OF_SPEECH, start_ns + spoken_ns(end))
+        turn.mark(Mark.END_OF_SPEECH, start_ns + (spoken_ns(end, pace) if pace else 0))
 
         async def send(chunk: Float32) -> None:
             payload = encode_s16le(chunk)
@@ -443,7 +454,9 @@ class VoiceClient:
             turn.result.messages_sent += 1
             turn.result.bytes_sent += len(payload)
 
-        await speak(samples, send, chunk_ms=chunk_ms, clock=self._clock, start_ns=start_ns)
+        await speak(
+            samples, send, chunk_ms=chunk_ms, pace=pace, clock=self._clock, start_ns=start_ns
+        )
         turn.mark(Mark.LAST_CHUNK_SENT)
 
     async def _send(self, message: str | bytes, so_far: TurnSoFar) -> None:

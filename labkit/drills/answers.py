@@ -5,27 +5,25 @@ numbers follow each other without a gap, that nothing is answered that was not a
 every refusal is told: one by one, or as a count. Pure.
 """
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from labkit.audio.formats import WIRE
-from labkit.drills.inputs import Ticket
+from labkit.client.dial import MAX_MESSAGE_BYTES
+from labkit.drills.inputs import LIMITS, Ticket
 from labkit.errors import CloseCode, ErrorCode, ProtocolError
 from labkit.protocol import plain, v1
-from labkit.protocol.limits import Limits
 from labkit.protocol.replay import Position
 
 __all__ = ["Answers", "PlainAnswers", "Tally", "V1Answers"]
 
-_DEFAULTS: Final = Limits()
 _EXAMPLES: Final = 10
-_FAREWELL: Final = "farewell"
+_LAST: Final = "the last message"
 _FAULT_OF_THE_SERVER: Final = frozenset((ErrorCode.INTERNAL, ErrorCode.ENGINE_FAILED))
 _PROTOCOL_ERROR: Final = 1002
 """A frame that breaks RFC 6455; the library sends it, so `CloseCode` does not have it."""
-_LONGEST_MESSAGE: Final = 1024 * 1024
-"""What clients take by the defaults of their libraries."""
 _FULL_REPLY: Final = plain.LONGEST_REPLY * WIRE.frame_bytes
 """Bytes of a message of the plain dialect that is followed by the rest of the reply."""
 _ORDERLY: Final = (frozenset(CloseCode) - {CloseCode.INTERNAL_ERROR}) | {_PROTOCOL_ERROR}
@@ -33,26 +31,22 @@ _ORDERLY: Final = (frozenset(CloseCode) - {CloseCode.INTERNAL_ERROR}) | {_PROTOC
 
 @dataclass(slots=True)
 class Tally:
-    """What came over all connections.
-
-    Attributes:
-        sent: Messages sent, by what was wrong with them.
-        answers: Answers, by type.
-        codes: Errors, by code.
-        closes: Connections that the server closed, by close code.
-        illegal: Answers that must not be; some of them are quoted in `examples`.
-        examples: What they were.
-        stuck: Connections on which the server neither answered nor hung up, by what was sent.
-        connections: Connections made.
-    """
+    """What came over all connections."""
 
     sent: Counter[str] = field(default_factory=Counter)
+    """Messages sent, by what was wrong with them."""
     answers: Counter[str] = field(default_factory=Counter)
+    """Answers, by type."""
     codes: Counter[str] = field(default_factory=Counter)
+    """Errors, by code."""
     closes: Counter[int] = field(default_factory=Counter)
+    """Connections that the server closed, by close code; 0 where it sent no close frame."""
     illegal: int = 0
+    """Answers that must not be."""
     examples: list[str] = field(default_factory=list)
+    """Some of them."""
     stuck: Counter[str] = field(default_factory=Counter)
+    """Connections on which the server neither answered nor hung up, by what was sent."""
     connections: int = 0
 
     def blame(self, what: str) -> None:
@@ -61,13 +55,6 @@ class Tally:
         if len(self.examples) < _EXAMPLES:
             self.examples.append(what[:300])
 
-    def take_error(self, code: ErrorCode) -> None:
-        """Note an error that the server told."""
-        self.answers["error"] += 1
-        self.codes[code.value] += 1
-        if code in _FAULT_OF_THE_SERVER:
-            self.blame(f"error {code.value}")
-
     def take_close(self, code: int | None, reason: str = "") -> None:
         """Note that the server hung up; None where it did so without a close frame."""
         self.closes[code or 0] += 1
@@ -75,151 +62,140 @@ class Tally:
             self.blame(f"closed with code {code}: {reason}")
 
 
-class Answers(Protocol):
+class Answers(ABC):
     """Checks what comes on one connection."""
 
+    last: str
+    """The last message to send; once it is answered, everything before it was read."""
+    settled: bool = False
+    """Whether it was answered."""
+    received: Position | None = None
+    """What has come of the session, where there is one and that is known."""
+
+    def __init__(self, tally: Tally) -> None:
+        """Count into `tally`."""
+        self._tally = tally
+        self._due: Counter[ErrorCode] = Counter()
+        self._told: Counter[ErrorCode] = Counter()
+
     def asked(self, payload: str | bytes) -> None:
-        """The client sends this."""
-        ...
+        """The client sends this: note what is to be answered, and what has to be refused."""
+        try:
+            self._ask(payload)
+        except ProtocolError as error:
+            self._due[error.code] += 1
 
     def take(self, message: str | bytes) -> None:
         """The server sent this."""
-        ...
-
-    def farewell(self) -> str:
-        """The last message to send; once it is answered, everything before it was read."""
-        ...
-
-    @property
-    def settled(self) -> bool:
-        """Whether the last message was answered."""
-        ...
+        try:
+            if isinstance(message, bytes):
+                self._tally.answers["audio"] += 1
+                self._take_audio(message)
+            else:
+                self._take_text(message)
+        except ProtocolError as error:
+            self._tally.blame(f"{error}: {message[:80]!r}")
 
     @property
     def untold(self) -> list[str]:
-        """Messages that had to be refused and were not, in words."""
-        ...
+        """Messages that had to be refused, whatever came before, and were not, in words.
 
-
-class _Refusals:
-    """Messages that the server has to refuse whatever came before, and what it told of them."""
-
-    def __init__(self) -> None:
-        self.due: Counter[ErrorCode] = Counter()
-        self.told: Counter[ErrorCode] = Counter()
-
-    @property
-    def untold(self) -> list[str]:
-        """What is missing. There may be more of a code than was due, for other reasons."""
+        There may be more of a code than was due, for other reasons.
+        """
         return [
-            f"{due} messages were {code.value}, and {self.told[code]} told of"
-            for code, due in self.due.items()
-            if self.told[code] < due
+            f"{due} messages were {code.value}, and {self._told[code]} told of"
+            for code, due in self._due.items()
+            if self._told[code] < due
         ]
 
+    def _take_error(self, error: plain.Error | v1.Error) -> None:
+        self._told[error.code] += error.count
+        self._tally.answers["error"] += 1
+        self._tally.codes[error.code.value] += 1
+        if error.code in _FAULT_OF_THE_SERVER:
+            self._tally.blame(f"error {error.code.value}")
 
-class PlainAnswers:
+    def _check_whole(self, audio: bytes, frame_bytes: int) -> None:
+        if len(audio) % frame_bytes:
+            self._tally.blame(f"{len(audio)} bytes are no whole number of samples")
+
+    @abstractmethod
+    def _ask(self, payload: str | bytes) -> None: ...
+
+    @abstractmethod
+    def _take_audio(self, audio: bytes) -> None: ...
+
+    @abstractmethod
+    def _take_text(self, text: str) -> None: ...
+
+
+class PlainAnswers(Answers):
     """Answers in the plain dialect."""
 
-    def __init__(self, tally: Tally, *, stream: bool, limits: Limits = _DEFAULTS) -> None:
+    last = "ping"
+
+    def __init__(self, tally: Tally, *, stream: bool) -> None:
         """Count into `tally`; `stream` says how the client asked for its replies."""
-        self._tally = tally
+        super().__init__(tally)
         self._stream = stream
-        self._limits = limits
-        self._owed = {plain.Ping: 0, plain.EndStream: 0}
-        self._refusals = _Refusals()
+        self._owed: Counter[type[plain.Command]] = Counter()
         self._in_reply = False
 
-    def asked(self, payload: str | bytes) -> None:
-        """Count the commands that are to be answered, and what has to be refused."""
+    def _ask(self, payload: str | bytes) -> None:
         is_text = isinstance(payload, str)
-        longest = self._limits.max_text_bytes if is_text else self._limits.max_message_bytes
-        try:
-            command = plain.decode_client(payload, max_bytes=longest)
-        except ProtocolError as error:
-            self._refusals.due[error.code] += 1
-            return
-        if type(command) in self._owed:
-            self._owed[type(command)] += 1
+        longest = LIMITS.max_text_bytes if is_text else LIMITS.max_message_bytes
+        command = type(plain.decode_client(payload, max_bytes=longest))
+        self._owed[command] += 1
+        self.settled &= command is not plain.Ping
 
-    def farewell(self) -> str:
-        """A `ping`: everything before it is answered before its `pong`."""
-        return "ping"
-
-    @property
-    def settled(self) -> bool:
-        """Whether every `ping` was answered."""
-        return not self._owed[plain.Ping]
-
-    @property
-    def untold(self) -> list[str]:
-        """Refusals that are missing."""
-        return self._refusals.untold
-
-    def take(self, message: str | bytes) -> None:
-        """Check a pong, a JSON message, or audio of a reply."""
-        if isinstance(message, bytes):
-            self._take_audio(message)
-        elif message == plain.PONG:
-            self._tally.answers["pong"] += 1
-            self._settle(plain.Ping, "pong")
-        else:
-            self._take_json(message)
-
-    def _take_audio(self, pcm: bytes) -> None:
-        self._tally.answers["audio"] += 1
-        if not self._in_reply:
-            self._tally.blame(f"{len(pcm)} bytes of audio outside of a reply")
-        if len(pcm) % 2:
-            self._tally.blame(f"{len(pcm)} bytes are no whole number of samples")
-        if len(pcm) > _LONGEST_MESSAGE:
-            self._tally.blame(f"a message of {len(pcm)} bytes, which most clients refuse")
-        self._in_reply = self._in_reply and (self._stream or len(pcm) == _FULL_REPLY)
-
-    def _take_json(self, text: str) -> None:
-        try:
-            message = plain.decode_server(text)
-        except ProtocolError as error:
-            self._tally.blame(str(error))
-            return
-        if isinstance(message, plain.Error):
-            self._refusals.told[message.code] += message.count
-            self._tally.take_error(message.code)
-            return
-        self._tally.answers[message.type] += 1
-        if isinstance(message, plain.Transcript):
-            self._settle(plain.EndStream, "transcript")
-            if self._in_reply:
-                self._tally.blame("a transcript inside of a reply")
-        elif not (self._stream and self._in_reply):
-            self._tally.blame("'done' without a reply")
-        self._in_reply = isinstance(message, plain.Transcript)
-
-    def _settle(self, command: type[plain.Ping] | type[plain.EndStream], answer: str) -> None:
+    def _settle(self, command: type[plain.Command], answer: str) -> None:
         self._owed[command] -= 1
         if self._owed[command] < 0:
             self._tally.blame(f"a {answer} that nobody asked for")
 
+    def _take_audio(self, audio: bytes) -> None:
+        if not self._in_reply:
+            self._tally.blame(f"{len(audio)} bytes of audio outside of a reply")
+        self._check_whole(audio, WIRE.frame_bytes)
+        if len(audio) > MAX_MESSAGE_BYTES:
+            self._tally.blame(f"a message of {len(audio)} bytes, which most clients refuse")
+        self._in_reply = self._in_reply and (self._stream or len(audio) == _FULL_REPLY)
 
-class V1Answers:
-    """Answers in labkit.v1.
+    def _take_text(self, text: str) -> None:
+        if text == plain.PONG:
+            self._tally.answers["pong"] += 1
+            self._settle(plain.Ping, "pong")
+            self.settled = not self._owed[plain.Ping]
+            return
+        match plain.decode_server(text):
+            case plain.Error() as error:
+                self._take_error(error)
+            case plain.Transcript():
+                self._tally.answers["transcript"] += 1
+                self._settle(plain.EndStream, "transcript")
+                if self._in_reply:
+                    self._tally.blame("a transcript inside of a reply")
+                self._in_reply = True
+            case plain.Done():
+                self._tally.answers["done"] += 1
+                if not (self._stream and self._in_reply):
+                    self._tally.blame("'done' without a reply")
+                self._in_reply = False
 
-    Attributes:
-        received: What has come of the session, None where that is not known.
-        settled: Whether the last message was answered.
-    """
+
+class V1Answers(Answers):
+    """Answers in labkit.v1."""
+
+    last = v1.Ping(id=_LAST).encode()
 
     def __init__(self, tally: Tally, resumes_at: Position | None = None) -> None:
         """Count into `tally`; the client's first message resumes at `resumes_at`, if it does."""
-        self._tally = tally
+        super().__init__(tally)
         self._resumes_at = resumes_at
         self._acknowledged = Position()
         self._started: v1.SessionStarted | None = None
-        self._in_reply: bool | None = False
-        self._refusals = _Refusals()
+        self._in_reply: bool | None = False  # None: it is not known
         self._acknowledges = False
-        self.settled = False
-        self.received: Position | None = None
 
     @property
     def ticket(self) -> Ticket | None:
@@ -229,51 +205,30 @@ class V1Answers:
         received = self.received or Position()
         return Ticket(self._started.session, self._started.token, received)
 
-    def asked(self, payload: str | bytes) -> None:
-        """Count what has to be refused whatever came before."""
-        if isinstance(payload, bytes):  # what audio is refused for depends on what came before
-            return
-        try:
-            message = v1.decode_client(payload)
-        except ProtocolError as error:
-            self._refusals.due[error.code] += 1
-            return
-        if self._started is None and isinstance(message, v1.SessionStart):
-            self._acknowledges |= message.acknowledges
-
-    def farewell(self) -> str:
-        """A `ping` with a name of its own."""
-        return v1.Ping(id=_FAREWELL).encode()
-
     @property
     def untold(self) -> list[str]:
         """Refusals that are missing, where the session has to tell of them."""
         # Without a session there is nothing to tell through; a resume tells older things again;
         # and to a client that does not acknowledge what it said it would, little is told.
         started = self._started is not None and not self._started.resumed
-        return self._refusals.untold if started and not self._acknowledges else []
+        return super().untold if started and not self._acknowledges else []
 
-    def take(self, message: str | bytes) -> None:
-        """Check a JSON message, or audio of a response."""
-        if isinstance(message, bytes):
-            self._take_audio(message)
+    def _ask(self, payload: str | bytes) -> None:
+        if isinstance(payload, bytes):  # what audio is refused for depends on what came before
             return
-        try:
-            decoded = v1.decode_server(message)
-        except ProtocolError as error:
-            self._tally.blame(f"{error}: {message[:80]!r}")
-            return
-        if isinstance(decoded, v1.Error):
-            self._refusals.told[decoded.code] += decoded.count
-            self._tally.take_error(decoded.code)
+        message = v1.decode_client(payload)
+        if self._started is None and isinstance(message, v1.SessionStart):
+            self._acknowledges |= message.acknowledges
+
+    def _take_text(self, text: str) -> None:
+        message = v1.decode_server(text)
+        if isinstance(message, v1.Error):
+            self._take_error(message)
             if self._started is None:  # that was the resume, if it was one
                 self._resumes_at = None
         else:
-            self._tally.answers[decoded.type] += 1
-        self._take_number(getattr(decoded, "seq", None))
-        self._take_text(decoded)
-
-    def _take_text(self, message: v1.ServerMessage) -> None:
+            self._tally.answers[message.type] += 1
+        self._take_number(getattr(message, "seq", None))
         match message:
             case v1.SessionStarted():
                 self._start(message)
@@ -284,7 +239,7 @@ class V1Answers:
             case v1.ResponseDone():
                 self._in_reply = False
             case v1.Pong(id=name):
-                self.settled |= name == _FAREWELL
+                self.settled |= name == _LAST
             case v1.AudioAck(received=received):
                 if not received.reaches(self._acknowledged):
                     self._tally.blame(f"{received} acknowledged after {self._acknowledged}")
@@ -311,13 +266,13 @@ class V1Answers:
         samples = self.received.samples if self.received else 0
         self.received = Position(messages=number, samples=samples)
 
-    def _take_audio(self, payload: bytes) -> None:
-        self._tally.answers["audio"] += 1
+    def _take_audio(self, audio: bytes) -> None:
         if self._started is None or self._in_reply is False:
-            self._tally.blame(f"{len(payload)} bytes of audio outside of a response")
+            self._tally.blame(f"{len(audio)} bytes of audio outside of a response")
             return
         frame = self._started.output.format.frame_bytes
-        if not payload or len(payload) % frame:
-            self._tally.blame(f"{len(payload)} bytes are no whole number of samples")
+        if not audio:
+            self._tally.blame("an empty message of audio")
+        self._check_whole(audio, frame)
         if self.received is not None:
-            self.received = self.received.plus(samples=len(payload) // frame)
+            self.received = self.received.plus(samples=len(audio) // frame)

@@ -1,160 +1,435 @@
 """The drill `crosstalk`: many callers at once must each get what they would get alone.
 
-Each caller first has its conversation alone, twice, each time in a fresh session; then all have
-theirs at the same time. Two runs alone tell whether the engines are deterministic at all:
+Each caller tells the server a fact (its name, a number, a timer), says other things, and asks for
+its fact in the end. It first has its conversation alone, twice, each time in a fresh session; then
+all have theirs at the same time. Two runs alone tell whether the engines are deterministic at all:
 where they are not, a difference in the crowd would say nothing.
+
+Any server will do that speaks the plain dialect. What it does not offer besides is told as that.
 """
 
 import asyncio
 import hashlib
+import random
+import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
-from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import WebSocketException
 
-from labkit.audio.pcm import Float32, encode_s16le, read_audio
+from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, read_audio, resample
+from labkit.client.answers import Deadlines
+from labkit.client.dial import with_query
+from labkit.client.plain import VoiceClient
 from labkit.client.speech import speak
-from labkit.client.v1 import Answer, ReplyAudio, SessionClient
-from labkit.drills.attackers import open_socket
-from labkit.drills.facts import CallerPlan, Topic
-from labkit.drills.inputs import Dialect
-from labkit.drills.verdict import Finding, Verdict
-from labkit.errors import ClientError, ProtocolError
-from labkit.protocol import plain
+from labkit.client.v1 import Answer, Backoff, ClientOptions, SessionClient
+from labkit.drills import Finding, Progress, Verdict
+from labkit.drills.target import Dialect, target_command
+from labkit.errors import ClientError, InstrumentError, ProtocolError
+from labkit.measure.recordings import Kind, Recording, load_manifest
+from labkit.measure.server_process import running_server
+from labkit.measure.wer import normalise
+from labkit.trace import Mark
+from labkit.voice.engines import PiperTts, Tts
+from labkit.voice.models import data_folder, resolve
+from labkit.voice.scheduling import Stop
 
 __all__ = [
+    "CallerPlan",
     "Crosstalk",
+    "Fact",
     "Heard",
     "Mismatch",
-    "Schedule",
-    "call",
-    "crosstalk",
-    "judge_crosstalk",
+    "call_all",
+    "offered",
+    "fact_of",
+    "judged",
     "mismatches",
+    "plan_callers",
+    "run_crosstalk",
+    "spoken_questions",
+    "streamed",
 ]
 
 _BEGIN_S: Final = 3.0
 """Time over which the callers of a crowd begin."""
+_PATIENCE_S: Final = 120.0
+"""Longest that a caller waits for the next sign of an answer."""
+_OFFER_S: Final = 10.0
+"""The same while it is found out what a server offers."""
+_SILENCE: Final = SAMPLE_RATE // 4
+
+
+# -- what callers say --------------------------------------------------------------------------
+
+
+_DIGITS: Final = "(?:(?:zero|one|two|three|four|five|six|seven|eight|nine) ?){3,}"
+_FACTS: Final = (
+    ("What is my name?", r"(?:\bi am|\bi'm|my name is|call me) (\w+)$"),
+    ("What is my number?", rf"(?:number is|number|code is|remember) ({_DIGITS})$"),
+    ("What is the timer set to?", r"(?:timer (?:for|to)|me in|give me) (.+?)s?$"),
+    ("What is the timer set to?", r"start a (.+) timer$"),
+)
+"""How a caller asks for a fact, and how it tells it, in the embedded models' domain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something that an answerer can keep."""
+
+    question: str
+    """What asks for it."""
+    words: str
+    """The name, the digits, or the time; without the plural's s."""
+
+    def in_answer(self, reply: str) -> bool:
+        """Whether an answer has it."""
+        return f" {self.words}" in " " + " ".join(normalise(reply))
+
+
+def fact_of(text: str) -> Fact | None:
+    """The fact that a sentence tells, if it tells one."""
+    for question, pattern in _FACTS:
+        if found := re.search(pattern, text):
+            return Fact(question, found[1].strip())
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class CallerPlan:
+    """What one caller says."""
+
+    dialect: Dialect
+    fact: Fact
+    recordings: tuple[Recording, ...]
+    """What it says before the question; the fact is in the first."""
+    phase: float
+    """When it begins, from 0 to 1 of the time over which callers begin."""
+
+    @property
+    def turns(self) -> int:
+        """Utterances, the question included."""
+        return len(self.recordings) + 1
+
+
+def plan_callers(
+    recordings: Iterable[Recording],
+    sessions: int,
+    turns: int,
+    seed: int,
+    dialects: Sequence[Dialect] = tuple(Dialect),
+) -> list[CallerPlan]:
+    """Give each caller a fact of its own and other things to say; the dialects take turns.
+
+    Args:
+        recordings: What there is to be said.
+        sessions: Callers.
+        turns: Utterances of each, at least two: the fact and the question.
+        seed: Draws who says what, and when each begins.
+        dialects: What callers speak.
+
+    Raises:
+        InstrumentError: There are not so many different facts.
+    """
+    rng = random.Random(seed)
+    told: dict[Fact, Recording] = {}
+    other = []
+    for recording in (one for one in recordings if one.kind is Kind.UTTERANCE):
+        if (fact := fact_of(recording.text)) is None:
+            other.append(recording)
+        else:
+            told.setdefault(fact, recording)
+    if not 1 <= sessions <= len(told):
+        raise InstrumentError(
+            f"sessions: {sessions} callers need as many different facts, and the recordings "
+            f"tell {len(told)}; choose 1 to {len(told)}"
+        )
+    facts = rng.sample(sorted(told.items(), key=lambda item: item[1].name), sessions)
+    fillers = _in_rounds(other, sessions * (turns - 2), rng)
+    return [
+        CallerPlan(
+            dialects[number % len(dialects)],
+            fact,
+            (first, *fillers[number::sessions]),
+            rng.random(),
+        )
+        for number, (fact, first) in enumerate(facts)
+    ]
+
+
+def _in_rounds(choices: Sequence[Recording], wanted: int, rng: random.Random) -> list[Recording]:
+    """As many as wanted, each once before any comes again."""
+    found: list[Recording] = []
+    while len(found) < wanted:
+        if not choices:
+            raise InstrumentError("the recordings hold nothing to say besides facts")
+        found += rng.sample(choices, len(choices))
+    return found[:wanted]
+
+
+def spoken_questions(plans: Iterable[CallerPlan]) -> dict[str, Float32]:
+    """The questions as the embedded voice asks them, at 16 kHz: no recording does.
+
+    Raises:
+        ModelError: The voice is not here, or does not load.
+    """
+    tts = PiperTts(resolve().tts, threads=1)
+    return {text: _spoken(tts, text) for text in {plan.fact.question for plan in plans}}
+
+
+def _spoken(tts: Tts, text: str) -> Float32:
+    whole = np.concatenate(list(tts.synthesise(text, Stop())))
+    return np.pad(resample(whole, tts.sample_rate, SAMPLE_RATE), _SILENCE)
+
+
+# -- what they hear ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a caller got in one turn.
-
-    Attributes:
-        transcript: What the server heard.
-        reply: What its answer says.
-        samples: Length of the spoken answer.
-        audio: SHA-256 of the spoken answer, s16le at 16 kHz.
-        wait_ms: From the end of the utterance to the first of the answer's audio, or to its
-            end where it has none.
-    """
+    """What a caller got in one turn."""
 
     transcript: str
     reply: str
-    samples: int
+    """What the answer says."""
     audio: str
+    """SHA-256 of the spoken answer."""
     wait_ms: float
+    """From the end of the utterance to the first of the answer's audio, or to its end where it
+    has none."""
 
 
 Calls = Sequence[Sequence[Heard]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
-    """How fast callers speak.
-
-    Attributes:
-        pace: Times real time, in the crowd; alone, everything is sent at once.
-        patience_s: Longest that one turn may take.
-    """
-
-    pace: float = 1.0
-    patience_s: float = 120.0
+"""What every caller got, by caller and turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Crosstalk:
-    """What every caller got, by caller and turn.
-
-    Attributes:
-        alone: In a session alone.
-        again: The same once more.
-        crowd: With all others at the same time.
-    """
+    """What every caller got alone, alone once more, and with all others at the same time."""
 
     alone: Calls
     again: Calls
     crowd: Calls
 
 
+Ask = Callable[[Float32, float], Awaitable[Heard]]
+"""Says an utterance at a pace and gives the answer to it."""
+
+
+@asynccontextmanager
+async def _plain_caller(url: str, deadlines: Deadlines) -> AsyncIterator[Ask]:
+    async with VoiceClient.connect(url, stream=False, deadlines=deadlines) as client:
+
+        async def ask(said: Float32, pace: float) -> Heard:
+            turn = await client.say(said, pace=pace)
+            if turn.errors:
+                raise ClientError(f"the turn failed: {turn.errors[0].message}")
+            marks = turn.trace.marks
+            first_ns = marks.get(Mark.FIRST_AUDIO_RECEIVED, marks[Mark.REPLY_RECEIVED])
+            wait_ms = (first_ns - marks[Mark.END_STREAM_SENT]) / 1e6
+            return Heard(turn.transcript, turn.reply_text, _digest(turn.reply.tobytes()), wait_ms)
+
+        yield ask
+
+
+@asynccontextmanager
+async def _v1_caller(url: str, deadlines: Deadlines) -> AsyncIterator[Ask]:
+    options = ClientOptions(deadlines=deadlines, backoff=Backoff(give_up_s=deadlines.start_s))
+    async with SessionClient.connect(url, options=options) as client:
+
+        async def send(chunk: Float32) -> None:
+            await client.send_audio(encode_s16le(chunk))
+
+        async def ask(said: Float32, pace: float) -> Heard:
+            await speak(said, send, pace=pace)
+            await client.end_utterance()
+            answer, asked, first = Answer(), time.perf_counter(), None
+            while answer.done is None:
+                answer.take(await client.next_event())
+                first = first or (time.perf_counter() if answer.audio else None)
+            if answer.errors:
+                raise ClientError(f"the turn failed: {answer.errors[0].message}")
+            wait_ms = 1000 * ((first or time.perf_counter()) - asked)
+            return Heard(answer.transcript, answer.done.text, _digest(answer.audio), wait_ms)
+
+        yield ask
+        await client.end()
+
+
+_CALLERS: Final = {Dialect.PLAIN: _plain_caller, Dialect.V1: _v1_caller}
+
+
+def _digest(audio: bytes | bytearray) -> str:
+    return hashlib.sha256(audio).hexdigest()
+
+
+async def _call(
+    url: str,
+    dialect: Dialect,
+    utterances: Sequence[Float32],
+    *,
+    pace: float = 0,
+    patience_s: float = _PATIENCE_S,
+    tell: Callable[[], None] = lambda: None,
+) -> list[Heard]:
+    """Say the utterances in one session, each after the answer to the one before.
+
+    Returns:
+        A turn each; fewer, where the server did not answer or hung up.
+    """
+    heard: list[Heard] = []
+    deadlines = Deadlines(answer_s=patience_s, start_s=min(patience_s, _OFFER_S))
+    with suppress(ClientError, ProtocolError, WebSocketException, OSError):
+        async with _CALLERS[dialect](url, deadlines) as ask:
+            for samples in utterances:
+                heard.append(await ask(samples, pace))
+                tell()
+    return heard
+
+
+def streamed(url: str) -> str:
+    """The address at which replies come as they are made, and their words behind them."""
+    return with_query(url, reply="stream")
+
+
+async def offered(
+    url: str, said: Float32, patience_s: float = _OFFER_S
+) -> tuple[str, tuple[Dialect, ...]]:
+    """What a server offers, found out by saying something to it.
+
+    Returns:
+        Its address, at which replies are streamed where it does that; and what it speaks.
+
+    Raises:
+        ClientError: Not even the plain dialect.
+    """
+    for address in (streamed(url), url):
+        if heard := await _call(address, Dialect.PLAIN, [said], patience_s=patience_s):
+            break
+    else:
+        raise ClientError(
+            f"{url} answered nothing in the plain dialect within {patience_s:g} s; "
+            "labkit talk says more"
+        )
+    speaks_v1 = await _call(url, Dialect.V1, [said], patience_s=patience_s)
+    dialects = tuple(Dialect) if speaks_v1 else (Dialect.PLAIN,)
+    return streamed(url) if heard[0].reply else url, dialects
+
+
+async def call_all(
+    url: str,
+    plans: Sequence[CallerPlan],
+    questions: Mapping[str, Float32],
+    *,
+    pace: float = 1.0,
+    patience_s: float = _PATIENCE_S,
+    tell: Progress = lambda *_: None,
+) -> Crosstalk:
+    """Let the callers call: each alone, again alone, and all at once.
+
+    Args:
+        url: The server, such as `streamed` gives.
+        plans: What each says.
+        questions: The spoken questions, 16 kHz.
+        pace: Times real time, in the crowd; alone, everything is sent at once.
+        patience_s: Longest that a caller waits for the next sign of an answer.
+        tell: Is told how it goes on.
+    """
+    said = [
+        [*(read_audio(one.path) for one in plan.recordings), questions[plan.fact.question]]
+        for plan in plans
+    ]
+    total, taken = 3 * sum(plan.turns for plan in plans), 0
+
+    def count() -> None:
+        nonlocal taken
+        taken += 1
+        tell("turns", taken, total)
+
+    async def one(number: int, pace: float = 0) -> list[Heard]:
+        who = plans[number].dialect
+        return await _call(url, who, said[number], pace=pace, patience_s=patience_s, tell=count)
+
+    async def begin(number: int) -> list[Heard]:
+        if pace:
+            await asyncio.sleep(plans[number].phase * _BEGIN_S / pace)
+        return await one(number, pace)
+
+    alone, again = [[await one(number) for number in range(len(plans))] for _ in range(2)]
+    crowd = await asyncio.gather(*(begin(number) for number in range(len(plans))))
+    return Crosstalk(alone, again, crowd)
+
+
+async def run_crosstalk(
+    url: str | None,
+    *,
+    sessions: int,
+    turns: int,
+    seed: int,
+    pace: float,
+    model_set: str,
+    tell: Progress,
+) -> Verdict:
+    """Run the drill against the server at `url`, or one of its own.
+
+    Args:
+        url: Any server that speaks the plain dialect.
+        sessions: Callers at once.
+        turns: Utterances of each.
+        seed: Draws who says what, and when each begins.
+        pace: Times real time, in the crowd.
+        model_set: What answers, in a server of its own.
+        tell: Is told how it goes on.
+
+    Raises:
+        InstrumentError: There are not so many facts to tell.
+        ModelError: A model is not here.
+        ServerError: The server does not start.
+        ClientError: Nobody answers at `url`.
+    """
+    recordings = load_manifest(data_folder() / "speech")
+    plans = plan_callers(recordings, sessions, turns, seed)
+    questions = spoken_questions(plans)
+    if url is None:
+        resolve(model_set)
+        async with running_server(target_command("voice", model_set=model_set)) as server:
+            result = await call_all(streamed(server.url), plans, questions, pace=pace, tell=tell)
+        return judged(plans, result, seed)
+    url, dialects = await offered(url, questions[plans[0].fact.question])
+    plans = plan_callers(recordings, sessions, turns, seed, dialects)
+    result = await call_all(url, plans, questions, pace=pace, tell=tell)
+    return judged(plans, result, seed, any_server=True)
+
+
+# -- what is found, beside what is promised ----------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """One thing that a caller got and would not have got alone.
-
-    Attributes:
-        caller: Its number.
-        turn: Number of the turn, from 0.
-        wanted: What it gets alone.
-        got: What it got.
-        of_another: Whether some other caller gets that alone.
-    """
+    """One thing that a caller got and would not have got alone."""
 
     caller: int
     turn: int
     wanted: str
     got: str
     of_another: bool
+    """Whether some other caller gets that alone."""
 
     def __str__(self) -> str:
         whose = ", as another caller does alone" if self.of_another else ""
         return f"caller {self.caller}, turn {self.turn}: {self.wanted!r} became {self.got!r}{whose}"
-
-
-async def crosstalk(
-    url: str,
-    plans: Sequence[CallerPlan],
-    questions: Mapping[Topic, Float32],
-    schedule: Schedule,
-    tell: Callable[[int], None] = lambda _: None,
-) -> Crosstalk:
-    """Let the callers call: each alone, again alone, and all at once.
-
-    Args:
-        url: The server.
-        plans: What each says.
-        questions: The spoken questions, 16 kHz.
-        schedule: How fast.
-        tell: Given the turns that were taken since it was last told.
-    """
-    spoken = [
-        [*(read_audio(one.path) for one in plan.recordings), questions[plan.fact.topic]]
-        for plan in plans
-    ]
-
-    async def one(number: int, pace: float) -> list[Heard]:
-        return await call(
-            url,
-            plans[number].dialect,
-            spoken[number],
-            pace=pace,
-            patience_s=schedule.patience_s,
-            tell=lambda: tell(1),
-        )
-
-    async def begin(number: int) -> list[Heard]:
-        if schedule.pace:
-            await asyncio.sleep(plans[number].phase * _BEGIN_S / schedule.pace)
-        return await one(number, schedule.pace)
-
-    alone, again = [[await one(number, 0) for number in range(len(plans))] for _ in range(2)]
-    crowd = await asyncio.gather(*(begin(number) for number in range(len(plans))))
-    return Crosstalk(alone, again, crowd)
 
 
 def mismatches(alone: Calls, other: Calls, what: Callable[[Heard], str]) -> list[Mismatch]:
@@ -170,27 +445,40 @@ def mismatches(alone: Calls, other: Calls, what: Callable[[Heard], str]) -> list
     return found
 
 
-_COMPARED: Final[Mapping[str, Callable[[Heard], str]]] = {
-    "transcripts": lambda heard: heard.transcript,
-    "replies": lambda heard: heard.reply,
-    "reply audio": lambda heard: heard.audio,
-}
+def judged(
+    plans: Sequence[CallerPlan], result: Crosstalk, seed: int, *, any_server: bool = False
+) -> Verdict:
+    """Hold what every caller got against what it gets alone. Pure.
 
-
-def judge_crosstalk(plans: Sequence[CallerPlan], result: Crosstalk, seed: int) -> Verdict:
-    """Hold what every caller got against what it gets alone. Pure."""
+    Args:
+        plans: What each said.
+        result: What each got.
+        seed: What the plans follow from.
+        any_server: What the server does not offer breaks no promise.
+    """
     turns = sum(plan.turns for plan in plans)
+    told = not any_server or any(heard.reply for calls in result.alone for heard in calls)
     return Verdict(
         f"{len(plans)} callers at once, {turns} turns, seed {seed}",
         (
+            *_not_offered(plans, told=told),
             _answered("turns answered alone", result.alone, turns),
             _answered("turns answered in the crowd", result.crowd, turns),
-            *_differences(result),
-            *_memory(plans, result),
+            *_differences("transcripts", result, lambda heard: heard.transcript),
+            *(_differences("replies", result, lambda heard: heard.reply) if told else ()),
+            *_differences("reply audio", result, lambda heard: heard.audio),
+            *(_memory(plans, result, required=not any_server) if told else ()),
             *_waits("alone, sent at once", result.alone),
             *_waits("in the crowd", result.crowd),
         ),
     )
+
+
+def _not_offered(plans: Sequence[CallerPlan], *, told: bool) -> Iterator[Finding]:
+    if all(plan.dialect is Dialect.PLAIN for plan in plans):
+        yield Finding.told("labkit.v1", "not offered: all callers speak plain")
+    if not told:
+        yield Finding.told("the words of replies", "not told by this server")
 
 
 def _answered(name: str, calls: Calls, turns: int) -> Finding:
@@ -198,25 +486,22 @@ def _answered(name: str, calls: Calls, turns: int) -> Finding:
     return Finding(name, answered, f"{turns}", answered == turns)
 
 
-def _differences(result: Crosstalk) -> Iterator[Finding]:
+def _differences(name: str, result: Crosstalk, what: Callable[[Heard], str]) -> Iterator[Finding]:
     """What differs in the crowd, where two runs alone do not differ."""
-    for name, what in _COMPARED.items():
-        twice = mismatches(result.alone, result.again, what)
-        found = mismatches(result.alone, result.crowd, what)
-        if twice:
-            differ = f"{len(twice)} between two runs alone, {len(found)} in the crowd"
-            yield Finding.told(f"{name} that differ: not deterministic", differ)
-        else:
-            yield Finding.none_of(f"{name} that differ from those alone", len(found))
-        yield Finding.none_of(f"{name} that are another caller's", _foreign(found))
-        yield from (Finding.told("such as", str(one)) for one in found[:3] if name != "reply audio")
+    twice = mismatches(result.alone, result.again, what)
+    found = mismatches(result.alone, result.crowd, what)
+    if twice:
+        differ = f"{len(twice)} between two runs alone, {len(found)} in the crowd"
+        yield Finding.told(f"{name} that differ: not deterministic", differ)
+    else:
+        yield Finding.none_of(f"{name} that differ from those alone", len(found))
+    foreign = sum(one.of_another for one in found)
+    yield Finding.none_of(f"{name} that are another caller's", foreign)
+    if name != "reply audio":
+        yield from Finding.examples(str(one) for one in found[:3])
 
 
-def _foreign(found: Sequence[Mismatch]) -> int:
-    return sum(one.of_another for one in found)
-
-
-def _memory(plans: Sequence[CallerPlan], result: Crosstalk) -> Iterator[Finding]:
+def _memory(plans: Sequence[CallerPlan], result: Crosstalk, *, required: bool) -> Iterator[Finding]:
     """Whether the last answer has the caller's own fact, as often as alone."""
     alone, crowd = (
         sum(
@@ -225,7 +510,9 @@ def _memory(plans: Sequence[CallerPlan], result: Crosstalk) -> Iterator[Finding]
         )
         for all_calls in (result.alone, result.crowd)
     )
-    yield Finding("own facts remembered alone", alone, "at least half", 2 * alone >= len(plans))
+    bar = "at least half" if required else ""
+    keeps = 2 * alone >= len(plans) or not required
+    yield Finding("own facts remembered alone", alone, bar, keeps)
     yield Finding("own facts remembered in the crowd", crowd, f"{alone}, as alone", crowd >= alone)
 
 
@@ -234,133 +521,3 @@ def _waits(where: str, calls: Calls) -> Iterator[Finding]:
     if waits:
         median, high = (float(np.percentile(waits, q)) for q in (50, 95))
         yield Finding.told(f"wait {where}, ms p50 p95", f"{median:.0f} {high:.0f}")
-
-
-# -- one conversation, in either dialect -------------------------------------------------------
-
-
-class _Voice(Protocol):
-    async def send(self, chunk: Float32) -> None: ...
-
-    async def ask(self) -> Heard: ...
-
-
-async def call(
-    url: str,
-    dialect: Dialect,
-    utterances: Sequence[Float32],
-    *,
-    pace: float,
-    patience_s: float,
-    tell: Callable[[], None] = lambda: None,
-) -> list[Heard]:
-    """Say the utterances in one session, each after the answer to the one before.
-
-    Args:
-        url: The server.
-        dialect: What to speak.
-        utterances: Mono, 16 kHz.
-        pace: Times real time; 0 sends at once.
-        patience_s: Longest that one turn may take.
-        tell: Called after each turn.
-
-    Returns:
-        A turn each; fewer, where the server did not answer or hung up.
-    """
-    heard: list[Heard] = []
-    with suppress(ClientError, ProtocolError, ConnectionClosed, WebSocketException, OSError,
-                  TimeoutError):  # fmt: skip
-        async with _VOICES[dialect](url) as voice:
-            for samples in utterances:
-                async with asyncio.timeout(patience_s):
-                    await speak(samples, voice.send, pace=pace)
-                    heard.append(await voice.ask())
-                tell()
-    return heard
-
-
-class _Plain:
-    """Speaks the plain dialect with streamed replies."""
-
-    def __init__(self, socket: ClientConnection) -> None:
-        self._socket = socket
-
-    async def send(self, chunk: Float32) -> None:
-        await self._socket.send(encode_s16le(chunk))
-
-    async def ask(self) -> Heard:
-        taken = _Taken()
-        await self._socket.send("end_stream")
-        transcript = ""
-        while True:
-            message = await self._socket.recv()
-            if isinstance(message, bytes):
-                taken.audio(message)
-                continue
-            match plain.decode_server(message):
-                case plain.Transcript(text=text):
-                    transcript = text
-                case plain.Done(reply_text=reply):
-                    return taken.heard(transcript, reply)
-                case plain.Error() as error:
-                    raise ClientError(f"{error.code.value}: {error.message}")
-
-
-class _V1:
-    """Speaks labkit.v1, in which the server's defaults are 16 kHz s16le as well."""
-
-    def __init__(self, client: SessionClient) -> None:
-        self._client = client
-
-    async def send(self, chunk: Float32) -> None:
-        await self._client.send_audio(encode_s16le(chunk))
-
-    async def ask(self) -> Heard:
-        taken, answer = _Taken(), Answer()
-        await self._client.end_utterance()
-        complete = False
-        while not complete:
-            event = await self._client.next_event()
-            if isinstance(event, ReplyAudio):
-                taken.audio(event.payload)
-            complete = answer.take(event)
-        if answer.errors or answer.done is None:
-            raise ClientError(f"the turn failed: {answer.errors}")
-        return taken.heard(answer.transcript, answer.done.text)
-
-
-class _Taken:
-    """The audio of one answer, and when it began."""
-
-    def __init__(self) -> None:
-        self._asked_ns = time.perf_counter_ns()
-        self._first_ns: int | None = None
-        self._hash = hashlib.sha256()
-        self._bytes = 0
-
-    def audio(self, pcm: bytes) -> None:
-        if self._first_ns is None:
-            self._first_ns = time.perf_counter_ns()
-        self._hash.update(pcm)
-        self._bytes += len(pcm)
-
-    def heard(self, transcript: str, reply: str) -> Heard:
-        first_ns = self._first_ns or time.perf_counter_ns()
-        wait_ms = (first_ns - self._asked_ns) / 1e6
-        return Heard(transcript, reply, self._bytes // 2, self._hash.hexdigest(), wait_ms)
-
-
-@asynccontextmanager
-async def _plain_voice(url: str) -> AsyncIterator[_Voice]:
-    async with await open_socket(url, Dialect.PLAIN, stream=True) as socket:
-        yield _Plain(socket)
-
-
-@asynccontextmanager
-async def _v1_voice(url: str) -> AsyncIterator[_Voice]:
-    async with SessionClient.connect(url) as client:
-        yield _V1(client)
-        await client.end()
-
-
-_VOICES: Final = {Dialect.PLAIN: _plain_voice, Dialect.V1: _v1_voice}

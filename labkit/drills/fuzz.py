@@ -5,34 +5,61 @@ behind, its event loop is never held up, and a client that behaves is served mea
 afterwards as before.
 """
 
+import asyncio
+import itertools
+import json
+import random
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConcurrencyError, ConnectionClosed, WebSocketException
 
-from labkit.audio.pcm import SAMPLE_RATE, Float32, decode_s16le
+from labkit.audio.pcm import SAMPLE_RATE, decode_s16le
+from labkit.client.dial import dial
 from labkit.client.plain import VoiceClient
 from labkit.client.v1 import SessionClient
-from labkit.drills.answers import Tally
-from labkit.drills.attackers import MAX_READ_BYTES, Attackers, Crowd
-from labkit.drills.inputs import Dialect
+from labkit.drills import Finding, Progress, Verdict
+from labkit.drills.answers import Answers, PlainAnswers, Tally, V1Answers
+from labkit.drills.inputs import (
+    LIMITS,
+    Broken,
+    Context,
+    Hostile,
+    Kind,
+    Ticket,
+    broken_frames,
+    broken_handshake,
+    draw,
+    handshake,
+    start_message,
+)
 from labkit.drills.target import (
+    OPEN_FILES,
+    RSS_BYTES,
+    SESSIONS,
+    Dialect,
     Pings,
     Vitals,
+    address_of,
     fetch,
     log_faults,
     pinging,
-    quiet_vitals,
     target_command,
+    vitals_of,
+    vitals_once,
 )
-from labkit.drills.verdict import Finding, Verdict
-from labkit.errors import ClientError, LabkitError
+from labkit.errors import ClientError, ConnectError, LabkitError
 from labkit.measure.server_process import RunningServer, running_server
+from labkit.protocol import v1
+from labkit.protocol.replay import Position
 
-__all__ = ["TARGET", "Fuzzed", "fuzz", "fuzz_own_server", "judge_fuzz", "well_served"]
+__all__ = ["TARGET", "Crowd", "Fuzzed", "fuzz", "judged", "run_fuzz", "well_served"]
 
 _GROWTH_MB: Final = 5.0
 """Most that the server's memory may grow from the half of the messages to their end."""
@@ -40,9 +67,15 @@ _SETTLED: Final = 40_000
 """Messages from which on memory is judged; with fewer, the server still grows to its size."""
 _HELD_MS: Final = 100.0
 """Longest that the server's loop may be held up, as the round trips of an honest caller show."""
-_RESUME_S: Final = 2.0
 _QUIET_S: Final = 20.0
 """Longest that sessions may take to go once their clients are gone."""
+_LATE_S: Final = 3.0
+"""Longest that refusals may come behind the answer to the last message."""
+_MEAN_MESSAGES: Final = 120
+"""Messages of a connection that nobody ends before."""
+_RAW_SHARE: Final = 0.2
+_ABORTED_SHARE: Final = 0.4
+_TICKETS: Final = 32
 
 TARGET: Final[dict[str, Any]] = {
     "max_messages_per_s": 1e6,
@@ -50,57 +83,62 @@ TARGET: Final[dict[str, Any]] = {
     "max_frames_per_s": 1e6,
     "frame_burst": 1_000_000,
     "max_audio_speed": 1e6,
-    "max_read_bytes": MAX_READ_BYTES,
+    "max_read_bytes": LIMITS.max_read_bytes,
     "max_detached": 16,
-    "resume_s": _RESUME_S,
+    "resume_s": 2.0,
     "reap_interval_s": 0.25,
 }
 """Settings of a server that is drilled: floods are let in, and what is left goes soon."""
 
-Tell = Callable[[int], None]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crowd:
+    """Who attacks: `parallel` connections at a time, whose messages follow from `seed`."""
+
+    seed: int = 1
+    dialects: tuple[Dialect, ...] = tuple(Dialect)
+    parallel: int = 8
+    patience_s: float = 20.0
+    """Longest that the server may take to answer the last message, or to hang up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fuzzed:
-    """What a run found.
-
-    Attributes:
-        tally: What was sent and what came.
-        seconds: How long sending took.
-        before: The server before the first message.
-        half: The server after half of the messages, once no session was left.
-        after: The server after all of them, likewise.
-        log_faults: Lines of its log that tell of faults; None where it cannot be read.
-        served: For each dialect, what was wrong with a good turn at the end; empty is good.
-        health: What was wrong with its health page.
-        pings: Round trips of an honest caller meanwhile.
-    """
+    """What a run found."""
 
     tally: Tally
     seconds: float
     before: Vitals
+    """The server before the first message."""
     half: Vitals
+    """The server after half of the messages, once no session was left."""
     after: Vitals
+    """The server after all of them, likewise."""
     log_faults: list[str] | None
+    """Lines of its log that tell of faults; None where it cannot be read."""
     served: dict[Dialect, str]
+    """For each dialect, what was wrong with a good turn at the end; empty is good."""
     health: str
+    """What was wrong with its health page."""
     pings: Pings
+    """Round trips of an honest caller meanwhile."""
 
 
-async def fuzz_own_server(messages: int, crowd: Crowd, tell: Tell = lambda _: None) -> Fuzzed:
-    """Start a server, and attack it with `messages` messages.
+async def run_fuzz(url: str | None, messages: int, crowd: Crowd, tell: Progress) -> Verdict:
+    """Run the drill against the server at `url`, or one of its own.
 
     Raises:
-        ServerError: It did not start.
+        ServerError: The server does not start.
+        ClientError: Nobody answers at `url`.
     """
+    if url is not None:
+        return judged(await fuzz(RunningServer(url), messages, crowd, tell), crowd)
     async with running_server(target_command(**TARGET)) as server:
-        return await fuzz(server, messages, crowd, tell)
+        return judged(await fuzz(server, messages, crowd, tell), crowd)
 
 
-async def fuzz(
-    server: RunningServer, messages: int, crowd: Crowd, tell: Tell = lambda _: None
-) -> Fuzzed:
-    """Attack a server that runs.
+async def fuzz(server: RunningServer, messages: int, crowd: Crowd, tell: Progress) -> Fuzzed:
+    """Attack a server that runs with so many messages.
 
     Memory is compared between the half and the end: before, the server grows to its working
     size. Both times no session is left, so what remains is what was lost.
@@ -108,15 +146,16 @@ async def fuzz(
     Raises:
         ClientError: Nobody answers there.
     """
-    attackers = Attackers(server.url, crowd, tell)
-    before = await quiet_vitals(server.url, 0)
+    address_of(server.url)
+    attackers = _Attackers(server.url, crowd, lambda sent: tell("hostile messages", sent, messages))
+    before = await vitals_of(server.url)
     pings, seconds, seen = Pings(), 0.0, []
     for part in (messages // 2, messages - messages // 2):
-        start_ns = time.perf_counter_ns()
+        start = time.perf_counter()
         async with pinging(server.url, pings):
             await attackers.send(part)
-        seconds += (time.perf_counter_ns() - start_ns) / 1e9
-        seen.append(await quiet_vitals(server.url, _QUIET_S))
+        seconds += time.perf_counter() - start
+        seen.append(await vitals_once(server.url, lambda now: not now.get(SESSIONS), _QUIET_S))
     return Fuzzed(
         attackers.tally,
         seconds,
@@ -132,30 +171,24 @@ async def fuzz(
 
 async def well_served(url: str, dialect: Dialect) -> str:
     """What is wrong with one good turn against a server that echoes; empty where nothing is."""
-    spoken = np.full(SAMPLE_RATE // 5, 0.25, np.float32)
-    turn = _plain_turn if dialect is Dialect.PLAIN else _v1_turn
+    said = np.full(SAMPLE_RATE // 5, 0.25, np.float32)
     try:
-        transcript, reply = await turn(url, spoken)
+        if dialect is Dialect.PLAIN:
+            async with VoiceClient.connect(url) as caller:
+                turn = await caller.say(said)
+            transcript, reply = turn.transcript, turn.reply
+        else:
+            async with SessionClient.connect(url) as client:
+                answer = await client.say(said, pace=0)
+                await client.end()
+            transcript, reply = answer.transcript, decode_s16le(bytes(answer.audio))
     except LabkitError as error:
         return f"{type(error).__name__}: {error}"
     if transcript != "0.20 seconds of audio":
         return f"the transcript is {transcript!r}"
-    if len(reply) != len(spoken) or np.abs(reply - spoken).max() > 1e-3:
+    if len(reply) != len(said) or np.abs(reply - said).max() > 1e-3:
         return f"the reply of {len(reply)} samples is not what was said"
     return ""
-
-
-async def _plain_turn(url: str, spoken: Float32) -> tuple[str, Float32]:
-    async with VoiceClient.connect(url) as client:
-        turn = await client.say(spoken)
-    return turn.transcript, turn.reply
-
-
-async def _v1_turn(url: str, spoken: Float32) -> tuple[str, Float32]:
-    async with SessionClient.connect(url) as client:
-        answer = await client.say(spoken, pace=0)
-        await client.end()
-    return answer.transcript, decode_s16le(bytes(answer.audio))
 
 
 async def _health(url: str) -> str:
@@ -166,73 +199,271 @@ async def _health(url: str) -> str:
     return "" if (status, text) == (200, "alive\n") else f"HTTP {status}: {text[:80]}"
 
 
-def judge_fuzz(fuzzed: Fuzzed, crowd: Crowd) -> Verdict:
+# -- what is found, beside what is promised ----------------------------------------------------
+
+
+def judged(fuzzed: Fuzzed, crowd: Crowd) -> Verdict:
     """Hold what was found against what was promised. Pure."""
-    tally = fuzzed.tally
+    tally, pings = fuzzed.tally, fuzzed.pings
     messages = tally.sent.total()
-    told = (
-        Finding.told("messages", messages),
-        Finding.told("messages a second", round(messages / fuzzed.seconds)),
-        Finding.told("connections", tally.connections),
-        Finding.told("sent", _counts(tally.sent)),
-        Finding.told("answers", _counts(tally.answers)),
-        Finding.told("errors", _counts(tally.codes)),
-        Finding.told("closed by the server with", _counts(tally.closes)),
-    )
     return Verdict(
         f"{messages:,} hostile messages, seed {crowd.seed}",
         (
-            *told,
+            Finding.told("messages", messages),
+            Finding.told("messages a second", round(messages / fuzzed.seconds)),
+            Finding.told("connections", tally.connections),
+            Finding.told("sent", _counts(tally.sent)),
+            Finding.told("answers", _counts(tally.answers)),
+            Finding.told("errors", _counts(tally.codes)),
+            Finding.told("closed by the server with", _counts(tally.closes)),
             Finding.none_of("answers outside of the dialect", tally.illegal),
-            *(Finding.told("such as", example) for example in tally.examples),
+            *Finding.examples(tally.examples),
             Finding.none_of("connections without an end", tally.stuck.total()),
-            *(Finding.told("such as", name) for name in tally.stuck),
-            Finding.none_of("pings of an honest caller that were lost", fuzzed.pings.lost),
-            Finding.at_most("its longest round trip, ms", fuzzed.pings.longest_trip_ms, _HELD_MS),
-            Finding.told("its pings", len(fuzzed.pings.ms)),
+            *Finding.examples(tally.stuck),
+            Finding.none_of("pings of an honest caller that were lost", pings.lost),
+            Finding.at_most("its longest round trip, ms", pings.longest_trip_ms, _HELD_MS),
+            Finding.told("its pings", len(pings.ms)),
             *_log_findings(fuzzed.log_faults),
             *_left_behind(fuzzed),
             *(
-                Finding(
-                    f"a good turn of {dialect.value}", wrong or "answered", "answered", not wrong
-                )
-                for dialect, wrong in fuzzed.served.items()
+                Finding(f"a good turn of {name.value}", wrong or "answered", "answered", not wrong)
+                for name, wrong in fuzzed.served.items()
             ),
             Finding("/healthz", fuzzed.health or "alive", "alive", not fuzzed.health),
         ),
     )
 
 
-def _counts(counter: "Counter[str] | Counter[int]") -> str:
+def _counts(counter: Counter[str] | Counter[int]) -> str:
     return "\n".join(f"{name} {count:,}" for name, count in counter.most_common()) or "-"
 
 
 def _log_findings(faults: list[str] | None) -> list[Finding]:
     if faults is None:
         return [Finding.told("faults in the log", "not seen: it is another process's")]
-    return [
-        Finding.none_of("faults in the log", len(faults)),
-        *(Finding.told("such as", line) for line in faults[:3]),
-    ]
+    return [Finding.none_of("faults in the log", len(faults)), *Finding.examples(faults[:3])]
 
 
-def _left_behind(fuzzed: Fuzzed) -> list[Finding]:
+def _left_behind(fuzzed: Fuzzed) -> Iterator[Finding]:
     """Sessions, open files and memory, where the server tells of them."""
     before, half, after = fuzzed.before, fuzzed.half, fuzzed.after
-    found = []
-    if after.sessions is not None and before.sessions is not None:
-        found.append(Finding.none_of("sessions left over", after.sessions - before.sessions))
-    if after.open_files is not None and before.open_files is not None:
-        more = max(0, after.open_files - before.open_files)
-        found.append(Finding.none_of("files left open", more))
-    if after.rss_bytes is not None and half.rss_bytes is not None:
-        found.append(Finding.told("memory at the half, MB", half.rss_bytes / 1e6))
+    for name, figure in (("sessions left over", SESSIONS), ("files left open", OPEN_FILES)):
+        if figure in after and figure in before:
+            yield Finding.none_of(name, max(0, after[figure] - before[figure]))
+    if RSS_BYTES in after and RSS_BYTES in half:
         name, grown = (
             "growth from the half to the end, MB",
-            (after.rss_bytes - half.rss_bytes) / 1e6,
+            (after[RSS_BYTES] - half[RSS_BYTES]) / 1e6,
         )
         settled = fuzzed.tally.sent.total() >= _SETTLED
-        found.append(
-            Finding.at_most(name, grown, _GROWTH_MB) if settled else Finding.told(name, grown)
-        )
-    return found
+        yield Finding.told("memory at the half, MB", half[RSS_BYTES] / 1e6)
+        yield Finding.at_most(name, grown, _GROWTH_MB) if settled else Finding.told(name, grown)
+
+
+# -- who attacks -------------------------------------------------------------------------------
+
+
+class _Attackers:
+    """Connections, several at a time, each with a script of its own; `tally` has what came."""
+
+    def __init__(self, url: str, crowd: Crowd, tell: Callable[[int], None]) -> None:
+        self.tally = Tally()
+        self._url = url
+        self._crowd = crowd
+        self._tell = tell
+        self._tickets: deque[Ticket] = deque(maxlen=_TICKETS)
+        self._numbers = itertools.count()
+        self._left = 0
+
+    async def send(self, messages: int) -> None:
+        """Send so many messages, over as many connections as it takes."""
+        self._left = messages
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._crowd.parallel):
+                group.create_task(self._work())
+
+    async def _work(self) -> None:
+        while self._left > 0:
+            rng = random.Random(f"{self._crowd.seed}/{next(self._numbers)}")
+            self.tally.connections += 1
+            try:
+                if rng.random() < _RAW_SHARE:
+                    await self._break_bytes(rng)
+                elif rng.choice(self._crowd.dialects) is Dialect.PLAIN:
+                    await self._misuse_plain(rng)
+                else:
+                    await self._misuse_v1(rng)
+            except (OSError, WebSocketException, ConnectError) as error:
+                self._count("connection")
+                self.tally.blame(f"no connection: {type(error).__name__}: {error}")
+
+    def _count(self, what: str) -> None:
+        self.tally.sent[what] += 1
+        self._left -= 1
+        self._tell(self.tally.sent.total())
+
+    async def _misuse_plain(self, rng: random.Random) -> None:
+        stream = rng.random() < 0.5
+        query = {"reply": "stream"} if stream else None
+        socket = await dial(self._url, query=query, max_size=None)
+        answers = PlainAnswers(self.tally, stream=stream)
+        misuse = _Misuse(socket, answers, self.tally, self._crowd.patience_s)
+        await misuse.run(self._script(rng, Dialect.PLAIN, answers), rng)
+
+    async def _misuse_v1(self, rng: random.Random) -> None:
+        socket = await dial(self._url, subprotocol=v1.SUBPROTOCOL, max_size=None)
+        opening, resumes_at = self._opening(rng)
+        answers = V1Answers(self.tally, resumes_at)
+        misuse = _Misuse(socket, answers, self.tally, self._crowd.patience_s)
+        script = itertools.chain(opening, self._script(rng, Dialect.V1, answers))
+        await misuse.run(script, rng)
+        if answers.ticket is not None:
+            self._tickets.append(answers.ticket)
+
+    def _opening(self, rng: random.Random) -> tuple[list[Hostile], Position | None]:
+        """How a connection of labkit.v1 begins: a session, an honest resume, or out of order."""
+        start, chance, resumes_at = start_message(rng), rng.random(), None
+        if chance < 0.1:
+            return [], None
+        if chance >= 0.7 and self._tickets:
+            ticket = rng.choice(self._tickets)
+            resumes_at = ticket.received
+            resume = v1.Resume(session=ticket.session, token=ticket.token, received=resumes_at)
+            start["resume"] = resume.model_dump()
+        return [Hostile(Kind.VALID, json.dumps(start))], resumes_at
+
+    def _script(self, rng: random.Random, dialect: Dialect, answers: Answers) -> Iterator[Hostile]:
+        """What a connection sends, as long as there are messages left; each is counted."""
+        for _ in range(1 + round(rng.expovariate(1 / _MEAN_MESSAGES))):
+            if self._left <= 0:
+                return
+            received = answers.received or Position()
+            message = draw(rng, Context(dialect, tuple(self._tickets), received))
+            self._count(message.kind.value)
+            yield message
+
+    async def _break_bytes(self, rng: random.Random) -> None:
+        """One connection that is no WebSocket, or stops being one."""
+        self._count("broken bytes")
+        opened = rng.random() < 0.5
+        broken = broken_frames(rng) if opened else broken_handshake(rng)
+        first = handshake(rng.choice((None, v1.SUBPROTOCOL))) if opened else b""
+        reader, writer = await asyncio.open_connection(*address_of(self._url))
+        try:
+            async with asyncio.timeout(self._crowd.patience_s):
+                with suppress(ConnectionError, asyncio.IncompleteReadError):
+                    await _write_broken(reader, writer, first, broken)
+        except TimeoutError:
+            self.tally.stuck[broken.name] += 1
+        finally:
+            writer.transport.abort()
+
+
+async def _write_broken(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first: bytes, broken: Broken
+) -> None:
+    """Write the bytes, behind a handshake if there is one, and wait for what has to follow."""
+    if first:
+        writer.write(first)
+        await reader.readuntil(b"\r\n\r\n")
+    writer.write(broken.data)
+    await writer.drain()
+    while broken.ends and await reader.read(65_536):
+        pass
+
+
+class _Misuse:
+    """One connection whose frames are right: what is sent, and what comes meanwhile."""
+
+    def __init__(
+        self, socket: ClientConnection, answers: Answers, tally: Tally, patience_s: float
+    ) -> None:
+        self._socket = socket
+        self._answers = answers
+        self._tally = tally
+        self._patience_s = patience_s
+        self._news = asyncio.Event()
+        self._pong: Awaitable[float] | None = None  # to the last ping
+        self._may_break = False  # a server that stops reading a message may cut it off
+
+    async def run(self, script: Iterator[Hostile], rng: random.Random) -> None:
+        """Send the script, then hang up in order or not, and wait until all is over."""
+        reading = asyncio.create_task(self._read())
+        aborting = rng.random() < _ABORTED_SHARE
+        try:
+            with suppress(ConnectionClosed):
+                for message in script:
+                    await self._send(message)
+                    await asyncio.sleep(0)  # `send` waits for a full buffer only
+                if not aborting:
+                    await self._part(reading)
+        finally:
+            self._note_close(hung_up=aborting)
+            self._socket.transport.abort()
+            await reading
+
+    async def _send(self, message: Hostile) -> None:
+        payload = message.payload
+        self._may_break |= message.kind in (Kind.UNREADABLE, Kind.NOT_UTF8)
+        match message.kind:
+            case Kind.PING:
+                await self._ping(payload)
+            case Kind.PONG:
+                await self._socket.pong(payload)
+            case Kind.NOT_UTF8:
+                await self._socket.send(payload, text=True)
+            case Kind.FRAGMENTS:
+                self._answers.asked(payload)
+                await self._socket.send(self._pieces(message))
+            case _:
+                self._answers.asked(payload)
+                await self._socket.send(payload)
+
+    async def _ping(self, data: str | bytes) -> None:
+        with suppress(ConcurrencyError):  # such a ping is on its way already
+            self._pong = await self._socket.ping(data)
+
+    async def _pieces(self, message: Hostile) -> AsyncIterator[str | bytes]:
+        """The message in fragments, with a ping between each two (RFC 6455, section 5.4)."""
+        for start, end in itertools.pairwise((0, *message.cuts, len(message.payload))):
+            yield message.payload[start:end]
+            await self._ping(b"between")
+
+    async def _part(self, reading: asyncio.Task[None]) -> None:
+        """Wait until everything that was sent is answered, then close in order."""
+        self._answers.asked(self._answers.last)
+        await self._socket.send(self._answers.last)
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await self._until(lambda: self._answers.settled, reading)
+                if self._pong is not None and not reading.done():
+                    await self._pong  # fails like everything else where the server hung up
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LATE_S):
+                        await self._until(lambda: not self._answers.untold, reading)
+                for missing in () if reading.done() else self._answers.untold:
+                    self._tally.blame(missing)
+                await self._socket.close()
+        except TimeoutError:
+            self._tally.stuck["the last message"] += 1
+
+    async def _until(self, condition: Callable[[], bool], reading: asyncio.Task[None]) -> None:
+        """Wait for what comes, until `condition` holds or the server has hung up."""
+        while not condition() and not reading.done():
+            self._news.clear()
+            await self._news.wait()
+
+    async def _read(self) -> None:
+        with suppress(ConnectionClosed):
+            async for message in self._socket:
+                self._answers.take(message)
+                self._news.set()
+        self._news.set()
+
+    def _note_close(self, *, hung_up: bool) -> None:
+        protocol = self._socket.protocol
+        frame = protocol.close_rcvd
+        if frame is not None and protocol.close_rcvd_then_sent:
+            self._tally.take_close(frame.code, frame.reason)
+        elif frame is None and not hung_up and not self._may_break:
+            self._tally.take_close(None, "the connection broke off")

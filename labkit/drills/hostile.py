@@ -4,31 +4,63 @@ Each kind attacks a fresh server with ordinary limits. Meanwhile the honest call
 back at once, and the server's memory grows by a bounded amount for each hostile connection; told
 to end in the middle of the attack, the server ends soon. Two floods are looked at from the other
 side: their senders are told, in order, what became of them.
+
+Each kind stays within what a WebSocket lets through, and tries to make the server hold much or
+work long. It runs in a process of its own (``python -m labkit.drills.hostile KIND URL``), so that
+the honest caller is not kept waiting by anything but the server, and goes on until it is ended.
 """
 
 import asyncio
+import json
 import math
+import socket
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final
+from functools import partial
+from itertools import islice, product
+from string import ascii_letters
+from typing import Any, Final
 
-from websockets.asyncio.client import ClientConnection
+import numpy as np
 from websockets.exceptions import ConnectionClosed
 
-from labkit.drills.attackers import open_socket
-from labkit.drills.attacks import ATTACKS
+from labkit.audio.formats import Encoding
+from labkit.audio.pcm import SAMPLE_RATE
+from labkit.client.dial import connected
+from labkit.client.v1 import SessionClient
+from labkit.drills import Finding, Progress, Verdict
 from labkit.drills.fuzz import well_served
-from labkit.drills.inputs import Dialect
-from labkit.drills.target import Pings, log_faults, pinging, settings_of, target_command
-from labkit.drills.verdict import Finding, Progress, Verdict
-from labkit.errors import ClientError, CloseCode, ErrorCode, InstrumentError
+from labkit.drills.inputs import frame, handshake
+from labkit.drills.target import (
+    Dialect,
+    Pings,
+    address_of,
+    log_faults,
+    pinging,
+    settings_of,
+    target_command,
+)
+from labkit.errors import CloseCode, ErrorCode, InstrumentError
 from labkit.measure.server_process import RunningServer, running_server
 from labkit.protocol import v1
+from labkit.protocol.replay import Position
 
-__all__ = ["NOBODY", "Endured", "audio_flood", "endure", "judged", "run_hostile", "text_flood"]
+__all__ = [
+    "ATTACKS",
+    "NOBODY",
+    "Attack",
+    "Endured",
+    "audio_flood",
+    "endure",
+    "judged",
+    "main",
+    "run_hostile",
+    "text_flood",
+]
 
 NOBODY: Final = "nobody"
 """Beside nobody, the honest caller shows what this machine itself does to its pings."""
@@ -39,32 +71,28 @@ _EACH_BYTES: Final = 8 * 1024 * 1024
 _END_S: Final = 5.0
 _PATIENCE_S: Final = 20.0
 _LOOK_S: Final = 0.05
-_MEBI: Final = 1024 * 1024
-_AUDIO_BURST_S: Final = 1.0
+_MIB: Final = 1024 * 1024
+_BURST_S: Final = 1.0
 _FLOOD: Final = 2_000
 """Messages of a flood: ten times the burst that the server lets in."""
 
 
 @dataclass(slots=True)
 class Endured:
-    """How a server bore one kind of hostile caller.
-
-    Attributes:
-        kind: Which.
-        pings: Round trips of the honest caller meanwhile.
-        grown_bytes: How much its memory grew, at most.
-        ended_s: How long it took to end when it was told to, in the middle of the attack.
-        faults: Lines of its log that tell of faults.
-    """
+    """How a server bore one kind of hostile caller."""
 
     kind: str
     pings: Pings = field(default_factory=Pings)
+    """Round trips of the honest caller meanwhile."""
     grown_bytes: int = 0
+    """How much its memory grew, at most."""
     ended_s: float = math.inf
+    """How long it took to end when it was told to, in the middle of the attack."""
     faults: list[str] = field(default_factory=list)
+    """Lines of its log that tell of faults."""
 
 
-async def run_hostile(*, kinds: Sequence[str], seconds: float, tell: Progress) -> Verdict:
+async def run_hostile(kinds: Sequence[str], seconds: float, tell: Progress) -> Verdict:
     """Run the drill.
 
     Args:
@@ -76,20 +104,16 @@ async def run_hostile(*, kinds: Sequence[str], seconds: float, tell: Progress) -
         InstrumentError: There is no such kind.
         ServerError: The server does not start.
     """
-    chosen = list(kinds or ATTACKS)
-    if unknown := sorted(set(chosen) - set(ATTACKS)):
+    chosen = [NOBODY, *(kinds or ATTACKS)]
+    if unknown := sorted(set(chosen) - {NOBODY, *ATTACKS}):
         raise InstrumentError(f"there is no {unknown[0]!r}; there are {', '.join(ATTACKS)}")
     findings = []
-    for number, kind in enumerate([NOBODY, *chosen]):
-        tell(kind, number, len(chosen) + 2)
+    for number, kind in enumerate(chosen):
+        tell(kind, number, len(chosen) + 1)
         findings += judged(await endure(kind, seconds))
-    tell("floods", len(chosen) + 1, len(chosen) + 2)
-    async with running_server(target_command(burst_s=_AUDIO_BURST_S)) as server:
-        findings += [
-            await text_flood(server.url),
-            await audio_flood(server.url, 3 * _AUDIO_BURST_S),
-        ]
-    tell("done", len(chosen) + 2, len(chosen) + 2)
+    tell("floods", len(chosen), len(chosen) + 1)
+    async with running_server(target_command(burst_s=_BURST_S)) as server:
+        findings += [await text_flood(server.url), await audio_flood(server.url, 3 * _BURST_S)]
     title = "hostile callers: pings p99/worst, memory, end after SIGTERM"
     return Verdict(title, tuple(findings))
 
@@ -100,37 +124,23 @@ async def endure(kind: str, seconds: float) -> Endured:
     async with running_server(target_command()) as server:
         for dialect in Dialect:  # what is loaded at the first turn is not the attack's
             await well_served(server.url, dialect)
-        before = _memory(server)
-        async with _attacking(kind, server.url):
-            async with pinging(server.url, endured.pings):
-                end = time.perf_counter() + seconds
-                while time.perf_counter() < end:
-                    await asyncio.sleep(_LOOK_S)
-                    endured.grown_bytes = max(endured.grown_bytes, _memory(server) - before)
-            endured.ended_s = await _end(server)
-            endured.faults = log_faults(server.log())
+        if kind == NOBODY:
+            await _watch(server, seconds, endured)
+        else:
+            async with running_server(["labkit.drills.hostile", kind, server.url]):
+                await _watch(server, seconds, endured)
     return endured
 
 
-@asynccontextmanager
-async def _attacking(kind: str, url: str) -> AsyncIterator[None]:
-    """Run an attack in a process of its own for the length of the block."""
-    if kind == NOBODY:
-        yield
-        return
-    # As a child that ends with this process, however this process ends.
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "labkit.measure.child", "labkit.drills.attacks", kind, url),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        if process.stdout is not None:
-            await process.stdout.readline()  # it says when it begins
-        yield
-    finally:
-        process.kill()
-        await process.wait()
+async def _watch(server: RunningServer, seconds: float, endured: Endured) -> None:
+    """Note how the server is for so long, and how it ends."""
+    before, end = _memory(server), time.perf_counter() + seconds
+    async with pinging(server.url, endured.pings):
+        while time.perf_counter() < end:
+            await asyncio.sleep(_LOOK_S)
+            endured.grown_bytes = max(endured.grown_bytes, _memory(server) - before)
+    endured.ended_s = await _end(server)
+    endured.faults = log_faults(server.log())
 
 
 def _memory(server: RunningServer) -> int:
@@ -144,11 +154,11 @@ async def _end(server: RunningServer) -> float:
         return 0.0
     server.process.terminate()
     start = time.perf_counter()
-    while server.process.poll() is None:
-        if time.perf_counter() - start > _PATIENCE_S:
-            return math.inf
+    while (took := time.perf_counter() - start) < _PATIENCE_S:
+        if server.process.poll() is not None:
+            return took
         await asyncio.sleep(_LOOK_S)
-    return time.perf_counter() - start
+    return math.inf
 
 
 def judged(endured: Endured) -> list[Finding]:
@@ -156,13 +166,13 @@ def judged(endured: Endured) -> list[Finding]:
     pings, grown = endured.pings, endured.grown_bytes
     found = (
         f"{pings.p99_ms:.1f}/{pings.worst_ms:.0f} ms, "
-        f"{grown / _MEBI:.1f} MiB, {endured.ended_s:.1f} s"
+        f"{grown / _MIB:.1f} MiB, {endured.ended_s:.1f} s"
     )
     if endured.kind == NOBODY:
         return [Finding.told(NOBODY, found)]
-    each, in_all = _EACH_BYTES, settings_of({}).max_held_bytes_in_all
-    most = min(ATTACKS[endured.kind].connections * each, in_all)
-    bar = f"{_P99_MS:g}/{_WORST_MS:g} ms, {most / _MEBI:.0f} MiB, {_END_S:g} s"
+    in_all = settings_of({}).max_held_bytes_in_all
+    most = min(ATTACKS[endured.kind].connections * _EACH_BYTES, in_all)
+    bar = f"{_P99_MS:g}/{_WORST_MS:g} ms, {most / _MIB:.0f} MiB, {_END_S:g} s"
     kept = (
         pings.p99_ms < _P99_MS
         and pings.worst_ms < _WORST_MS
@@ -172,7 +182,7 @@ def judged(endured: Endured) -> list[Finding]:
     rows = [Finding(endured.kind, found, bar, kept)]
     if endured.faults:
         rows.append(Finding.none_of("its faults in the log", len(endured.faults)))
-        rows += [Finding.told("such as", line) for line in endured.faults[:2]]
+        rows += Finding.examples(endured.faults[:2])
     return rows
 
 
@@ -180,11 +190,17 @@ async def text_flood(
     url: str, messages: int = _FLOOD, *, patience_s: float = _PATIENCE_S
 ) -> Finding:
     """Control messages without a pause: the connection is closed, and the client told why."""
-    async with _session(url) as (socket, _):
-        with suppress(ConnectionClosed):
+    told: list[str] = []
+    async with connected(url, subprotocol=v1.SUBPROTOCOL) as socket:
+        with suppress(ConnectionClosed, TimeoutError):
+            await socket.send(v1.SessionStart().encode())
             for _ in range(messages):
                 await socket.send(v1.Ping().encode())
-        told, _ = await _until_done(socket, patience_s)
+        with suppress(ConnectionClosed, TimeoutError):
+            async with asyncio.timeout(patience_s):
+                while True:
+                    message = v1.decode_server(await socket.recv(decode=True))
+                    told += [message.code.value] if isinstance(message, v1.Error) else []
     found = f"{', '.join(told) or 'no error'}, {socket.close_code}"
     bar = f"{ErrorCode.TOO_MANY_MESSAGES.value}, {CloseCode.POLICY.value}"
     return Finding("flood of text", found, bar, found == bar)
@@ -192,45 +208,242 @@ async def text_flood(
 
 async def audio_flood(url: str, seconds: float) -> Finding:
     """Audio at once, more than the burst allows: it is slowed down, and none of it is lost."""
-    async with _session(url) as (socket, started):
-        spec = started.input
-        await socket.send(bytes(spec.format.bytes_per_second))
-        for _ in range(round((seconds - 1) * 10)):
-            await socket.send(bytes(spec.format.bytes_per_second // 10))
-        await socket.send(v1.AudioEnd().encode())
-        told, done = await _until_done(socket, _PATIENCE_S)
-    wanted = round(seconds * spec.sample_rate)
-    found = f"{', '.join(told) or 'no error'}, {done.samples if done else 'no'} samples"
-    bar = f"{ErrorCode.AUDIO_TOO_FAST.value}, {wanted} samples"
+    silence = np.zeros(round(seconds * SAMPLE_RATE), np.float32)
+    async with SessionClient.connect(url) as client:
+        answer = await client.say(silence, chunk_ms=100, pace=0)
+    samples = answer.done.samples if answer.done else "no"
+    found = (
+        f"{', '.join(error.code.value for error in answer.errors) or 'no error'}, {samples} samples"
+    )
+    bar = f"{ErrorCode.AUDIO_TOO_FAST.value}, {len(silence)} samples"
     return Finding("flood of audio", found, bar, found == bar)
 
 
-@asynccontextmanager
-async def _session(url: str) -> AsyncIterator[tuple[ClientConnection, v1.SessionStarted]]:
-    """A connection with a session; at the end it is cut off."""
-    socket = await open_socket(url, Dialect.V1)
+# -- the attacks, with blocking sockets and threads --------------------------------------------
+
+_CONTINUE, _TEXT, _BINARY, _PING = 0, 1, 2, 9
+_SMALL_BUFFER: Final = 4096
+"""Receive buffer of a client that does not read, so that what it is sent stays with the server."""
+_MANY: Final = 8_000
+_REST_S: Final = 0.02
+_AGAIN_S: Final = 1.0
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """A kind of hostile caller."""
+
+    about: str
+    """What it does."""
+    run: Callable[[Address], None]
+    """Does it to the server at an address, until it is ended or the server hangs up."""
+    connections: int = 1
+    """How many it has at a time, or sessions that wait for it."""
+
+
+def _spoken(encoding: Encoding, rate: int, channels: int = 1, **options: Any) -> v1.SessionStart:
+    spec = v1.AudioSpec(encoding=encoding, sample_rate=rate, channels=channels)
+    return v1.SessionStart(input=spec, **options)
+
+
+_V1: Final = v1.SessionStart()
+_MULAW: Final = _spoken(Encoding.MULAW, 8_000)
+_FLOATS: Final = _spoken(Encoding.PCM_F32LE, 44_100, 2)
+_LONGEST: Final = frame(_BINARY, bytes(_MIB - 2))
+_QUARTER: Final = frame(_BINARY, bytes(_MIB // 4))
+_HALF_MINUTE_MULAW: Final = frame(_BINARY, b"\x90" * 239_000)
+
+
+def _connected(address: Address, *, reads: bool = True) -> socket.socket:
+    made = socket.socket()
+    if not reads:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_BUFFER)  # before it connects
+    made.connect(address)
+    return made
+
+
+def _opened(
+    address: Address, start: v1.SessionStart | None = None, *, reads: bool = True
+) -> socket.socket:
+    """A WebSocket; with a session of labkit.v1 where there is a `start`."""
+    made = _connected(address, reads=reads)
+    made.sendall(handshake(v1.SUBPROTOCOL if start else None))
+    head = b""
+    while not head.endswith(b"\r\n\r\n") and (more := made.recv(1)):
+        head += more
+    if start is not None:
+        made.sendall(frame(_TEXT, start.encode().encode()))
+    if reads:
+        _in_background(_swallow, made)
+    return made
+
+
+def _in_background(work: Callable[..., None], *args: object) -> None:
+    threading.Thread(target=work, args=args, daemon=True).start()
+
+
+def _swallow(made: socket.socket) -> None:
+    with suppress(OSError):
+        while made.recv(65_536):
+            pass
+
+
+def _send_all(made: socket.socket, data: bytes) -> None:
+    with suppress(OSError):
+        made.sendall(data)
+
+
+def _flood(
+    block: bytes,
+    start: v1.SessionStart | None = None,
+    *,
+    first: bytes = b"",
+    reads: bool = True,
+    rest_s: float = 0.0,
+) -> Callable[[Address], None]:
+    """Send `first`, then `block` again and again, as fast as the server takes it or with rests."""
+
+    def run(address: Address) -> None:
+        made = _opened(address, start, reads=reads)
+        made.sendall(first)
+        while True:
+            made.sendall(block)
+            time.sleep(rest_s)
+
+    return run
+
+
+def _bomb() -> bytes:
+    """A JSON object of thousands of fields that no message has."""
+    names = ("".join(letters) for letters in product(ascii_letters, repeat=3))
+    fields: dict[str, Any] = dict.fromkeys(islice(names, 29_000), 1)
+    return json.dumps({"type": "ping", **fields}, separators=(",", ":")).encode()
+
+
+def _unfinished(number: int, address: Address) -> None:
+    kept = [_opened(address) for _ in range(number)]
+    for made in kept:
+        made.sendall(_LONGEST[:-1])
+    threading.Event().wait()
+
+
+def _stalled(number: int, address: Address) -> None:
+    """Utterances of a minute each, sent at once, of whose replies nothing is read."""
+    minute = frame(_BINARY, b"\1\0" * 64_000) * 15 + frame(_TEXT, b"end_stream")
+    for made in [_opened(address, reads=False) for _ in range(number)]:
+        _in_background(_send_all, made, minute * 6)
+    threading.Event().wait()
+
+
+def _hoard(address: Address) -> None:
+    """Session after session, each told minutes of audio over fresh connections, and left alone."""
+    minute = _HALF_MINUTE_MULAW * 2 + frame(_TEXT, v1.AudioEnd().encode().encode())
+    while True:
+        start = _spoken(Encoding.MULAW, 8_000, acknowledges=True)
+        for _ in range(6):
+            made = _opened(address, start, reads=False)
+            told = _started(made)
+            resume = v1.Resume(session=told.session, token=told.token, received=Position())
+            start = start.model_copy(update={"resume": resume})
+            made.settimeout(1.0)
+            _send_all(made, minute)
+            made.close()
+
+
+def _started(made: socket.socket) -> v1.SessionStarted:
+    """The first message, a text that fits into one frame of up to 64 KiB."""
+    with made.makefile("rb") as stream:
+        head = stream.read(2) or b"\0\0"
+        size = head[1] if head[1] < 126 else int.from_bytes(stream.read(2), "big")
+        told = stream.read(size).decode()
+    if "session.started" not in told:
+        raise ConnectionError(f"the server began no session, but said {told!r}")
+    return v1.SessionStarted.model_validate_json(told)
+
+
+def _keep_open(number: int, said: bytes, address: Address) -> None:
+    """TCP connections that say so much; where one is closed, another comes."""
+    kept: list[socket.socket] = []
+    while True:
+        kept = [made for made in kept if not _closed(made)]
+        for _ in range(number - len(kept)):
+            with suppress(OSError):
+                made = _connected(address)
+                kept.append(made)
+                made.sendall(said)
+        time.sleep(_AGAIN_S)
+
+
+def _closed(made: socket.socket) -> bool:
     try:
-        await socket.send(v1.SessionStart().encode())
-        started = v1.decode_server(await socket.recv(decode=True))
-        if not isinstance(started, v1.SessionStarted):
-            raise ClientError(f"{url} began no session, but said {started}")
-        yield socket, started
-    finally:
-        socket.transport.abort()
+        return made.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
-async def _until_done(
-    socket: ClientConnection, patience_s: float
-) -> tuple[list[str], v1.ResponseDone | None]:
-    """Codes of the errors that come until a turn is over, or the server has hung up."""
-    codes: list[str] = []
-    with suppress(TimeoutError, ConnectionClosed):
-        async with asyncio.timeout(patience_s):
-            while True:
-                message = await socket.recv()
-                decoded = v1.decode_server(message) if isinstance(message, str) else None
-                if isinstance(decoded, v1.Error):
-                    codes.append(decoded.code.value)
-                if isinstance(decoded, v1.ResponseDone):
-                    return codes, decoded
-    return codes, None
+_EMPTY: Final = frame(_BINARY) * _MANY
+_HALF: Final = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+
+ATTACKS: Final[Mapping[str, Attack]] = {
+    "pings unread": Attack(
+        "pings of 125 bytes whose pongs it does not read",
+        _flood(frame(_PING, b"x" * 125) * 500, _V1, reads=False),
+    ),
+    "pings": Attack("empty pings without a pause", _flood(frame(_PING) * _MANY)),
+    "empty plain": Attack("empty binary messages without a pause", _flood(_EMPTY)),
+    "empty v1": Attack("the same in labkit.v1", _flood(_EMPTY, _V1)),
+    "tiny v1": Attack(
+        "audio of one sample a message", _flood(frame(_BINARY, bytes(2)) * _MANY, _V1)
+    ),
+    "fragments": Attack(
+        "a message of endless empty fragments",
+        _flood(frame(_CONTINUE, fin=False) * _MANY, first=frame(_BINARY, fin=False)),
+    ),
+    "large floats": Attack(
+        "stereo floats at 44.1 kHz in messages of 256 KiB", _flood(_QUARTER, _FLOATS)
+    ),
+    "large plain": Attack("messages of 256 KiB", _flood(_QUARTER)),
+    "JSON": Attack(
+        "JSON objects of 29,000 unknown fields, 50 a second",
+        _flood(frame(_TEXT, _bomb()), _V1, rest_s=_REST_S),
+    ),
+    "slow reader": Attack(
+        "messages of 1 MiB behind audio so far ahead of its pace that reading stops",
+        _flood(_LONGEST, _MULAW, first=frame(_BINARY, b"\xff" * 239_000) * 4),
+    ),
+    "refusals unread": Attack(
+        "refusals that it does not read, then messages of 1 MiB",
+        _flood(
+            _LONGEST,
+            first=frame(_TEXT, b"x" * 40) * 190 + frame(_BINARY, b"x") * _MANY,
+            reads=False,
+        ),
+    ),
+    "unfinished": Attack("messages of 1 MiB less a byte", partial(_unfinished, 10), 10),
+    "stalled": Attack("minutes of speech whose replies it does not read", partial(_stalled, 4), 4),
+    "hoard": Attack("sessions with minutes of audio that it leaves", _hoard, 64),
+    "idle": Attack("TCP connections that say nothing", partial(_keep_open, 500, b""), 500),
+    "handshakes": Attack(
+        "handshakes that it does not finish", partial(_keep_open, 200, _HALF), 200
+    ),
+}
+"""Every kind, by a short name."""
+
+
+def main() -> None:
+    """Attack in the way and at the address that the command line names."""
+    kind, url = sys.argv[1:]
+    sys.stdout.write(f"{kind}: ready at {url}\n")
+    sys.stdout.flush()
+    while True:
+        with suppress(OSError):
+            ATTACKS[kind].run(address_of(url))
+        time.sleep(_REST_S)  # a server that hangs up is called again
+
+
+if __name__ == "__main__":
+    main()

@@ -18,13 +18,15 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, Final
 
+from labkit.drills.target import Dialect
+from labkit.protocol.limits import Limits
 from labkit.protocol.replay import Position
 from labkit.protocol.schema import schema
 
 __all__ = [
+    "LIMITS",
     "Broken",
     "Context",
-    "Dialect",
     "Hostile",
     "Kind",
     "Ticket",
@@ -38,14 +40,10 @@ __all__ = [
     "start_message",
 ]
 
+LIMITS: Final = Limits()
+"""What the server accepts and reads, so that some messages lie above it."""
+
 Json = dict[str, Any]
-
-
-class Dialect(StrEnum):
-    """What a client pretends to speak."""
-
-    PLAIN = "plain"
-    V1 = "v1"
 
 
 class Kind(StrEnum):
@@ -59,7 +57,8 @@ class Kind(StrEnum):
     EMPTY = "empty message"
     WRONG_FRAME = "command as binary"
     FRAGMENTS = "message in fragments"
-    CONTROL = "ping or pong"
+    PING = "ping"
+    PONG = "pong"
     RESUME = "wrong resume"
     ACK = "acknowledgement"
     NOT_UTF8 = "invalid UTF-8"
@@ -69,19 +68,13 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hostile:
-    """One message.
-
-    Attributes:
-        kind: What is wrong with it.
-        payload: Text, or bytes; of a ping or pong its data.
-        as_text: Send bytes in a text frame all the same.
-        cuts: Where the message is cut into fragments, with a ping in between.
-    """
+    """One message."""
 
     kind: Kind
     payload: str | bytes
-    as_text: bool = False
+    """Text, or bytes; of a ping or pong its data."""
     cuts: tuple[int, ...] = ()
+    """Where the message is cut into fragments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,34 +88,32 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a client knows when it draws a message.
+    """What a client knows when it draws a message."""
 
-    Attributes:
-        max_message_bytes: Longest message that the server accepts.
-        max_read_bytes: Longest that it reads.
-        tickets: Sessions that were begun so far, here or elsewhere.
-        received: What this client has of its own session.
-    """
-
-    max_message_bytes: int
-    max_read_bytes: int
+    dialect: Dialect
     tickets: Sequence[Ticket] = ()
+    """Sessions that were begun so far, here or elsewhere."""
     received: Position = Position()
+    """What this client has of its own session."""
 
 
-def draw(rng: random.Random, dialect: Dialect, context: Context) -> Hostile:
+def draw(rng: random.Random, context: Context) -> Hostile:
     """The next message."""
-    table = _MAKERS[dialect]
-    ((make, _),) = rng.choices(table, [weight for _, weight in table])
-    return make(rng, context)
+    weights = [weight[context.dialect] for weight, _ in _MAKERS.values()]
+    (kind,) = rng.choices(list(_MAKERS), weights)
+    payload = _MAKERS[kind][1](rng, context)
+    number = rng.choice((1, 2, 30)) if kind is Kind.FRAGMENTS else 0
+    cuts = sorted(rng.randrange(len(payload) + 1) for _ in range(number))
+    return Hostile(kind, payload, tuple(cuts))
 
 
 # -- messages that fit the schema --------------------------------------------------------------
 
 
 @cache
-def _schema() -> Json:
-    return schema()
+def _definitions() -> Json:
+    definitions: Json = schema()["$defs"]
+    return definitions
 
 
 def fitting(rng: random.Random, part: Mapping[str, Any], definitions: Mapping[str, Any]) -> Any:
@@ -171,16 +162,14 @@ def _number(rng: random.Random, part: Mapping[str, Any], *, whole: bool) -> floa
 
 def start_message(rng: random.Random) -> Json:
     """A `session.start` that a server has to accept: a new session."""
-    definitions = _schema()["$defs"]
-    message: Json = fitting(rng, definitions["SessionStart"], definitions)
+    message: Json = fitting(rng, _definitions()["SessionStart"], _definitions())
     return {name: value for name, value in message.items() if name != "resume"}
 
 
-def _v1_message(rng: random.Random, _: Context) -> Json:
+def _v1_message(rng: random.Random) -> Json:
     """A message whose fields are all right; seldom one that ends the session."""
-    definitions = _schema()["$defs"]
     while True:
-        message: Json = fitting(rng, definitions["client"], definitions)
+        message: Json = fitting(rng, _definitions()["client"], _definitions())
         if message["type"] != "session.end" or rng.random() < 0.1:
             return message
 
@@ -188,24 +177,22 @@ def _v1_message(rng: random.Random, _: Context) -> Json:
 # -- messages, right and wrong -----------------------------------------------------------------
 
 
-def _valid_v1(rng: random.Random, context: Context) -> Hostile:
-    return Hostile(Kind.VALID, json.dumps(_v1_message(rng, context)))
+def _valid(rng: random.Random, context: Context) -> str:
+    if context.dialect is Dialect.V1:
+        return json.dumps(_v1_message(rng))
+    return rng.choice(("end_stream", "ping", " ping\n", "end_stream "))
 
 
-def _valid_plain(rng: random.Random, _: Context) -> Hostile:
-    return Hostile(Kind.VALID, rng.choice(("end_stream", "ping", " ping\n", "end_stream ")))
-
-
-def _ack(rng: random.Random, context: Context) -> Hostile:
+def _ack(rng: random.Random, context: Context) -> str:
     """An acknowledgement of what came, or of a little more or less."""
     off = rng.choice((0, 0, 0, 1, -1, 2**52))
     messages = max(0, context.received.messages + off)
     samples = max(0, context.received.samples + rng.choice((0, 0, off)))
     received = {"messages": messages, "samples": samples}
-    return Hostile(Kind.ACK, json.dumps({"type": "response.ack", "received": received}))
+    return json.dumps({"type": "response.ack", "received": received})
 
 
-def _resume(rng: random.Random, context: Context) -> Hostile:
+def _resume(rng: random.Random, context: Context) -> str:
     """A resume of a session that exists, or not, with a token and a position, right or wrong."""
     known = rng.choice(context.tickets) if context.tickets else Ticket("0" * 16, "x", Position())
     position = {"messages": rng.randrange(100), "samples": rng.randrange(10**6)}
@@ -214,19 +201,7 @@ def _resume(rng: random.Random, context: Context) -> Hostile:
         "token": rng.choice((known.token, known.token[:-1], known.token + "x", "", "\U0001f511")),
         "received": rng.choice((known.received.model_dump(), position)),
     }
-    return Hostile(Kind.RESUME, json.dumps(start_message(rng) | {"resume": resume}))
-
-
-def _audio(rng: random.Random, _: Context) -> Hostile:
-    return Hostile(Kind.AUDIO, rng.randbytes(16 * rng.randrange(1, 100)))
-
-
-def _random_bytes(rng: random.Random, _: Context) -> Hostile:
-    return Hostile(Kind.RANDOM_BYTES, rng.randbytes(rng.randrange(1, 2000)))
-
-
-def _random_text(rng: random.Random, _: Context) -> Hostile:
-    return Hostile(Kind.RANDOM_TEXT, _text(rng, rng.randrange(1, 200)))
+    return json.dumps(start_message(rng) | {"resume": resume})
 
 
 def _text(rng: random.Random, length: int) -> str:
@@ -238,56 +213,63 @@ def _text(rng: random.Random, length: int) -> str:
                    for _ in range(length))  # fmt: skip
 
 
-def _empty(rng: random.Random, _: Context) -> Hostile:
-    return Hostile(Kind.EMPTY, rng.choice(("", b"")))
+def _random_text(rng: random.Random, _: Context) -> str:
+    return _text(rng, rng.randrange(1, 200))
 
 
-def _wrong_frame(rng: random.Random, _: Context) -> Hostile:
-    commands = (b"ping", b"end_stream", b" ping\n", b'{"type": "ping"}', b'{"type": "audio.end"}')
-    return Hostile(Kind.WRONG_FRAME, rng.choice(commands))
+def _bytes(rng: random.Random, _: Context) -> bytes:
+    return rng.randbytes(rng.randrange(1, 2000))
 
 
-def _fragments(rng: random.Random, context: Context) -> Hostile:
-    """Audio or text in several frames, some of them empty."""
-    payload = rng.choice((_random_bytes, _random_text, _audio))(rng, context).payload
-    cuts = sorted(rng.randrange(len(payload) + 1) for _ in range(rng.choice((1, 2, 30))))
-    return Hostile(Kind.FRAGMENTS, payload, cuts=tuple(cuts))
+def _audio(rng: random.Random, _: Context) -> bytes:
+    return rng.randbytes(16 * rng.randrange(1, 100))
 
 
-def _control(rng: random.Random, _: Context) -> Hostile:
-    """A ping, or as text a pong that nobody asked for; at most 125 bytes (RFC 6455, 5.5)."""
-    data = rng.randbytes(rng.choice((0, 1, 125)))
-    return Hostile(Kind.CONTROL, data, as_text=rng.random() < 0.5)
+def _control(rng: random.Random, _: Context) -> bytes:
+    return rng.randbytes(rng.choice((0, 1, 125)))  # the most that a control frame may hold
 
 
-def _not_utf8(rng: random.Random, _: Context) -> Hostile:
+def _not_utf8(rng: random.Random, _: Context) -> bytes:
     wrong = rng.choice((b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf8\x88\x80\x80\x80", b"\xc0\xaf"))
-    return Hostile(Kind.NOT_UTF8, b'{"type": "ping' + wrong + b'"}', as_text=True)
+    return b'{"type": "ping' + wrong + b'"}'
 
 
-def _too_large(rng: random.Random, context: Context) -> Hostile:
-    size = rng.randint(context.max_message_bytes + 1, context.max_message_bytes * 5 // 4)
-    return Hostile(Kind.TOO_LARGE, rng.choice((bytes(size), "é" * (size // 2 + 1), "x" * size)))
+def _too_large(rng: random.Random, _: Context) -> str | bytes:
+    size = rng.randint(LIMITS.max_message_bytes + 1, LIMITS.max_message_bytes * 5 // 4)
+    return rng.choice((bytes(size), "é" * (size // 2 + 1), "x" * size))
 
 
-def _unreadable(rng: random.Random, context: Context) -> Hostile:
-    size = context.max_read_bytes + rng.randrange(1, 1000)
-    return Hostile(Kind.UNREADABLE, rng.choice((bytes(size), "x" * size)))
-
-
-def _mutated(rng: random.Random, context: Context) -> Hostile:
-    return Hostile(Kind.MUTATED, mutated(rng, _v1_message(rng, context)))
+def _unreadable(rng: random.Random, _: Context) -> str | bytes:
+    size = LIMITS.max_read_bytes + rng.randrange(1, 1000)
+    return rng.choice((bytes(size), "x" * size))
 
 
 def mutated(rng: random.Random, message: Json) -> str:
     """`message` as JSON text, with one to three faults in its fields or its text."""
     for _ in range(rng.choice((0, 1, 1, 2))):
-        message = rng.choice(_FAULTS)(rng, message)
+        message = _with_fault(rng, message)
     text = json.dumps(message)
-    return rng.choice(_SPOILERS)(rng, text) if rng.random() < 0.4 else text
+    return _spoiled(rng, text) if rng.random() < 0.4 else text
 
 
-def _a_wrong_value(rng: random.Random) -> Any:
+def _with_fault(rng: random.Random, message: Json) -> Json:
+    """Another value in a field, or in a field of a field; a field too few or too many."""
+    name = rng.choice(sorted(message) or ["type"])
+    inner = message.get(name)
+    match rng.randrange(5):
+        case 0:
+            return {key: value for key, value in message.items() if key != name}
+        case 1:
+            name = rng.choice(("extra", "seq", "", "__class__", "type ", "\ud800", "n" * 1000))
+        case 2:
+            types = ("pong", "session.started", "PING", "audio.end\x00", "error", "t" * 300)
+            return message | {"type": rng.choice(types)}
+        case _ if isinstance(inner, dict) and rng.random() < 0.7:
+            return message | {name: _with_fault(rng, inner)}
+    return message | {name: _wrong_value(rng)}
+
+
+def _wrong_value(rng: random.Random) -> Any:
     return rng.choice(
         (
             None, True, -1, 0, 0.5, 2**53 + 1, 10**400, 1e308, float("nan"), float("-inf"), "", "1",
@@ -297,86 +279,50 @@ def _a_wrong_value(rng: random.Random) -> Any:
     )  # fmt: skip
 
 
-def _wrong_value(rng: random.Random, message: Json) -> Json:
-    """Another value in a field, or in a field of a field."""
-    if not message:
-        return {"type": _a_wrong_value(rng)}
-    name = rng.choice(sorted(message))
-    inner = message[name]
-    if isinstance(inner, dict) and rng.random() < 0.7:
-        return message | {name: _wrong_value(rng, inner)}
-    return message | {name: _a_wrong_value(rng)}
-
-
-def _without_field(rng: random.Random, message: Json) -> Json:
-    gone = rng.choice(sorted(message) or [""])
-    return {name: value for name, value in message.items() if name != gone}
-
-
-def _with_field(rng: random.Random, message: Json) -> Json:
-    name = rng.choice(("extra", "seq", "", "__class__", "type ", "\ud800", "n" * 1000))
-    return message | {name: _a_wrong_value(rng)}
-
-
-def _other_type(rng: random.Random, message: Json) -> Json:
-    types = ("pong", "session.started", "PING", "audio.end\x00", "error", "t" * 300)
-    return message | {"type": rng.choice(types)}
-
-
-_FAULTS: Final[tuple[Callable[[random.Random, Json], Json], ...]] = (
-    _wrong_value, _wrong_value, _without_field, _with_field, _other_type,
-)  # fmt: skip
-
-
-def _cut_text(rng: random.Random, text: str) -> str:
-    return text[: rng.randrange(len(text))]
-
-
-def _with_another_character(rng: random.Random, text: str) -> str:
+def _spoiled(rng: random.Random, text: str) -> str:
+    """JSON text that is cut off, changed, nested, or has something around it."""
     at = rng.randrange(len(text))
-    return text[:at] + _text(rng, 1) + text[at + 1 :]
-
-
-def _with_duplicate_keys(_: random.Random, text: str) -> str:
-    return '{"type": "ping", ' + text[1:]
-
-
-def _with_a_long_number(rng: random.Random, text: str) -> str:
     digits = rng.choice(("9" * 4300, "9" * 4301, "9" * 20_000, "1e999999", "-0", "0" * 50))
-    return re.sub(r"\d+", digits, text, count=1)
-
-
-def _nested(rng: random.Random, text: str) -> str:
-    depth = rng.choice((10, 199, 201, 20_000))
-    opened, closed = rng.choice((("[", "]"), ('{"type":', "}")))
-    whole = opened * depth + text + closed * depth
-    return rng.choice((whole, opened * depth, text[:-1] + ', "x": ' + whole + "}"))
-
-
-def _around(rng: random.Random, text: str) -> str:
     before, after = rng.choice((("\ufeff", ""), ("", "\x00"), ("", text), ("[", "]"), (" \n", " ")))
-    return before + text + after
+    opened, closed = rng.choice((("[", "]"), ('{"type":', "}")))
+    depth = rng.choice((10, 199, 201, 20_000))
+    nested = opened * depth + text + closed * depth
+    return rng.choice((
+        text[:at],
+        text[:at] + _text(rng, 1) + text[at + 1 :],
+        '{"type": "ping", ' + text[1:],
+        re.sub(r"\d+", digits, text, count=1),
+        rng.choice((nested, opened * depth, text[:-1] + ', "x": ' + nested + "}")),
+        before + text + after,
+    ))  # fmt: skip
 
 
-_SPOILERS: Final[tuple[Callable[[random.Random, str], str], ...]] = (
-    _cut_text, _with_another_character, _with_duplicate_keys, _with_a_long_number, _nested, _around,
-)  # fmt: skip
+_Maker = Callable[[random.Random, Context], str | bytes]
 
-_Maker = Callable[[random.Random, Context], Hostile]
-_ANY: Final[tuple[tuple[_Maker, float], ...]] = (
-    (_random_bytes, 12),
-    (_random_text, 12),
-    (_empty, 5),
-    (_wrong_frame, 3),
-    (_fragments, 3),
-    (_control, 5),
-    (_not_utf8, 0.1),
-    (_too_large, 0.2),
-    (_unreadable, 0.02),
-)
-_MAKERS: Final[dict[Dialect, tuple[tuple[_Maker, float], ...]]] = {
-    Dialect.PLAIN: ((_valid_plain, 25), (_audio, 30), (_mutated, 10), *_ANY),
-    Dialect.V1: ((_valid_v1, 20), (_audio, 20), (_mutated, 35), (_ack, 8), (_resume, 4), *_ANY),
+
+def _often(plain: float, v1: float) -> Mapping[Dialect, float]:
+    return {Dialect.PLAIN: plain, Dialect.V1: v1}
+
+
+_IN_FRAGMENTS: Final[tuple[_Maker, ...]] = (_bytes, _random_text, _audio, _valid)
+_WRONG_FRAMES: Final = (b"ping", b"end_stream", b" ping\n", b'{"type": "ping"}', b'{"type": "x"}')
+
+_MAKERS: Final[Mapping[Kind, tuple[Mapping[Dialect, float], _Maker]]] = {
+    Kind.VALID: (_often(25, 20), _valid),
+    Kind.AUDIO: (_often(30, 20), _audio),
+    Kind.MUTATED: (_often(10, 35), lambda rng, _: mutated(rng, _v1_message(rng))),
+    Kind.ACK: (_often(0, 8), _ack),
+    Kind.RESUME: (_often(0, 4), _resume),
+    Kind.RANDOM_BYTES: (_often(12, 12), _bytes),
+    Kind.RANDOM_TEXT: (_often(12, 12), _random_text),
+    Kind.EMPTY: (_often(5, 5), lambda rng, _: rng.choice(("", b""))),
+    Kind.WRONG_FRAME: (_often(3, 3), lambda rng, _: rng.choice(_WRONG_FRAMES)),
+    Kind.FRAGMENTS: (_often(3, 3), lambda rng, known: rng.choice(_IN_FRAGMENTS)(rng, known)),
+    Kind.PING: (_often(2.5, 2.5), _control),
+    Kind.PONG: (_often(2.5, 2.5), _control),
+    Kind.NOT_UTF8: (_often(0.1, 0.1), _not_utf8),
+    Kind.TOO_LARGE: (_often(0.2, 0.2), _too_large),
+    Kind.UNREADABLE: (_often(0.02, 0.02), _unreadable),
 }
 
 
@@ -388,17 +334,12 @@ _MASK: Final = b"\x01\x02\x03\x04"
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """Bytes to write.
-
-    Attributes:
-        name: What is wrong with them.
-        data: The bytes.
-        ends: Whether the server has to end the connection by itself; else the client does.
-    """
+    """Bytes to write."""
 
     name: str
     data: bytes
-    ends: bool = True
+    ends: bool
+    """Whether the server has to end the connection by itself; else the client does."""
 
 
 def frame(
@@ -442,88 +383,78 @@ def handshake(subprotocol: str | None = None, *, path: str = "/", **changed: str
 
 def broken_handshake(rng: random.Random) -> Broken:
     """Something instead of the request that opens a WebSocket."""
-    name = rng.choice(sorted(_HANDSHAKES))
-    return _HANDSHAKES[name](rng, name)
+    return _broken(rng, _HANDSHAKES)
 
 
 def broken_frames(rng: random.Random) -> Broken:
     """Something instead of frames, on a connection that is open."""
-    name = rng.choice(sorted(_FRAMES))
-    return _FRAMES[name](rng, name)
+    return _broken(rng, _FRAMES)
 
 
-_Breaker = Callable[[random.Random, str], Broken]
+def _broken(rng: random.Random, table: Mapping[str, bytes]) -> Broken:
+    """One of the table; now and then noise, or a part after which the client hangs up."""
+    name, chance = rng.choice(list(table)), rng.random()
+    if chance < 0.05:
+        return Broken("noise", rng.randbytes(rng.randrange(1, 400)) + b"\r\n\r\n", ends=False)
+    if chance < 0.1:
+        data = table[name]
+        return Broken(f"{name}, cut off", data[: rng.randrange(len(data))], ends=False)
+    return Broken(name, table[name], ends=name not in _BORNE)
 
 
-def _fixed(data: bytes, *, ends: bool = True) -> _Breaker:
-    return lambda _, name: Broken(name, data, ends)
-
-
-def _cut_off(data: bytes) -> _Breaker:
-    """A part of `data`, after which the client hangs up."""
-    return lambda rng, name: Broken(name, data[: rng.randrange(len(data))], ends=False)
-
-
-def _noise(rng: random.Random, name: str) -> Broken:
-    return Broken(name, rng.randbytes(rng.randrange(1, 400)) + b"\r\n\r\n", ends=False)
-
-
-_HANDSHAKES: Final[dict[str, _Breaker]] = {
-    "noise": _noise,
-    "nothing": _fixed(b"", ends=False),
-    "cut off": _cut_off(handshake()),
-    "TLS": _fixed(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(32) + b"\r\n"),
-    "HTTP/2": _fixed(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
-    "HTTP/1.0": _fixed(handshake().replace(b"HTTP/1.1", b"HTTP/1.0")),
-    "POST": _fixed(handshake().replace(b"GET", b"POST")),
-    "a page": _fixed(handshake(path="/metrics", Upgrade=None, Connection=None)),
-    "no page": _fixed(handshake(path="/nothing", Upgrade=None, Connection=None)),
-    "no key": _fixed(handshake(Sec_WebSocket_Key=None)),
-    "short key": _fixed(handshake(Sec_WebSocket_Key="AAAA")),
-    "no base64 in the key": _fixed(handshake(Sec_WebSocket_Key="!" * 24)),
-    "old version": _fixed(handshake(Sec_WebSocket_Version="8")),
-    "other upgrade": _fixed(handshake(Upgrade="h2c")),
-    "a line without colon": _fixed(handshake(X="y\r\nno colon here")),
-    "a header with NUL": _fixed(handshake(X="a\x00b")),
-    "a long line": _fixed(handshake(X="y" * 9000)),
-    "a long path": _fixed(handshake(path="/" + "y" * 9000)),
-    "many headers": _fixed(handshake(**{f"X{n}": "y" for n in range(300)})),
-    "a body": _fixed(handshake(Content_Length="5") + b"hello"),
-    "chunked": _fixed(handshake(Transfer_Encoding="chunked")),
-    "bare line feeds": _fixed(handshake().replace(b"\r\n", b"\n"), ends=False),
-    "wrong subprotocols": _fixed(handshake(",,\x01,")),
-    "wrong extensions": _fixed(
-        handshake(Sec_WebSocket_Extensions="permessage-deflate; ;="), ends=False
-    ),
-    "odd path": _fixed(handshake(path="//[?reply=%ff&&reply=stream#\xff"), ends=False),
-    "absolute address": _fixed(handshake(path="http://[::1/%00?a"), ends=False),
-    "two requests": _fixed(handshake() + handshake()),
+_HANDSHAKES: Final[Mapping[str, bytes]] = {
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(32) + b"\r\n",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "HTTP/1.0": handshake().replace(b"HTTP/1.1", b"HTTP/1.0"),
+    "POST": handshake().replace(b"GET", b"POST"),
+    "a page": handshake(path="/metrics", Upgrade=None, Connection=None),
+    "no page": handshake(path="/nothing", Upgrade=None, Connection=None),
+    "no key": handshake(Sec_WebSocket_Key=None),
+    "short key": handshake(Sec_WebSocket_Key="AAAA"),
+    "no base64 in the key": handshake(Sec_WebSocket_Key="!" * 24),
+    "old version": handshake(Sec_WebSocket_Version="8"),
+    "other upgrade": handshake(Upgrade="h2c"),
+    "a line without colon": handshake(X="y\r\nno colon here"),
+    "a header with NUL": handshake(X="a\x00b"),
+    "a long line": handshake(X="y" * 9000),
+    "a long path": handshake(path="/" + "y" * 9000),
+    "many headers": handshake(**{f"X{n}": "y" for n in range(300)}),
+    "a body": handshake(Content_Length="5") + b"hello",
+    "chunked": handshake(Transfer_Encoding="chunked"),
+    "wrong subprotocols": handshake(",,\x01,"),
+    "two requests": handshake() + handshake(),
+    "bare line feeds": handshake().replace(b"\r\n", b"\n"),
+    "wrong extensions": handshake(Sec_WebSocket_Extensions="permessage-deflate; ;="),
+    "odd path": handshake(path="//[?reply=%ff&&reply=stream#\xff"),
+    "absolute address": handshake(path="http://[::1/%00?a"),
 }
 
-_FRAMES: Final[dict[str, _Breaker]] = {
-    "noise": _noise,
-    "cut off": _cut_off(frame(1, b"ping" * 40)),
-    "unmasked": _fixed(frame(1, b"ping", masked=False)),
-    "reserved bits": lambda rng, name: Broken(name, frame(1, b"x", reserved=rng.randint(1, 7))),
-    "reserved opcode": lambda rng, name: Broken(
-        name, frame(rng.choice((3, 4, 5, 6, 7, 11, 12, 13, 14, 15)), b"x")
-    ),
-    "long control frame": _fixed(frame(9, b"x" * 126)),
-    "fragmented control frame": _fixed(frame(9, b"x", fin=False)),
-    "continuation of nothing": _fixed(frame(0, b"x")),
-    "message within a message": _fixed(frame(1, b"x", fin=False) + frame(1, b"y")),
-    "endless fragments": _fixed(
-        frame(2, b"", fin=False) + frame(0, b"", fin=False) * 500, ends=False
-    ),
-    "negative length": _fixed(b"\x82\xff" + b"\xff" * 8 + _MASK),
-    "a length of exabytes": _fixed(b"\x82\xff" + b"\x3f" + b"\xff" * 7 + _MASK),
-    "close of one byte": _fixed(frame(8, b"\x03")),
-    "close with a reserved code": _fixed(frame(8, (1005).to_bytes(2, "big"))),
-    "close with a code out of range": _fixed(frame(8, (999).to_bytes(2, "big"))),
-    "close with no UTF-8": _fixed(frame(8, (1000).to_bytes(2, "big") + b"\xff\xfe")),
-    "text that is no UTF-8": _fixed(frame(1, b"\xff\xfe")),
-    "UTF-8 cut by the end": _fixed(frame(1, b"\xc3", fin=False) + frame(0, b"")),
-    "pings": _fixed(frame(9, b"x") * 100, ends=False),
-    "pongs": _fixed(frame(10, b"x") * 100, ends=False),
-    "messages after a close": _fixed(frame(8, (1000).to_bytes(2, "big")) + frame(1, b"ping") * 9),
+_FRAMES: Final[Mapping[str, bytes]] = {
+    "unmasked": frame(1, b"ping", masked=False),
+    **{f"reserved bits {bits}": frame(1, b"x", reserved=bits) for bits in (1, 2, 4, 7)},
+    **{f"reserved opcode {code}": frame(code, b"x") for code in (3, 7, 11, 15)},
+    "long control frame": frame(9, b"x" * 126),
+    "fragmented control frame": frame(9, b"x", fin=False),
+    "continuation of nothing": frame(0, b"x"),
+    "message within a message": frame(1, b"x", fin=False) + frame(1, b"y"),
+    "negative length": b"\x82\xff" + b"\xff" * 8 + _MASK,
+    "a length of exabytes": b"\x82\xff" + b"\x3f" + b"\xff" * 7 + _MASK,
+    "close of one byte": frame(8, b"\x03"),
+    "close with a reserved code": frame(8, (1005).to_bytes(2, "big")),
+    "close with a code out of range": frame(8, (999).to_bytes(2, "big")),
+    "close with no UTF-8": frame(8, (1000).to_bytes(2, "big") + b"\xff\xfe"),
+    "text that is no UTF-8": frame(1, b"\xff\xfe"),
+    "UTF-8 cut by the end": frame(1, b"\xc3", fin=False) + frame(0, b""),
+    "messages after a close": frame(8, (1000).to_bytes(2, "big")) + frame(1, b"ping") * 9,
+    "endless fragments": frame(2, fin=False) + frame(0, fin=False) * 500,
+    "pings": frame(9, b"x") * 100,
+    "pongs": frame(10, b"x") * 100,
 }
+
+_BORNE: Final = frozenset(
+    (
+        "bare line feeds", "wrong extensions", "odd path", "absolute address",
+        "endless fragments", "pings", "pongs",
+    )
+)  # fmt: skip
+"""What a server may bear; the others have to end the connection."""

@@ -1,30 +1,28 @@
 """The drill `resume`: connections cut at any byte, and nothing lost or repeated.
 
 Callers speak through a proxy that cuts every one of their connections at a byte drawn from the
-seed, on the way up or down, in order or with a reset, inside of the handshake as well. What an
-echo gives back is compared sample by sample with what was said; what the engines answer, with
-the same turn through an unharmed connection. Where the server decides when an utterance ends, a
-whole stream of several is compared with the same stream unharmed: what was heard, and where
-speech began and ended.
+seed, on the way up or down, in order or with a reset, inside of the handshake as well. What each
+is told and what it hears is compared, sample by sample, with the same calls through an unharmed
+connection; what an echo gives back, with what was said. Some callers end their utterances; for
+others the server decides when an utterance in a whole stream ends, and where speech began and
+ended is compared, too.
 """
 
 import asyncio
+import itertools
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import median
 from typing import Final
-from urllib.parse import urlsplit
 
 import numpy as np
 
-from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks, encode_s16le, read_audio
-from labkit.client.dial import Backoff
+from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks, encode_s16le
 from labkit.client.v1 import (
-    Answer,
+    Backoff,
     ClientOptions,
     Event,
     Gap,
@@ -32,23 +30,23 @@ from labkit.client.v1 import (
     ReplyAudio,
     SessionClient,
 )
-from labkit.drills.target import target_command
-from labkit.drills.verdict import Finding, Progress, Verdict
+from labkit.drills import Finding, Progress, Verdict
+from labkit.drills.target import PipelineName, address_of, spoken, target_command
 from labkit.errors import ClientError
 from labkit.measure.netem import UNCHANGED, Conditions, Fault, Link, Proxy
-from labkit.measure.recordings import load_manifest
-from labkit.measure.server_process import labkit_server, running_server
+from labkit.measure.server_process import running_server
 from labkit.protocol import v1
 
 __all__ = [
+    "Call",
     "Cuts",
     "Harm",
     "compare",
-    "cut_echo",
-    "cut_stream",
-    "cut_voice",
+    "cut_calls",
     "judged",
     "run_resume",
+    "stream",
+    "utterances",
 ]
 
 _AT_ONCE: Final = 4
@@ -60,68 +58,73 @@ _OPENING: Final = 1_000
 _SAFE: Final = 3_000
 """A first connection is cut behind its opening: before, there is no session to lose."""
 _PATIENCE_S: Final = 60.0
+_ECHOES: Final = 12
+"""Utterances of a call to an echo, each of which meets about one cut."""
 _UTTERANCES: Final = 3
 """Of a stream; with one being answered, fewer than may wait."""
 _SILENCE: Final = round(1.2 * SAMPLE_RATE)
 _LONG_SILENCE_S: Final = (8.0, 14.0)
 _CHUNKS: Final = (SAMPLE_RATE // 50, SAMPLE_RATE // 25, SAMPLE_RATE // 5)
-_STREAM_PATIENCE_S: Final = 30.0
-_SERVER_ENDS: Final = v1.SessionStart(acknowledges=True, turn_detection=v1.TurnDetection.SERVER)
 
 
-@dataclass(slots=True)
-class Harm:
-    """What cuts did to the turns of some sessions.
+# -- what callers say --------------------------------------------------------------------------
 
-    Attributes:
-        turns: Turns that were compared.
-        samples: Samples of reply that were due in them.
-        lost: Samples that are missing in the answers.
-        surplus: Samples that came and were never said.
-        changed: Samples that came in the place of others.
-        messages_wrong: Numbered messages that were missing, repeated or out of order.
-        gaps: Times that the server could not send again all that was missing.
-        away_s: Seconds without a connection, for each cut that was noticed.
-        broken: Sessions that ended, and why.
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a caller says in one session."""
+
+    parts: Sequence[Float32]
+    """Audio, each part sent at once when the turns in the one before are over."""
+    turns: int = 1
+    """Turns in each part."""
+    start: v1.SessionStart = field(default_factory=lambda: v1.SessionStart(acknowledges=True))
+    chunk_samples: int = SAMPLE_RATE // 25
+    echoes: bool = False
+    """Whether the reply has to be what was said."""
+
+
+Script = Callable[[np.random.Generator], Call]
+"""Draws a call."""
+
+
+def utterances(source: np.random.Generator) -> Call:
+    """Utterances of noise, each ended by the caller, for an echo."""
+    return Call([_noise(source) for _ in range(_ECHOES)], echoes=True)
+
+
+def stream(source: np.random.Generator) -> Call:
+    """A stream of utterances of noise and silence, in which the server has to find them."""
+    parts = [_between_silences(source) for _ in range(_UTTERANCES)]
+    start = v1.SessionStart(acknowledges=True, turn_detection=v1.TurnDetection.SERVER)
+    return Call([np.concatenate(parts)], _UTTERANCES, start, int(source.choice(_CHUNKS)))
+
+
+def _noise(source: np.random.Generator) -> Float32:
+    """Noise, in which no stretch of samples is like another; soft enough to pass for audio."""
+    samples = round(source.uniform(*_UTTERANCE_S) * SAMPLE_RATE)
+    values = source.integers(-4_000, 4_000, samples)
+    return (values / 32_768).astype(np.float32)
+
+
+def _between_silences(source: np.random.Generator) -> Float32:
+    """An utterance of noise, and silence long enough that it ends there.
+
+    Before every other one lies a silence of up to 14 s, all of which a client that resumes sends
+    at once.
     """
-
-    turns: int = 0
-    samples: int = 0
-    lost: int = 0
-    surplus: int = 0
-    changed: int = 0
-    messages_wrong: int = 0
-    gaps: int = 0
-    away_s: list[float] = field(default_factory=list)
-    broken: list[str] = field(default_factory=list)
-
-    def compare(self, expected: bytes, audio: bytearray) -> None:
-        """Count how the `audio` of an answer (s16le) differs from what was `expected`."""
-        lost, surplus, changed = compare(expected, bytes(audio))
-        self.turns += 1
-        self.samples += len(expected) // 2
-        self.lost += lost
-        self.surplus += surplus
-        self.changed += changed
+    before = round(source.uniform(*_LONG_SILENCE_S) * SAMPLE_RATE) if source.random() < 0.5 else 0
+    return np.pad(_noise(source), (before, _SILENCE))
 
 
-def compare(expected: bytes, got: bytes) -> tuple[int, int, int]:
-    """Samples (s16le) that are lost, that are too many, and that differ."""
-    wanted, came = (np.frombuffer(audio, "<i2") for audio in (expected, got))
-    common = min(len(wanted), len(came))
-    changed = int(np.count_nonzero(wanted[:common] != came[:common]))
-    return len(wanted) - common, len(came) - common, changed
+# -- where they are cut ------------------------------------------------------------------------
 
 
 class Cuts:
-    """Plans where the connections of one caller are cut, and counts what was really cut.
-
-    Attributes:
-        made: Cuts that were made so far, over all callers that share this plan.
-    """
+    """Plans where connections are cut, and counts what was really cut."""
 
     def __init__(self, wanted: int, seed: int, *, for_each: int | None = None) -> None:
-        """Plan `wanted` cuts from `seed`, `for_each` caller so many at most."""
+        """Plan `wanted` cuts from `seed`, `for_each` call so many at most."""
         self.wanted = wanted
         self._for_each = for_each
         self._random = random.Random(seed)
@@ -140,7 +143,7 @@ class Cuts:
     def by_kind(self) -> Counter[str]:
         """Cuts that were made, by direction and way."""
         return Counter(
-            f"{_direction(connection.conditions)}, {fault.value}"
+            f"{'down' if connection.conditions.up.cut_after is None else 'up'}, {fault.value}"
             for proxy in self._proxies
             for connection in proxy.connections
             for fault in connection.faults
@@ -149,13 +152,12 @@ class Cuts:
     @asynccontextmanager
     async def before(self, url: str) -> AsyncIterator[str]:
         """The address of a proxy before the server at `url` that cuts as planned."""
-        target = urlsplit(url)
-        async with Proxy(target.hostname or "", target.port or 0, conditions=self.plan) as proxy:
+        async with Proxy(*address_of(url), conditions=self.plan) as proxy:
             self._proxies.append(proxy)
             yield proxy.url()
 
     def plan(self, number: int) -> Conditions:
-        """Where connection `number` of a caller is cut."""
+        """Where connection `number` of a call is cut."""
         if self.enough or (self._for_each is not None and number >= self._for_each):
             return UNCHANGED
         draw = self._random
@@ -165,136 +167,54 @@ class Cuts:
         return Conditions(up=link) if draw.random() < 0.5 else Conditions(down=link)
 
 
-def _direction(conditions: Conditions) -> str:
-    return "up" if conditions.up.cut_after is not None else "down"
-
-
-async def run_resume(
-    *, cuts: int, voice_cuts: int, seed: int, recordings: Path, tell: Progress
-) -> Verdict:
-    """Run the drill with an echo, and then with the engines.
-
-    Args:
-        cuts: Connections to cut while an echo answers utterances that the client ends, and once
-            more while the server finds utterances in a stream.
-        voice_cuts: The same while the engines answer.
-        seed: Draws where they are cut, and what is said to the echo.
-        recordings: Folder of what is said to the engines.
-        tell: Is told how it goes on.
-
-    Raises:
-        ServerError: The server does not start.
-        AudioError: There is no recording to say.
-    """
-    findings = []
-    if cuts:
-        async with running_server(labkit_server("--pipeline", "echo")) as server:
-            made = Cuts(cuts, seed)
-            harm = await cut_echo(server.url, made, seed, tell)
-            findings += judged("echo", made, harm)
-        async with running_server(target_command("scripted")) as server:
-            made = Cuts(cuts, seed + 2, for_each=4)
-            harm = await cut_stream(server.url, made, seed, tell)
-            findings += judged("server's turns", made, harm)
-    if voice_cuts:
-        async with running_server(labkit_server()) as server:
-            made = Cuts(voice_cuts, seed + 1, for_each=1)
-            harm = await cut_voice(server.url, made, _speech(recordings), tell)
-            findings += judged("engines", made, harm)
-    return Verdict("resume: connections cut at any byte", tuple(findings))
-
-
-def _speech(folder: Path) -> list[Float32]:
-    return [read_audio(r.path) for r in load_manifest(folder) if r.kind.is_speech]
-
-
-async def cut_echo(url: str, cuts: Cuts, seed: int, tell: Progress) -> Harm:
-    """Say noise to an echo at `url` until enough connections were cut."""
-    harm = Harm()
-
-    async def call(number: int) -> None:
-        source = np.random.default_rng([seed, number])
-        async with cuts.before(url) as address, _calling(address, seed + number) as client:
-            while not cuts.enough:
-                said = _noise(source)
-                answer = await _turn(client, said, harm)
-                harm.compare(encode_s16le(said), answer.audio)
-                tell("cutting an echo", cuts.made, cuts.wanted)
-
-    await asyncio.gather(*(_noting_the_end(call(number), harm) for number in range(_AT_ONCE)))
-    return harm
-
-
-async def cut_voice(
-    url: str, cuts: Cuts, speech: Sequence[Float32], tell: Progress, *, seed: int = 0
-) -> Harm:
-    """Say recordings to the engines at `url`, each uncut and cut, until enough were cut.
-
-    Each turn has a session of its own, since what was said before bears on the answer.
-    """
-    harm = Harm()
-
-    async def compare_turns(said: Float32) -> None:
-        async with _calling(url, seed) as client:
-            whole = await _turn(client, said, harm)
-        async with cuts.before(url) as address, _calling(address, seed) as client:
-            cut = await _turn(client, said, harm)
-        harm.compare(bytes(whole.audio), cut.audio)
-        same = (cut.transcript, cut.sentences) == (whole.transcript, whole.sentences)
-        harm.messages_wrong += not same
-
-    number = 0
-    while not cuts.enough and not harm.broken:
-        await _noting_the_end(compare_turns(speech[number % len(speech)]), harm)
-        number += 1
-        tell("cutting the engines", cuts.made, cuts.wanted)
-    return harm
-
-
-async def cut_stream(url: str, cuts: Cuts, seed: int, tell: Progress) -> Harm:
-    """Let the server at `url` find the utterances of a stream, uncut and cut, until enough were.
-
-    Its pipeline has to hear the same in the same samples, such as `served.scripted_pipeline`.
-    """
-    harm = Harm()
-
-    async def call(number: int) -> None:
-        source = np.random.default_rng([seed, number])
-        while not cuts.enough and not harm.broken:
-            stream = np.concatenate([_between_silences(source) for _ in range(_UTTERANCES)])
-            size = int(source.choice(_CHUNKS))
-            whole = Heard()
-            async with _calling(url, seed + number, _SERVER_ENDS) as client:
-                await _listen_to(client, stream, size, whole, Harm())
-            cut = Heard()
-            async with cuts.before(url) as address:
-                async with _calling(address, seed + number, _SERVER_ENDS) as client:
-                    await _listen_to(client, stream, size, cut, harm)
-            harm.compare(bytes(whole.audio), cut.audio)
-            harm.messages_wrong += whole.told != cut.told
-            tell("cutting streams", cuts.made, cuts.wanted)
-
-    await asyncio.gather(*(_noting_the_end(call(number), harm) for number in range(_AT_ONCE)))
-    return harm
+# -- what they hear ----------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
-class Heard:
-    """What a server told of a stream.
+class Harm:
+    """What cuts did to the calls."""
 
-    Attributes:
-        told: By kind of message, in order: where speech began and ended, what was heard, how
-            the turns went. Partial transcripts are left out; they depend on the time.
-        audio: The replies, one after the other.
-        turns: Turns that are over.
-    """
+    turns: int = 0
+    """Turns that were compared."""
+    samples: int = 0
+    """Samples of reply that were due in them."""
+    lost: int = 0
+    """Samples that are missing in the answers."""
+    surplus: int = 0
+    """Samples that came and were never said."""
+    changed: int = 0
+    """Samples that came in the place of others."""
+    messages_wrong: int = 0
+    """Messages that were missing, repeated, different, or told of an error."""
+    gaps: int = 0
+    """Times that the server could not send again all that was missing."""
+    away_s: list[float] = field(default_factory=list)
+    """Seconds without a connection, for each cut that was noticed."""
+    broken: list[str] = field(default_factory=list)
+    """Sessions that ended, and why."""
+
+
+def compare(expected: bytes, got: bytes) -> tuple[int, int, int]:
+    """Samples (s16le) that are lost, that are too many, and that differ."""
+    wanted, came = (np.frombuffer(audio, "<i2") for audio in (expected, got))
+    common = min(len(wanted), len(came))
+    changed = int(np.count_nonzero(wanted[:common] != came[:common]))
+    return len(wanted) - common, len(came) - common, changed
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What a server told in one call."""
 
     told: dict[str, list[object]] = field(default_factory=dict)
+    """By kind of message, in order: where speech began and ended, what was heard, how the turns
+    went. Partial transcripts are left out; they depend on the time."""
     audio: bytearray = field(default_factory=bytearray)
+    """The replies, one after the other."""
     turns: int = 0
+    """Turns that are over."""
 
     def take(self, event: Event, harm: Harm) -> None:
-        """Take the next event; losses are counted in `harm`."""
         match event:
             case v1.SpeechStarted(at_s=at_s) | v1.SpeechStopped(at_s=at_s):
                 self._note(event.type, at_s)
@@ -316,31 +236,62 @@ class Heard:
         self.told.setdefault(kind, []).append(what)
 
 
-async def _listen_to(
-    client: SessionClient, stream: Float32, chunk_samples: int, heard: Heard, harm: Harm
-) -> None:
-    """Send a stream, and listen until all of its utterances are answered."""
+async def _listen(url: str, call: Call, seed: int, harm: Harm) -> _Heard:
+    """Make a call, and listen until all of its turns are over; losses are counted in `harm`."""
+    heard, due = _Heard(), 0
+    options = ClientOptions(backoff=Backoff(first_s=0.01, limit_s=0.2), seed=seed)
+    async with SessionClient.connect(url, call.start, options) as client:
+        for part in call.parts:
+            due += call.turns
+            async with asyncio.timeout(_PATIENCE_S), asyncio.TaskGroup() as group:
+                group.create_task(_say(client, part, call))
+                while heard.turns < due:
+                    heard.take(await client.next_event(), harm)
+    return heard
 
-    async def speak() -> None:
-        for chunk in chunks(stream, chunk_samples):
-            await client.send_audio(encode_s16le(chunk))
 
-    async with asyncio.timeout(_STREAM_PATIENCE_S), asyncio.TaskGroup() as group:
-        group.create_task(speak())
-        while heard.turns < _UTTERANCES:
-            heard.take(await client.next_event(), harm)
+async def _say(client: SessionClient, part: Float32, call: Call) -> None:
+    for chunk in chunks(part, call.chunk_samples):
+        await client.send_audio(encode_s16le(chunk))
+    if call.start.turn_detection is v1.TurnDetection.CLIENT:
+        await client.end_utterance()
 
 
-def _between_silences(source: np.random.Generator) -> Float32:
-    """An utterance of noise, and silence long enough that it ends there.
+async def cut_calls(
+    url: str, script: Script, cuts: Cuts, seed: int, tell: Progress, *, at_once: int = _AT_ONCE
+) -> Harm:
+    """Make calls, each uncut and cut, until enough connections were cut; compare both.
 
-    Before every other one lies a silence of up to 14 s, all of which a client that resumes sends
-    at once.
+    Args:
+        url: The server, whose pipeline has to hear the same in the same samples.
+        script: Draws what is said.
+        cuts: Where to cut.
+        seed: Draws what is said, and the waits before a client tries again.
+        tell: Is told how it goes on.
+        at_once: Callers.
     """
-    before = round(source.uniform(*_LONG_SILENCE_S) * SAMPLE_RATE) if source.random() < 0.5 else 0
-    return np.concatenate(
-        [np.zeros(before, np.float32), _noise(source), np.zeros(_SILENCE, np.float32)]
-    )
+    harm = Harm()
+
+    async def caller(number: int) -> None:
+        source = np.random.default_rng([seed, number])
+        while not cuts.enough and not harm.broken:
+            call = script(source)
+            whole = await _listen(url, call, seed + number, harm)
+            async with cuts.before(url) as address:
+                cut = await _listen(address, call, seed + number, harm)
+            said = b"".join(map(encode_s16le, call.parts))
+            expected = said if call.echoes else bytes(whole.audio)
+            lost, surplus, changed = compare(expected, bytes(cut.audio))
+            harm.turns += cut.turns
+            harm.samples += len(expected) // 2
+            harm.lost += lost
+            harm.surplus += surplus
+            harm.changed += changed
+            harm.messages_wrong += whole.told != cut.told
+            tell("cutting", min(cuts.made, cuts.wanted), cuts.wanted)
+
+    await asyncio.gather(*(_noting_the_end(caller(number), harm) for number in range(at_once)))
+    return harm
 
 
 async def _noting_the_end(call: Awaitable[None], harm: Harm) -> None:
@@ -356,51 +307,57 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
-@asynccontextmanager
-async def _calling(
-    url: str, seed: int, start: v1.SessionStart | None = None
-) -> AsyncIterator[SessionClient]:
-    options = ClientOptions(backoff=Backoff(first_s=0.01, limit_s=0.2), seed=seed)
-    async with SessionClient.connect(url, start, options) as one:
-        yield one
+async def run_resume(cuts: int, voice_cuts: int, seed: int, tell: Progress) -> Verdict:
+    """Run the drill with an echo, with a server that finds the utterances, and with the engines.
+
+    Args:
+        cuts: Connections to cut while an echo answers utterances that the client ends, and once
+            more while the server finds utterances in a stream.
+        voice_cuts: The same while the engines answer.
+        seed: Draws where they are cut, and what is said to the echo.
+        tell: Is told how it goes on.
+
+    Raises:
+        ServerError: The server does not start.
+        AudioError: There is no recording to say.
+    """
+    recordings = itertools.cycle(spoken())
+    findings: list[Finding] = []
+
+    async def drill(name: str, pipeline: PipelineName, script: Script, made: Cuts) -> None:
+        if not made.wanted:
+            return
+        at_once = 1 if pipeline == "voice" else _AT_ONCE
+        async with running_server(target_command(pipeline)) as server:
+            harm = await cut_calls(server.url, script, made, seed, tell, at_once=at_once)
+        findings.extend(judged(name, made, harm))
+
+    await drill("echo", "echo", utterances, Cuts(cuts, seed))
+    await drill("server's turns", "scripted", stream, Cuts(cuts, seed + 2, for_each=4))
+    await drill(
+        "engines",
+        "voice",
+        lambda _: Call([next(recordings)]),
+        Cuts(voice_cuts, seed + 1, for_each=1),
+    )
+    return Verdict("resume: connections cut at any byte", tuple(findings))
 
 
-def _noise(source: np.random.Generator) -> Float32:
-    """Noise, in which no stretch of samples is like another; soft enough to pass for audio."""
-    samples = round(source.uniform(*_UTTERANCE_S) * SAMPLE_RATE)
-    values = source.integers(-4_000, 4_000, samples)
-    return (values / 32_768).astype(np.float32)
-
-
-async def _turn(client: SessionClient, said: Float32, harm: Harm) -> Answer:
-    """One turn; counts the messages that it should have and has not, and the other way round."""
-    async with asyncio.timeout(_PATIENCE_S):
-        answer = await client.say(said, pace=0)
-    harm.gaps += len(answer.gaps)
-    harm.away_s += [lost.seconds for lost in answer.interruptions]
-    harm.messages_wrong += len(answer.errors)
-    return answer
-
-
-def judged(answering: str, cuts: Cuts, harm: Harm) -> list[Finding]:
+def judged(answering: str, cuts: Cuts, harm: Harm) -> Iterator[Finding]:
     """What `cuts` did while `answering` (an echo, the engines) answered, beside the promise."""
     kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(cuts.by_kind().items()))
     away = f"{1000 * median(harm.away_s):.0f} ms" if harm.away_s else "-"
     audio = f"{harm.samples / SAMPLE_RATE:.0f} s of reply"
-    return [
-        Finding(f"{answering}: cuts", f"{cuts.made} ({kinds})", f"≥ {cuts.wanted}", cuts.enough),
-        Finding(f"{answering}: turns compared", f"{harm.turns}, {audio}", "> 0", harm.turns > 0),
-        *(
-            Finding.none_of(f"{answering}: {name}", number)
-            for name, number in (
-                ("samples lost", harm.lost),
-                ("samples repeated or invented", harm.surplus),
-                ("samples changed", harm.changed),
-                ("messages lost, repeated or different", harm.messages_wrong),
-                ("gaps that the server told of", harm.gaps),
-                ("sessions that broke", len(harm.broken)),
-            )
-        ),
-        Finding.told(f"{answering}: median time without a connection", away),
-        *(Finding.told(f"{answering}: broke", why) for why in harm.broken[:5]),
-    ]
+    yield Finding(f"{answering}: cuts", f"{cuts.made} ({kinds})", f"≥ {cuts.wanted}", cuts.enough)
+    yield Finding(f"{answering}: turns compared", f"{harm.turns}, {audio}", "> 0", harm.turns > 0)
+    for name, number in (
+        ("samples lost", harm.lost),
+        ("samples repeated or invented", harm.surplus),
+        ("samples changed", harm.changed),
+        ("messages lost, repeated or different", harm.messages_wrong),
+        ("gaps that the server told of", harm.gaps),
+        ("sessions that broke", len(harm.broken)),
+    ):
+        yield Finding.none_of(f"{answering}: {name}", number)
+    yield Finding.told(f"{answering}: median time without a connection", away)
+    yield from (Finding.told(f"{answering}: broke", why) for why in harm.broken[:5])

@@ -6,11 +6,9 @@ import json
 import logging
 import sys
 import zlib
-from collections.abc import Mapping
-from typing import Any
 
 from labkit.audio.pcm import encode_s16le
-from labkit.drills.target import settings_of
+from labkit.drills.target import PipelineName, settings_of
 from labkit.server.app import VoiceServer, serve_until_signal
 from labkit.voice.models import load_pipeline, resolve
 from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
@@ -25,13 +23,14 @@ def scripted_pipeline() -> VoicePipeline:
     return VoicePipeline(scripted_engines(asr, tts=ScriptedTts(seconds_per_word=0.02)))
 
 
-def _pipeline_of(told: Mapping[str, Any]) -> Pipeline:
-    match told["pipeline"]:
+def _pipeline_of(name: PipelineName, model_set: str) -> Pipeline:
+    match name:
         case "echo":
             return EchoPipeline()
         case "scripted":
             return scripted_pipeline()
-    return load_pipeline(resolve(told["model_set"]), threads=told["threads"])
+        case "voice":
+            return load_pipeline(resolve(model_set))
 
 
 def _announce(server: VoiceServer) -> None:
@@ -46,7 +45,8 @@ def main() -> None:
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     logging.getLogger("websockets").setLevel(logging.WARNING)
-    settings, pipeline = settings_of(told["settings"]), _pipeline_of(told)
+    settings = settings_of(told["settings"])
+    pipeline = _pipeline_of(told["pipeline"], told["model_set"])
     gc.collect()
     gc.freeze()  # as `labkit serve` does
     asyncio.run(serve_until_signal(pipeline, settings, _announce))

@@ -10,9 +10,11 @@ import json
 import math
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -21,11 +23,22 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import WebSocketException
 
-from labkit.client.dial import connected
+from labkit.audio.pcm import Float32, read_audio
+from labkit.client.dial import connected, server_url
 from labkit.errors import ClientError, InstrumentError
+from labkit.measure.recordings import load_manifest
 from labkit.session.settings import ServerSettings
+from labkit.voice.models import data_folder
 
 __all__ = [
+    "CLOSES",
+    "HELD_BYTES",
+    "OPEN_FILES",
+    "QUEUED_CALLS",
+    "RSS_BYTES",
+    "SESSIONS",
+    "TASKS",
+    "Dialect",
     "Pings",
     "PipelineName",
     "Vitals",
@@ -34,11 +47,20 @@ __all__ = [
     "log_faults",
     "parse_vitals",
     "pinging",
-    "quiet_vitals",
     "settings_of",
+    "spoken",
     "target_command",
     "vitals_of",
+    "vitals_once",
 ]
+
+
+class Dialect(StrEnum):
+    """What a caller speaks, or pretends to speak."""
+
+    PLAIN = "plain"
+    V1 = "v1"
+
 
 PipelineName = Literal["echo", "voice", "scripted"]
 """What answers: an echo, the engines, or engines that follow a script: what they hear is the
@@ -53,30 +75,20 @@ _FAULTS: Final = (" ERROR ", " CRITICAL ", "Traceback", "never retrieved", "neve
 
 
 def target_command(
-    pipeline: PipelineName = "echo",
-    *,
-    model_set: str = "embedded",
-    threads: int | None = None,
-    **settings: Any,
+    pipeline: PipelineName = "echo", *, model_set: str = "embedded", **settings: Any
 ) -> list[str]:
     """The command that runs the server, on a free port of this machine where none is named.
 
     Args:
         pipeline: What answers.
         model_set: Where the engines' models come from.
-        threads: CPU threads of each engine; by default what `labkit serve` takes.
         settings: Fields of `ServerSettings` that are not to have their defaults.
 
     Raises:
         InstrumentError: There is no such setting.
     """
     settings_of(settings)
-    told = {
-        "pipeline": pipeline,
-        "model_set": model_set,
-        "threads": threads,
-        "settings": settings,
-    }
+    told = {"pipeline": pipeline, "model_set": model_set, "settings": settings}
     return ["labkit.drills.served", json.dumps(told)]
 
 
@@ -94,50 +106,40 @@ def settings_of(told: Mapping[str, Any]) -> ServerSettings:
     return ServerSettings(**{**_HERE, **told})
 
 
-@dataclass(frozen=True, slots=True)
-class Vitals:
-    """A server at one instant, as its `/metrics` tell. What it does not tell is None.
+def spoken() -> list[Float32]:
+    """All recorded speech of the data folder, each recording mono at 16 kHz.
 
-    Attributes:
-        sessions: Sessions, attached or not.
-        tasks: Tasks of its event loop.
-        held_bytes: Bytes of audio and messages.
-        queued_calls: Calls that wait for an engine.
-        open_files: Open file descriptors.
-        rss_bytes: Resident memory.
-        closes: Connections that it closed, by close code.
+    Raises:
+        AudioError: There is none.
     """
-
-    sessions: int | None = None
-    tasks: int | None = None
-    held_bytes: int | None = None
-    queued_calls: int | None = None
-    open_files: int | None = None
-    rss_bytes: int | None = None
-    closes: Mapping[str, int] = field(default_factory=dict)
+    recordings = load_manifest(data_folder() / "speech")
+    return [read_audio(one.path) for one in recordings if one.kind.is_speech]
 
 
-_NAMES: Final = {
-    "sessions": "labkit_sessions",
-    "tasks": "labkit_tasks",
-    "held_bytes": "labkit_held_bytes",
-    "queued_calls": "labkit_queued_calls",
-    "open_files": "process_open_fds",
-    "rss_bytes": "process_resident_memory_bytes",
-}
+# -- what it tells of itself -------------------------------------------------------------------
+
+Vitals = Mapping[str, int]
+"""A server at one instant: the figures of its `/metrics` by name, each added up over its labels,
+and by name and label (`labkit_closes_total 4008`). What it does not tell is not in it."""
+
+SESSIONS: Final = "labkit_sessions"
+TASKS: Final = "labkit_tasks"
+HELD_BYTES: Final = "labkit_held_bytes"
+QUEUED_CALLS: Final = "labkit_queued_calls"
+CLOSES: Final = "labkit_closes_total"
+OPEN_FILES: Final = "process_open_fds"
+RSS_BYTES: Final = "process_resident_memory_bytes"
 
 
 def parse_vitals(page: str) -> Vitals:
     """Read a page in Prometheus' text format."""
-    sums: dict[str, float] = {}
-    closes: dict[str, int] = {}
+    figures: Counter[str] = Counter()
     for family in text_string_to_metric_families(page):
         for sample in family.samples:
-            sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
-            if sample.name == "labkit_closes_total":
-                closes[sample.labels["code"]] = int(sample.value)
-    told = {field: int(sums[name]) for field, name in _NAMES.items() if name in sums}
-    return Vitals(**told, closes=closes)
+            figures[sample.name] += int(sample.value)
+            for label in sample.labels.values():
+                figures[f"{sample.name} {label}"] += int(sample.value)
+    return dict(figures)
 
 
 async def vitals_of(url: str) -> Vitals:
@@ -147,15 +149,15 @@ async def vitals_of(url: str) -> Vitals:
         ClientError: It does not answer.
     """
     status, page = await fetch(url, "/metrics")
-    return parse_vitals(page) if status == 200 else Vitals()
+    return parse_vitals(page) if status == 200 else {}
 
 
-async def quiet_vitals(url: str, seconds: float) -> Vitals:
-    """The vitals once no session is left, or after `seconds` at the latest."""
-    deadline_ns = time.perf_counter_ns() + round(seconds * 1e9)
+async def vitals_once(url: str, calm: Callable[[Vitals], bool], within_s: float) -> Vitals:
+    """The vitals once they are `calm`, or after `within_s` seconds at the latest."""
+    deadline = time.perf_counter() + within_s
     while True:
         vitals = await vitals_of(url)
-        if not vitals.sessions or time.perf_counter_ns() >= deadline_ns:
+        if calm(vitals) or time.perf_counter() >= deadline:
             return vitals
         await asyncio.sleep(_LOOK_S)
 
@@ -166,8 +168,7 @@ async def fetch(url: str, path: str) -> tuple[int, str]:
     Raises:
         ClientError: It does not answer, or not with HTTP.
     """
-    address_of(url)
-    page = httpx2.URL(url.replace("ws", "http", 1)).join(path)
+    page = httpx2.URL(server_url(url).replace("ws", "http", 1)).join(path)
     try:
         # Not the environment's proxies: what is drilled runs on this machine, or is one's own.
         async with httpx2.AsyncClient(timeout=_PATIENCE_S, trust_env=False) as client:
@@ -184,18 +185,18 @@ def address_of(url: str) -> tuple[str, int]:
     Raises:
         ClientError: It is no `ws://` address.
     """
-    try:
-        parts = urlsplit(url)
-        if parts.scheme == "ws" and parts.hostname:
-            return parts.hostname, parts.port or 80
-    except ValueError:
-        pass
-    raise ClientError(f"url: {url!r} is no address that can be drilled; name one with ws://")
+    parts = urlsplit(server_url(url))
+    if parts.scheme != "ws":
+        raise ClientError(f"url: {url!r} is no address that can be drilled; name one with ws://")
+    return parts.hostname or "", parts.port or 80
 
 
 def log_faults(log: str) -> list[str]:
     """Lines of a server's log that tell of a fault: errors, tracebacks, lost exceptions."""
     return [line for line in log.splitlines() if any(sign in line for sign in _FAULTS)]
+
+
+# -- an honest caller --------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -206,16 +207,14 @@ class Pings:
     server which stands still for a second is seen to do so by every ping of that second. On a
     server with more work than it can do, such waits add up, and each trip by itself tells how
     long its loop was held.
-
-    Attributes:
-        ms: Each in milliseconds, from when it was due.
-        longest_trip_ms: The longest from when it was sent.
-        lost: Times that the caller lost its connection, or got no answer.
     """
 
     ms: list[float] = field(default_factory=list)
+    """Each in milliseconds, from when it was due."""
     longest_trip_ms: float = 0.0
+    """The longest from when it was sent."""
     lost: int = 0
+    """Times that the caller lost its connection, or got no answer."""
 
     @property
     def worst_ms(self) -> float:
@@ -226,6 +225,11 @@ class Pings:
     def p99_ms(self) -> float:
         """99th percentile; infinite likewise."""
         return math.inf if self.lost or not self.ms else float(np.percentile(self.ms, 99))
+
+    def note(self, due_ns: int, sent_ns: int, answered_ns: int) -> None:
+        """Note one."""
+        self.ms.append((answered_ns - due_ns) / 1e6)
+        self.longest_trip_ms = max(self.longest_trip_ms, (answered_ns - sent_ns) / 1e6)
 
 
 @asynccontextmanager
@@ -251,16 +255,12 @@ async def _ping_until(over: threading.Event, url: str, pings: Pings) -> None:
             while not over.is_set():
                 late = time.perf_counter_ns() >= due_ns  # the answer before came so late
                 await asyncio.sleep(max(0.0, (due_ns - time.perf_counter_ns()) / 1e9))
-                # That a sleep lasted too long is this machine's doing, and not the server's.
-                start_ns = due_ns if late else time.perf_counter_ns()
                 sent_ns = time.perf_counter_ns()
                 await socket.send("ping")
                 async with asyncio.timeout(_PATIENCE_S):
                     await socket.recv()
-                answered_ns = time.perf_counter_ns()
-                pings.ms.append((answered_ns - start_ns) / 1e6)
-                trip_ms = (answered_ns - sent_ns) / 1e6
-                pings.longest_trip_ms = max(pings.longest_trip_ms, trip_ms)
+                # That a sleep lasted too long is this machine's doing, and not the server's.
+                pings.note(due_ns if late else sent_ns, sent_ns, time.perf_counter_ns())
                 due_ns += _PING_EVERY_NS
     except (ClientError, TimeoutError, WebSocketException):
         pings.lost += 1

@@ -9,9 +9,9 @@ import pytest
 from labkit.cli import app as command_line
 from labkit.drills import fuzz
 from labkit.drills.answers import Tally
-from labkit.drills.attackers import Crowd
-from labkit.drills.fuzz import Fuzzed
-from labkit.drills.target import Pings, Vitals
+from labkit.drills.fuzz import Crowd, Fuzzed
+from labkit.drills.target import Pings
+from labkit.measure.server_process import RunningServer
 
 
 def run(*words: str, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -32,14 +32,14 @@ def test_a_broken_promise_ends_the_fuzz_drill_with_code_1(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    async def fuzz_own_server(messages: int, crowd: Crowd, tell: Any) -> Fuzzed:
-        tell(messages)
+    async def found(_: RunningServer, messages: int, crowd: Crowd, tell: Any) -> Fuzzed:
+        tell("sending", messages, messages)
         served = dict.fromkeys(crowd.dialects, "")
         sent = Tally(sent=Counter(audio=messages))
-        return Fuzzed(sent, 1.0, Vitals(), Vitals(), Vitals(), [], served, health, Pings([1.0]))
+        return Fuzzed(sent, 1.0, {}, {}, {}, [], served, health, Pings([1.0]))
 
-    monkeypatch.setattr(fuzz, "fuzz_own_server", fuzz_own_server)
-    words = ("fuzz", "--messages", "9", "--seed", "4", "--dialect", dialect)
+    monkeypatch.setattr(fuzz, "fuzz", found)
+    words = ("fuzz", "--messages", "9", "--seed", "4", "--dialect", dialect, "--url", "ws://x")
     assert run(*words, monkeypatch=monkeypatch) == code
     out = capsys.readouterr().out
     assert "9 hostile messages, seed 4" in out
@@ -50,7 +50,7 @@ def test_a_broken_promise_ends_the_fuzz_drill_with_code_1(
     ("words", "said"),
     [
         (("fuzz", "--url", "ws://127.0.0.1:1"), "ws://127.0.0.1:1 does not give /metrics"),
-        (("fuzz", "--url", "http://x"), "url: 'http://x' is no address that can be drilled"),
+        (("fuzz", "--url", "http://x"), "'http://x' is the address of a web page"),
         (("hostile", "--only", "nobody at all"), "there is no 'nobody at all'; there are pings"),
         (("crosstalk", "--sessions", "99"), "sessions: 99 callers need as many different facts"),
     ],

@@ -141,14 +141,14 @@ def test_a_ticket_says_how_far_the_client_has_come() -> None:
 
 def test_the_last_message_is_settled_by_its_own_answer() -> None:
     simple = PlainAnswers(Tally(), stream=True)
-    simple.asked(simple.farewell())
+    simple.asked(simple.last)
     assert not simple.settled
     simple.take("pong")
     assert simple.settled
     answers = V1Answers(Tally())
     answers.take(v1.Pong(id="another").encode())
     assert not answers.settled
-    answers.take(v1.Pong(id=v1.decode_client(answers.farewell()).id).encode())
+    answers.take(v1.Pong(id=v1.decode_client(answers.last).id).encode())
     assert answers.settled
 
 

@@ -9,33 +9,34 @@ from dataclasses import replace
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
+from labkit.drills import Verdict
 from labkit.drills.answers import Tally
-from labkit.drills.attackers import Crowd
-from labkit.drills.fuzz import (
-    TARGET,
-    Fuzzed,
-    fuzz,
-    fuzz_own_server,
-    judge_fuzz,
-    well_served,
+from labkit.drills.fuzz import TARGET, Crowd, Fuzzed, fuzz, judged, well_served
+from labkit.drills.target import (
+    OPEN_FILES,
+    RSS_BYTES,
+    SESSIONS,
+    Dialect,
+    Pings,
+    settings_of,
+    target_command,
 )
-from labkit.drills.inputs import Dialect
-from labkit.drills.target import Pings, Vitals, settings_of
-from labkit.drills.verdict import Verdict
 from labkit.errors import ErrorCode
-from labkit.measure.server_process import RunningServer
+from labkit.measure.server_process import RunningServer, running_server
 from labkit.protocol import v1
 from labkit.server.app import VoiceServer
 from labkit.voice.history import Exchange
 from labkit.voice.pipeline import EchoPipeline, Sink, Turn
 
+GROWTH = "growth from the half to the end, MB"
 CROWD = Crowd(seed=7, patience_s=5.0)
+AFTER = {SESSIONS: 0, RSS_BYTES: 81_000_000, OPEN_FILES: 9}
 GOOD = Fuzzed(
     Tally(sent=Counter(audio=40_000)),
     2.0,
-    Vitals(sessions=0, rss_bytes=70_000_000, open_files=9),
-    Vitals(sessions=0, rss_bytes=80_000_000, open_files=9),
-    Vitals(sessions=0, rss_bytes=81_000_000, open_files=9),
+    {SESSIONS: 0, RSS_BYTES: 70_000_000, OPEN_FILES: 9},
+    {SESSIONS: 0, RSS_BYTES: 80_000_000, OPEN_FILES: 9},
+    AFTER,
     [],
     {Dialect.PLAIN: "", Dialect.V1: ""},
     "",
@@ -50,16 +51,21 @@ def sessions_go_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TARGET, "reap_interval_s", 0.1)
 
 
+def nothing(_: str, __: int, ___: int) -> None:
+    """Nobody wants to know how it goes on."""
+
+
 def broken(verdict: Verdict) -> set[str]:
     return {finding.name for finding in verdict.findings if not finding.holds}
 
 
 async def test_the_server_bears_some_hundred_hostile_messages() -> None:
     told: list[int] = []
-    fuzzed = await fuzz_own_server(400, CROWD, told.append)
+    async with running_server(target_command(**TARGET)) as server:
+        fuzzed = await fuzz(server, 400, CROWD, lambda _, sent, __: told.append(sent))
     # How long a ping takes here says more of this machine than of the server.
-    assert broken(judge_fuzz(fuzzed, CROWD)) <= {"its longest round trip, ms"}
-    assert 400 <= sum(told) == fuzzed.tally.sent.total() < 420
+    assert broken(judged(fuzzed, CROWD)) <= {"its longest round trip, ms"}
+    assert 400 <= told[-1] == fuzzed.tally.sent.total() < 420
     assert {"error", "pong", "transcript", "session.started"} <= set(fuzzed.tally.answers)
     assert fuzzed.tally.codes[ErrorCode.INVALID_JSON.value]
 
@@ -74,8 +80,8 @@ class Faulty(EchoPipeline):
 async def test_a_server_that_fails_in_turns_is_caught(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL + 1)
     async with VoiceServer(Faulty(), settings_of(TARGET)) as server:
-        fuzzed = await fuzz(RunningServer(server.url), 150, CROWD)
-    found = broken(judge_fuzz(fuzzed, CROWD))
+        fuzzed = await fuzz(RunningServer(server.url), 150, CROWD, nothing)
+    found = broken(judged(fuzzed, CROWD))
     assert {
         "answers outside of the dialect",
         "a good turn of plain",
@@ -100,8 +106,8 @@ async def answering(answer: str | bytes) -> AsyncIterator[str]:
 async def test_a_server_that_speaks_no_dialect_is_caught(answer: str | bytes) -> None:
     crowd = replace(CROWD, patience_s=0.2)
     async with answering(answer) as url:
-        fuzzed = await fuzz(RunningServer(url), 60, crowd)
-    found = broken(judge_fuzz(fuzzed, crowd))
+        fuzzed = await fuzz(RunningServer(url), 60, crowd, nothing)
+    found = broken(judged(fuzzed, crowd))
     assert {"answers outside of the dialect", "/healthz"} <= found
 
 
@@ -120,7 +126,7 @@ async def test_a_good_turn_has_to_give_back_what_was_said() -> None:
 
 
 def test_a_good_run_holds() -> None:
-    verdict = judge_fuzz(GOOD, CROWD)
+    verdict = judged(GOOD, CROWD)
     assert verdict.holds
     assert "40,000 hostile messages, seed 7" in verdict.title
 
@@ -129,18 +135,9 @@ def test_a_good_run_holds() -> None:
     ("wrong", "name"),
     [
         (replace(GOOD, log_faults=["Traceback"]), "faults in the log"),
-        (
-            replace(GOOD, after=Vitals(sessions=1, rss_bytes=81_000_000, open_files=9)),
-            "sessions left over",
-        ),
-        (
-            replace(GOOD, after=Vitals(sessions=0, rss_bytes=81_000_000, open_files=10)),
-            "files left open",
-        ),
-        (
-            replace(GOOD, after=Vitals(sessions=0, rss_bytes=85_100_000, open_files=9)),
-            "growth from the half to the end, MB",
-        ),
+        (replace(GOOD, after=AFTER | {SESSIONS: 1}), "sessions left over"),
+        (replace(GOOD, after=AFTER | {OPEN_FILES: 10}), "files left open"),
+        (replace(GOOD, after=AFTER | {RSS_BYTES: 85_100_000}), GROWTH),
         (replace(GOOD, health="HTTP 500"), "/healthz"),
         (replace(GOOD, pings=Pings([1.0], 101.0)), "its longest round trip, ms"),
         (replace(GOOD, pings=Pings([1.0], lost=1)), "pings of an honest caller that were lost"),
@@ -156,17 +153,17 @@ def test_a_good_run_holds() -> None:
     ],
 )
 def test_each_broken_promise_is_told_by_its_name(wrong: Fuzzed, name: str) -> None:
-    assert broken(judge_fuzz(wrong, CROWD)) == {name}
+    assert broken(judged(wrong, CROWD)) == {name}
 
 
 def test_memory_is_not_judged_while_a_server_grows_to_its_working_size() -> None:
-    grown = replace(GOOD, after=Vitals(sessions=0, rss_bytes=90_000_000, open_files=9))
-    assert not judge_fuzz(grown, CROWD).holds
-    assert judge_fuzz(replace(grown, tally=Tally(sent=Counter(audio=39_999))), CROWD).holds
+    grown = replace(GOOD, after=AFTER | {RSS_BYTES: 90_000_000})
+    assert not judged(grown, CROWD).holds
+    assert judged(replace(grown, tally=Tally(sent=Counter(audio=39_999))), CROWD).holds
 
 
 def test_what_a_server_does_not_tell_is_not_judged() -> None:
-    unknown = replace(GOOD, before=Vitals(), half=Vitals(), after=Vitals(), log_faults=None)
-    names = {finding.name for finding in judge_fuzz(unknown, CROWD).findings if finding.judged}
+    unknown = replace(GOOD, before={}, half={}, after={}, log_faults=None)
+    names = {finding.name for finding in judged(unknown, CROWD).findings if finding.bar}
     assert "files left open" not in names
     assert "faults in the log" not in names

@@ -5,8 +5,15 @@ from typing import Any
 
 import pytest
 
-from labkit.drills.attacks import ATTACKS
-from labkit.drills.hostile import NOBODY, Endured, audio_flood, endure, judged, text_flood
+from labkit.drills.hostile import (
+    ATTACKS,
+    NOBODY,
+    Endured,
+    audio_flood,
+    endure,
+    judged,
+    text_flood,
+)
 from labkit.drills.target import Pings, settings_of
 from labkit.server.app import VoiceServer
 from labkit.voice.pipeline import EchoPipeline
@@ -49,7 +56,7 @@ def test_memory_is_allowed_for_each_connection_and_bounded_in_all() -> None:
 
 def test_beside_nobody_nothing_is_judged() -> None:
     (row,) = judged(endured(kind=NOBODY, ended_s=math.inf))
-    assert not row.judged
+    assert not row.bar
 
 
 async def test_an_attack_is_endured_from_its_begin_to_the_end_of_the_server() -> None:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from labkit.drills.resume import Cuts, Harm, compare, cut_echo, cut_stream, cut_voice, judged
+from labkit.drills.resume import Call, Cuts, Harm, compare, cut_calls, judged, stream, utterances
 from labkit.drills.served import scripted_pipeline
 from labkit.errors import ProtocolError
 from labkit.measure.netem import UNCHANGED
@@ -31,7 +31,7 @@ def nothing(_: str, __: int, ___: int) -> None:
 async def test_an_echo_loses_and_repeats_nothing() -> None:
     cuts = Cuts(20, seed=3)
     async with serving(EchoPipeline()) as url:
-        harm = await cut_echo(url, cuts, 3, nothing)
+        harm = await cut_calls(url, utterances, cuts, 3, nothing)
     assert all(finding.holds for finding in judged("echo", cuts, harm)), harm
     assert harm.turns > 3
     assert len(harm.away_s) > 8
@@ -41,14 +41,13 @@ async def test_engines_answer_as_if_nothing_had_been_cut() -> None:
     cuts = Cuts(3, seed=1, for_each=1)
     said = np.full(16_000, 0.25, np.float32)
     async with serving(VoicePipeline(scripted_engines())) as url:
-        harm = await cut_voice(url, cuts, [said], nothing)
+        harm = await cut_calls(url, lambda _: Call([said]), cuts, 1, nothing, at_once=1)
     assert all(finding.holds for finding in judged("engines", cuts, harm)), harm
 
 
 def small_streams(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One caller, whose utterances lie a second apart."""
+    """Utterances that lie a second apart."""
     for name, value in {
-        "_AT_ONCE": 1,
         "_UTTERANCE_S": (0.2, 0.3),
         "_LONG_SILENCE_S": (0.0, 0.1),
         "_SILENCE": 11_200,
@@ -62,7 +61,7 @@ async def test_a_stream_of_utterances_is_heard_as_if_nothing_had_been_cut(
     small_streams(monkeypatch)
     cuts = Cuts(3, seed=2, for_each=3)
     async with serving(scripted_pipeline()) as url:
-        harm = await cut_stream(url, cuts, 2, nothing)
+        harm = await cut_calls(url, stream, cuts, 2, nothing, at_once=1)
     assert all(finding.holds for finding in judged("streams", cuts, harm)), harm
     assert harm.turns
 
@@ -75,7 +74,7 @@ async def test_a_server_that_hears_less_after_a_cut_is_found_out(
     forgetful = ScriptedAsr(lambda audio: f"{len(audio)} samples, {next(heard)}")
     cuts = Cuts(1, seed=2)
     async with serving(VoicePipeline(scripted_engines(forgetful))) as url:
-        harm = await cut_stream(url, cuts, 2, nothing)
+        harm = await cut_calls(url, stream, cuts, 2, nothing, at_once=1)
     assert harm.messages_wrong
 
 
@@ -129,7 +128,7 @@ async def test_a_server_that_forgets_is_found_out(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("labkit.drills.resume._PATIENCE_S", 0.5)
     cuts = Cuts(40, seed=3)
     async with serving(EchoPipeline()) as url:
-        harm = await cut_echo(url, cuts, 3, nothing)
+        harm = await cut_calls(url, utterances, cuts, 3, nothing)
     assert not all(finding.holds for finding in judged("echo", cuts, harm))
 
 

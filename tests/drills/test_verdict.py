@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from labkit.cli.drill import judge, verdict_table
-from labkit.drills.verdict import Finding, Verdict
+from labkit.drills import Finding, Verdict
 
 KEPT = Finding("messages", 1_000, "all answered", holds=True)
 BROKEN = Finding.none_of("faults in the log", 2)
