@@ -14,8 +14,7 @@ from labkit.client.plain import ClientTurn
 from labkit.errors import ClientError, ErrorCode
 from labkit.protocol import plain
 from labkit.trace import SERVER_MARKS, Mark, Trace
-from tests.client.peers import silent, websocket
-from tests.client.rules_server import handle
+from tests.client.peers import of_the_readme, silent, websocket
 
 
 @pytest.fixture
@@ -58,10 +57,10 @@ def test_a_share_is_one_of_the_whole_wait(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize("chunk_ms", [10.0, 400.0])
-async def test_a_server_written_from_the_rules_answers(
+async def test_a_server_of_bare_websockets_that_keeps_to_the_rules_answers(
     said: Path, capsys: pytest.CaptureFixture[str], chunk_ms: float
 ) -> None:
-    async with websocket(handle) as url:
+    async with websocket(of_the_readme()) as url:
         await asyncio.to_thread(talk, said, url=url, chunk_ms=chunk_ms)
         await asyncio.to_thread(talk, said, url=url, chunk_ms=chunk_ms, as_json=True)
     printed = capsys.readouterr().out
@@ -72,7 +71,7 @@ async def test_a_server_written_from_the_rules_answers(
     assert sum(turn["stages"].values()) == pytest.approx(turn["ttfa_ms"])
     # The chunk in which the speech ends is sent whole: the wait for it is what chunks cost.
     assert turn["stages"]["packetisation"] >= (chunk_ms - 500) % chunk_ms
-    assert turn["transcript"] == ("0.50 seconds" if chunk_ms == 10 else "0.80 seconds")
+    assert turn["transcript"] == f"{0.5 if chunk_ms == 10 else 0.8} seconds of audio"
 
 
 async def test_a_server_that_says_nothing_is_given_up(said: Path) -> None:

@@ -1,12 +1,16 @@
 """Servers that a client should not have to wait for: silent, foreign, or newer than it is."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.typing import Subprotocol
+
+from tests.paths import ROOT
 
 Handler = Callable[[ServerConnection], Awaitable[None]]
 
@@ -70,3 +74,13 @@ def saying(*messages: str | bytes, after: str | None = None) -> Handler:
         await silent(socket)
 
     return handle
+
+
+def of_the_readme() -> Handler:
+    """The server of bare websockets that README.md shows beside the rules that it keeps to."""
+    shown = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", shown, re.M | re.S)
+    (source,) = [block for block in blocks if "BEEP" in block]
+    module = ModuleType("bare")
+    exec(source.replace("asyncio.run(main())", ""), module.__dict__)
+    return cast(Handler, module.converse)
