@@ -1,144 +1,137 @@
-"""One block of bytes under several readings, and how much like sound each of them is.
+"""What bytes can be read as: samples in one of several layouts, a file, or an encoder's stream.
 
 Sound is predictable: a sample of speech, music or a tone follows from the few before it. Bytes
 read in the wrong layout are not: what were low bits become high ones, and the samples jump over
 the whole scale. So two figures tell the readings apart: the level, and the gain of a linear
 predictor (Makhoul, "Linear prediction: a tutorial review", Proc. IEEE 63(4), 1975).
+
+Files and encoders are told by marks, from the formats' own definitions: RIFF/WAVE (Microsoft and
+IBM, 1991), AIFF, Ogg (RFC 3533), FLAC (RFC 9639), EBML for WebM (RFC 8794), ISO base media
+(ISO/IEC 14496-12), ID3v2, and the frame headers of MPEG audio (ISO/IEC 11172-3, 13818-3) and ADTS
+(ISO/IEC 13818-7).
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from operator import sub
+from functools import cached_property
 from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from labkit.audio.formats import ALAW, MULAW, Encoding, Law
+from labkit.audio.formats import ALAW, MULAW, Encoding
 from labkit.errors import ErrorCode
 
-__all__ = ["DECLARED", "READINGS", "Float64", "Reading", "Sound", "sound_of"]
+__all__ = [
+    "DECLARED",
+    "READINGS",
+    "Float64",
+    "Header",
+    "Reading",
+    "Sound",
+    "begins",
+    "encoder_inside",
+    "header_of",
+]
 
 Float64: TypeAlias = NDArray[np.float64]
 
-_ORDER: Final = 4
-"""Samples that the predictor looks back. More add little for speech, and would follow the
-pattern that repeats every four bytes where floats are misread."""
-_INVALID_DB: Final = 1.0
-"""RMS, in dBFS, that no audio within ±1 has."""
-_TINY: Final = 2.0**-32
-"""No sample of a converter is smaller and not zero; misread floats are."""
-_FLOOR: Final = 1e-20
+# -- samples ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Reading:
-    """One way to read bytes as samples.
-
-    Attributes:
-        kind: What it means where audio turns out to be laid out like this.
-        name: What the bytes are taken for.
-        sample_bytes: Bytes of one sample.
-        decode: Bytes to samples, full scale 1, from a byte (`skip`) on.
-        hint: What to send or to declare, where this is the right reading.
-        skip: Bytes before the first whole sample.
-    """
+    """One way to read bytes as samples, without clipping or refusing anything."""
 
     kind: ErrorCode
+    """What it means where audio turns out to be laid out like this."""
     name: str
-    sample_bytes: int
-    decode: Callable[[bytes, int], Float64]
     hint: str
+    """What to send or to declare, where this is the right reading."""
+    dtype: np.dtype[np.generic]
+    full_scale: float = 1.0
+    levels: Float64 | None = None
+    """The sample of each byte, where a byte is a code."""
     skip: int = 0
+    """Bytes before the first whole sample."""
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one sample."""
+        return self.dtype.itemsize
 
     def frames(self, block: bytes, channels: int) -> Float64:
         """The block as samples, shape `(frames, channels)`; an incomplete frame is left out."""
-        samples = self.decode(block, self.skip)
-        return samples[: len(samples) // channels * channels].reshape(-1, channels)
+        count = (len(block) - self.skip) // (self.sample_bytes * channels)
+        values = np.frombuffer(block, self.dtype, count * channels, self.skip)
+        if self.levels is not None:
+            return self.levels[values].reshape(-1, channels)
+        # What is no number stays so; numpy would warn of signalling NaN.
+        with np.errstate(invalid="ignore"):
+            samples = np.multiply(values, 1 / self.full_scale, dtype=np.float64)
+        return samples.reshape(-1, channels)
 
 
-def _integers(data: bytes, skip: int, *, dtype: str, scale: float, zero: float = 0) -> Float64:
-    whole = (len(data) - skip) // np.dtype(dtype).itemsize
-    samples: Float64 = np.frombuffer(data, dtype, whole, skip).astype(np.float64)
-    return (samples - zero) / scale if zero else samples / scale
-
-
-def _floats(data: bytes, skip: int, *, dtype: str, scale: float = 1) -> Float64:
-    whole = (len(data) - skip) // 4
-    # What is no number stays so; numpy would warn of signalling NaN.
-    with np.errstate(invalid="ignore"):
-        return np.frombuffer(data, dtype, whole, skip).astype(np.float64) / scale
-
-
-def _telephone(data: bytes, skip: int, *, law: Law) -> Float64:
-    return law.decode_int16(data[skip:]) / 32_768
-
-
-_int16 = partial(_integers, scale=32_768)
 _S16LE, _F32LE, _MULAW, _ALAW = Encoding
+_BYTE, _INT16, _FLOAT32 = np.dtype("u1"), np.dtype("<i2"), np.dtype("<f4")
+_K = ErrorCode
 
 DECLARED: Final = {
     _S16LE: Reading(
-        ErrorCode.LOOKS_LIKE_INT16,
-        "16-bit integers",
-        2,
-        partial(_int16, dtype="<i2"),
-        f"declare the encoding {_S16LE}",
+        _K.LOOKS_LIKE_INT16, "16-bit integers", f"declare the encoding {_S16LE}", _INT16, 32_768
     ),
     _F32LE: Reading(
-        ErrorCode.LOOKS_LIKE_FLOAT32,
+        _K.LOOKS_LIKE_FLOAT32,
         "32-bit floats",
-        4,
-        partial(_floats, dtype="<f4"),
         f"declare the encoding {_F32LE}, or convert each sample: round(sample * 32767) as int16",
+        _FLOAT32,
     ),
     _MULAW: Reading(
-        ErrorCode.LOOKS_LIKE_MULAW,
+        _K.LOOKS_LIKE_MULAW,
         "µ-law",
-        1,
-        partial(_telephone, law=MULAW),
         f"declare the encoding {_MULAW}",
+        _BYTE,
+        levels=MULAW.levels / 32_768,
     ),
     _ALAW: Reading(
-        ErrorCode.LOOKS_LIKE_ALAW,
+        _K.LOOKS_LIKE_ALAW,
         "A-law",
-        1,
-        partial(_telephone, law=ALAW),
         f"declare the encoding {_ALAW}",
+        _BYTE,
+        levels=ALAW.levels / 32_768,
     ),
 }
-"""How each encoding that a caller may declare is read, without clipping or refusing anything."""
+"""How each encoding that a caller may declare is read."""
 
 _UNDECLARABLE: Final = (
     Reading(
-        ErrorCode.LOOKS_LIKE_UINT8,
+        _K.LOOKS_LIKE_UINT8,
         "unsigned 8-bit integers",
-        1,
-        partial(_integers, dtype="u1", scale=128, zero=128),
         f"convert to {_S16LE}: (byte - 128) * 256 as int16; 8-bit audio cannot be declared",
+        _BYTE,
+        levels=np.arange(-128, 128) / 128,
     ),
     Reading(
-        ErrorCode.LOOKS_LIKE_BIG_ENDIAN,
+        _K.LOOKS_LIKE_BIG_ENDIAN,
         "big-endian 16-bit integers",
-        2,
-        partial(_int16, dtype=">i2"),
         f"swap the two bytes of each sample, the low byte goes first; declare {_S16LE}",
+        np.dtype(">i2"),
+        32_768,
     ),
     Reading(
-        ErrorCode.LOOKS_LIKE_BIG_ENDIAN,
+        _K.LOOKS_LIKE_BIG_ENDIAN,
         "big-endian 32-bit floats",
-        4,
-        partial(_floats, dtype=">f4"),
         f"reverse the four bytes of each sample, the low byte goes first; declare {_F32LE}",
+        np.dtype(">f4"),
     ),
     Reading(
-        ErrorCode.FLOAT_OUT_OF_SCALE,
+        _K.FLOAT_OUT_OF_SCALE,
         "32-bit floats on the scale of 16-bit integers",
-        4,
-        partial(_floats, dtype="<f4", scale=32_768),
         f"divide each sample by 32768 and declare the encoding {_F32LE}",
+        _FLOAT32,
+        32_768,
     ),
 )
 
@@ -155,26 +148,51 @@ READINGS: Final = (
 )
 """Every reading that is tried where the declared one gives no sound."""
 
+# -- sound -----------------------------------------------------------------------------------
 
-@dataclass(frozen=True)
+_ORDER: Final = 4
+"""Samples that the predictor looks back. More add little for speech, and would follow the
+pattern that repeats every four bytes where floats are misread."""
+_LAGS_APART: Final = np.abs(np.subtract.outer(np.arange(_ORDER), np.arange(_ORDER)))
+_INVALID_DB: Final = 1.0
+"""RMS, in dBFS, that no audio within ±1 has."""
+_TINY: Final = 2.0**-32
+"""No sample of a converter is smaller and not zero; misread floats are."""
+_FLOOR: Final = 1e-20
+
+
 class Sound:
     """How much like sound some samples are.
 
     Attributes:
-        frames: The samples, shape `(frames, channels)`.
+        frames: The samples, shape `(frames, channels)`, at least five frames.
         level_db: RMS around their mean, in dBFS.
         valid: Whether all samples are finite, their RMS is below the full scale, and not all of
             them are too small for any converter.
     """
 
-    frames: Float64
-    level_db: float
-    valid: bool
+    def __init__(self, frames: Float64) -> None:
+        """Measure the level of samples."""
+        self.frames = frames
+        self.level_db = math.inf
+        self.valid = False
+        samples = frames.reshape(-1)
+        power = float(samples @ samples) / samples.size
+        if math.isfinite(power):
+            self._means: Float64 = np.add.reduce(frames, axis=0) / len(frames)
+            power -= float(self._means @ self._means) / self._means.size
+            self.level_db = 10 * math.log10(max(power, 0.0) + _FLOOR)
+            self.valid = self.level_db <= _INVALID_DB and not (power < _TINY**2 and self._is_tiny())
+
+    def _is_tiny(self) -> bool:
+        """Whether all samples are far below a converter's, and yet no mere offset."""
+        peak = np.abs(self.frames).max()
+        return bool(peak < _TINY and np.abs(self.centred).max() > 0.01 * peak)
 
     @cached_property
     def centred(self) -> Float64:
-        """The samples without their mean; only where `valid` is true."""
-        return self.frames - _means(self.frames)
+        """The samples without their mean; only where all are finite."""
+        return self.frames - self._means
 
     @cached_property
     def gain_db(self) -> float:
@@ -182,53 +200,110 @@ class Sound:
 
         About 0 for noise, 4 to 25 for speech; 0 where `valid` is false.
         """
-        return _prediction_gain_db(self.centred) if self.valid else 0.0
+        if not self.valid:
+            return 0.0
+        samples, channels = self.centred.reshape(-1), self.centred.shape[1]
+        size = samples.size
+        lags = np.array(
+            [samples[: size - k * channels] @ samples[k * channels :] for k in range(_ORDER + 1)]
+        )
+        power = float(lags[0])
+        if power <= _FLOOR:
+            return 0.0
+        # The small addition keeps pure tones, which are wholly predictable, solvable.
+        weights = np.linalg.solve(lags[_LAGS_APART] + 1e-9 * power * np.eye(_ORDER), lags[1:])
+        return -10 * math.log10(max(1 - float(weights @ lags[1:]) / power, 1e-9))
 
 
-def sound_of(frames: Float64) -> Sound:
-    """Measure samples of shape `(frames, channels)`, at least five frames."""
-    samples = frames.reshape(-1)
-    power = float(samples @ samples) / samples.size
-    if not math.isfinite(power):
-        return Sound(frames, np.inf, valid=False)
-    means = _means(frames)
-    level_db = 10 * math.log10(max(power - float(means @ means) / means.size, 0.0) + _FLOOR)
-    tiny = power < _TINY**2 and _is_tiny(frames, frames - means)
-    return Sound(frames, level_db, level_db <= _INVALID_DB and not tiny)
+# -- files and encoders ----------------------------------------------------------------------
 
 
-def _means(frames: Float64) -> Float64:
-    """What `mean(axis=0)` gives, in half of the time."""
-    means: Float64 = np.add.reduce(frames, axis=0) / len(frames)
-    return means
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The kind of file or encoder that a stream begins as; whether no samples follow."""
+
+    name: str
+    encoded: bool
 
 
-def _is_tiny(frames: Float64, centred: Float64) -> bool:
-    """Whether all samples are far below a converter's, and yet no mere offset."""
-    peak = np.abs(frames).max()
-    return bool(peak < _TINY and np.abs(centred).max() > 0.01 * peak)
+_HEADERS: Final = (
+    (Header("WAV", encoded=False), rb"RIFF....WAVE"),
+    (Header("AIFF", encoded=False), rb"FORM....AIF"),
+    (Header("AU", encoded=False), rb"\.snd\0"),
+    (Header("CAF", encoded=False), rb"caff\0"),
+    (Header("Ogg", encoded=True), rb"OggS\0"),
+    (Header("FLAC", encoded=True), rb"fLaC"),
+    (Header("WebM", encoded=True), rb"\x1a\x45\xdf\xa3"),
+    (Header("MP4", encoded=True), rb"....ftyp"),
+    (Header("MP3 (ID3 tag)", encoded=True), rb"ID3.\0"),
+)
+begins: Final = re.compile(
+    rb"(?=[RF.cOf\x1aI]|....ftyp)(?:%b)" % b"|".join(b"(%b)" % mark for _, mark in _HEADERS),
+    re.DOTALL,
+).match
+"""Every message is held against it, so that it is one match, which fails at the first byte."""
+_INSIDE: Final = (("Ogg", b"OggS\0"), ("WebM", b"\x1f\x43\xb6\x75"))
+"""Marks of pages and clusters, which come again and again in a stream."""
+_SYNC: Final = re.compile(rb"\xff[\xe2\xe3\xea\xeb\xf2\xf3\xfa\xfb\xf0\xf1\xf8\xf9]")
+"""The first two bytes of a frame of MPEG audio, layer III, or of ADTS."""
+_CHAIN: Final = 3
+"""Frames in a row, each beginning where the one before says that it ends."""
+_KBPS: Final = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0)
+_LOW_KBPS: Final = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0)
+"""Bit rates of layer III by index, for MPEG-1, and for MPEG-2 and 2.5; 0 where there is none."""
+_MPEG_HZ: Final = {
+    3: (44_100, 48_000, 32_000),
+    2: (22_050, 24_000, 16_000),
+    0: (11_025, 12_000, 8_000),
+}
 
 
-def _prediction_gain_db(centred: Float64) -> float:
-    """Autocorrelation method over all channels at once, solved by Levinson and Durbin."""
-    samples, channels = centred.reshape(-1), centred.shape[1]
-    # Behind as many zeros as samples are looked back, all lags come from one call.
-    padded = np.zeros(samples.size + _ORDER * channels)
-    padded[: samples.size] = samples
-    lags: list[float] = np.correlate(padded, samples, "valid")[::channels].tolist()
-    if lags[0] <= _FLOOR:
-        return 0.0
-    # The small addition keeps pure tones, which are wholly predictable, solvable.
-    error = lags[0] * (1 + 1e-9)
-    weights: list[float] = []
-    for order in range(1, _ORDER + 1):
-        known = 0.0
-        for i, weight in enumerate(weights, start=1):
-            known += weight * lags[order - i]
-        reflection = (lags[order] - known) / error
-        mirrored = [weight * reflection for weight in reversed(weights)]
-        weights = [*map(sub, weights, mirrored), reflection]
-        error *= 1 - reflection * reflection
-        if error <= 0:
-            break
-    return -10 * math.log10(max(error / lags[0], 1e-9))
+def header_of(payload: bytes) -> Header | None:
+    """The file or encoded stream that begins with `payload`, if any."""
+    found = begins(payload)
+    return _HEADERS[found.lastindex - 1][0] if found and found.lastindex else None
+
+
+def encoder_inside(block: bytes) -> str | None:
+    """The kind of encoded stream that `block` is out of the middle of, if any."""
+    for name, mark in _INSIDE:
+        if mark in block:
+            return name
+    for name, length in (("MP3", _mpeg_length), ("AAC (ADTS)", _adts_length)):
+        if any(_is_chain(block, sync.start(), length) for sync in _SYNC.finditer(block)):
+            return name
+    return None
+
+
+def _is_chain(block: bytes, place: int, length: Callable[[bytes], int]) -> bool:
+    for _ in range(_CHAIN):
+        head = block[place : place + 6]
+        step = length(head) if len(head) == 6 else 0
+        if not step:
+            return False
+        place += step
+    return True
+
+
+def _mpeg_length(head: bytes) -> int:
+    """Bytes of the layer III frame that `head` begins, or 0 where it begins none."""
+    version, rate = head[1] >> 3 & 3, head[2] >> 2 & 3
+    kbps = (_KBPS if version == 3 else _LOW_KBPS)[head[2] >> 4]
+    if (
+        head[0] != 0xFF
+        or head[1] & 0xE6 != 0xE2
+        or not kbps
+        or version not in _MPEG_HZ
+        or rate == 3
+    ):
+        return 0
+    per_frame = 144_000 if version == 3 else 72_000
+    return per_frame * kbps // _MPEG_HZ[version][rate] + (head[2] >> 1 & 1)
+
+
+def _adts_length(head: bytes) -> int:
+    """Bytes of the ADTS frame that `head` begins, or 0 where it begins none."""
+    if head[0] != 0xFF or head[1] & 0xF6 != 0xF0 or head[2] >> 2 & 15 > 12:
+        return 0
+    length = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
+    return length if length > 7 else 0

@@ -5,7 +5,7 @@ bad *and* another one is good; a rule about rate or channels only where the decl
 good *and* the stream comes at the pace of the other rate or number of channels.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
@@ -13,23 +13,33 @@ from typing import Final
 import numpy as np
 
 from labkit.audio.formats import AudioFormat
-from labkit.audio.misread.arrival import ArrivalMeter, ArrivalRate
-from labkit.audio.misread.containers import encoder_inside
-from labkit.audio.misread.readings import DECLARED, READINGS, Float64, Reading, Sound, sound_of
+from labkit.audio.misread.readings import (
+    DECLARED,
+    READINGS,
+    Float64,
+    Reading,
+    Sound,
+    encoder_inside,
+)
 from labkit.errors import ErrorCode
 
-__all__ = ["MISMATCHES", "RULES", "Finding", "Layout", "Mismatch", "Rule", "Window", "compressed"]
+__all__ = [
+    "MISMATCHES",
+    "RULES",
+    "Finding",
+    "Layout",
+    "Mismatch",
+    "Pace",
+    "Rule",
+    "Window",
+    "compressed",
+    "is_live",
+]
 
 MISMATCHES: Final = frozenset(
     {
-        ErrorCode.LOOKS_LIKE_INT16,
-        ErrorCode.LOOKS_LIKE_FLOAT32,
-        ErrorCode.LOOKS_LIKE_MULAW,
-        ErrorCode.LOOKS_LIKE_ALAW,
-        ErrorCode.LOOKS_LIKE_UINT8,
-        ErrorCode.LOOKS_LIKE_BIG_ENDIAN,
+        *(reading.kind for reading in READINGS),
         ErrorCode.LOOKS_SHIFTED,
-        ErrorCode.FLOAT_OUT_OF_SCALE,
         ErrorCode.LOOKS_LIKE_COMPRESSED,
         ErrorCode.LOOKS_LIKE_FILE,
         ErrorCode.LOOKS_LIKE_STEREO,
@@ -68,9 +78,8 @@ _NOISE_DB: Final = 2.0
 _GLANCE_BYTES: Final = 1024
 _GLANCE_MORE_DB: Final = 4.0
 _GLANCE_DB: Final = 3.0
-"""Noise is noise at a glance: only where the first bytes are at most so much louder than what is
-accepted of the whole block, and have this gain and as much as the block has as declared, under any
-other reading, the whole block is tried under each."""
+"""Noise is noise at a glance: the whole block is read only as what has this gain in its first
+bytes, and as much as all have as declared, and is at most so much louder than what is accepted."""
 _SURE_DB: Final = 15.0
 """Gain of the predictor that no misread bytes have: of speech, it was never above 13."""
 _SLOW: Final = 0.72
@@ -82,6 +91,7 @@ _TWICE: Final = 1.9
 _CHANNELS_S: Final = 1.5
 _RATE_S: Final = 3.0
 """How long a pace must have lasted before it counts, in seconds of the clock."""
+_STEADY_NS: Final = 150_000_000
 _SPEECH_HZ: Final = 8_800
 """Speech has little above it."""
 _RATES: Final = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
@@ -89,31 +99,22 @@ _RATES: Final = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """One fault of a stream's format.
-
-    Attributes:
-        kind: What the audio looks like, one of `MISMATCHES`.
-        message: What was seen, in plain words with the figures.
-        hint: What to send or to declare instead.
-    """
+    """One fault of a stream's format."""
 
     kind: ErrorCode
+    """What the audio looks like, one of `MISMATCHES`."""
     message: str
+    """What was seen, in plain words with the figures."""
     hint: str
+    """What to send or to declare instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a stream is taken for: first what was declared, then that with what was found.
-
-    Attributes:
-        name: The encoding, in words.
-        reading: How its bytes are read.
-        sample_rate: Frames per second.
-        channels: Interleaved channels, 1 or 2.
-    """
+    """What a stream is taken for: first what was declared, then that with what was found."""
 
     name: str
+    """The encoding, in words."""
     reading: Reading
     sample_rate: int
     channels: int
@@ -128,6 +129,10 @@ class Layout:
         """Bytes of one second."""
         return self.reading.sample_bytes * self.channels * self.sample_rate
 
+    def speed(self, bytes_per_second: float | None) -> float:
+        """Seconds of audio per second of the clock; 1 is live, and what is not known is, too."""
+        return 1.0 if bytes_per_second is None else bytes_per_second / self.bytes_per_second
+
     def __str__(self) -> str:
         channels = "mono" if self.channels == 1 else "stereo"
         return f"{self.name} {self.sample_rate} Hz {channels}"
@@ -135,15 +140,11 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a rule concludes.
-
-    Attributes:
-        mismatches: The faults, at least one.
-        layout: What the stream is taken for from then on; None where that is no layout of samples.
-    """
+    """What a rule concludes: at least one fault."""
 
     mismatches: tuple[Mismatch, ...]
     layout: Layout | None
+    """What the stream is taken for from then on; None where that is no layout of samples."""
 
     @property
     def kinds(self) -> tuple[ErrorCode, ...]:
@@ -151,76 +152,76 @@ class Finding:
         return tuple(mismatch.kind for mismatch in self.mismatches)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a stretch of a stream came in.
+
+    Attributes:
+        marks: Nanoseconds of the clock, and bytes that had come by then; two at least.
+    """
+
+    marks: Sequence[tuple[int, int]]
+
+    @property
+    def span_s(self) -> float:
+        """Length of the stretch on the clock, in seconds."""
+        return (self.marks[-1][0] - self.marks[0][0]) / 1e9
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Bytes per second of the clock."""
+        return (self.marks[-1][1] - self.marks[0][1]) / self.span_s
+
+    def is_steady(self) -> bool:
+        """Whether nothing came more than 0.15 s off its time on a straight line."""
+        (begin_ns, begin_bytes), per_ns = self.marks[0], self.bytes_per_second / 1e9
+        return all(
+            abs((size - begin_bytes) / per_ns - (at_ns - begin_ns)) <= _STEADY_NS
+            for at_ns, size in self.marks
+        )
+
+
+def is_live(speed: float) -> bool:
+    """Whether a stream comes about as fast as it should."""
+    return _SLOW < speed < _FAST
+
+
 class Window:
     """A block of a stream, as the rules see it.
 
     Attributes:
         layout: What the stream is taken for.
         block: Bytes that begin on a whole frame of any encoding.
-        meter: Knows how fast the stream comes in.
+        pace: How fast the stream comes in, where that is known.
+        speed: Seconds of audio per second of the clock; 1 is live, and what is not known is, too.
     """
 
-    layout: Layout
-    block: bytes
-    meter: ArrivalMeter
-
-    @cached_property
-    def frames(self) -> Float64:
-        """The block read as its layout says, shape `(frames, channels)`."""
-        return self.layout.reading.frames(self.block, self.layout.channels)
+    def __init__(self, layout: Layout, block: bytes, pace: Pace | None) -> None:
+        """Read a block."""
+        self.layout = layout
+        self.block = block
+        self.pace = pace
+        self.speed = layout.speed(pace.bytes_per_second if pace else None)
+        # Single bytes need not be loud where they are misread.
+        self.is_bytes = layout.reading.sample_bytes == 1
 
     @cached_property
     def sound(self) -> Sound:
-        """How much like sound that is."""
-        return sound_of(self.frames)
+        """How much like sound the block is, read as its layout says."""
+        return Sound(self.layout.reading.frames(self.block, self.layout.channels))
 
     @cached_property
-    def arrival(self) -> ArrivalRate | None:
-        """How fast the stream comes in, where that is known."""
-        return self.meter.rate()
-
-    @property
-    def speed(self) -> float:
-        """Seconds of audio per second of the clock; 1 is live, and what is not known is, too."""
-        if self.arrival is None:
-            return 1.0
-        return self.arrival.bytes_per_second / self.layout.bytes_per_second
-
-    @property
-    def is_live(self) -> bool:
-        """Whether the stream comes about as fast as it should."""
-        return _SLOW < self.speed < _FAST
-
-    def is_off_pace(self, span_s: float) -> bool:
-        """Whether it came steadily faster or slower than it should, for `span_s` or longer."""
-        arrival = self.arrival
-        if arrival is None or self.is_live:
-            return False
-        return arrival.span_s >= span_s and self.meter.is_steady()
-
-    @property
-    def is_silent(self) -> bool:
-        """Whether there is too little in it to judge."""
-        if self.block == self.block[:1] * len(self.block):  # digital silence, and no arithmetic
-            return True
-        return self.sound.valid and self.sound.level_db < _AUDIBLE_DB
-
-    @property
     def is_loud(self) -> bool:
         """Whether the level is that of misread bytes, or no level at all."""
         loud_db = _LOUD_BYTES_DB if self.is_bytes else _LOUD_DB
         return not self.sound.valid or self.sound.level_db > loud_db
 
-    @cached_property
-    def glance(self) -> Sequence[tuple[Reading, Sound]]:
-        """What the first bytes sound like under every other reading."""
-        return list(_other_readings(self, self.block[:_GLANCE_BYTES], channels=1))
-
-    @property
-    def is_bytes(self) -> bool:
-        """Whether a sample is one byte, which need not be loud where it is misread."""
-        return self.layout.reading.sample_bytes == 1
+    def is_off_pace(self, span_s: float) -> bool:
+        """Whether it came steadily faster or slower than it should, for `span_s` or longer."""
+        pace = self.pace
+        if pace is None or is_live(self.speed):
+            return False
+        return pace.span_s >= span_s and pace.is_steady()
 
     @property
     def is_noise(self) -> bool:
@@ -228,6 +229,26 @@ class Window:
         if self.is_loud:
             return self.sound.gain_db < _SOUND_DB
         return self.is_bytes and self.sound.gain_db < _NOISE_DB
+
+    @cached_property
+    def glance(self) -> Sequence[tuple[Reading, Sound]]:
+        """What the first bytes sound like under every other reading that is likely.
+
+        What is sound, and not loud, can only be one kind of single bytes read as another.
+        """
+        any_width = self.is_loud or self.is_noise
+        return [
+            (reading, Sound(reading.frames(self.block[:_GLANCE_BYTES], 1)))
+            for reading in READINGS
+            if reading is not self.layout.reading and (any_width or reading.sample_bytes == 1)
+        ]
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether there is too little in it to judge."""
+        if self.block.count(self.block[:1]) == len(self.block):  # digital silence: no arithmetic
+            return True
+        return self.sound.valid and self.sound.level_db < _AUDIBLE_DB
 
     @property
     def is_silent_otherwise(self) -> bool:
@@ -253,11 +274,6 @@ class Window:
         """
         return (self.is_loud or self.is_bytes) and self.sound.gain_db < _SURE_DB
 
-    @property
-    def reads_well(self) -> bool:
-        """Whether it is sound."""
-        return not self.is_noise
-
 
 Judge = Callable[[Window], Finding | None]
 """What one audible window says for a mismatch, or None where it says nothing for it."""
@@ -265,24 +281,19 @@ Judge = Callable[[Window], Finding | None]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """When windows become a finding.
-
-    Attributes:
-        judge: What one window says.
-        misread: Whether it is asked about windows that seem misread; else about those that
-            read well.
-        votes: Windows that must agree on a kind...
-        of: ...among this many last audible ones.
-    """
+    """When windows become a finding."""
 
     judge: Judge
     misread: bool
+    """Whether it is asked about windows that seem misread; else about those that are sound."""
     votes: int
+    """Windows that must agree on a kind..."""
     of: int
+    """...among this many last audible ones."""
 
     def ask(self, window: Window) -> Finding | None:
         """What the window says, if the rule is for windows of this sort."""
-        asked = window.seems_misread if self.misread else window.reads_well
+        asked = window.seems_misread if self.misread else not window.is_noise
         return self.judge(window) if asked else None
 
 
@@ -291,9 +302,9 @@ def another_reading(window: Window) -> Finding | None:
 
     Both must be so: white noise stays noise under every reading, and sound stays sound.
     """
-    if (window.is_loud or window.is_noise) and not _is_sound_at_a_glance(window):
+    if (best := _best_reading(window)) is None:
         return None
-    reading, sound = _best_reading(window)
+    reading, sound = best
     if not _AUDIBLE_DB < sound.level_db < _TOO_LOUD_DB:
         return None
     if sound.gain_db < _least_gain_db(window, reading):
@@ -321,28 +332,19 @@ def _least_gain_db(window: Window, reading: Reading) -> float:
     return max(_OTHER_DB, declared_db + _MARGIN_DB, declared_db * _MARGIN)
 
 
-def _is_sound_at_a_glance(window: Window) -> bool:
-    """Whether the first bytes have enough gain and a possible level under any other reading."""
-    least_db = max(_GLANCE_DB, window.sound.gain_db)
-    return any(
-        _NOTHING_DB < sound.level_db < _TOO_LOUD_DB + _GLANCE_MORE_DB and sound.gain_db > least_db
-        for _, sound in window.glance
-    )
-
-
-def _best_reading(window: Window) -> tuple[Reading, Sound]:
-    """The other reading that is most like sound; one with nothing in it only if all are."""
-    heard = list(_other_readings(window, window.block, window.layout.channels))
-    return max(heard, key=lambda pair: (pair[1].level_db > _NOTHING_DB, pair[1].gain_db))
-
-
-def _other_readings(window: Window, block: bytes, channels: int) -> Iterator[tuple[Reading, Sound]]:
-    """The readings that `block` may have in place of its own, one after the other."""
-    for reading in READINGS:
-        # What is sound, and not loud, can only be one kind of single bytes read as another.
-        likely = window.is_loud or window.is_noise or reading.sample_bytes == 1
-        if likely and reading is not window.layout.reading:
-            yield reading, sound_of(reading.frames(block, channels))
+def _best_reading(window: Window) -> tuple[Reading, Sound] | None:
+    """The other reading that is most like sound, of those that may be at a glance."""
+    likely, channels = window.glance, window.layout.channels
+    if window.is_loud or window.is_noise:
+        least_db = max(_GLANCE_DB, window.sound.gain_db)
+        likely = [
+            (reading, sound)
+            for reading, sound in likely
+            if _NOTHING_DB < sound.level_db < _TOO_LOUD_DB + _GLANCE_MORE_DB
+            and sound.gain_db > least_db
+        ]
+    heard = [(reading, Sound(reading.frames(window.block, channels))) for reading, _ in likely]
+    return max(heard, key=lambda pair: pair[1].gain_db, default=None)
 
 
 def _described(sound: Sound) -> str:
@@ -369,7 +371,7 @@ def incompressible(window: Window) -> Finding | None:
     What an encoder leaves is as random as white noise of uniform distribution over the full
     scale. Only the pace tells them apart: encoded audio takes fewer bytes a second.
     """
-    if window.speed > _SLOW or window.arrival is None or window.arrival.span_s < _CHANNELS_S:
+    if window.speed > _SLOW or window.pace is None or window.pace.span_s < _CHANNELS_S:
         return None
     if window.sound.gain_db > 1 or (entropy := _entropy(window.block)) < 7.8:
         return None
@@ -397,7 +399,7 @@ def stereo_as_mono(window: Window) -> Finding | None:
         return None
     if window.speed < _TWICE and _usual_rate(layout, window.speed / 2) is None:
         return None
-    if not _twofold(window.frames[:, 0]):
+    if not _twofold(window.sound.frames[:, 0]):
         return None
     mismatch = Mismatch(
         ErrorCode.LOOKS_LIKE_STEREO,
@@ -450,7 +452,7 @@ def mono_as_stereo(window: Window) -> Finding | None:
         return None
     if not 0.45 < window.speed < 0.55 and _usual_rate(layout, 2 * window.speed) is None:
         return None
-    if not _single(window.frames):
+    if not _single(window.sound.frames):
         return None
     mismatch = Mismatch(
         ErrorCode.LOOKS_LIKE_MONO,
@@ -493,7 +495,7 @@ def other_rate(window: Window) -> Finding | None:
     such as an s: then there is more above 8.8 kHz of the other rate than speech has there.
     """
     layout, speed = window.layout, window.speed
-    if window.arrival is None or not window.is_off_pace(_RATE_S):
+    if window.pace is None or not window.is_off_pace(_RATE_S):
         return None
     if (rate := _usual_rate(layout, speed)) is None:
         return None
@@ -502,7 +504,7 @@ def other_rate(window: Window) -> Finding | None:
     mismatch = Mismatch(
         ErrorCode.RATE_MISMATCH,
         f"audio comes {speed:.2f} times as fast as live {layout}, for"
-        f" {window.arrival.span_s:.0f} s: {speed * layout.sample_rate:.0f} frames a second",
+        f" {window.pace.span_s:.0f} s: {speed * layout.sample_rate:.0f} frames a second",
         f"declare the sample rate {rate}, or resample to {layout.sample_rate}; a file may be"
         " sent faster, but not at the pace of another rate",
     )
@@ -518,7 +520,7 @@ def _usual_rate(layout: Layout, speed: float) -> int | None:
 
 def _share_above(window: Window, hertz: float) -> float:
     """Largest share of energy above `hertz` in any 512 frames of the window."""
-    frames = window.frames
+    frames = window.sound.frames
     pieces = frames[: len(frames) // 512 * 512].reshape(-1, 512, frames.shape[1])
     # Each channel by itself: what is left of opposite ones in a mix is rounding, which hisses.
     spectra = np.fft.rfft(pieces * np.hanning(512)[:, None], axis=1)

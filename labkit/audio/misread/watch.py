@@ -1,9 +1,9 @@
 """Audio that is not what its caller declared: found by looking at the bytes and at the clock.
 
-A `FormatWatch` looks at a block of bytes now and then, and at when messages come: every 0.2 s in
-the first seconds of sound and wherever something may be wrong, once a second where all is well,
-more rarely in noise. `labkit.audio.misread.rules` holds what it looks for. What is found is taken
-into account from then on, so that a second fault behind the first is found, too.
+A `FormatWatch` looks at a block of bytes now and then, and at when messages come: every 0.2 s where
+something may be wrong; else each look at sound that is as declared lets the next one wait twice as
+long, up to 4 s. `labkit.audio.misread.rules` holds what it looks for. What is found is taken into
+account from then on, so that a second fault behind the first is found, too.
 
 What `labkit drill formats` measures, on every third of the 55 recordings of speech in
 `data/speech`, with messages of 20, 40 and 100 ms, up to 60 ms of jitter, and rates from 8 to
@@ -26,10 +26,6 @@ two or three of these at once   94 % or more        0.8 to 5.9  each as above
 and no false alarm over 2656 streams that are as declared: the utterances, silence, noise of all
 levels, tones, clicks, offsets, quiet, clipped and telephone speech, in 32 formats; live, jittered,
 stalling, with pauses, with a head start, and all at once.
-
-What it costs, over the first 30 s of messages of 20 ms, on a core that others use too 3 µs a
-message of speech as 16-bit integers at 16 kHz, 4 to 5 of noise, 6 to 8 of speech in a law of
-G.711, where loudness tells nothing, and 1.5 of silence, which is the counting alone.
 
 What cannot be told, and is not:
 
@@ -56,20 +52,100 @@ from collections.abc import Sequence
 from typing import Final
 
 from labkit.audio.formats import AudioFormat
-from labkit.audio.misread.arrival import ArrivalMeter
-from labkit.audio.misread.containers import Header, header_of
+from labkit.audio.misread.readings import Header, begins, header_of
 from labkit.audio.misread.rules import (
     RULES,
     Finding,
     Layout,
     Mismatch,
+    Pace,
     Rule,
     Window,
     compressed,
+    is_live,
 )
 from labkit.errors import ErrorCode
 
-__all__ = ["FormatWatch", "Mismatch"]
+__all__ = ["ArrivalMeter", "FormatWatch", "Mismatch"]
+
+_KEPT_NS: Final = 4_000_000_000
+_MARK_NS: Final = 100_000_000
+"""Ten marks a second are enough to see a stall of 0.15 s, however many messages come."""
+_PAUSE_GAPS: Final = 3.0
+_PAUSE_MORE_NS: Final = 100_000_000
+_SMOOTHING: Final = 0.1
+
+
+class ArrivalMeter:
+    """Measures how fast a stream came over the last four seconds, or since the last pause.
+
+    A gap between messages that is longer than three usual ones and 0.1 s is a pause: a caller
+    that is muted, or sends only speech, is not slow, so measuring begins anew behind it. What
+    comes in one burst has no pace, and a burst followed by live audio is not steady.
+    """
+
+    def __init__(self) -> None:
+        """Begin before the first message."""
+        self._marks: deque[tuple[int, int]] = deque()
+        self._due_ns = self._last_ns = self._bytes = self._messages = 0
+        self._usual_gap_ns = self._longest_gap_ns = math.inf
+
+    def feed(self, at_ns: int, size: int) -> bool:
+        """Count a message of `size` bytes that came at `at_ns` of a monotonic clock.
+
+        This runs for every message of every caller, so all that can wait for a mark does.
+
+        Returns:
+            Whether a mark was set, and the pace is to be looked at.
+        """
+        gap_ns = at_ns - self._last_ns
+        self._last_ns = at_ns
+        self._bytes += size
+        self._messages += 1
+        if at_ns < self._due_ns and gap_ns <= self._longest_gap_ns:
+            return False
+        self._mark(at_ns, gap_ns)
+        return True
+
+    def _mark(self, at_ns: int, gap_ns: int) -> None:
+        if self._marks:
+            self._learn_gap(at_ns, gap_ns)
+        self._marks.append((at_ns, self._bytes))
+        self._due_ns = at_ns + _MARK_NS
+        self._messages = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        while self._last_ns - self._marks[0][0] > _KEPT_NS:
+            self._marks.popleft()
+
+    def _learn_gap(self, at_ns: int, gap_ns: int) -> None:
+        """Follow the mean gap since the last mark; a pause counts as the longest that is none."""
+        if gap_ns > self._longest_gap_ns:
+            self._marks.clear()
+            mean_ns, weight = self._longest_gap_ns, _SMOOTHING
+        else:
+            mean_ns = (at_ns - self._marks[-1][0]) / self._messages
+            weight = 1 - (1 - _SMOOTHING) ** self._messages
+        usual_ns = mean_ns if math.isinf(self._usual_gap_ns) else self._usual_gap_ns
+        self._usual_gap_ns = usual_ns + weight * (mean_ns - usual_ns)
+        self._longest_gap_ns = _PAUSE_GAPS * self._usual_gap_ns + _PAUSE_MORE_NS
+
+    def pace(self) -> Pace | None:
+        """How fast the stream came, or None before there is any span to measure that on."""
+        if self.bytes_per_second() is None:
+            return None
+        return Pace((*self._marks, (self._last_ns, self._bytes)))
+
+    def bytes_per_second(self) -> float | None:
+        """Its pace alone, which is cheap."""
+        if not self._marks:
+            return None
+        self._forget()
+        begin_ns, begin_bytes = self._marks[0]
+        span_ns, heard = self._last_ns - begin_ns, self._bytes - begin_bytes
+        return heard * 1e9 / span_ns if span_ns > 0 and heard > 0 else None
+
 
 _MIN_BYTES: Final = 2048
 _MAX_BYTES: Final = 4096
@@ -78,16 +154,16 @@ _ALIGNMENT: Final = 8
 """Bytes: whole frames of any encoding and number of channels begin at multiples of it."""
 _CLOSE_S: Final = 0.2
 _SILENT_S: Final = 0.4
-_RARE_S: Final = 1.0
-_NOISE_S: Final = 4.0
-"""Time from one look to the next: while something may be wrong, in silence, where all is well, and
-where all is noise, which costs most to look at and tells least."""
-_CLOSE_LOOKS: Final = 10
-"""Audible looks before the watch relaxes: who lies about the format does so from the start."""
-_NOISE_COUNTS: Final = 3
-"""For how many looks one at noise counts."""
-_MOST_LOOKS: Final = 20
-"""Looks at one message: it may hold half a minute, and all other callers wait meanwhile."""
+_RARE_S: Final = 4.0
+"""Time from one look to the next: while something may be wrong, in silence, and at last."""
+_BACKOFF: Final = 2.0
+"""Each look at sound that is as declared lets the next one wait so much longer..."""
+_NOISE_BACKOFF: Final = 4.0
+"""...and one at noise, which costs most to look at and tells least, more than that."""
+_MOST_EFFORT: Final = 20
+_AUDIBLE_EFFORT: Final = 4
+"""Looks at silence in one message, and how many of these one at sound is as dear as: a message may
+hold minutes, and all other callers wait meanwhile."""
 _PACE_S: Final = 1.4
 _PACE_LOOKS: Final = 20
 """Span of a wrong pace, in seconds, from which the rules about it are asked often, and how often:
@@ -112,51 +188,65 @@ class FormatWatch:
             phase: When the first look is, 0 to 1 in the first 0.2 s. Streams that began together
                 should not all be looked at in the same instant: others wait for the sum.
         """
-        self._arrival = ArrivalMeter()
-        self._left_s = seconds
+        self._meter = ArrivalMeter()
+        self._left_bytes = seconds * form.bytes_per_second
         self._told: set[ErrorCode] = set()
         self._pending = bytearray()
-        self._due_ns: float = math.inf
-        self._looks = 0
         self._pace_looks = 0
         self._votes = {rule: deque[Finding | None](maxlen=rule.of) for rule in RULES}
         self._suppose(Layout.of(form))
         self._wait_bytes = _aligned(phase * _CLOSE_S * form.bytes_per_second)
+        self._looked_ns, self._due_ns = 0, math.inf
 
     def _suppose(self, layout: Layout) -> None:
         """Take the stream for `layout`; what was seen under another one is no evidence."""
         self._layout = layout
-        self._seconds_per_byte = 1 / layout.bytes_per_second
-        block = max(_MIN_BYTES, _CLOSE_S * layout.bytes_per_second)
-        self._block_bytes = _aligned(min(block, _MAX_BYTES))
+        close_bytes = _aligned(_CLOSE_S * layout.bytes_per_second)
+        self._block_bytes = min(max(_MIN_BYTES, close_bytes), _MAX_BYTES)
+        self._next_s = _CLOSE_S
         for votes in self._votes.values():
             votes.clear()
-        self._looks = 0
 
     def feed(self, payload: bytes, at_ns: int) -> Sequence[Mismatch]:
         """Take a message that came at `at_ns` of a monotonic clock; give what is new about it.
 
         This runs for every message of every caller, mostly for nothing. So it counts, and leaves
-        out what lies between two blocks; all that costs more waits for `_look`.
+        out what lies between two blocks; all that costs more waits for a mark or for a look.
         """
-        if self._left_s <= 0:
+        if self._left_bytes <= 0:
             return ()
-        self._left_s -= len(payload) * self._seconds_per_byte
-        self._arrival.feed(at_ns, len(payload))
-        header = header_of(payload)
-        found = () if header is None else self._begins_with(header)
-        if header is not None and header.encoded:
+        size = len(payload)
+        self._left_bytes -= size
+        if self._meter.feed(at_ns, size):
+            self._hurry(at_ns)
+        found: Sequence[Mismatch] = ()
+        if begins(payload) is not None and (header := header_of(payload)) is not None:
+            found = self._begins_with(header)
+            if header.encoded:
+                return found
+        if self._wait_bytes >= size:
+            self._wait_bytes -= size
             return found
-        if at_ns >= self._due_ns:
-            self._wait_bytes %= _ALIGNMENT
-        if self._wait_bytes >= len(payload):
-            self._wait_bytes -= len(payload)
-            return found
-        self._pending += payload[self._wait_bytes :] if self._wait_bytes else payload
+        self._pending += payload[self._wait_bytes :]
         self._wait_bytes = 0
         if len(self._pending) < self._block_bytes:
             return found
         return (*found, *self._look(at_ns))
+
+    def _hurry(self, at_ns: int) -> None:
+        """Look now where the clock says so before the bytes do, or the pace is wrong."""
+        off_pace = at_ns >= self._looked_ns + _CLOSE_S * 1e9 and self._is_off_pace()
+        if off_pace or at_ns >= self._due_ns:
+            self._wait_bytes %= _ALIGNMENT
+
+    def _is_off_pace(self) -> bool:
+        """Whether the rules about the pace are to be asked often."""
+        if self._pace_looks >= _PACE_LOOKS or is_live(
+            self._layout.speed(self._meter.bytes_per_second())
+        ):
+            return False
+        pace = self._meter.pace()
+        return pace is not None and pace.span_s >= _PACE_S and pace.is_steady()
 
     def _begins_with(self, header: Header) -> Sequence[Mismatch]:
         """What the first bytes of a message say."""
@@ -172,42 +262,38 @@ class FormatWatch:
     def _look(self, at_ns: int) -> list[Mismatch]:
         """Judge the blocks that are complete, and decide when the next one is due."""
         found: list[Mismatch] = []
-        looks = 0
+        pace, effort = self._meter.pace(), 0
         while len(self._pending) >= self._block_bytes:
-            looks += 1
-            if looks > _MOST_LOOKS:
-                self._wait_bytes = -len(self._pending) % _ALIGNMENT
-                self._pending.clear()
+            if effort >= _MOST_EFFORT:
+                self._leave_out(len(self._pending) + -len(self._pending) % _ALIGNMENT)
                 break
             block = bytes(self._pending[: self._block_bytes])
-            window = Window(self._layout, block, self._arrival)
-            if not (window.is_silent or window.is_silent_otherwise):
+            window = Window(self._layout, block, pace)
+            if window.is_silent or window.is_silent_otherwise:
+                effort += 1
+                wait_s = _SILENT_S
+            else:
+                effort += _AUDIBLE_EFFORT
                 found += self._judge(window)
-            wait_s = self._wait_s(window)
-            self._leave_out(len(block), wait_s)
-            self._due_ns = at_ns + round(wait_s * 1e9)
+                wait_s = self._wait_s(window)
+            self._looked_ns, self._due_ns = at_ns, at_ns + round(wait_s * 1e9)
+            self._leave_out(max(len(block), _aligned(wait_s * self._layout.bytes_per_second)))
         return found
 
-    def _leave_out(self, looked_at: int, wait_s: float) -> None:
-        """Drop the block that was looked at, and all that comes before the next one."""
-        passed = max(looked_at, _aligned(wait_s / self._seconds_per_byte))
+    def _leave_out(self, passed: int) -> None:
+        """Drop what was looked at, and all that comes before the next block."""
         self._wait_bytes = max(0, passed - len(self._pending))
         del self._pending[:passed]
 
     def _wait_s(self, window: Window) -> float:
-        """Count a look; give the time from its begin to that of the next one."""
-        if window.is_silent or window.is_silent_otherwise:
-            return _SILENT_S
-        self._looks += _NOISE_COUNTS if window.is_noise else 1
-        if self._looks <= _CLOSE_LOOKS or self._is_voting():
-            return _CLOSE_S
-        if self._pace_looks < _PACE_LOOKS and window.is_off_pace(_PACE_S):
-            self._pace_looks += 1
-            return _CLOSE_S
-        return _NOISE_S if window.is_noise else _RARE_S
-
-    def _is_voting(self) -> bool:
-        return any(any(votes) for votes in self._votes.values())
+        """Time from the begin of an audible look to that of the next one."""
+        off_pace = self._pace_looks < _PACE_LOOKS and window.is_off_pace(_PACE_S)
+        self._pace_looks += off_pace
+        if off_pace or any(any(votes) for votes in self._votes.values()):
+            self._next_s = _CLOSE_S
+        wait_s = self._next_s
+        self._next_s = min(wait_s * (_NOISE_BACKOFF if window.is_noise else _BACKOFF), _RARE_S)
+        return wait_s
 
     def _judge(self, window: Window) -> Sequence[Mismatch]:
         """Ask the rules about an audible window."""
@@ -231,7 +317,7 @@ class FormatWatch:
     def _tell(self, finding: Finding) -> Sequence[Mismatch]:
         """Go on with what was found; give what of it was not told yet."""
         if finding.layout is None:
-            self._left_s = 0.0
+            self._left_bytes = 0
             self._pending.clear()
         elif finding.layout != self._layout:
             self._suppose(finding.layout)
