@@ -18,7 +18,7 @@ import soundfile
 from pydantic import FiniteFloat, ValidationError
 
 from labkit.audio.formats import WIRE, mix
-from labkit.audio.misread.containers import header_of
+from labkit.audio.misread.readings import header_of
 from labkit.audio.misread.watch import FormatWatch
 from labkit.audio.pcm import SAMPLE_RATE, Float32, decode_s16le, resample
 from labkit.client.dial import CONNECT_S
