@@ -26,13 +26,13 @@ from labkit.errors import ClientError, ErrorCode, ProtocolError
 from labkit.protocol import plain, v1
 
 __all__ = [
-    "Deadlines", "ForeignDone", "ForeignError", "ReplyReader", "ServerText", "TurnSoFar",
-    "Unknown", "read_binary", "read_text",
+    "LONGEST_MESSAGE", "Deadlines", "ForeignDone", "ForeignError", "ReplyReader", "ServerText",
+    "TurnSoFar", "Unknown", "read_binary", "read_text",
 ]  # fmt: skip
 
 _SHOWN: Final = 60
 """Most characters of a text of the server that are repeated."""
-_FULL_PIECE: Final = plain.LONGEST_REPLY * WIRE.frame_bytes
+LONGEST_MESSAGE: Final = plain.LONGEST_REPLY * WIRE.frame_bytes
 """Bytes of a binary message of a whole reply that another one follows."""
 _MIN_RATE: Final = 4_000
 _MAX_RATE: Final = 192_000
@@ -253,7 +253,7 @@ class ReplyReader:
     @property
     def is_whole(self) -> bool:
         """Whether it is complete as one message, or as full ones and a shorter one."""
-        full = [size == _FULL_PIECE for size in self._sizes]
+        full = [size == LONGEST_MESSAGE for size in self._sizes]
         return bool(full) and all(full[:-1]) and not full[-1]
 
     def take(self, payload: bytes) -> Float32:

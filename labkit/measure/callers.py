@@ -23,6 +23,7 @@ from typing import Final
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
+from labkit.client.answers import LONGEST_MESSAGE, read_text
 from labkit.client.dial import dial
 from labkit.client.speech import Clock
 from labkit.errors import ConnectError, ErrorCode, ProtocolError
@@ -112,6 +113,7 @@ class CallLog:
         errors: What went wrong, by code.
         refused: Whether the server did not take the caller.
         behind_ns: By how much the next utterance was later than the timetable, at the end.
+        stream: Whether `done` ends a reply; else its message does, being whole.
     """
 
     turns: list[Request] = field(default_factory=list)
@@ -123,6 +125,7 @@ class CallLog:
     errors: Counter[str] = field(default_factory=Counter)
     refused: bool = False
     behind_ns: int = 0
+    stream: bool = True
     _open_turns: deque[Request] = field(default_factory=deque)
     _open_pings: deque[Request] = field(default_factory=deque)
 
@@ -153,17 +156,22 @@ class CallLog:
         """Take one message of the server."""
         self.bytes_received += len(message)
         if isinstance(message, bytes):
-            if message and self._open_turns:
-                self._open_turns[0].answer(at_ns)
+            self._take_audio(len(message), at_ns)
         elif message == plain.PONG:
             if self._open_pings:
                 self._open_pings.popleft().answer(at_ns)
         else:
             self._take_json(message, at_ns)
 
+    def _take_audio(self, size: int, at_ns: int) -> None:
+        if self._open_turns and (size or not self.stream):
+            self._open_turns[0].answer(at_ns)
+            if not self.stream and size != LONGEST_MESSAGE:
+                self._open_turns.popleft()
+
     def _take_json(self, text: str, at_ns: int) -> None:
         try:
-            message = plain.decode_server(text)
+            message = read_text(text)
         except ProtocolError:
             self.errors["not_understood"] += 1
             return
@@ -173,12 +181,12 @@ class CallLog:
             self._open_turns.popleft().answer(at_ns)
 
     def _take_error(self, error: plain.Error) -> None:
-        self.errors[error.code.value] += error.count
+        self.errors[str(error.code)] += error.count
         if not self._open_turns:
             return
-        if error.code is ErrorCode.ENGINE_FAILED:
+        if error.code == ErrorCode.ENGINE_FAILED:
             self._open_turns[0].lost = True
-        elif error.code is ErrorCode.TOO_MANY_TURNS:
+        elif error.code == ErrorCode.TOO_MANY_TURNS:
             self._open_turns.pop().lost = True  # the newest is the one that was not taken
 
     def hang_up(self, code: int | None) -> None:
@@ -210,17 +218,19 @@ class Manners:
         pause_s: Time between two utterances, in which the answer has to come.
         ping_every_s: Time between two pings.
         patience_s: After this time an answer is given up as lost.
+        stream: Whether they ask for replies as these are made.
     """
 
     pause_s: float = 1.0
     ping_every_s: float = 1.0
     patience_s: float = 10.0
+    stream: bool = True
 
 
-async def connect_caller(url: str) -> ClientConnection | None:
+async def connect_caller(url: str, *, stream: bool = True) -> ClientConnection | None:
     """Connect to `url`; None where the connection is refused."""
     try:
-        return await dial(url, query={"reply": "stream"})
+        return await dial(url, query={"reply": "stream"} if stream else None)
     except ConnectError:
         return None
 
@@ -237,7 +247,7 @@ class Caller:
         clock: Clock,
     ) -> None:
         """Say what `script` tells out of `recorded`, over `socket`."""
-        self.log = CallLog()
+        self.log = CallLog(stream=manners.stream)
         self._socket = socket
         self._script = script
         self._recorded = recorded

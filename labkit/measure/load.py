@@ -12,9 +12,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+import numpy as np
 from websockets.asyncio.client import ClientConnection
 
-from labkit.audio.pcm import read_audio
+from labkit.audio.pcm import SAMPLE_RATE, read_audio
+from labkit.client.answers import Deadlines
 from labkit.client.plain import VoiceClient
 from labkit.client.speech import Clock
 from labkit.errors import LabkitError
@@ -106,7 +108,7 @@ def recorded_speech(folder: Path, chunk_ms: int) -> list[Speech]:
     return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Load(Experiment[Level, LoadSummary]):
     """What to run, through `labkit.measure.results.conduct`.
 
@@ -118,7 +120,7 @@ class Load(Experiment[Level, LoadSummary]):
         chunk_ms: Length of one message.
         seed: Draws phases, orders of recordings, and which server comes first.
         url: Load this server instead of labkit's and the bare one.
-        manners: How callers behave.
+        manners: How callers behave; what a given server does not offer is not asked for.
         model_options: Options that name the models, handed on to labkit's server.
         clock: The clock that callers go by.
     """
@@ -165,8 +167,7 @@ class Load(Experiment[Level, LoadSummary]):
     async def _servers(self, stack: AsyncExitStack) -> dict[str, RunningServer]:
         """The servers by name, started where none was given."""
         if self.url is not None:
-            async with VoiceClient.connect(self.url):  # says in words where nobody answers
-                pass
+            await self._meet(self.url)
             return {GIVEN: RunningServer(self.url)}
         # Twice the places: a level may begin while the callers of the one before still hang up.
         places = str(2 * self.sessions[-1])
@@ -181,13 +182,25 @@ class Load(Experiment[Level, LoadSummary]):
             for name, command in commands.items()
         }
 
+    async def _meet(self, url: str) -> None:
+        """Say something once: what a server does wrong is told in words, and whether it streams.
+
+        Raises:
+            ClientError: Nobody answers there, or not as the plain dialect has it.
+            ProtocolError: Likewise.
+        """
+        deadlines = Deadlines(answer_s=self.manners.patience_s)
+        async with VoiceClient.connect(url, deadlines=deadlines) as client:
+            await client.say(np.zeros(SAMPLE_RATE // 10, np.float32))
+            self.manners = replace(self.manners, stream=client.stream)
+
     def flat(self, row: Level) -> Mapping[str, Any]:
         """A level as columns."""
         return flat(row)
 
     def summarise(self, rows: Sequence[Level]) -> LoadSummary:
         """Sum up the levels."""
-        return LoadSummary(rows, self.bound_ms)
+        return LoadSummary(rows, self.bound_ms, streamed=self.manners.stream)
 
     def about(self) -> dict[str, Any]:
         """What was asked for, and how latencies count."""
@@ -237,7 +250,7 @@ async def run_level(
         tell: Told several times a second how many seconds have passed.
     """
     before = server.usage()
-    sockets = await _connect(server.url, sessions)
+    sockets = await _connect(server.url, sessions, stream=load.manners.stream)
     scripts = draw_scripts(
         seed=load.seed,
         callers=sessions,
@@ -271,12 +284,12 @@ async def run_level(
     )
 
 
-async def _connect(url: str, sessions: int) -> list[ClientConnection | None]:
+async def _connect(url: str, sessions: int, *, stream: bool) -> list[ClientConnection | None]:
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def one() -> ClientConnection | None:
         async with gate:
-            return await connect_caller(url)
+            return await connect_caller(url, stream=stream)
 
     return await asyncio.gather(*(one() for _ in range(sessions)))
 

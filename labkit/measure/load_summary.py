@@ -312,10 +312,12 @@ class LoadSummary:
     Attributes:
         levels: One per level and server, in the order in which they ran.
         bound_ms: What the 95th percentile of a turn is held against.
+        streamed: Whether the server sends replies as they are made.
     """
 
     levels: Sequence[Level]
     bound_ms: float
+    streamed: bool = True
 
     def conclusion(self) -> str:
         """Up to how many callers the server answered in time, and what came after that."""
@@ -342,6 +344,8 @@ class LoadSummary:
         fair = [ratio for ratio in ratios(self.levels) if ratio.sessions not in limited]
         if fair:
             found.append(_ratio_sentence(fair[-1]))
+        if not self.streamed:
+            found.append("The server does not offer ?reply=stream: waits are for whole replies.")
         return found
 
     def content(self) -> dict[str, Any]:

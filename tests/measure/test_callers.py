@@ -219,6 +219,18 @@ def test_a_reply_without_audio_is_answered_by_done() -> None:
     assert turn.answered_ns == 9
 
 
+def test_without_streaming_a_reply_is_one_message_or_full_ones_and_a_shorter_one() -> None:
+    log = CallLog(stream=False)
+    turn, other = log.ask(0), log.ask(1)
+    log.take(HEARD, 5)
+    log.take(bytes(960_000), 7)
+    assert (turn.answered_ns, log.is_open(turn)) == (7, True)
+    log.take(b"", 8)
+    assert (turn.answered_ns, log.is_open(turn)) == (7, False)
+    log.take(b"", 9)
+    assert (other.answered_ns, log.is_open(other)) == (9, False)
+
+
 def test_a_late_answer_belongs_to_the_turn_that_was_given_up() -> None:
     log = CallLog()
     first = log.ask(0)

@@ -25,6 +25,7 @@ from labkit.measure.targets import LABKIT
 from labkit.server.app import VoiceServer
 from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import EchoPipeline
+from tests.client.peers import of_the_readme, websocket
 from tests.paths import SPEECH
 
 
@@ -107,6 +108,18 @@ async def test_a_given_server_is_loaded_alone(config: Load, tmp_path: Path) -> N
     assert written["about"]["settings"]["sessions"] == [1, 2]
     assert written["ratios_over_bare"] == []
     assert written["conclusion"][0].startswith("given ")
+
+
+async def test_a_given_server_that_does_not_stream_is_loaded_and_told_of(
+    config: Load, tmp_path: Path
+) -> None:
+    async with websocket(of_the_readme()) as url:
+        given = replace(config, sessions=(1,), seconds=2, url=url)
+        load = await conduct(given, Results(tmp_path / "results"))
+    (level,) = load.levels
+    assert (level.lost, level.errors) == (0, {})
+    assert level.turns > 0
+    assert "does not offer ?reply=stream" in load.sentences()[-1]
 
 
 async def test_a_given_address_where_nobody_answers_is_an_error(
