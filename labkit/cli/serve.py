@@ -31,6 +31,9 @@ __all__ = ["serve"]
 
 _log = logging.getLogger("labkit")
 
+_MOST_TOLD: Final = 1500
+"""Characters of a system message, some 400 of the context's 1,024 tokens."""
+
 _ACCESS: Final = "Who may come in"
 
 
@@ -62,6 +65,14 @@ def serve(
             help="Cut the recogniser's window to the utterance, as far as the model bears it.",
         ),
     ] = True,
+    system: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT|FILE",
+            help="What the language model is told before each conversation; by default what it "
+            'needs to be heard rather than read. "" for nothing.',
+        ),
+    ] = None,
     log_transcripts: Annotated[
         bool, typer.Option("--log-transcripts", help="Log what was heard and answered.")
     ] = False,
@@ -145,7 +156,7 @@ def serve(
     require_startable(settings)
     addresses_to_bind(host, port)  # now, and not after the seconds that the models take
     answering = (
-        _voice(model_set, asr, llm, tts, threads, fit_window)
+        _voice(model_set, asr, llm, tts, _told(system), threads, fit_window)
         if pipeline is PipelineName.VOICE
         else _echo()
     )
@@ -163,11 +174,24 @@ def _tokens(path: Path | None, environment: Mapping[str, str]) -> tuple[str, ...
     return of_file if own is None else (*of_file, own)
 
 
+def _told(system: str | None) -> str | None:
+    """The text of `--system`, or that of the file which it names."""
+    if system is not None and os.path.isfile(system):
+        system = Path(system).read_text(encoding="utf-8").strip()
+    if system is not None and len(system) > _MOST_TOLD:
+        raise typer.BadParameter(
+            f"--system has {len(system)} characters, of {_MOST_TOLD} at most: "
+            "the conversation has to fit into the model's context as well"
+        )
+    return system
+
+
 def _voice(
     model_set: str,
     asr: str | None,
     llm: str | None,
     tts: str | None,
+    system: str | None,
     threads: int | None,
     fit_window: bool,
 ) -> "Pipeline":
@@ -175,7 +199,7 @@ def _voice(
     from labkit.voice.cores import default_threads
     from labkit.voice.models import load_pipeline, resolve
 
-    paths = resolve(model_set, asr=asr, llm=llm, tts=tts)
+    paths = resolve(model_set, asr=asr, llm=llm, tts=tts, system=system)
     _log.info(
         "loading %s; %d thread(s) per engine",
         ", ".join(paths.names.values()),

@@ -52,7 +52,7 @@ class Limits(BaseModel):
     max_held_bytes: Count = 3 * 1024 * 1024
     """Most bytes that wait for the server's work; more are read when some of it is done."""
     history: Count = 8
-    """Exchanges that the conversation remembers."""
+    """Exchanges that the conversation remembers at most; one more, and the older half goes."""
     idle_s: Amount = 120.0
     """The connection is closed when nothing that is accepted comes for so long."""
     idle_audio_s: Amount = 900.0

@@ -8,7 +8,7 @@ the engine and what it gave, and the next turn works.
 """
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -77,7 +77,7 @@ def transcribe(asr: Asr, audio: Float32, stop: Stop) -> str:
     return _text(_ASR, heard).strip()
 
 
-def reply(llm: Llm, messages: Sequence[Message], stop: Stop) -> Iterator[str]:
+def reply(llm: Llm, messages: Sequence[Message], stop: Stop) -> Generator[str, None, None]:
     """The reply to `messages`, piece by piece.
 
     Raises:

@@ -20,7 +20,7 @@ from typing import Final
 from labkit.errors import ModelError
 from labkit.voice import hub
 
-__all__ = ["SETS", "Embedded", "Model", "ModelSet", "Role", "Wheel", "find", "models_of"]
+__all__ = ["SETS", "SPOKEN", "Embedded", "Model", "ModelSet", "Role", "Wheel", "find", "models_of"]
 
 _WHISPER_FILES: Final = (
     "config.json",
@@ -29,6 +29,12 @@ _WHISPER_FILES: Final = (
     "vocabulary.*",
     "preprocessor_config.json",
 )
+SPOKEN: Final = (
+    "You are a friendly voice assistant. Your words are spoken aloud, so answer in one or two "
+    "short, plain sentences, without lists or markup."
+)
+"""What public language models are told: they write for the eye, and at length."""
+
 _QWEN: Final = "Qwen/Qwen2.5-0.5B-Instruct-GGUF:qwen2.5-0.5b-instruct-q8_0.gguf"
 
 
@@ -73,6 +79,8 @@ class Model:
     """Empty where labkit does not know it."""
     about: str = ""
     """What it is, in a few words."""
+    system: str = ""
+    """What a language model is told before each conversation; empty where it needs no telling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +223,7 @@ _MODELS: Final = (
         ),
         licence="Apache-2.0",
         about="SmolLM2-135M-Instruct in 4 bits: talks about anything, knows little",
+        system=SPOKEN,
     ),
     Model(
         Role.TTS,
@@ -248,6 +257,7 @@ _MODELS: Final = (
         _gguf(_QWEN),
         licence="Apache-2.0",
         about="Qwen2.5-0.5B-Instruct in 8 bits",
+        system=SPOKEN,
     ),
     Model(
         Role.TTS,
@@ -270,7 +280,8 @@ def find(role: Role, name: str) -> Model:
         if known.role is not role:
             raise ModelError(f"{name} is a model for --{known.role}, not for --{role}")
         return known
-    return Model(role, name, _as_path(role, name) or _SOURCES[role](name))
+    place = _as_path(role, name) or _SOURCES[role](name)
+    return Model(role, name, place, system=SPOKEN if role is Role.LLM else "")
 
 
 def models_of(set_name: str) -> Iterator[Model]:

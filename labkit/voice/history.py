@@ -37,9 +37,15 @@ class History:
     """
 
     def __init__(self, limit: int) -> None:
-        """Keep the last `limit` exchanges."""
+        """Keep `limit` exchanges at most; one more, and the older half of them is forgotten.
+
+        Half of them at once, since a conversation that begins otherwise than before has to be
+        read anew by the language model, all of it.
+        """
         self.limit = limit
         self._exchanges: dict[int, Exchange] = {}
+        self._forgotten = 0
+        """The last turn whose exchange is no longer kept."""
 
     def __len__(self) -> int:
         return len(self._exchanges)
@@ -51,11 +57,16 @@ class History:
     def record(self, turn: int, exchange: Exchange) -> None:
         """Add the exchange of turn number `turn`, or replace that turn's own.
 
-        The oldest goes where there are more than `limit`.
+        What comes late for a turn that was forgotten already is left out.
         """
+        if turn <= self._forgotten:
+            return
         self._exchanges[turn] = exchange
-        while len(self._exchanges) > self.limit:
-            del self._exchanges[min(self._exchanges)]
+        if len(self._exchanges) > self.limit:
+            kept = (self.limit + 1) // 2
+            for old in sorted(self._exchanges)[: len(self._exchanges) - kept]:
+                del self._exchanges[old]
+                self._forgotten = old
 
     def messages(self, said: str) -> list[Message]:
         """The conversation as chat messages, with `said` as the last."""

@@ -12,8 +12,10 @@ from labkit.voice import hub
 from labkit.voice.catalogue import Embedded, Model, Role, Wheel, find, models_of
 from labkit.voice.cores import default_threads
 from labkit.voice.engines import Engines, PiperTts, SileroVad
+from labkit.voice.history import Message
 from labkit.voice.llama import LlamaLlm
-from labkit.voice.pipeline import VoicePipeline
+from labkit.voice.pipeline import ReplyRules, VoicePipeline
+from labkit.voice.scheduling import Stop
 from labkit.voice.whisper import FasterWhisperAsr
 
 __all__ = [
@@ -36,12 +38,14 @@ class ModelPaths:
         llm: GGUF file.
         tts: ONNX file of a Piper voice; its JSON lies beside it.
         names: The models as they were asked for, by role.
+        system: What the language model is told before each conversation.
     """
 
     asr: Path
     llm: Path
     tts: Path
     names: Mapping[Role, str]
+    system: str = ""
 
 
 def data_folder() -> Path:
@@ -116,6 +120,7 @@ def resolve(
     asr: str | None = None,
     llm: str | None = None,
     tts: str | None = None,
+    system: str | None = None,
 ) -> ModelPaths:
     """Find the files of a set, with single models named otherwise.
 
@@ -124,6 +129,7 @@ def resolve(
         asr: Another recogniser.
         llm: Another language model.
         tts: Another voice.
+        system: What the language model is told, in place of what the catalogue has for it.
 
     Raises:
         ModelError: A name is unknown, or a model is not here.
@@ -137,6 +143,7 @@ def resolve(
         llm=places[Role.LLM],
         tts=places[Role.TTS],
         names={role: model.name for role, model in models.items()},
+        system=models[Role.LLM].system if system is None else system,
     )
 
 
@@ -170,4 +177,11 @@ def load_pipeline(
     paths: ModelPaths | None = None, *, threads: int | None = None, fit_window: bool = True
 ) -> VoicePipeline:
     """A pipeline over engines that `load_engines` has loaded; by default, the embedded models."""
-    return VoicePipeline(load_engines(paths or resolve(), threads=threads, fit_window=fit_window))
+    paths = paths or resolve()
+    engines = load_engines(paths, threads=threads, fit_window=fit_window)
+    if paths.system:
+        # Read now, it need not be read while the first caller waits.
+        stop = Stop()
+        for _ in engines.llm.reply([Message("system", paths.system), Message("user", "Hi")], stop):
+            stop.set()
+    return VoicePipeline(engines, reply_rules=ReplyRules(system=paths.system))

@@ -8,6 +8,7 @@ reads slowly holds up its own synthesis, and nobody else's.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol, TypeVar
@@ -19,11 +20,11 @@ from labkit.trace import Mark, Trace
 from labkit.voice import boundary
 from labkit.voice.engines import Engines
 from labkit.voice.hearing import Endpointing, SpeechSpan, Utterance, speech_stretches
-from labkit.voice.history import Exchange, History
+from labkit.voice.history import Exchange, History, Message
 from labkit.voice.scheduling import FairQueue, Priority, Stop
 from labkit.voice.speakable import Piece, SpeakableText
 
-__all__ = ["EchoPipeline", "Pipeline", "Sink", "Turn", "VoicePipeline"]
+__all__ = ["EchoPipeline", "Pipeline", "ReplyRules", "Sink", "Turn", "VoicePipeline"]
 
 T = TypeVar("T")
 
@@ -33,6 +34,24 @@ _FRAMES_AT_ONCE: Final = 64
 """Frames that the detector looks at in one call, 2 s: a long burst holds up nobody else."""
 _ONSET_S: Final = 0.02
 """Silence that is kept before the first audible sample of a reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyRules:
+    """What the language model is told, and how long its replies may be.
+
+    A reply ends before the piece that would make it too long. Pieces are sentences, and clauses of
+    long ones. Only where the first piece alone is too long, it ends at the last word that fits.
+
+    Attributes:
+        system: Told to the model before all that is said; empty for models that need no telling.
+        max_tokens: Most tokens of a reply. A sentence that this cuts is left out.
+        max_s: Longest reply, in seconds of speech.
+    """
+
+    system: str = ""
+    max_tokens: int = 160
+    max_s: float = 15.0
 
 
 class Sink(Protocol):
@@ -118,6 +137,18 @@ class Pipeline(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Speech:
+    """What was synthesised of a piece."""
+
+    pieces: list[Float32] = field(default_factory=list)
+    rate: int = SAMPLE_RATE
+
+    @property
+    def seconds(self) -> float:
+        return sum(map(len, self.pieces)) / self.rate
+
+
 class EchoPipeline:
     """Gives back what it heard, without any model: an instrument for the transport."""
 
@@ -157,10 +188,16 @@ class EchoPipeline:
 class VoicePipeline:
     """VAD → ASR → LLM → TTS, each behind its own fair queue and off the event loop."""
 
-    def __init__(self, engines: Engines, endpointing: Endpointing | None = None) -> None:
+    def __init__(
+        self,
+        engines: Engines,
+        endpointing: Endpointing | None = None,
+        reply_rules: ReplyRules | None = None,
+    ) -> None:
         """Use `engines`, which are loaded and warm."""
         self._engines = engines
         self._rules = endpointing or Endpointing()
+        self._reply_rules = reply_rules or ReplyRules()
         self._vad = FairQueue("vad")
         self._asr = FairQueue("asr")
         self._llm = FairQueue("llm")
@@ -253,57 +290,85 @@ class VoicePipeline:
     async def _reply(self, turn: Turn, said: str, sink: Sink) -> str:
         """Think and speak at once: each piece is spoken while the next is written."""
         pieces: asyncio.Queue[Piece | None] = asyncio.Queue()
+        enough = Stop()
         async with asyncio.TaskGroup() as group:
-            thinking = group.create_task(self._think(turn, said, pieces))
-            group.create_task(self._speak(turn, pieces, sink))
-        return thinking.result()
+            group.create_task(self._think(turn, said, pieces, enough))
+            speaking = group.create_task(self._speak(turn, pieces, sink, enough))
+        return speaking.result()
 
-    async def _think(self, turn: Turn, said: str, pieces: asyncio.Queue[Piece | None]) -> str:
-        """Write the reply, and hand each piece over once it is whole; gives what was written."""
-        messages = turn.history.messages(said)
+    async def _think(
+        self, turn: Turn, said: str, pieces: asyncio.Queue[Piece | None], enough: Stop
+    ) -> None:
+        """Write the reply until there is enough, and hand each piece over once it is whole."""
+        messages = self._messages(turn, said)
         loop = asyncio.get_running_loop()
         text = SpeakableText()
-        written: list[str] = []
 
         def hand_over(whole: list[Piece]) -> None:
             for piece in whole:
                 if piece.spoken:
                     turn.mark(Mark.LLM_FIRST_SENTENCE)
-                written.append(piece.shown)
                 pieces.put_nowait(piece)
 
         def generate(stop: Stop) -> None:
             # The text is read here, on the engine's thread: what a model gives at once may be long.
-            for delta in boundary.reply(self._engines.llm, messages, stop):
-                turn.mark(Mark.LLM_FIRST_TOKEN)
-                if whole := text.feed(delta):
-                    loop.call_soon_threadsafe(hand_over, whole)
-            loop.call_soon_threadsafe(hand_over, text.flush())
+            with closing(boundary.reply(self._engines.llm, messages, stop)) as deltas:
+                for number, delta in enumerate(deltas, 1):
+                    turn.mark(Mark.LLM_FIRST_TOKEN)
+                    if whole := text.feed(delta):
+                        loop.call_soon_threadsafe(hand_over, whole)
+                    if number == self._reply_rules.max_tokens or enough.is_set():
+                        rest = text.cut()
+                        break
+                else:
+                    rest = text.flush()
+            loop.call_soon_threadsafe(hand_over, rest)
 
         await self._llm.run(turn.session, Priority.FINAL, generate)
         pieces.put_nowait(None)
         turn.mark(Mark.LLM_DONE)
-        return "".join(written).strip()
 
-    async def _speak(self, turn: Turn, pieces: asyncio.Queue[Piece | None], sink: Sink) -> None:
-        """Show each piece as it was written, then speak it."""
-        first = True
+    def _messages(self, turn: Turn, said: str) -> list[Message]:
+        system = self._reply_rules.system
+        told = [Message("system", system)] if system else []
+        return [*told, *turn.history.messages(said)]
+
+    async def _speak(
+        self, turn: Turn, pieces: asyncio.Queue[Piece | None], sink: Sink, enough: Stop
+    ) -> str:
+        """Show and speak each piece that there is time for; gives what was shown."""
+        shown: list[str] = []
+        left_s = self._reply_rules.max_s
         while (piece := await pieces.get()) is not None:
-            if shown := piece.shown.strip():
-                await sink.text(shown)
-            if piece.spoken:
-                await self._say(turn, piece.spoken, sink, at_once=first)
-                first = False
+            speech = await self._synthesise(turn, piece)
+            while speech.seconds > left_s and not shown and len(piece.spoken.split()) > 1:
+                piece = _shortened(piece, left_s / speech.seconds)
+                speech = await self._synthesise(turn, piece)
+            if speech.seconds > left_s:
+                enough.set()
+                break
+            if text := piece.shown.strip():
+                await sink.text(text)
+            await self._play(turn, speech, sink, at_once=left_s == self._reply_rules.max_s)
+            shown.append(piece.shown)
+            left_s -= speech.seconds
         turn.mark(Mark.TTS_DONE)
+        return "".join(shown).strip()
 
-    async def _say(self, turn: Turn, sentence: str, sink: Sink, *, at_once: bool) -> None:
-        """Speak one sentence; `at_once` leaves out the silence that voices begin with."""
-        speak = partial(boundary.synthesise, self._engines.tts, sentence)
-        pieces, rate = await self._tts.run(turn.session, Priority.FINAL, speak)
-        if at_once and pieces:
+    async def _synthesise(self, turn: Turn, piece: Piece) -> _Speech:
+        if not piece.spoken:
+            return _Speech()
+        speak = partial(boundary.synthesise, self._engines.tts, piece.spoken)
+        return _Speech(*await self._tts.run(turn.session, Priority.FINAL, speak))
+
+    async def _play(self, turn: Turn, speech: _Speech, sink: Sink, *, at_once: bool) -> None:
+        """Hand speech to the sink; `at_once` leaves out the silence that voices begin with."""
+        pieces, rate = speech.pieces, speech.rate
+        if not pieces:
+            return
+        turn.mark(Mark.TTS_FIRST_AUDIO)
+        if at_once:
             pieces[0] = _without_leading_silence(pieces[0], rate)
-        if pieces:
-            turn.mark(Mark.TTS_FIRST_AUDIO)
         resampler = StreamResampler(rate, SAMPLE_RATE)
         for piece in pieces:
             # Block by block: the sink may wait for long, and a second copy would wait with it.
@@ -312,6 +377,16 @@ class VoicePipeline:
         tail = resampler.feed(np.zeros(0, np.float32), last=True)
         if len(tail):
             await sink.audio(tail)
+
+
+def _shortened(piece: Piece, share: float) -> Piece:
+    """About this share of a piece, ended at a word."""
+
+    def part(text: str) -> str:
+        words = text.split()
+        return " ".join(words[: max(1, int(len(words) * share))])
+
+    return Piece(part(piece.shown), part(piece.spoken))
 
 
 def _without_leading_silence(piece: Float32, sample_rate: int) -> Float32:

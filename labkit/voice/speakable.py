@@ -119,6 +119,8 @@ _SELECTORS: Final = frozenset(map(chr, range(0xFE00, 0xFE10)))
 _NO_SOUND: Final = frozenset(("So", "Sk", "Cf", "Cc", "Cs", "Co", "Cn", "Me"))
 """Unicode categories of pictures, joiners and what is no letter at all."""
 
+_ENDED: Final = re.compile(r"""[.!?…]["'”’)*_]*\s*$""")
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -157,6 +159,14 @@ class SpeakableText:
         elif self._shown:
             pieces.append(self._piece(""))
         return pieces
+
+    def cut(self) -> list[Piece]:
+        """Give what is left where the model was stopped.
+
+        A sentence that it was writing is left out, unless nothing was said before it.
+        """
+        spoke = self._spoke
+        return [piece for piece in self.flush() if not spoke or _ENDED.search(piece.shown)]
 
     def _pieces(self, cuts: list[Cut]) -> list[Piece]:
         pieces = []

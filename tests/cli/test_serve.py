@@ -21,6 +21,7 @@ from labkit.measure.server_process import labkit_server, running_server
 from labkit.net.tokens import VARIABLE, require_token
 from labkit.server.app import VoiceServer
 from labkit.session.settings import ServerSettings
+from labkit.voice.models import ModelPaths
 from labkit.voice.pipeline import EchoPipeline, Pipeline
 from tests.certificates import self_signed
 
@@ -126,6 +127,33 @@ def test_what_is_loaded_is_left_out_of_collections(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(gc, "freeze", lambda: done.append("freeze"))
     settings_of(monkeypatch)
     assert done == ["collect", "freeze"]
+
+
+@pytest.mark.parametrize("given", ["Be kind.", "", "told.txt"])
+def test_what_the_model_is_told_is_a_text_or_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str
+) -> None:
+    told: list[str | None] = []
+
+    def load(paths: ModelPaths, **_: object) -> Pipeline:
+        told.append(paths.system)
+        return EchoPipeline()
+
+    (tmp_path / "told.txt").write_text("Be kind.\n")
+    monkeypatch.setattr("labkit.voice.models.load_pipeline", load)
+    monkeypatch.setattr(module, "_serve", lambda *_: None)
+    monkeypatch.setattr(module, "_log_to_stderr", lambda: None)
+    monkeypatch.setattr("labkit.server.app.require_startable", lambda _: None)
+    monkeypatch.setattr(module, "addresses_to_bind", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    CliRunner().invoke(app, ["--system", given], catch_exceptions=False)
+    assert told == ["" if given == "" else "Be kind."]
+
+
+def test_a_message_that_would_fill_the_context_is_refused() -> None:
+    result = CliRunner().invoke(app, ["--port", "0", "--system", "word " * 400])
+    assert result.exit_code == 2
+    assert "2000 characters, of 1500 at most" in " ".join(result.output.replace("│", "").split())
 
 
 def test_a_printed_token_is_one() -> None:

@@ -10,9 +10,9 @@ def exchange(number: int, answer: str = "answer") -> Exchange:
     return Exchange(f"question {number}", f"{answer} {number}")
 
 
-def test_history_keeps_the_last_exchanges() -> None:
+def test_history_gives_the_last_exchanges_as_messages() -> None:
     history = History(2)
-    for number in range(3):
+    for number in (1, 2):
         history.record(number, exchange(number))
     assert history.messages("now") == [
         Message("user", "question 1"),
@@ -21,6 +21,15 @@ def test_history_keeps_the_last_exchanges() -> None:
         Message("assistant", "answer 2"),
         Message("user", "now"),
     ]
+
+
+def test_the_older_half_goes_at_once_so_that_the_beginning_seldom_changes() -> None:
+    history = History(4)
+    beginnings = []
+    for number in range(1, 10):
+        beginnings.append(history.messages("now")[0].content.split()[-1])
+        history.record(number, exchange(number))
+    assert beginnings == ["now", "1", "1", "1", "1", "4", "4", "4", "7"]
 
 
 def test_a_turn_recorded_again_replaces_its_own_entry_alone() -> None:
@@ -36,9 +45,13 @@ def test_a_turn_recorded_again_replaces_its_own_entry_alone() -> None:
 def test_it_holds_the_latest_word_on_each_of_the_last_turns(
     records: list[tuple[int, int]], limit: int
 ) -> None:
-    history = History(limit)
+    history, last, forgotten = History(limit), {}, 0
     for turn, number in records:
         history.record(turn, exchange(number))
-        assert len(history) <= limit
-    latest = dict(records)
-    assert list(history) == [exchange(latest[turn]) for turn in sorted(latest)[-limit:]]
+        if turn > forgotten:
+            last[turn] = exchange(number)
+        kept = sorted(last)[-len(history) :]
+        assert list(history) == [last[turn] for turn in kept]
+        assert min(len(last), (limit + 1) // 2) <= len(history) <= limit
+        forgotten = max({0, *last} - set(kept))
+        last = {turn: last[turn] for turn in kept}

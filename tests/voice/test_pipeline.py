@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from labkit.trace import STAGES, Mark
 from labkit.voice.engines import VadState
 from labkit.voice.hearing import Utterance
 from labkit.voice.history import Exchange, History, Message
-from labkit.voice.pipeline import EchoPipeline, Turn, VoicePipeline
+from labkit.voice.pipeline import EchoPipeline, ReplyRules, Turn, VoicePipeline
 from labkit.voice.scheduling import Stop
 from labkit.voice.scripted import (
     CollectingSink,
@@ -299,6 +300,94 @@ async def test_the_language_model_sees_the_history() -> None:
         "what is my name",
     ]
     pipeline.close()
+
+
+async def test_what_the_model_is_told_stands_before_everything_and_is_not_remembered() -> None:
+    seen: list[Sequence[Message]] = []
+
+    def answer(messages: Sequence[Message]) -> str:
+        seen.append(messages)
+        return "Yes."
+
+    engines = scripted_engines(ScriptedAsr(lambda _: "hello"), ScriptedLlm(answer))
+    pipeline = VoicePipeline(engines, reply_rules=ReplyRules(system="Be brief."))
+    exchange = await pipeline.answer(turn(spoken()), CollectingSink())
+    assert seen == [[Message("system", "Be brief."), Message("user", "hello")]]
+    assert exchange == Exchange("hello", "Yes.")
+    pipeline.close()
+
+
+async def reply_within(
+    rules: ReplyRules, llm: ScriptedLlm, *, seconds_per_word: float = 0.1
+) -> tuple[str, float]:
+    """What is remembered of a reply, and how long it is; the same was shown."""
+    engines = scripted_engines(llm=llm, tts=ScriptedTts(seconds_per_word=seconds_per_word))
+    pipeline, sink = VoicePipeline(engines, reply_rules=rules), CollectingSink()
+    exchange = await pipeline.answer(turn(spoken()), sink)
+    pipeline.close()
+    assert " ".join(sink.sentences) == exchange.assistant
+    return exchange.assistant, sum(map(len, sink.pieces)) / SAMPLE_RATE
+
+
+LINES: Final = "One two three. Four five six. Seven eight nine."
+
+
+@pytest.mark.parametrize(
+    ("tokens", "reply"),
+    [
+        (9, LINES),
+        (8, "One two three. Four five six."),
+        (6, "One two three. Four five six."),
+        (5, "One two three."),
+        (2, "One two"),
+    ],
+)
+async def test_a_reply_of_too_many_tokens_ends_with_its_last_whole_sentence(
+    tokens: int, reply: str
+) -> None:
+    rules = ReplyRules(max_tokens=tokens)
+    assert (await reply_within(rules, ScriptedLlm(lambda _: LINES)))[0] == reply
+
+
+@pytest.mark.parametrize(
+    ("seconds", "reply"),
+    [
+        (9.0, LINES),
+        (8.9, "One two three. Four five six."),
+        (3.0, "One two three."),
+        (2.9, "One two"),
+        (1.0, "One"),
+    ],
+)
+async def test_a_reply_of_too_many_seconds_ends_before_what_is_too_long(
+    seconds: float, reply: str
+) -> None:
+    rules = ReplyRules(max_s=seconds)
+    said, length = await reply_within(rules, ScriptedLlm(lambda _: LINES), seconds_per_word=1.0)
+    assert said == reply
+    assert length == len(reply.split())
+
+
+class _EndlessLlm(ScriptedLlm):
+    """Writes until it is stopped, and counts its words."""
+
+    written = 0
+
+    def reply(self, messages: Sequence[Message], stop: Stop) -> Iterator[str]:
+        while not stop.is_set():
+            self.written += 1
+            yield "And on. "
+
+
+async def test_a_model_that_never_ends_is_stopped() -> None:
+    by_time = _EndlessLlm()
+    said, length = await reply_within(ReplyRules(max_tokens=10**9, max_s=3.1), by_time)
+    assert said == " ".join(["And on."] * 15)
+    assert length == pytest.approx(3.0)
+    by_tokens = _EndlessLlm()
+    said, _ = await reply_within(ReplyRules(max_tokens=4), by_tokens)
+    assert said == " ".join(["And on."] * 4)
+    assert by_tokens.written == 4
 
 
 async def test_audio_of_another_rate_is_resampled() -> None:

@@ -161,3 +161,19 @@ def test_prose_is_kept_word_by_word(words: list[tuple[str, str]]) -> None:
 def test_no_text_takes_long(kind: str) -> None:
     """Each rule reads a bounded piece; 100,000 characters take about a second."""
     pieces(kind * (100_000 // len(kind)))
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("One two. Three fo", ["One two."]),
+        ('One two. "Three four."', ["One two.", '"Three four."']),
+        ("One tw", ["One tw"]),
+    ],
+)
+def test_a_sentence_that_was_being_written_is_left_out_at_a_cut(
+    written: str, said: list[str]
+) -> None:
+    text = SpeakableText()
+    pieces = [*text.feed(written), *text.cut()]
+    assert [piece.shown.strip() for piece in pieces] == said
