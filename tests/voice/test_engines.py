@@ -205,6 +205,14 @@ class TestTts:
         assert len(pieces) > 5
         assert max(map(len, pieces)) < 12 * tts.sample_rate
 
+    def test_a_caller_who_hangs_up_stops_a_long_sentence_at_the_next_clause(self) -> None:
+        stop = Stop()
+        spoken = []
+        for piece in embedded_engines().tts.synthesise("and then again another " * 30, stop):
+            spoken.append(piece)
+            stop.set()
+        assert len(spoken) == 1
+
     @pytest.mark.parametrize(
         "damage", ["", "{}", "not json"], ids=["no config", "empty config", "no json"]
     )
