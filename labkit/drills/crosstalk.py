@@ -10,6 +10,7 @@ Any server will do that speaks the plain dialect. What it does not offer besides
 
 import asyncio
 import hashlib
+import itertools
 import random
 import re
 import time
@@ -157,7 +158,10 @@ def plan_callers(
             f"tell {len(told)}; choose 1 to {len(told)}"
         )
     facts = rng.sample(sorted(told.items(), key=lambda item: item[1].name), sessions)
-    fillers = _in_rounds(other, sessions * (turns - 2), rng)
+    if turns > 2 and not other:
+        raise InstrumentError("the recordings hold nothing to say besides facts")
+    in_turn = itertools.cycle(rng.sample(other, len(other)))
+    fillers = list(itertools.islice(in_turn, sessions * (turns - 2)))
     return [
         CallerPlan(
             dialects[number % len(dialects)],
@@ -167,16 +171,6 @@ def plan_callers(
         )
         for number, (fact, first) in enumerate(facts)
     ]
-
-
-def _in_rounds(choices: Sequence[Recording], wanted: int, rng: random.Random) -> list[Recording]:
-    """As many as wanted, each once before any comes again."""
-    found: list[Recording] = []
-    while len(found) < wanted:
-        if not choices:
-            raise InstrumentError("the recordings hold nothing to say besides facts")
-        found += rng.sample(choices, len(choices))
-    return found[:wanted]
 
 
 def spoken_questions(plans: Iterable[CallerPlan]) -> dict[str, Float32]:
@@ -313,8 +307,10 @@ async def offered(
         Its address, at which replies are streamed where it does that; and what it speaks.
 
     Raises:
-        ClientError: Not even the plain dialect.
+        ClientError: Nobody answers there, or not in the plain dialect.
     """
+    async with VoiceClient.connect(url):
+        pass  # where nobody answers, this says so best
     for address in (streamed(url), url):
         if heard := await _call(address, Dialect.PLAIN, [said], patience_s=patience_s):
             break

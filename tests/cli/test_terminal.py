@@ -151,7 +151,8 @@ def test_a_log_gets_a_line_for_each_tenth(capsys: pytest.CaptureFixture[str]) ->
     with terminal.counting_bar() as tell:
         for done in range(41):
             tell(f"step {done}", done, 40)
+        tell("another part", 0, 9)
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 11
+    assert len(lines) == 12
     assert lines[0] == "  0 %  0 of 40: step 0"
-    assert lines[-1] == "100 %  40 of 40: step 40"
+    assert lines[-2:] == ["100 %  40 of 40: step 40", "  0 %  0 of 9: another part"]
