@@ -232,12 +232,7 @@ def judged(before: Vitals, after: Vitals) -> list[Finding]:
 
 
 async def run_abandoned(clients: int, pipeline: PipelineName, tell: Progress) -> Verdict:
-    """Run the drill.
-
-    Args:
-        clients: Clients for each way of being abandoned.
-        pipeline: What answers: an echo, or the engines.
-        tell: Is told how it goes on.
+    """Run the drill with so many `clients` for each way of being abandoned.
 
     Raises:
         ServerError: The server does not start.

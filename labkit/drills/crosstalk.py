@@ -378,16 +378,7 @@ async def run_crosstalk(
     model_set: str,
     tell: Progress,
 ) -> Verdict:
-    """Run the drill against the server at `url`, or one of its own.
-
-    Args:
-        url: Any server that speaks the plain dialect.
-        sessions: Callers at once.
-        turns: Utterances of each.
-        seed: Draws who says what, and when each begins.
-        pace: Times real time, in the crowd.
-        model_set: What answers, in a server of its own.
-        tell: Is told how it goes on.
+    """Run the drill against any server, at `url`, or against one of its own with a model set.
 
     Raises:
         InstrumentError: There are not so many facts to tell.

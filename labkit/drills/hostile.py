@@ -55,6 +55,7 @@ __all__ = [
     "Attack",
     "Endured",
     "audio_flood",
+    "broken_off",
     "endure",
     "judged",
     "main",
@@ -89,16 +90,11 @@ class Endured:
     ended_s: float = math.inf
     """How long it took to end when it was told to, in the middle of the attack."""
     faults: list[str] = field(default_factory=list)
-    """Lines of its log that tell of faults."""
+    """Lines of its log that tell of faults, and why the attack broke off if it did."""
 
 
 async def run_hostile(kinds: Sequence[str], seconds: float, tell: Progress) -> Verdict:
-    """Run the drill.
-
-    Args:
-        kinds: Of `ATTACKS`; empty for all.
-        seconds: How long each attacks.
-        tell: Is told how it goes on.
+    """Run the drill: these `kinds` of `ATTACKS`, or all, attack for so many `seconds` each.
 
     Raises:
         InstrumentError: There is no such kind.
@@ -127,9 +123,17 @@ async def endure(kind: str, seconds: float) -> Endured:
         if kind == NOBODY:
             await _watch(server, seconds, endured)
         else:
-            async with running_server(["labkit.drills.hostile", kind, server.url]):
+            async with running_server(["labkit.drills.hostile", kind, server.url]) as attack:
                 await _watch(server, seconds, endured)
+                endured.faults += broken_off(attack)
     return endured
+
+
+def broken_off(attack: RunningServer) -> list[str]:
+    """Why an attack has ended by itself: then the server has endured nothing."""
+    if attack.process is not None and attack.process.poll() is None:
+        return []
+    return [f"the attack broke off: {attack.log().strip().splitlines()[-1]}"]
 
 
 async def _watch(server: RunningServer, seconds: float, endured: Endured) -> None:
@@ -181,7 +185,7 @@ def judged(endured: Endured) -> list[Finding]:
     )
     rows = [Finding(endured.kind, found, bar, kept)]
     if endured.faults:
-        rows.append(Finding.none_of("its faults in the log", len(endured.faults)))
+        rows.append(Finding.none_of("faults in the log", len(endured.faults)))
         rows += Finding.examples(endured.faults[:2])
     return rows
 

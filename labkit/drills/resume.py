@@ -310,12 +310,7 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 async def run_resume(cuts: int, voice_cuts: int, seed: int, tell: Progress) -> Verdict:
     """Run the drill with an echo, with a server that finds the utterances, and with the engines.
 
-    Args:
-        cuts: Connections to cut while an echo answers utterances that the client ends, and once
-            more while the server finds utterances in a stream.
-        voice_cuts: The same while the engines answer.
-        seed: Draws where they are cut, and what is said to the echo.
-        tell: Is told how it goes on.
+    The first two are cut `cuts` times each, the engines `voice_cuts` times.
 
     Raises:
         ServerError: The server does not start.

@@ -115,12 +115,7 @@ async def listen(
 
 
 async def run_stalled(clients: int, seconds: float, tell: Progress) -> Verdict:
-    """Run the drill with the engines.
-
-    Args:
-        clients: Clients that stand still.
-        seconds: How long the other callers are timed, before, meanwhile and after.
-        tell: Is told how it goes on.
+    """Run the drill with the engines, others timed for `seconds` before, meanwhile and after.
 
     Raises:
         ServerError: The server does not start.

@@ -10,13 +10,16 @@ from labkit.drills.hostile import (
     NOBODY,
     Endured,
     audio_flood,
+    broken_off,
     endure,
     judged,
     text_flood,
 )
 from labkit.drills.target import Pings, settings_of
+from labkit.measure.server_process import running_server
 from labkit.server.app import VoiceServer
 from labkit.voice.pipeline import EchoPipeline
+from tests.support import until
 
 MEBI = 1024 * 1024
 
@@ -64,6 +67,14 @@ async def test_an_attack_is_endured_from_its_begin_to_the_end_of_the_server() ->
     assert found.pings.ms
     assert found.grown_bytes > 0
     assert math.isfinite(found.ended_s)
+
+
+async def test_an_attack_that_breaks_off_has_shown_nothing() -> None:
+    async with running_server(["labkit.drills.hostile", "no such kind", "ws://127.0.0.1:1"]) as it:
+        await until(lambda: it.process and it.process.poll() is not None)
+        assert broken_off(it) == ["the attack broke off: KeyError: 'no such kind'"]
+    async with running_server(["labkit.drills.hostile", "pings", "ws://127.0.0.1:1"]) as it:
+        assert broken_off(it) == []
 
 
 def test_every_attack_says_what_it_does() -> None:
