@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
-from labkit.cli.terminal import console, require_file, require_writable, run
+from labkit.cli.terminal import console, require_file, require_writable, run, told
 from labkit.net.tokens import VARIABLE, bearer, read_tokens, token_in
 from labkit.session.defaults import DEFAULT_PORT
 
@@ -70,11 +69,11 @@ def talk(
     turn = run(asking)
     if out is not None:
         write_wav(out, turn.reply)
-    told = _end_in_words(spoken, end, len(samples))
+    ended = _end_in_words(spoken, end, len(samples))
     if as_json:
-        sys.stdout.write(json.dumps({**_turn_object(turn), "end_of_speech": told}) + "\n")
+        sys.stdout.write(json.dumps({**_turn_object(turn), "end_of_speech": ended}) + "\n")
     else:
-        print_turn(turn, told)
+        print_turn(turn, ended)
 
 
 async def _say(
@@ -128,14 +127,14 @@ def print_turn(turn: "ClientTurn", end_of_speech: str = "") -> None:
     """
     shown = console()
     for refusal in turn.refusals:
-        shown.print(f"[bold red]the server says:[/] {escape(refusal)}")
-    shown.print(f"[bold]heard[/]  {escape(turn.transcript or '(nothing)')}")
-    reply = escape(turn.reply_shown)
+        shown.print(f"[bold red]the server says:[/] {told(refusal)}")
+    shown.print(f"[bold]heard[/]  {told(turn.transcript or '(nothing)')}")
+    reply = told(turn.reply_shown)
     shown.print(f"[bold]reply[/]  {reply}  ({turn.reply_seconds:.2f} s)")
     for remark in turn.remarks:
-        shown.print(f"[bold]note[/]   {escape(remark)}")
+        shown.print(f"[bold]note[/]   {told(remark)}")
     if end_of_speech:
-        shown.print(f"[bold]speech[/] {escape(end_of_speech)}")
+        shown.print(f"[bold]speech[/] {told(end_of_speech)}")
     if turn.trace.ttfa_ms() is None:
         shown.print("[bold]wait[/]   nothing audible came, so there is no wait to tell")
         return

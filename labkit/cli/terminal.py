@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from labkit.errors import LabkitError
@@ -25,6 +26,7 @@ __all__ = [
     "require_writable",
     "run",
     "show_on_any_console",
+    "told",
     "working",
 ]
 
@@ -57,6 +59,11 @@ def _substitute(error: UnicodeError) -> tuple[str, int]:
         raise error
     wrong = error.object[error.start : error.end]
     return "".join(_SUBSTITUTES.get(character, "?") for character in wrong), error.end
+
+
+def told(text: str) -> str:
+    """Text of somebody else, to be printed as it is: no markup, no commands to the terminal."""
+    return escape("".join(char if char.isprintable() else " " for char in text))
 
 
 def console() -> Console:

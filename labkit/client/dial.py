@@ -271,44 +271,40 @@ def _shown(url: str) -> str:
 def _failure(address: str, error: Exception, within_s: float, *, reached: bool) -> ConnectError:
     """What went wrong, in words, and whether trying again can help."""
     url = _shown(address)
+    if isinstance(error, InvalidStatus):
+        return _refusal(url, error)
+    words, retry = _fault(url, error, within_s, reached=reached)
+    return ConnectError(words, retry=retry)
+
+
+def _fault(url: str, error: Exception, within_s: float, *, reached: bool) -> tuple[str, bool]:
+    hung_up = f"{url} hung up on the"
     match error:
-        case InvalidStatus():
-            return _refusal(url, error)
         case ssl.SSLCertVerificationError():
-            return ConnectError(
+            return (
                 f"the certificate of {url} is not trusted: {error.verify_message}. If it is your "
-                "own, give its file: labkit talk --ca FILE, or labkit.net.tls.client_tls(FILE)",
-                retry=False,
-            )
+                "own, give its file: labkit talk --ca FILE, or labkit.net.tls.client_tls(FILE)"
+            ), False
         case ssl.SSLError(reason=reason) if reason in _NO_TLS:
-            return ConnectError(f"{url}: {_no_tls(url)}", retry=False)
-        case TimeoutError() if reached:
-            return ConnectError(
-                f"{url} took the connection and did not answer the handshake within "
-                f"{within_s:.3g} s",
-                retry=True,
-            )
+            return f"{url}: {_no_tls(url)}", False
         case TimeoutError():
-            return ConnectError(f"nobody answered at {url} within {within_s:.3g} s", retry=True)
+            silent = f"{url} took the connection and did not answer the handshake"
+            return (
+                f"{silent if reached else f'nobody answered at {url}'} within {within_s:.3g} s",
+                True,
+            )
         case OSError() if reached and url.startswith("wss:"):
-            return ConnectError(
-                f"{url} hung up on the TLS handshake: most likely {_no_tls(url)}", retry=True
-            )
+            return f"{hung_up} TLS handshake: most likely {_no_tls(url)}", True
         case OSError() if not reached:
-            return ConnectError(
-                f"no voice server answers at {url}: {_reason(error)}. "
-                "Start one with 'labkit serve'",
-                retry=True,
-            )
+            reason = _reason(error)
+            start = "Start one with 'labkit serve'"
+            return f"no voice server answers at {url}: {reason}. {start}", True
         case OSError() | InvalidMessage(__cause__=EOFError()):
-            return ConnectError(
-                f"{url} hung up on the handshake: it is no voice server, or it speaks TLS; then "
-                f"try {_rescheme(url, 'wss')}",
-                retry=True,
-            )
+            speaks = "it is no voice server, or it speaks TLS; then try"
+            return f"{hung_up} handshake: {speaks} {_rescheme(url, 'wss')}", True
         case InvalidMessage(__cause__=cause):
-            return ConnectError(f"{url} is no WebSocket server: {cause or error}", retry=False)
-    return ConnectError(f"cannot connect to {url}: {error or type(error).__name__}", retry=False)
+            return f"{url} is no WebSocket server: {cause or error}", False
+    return f"cannot connect to {url}: {error or type(error).__name__}", False
 
 
 def _no_tls(url: str) -> str:

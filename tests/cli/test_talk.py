@@ -42,6 +42,15 @@ def test_what_a_server_says_is_printed_as_it_is(capsys: pytest.CaptureFixture[st
     assert "[/b] it is" in out
 
 
+def test_what_a_server_says_is_no_command_to_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_turn(ClientTurn(transcript="hi\x1b[2J\n[red]", reply_text="\x9b1m"))
+    out = capsys.readouterr().out
+    assert "hi [2J [red]" in out
+    assert not set(out) & {"\x1b", "\x9b"}
+
+
 def test_an_estimated_clock_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     print_turn(ClientTurn(clock_offset_ns=5, trace=marked()))
     assert "estimated from ping round trips" in " ".join(capsys.readouterr().out.split())

@@ -19,7 +19,7 @@ from labkit.audio.pcm import encode_s16le
 from labkit.client.answers import Unknown
 from labkit.client.dial import Backoff
 from labkit.client.speech import Clock
-from labkit.client.v1 import ClientOptions, Gap, Interrupted, SessionClient
+from labkit.client.v1 import ClientOptions, Gap, Interrupted, ReplyAudio, SessionClient
 from labkit.errors import ClientError, ErrorCode
 from labkit.measure.netem import Conditions, Fault, Link, Proxy
 from labkit.protocol import v1
@@ -77,6 +77,24 @@ async def test_the_conversation_survives_a_cut() -> None:
         assert (await client.say(NOISE, pace=0)).sentences == ["1 said."]
         cut.cut(Fault.RESET)
         assert (await client.say(NOISE, pace=0)).sentences == ["3 said."]
+
+
+async def test_a_reply_is_cancelled_where_it_was_heard() -> None:
+    """It is so long that the server waits for whoever listens, and cannot be done before."""
+    llm = ScriptedLlm(lambda _: "One two three. " * 2000)
+    async with (
+        serving(VoicePipeline(scripted_engines(llm=llm))) as server,
+        SessionClient.connect(server.url) as client,
+    ):
+        await client.send_audio(encode_s16le(NOISE))
+        await client.end_utterance()
+        while not isinstance(await client.next_event(), ReplyAudio):
+            pass
+        await client.cancel(1, heard_samples=100)
+        answer = await client.answer()
+        assert answer.done is not None
+        assert answer.done.status is v1.ResponseStatus.CANCELLED
+        assert not answer.errors
 
 
 async def test_what_is_said_while_there_is_no_connection_is_kept() -> None:
