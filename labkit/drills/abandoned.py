@@ -14,13 +14,13 @@ from typing import Any, Final
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import WebSocketException
 
-from labkit.audio.formats import Encoding
 from labkit.audio.pcm import encode_s16le
 from labkit.client.dial import connected
 from labkit.drills import Finding, Progress, Verdict
 from labkit.drills.target import (
     CLOSES,
     HELD_BYTES,
+    LOUD,
     OPEN_FILES,
     QUEUED_CALLS,
     SESSIONS,
@@ -68,7 +68,6 @@ _LEFT_BEHIND: Final[Mapping[str, str]] = {
     "open files": OPEN_FILES,
 }
 _CHUNK: Final = 3200
-_LOUD: Final = v1.AudioSpec(encoding=Encoding.PCM_F32LE, sample_rate=48_000, channels=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +145,7 @@ async def _vanish_in_a_turn(scene: Scene) -> None:
 
 async def _never_read(scene: Scene) -> None:
     """Asks for much audio, and reads nothing of it."""
-    async with _session(scene.url, output=_LOUD, acknowledges=True) as socket:
+    async with _session(scene.url, output=LOUD, acknowledges=True) as socket:
         await socket.send(scene.speech)
         await socket.send(v1.AudioEnd().encode())
         socket.transport.pause_reading()

@@ -146,7 +146,7 @@ async def fuzz(server: RunningServer, messages: int, crowd: Crowd, tell: Progres
     Raises:
         ClientError: Nobody answers there.
     """
-    address_of(server.url)
+    address_of(server.url)  # fails now, and not in one connection of five
     attackers = _Attackers(server.url, crowd, lambda sent: tell("hostile messages", sent, messages))
     before = await vitals_of(server.url)
     pings, seconds, seen = Pings(), 0.0, []

@@ -40,6 +40,7 @@ from labkit.drills.target import (
     Pings,
     address_of,
     log_faults,
+    memory_of,
     pinging,
     settings_of,
     target_command,
@@ -138,18 +139,13 @@ def broken_off(attack: RunningServer) -> list[str]:
 
 async def _watch(server: RunningServer, seconds: float, endured: Endured) -> None:
     """Note how the server is for so long, and how it ends."""
-    before, end = _memory(server), time.perf_counter() + seconds
+    before, end = memory_of(server), time.perf_counter() + seconds
     async with pinging(server.url, endured.pings):
         while time.perf_counter() < end:
             await asyncio.sleep(_LOOK_S)
-            endured.grown_bytes = max(endured.grown_bytes, _memory(server) - before)
+            endured.grown_bytes = max(endured.grown_bytes, memory_of(server) - before)
     endured.ended_s = await _end(server)
     endured.faults = log_faults(server.log())
-
-
-def _memory(server: RunningServer) -> int:
-    usage = server.usage()
-    return 0 if usage is None else usage.rss_bytes
 
 
 async def _end(server: RunningServer) -> float:

@@ -298,13 +298,7 @@ async def _noting_the_end(call: Awaitable[None], harm: Harm) -> None:
     try:
         await call
     except* (ClientError, TimeoutError) as group:
-        error = _first(group)
-        harm.broken.append(str(error) or f"no answer within {_PATIENCE_S:g} s")
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+        harm.broken.append(str(group.exceptions[0]) or f"no answer within {_PATIENCE_S:g} s")
 
 
 async def run_resume(cuts: int, voice_cuts: int, seed: int, tell: Progress) -> Verdict:

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from labkit.audio.formats import Encoding
 from labkit.audio.pcm import Float32, encode_s16le
 from labkit.client.dial import dial
 from labkit.client.plain import VoiceClient
@@ -22,15 +21,17 @@ from labkit.drills import Finding, Progress, Verdict
 from labkit.drills.target import (
     CLOSES,
     HELD_BYTES,
+    LOUD,
     QUEUED_CALLS,
     Vitals,
     address_of,
+    memory_of,
     spoken,
     target_command,
     vitals_once,
 )
 from labkit.errors import CloseCode
-from labkit.measure.server_process import RunningServer, running_server
+from labkit.measure.server_process import running_server
 from labkit.protocol import v1
 from labkit.trace import Mark
 
@@ -46,8 +47,6 @@ _STILL: Final = 5
 _CLOSED_AFTER_S: Final = 1.0
 _CLOSED_CLIENTS: Final = 10
 _MIB: Final = 1024 * 1024
-_LOUD: Final = v1.AudioSpec(encoding=Encoding.PCM_F32LE, sample_rate=48_000, channels=2)
-"""Twelve times the bytes of 16 kHz s16le: a short reply is more than any buffer takes."""
 
 
 @asynccontextmanager
@@ -64,7 +63,7 @@ async def stall(url: str, speech: bytes, number: int) -> AsyncIterator[None]:
     raw.connect(address_of(url))
     client = await dial(url, sock=raw, subprotocol=v1.SUBPROTOCOL)
     try:
-        start = v1.SessionStart(output=_LOUD, acknowledges=number % 2 == 0)
+        start = v1.SessionStart(output=LOUD, acknowledges=number % 2 == 0)
         await client.send(start.encode())
         await client.recv()
         client.transport.pause_reading()
@@ -128,12 +127,12 @@ async def run_stalled(clients: int, seconds: float, tell: Progress) -> Verdict:
         url = server.url
         await listen(url, speech, seconds / 2, tell)  # it grows to its working size
         without = await listen(url, speech, seconds, tell)
-        before = _memory(server)
+        before = memory_of(server)
         async with _stalling(url, speech, clients, tell):
             held = await _calm(url)
-            grown = _memory(server) - before
+            grown = memory_of(server) - before
             meanwhile = await listen(url, speech, seconds, tell)
-            grown = max(grown, _memory(server) - before)
+            grown = max(grown, memory_of(server) - before)
         await _calm(url)
         without += await listen(url, speech, seconds, tell)
     return Verdict(
@@ -207,9 +206,3 @@ async def _calm(url: str) -> int:
 
     await vitals_once(url, calm, _PATIENCE_S)
     return looks[-1]
-
-
-def _memory(server: RunningServer) -> int:
-    """Resident bytes of the server; 0 where the system does not tell."""
-    usage = server.usage()
-    return 0 if usage is None else usage.rss_bytes

@@ -23,16 +23,20 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import WebSocketException
 
+from labkit.audio.formats import Encoding
 from labkit.audio.pcm import Float32, read_audio
 from labkit.client.dial import connected, server_url
 from labkit.errors import ClientError, InstrumentError
 from labkit.measure.recordings import load_manifest
+from labkit.measure.server_process import RunningServer
+from labkit.protocol import v1
 from labkit.session.settings import ServerSettings
 from labkit.voice.models import data_folder
 
 __all__ = [
     "CLOSES",
     "HELD_BYTES",
+    "LOUD",
     "OPEN_FILES",
     "QUEUED_CALLS",
     "RSS_BYTES",
@@ -45,6 +49,7 @@ __all__ = [
     "address_of",
     "fetch",
     "log_faults",
+    "memory_of",
     "parse_vitals",
     "pinging",
     "settings_of",
@@ -65,6 +70,9 @@ class Dialect(StrEnum):
 PipelineName = Literal["echo", "voice", "scripted"]
 """What answers: an echo, the engines, or engines that follow a script: what they hear is the
 checksum of the audio, so that two transcripts are alike only where all samples are."""
+
+LOUD: Final = v1.AudioSpec(encoding=Encoding.PCM_F32LE, sample_rate=48_000, channels=2)
+"""Twelve times the bytes of 16 kHz s16le: a short reply is more than any buffer takes."""
 
 _HERE: Final[Mapping[str, Any]] = {"host": "127.0.0.1", "port": 0}
 _PATIENCE_S: Final = 10.0
@@ -189,6 +197,12 @@ def address_of(url: str) -> tuple[str, int]:
     if parts.scheme != "ws":
         raise ClientError(f"url: {url!r} is no address that can be drilled; name one with ws://")
     return parts.hostname or "", parts.port or 80
+
+
+def memory_of(server: RunningServer) -> int:
+    """Resident bytes of a server; 0 where the system does not tell."""
+    usage = server.usage()
+    return 0 if usage is None else usage.rss_bytes
 
 
 def log_faults(log: str) -> list[str]:
