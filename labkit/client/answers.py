@@ -19,7 +19,7 @@ from pydantic import FiniteFloat, ValidationError
 
 from labkit.audio.formats import WIRE, mix
 from labkit.audio.misread.readings import header_of
-from labkit.audio.misread.watch import FormatWatch
+from labkit.audio.misread.watch import FormatWatch, Mismatch
 from labkit.audio.pcm import SAMPLE_RATE, Float32, decode_s16le, resample
 from labkit.client.dial import CONNECT_S
 from labkit.errors import ClientError, ErrorCode, ProtocolError
@@ -27,7 +27,7 @@ from labkit.protocol import plain, v1
 
 __all__ = [
     "LONGEST_MESSAGE", "Deadlines", "ForeignDone", "ForeignError", "ReplyReader", "ServerText",
-    "TurnSoFar", "Unknown", "read_binary", "read_text",
+    "TurnSoFar", "Unknown", "read",
 ]  # fmt: skip
 
 _SHOWN: Final = 60
@@ -176,17 +176,22 @@ _MODELS: Final[dict[str, type[plain.Transcript | ForeignDone | ForeignError]]] =
 }
 
 
-def read_text(text: str) -> ServerText:
-    """Understand a text message of a server.
+def read(message: str | bytes) -> ServerText | bytes:
+    """Understand a message of a server: text, also where it came as binary, or audio.
 
     Raises:
         ProtocolError: It is no message, or one of a known type that lacks what it is for.
     """
-    fields = _object(text)
+    if isinstance(message, bytes):
+        if not (message[:1] == b"{" and message[-1:] == b"}"):
+            return message
+        text = message.decode(errors="replace")
+        return read(text) if "type" in (_object(text) or {}) else message
+    fields = _object(message)
     kind = None if fields is None else fields.get("type")
     if fields is None or not isinstance(kind, str):
         what = "is no JSON object" if fields is None else "has no 'type'"
-        raise _wrong(f"the text message {text[:_SHOWN]!r} {what}", "transcript")
+        raise _wrong(f"the text message {message[:_SHOWN]!r} {what}", "transcript")
     if kind not in _MODELS:
         return Unknown(kind, fields)
     try:
@@ -198,19 +203,6 @@ def read_text(text: str) -> ServerText:
         raise _wrong(f"{kind!r} has no {name!r}", kind)
     value = json.dumps(fault["input"])[:_SHOWN]
     raise _wrong(f"{name!r} of {kind!r} is {value}, and {_should(fault['msg'])}", kind)
-
-
-def read_binary(payload: bytes) -> ServerText | bytes:
-    """A text message that came as a binary one, or the audio of the reply.
-
-    Raises:
-        ProtocolError: It is a text message that is wrong.
-    """
-    if payload[:1] == b"{" and payload[-1:] == b"}":
-        text = payload.decode(errors="replace")
-        if "type" in (_object(text) or {}):
-            return read_text(text)
-    return payload
 
 
 def _object(text: str) -> dict[str, object] | None:
@@ -270,9 +262,8 @@ class ReplyReader:
 
     def whole(self) -> Float32:
         """All of it; looks whether it is what it is to be."""
-        for found in FormatWatch(WIRE).feed(bytes(self._raw), 0):
-            looks = found.kind.replace("_", " ")
-            self._remark(f"the reply {looks}, where {_SAMPLES} are due")
+        if (found := _mismatch(bytes(self._raw))) is not None:
+            self._remark(f"the reply {found.kind.replace('_', ' ')}, where {_SAMPLES} are due")
         return np.concatenate([np.zeros(0, np.float32), *self._pieces])
 
     def _bare(self, payload: bytes) -> Float32:
@@ -303,3 +294,12 @@ class ReplyReader:
     def _remark(self, sentence: str) -> None:
         if sentence not in self._remarks:
             self._remarks.append(sentence)
+
+
+def _mismatch(raw: bytes) -> Mismatch | None:
+    """The first sign that bytes are not s16le mono at 16 kHz, heard as if they came live."""
+    watch, size = FormatWatch(WIRE), WIRE.bytes_per_second // 10
+    for number, at in enumerate(range(0, len(raw), size), start=1):
+        if found := watch.feed(raw[at : at + size], number * 100_000_000):
+            return found[0]
+    return None

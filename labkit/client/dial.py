@@ -13,7 +13,7 @@ import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -35,6 +35,7 @@ __all__ = [
     "CONNECT_S",
     "MAX_MESSAGE_BYTES",
     "Backoff",
+    "Reach",
     "connected",
     "dial",
     "hang_up",
@@ -118,20 +119,32 @@ def with_query(url: str, **fields: str) -> str:
     return urlunsplit(parts._replace(query=urlencode([*kept, *fields.items()])))
 
 
+class Reach(TypedDict, total=False):
+    """How a server is reached; each part may be left out."""
+
+    headers: Mapping[str, str] | None
+    """Further headers of the handshake, such as those of `labkit.net.tokens.bearer`."""
+    tls: ssl.SSLContext | None
+    """Whom to trust under ``wss://``, such as `labkit.net.tls.client_tls` gives; without it, whom
+    this machine trusts."""
+    through: tuple[str, int] | None
+    """Address and port of what stands before the server, such as
+    `labkit.measure.netem.Proxy.address`; the server is called by its own name all the same."""
+    deflate: bool
+    """Offer to compress messages (RFC 7692), which servers may leave at that."""
+
+
 async def dial(
     url: str,
     *,
     query: Mapping[str, str] | None = None,
     subprotocol: str | None = None,
-    headers: Mapping[str, str] | None = None,
-    tls: ssl.SSLContext | None = None,
     within_s: float = CONNECT_S,
     sock: socket.socket | None = None,
-    through: tuple[str, int] | None = None,
-    deflate: bool = False,
     max_size: int | None = MAX_MESSAGE_BYTES,
     max_queue: int | None = 16,
     keepalive_s: float | None = None,
+    **reach: Unpack[Reach],
 ) -> ClientConnection:
     """Connect to the server at `url`; whoever does has to `hang_up`.
 
@@ -139,24 +152,19 @@ async def dial(
         url: Such as ``ws://localhost:8765`` or ``wss://host/path?field=value``.
         query: Fields for the query of the address, in place of its own of the same names.
         subprotocol: The dialect to ask for; None is the plain one.
-        headers: Further headers of the handshake, such as those of `labkit.net.tokens.bearer`.
-        tls: Whom to trust under ``wss://``, such as `labkit.net.tls.client_tls` gives; without
-            it, whom this machine trusts.
         within_s: Longest that all of it may take, in seconds.
         sock: A connected TCP socket to speak over.
-        through: Address and port of what stands before the server, such as
-            `labkit.measure.netem.Proxy.address`; the server is called by its own name all the same.
-        deflate: Offer to compress messages (RFC 7692), which servers may leave at that.
         max_size: Longest message that is taken, in bytes; None takes any.
         max_queue: Messages that are read before anybody asks for them.
         keepalive_s: Ping after so many seconds, and give the connection up after as many more
             without an answer. None does neither: then every wait needs a deadline of its own.
+        reach: Headers, certificates and such.
 
     Raises:
         ConnectError: Nobody answers there in time, not as a WebSocket, or with a refusal.
         ClientError: `url` is no address.
     """
-    address = server_url(url)
+    address, tls, through = server_url(url), reach.get("tls"), reach.get("through")
     if tls is not None and not address.startswith("wss:"):
         raise ClientError(
             f"a certificate to trust was given, and {_shown(address)} is not encrypted; "
@@ -177,7 +185,7 @@ async def dial(
         return await connect(
             with_query(address, **(query or {})),
             subprotocols=None if subprotocol is None else [Subprotocol(subprotocol)],
-            additional_headers=headers,
+            additional_headers=reach.get("headers"),
             # Never for this machine, whatever its environment says.
             proxy=None if through or is_loopback(urlsplit(address).hostname or "") else True,
             open_timeout=within_s,
@@ -186,7 +194,7 @@ async def dial(
             ping_timeout=keepalive_s,
             max_size=max_size,
             max_queue=max_queue,
-            compression="deflate" if deflate else None,
+            compression="deflate" if reach.get("deflate") else None,
             logger=wire_log,
             create_connection=create,
             sock=sock,

@@ -5,12 +5,11 @@ for as long as it can be understood. What is odd about an answer becomes a remar
 """
 
 import asyncio
-import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Final, NamedTuple, Self, Unpack
 
 import numpy as np
 from websockets.asyncio.client import ClientConnection
@@ -24,10 +23,9 @@ from labkit.client.answers import (
     ServerText,
     TurnSoFar,
     Unknown,
-    read_binary,
-    read_text,
+    read,
 )
-from labkit.client.dial import connected, why_closed
+from labkit.client.dial import Reach, connected, why_closed
 from labkit.client.speech import Clock, chunk_samples, speak, spoken_ns
 from labkit.errors import ClientError, ProtocolError
 from labkit.protocol import plain
@@ -95,8 +93,7 @@ class ClientTurn:
         ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Received:
+class _Received(NamedTuple):
     """A message of the server, and when it came in."""
 
     message: str | bytes
@@ -151,7 +148,7 @@ class _Turn:
             self._take_early(received.message)
             return
         self._last_ns = received.at_ns
-        message = _read(received.message)
+        message = read(received.message)
         if isinstance(message, bytes):
             self._take_audio(message, received.at_ns)
         else:
@@ -179,7 +176,7 @@ class _Turn:
         """What came before it was asked for: refusals of audio, or what nobody waits for."""
         name = "audio" if isinstance(raw, bytes) else f"the text {raw[:40]!r}"
         with suppress(ProtocolError):  # a greeting, perhaps
-            message = _read(raw)
+            message = read(raw)
             if isinstance(message, plain.Error):
                 self.so_far.note(message)
                 self.result.errors.append(message)
@@ -272,10 +269,6 @@ class _Turn:
         return self.result
 
 
-def _read(raw: str | bytes) -> ServerText | bytes:
-    return read_binary(raw) if isinstance(raw, bytes) else read_text(raw)
-
-
 class VoiceClient:
     """A connection to a server that speaks the plain dialect.
 
@@ -310,12 +303,9 @@ class VoiceClient:
         url: str,
         *,
         stream: bool = True,
-        headers: Mapping[str, str] | None = None,
-        tls: ssl.SSLContext | None = None,
-        through: tuple[str, int] | None = None,
-        deflate: bool = False,
         deadlines: Deadlines | None = None,
         clock: Clock | None = None,
+        **reach: Unpack[Reach],
     ) -> AsyncIterator[Self]:
         """Connect to `url`, such as ``ws://localhost:8765``.
 
@@ -323,13 +313,9 @@ class VoiceClient:
             url: The server's address; what its query asks for beside the reply stays.
             stream: Ask for the reply as it is synthesised. A server that does not offer that
                 answers as it can.
-            headers: Further headers of the handshake, such as those of `labkit.net.tokens.bearer`.
-            tls: Whom to trust under ``wss://``, such as `labkit.net.tls.client_tls` gives; without
-                it, whom this machine trusts.
-            through: Address and port of what stands before the server, as for `dial`.
-            deflate: Offer to compress messages, as for `dial`.
             deadlines: How long to wait for what.
             clock: What the pace of speech goes by, and times are taken from.
+            reach: Headers, certificates and such, as `labkit.client.dial.Reach` has them.
 
         Raises:
             ClientError: `url` is no address, or nobody answers there, not as a WebSocket, or with
@@ -338,15 +324,8 @@ class VoiceClient:
         deadlines = deadlines or Deadlines()
         # No keepalive: a server that reads no faster than it works does not see pings in time.
         # Every wait has a deadline of its own instead.
-        connecting = connected(
-            url,
-            query={"reply": "stream"} if stream else None,
-            headers=headers,
-            tls=tls,
-            through=through,
-            deflate=deflate,
-            within_s=deadlines.connect_s,
-        )
+        query = {"reply": "stream"} if stream else None
+        connecting = connected(url, query=query, within_s=deadlines.connect_s, **reach)
         streamed = stream or plain.wants_stream(url)  # an address may ask for it by itself
         async with connecting as socket:
             client = cls(socket, stream=streamed, deadlines=deadlines, clock=clock)
@@ -537,8 +516,9 @@ class VoiceClient:
     def _gone(self, so_far: TurnSoFar) -> ClientError:
         """The error that says how the connection ended, and what had come until then."""
         while not self._messages.empty():
-            if (last := self._messages.get_nowait()) is not None and isinstance(last.message, str):
-                with suppress(ProtocolError):
-                    so_far.note(read_text(last.message))
+            last = self._messages.get_nowait()
+            with suppress(ProtocolError):
+                if last is not None and not isinstance(message := read(last.message), bytes):
+                    so_far.note(message)
         self._messages.put_nowait(None)
         return ClientError(f"{self._end}; {so_far.sent()}; {so_far.received()}")

@@ -23,7 +23,7 @@ from typing import Final
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from labkit.client.answers import LONGEST_MESSAGE, read_text
+from labkit.client.answers import LONGEST_MESSAGE, read
 from labkit.client.dial import dial
 from labkit.client.speech import Clock
 from labkit.errors import ConnectError, ErrorCode, ProtocolError
@@ -171,7 +171,7 @@ class CallLog:
 
     def _take_json(self, text: str, at_ns: int) -> None:
         try:
-            message = read_text(text)
+            message = read(text)
         except ProtocolError:
             self.errors["not_understood"] += 1
             return
