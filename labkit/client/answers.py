@@ -18,9 +18,9 @@ import soundfile
 from pydantic import FiniteFloat, ValidationError
 
 from labkit.audio.formats import WIRE, mix
-from labkit.audio.misread.readings import header_of
-from labkit.audio.misread.watch import FormatWatch, Mismatch
+from labkit.audio.misread import FormatWatch
 from labkit.audio.pcm import SAMPLE_RATE, Float32, decode_s16le, resample
+from labkit.audio.readings import header_of
 from labkit.client.dial import CONNECT_S
 from labkit.errors import ClientError, ErrorCode, ProtocolError
 from labkit.protocol import plain, v1
@@ -263,7 +263,7 @@ class ReplyReader:
     def whole(self) -> Float32:
         """All of it; looks whether it is what it is to be."""
         if (found := _mismatch(bytes(self._raw))) is not None:
-            self._remark(f"the reply {found.kind.replace('_', ' ')}, where {_SAMPLES} are due")
+            self._remark(f"the reply {found.code.replace('_', ' ')}, where {_SAMPLES} are due")
         return np.concatenate([np.zeros(0, np.float32), *self._pieces])
 
     def _bare(self, payload: bytes) -> Float32:
@@ -296,7 +296,7 @@ class ReplyReader:
             self._remarks.append(sentence)
 
 
-def _mismatch(raw: bytes) -> Mismatch | None:
+def _mismatch(raw: bytes) -> ProtocolError | None:
     """The first sign that bytes are not s16le mono at 16 kHz, heard as if they came live."""
     watch, size = FormatWatch(WIRE), WIRE.bytes_per_second // 10
     for number, at in enumerate(range(0, len(raw), size), start=1):

@@ -16,11 +16,10 @@ import numpy as np
 import soundfile
 
 from labkit.audio.formats import ALAW, MULAW, AudioFormat, Encoding, encode_f32le
-from labkit.audio.misread.readings import Float64
-from labkit.audio.misread.rules import Mismatch
-from labkit.audio.misread.watch import FormatWatch
+from labkit.audio.misread import FormatWatch
 from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, read_audio, resample
-from labkit.errors import ErrorCode
+from labkit.audio.readings import Float64
+from labkit.errors import ErrorCode, ProtocolError
 from labkit.measure.recordings import Recording
 
 __all__ = [
@@ -430,7 +429,7 @@ DELIVERIES: Final[tuple[Delivery, ...]] = (
 
 def listen(
     form: AudioFormat, data: bytes, seconds: float, chunk_ms: int, delivery: Delivery = live
-) -> Sequence[tuple[float, Mismatch]]:
+) -> Sequence[tuple[float, ProtocolError]]:
     """Feed a stream to a watch; each finding with the seconds of audio until then.
 
     Args:
@@ -466,7 +465,7 @@ def measure(recordings: Sequence[Recording]) -> Iterator[Outcome]:
             kinds=kinds,
             streams=len(found),
             after_s=[findings[-1][0] for findings in told],
-            named=sum({m.kind for _, m in findings} == set(kinds) for findings in told),
+            named=sum({m.code for _, m in findings} == set(kinds) for findings in told),
         )
 
 
@@ -477,7 +476,7 @@ def _lasting(samples: Float32) -> Float32:
 
 def _told(
     members: Sequence[Lie], speech: Sequence[Float32]
-) -> Iterator[Sequence[tuple[float, Mismatch]]]:
+) -> Iterator[Sequence[tuple[float, ProtocolError]]]:
     for turn, (samples, lie) in enumerate(product(speech, members)):
         chunk_ms, delivery = _CHUNKS_MS[turn % 3], (live, jittered)[turn % 2]
         yield listen(lie.declared, lie.send(samples), _SECONDS, chunk_ms, delivery)
@@ -492,7 +491,7 @@ def false_alarms(recordings: Sequence[Recording]) -> FalseAlarms:
         samples = sound(form.sample_rate)
         data = _right(samples, form, streams)
         for _, found in listen(form, data, _SECONDS, _CHUNKS_MS[streams % 3], delivery):
-            alarms.append(f"{name}, {form}, {delivery.__name__}: {found.message}")
+            alarms.append(f"{name}, {form}, {delivery.__name__}: {found}")
         streams += 1
     return FalseAlarms(streams, alarms)
 

@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State as SocketState
 from websockets.typing import Subprotocol
 
+from labkit.audio.misread import FormatWatch
 from labkit.errors import Close, CloseCode, ErrorCode, ServerError
 from labkit.net import wire_log
 from labkit.net.addresses import addresses_to_bind
@@ -73,7 +74,7 @@ class VoiceServer:
         self.metrics = Metrics()
         self._clock = clock
         self._pipeline = pipeline
-        self._registry = Registry(pipeline, self.settings, self.metrics, clock)
+        self._registry = Registry(pipeline, self.settings, self.metrics, clock, FormatWatch)
         pages = Pages(ready=lambda: not self._admission.closed, metrics=self._metrics_page)
         self._admission = Admission(self.settings, pages, self.metrics)
         # From their first byte, before any handshake: one that never ends its handshake would

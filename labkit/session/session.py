@@ -22,7 +22,6 @@ from zlib import crc32
 import numpy as np
 
 from labkit.audio.formats import WIRE, AudioFormat, StreamDecoder
-from labkit.audio.misread.watch import FormatWatch
 from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks
 from labkit.errors import AudioError, Close, EngineError, ErrorCode, ProtocolError
 from labkit.protocol.replay import Position, ReplayWindow
@@ -65,7 +64,7 @@ from labkit.voice import pipeline as voice
 from labkit.voice.hearing import Endpointing, SpeechTracker, Utterance, frames_in
 from labkit.voice.history import Exchange, History
 
-__all__ = ["MOST_AT_ONCE", "Carrier", "Observer", "Session", "SessionOptions"]
+__all__ = ["MOST_AT_ONCE", "Carrier", "MakeWatch", "Observer", "Session", "SessionOptions"]
 
 _log = logging.getLogger(__name__)
 
@@ -88,6 +87,18 @@ class Carrier(Protocol):
     def end(self, why: Close) -> None:
         """End the connection; the first reason is the one that counts."""
         ...
+
+
+class Watch(Protocol):
+    """Who looks whether audio is what it was declared to be."""
+
+    def feed(self, payload: bytes, at_ns: int) -> Sequence[ProtocolError]:
+        """Take a message before it is decoded; give what is new about it."""
+        ...
+
+
+MakeWatch = Callable[[AudioFormat, float, float], Watch]
+"""From what was declared, the seconds to look at, and when to begin, 0 to 1, a watch."""
 
 
 class Observer(Protocol):
@@ -166,6 +177,7 @@ class Session:
         observer: Observer,
         *,
         budget: Budget,
+        watch: MakeWatch | None = None,
         clock: Callable[[], int] = time.perf_counter_ns,
         cpu_clock: Callable[[], int] = time.process_time_ns,
     ) -> None:
@@ -179,6 +191,7 @@ class Session:
             settings: The limits that apply.
             observer: Told what is to be counted.
             budget: Bounds what is held, here and above.
+            watch: Makes what looks whether the audio is as declared; None does not look.
             clock: Monotonic nanoseconds.
             cpu_clock: CPU nanoseconds of this process.
         """
@@ -220,7 +233,7 @@ class Session:
         self._undecoded = memoryview(b"")
         self._most_at_once = MOST_AT_ONCE - MOST_AT_ONCE % options.input.frame_bytes
         self._comes_as_kept = options.input == WIRE
-        self._watch = FormatWatch(options.input, settings.watch_s, phase=self.phase)
+        self._watch = watch and watch(options.input, settings.watch_s, self.phase)
         self._too_fast = False
         self._refusals = refusals.RefusalRow()
 
@@ -296,8 +309,9 @@ class Session:
         wait_s = self._pace.take(len(payload) * self._seconds_per_byte, now_ns)
         if wait_s or self._too_fast:
             self._slow_down(now_ns, wait_s)
-        for found in self._watch.feed(payload, now_ns):
-            self.tell(Refused(ProtocolError(found.kind, found.message, found.hint)))
+        if self._watch is not None:
+            for fault in self._watch.feed(payload, now_ns):
+                self.tell(Refused(fault))
         self.activity.audio_ns = now_ns
         if len(payload) <= MOST_AT_ONCE:
             self._append(payload)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from labkit.audio.formats import AudioFormat, Encoding
-from labkit.audio.misread.rules import MISMATCHES
+from labkit.audio.misread import MISMATCHES
 from labkit.drills import formats
 from labkit.drills.formats import Outcome
 from labkit.errors import ErrorCode

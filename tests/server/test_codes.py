@@ -14,7 +14,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from labkit.audio.misread.rules import MISMATCHES
+from labkit.audio.misread import MISMATCHES
 from labkit.errors import CloseCode, ErrorCode
 from labkit.server.app import VoiceServer
 from labkit.session.registry import State

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from websockets.asyncio.client import ClientConnection
 
-from labkit.audio.misread.rules import MISMATCHES
+from labkit.audio.misread import MISMATCHES
 from labkit.audio.pcm import SAMPLE_RATE, read_audio
 from labkit.drills.formats import lies
 from labkit.errors import ErrorCode

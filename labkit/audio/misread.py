@@ -1,10 +1,36 @@
-"""What one block of a stream says about the format that its caller declared.
+"""Audio that is not what its caller declared: found by looking at the bytes and at the clock.
 
-`RULES` holds what is looked for. A rule about the layout speaks only where the declared reading is
-bad *and* another one is good; a rule about rate or channels only where the declared reading is
-good *and* the stream comes at the pace of the other rate or number of channels.
+A `FormatWatch` looks at a block of bytes now and then, and at when messages come: every 0.2 s where
+something may be wrong; else each look at sound that is as declared lets the next one wait twice as
+long, up to 4 s. `RULES` holds what is looked for. A rule about the layout speaks only where the
+declared reading is bad *and* another one is good; a rule about rate or channels only where the
+declared reading is good *and* the stream comes at the pace of the other rate or number of channels.
+What is found is taken into account from then on, so that a second fault behind it is found, too.
+
+`labkit drill formats` measures how surely, and how soon: over 55 recordings of speech each fault is
+found and named in 94 % of the streams or more, most in all, after 0.04 s (headers), 0.7 to 3.3 s
+(encodings) or 3 to 6 s (rates); and nothing is said of 2656 streams that are as declared.
+
+What cannot be told, and is not:
+
+- Anything about silence or noise: they are the same under many readings.
+- A layout, where the audio itself is louder than -10 dBFS RMS all the time.
+- A rate, of what comes in one burst, or is sent with pauses of speech only; or one so near to the
+  declared one (0.72 to 1.36 times) that a network may be the cause. An empty upper band says
+  nothing: telephone speech at 48 kHz is an ordinary thing.
+- Two channels as one of twice their rate, and one channel as two of half of its rate: the pace is
+  right then, and so, nearly, is what is heard.
+- Left and right swapped, or one of them silent: labkit mixes them.
+- Encoded audio without marks that takes as many bytes a second as what was declared, such as FLAC
+  declared as µ-law or A-law.
+
+What is told wrongly: a file without any hiss in it that is sent steadily at exactly the pace of
+another usual rate, as `rate_mismatch`; uniform noise over the full scale that comes steadily
+slower than live, as `looks_like_compressed`.
 """
 
+import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,28 +39,150 @@ from typing import Final
 import numpy as np
 
 from labkit.audio.formats import AudioFormat
-from labkit.audio.misread.readings import (
+from labkit.audio.readings import (
     DECLARED,
     READINGS,
     Float64,
+    Header,
     Reading,
     Sound,
+    begins,
     encoder_inside,
+    header_of,
 )
-from labkit.errors import ErrorCode
+from labkit.errors import ErrorCode, ProtocolError
 
 __all__ = [
     "MISMATCHES",
     "RULES",
+    "ArrivalMeter",
     "Finding",
+    "FormatWatch",
     "Layout",
-    "Mismatch",
     "Pace",
     "Rule",
     "Window",
-    "compressed",
-    "is_live",
 ]
+
+# -- the pace of a stream ----------------------------------------------------------------------
+
+_KEPT_NS: Final = 4_000_000_000
+_MARK_NS: Final = 100_000_000
+"""Ten marks a second are enough to see a stall of 0.15 s, however many messages come."""
+_PAUSE_GAPS: Final = 3.0
+_PAUSE_MORE_NS: Final = 100_000_000
+_SMOOTHING: Final = 0.1
+_STEADY_NS: Final = 150_000_000
+_SLOW: Final = 0.72
+_FAST: Final = 1.36
+"""Paces between these are left alone: 44.1 kHz as 48 kHz cannot be told from a clock or a
+network that is a little off, and 22.05 kHz as 16 kHz can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a stretch of a stream came in; good until the next message is counted.
+
+    Attributes:
+        marks: Nanoseconds of the clock, and bytes that had come by then.
+        end: The same, of the last message.
+    """
+
+    marks: Sequence[tuple[int, int]]
+    end: tuple[int, int]
+
+    @property
+    def span_s(self) -> float:
+        """Length of the stretch on the clock, in seconds."""
+        return (self.end[0] - self.marks[0][0]) / 1e9
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Bytes per second of the clock."""
+        return (self.end[1] - self.marks[0][1]) / self.span_s
+
+    def is_steady(self) -> bool:
+        """Whether nothing came more than 0.15 s off its time on a straight line."""
+        (begin_ns, begin_bytes), per_ns = self.marks[0], self.bytes_per_second / 1e9
+        return all(
+            abs((size - begin_bytes) / per_ns - (at_ns - begin_ns)) <= _STEADY_NS
+            for at_ns, size in self.marks
+        )
+
+    def is_off(self, bytes_per_second: int, span_s: float) -> bool:
+        """Whether it was steadily faster or slower than it should, for `span_s` or longer."""
+        if _SLOW < self.bytes_per_second / bytes_per_second < _FAST or self.span_s < span_s:
+            return False
+        return self.is_steady()
+
+
+class ArrivalMeter:
+    """Measures how fast a stream came over the last four seconds, or since the last pause.
+
+    A gap between messages that is longer than three usual ones and 0.1 s is a pause: a caller
+    that is muted, or sends only speech, is not slow, so measuring begins anew behind it. What
+    comes in one burst has no pace, and a burst followed by live audio is not steady.
+    """
+
+    def __init__(self) -> None:
+        """Begin before the first message."""
+        self._marks: deque[tuple[int, int]] = deque()
+        self._due_ns = self._last_ns = self._bytes = self._messages = 0
+        self._usual_gap_ns = self._longest_gap_ns = math.inf
+
+    def feed(self, at_ns: int, size: int) -> bool:
+        """Count a message of `size` bytes that came at `at_ns` of a monotonic clock.
+
+        This runs for every message of every caller, so all that can wait for a mark does.
+
+        Returns:
+            Whether a mark was set, and the pace is to be looked at.
+        """
+        gap_ns = at_ns - self._last_ns
+        self._last_ns = at_ns
+        self._bytes += size
+        self._messages += 1
+        if at_ns < self._due_ns and gap_ns <= self._longest_gap_ns:
+            return False
+        self._mark(at_ns, gap_ns)
+        return True
+
+    def _mark(self, at_ns: int, gap_ns: int) -> None:
+        if self._marks:
+            self._learn_gap(at_ns, gap_ns)
+        self._marks.append((at_ns, self._bytes))
+        self._due_ns = at_ns + _MARK_NS
+        self._messages = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        while self._last_ns - self._marks[0][0] > _KEPT_NS:
+            self._marks.popleft()
+
+    def _learn_gap(self, at_ns: int, gap_ns: int) -> None:
+        """Follow the mean gap since the last mark; a pause counts as the longest that is none."""
+        if gap_ns > self._longest_gap_ns:
+            self._marks.clear()
+            mean_ns, weight = self._longest_gap_ns, _SMOOTHING
+        else:
+            mean_ns = (at_ns - self._marks[-1][0]) / self._messages
+            weight = 1 - (1 - _SMOOTHING) ** self._messages
+        usual_ns = mean_ns if math.isinf(self._usual_gap_ns) else self._usual_gap_ns
+        self._usual_gap_ns = usual_ns + weight * (mean_ns - usual_ns)
+        self._longest_gap_ns = _PAUSE_GAPS * self._usual_gap_ns + _PAUSE_MORE_NS
+
+    def pace(self) -> Pace | None:
+        """How fast the stream came, or None before there is any span to measure that on."""
+        if not self._marks:
+            return None
+        self._forget()
+        begin_ns, begin_bytes = self._marks[0]
+        if self._last_ns <= begin_ns or self._bytes <= begin_bytes:
+            return None
+        return Pace(self._marks, (self._last_ns, self._bytes))
+
+
+# -- what one block says ------------------------------------------------------------
 
 MISMATCHES: Final = frozenset(
     {
@@ -82,31 +230,14 @@ _GLANCE_DB: Final = 3.0
 bytes, and as much as all have as declared, and is at most so much louder than what is accepted."""
 _SURE_DB: Final = 15.0
 """Gain of the predictor that no misread bytes have: of speech, it was never above 13."""
-_SLOW: Final = 0.72
-_FAST: Final = 1.36
-"""Paces between these are left alone: 44.1 kHz as 48 kHz cannot be told from a clock or a
-network that is a little off, and 22.05 kHz as 16 kHz can."""
 _TWICE: Final = 1.9
 """Speed from which a stream may be twice too fast, whatever its rate."""
 _CHANNELS_S: Final = 1.5
 _RATE_S: Final = 3.0
 """How long a pace must have lasted before it counts, in seconds of the clock."""
-_STEADY_NS: Final = 150_000_000
 _SPEECH_HZ: Final = 8_800
 """Speech has little above it."""
 _RATES: Final = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
-
-
-@dataclass(frozen=True, slots=True)
-class Mismatch:
-    """One fault of a stream's format."""
-
-    kind: ErrorCode
-    """What the audio looks like, one of `MISMATCHES`."""
-    message: str
-    """What was seen, in plain words with the figures."""
-    hint: str
-    """What to send or to declare instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +260,6 @@ class Layout:
         """Bytes of one second."""
         return self.reading.sample_bytes * self.channels * self.sample_rate
 
-    def speed(self, bytes_per_second: float | None) -> float:
-        """Seconds of audio per second of the clock; 1 is live, and what is not known is, too."""
-        return 1.0 if bytes_per_second is None else bytes_per_second / self.bytes_per_second
-
     def __str__(self) -> str:
         channels = "mono" if self.channels == 1 else "stereo"
         return f"{self.name} {self.sample_rate} Hz {channels}"
@@ -140,50 +267,20 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a rule concludes: at least one fault."""
+    """What a rule concludes."""
 
-    mismatches: tuple[Mismatch, ...]
+    faults: tuple[ProtocolError, ...]
     layout: Layout | None
     """What the stream is taken for from then on; None where that is no layout of samples."""
 
     @property
-    def kinds(self) -> tuple[ErrorCode, ...]:
-        """The kinds of the faults."""
-        return tuple(mismatch.kind for mismatch in self.mismatches)
+    def codes(self) -> tuple[ErrorCode, ...]:
+        """What it looks like, of `MISMATCHES`; at least one."""
+        return tuple(fault.code for fault in self.faults)
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How fast a stretch of a stream came in.
-
-    Attributes:
-        marks: Nanoseconds of the clock, and bytes that had come by then; two at least.
-    """
-
-    marks: Sequence[tuple[int, int]]
-
-    @property
-    def span_s(self) -> float:
-        """Length of the stretch on the clock, in seconds."""
-        return (self.marks[-1][0] - self.marks[0][0]) / 1e9
-
-    @property
-    def bytes_per_second(self) -> float:
-        """Bytes per second of the clock."""
-        return (self.marks[-1][1] - self.marks[0][1]) / self.span_s
-
-    def is_steady(self) -> bool:
-        """Whether nothing came more than 0.15 s off its time on a straight line."""
-        (begin_ns, begin_bytes), per_ns = self.marks[0], self.bytes_per_second / 1e9
-        return all(
-            abs((size - begin_bytes) / per_ns - (at_ns - begin_ns)) <= _STEADY_NS
-            for at_ns, size in self.marks
-        )
-
-
-def is_live(speed: float) -> bool:
-    """Whether a stream comes about as fast as it should."""
-    return _SLOW < speed < _FAST
+def _found(code: ErrorCode, message: str, hint: str, layout: Layout | None) -> Finding:
+    return Finding((ProtocolError(code, message, hint),), layout)
 
 
 class Window:
@@ -201,7 +298,7 @@ class Window:
         self.layout = layout
         self.block = block
         self.pace = pace
-        self.speed = layout.speed(pace.bytes_per_second if pace else None)
+        self.speed = pace.bytes_per_second / layout.bytes_per_second if pace else 1.0
         # Single bytes need not be loud where they are misread.
         self.is_bytes = layout.reading.sample_bytes == 1
 
@@ -218,10 +315,7 @@ class Window:
 
     def is_off_pace(self, span_s: float) -> bool:
         """Whether it came steadily faster or slower than it should, for `span_s` or longer."""
-        pace = self.pace
-        if pace is None or is_live(self.speed):
-            return False
-        return pace.span_s >= span_s and pace.is_steady()
+        return self.pace is not None and self.pace.is_off(self.layout.bytes_per_second, span_s)
 
     @property
     def is_noise(self) -> bool:
@@ -275,15 +369,12 @@ class Window:
         return (self.is_loud or self.is_bytes) and self.sound.gain_db < _SURE_DB
 
 
-Judge = Callable[[Window], Finding | None]
-"""What one audible window says for a mismatch, or None where it says nothing for it."""
-
-
 @dataclass(frozen=True, slots=True)
 class Rule:
     """When windows become a finding."""
 
-    judge: Judge
+    judge: Callable[[Window], Finding | None]
+    """What one audible window says for a fault, if anything."""
     misread: bool
     """Whether it is asked about windows that seem misread; else about those that are sound."""
     votes: int
@@ -314,14 +405,14 @@ def another_reading(window: Window) -> Finding | None:
         f" read as {reading.name} it is sound at {sound.level_db:.0f} dBFS,"
         f" predictable by {sound.gain_db:.0f} dB"
     )
-    mismatches = []
+    faults = []
     if reading.kind is not window.layout.reading.kind:
-        mismatches.append(Mismatch(reading.kind, message, reading.hint))
+        faults.append(ProtocolError(reading.kind, message, reading.hint))
     if reading.skip:
         hint = "send whole samples only: bytes were lost or added, such as a header of odd length"
-        mismatches.append(Mismatch(ErrorCode.LOOKS_SHIFTED, message, hint))
+        faults.append(ProtocolError(ErrorCode.LOOKS_SHIFTED, message, hint))
     layout = replace(window.layout, name=reading.name, reading=reading)
-    return Finding(tuple(mismatches), layout)
+    return Finding(tuple(faults), layout)
 
 
 def _least_gain_db(window: Window, reading: Reading) -> float:
@@ -356,13 +447,13 @@ def _described(sound: Sound) -> str:
 def encoded(window: Window) -> Finding | None:
     """Misread, and with the marks that an encoder puts into its stream."""
     found = encoder_inside(window.block)
-    return compressed(f"this is a stream of {found}, and no samples") if found else None
+    return _compressed(f"this is a stream of {found}, and no samples") if found else None
 
 
-def compressed(message: str) -> Finding:
+def _compressed(message: str) -> Finding:
     """What an encoder's output comes to."""
     hint = "decode it before sending; in a browser, take samples from an AudioWorklet"
-    return Finding((Mismatch(ErrorCode.LOOKS_LIKE_COMPRESSED, message, hint),), layout=None)
+    return _found(ErrorCode.LOOKS_LIKE_COMPRESSED, message, hint, None)
 
 
 def incompressible(window: Window) -> Finding | None:
@@ -375,7 +466,7 @@ def incompressible(window: Window) -> Finding | None:
         return None
     if window.sound.gain_db > 1 or (entropy := _entropy(window.block)) < 7.8:
         return None
-    return compressed(
+    return _compressed(
         f"the bytes are random ({entropy:.2f} bits each), and come {window.speed:.2f} times as fast"
         f" as live {window.layout}"
     )
@@ -401,13 +492,13 @@ def stereo_as_mono(window: Window) -> Finding | None:
         return None
     if not _twofold(window.sound.frames[:, 0]):
         return None
-    mismatch = Mismatch(
+    return _found(
         ErrorCode.LOOKS_LIKE_STEREO,
         f"every second sample belongs to another signal, and audio comes {window.speed:.2f} times"
         f" as fast as live {layout}: these are two interleaved channels",
         "declare 2 channels, or send the average of the two",
+        replace(layout, channels=2),
     )
-    return Finding((mismatch,), replace(layout, channels=2))
 
 
 def _twofold(samples: Float64) -> bool:
@@ -454,13 +545,13 @@ def mono_as_stereo(window: Window) -> Finding | None:
         return None
     if not _single(window.sound.frames):
         return None
-    mismatch = Mismatch(
+    return _found(
         ErrorCode.LOOKS_LIKE_MONO,
         f"left and right follow each other as one signal, and audio comes {window.speed:.2f} times"
         f" as fast as live {layout}: this is one channel",
         "declare 1 channel, or send each sample twice",
+        replace(layout, channels=1),
     )
-    return Finding((mismatch,), replace(layout, channels=1))
 
 
 def _single(frames: Float64) -> bool:
@@ -480,12 +571,12 @@ def cancelling(window: Window) -> Finding | None:
     mixed = np.square(centred.sum(axis=1)).sum() / (2 * np.square(centred).sum())
     if not mixed < 0.01:
         return None
-    mismatch = Mismatch(
+    return _found(
         ErrorCode.CHANNELS_CANCEL,
         f"left and right are opposite: their mix has {100 * mixed:.1f} % of the energy",
         "turn the sign of one channel, or declare and send only one of them",
+        window.layout,
     )
-    return Finding((mismatch,), window.layout)
 
 
 def other_rate(window: Window) -> Finding | None:
@@ -501,14 +592,14 @@ def other_rate(window: Window) -> Finding | None:
         return None
     if speed > 1 and _share_above(window, _SPEECH_HZ / speed) > 0.5:
         return None
-    mismatch = Mismatch(
+    return _found(
         ErrorCode.RATE_MISMATCH,
         f"audio comes {speed:.2f} times as fast as live {layout}, for"
         f" {window.pace.span_s:.0f} s: {speed * layout.sample_rate:.0f} frames a second",
         f"declare the sample rate {rate}, or resample to {layout.sample_rate}; a file may be"
         " sent faster, but not at the pace of another rate",
+        replace(layout, sample_rate=rate),
     )
-    return Finding((mismatch,), replace(layout, sample_rate=rate))
 
 
 def _usual_rate(layout: Layout, speed: float) -> int | None:
@@ -539,3 +630,193 @@ RULES: Final = (
     Rule(other_rate, misread=False, votes=3, of=3),
 )
 """The rules, in the order in which they are asked."""
+
+# -- the watch ------------------------------------------------------------
+
+_MIN_BYTES: Final = 2048
+_MAX_BYTES: Final = 4096
+"""Sizes of a block: enough for a predictor under any reading, and soon looked at."""
+_ALIGNMENT: Final = 8
+"""Bytes: whole frames of any encoding and number of channels begin at multiples of it."""
+_CLOSE_S: Final = 0.2
+_SILENT_S: Final = 0.4
+_RARE_S: Final = 4.0
+"""Time from one look to the next: while something may be wrong, in silence, and at last."""
+_BACKOFF: Final = 2.0
+"""Each look at sound that is as declared lets the next one wait so much longer..."""
+_NOISE_BACKOFF: Final = 4.0
+"""...and one at noise, which costs most to look at and tells least, more than that."""
+_MOST_EFFORT: Final = 24
+"""Looks at silence in one message, others count for more: it may hold minutes, and all other
+callers wait meanwhile, 2 to 3 ms at most."""
+_PACE_S: Final = 1.4
+_PACE_LOOKS: Final = 20
+"""Span of a wrong pace, in seconds, from which the rules about it are asked often, and how often:
+who sends a file faster than speech is no reason to look closely for all of its length."""
+
+
+class FormatWatch:
+    """Watches one stream for audio that is not what was declared.
+
+    Feed it each message before decoding: misread floats are often NaN, which the decoder
+    refuses at once. Each kind is told once. A fault that is found is taken into account from then
+    on, so that a second one behind it is found, too: floats that were declared as integers are
+    read as floats when their sample rate is judged.
+    """
+
+    def __init__(self, form: AudioFormat, seconds: float = math.inf, phase: float = 0.0) -> None:
+        """Watch the beginning of a stream that its caller declared as `form`.
+
+        Args:
+            form: What was declared.
+            seconds: So much audio is looked at.
+            phase: When the first look is, 0 to 1 in the first 0.2 s. Streams that began together
+                should not all be looked at in the same instant: others wait for the sum.
+        """
+        self._meter = ArrivalMeter()
+        self._left_bytes = seconds * form.bytes_per_second
+        self._told: set[ErrorCode] = set()
+        self._pending = bytearray()
+        self._pace_looks = 0
+        self._votes = {rule: deque[Finding | None](maxlen=rule.of) for rule in RULES}
+        self._suppose(Layout.of(form))
+        self._wait_bytes = _aligned(phase * _CLOSE_S * form.bytes_per_second)
+        self._looked_ns, self._due_ns = 0, math.inf
+
+    def _suppose(self, layout: Layout) -> None:
+        """Take the stream for `layout`; what was seen under another one is no evidence."""
+        self._layout = layout
+        close_bytes = _aligned(_CLOSE_S * layout.bytes_per_second)
+        self._block_bytes = min(max(_MIN_BYTES, close_bytes), _MAX_BYTES)
+        self._next_s = _CLOSE_S
+        for votes in self._votes.values():
+            votes.clear()
+
+    def feed(self, payload: bytes, at_ns: int) -> Sequence[ProtocolError]:
+        """Take a message that came at `at_ns` of a monotonic clock; give what is new about it.
+
+        This runs for every message of every caller, mostly for nothing. So it counts, and leaves
+        out what lies between two blocks; all that costs more waits for a mark or for a look.
+        """
+        if self._left_bytes <= 0:
+            return ()
+        size = len(payload)
+        self._left_bytes -= size
+        if self._meter.feed(at_ns, size):
+            self._hurry(at_ns)
+        found: Sequence[ProtocolError] = ()
+        if begins(payload) is not None and (header := header_of(payload)) is not None:
+            found = self._begins_with(header)
+            if header.encoded:
+                return found
+        if self._wait_bytes >= size:
+            self._wait_bytes -= size
+            return found
+        self._pending += payload[self._wait_bytes :]
+        self._wait_bytes = 0
+        if len(self._pending) < self._block_bytes:
+            return found
+        return (*found, *self._look(at_ns))
+
+    def _hurry(self, at_ns: int) -> None:
+        """Look now where the clock says so before the bytes do, or the pace is wrong."""
+        if at_ns >= self._due_ns:
+            self._wait_bytes %= _ALIGNMENT
+        elif self._pace_looks < _PACE_LOOKS and at_ns >= self._looked_ns + _CLOSE_S * 1e9:
+            pace = self._meter.pace()
+            if pace is not None and pace.is_off(self._layout.bytes_per_second, _PACE_S):
+                self._wait_bytes %= _ALIGNMENT
+
+    def _begins_with(self, header: Header) -> Sequence[ProtocolError]:
+        """What the first bytes of a message say."""
+        if header.encoded:
+            return self._tell(_compressed(f"the message begins as a stream of {header.name} does"))
+        return self._tell(
+            _found(
+                ErrorCode.LOOKS_LIKE_FILE,
+                f"the message begins with the header of a {header.name} file",
+                "read the format from the header, declare it, and send only what follows it",
+                self._layout,
+            )
+        )
+
+    def _look(self, at_ns: int) -> list[ProtocolError]:
+        """Judge the blocks that are complete, and decide when the next one is due."""
+        found: list[ProtocolError] = []
+        pace, effort = self._meter.pace(), 0
+        while len(self._pending) >= self._block_bytes:
+            if effort >= _MOST_EFFORT:
+                self._leave_out(len(self._pending) + -len(self._pending) % _ALIGNMENT)
+                break
+            block = bytes(self._pending[: self._block_bytes])
+            window = Window(self._layout, block, pace)
+            wait_s = _SILENT_S
+            if window.is_silent:
+                effort += 1
+            elif window.is_silent_otherwise:
+                effort += 2
+            else:
+                effort += 4
+                found += self._judge(window)
+                wait_s = self._wait_s(window)
+            self._looked_ns, self._due_ns = at_ns, at_ns + round(wait_s * 1e9)
+            self._leave_out(max(len(block), _aligned(wait_s * self._layout.bytes_per_second)))
+        return found
+
+    def _leave_out(self, passed: int) -> None:
+        """Drop what was looked at, and all that comes before the next block."""
+        self._wait_bytes = max(0, passed - len(self._pending))
+        del self._pending[:passed]
+
+    def _wait_s(self, window: Window) -> float:
+        """Time from the begin of an audible look to that of the next one."""
+        off_pace = self._pace_looks < _PACE_LOOKS and window.is_off_pace(_PACE_S)
+        self._pace_looks += off_pace
+        if off_pace or any(any(votes) for votes in self._votes.values()):
+            self._next_s = _CLOSE_S
+        wait_s = self._next_s
+        self._next_s = min(wait_s * (_NOISE_BACKOFF if window.is_noise else _BACKOFF), _RARE_S)
+        return wait_s
+
+    def _judge(self, window: Window) -> Sequence[ProtocolError]:
+        """Ask the rules about an audible window."""
+        explained = False
+        for rule, votes in self._votes.items():
+            # What one rule explains is no evidence for the rules below it.
+            votes.append(None if explained else rule.ask(window))
+            explained = explained or votes[-1] is not None
+            finding = _agreed(votes, rule.votes)
+            if finding is not None:
+                self._settle(rule)
+                return self._tell(finding)
+        return ()
+
+    def _settle(self, settled: Rule) -> None:
+        """Ask a rule no more, nor the others about the layout where it was one of these."""
+        for rule in list(self._votes):
+            if rule is settled or (rule.misread and settled.misread):
+                del self._votes[rule]
+
+    def _tell(self, finding: Finding) -> Sequence[ProtocolError]:
+        """Go on with what was found; give what of it was not told yet."""
+        if finding.layout is None:
+            self._left_bytes = 0
+            self._pending.clear()
+        elif finding.layout != self._layout:
+            self._suppose(finding.layout)
+        new = [fault for fault in finding.faults if fault.code not in self._told]
+        self._told.update(fault.code for fault in new)
+        return new
+
+
+def _aligned(size: float) -> int:
+    return int(size) // _ALIGNMENT * _ALIGNMENT
+
+
+def _agreed(votes: deque[Finding | None], enough: int) -> Finding | None:
+    """The last window's finding, where enough windows found the same kinds."""
+    last = votes[-1]
+    if last is None:
+        return None
+    same = sum(1 for finding in votes if finding is not None and finding.codes == last.codes)
+    return last if same >= enough else None

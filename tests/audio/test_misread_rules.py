@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labkit.audio import misread
 from labkit.audio.formats import AudioFormat, Encoding
-from labkit.audio.misread import rules
-from labkit.audio.misread.readings import DECLARED
-from labkit.audio.misread.rules import MISMATCHES, RULES, Layout, Pace, Rule, Window
+from labkit.audio.misread import MISMATCHES, RULES, Layout, Pace, Rule, Window
 from labkit.audio.pcm import Float32
+from labkit.audio.readings import DECLARED
 from labkit.errors import ErrorCode
 
 S16, F32, MULAW, ALAW = Encoding
@@ -21,7 +21,8 @@ RNG = np.random.default_rng(7)
 def pace(speed: float, form: AudioFormat, seconds: float = 4) -> Pace:
     """Of messages of 20 ms, for `seconds` of the clock."""
     size = round(speed * form.bytes_per_second / 50)
-    return Pace([(i * 20_000_000, i * size) for i in range(round(seconds * 50))])
+    marks = [(i * 20_000_000, i * size) for i in range(round(seconds * 50))]
+    return Pace(marks, marks[-1])
 
 
 def window(form: AudioFormat, block: bytes, speed: float = 1.0) -> Window:
@@ -85,9 +86,9 @@ def test_noise_is_silent_under_no_reading(encoding: Encoding, sigma: float) -> N
 
 
 def test_another_reading_is_what_the_stream_is_taken_for_from_then_on() -> None:
-    finding = rules.another_reading(window(AudioFormat(S16), AudioFormat(F32).encode(voice())))
+    finding = misread.another_reading(window(AudioFormat(S16), AudioFormat(F32).encode(voice())))
     assert finding is not None
-    assert finding.kinds == (ErrorCode.LOOKS_LIKE_FLOAT32,)
+    assert finding.codes == (ErrorCode.LOOKS_LIKE_FLOAT32,)
     assert finding.layout == Layout("32-bit floats", DECLARED[F32], 16_000, 1)
     assert finding.layout.bytes_per_second == 64_000
     assert str(finding.layout) == "32-bit floats 16000 Hz mono"
@@ -95,18 +96,18 @@ def test_another_reading_is_what_the_stream_is_taken_for_from_then_on() -> None:
 
 def test_another_reading_from_the_middle_of_a_sample_is_two_faults() -> None:
     shifted = AudioFormat(F32).encode(voice())[2:]
-    finding = rules.another_reading(window(AudioFormat(S16), shifted))
+    finding = misread.another_reading(window(AudioFormat(S16), shifted))
     assert finding is not None
-    assert finding.kinds == (ErrorCode.LOOKS_LIKE_FLOAT32, ErrorCode.LOOKS_SHIFTED)
-    assert "bytes were lost or added" in finding.mismatches[1].hint
+    assert finding.codes == (ErrorCode.LOOKS_LIKE_FLOAT32, ErrorCode.LOOKS_SHIFTED)
+    assert "bytes were lost or added" in finding.faults[1].hint
 
 
 def test_hints_of_the_high_byte_name_the_encoding_too() -> None:
     swapped = np.frombuffer(AudioFormat(F32).encode(voice()), "<f4").astype(">f4").tobytes()
-    finding = rules.another_reading(window(AudioFormat(S16), swapped))
+    finding = misread.another_reading(window(AudioFormat(S16), swapped))
     assert finding is not None
-    assert finding.kinds == (ErrorCode.LOOKS_LIKE_BIG_ENDIAN,)
-    assert "declare pcm_f32le" in finding.mismatches[0].hint
+    assert finding.codes == (ErrorCode.LOOKS_LIKE_BIG_ENDIAN,)
+    assert "declare pcm_f32le" in finding.faults[0].hint
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.judge.__name__)
@@ -119,20 +120,20 @@ def test_no_rule_says_anything_about_a_live_voice_or_live_noise(rule: Rule) -> N
 @pytest.mark.parametrize(
     ("judge", "speed", "seconds", "told"),
     [
-        (rules.other_rate, 3.0, 4, True),
-        (rules.other_rate, 3.0, 2, False),
-        (rules.other_rate, 1.2, 4, False),
-        (rules.other_rate, 0.5, 4, True),
-        (rules.incompressible, 0.5, 4, True),
-        (rules.incompressible, 0.5, 1, False),
-        (rules.incompressible, 1.0, 4, False),
+        (misread.other_rate, 3.0, 4, True),
+        (misread.other_rate, 3.0, 2, False),
+        (misread.other_rate, 1.2, 4, False),
+        (misread.other_rate, 0.5, 4, True),
+        (misread.incompressible, 0.5, 4, True),
+        (misread.incompressible, 0.5, 1, False),
+        (misread.incompressible, 1.0, 4, False),
     ],
 )
 def test_a_pace_counts_once_it_has_lasted(
     judge: Callable[[Window], object], speed: float, seconds: float, told: bool
 ) -> None:
     form = AudioFormat()
-    block = RNG.bytes(4_096) if judge is rules.incompressible else form.encode(voice())[:4096]
+    block = RNG.bytes(4_096) if judge is misread.incompressible else form.encode(voice())[:4096]
     seen = Window(Layout.of(form), block, pace(speed, form, seconds))
     assert (judge(seen) is not None) is told
 
@@ -145,7 +146,7 @@ def test_any_audible_block_is_judged_without_an_error(
     for speed in (0.5, 1.0, 2.0):
         seen = Window(Layout.of(form), block, pace(speed, form))
         for finding in (rule.ask(seen) for rule in RULES if not seen.is_silent):
-            assert finding is None or set(finding.kinds) <= MISMATCHES
+            assert finding is None or set(finding.codes) <= MISMATCHES
 
 
 def test_every_rule_gives_its_reason() -> None:

@@ -9,10 +9,17 @@ from hypothesis import strategies as st
 
 from labkit.audio import formats
 from labkit.audio.formats import AudioFormat, Encoding, encode_f32le
-from labkit.audio.misread.rules import MISMATCHES, Finding, Mismatch, Pace, Rule, Window
-from labkit.audio.misread.watch import ArrivalMeter, FormatWatch
+from labkit.audio.misread import (
+    MISMATCHES,
+    ArrivalMeter,
+    Finding,
+    FormatWatch,
+    Pace,
+    Rule,
+    Window,
+)
 from labkit.audio.pcm import Float32, encode_s16le, read_audio, resample
-from labkit.errors import ErrorCode
+from labkit.errors import ErrorCode, ProtocolError
 from tests.paths import SPEECH
 
 S16, F32, MULAW, ALAW = Encoding
@@ -25,7 +32,7 @@ def speech(rate: int = 16_000, seconds: float = 6) -> Float32:
 
 def findings(
     form: AudioFormat, *parts: tuple[bytes, float], chunk_ms: int = 40
-) -> Iterator[Mismatch]:
+) -> Iterator[ProtocolError]:
     """What is told of a stream in messages of `chunk_ms` as declared.
 
     Args:
@@ -42,7 +49,7 @@ def findings(
 
 
 def kinds(form: AudioFormat, data: bytes, pace: float = 1.0) -> list[ErrorCode]:
-    return [found.kind for found in findings(form, (data, pace))]
+    return [found.code for found in findings(form, (data, pace))]
 
 
 @pytest.mark.parametrize(
@@ -63,9 +70,9 @@ def test_another_encoding_is_told_once_with_figures_and_a_hint(
 ) -> None:
     form, data = AudioFormat(declared), write(speech())
     found = list(findings(form, (data, len(data) / form.bytes_per_second / 6)))
-    assert [one.kind for one in found] == [kind]
-    assert f"{declared} 16000 Hz mono" in found[0].message
-    assert "dBFS" in found[0].message
+    assert [one.code for one in found] == [kind]
+    assert f"{declared} 16000 Hz mono" in str(found[0])
+    assert "dBFS" in str(found[0])
     assert found[0].hint.startswith("declare the encoding")
 
 
@@ -95,7 +102,7 @@ def test_noisy_voices_and_long_pauses_of_a_telephone_are_told(
     data = AudioFormat(sent, 8_000).encode(spoken)
     form = AudioFormat(declared, 8_000)
     found = findings(form, (data, len(data) / 80_000), chunk_ms=20)
-    assert [one.kind for one in found] == [kind]
+    assert [one.code for one in found] == [kind]
 
 
 @pytest.mark.parametrize(("name", "rate"), [("slt-09", 16_000), ("ked-09", 8_000)])
@@ -127,8 +134,8 @@ def test_the_same_header_is_told_once() -> None:
 
 def test_encoded_audio_is_told_at_the_first_message() -> None:
     [found] = FormatWatch(AudioFormat()).feed(b"\x1a\x45\xdf\xa3" + bytes(60), 0)
-    assert found.kind is ErrorCode.LOOKS_LIKE_COMPRESSED
-    assert "WebM" in found.message
+    assert found.code is ErrorCode.LOOKS_LIKE_COMPRESSED
+    assert "WebM" in str(found)
 
 
 @pytest.mark.parametrize("pace", [0.2, 1.0])
@@ -142,9 +149,9 @@ def test_random_bytes_are_encoded_audio_only_where_they_come_slower_than_live(pa
 def test_the_pace_of_another_rate_is_told_with_that_rate(pace: float, rate: int) -> None:
     data = encode_s16le(speech(rate, 8))
     found = list(findings(AudioFormat(), (data, pace)))
-    assert [one.kind for one in found] == [ErrorCode.RATE_MISMATCH]
+    assert [one.code for one in found] == [ErrorCode.RATE_MISMATCH]
     assert f"declare the sample rate {rate}" in found[0].hint
-    assert f"{rate} frames a second" in found[0].message
+    assert f"{rate} frames a second" in str(found[0])
 
 
 def test_a_pace_of_no_usual_rate_is_left_alone() -> None:
@@ -191,7 +198,7 @@ def test_opposite_channels_are_told_and_swapped_ones_cannot_be() -> None:
 @pytest.mark.parametrize("before_s", [6, 30])
 def test_a_stream_that_becomes_wrong_later_is_told(before_s: float) -> None:
     parts = (encode_s16le(speech(seconds=before_s)), 1.0), (encode_f32le(speech()), 2.0)
-    assert [found.kind for found in findings(AudioFormat(), *parts)] == [
+    assert [found.code for found in findings(AudioFormat(), *parts)] == [
         ErrorCode.LOOKS_LIKE_FLOAT32
     ]
 
@@ -200,7 +207,7 @@ def test_a_stream_that_becomes_wrong_later_is_told(before_s: float) -> None:
 def test_a_stream_that_begins_with_silence_or_noise_is_told(before: float) -> None:
     noise = np.float32(before * np.random.default_rng(1).standard_normal(160_000))
     parts = (encode_s16le(noise), 1.0), (encode_f32le(speech(seconds=12)), 2.0)
-    assert [found.kind for found in findings(AudioFormat(), *parts)] == [
+    assert [found.code for found in findings(AudioFormat(), *parts)] == [
         ErrorCode.LOOKS_LIKE_FLOAT32
     ]
 
@@ -226,7 +233,7 @@ def test_one_long_message_is_enough_and_costs_little(monkeypatch: pytest.MonkeyP
     assert watch.feed(encode_s16le(speech(seconds=60)) + b"1234", 0) == ()
     assert len({id(window) for window in asked}) <= 20
     data = b"5678" + encode_f32le(speech())
-    assert [found.kind for found in watch.feed(data, 10**9)] == [ErrorCode.LOOKS_LIKE_FLOAT32]
+    assert [found.code for found in watch.feed(data, 10**9)] == [ErrorCode.LOOKS_LIKE_FLOAT32]
 
 
 # -- several faults at once -------------------------------------------------------------------
@@ -234,21 +241,21 @@ def test_one_long_message_is_enough_and_costs_little(monkeypatch: pytest.MonkeyP
 
 def test_floats_at_another_rate_are_told_with_both() -> None:
     found = list(findings(AudioFormat(), (encode_f32le(speech(48_000, 8)), 6.0)))
-    assert [one.kind for one in found] == [ErrorCode.LOOKS_LIKE_FLOAT32, ErrorCode.RATE_MISMATCH]
+    assert [one.code for one in found] == [ErrorCode.LOOKS_LIKE_FLOAT32, ErrorCode.RATE_MISMATCH]
     assert "declare the sample rate 48000" in found[1].hint
-    assert "3.00 times as fast as live 32-bit floats 16000 Hz mono" in found[1].message
+    assert "3.00 times as fast as live 32-bit floats 16000 Hz mono" in str(found[1])
 
 
 def test_two_channels_at_another_rate_are_told_with_both() -> None:
     data = encode_s16le(np.repeat(speech(48_000, 8), 2))
     found = list(findings(AudioFormat(), (data, 6.0)))
-    assert [one.kind for one in found] == [ErrorCode.LOOKS_LIKE_STEREO, ErrorCode.RATE_MISMATCH]
+    assert [one.code for one in found] == [ErrorCode.LOOKS_LIKE_STEREO, ErrorCode.RATE_MISMATCH]
     assert "declare the sample rate 48000" in found[1].hint
 
 
 def test_one_channel_at_another_rate_is_told_with_both() -> None:
     found = list(findings(AudioFormat(channels=2), (encode_s16le(speech(48_000, 8)), 1.5)))
-    assert [one.kind for one in found] == [ErrorCode.LOOKS_LIKE_MONO, ErrorCode.RATE_MISMATCH]
+    assert [one.code for one in found] == [ErrorCode.LOOKS_LIKE_MONO, ErrorCode.RATE_MISMATCH]
     assert "declare the sample rate 48000" in found[1].hint
 
 
@@ -300,7 +307,7 @@ def test_any_bytes_in_any_pieces_are_taken(
 ) -> None:
     watch = FormatWatch(AudioFormat(encoding, 16_000, channels))
     for i, piece in enumerate(pieces):
-        assert {found.kind for found in watch.feed(piece, i * 10**7)} <= MISMATCHES
+        assert {found.code for found in watch.feed(piece, i * 10**7)} <= MISMATCHES
 
 
 @given(st.integers(1, 2_000))
@@ -308,7 +315,7 @@ def test_the_size_of_messages_does_not_change_what_is_found(size: int) -> None:
     data = encode_f32le(speech(seconds=2))
     watch = FormatWatch(AudioFormat())
     pieces = [data[at : at + 4 * size] for at in range(0, len(data), 4 * size)]
-    assert [found.kind for piece in pieces for found in watch.feed(piece, 0)] == [
+    assert [found.code for piece in pieces for found in watch.feed(piece, 0)] == [
         ErrorCode.LOOKS_LIKE_FLOAT32
     ]
 
@@ -321,7 +328,7 @@ def test_the_first_message_may_end_within_a_block(first: int, size: int) -> None
         data[: 2 * first],
         *(data[at : at + size] for at in range(2 * first, len(data), size)),
     ]
-    told = [found.kind for piece in pieces for found in watch.feed(piece, 0)]
+    told = [found.code for piece in pieces for found in watch.feed(piece, 0)]
     assert told == [ErrorCode.LOOKS_LIKE_FLOAT32]
 
 

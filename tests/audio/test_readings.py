@@ -11,7 +11,8 @@ import soundfile
 from scipy.signal import lfilter
 
 from labkit.audio.formats import AudioFormat, Encoding
-from labkit.audio.misread.readings import (
+from labkit.audio.pcm import encode_s16le
+from labkit.audio.readings import (
     DECLARED,
     READINGS,
     Header,
@@ -19,7 +20,6 @@ from labkit.audio.misread.readings import (
     encoder_inside,
     header_of,
 )
-from labkit.audio.pcm import encode_s16le
 
 RNG = np.random.default_rng(1)
 
