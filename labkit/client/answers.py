@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 import soundfile
-from pydantic import FiniteFloat, ValidationError
+from pydantic import FiniteFloat, NonNegativeFloat, ValidationError
 
 from labkit.audio.formats import WIRE, mix
 from labkit.audio.misread import FormatWatch
@@ -157,6 +157,7 @@ class ForeignDone(plain.Done):
     reply_text: str = ""
     reply_samples: int = 0
     marks: dict[str, FiniteFloat] = {}  # type: ignore[assignment] # wider on purpose
+    listening_cpu_ms: NonNegativeFloat | None = None  # type: ignore[assignment] # likewise
 
 
 class ForeignError(plain.Error):

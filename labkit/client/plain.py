@@ -54,7 +54,8 @@ class ClientTurn:
         trace: The marks of the client, and those of the server where it sent them.
         messages_sent: Binary messages of the utterance.
         bytes_sent: Payload bytes of the utterance.
-        listening_cpu_ms: CPU time of the server's process while the utterance came in.
+        listening_cpu_ms: CPU time of the server's process while the utterance came in; None where
+            it does not tell.
         errors: What the server refused during the turn.
         clock_offset_ns: The server's clock minus this one, estimated from ping round trips
             and taken out of the server's marks; None where both share one clock.
@@ -67,7 +68,7 @@ class ClientTurn:
     trace: Trace = field(default_factory=Trace)
     messages_sent: int = 0
     bytes_sent: int = 0
-    listening_cpu_ms: float = 0.0
+    listening_cpu_ms: float | None = None
     errors: list[plain.Error] = field(default_factory=list)
     clock_offset_ns: int | None = None
     remarks: list[str] = field(default_factory=list)
@@ -182,6 +183,7 @@ class _Turn:
                 self.result.errors.append(message)
                 return
             name = name if isinstance(message, bytes) else repr(message.type)
+        self.so_far.came[f"{name} before 'end_stream'"] += 1
         self._remark(f"{name} came before 'end_stream' was sent, and was left out")
 
     def _take_text(self, message: ServerText, at_ns: int, *, as_bytes: bool) -> None:

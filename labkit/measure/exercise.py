@@ -292,7 +292,7 @@ def row_of(planned: PlannedTurn, recording: Recording, turn: ClientTurn) -> Row:
         audio_seconds=turn.bytes_sent / (2 * SAMPLE_RATE),
         messages=turn.messages_sent,
         overhead_bytes=overhead_bytes(turn.bytes_sent, turn.messages_sent),
-        listening_cpu_ms=turn.listening_cpu_ms or None,  # a server of others leaves it at 0
+        listening_cpu_ms=turn.listening_cpu_ms,
         errors="; ".join([*(error.message for error in turn.errors), *turn.remarks]),
         stages=turn.trace.stages_ms(),
         marks={m: (turn.trace.marks[m] - start) / 1e6 for m in Mark if m in turn.trace.marks},

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import re
 import time
 
 import numpy as np
@@ -120,6 +121,7 @@ async def test_what_a_server_does_not_tell_is_a_part_of_the_wait() -> None:
     stages = turn.trace.stages_ms()
     assert list(stages) == [Stage.PACKETISATION, Stage.UNTOLD, Stage.LEADING_SILENCE]
     assert sum(stages.values()) == pytest.approx(turn.trace.ttfa_ms())
+    assert turn.listening_cpu_ms is None
 
 
 @pytest.mark.parametrize(
@@ -176,6 +178,18 @@ async def test_what_comes_unasked_is_named_and_left_out() -> None:
         "'transcript' came before 'end_stream' was sent, and was left out",
         "audio came before 'end_stream' was sent, and was left out",
     ]
+
+
+async def test_a_server_that_sends_back_what_it_gets_is_told_so() -> None:
+    async def echo(socket: ServerConnection) -> None:
+        async for message in socket:
+            await socket.send(message)
+
+    async with websocket(echo) as url, VoiceClient.connect(url, deadlines=SHORT) as client:
+        with pytest.raises(ProtocolError) as told:
+            await client.say(np.zeros(16_000, np.float32))
+    assert "the text message 'end_stream' is no JSON object" in str(told.value)
+    assert re.search(r"what came: \d+ × audio before 'end_stream'", str(told.value))
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(16_000, 1), (22_050, 1), (48_000, 2), (8000, 1)])
