@@ -47,7 +47,7 @@ _END: Final = re.compile(r"""([.!?…]+)(["'”’)\]*_`~]*)$""")
 _GLUED: Final = re.compile(r"""(?:[a-z]{2}|\d)[.!?]+["'”’)*_]*[A-Z]$""")
 _ADDRESS: Final = re.compile(r"://|@|www\.|[/`\\]")
 _INITIALS: Final = re.compile(r"(?:[A-Za-z]{1,2}\.){2,}|[A-Z]\.")
-_NUMBER: Final = re.compile(r"\d{1,3}[.)]")
+_NUMBER: Final = re.compile(r"[#>*_+\s-]*(\d{1,3}[.)])[*_]*")
 _APOSTROPHE: Final = re.compile("['’]")
 _ITEM: Final = re.compile(r"\s*(?:[-+*•–>]|\w{1,3}[.)])\s")
 _QUOTES: Final = frozenset("\"'”’)]")
@@ -223,8 +223,8 @@ class SentenceSplitter:
 
     def _is_sentence_end(self, body: str, word: str, end: re.Match[str], first: str) -> bool:
         marks, closing = end.groups()
-        if self._at_line_start and _NUMBER.fullmatch(body):
-            return self._first_line and body != "1."
+        if self._at_line_start and (number := _NUMBER.fullmatch(body)):
+            return self._first_line and number[1] != "1."
         if first.islower() and (marks in ("...", "…") or _QUOTES.intersection(closing)):
             return False
         return marks != "." or not self._is_abbreviated(word, first)

@@ -44,7 +44,7 @@ _MOST_SHOWN: Final = 1000
 """Characters without anything to say, such as lines of code, that are shown together."""
 
 _LINE_START: Final = re.compile(r"\s*(?:(?:#{1,6}|>|[-+*•])\s+(?:\[[ xX]\]\s+)?)+")
-_ITEM: Final = re.compile(r"\s*(?:(?:[>-]|[*+•])\s+)*\d{1,3}[.)]\s+")
+_ITEM: Final = re.compile(r"\s*[*_]*(\d{1,3}[.)])[*_]*\s+")
 _DEFINITION: Final = re.compile(r"\s*\[[^\]]+\]:\s*(?:<|https?:|www\.|[/#])\S*")
 _COMMENT: Final = re.compile(r"<!--.*?(?:-->|$)", re.DOTALL)
 _LINK: Final = re.compile(r"!?\[([^\]]*)\](?:\([^)\s]*(?:\s+\"[^\"]*\")?\)?|\[[^\]]*\])")
@@ -197,11 +197,11 @@ def spoken(cut: Cut) -> str:
 
 def _without_line_start(cut: Cut) -> str:
     text = _DEFINITION.sub("", cut.text, count=1)
-    item = _ITEM.match(text)
-    if item and (not cut.on_first_line or item[0].strip() in ("1.", "1)")):
-        text = text[item.end() :]
-    elif start := _LINE_START.match(text):
+    if start := _LINE_START.match(text):
         text = re.sub(r"\s#+\s*$", "", text[start.end() :])
+    item = _ITEM.match(text)
+    if item and (not cut.on_first_line or item[1] in ("1.", "1)")):
+        text = text[item.end() :]
     return text
 
 

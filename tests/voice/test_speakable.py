@@ -33,6 +33,7 @@ def said(text: str) -> str:
         ("You need:\n\n- milk\n* *two* eggs\n+ salt", "You need: milk. two eggs. salt."),
         ("- [ ] Eat\n- [x] Sleep\n  - Rest", "Eat. Sleep. Rest."),
         ("5. That is all.", "5. That is all."),
+        ("**1. Open it**\n**2.** Shut it.\n### 3. Go\n> 4. On", "Open it. Shut it. Go. On."),
         ("Is it:\n\na) one\nb) two\n• three", "Is it: a, one. b, two. three."),
         ("It was\n\n1999. A good year.", "It was. 1999. A good year."),
         # Tables
