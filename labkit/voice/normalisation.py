@@ -380,7 +380,7 @@ _NAMES: Final[tuple[Rule, ...]] = (
     _rule(r"\b([ap])\.m\.?", lambda found: found[1].upper() + "M."),
     _rule(r"\b(Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.()()(?= \w)", _month_and_day),
     _rule(rf"\b{_DAY}\s?[-–]\s?{_DAY}\b", _days),
-    _rule(r"\b(?:Mon|Tues?|Wed|Thu|Thurs?|Fri)\b\.?(?=,|\s[A-Z\d])", _days),
+    _rule(r"\b(?:Mon|Tues?|Wed|Thu|Thurs?|Fri)(?:\.|\b(?=,|\s[A-Z\d]))", _days),
 )
 _FIGURES: Final[tuple[Rule, ...]] = (
     # Telephones and dates before ranges, since both are figures with dashes between them.
@@ -390,6 +390,7 @@ _FIGURES: Final[tuple[Rule, ...]] = (
     ),
     _rule(r"(?<!\w)\+\d[\d ().-]{7,}\d(?!\w)", _telephone),
     _rule(r"(?<![\w$€£-])\d{3}-(?!\d*00\b)\d{4}(?![\w-])", _telephone),
+    _rule(r"(?<![\w.,])0\d{2,4} ?\d{3,4} ?\d{3,4}(?!\w)", _telephone),
     _rule(r"(?<=\b[Cc]all )\d{3}\b|(?<=\b[Dd]ial )\d{3}\b", _telephone),
     _rule(r"(?<![\w-])(\d{4})-(\d\d)-(\d\d)(?![\w-])", _iso_date),
     _rule(r"(?<![\w/])(\d{1,2})/(\d{1,2})/(\d{4})(?![\w/])", _slashed_date),
@@ -397,7 +398,7 @@ _FIGURES: Final[tuple[Rule, ...]] = (
         rf"\b({_MONTH})\b\.? (\d{{1,2}})(?:st|nd|rd|th)?(?![\w:%.]*\d)(?:,? (\d{{4}})\b)?",
         _month_and_day,
     ),
-    _rule(r"(?:\b(1[1-9]|20)|(?<!\w)['’]?)(\d0)['’]?s\b", _decade),
+    _rule(r"(?:\b(1[1-9]|20)|(?<![\w$€£.,])['’]?)(\d0)['’]?s\b", _decade),
     _rule(r"(?<![\w.])\.(?=\d)", "0."),
     _rule(r"\b(1[1-9]\d\d)[-–](1[1-9]\d\d|20\d\d)\b(?!-)", _years),
     # Times before ranges and ratios.
@@ -409,12 +410,12 @@ _FIGURES: Final[tuple[Rule, ...]] = (
     # Amounts and units take their ranges with them.
     _rule(
         rf"(\ban? )?(?:\bUS)?([$€£¥₹])\s?({_NUMBER})(?:{_TO}[$€£¥₹]?({_NUMBER}))?"
-        r"(?:\s?([kKMB]|bn|thousand|million|billion|trillion)\b)?(?:\s?/\s?(\w+))?",
+        r"(?:\s?([kKMBm]|bn|thousand|million|billion|trillion)\b)?(?:\s?/\s?(\w+))?",
         _amount,
     ),
     _rule(rf"()({_NUMBER})\s?([€£])()()()", lambda f: f"{f[2]} {_CURRENCIES[f[3]][1]}"),
     _rule(rf"(?<![\w.,-])({_NUMBER}){_TO}(?={_NUMBER}(?![\d-]))(?!\d+ ?=)", r"\1 to "),
-    _rule(r"(\d)\s?[–—]\s?(?=\d)", r"\1 to "),
+    _rule(r"([\d°])\s?[–—]\s?(?=\d)|(?<=°)-(?=\d)", lambda found: f"{found[1] or ''} to "),
     _rule(r"[¼½¾⅐-⅞]", _vulgar),
     _rule(
         rf"(?<=\d/\d )({_UNIT})(?![\w'’])",
@@ -424,7 +425,7 @@ _FIGURES: Final[tuple[Rule, ...]] = (
     _rule(r"\b(\d)['′](?:\s?(\d{1,2})(?:[\"”″]|''))", _feet),
     _rule(
         rf"(?<![\w.])(\ban? )?({_NUMBER})[\s-]?({_UNIT})(?![\w'’²³^])"
-        r"(?:\s?/\s?(\w+)|\.(?=\s+[a-z]))?",
+        r"(?:\s?/\s?(\w+)|\.(?=\s+[a-z\d]))?",
         _measure,
     ),
     _rule(rf"(?<=\d)/({_UNIT})(?![\w'’])", lambda found: _per(found[1])),
@@ -448,7 +449,8 @@ _WORDS: Final[tuple[Rule, ...]] = (
     _rule(r"\bSt\.(?=\s+[A-Z])", "Saint"),
     _rule(r"\bSt\.", "Street"),
     _rule(r"\bCo\.", "Company"),
-    _rule(r"\bp{1,2}\.\s?(?=\d)", "page "),
+    _rule(r"\bp\.\s?(?=\d)", "page "),
+    _rule(r"\bpp\.\s?(?=\d)", "pages "),
     _rule(rf"(?ia)(?<![\w.])({_ABBREVIATED})(?=[\s,;:)]|$)", _abbreviation),
     _rule(r"\bPh\.D\.?", "PhD"),
     _rule(r"(?<![\w.'])[A-Z]\.(?:\s?[A-Z]\.)*(?=\s+\w|[,;:)']|$)", _initials),
@@ -462,13 +464,14 @@ _WORDS: Final[tuple[Rule, ...]] = (
     _rule(r"\s?(?:<=|≤)\s?", " at most "),
     _rule(r"\s?(?:>=|≥)\s?", " at least "),
     _rule(r"\s?(?:=>|->|→|⇒|⟶)\s?(?=\S)", " to "),
-    _rule(r"(?<=[\w)]) < (?=\S)|(?<=\d)<(?=\d)", " is less than "),
-    _rule(r"(?<=[\w)]) > (?=\S)|(?<=\d)>(?=\d)", " is greater than "),
+    _rule(r"(?<=[a-z]) > (?=[A-Z])", ", "),
+    _rule(r"(?<=[\w)/]) < (?=\S)|(?<=\d)<(?=\d)", " less than "),
+    _rule(r"(?<=[\w)]) > (?=\S)|(?<=\d)>(?=\d)", " greater than "),
     _rule(r"(?<=[\w)\]}])\s?={1,3}\s?(?=[\w$(\"'-])", " equals "),
     _rule(r"(?<!\w)[~≈] ?(?=[\d$€£])", "about "),
     _rule(r"#(?=\d)", "number "),
     _rule(r"\bC#", "C sharp"),
-    _rule(r"\s&\s", " and "),
+    _rule(r"\s&{1,2}\s", " and "),
     _rule(r"(?<![\w/])~?(?:/[\w.-]+){2,}/?", lambda found: found[0].replace("/", " ")),
     _rule(r"\b([A-Za-z]+)/([A-Za-z]+)\b", _slash),
     _rule(r"(?<=\w)/(?=\w)|(?<!\S)/(?=\w)", " "),

@@ -61,7 +61,10 @@ _TITLES: Final = frozenset(
 _BEFORE_FIGURES: Final = frozenset(
     "no. nos. jan. feb. mar. apr. jun. jul. aug. sep. sept. oct. nov. dec. p. ch. sec.".split()
 )
-_MAYBE: Final = frozenset("etc. inc. ltd. co. corp. jr. sr. ave. blvd. rd. hrs. min. max.".split())
+_MAYBE: Final = frozenset(
+    "etc. inc. ltd. co. corp. jr. sr. ave. blvd. rd. mon. tue. tues. wed. thu. thurs. fri. "
+    "hr. hrs. min. max. sec. tbsp. tsp. oz. lb. lbs. ft.".split()
+)
 _STARTERS: Final = frozenset(
     "a an the this that these those it its he she we you they i there here let don what in on at "
     "for from with by to and but or so yet also as if when while after before since because "

@@ -80,6 +80,8 @@ def phonemes(text: str) -> str:
         ("20 ms, 512 MB, 5 lbs, 2 oz", "20 milliseconds, 512 megabytes, 5 pounds, 2 ounces"),
         ("5–10 km", "five to ten kilometers"),
         ("20/km², 2 g/cm³", "20 per square kilometer, two grams per cubic centimeter"),
+        ("2-3 tbsp. of oil, 1 hr. 30 min", "2 to 3 tablespoons of oil, 1 hour 30 minutes"),
+        ("10°-15°, £1m", "ten degrees to fifteen degrees, 1 million pounds"),
         ("a 5 min. walk of 1/4 mi", "a five minute walk of one quarter mile"),
         ("5 g's or 5 mb", "5 g's or 5 mb"),
         # Fractions, factors, versions, Roman numerals
@@ -101,6 +103,8 @@ def phonemes(text: str) -> str:
         ("No. 5, p. 7, Fig. 2", "number 5, page 7, figure 2"),
         ("J. K. Rowling of the U.S. army", "J K Rowling of the U S army"),
         ("a Ph.D. in it, a.k.a. doctor", "a PhD in it, also known as doctor"),
+        ("Open Mon. to Fri. in Settings > Sound", "Open Monday to Friday in Settings, Sound"),
+        ("pp. 12-15", "pages twelve to fifteen"),
         ("see /usr/local/bin", "see usr local bin"),
         # Signs
         ("2 * 3, 2 x 3, 3×4", "two times three, two times three, three times four"),
@@ -111,7 +115,7 @@ def phonemes(text: str) -> str:
         ("a → b, a -> b", "a to b, a to b"),
         (
             "3 < 4, x > 5, x >= 5",
-            "three is less than four, x is greater than five, x at least five",
+            "three less than four, x greater than five, x at least five",
         ),
         ("he/she, TCP/IP, and/or", "he or she, TCP IP, and or"),
     ],

@@ -72,7 +72,7 @@ def said(text: str) -> str:
         ("So <b>bold</b><br/>and<!-- no --> new.", "So bold and new."),
         (
             "Salt &amp; pepper&nbsp;&mdash; it&#39;s 3 &lt; 4.",
-            "Salt and pepper, it's 3 is less than 4.",
+            "Salt and pepper, it's 3 less than 4.",
         ),
         # Emoji and emoticons
         ("Well done! 🎉👍🏽 Bye 👩‍🚀.", "Well done! Bye."),
