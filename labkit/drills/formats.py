@@ -1,46 +1,59 @@
-"""Evaluation of the watch over declared formats: what it finds, how soon, and what it makes up.
+"""The drill `formats`: audio that is not as declared is found and named, and no other is.
 
-Every utterance is sent in every wrong way, and everything in every right way, on a simulated
-clock, in messages of 20, 40 or 100 ms. A recording is repeated up to ten seconds, since it takes
-three to judge a pace. Message sizes and deliveries take turns over the streams.
+Without a server, every utterance is given to the watch in every wrong way, and everything in every
+right way, on a simulated clock, in messages of 20, 40 or 100 ms. A recording is repeated up to ten
+seconds, since it takes three to judge a pace. Message sizes and deliveries take turns over the
+streams. A server at an address gets one stream of each kind, at the pace of speech.
 """
 
+import asyncio
 import io
+import json
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from statistics import median
 from typing import Final
 
 import numpy as np
 import soundfile
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
 
-from labkit.audio.formats import ALAW, MULAW, AudioFormat, Encoding, encode_f32le
-from labkit.audio.misread import FormatWatch
+from labkit.audio.formats import ALAW, MULAW, WIRE, AudioFormat, Encoding, encode_f32le
+from labkit.audio.misread import MISMATCHES, FormatWatch
 from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, read_audio, resample
 from labkit.audio.readings import Float64
-from labkit.errors import ErrorCode, ProtocolError
-from labkit.measure.recordings import Recording
+from labkit.client.conversation import Lost, begin
+from labkit.client.dial import connected
+from labkit.drills import Finding, Progress, Verdict
+from labkit.errors import ClientError, ErrorCode, ProtocolError
+from labkit.measure.recordings import Recording, load_manifest
+from labkit.protocol import v1
+from labkit.voice.models import data_folder
 
 __all__ = [
     "DELIVERIES",
-    "DETECTION_BAR",
-    "FalseAlarms",
     "Lie",
-    "Outcome",
-    "false_alarms",
     "lies",
     "listen",
     "measure",
     "negatives",
     "packets",
+    "run_formats",
+    "send_all",
 ]
 
-DETECTION_BAR: Final = 95.0
-"""Per cent of the streams of each lie that must be found, and be named right."""
-
+_LEAST: Final = 0.95
+"""Share of the streams of each lie of which the right must be found, and nothing else."""
 _SECONDS: Final = 10.0
 _CHUNKS_MS: Final = (20, 40, 100)
+_OFFER_S: Final = 5.0
+_LATE_S: Final = 1.0
+"""How long the last finding may be on its way."""
 _S16, _F32, _MULAW, _ALAW = Encoding
 _K = ErrorCode
 
@@ -52,75 +65,13 @@ Delivery = Callable[[int, float], Sequence[float]]
 
 @dataclass(frozen=True, slots=True)
 class Lie:
-    """A way to send something else than what was declared.
-
-    Attributes:
-        sent: What is sent, in words.
-        declared: What is declared instead.
-        kinds: The findings that are right; none where nothing can be told, and nothing should be.
-        send: Makes the bytes.
-    """
+    """A way to send something else than what was declared."""
 
     sent: str
     declared: AudioFormat
     kinds: tuple[ErrorCode, ...]
+    """The findings that are right; none where nothing can be told, and nothing should be."""
     send: Send
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What was found of one kind of lie.
-
-    Attributes:
-        sent: What was sent.
-        declared: What was declared, without the rate where several were tried.
-        kinds: The findings that are right; none where nothing can be told, and nothing should be.
-        streams: Streams that were sent.
-        after_s: Seconds of audio until all was told, of each stream about which anything was.
-        named: Streams of which the right findings were told, and no others.
-    """
-
-    sent: str
-    declared: str
-    kinds: tuple[ErrorCode, ...]
-    streams: int
-    after_s: Sequence[float]
-    named: int
-
-    @property
-    def detected_percent(self) -> float:
-        """Share of the streams about which anything was found."""
-        return 100 * len(self.after_s) / self.streams
-
-    @property
-    def named_percent(self) -> float:
-        """Share of the streams about which the right was found, all of it and nothing else."""
-        return 100 * self.named / self.streams
-
-    @property
-    def median_s(self) -> float | None:
-        """Seconds of audio until half of the findings."""
-        return median(self.after_s) if self.after_s else None
-
-    @property
-    def holds(self) -> bool:
-        """Whether enough was found and named, or nothing where nothing can be told."""
-        if not self.kinds:
-            return not self.after_s
-        return min(self.detected_percent, self.named_percent) >= DETECTION_BAR
-
-
-@dataclass(frozen=True, slots=True)
-class FalseAlarms:
-    """What was made up about audio that is as declared.
-
-    Attributes:
-        streams: Streams that were sent.
-        alarms: Material, format and delivery of each finding, and its message.
-    """
-
-    streams: int
-    alarms: Sequence[str]
 
 
 # -- ways to write audio ---------------------------------------------------------------------
@@ -182,17 +133,14 @@ def _doubled(samples: Float32, rate: int) -> Float32:
 
 def _file(form: str, subtype: str) -> Send:
     """A writer of files that remembers what it wrote; encoding is what takes longest here."""
-    written: dict[bytes, bytes] = {}
 
-    def send(samples: Float32) -> bytes:
-        key = samples.tobytes()
-        if key not in written:
-            buffer = io.BytesIO()
-            soundfile.write(buffer, samples, SAMPLE_RATE, format=form, subtype=subtype)
-            written[key] = buffer.getvalue()
-        return written[key]
+    @cache
+    def write(data: bytes) -> bytes:
+        buffer, samples = io.BytesIO(), np.frombuffer(data, np.float32)
+        soundfile.write(buffer, samples, SAMPLE_RATE, format=form, subtype=subtype)
+        return buffer.getvalue()
 
-    return send
+    return lambda samples: write(samples.tobytes())
 
 
 def _from_byte(skip: int, send: Send) -> Send:
@@ -424,7 +372,7 @@ DELIVERIES: Final[tuple[Delivery, ...]] = (
 )  # fmt: skip
 
 
-# -- measuring -------------------------------------------------------------------------------
+# -- the watch alone -----------------------------------------------------------------------
 
 
 def listen(
@@ -450,28 +398,22 @@ def listen(
     ]
 
 
-def measure(recordings: Sequence[Recording]) -> Iterator[Outcome]:
-    """Send the recordings in every wrong way, and sum up what was found of each."""
-    speech = [_lasting(read_audio(r.path)) for r in recordings if r.kind.is_speech]
+def measure(speech: Sequence[Float32], tell: Progress) -> Iterator[Finding]:
+    """Send recordings in every wrong way; a finding for each that is about the same."""
     groups: dict[tuple[str, Encoding, tuple[ErrorCode, ...]], list[Lie]] = {}
     for lie in lies():
         groups.setdefault((lie.sent, lie.declared.encoding, lie.kinds), []).append(lie)
-    for (sent, encoding, kinds), members in groups.items():
+    for done, ((sent, encoding, kinds), members) in enumerate(groups.items()):
+        tell("sending in wrong formats", done, len(groups))
         found = list(_told(members, speech))
-        told = [findings for findings in found if findings]
-        yield Outcome(
-            sent=sent,
-            declared=str(encoding),
-            kinds=kinds,
-            streams=len(found),
-            after_s=[findings[-1][0] for findings in told],
-            named=sum({m.code for _, m in findings} == set(kinds) for findings in told),
-        )
-
-
-def _lasting(samples: Float32) -> Float32:
-    """The recording again and again, up to ten seconds."""
-    return np.resize(samples, round(_SECONDS * SAMPLE_RATE))
+        right = sum({fault.code for _, fault in one} == set(kinds) for one in found)
+        after_s = [one[-1][0] for one in found if one]
+        value = f"{100 * right / len(found):.0f} %"
+        if after_s and kinds:
+            value += f", after {median(after_s):.2f} s"
+        bar = f"≥ {100 * _LEAST:g} % {', '.join(kinds)}" if kinds else "100 %: cannot be told"
+        holds = right >= (_LEAST if kinds else 1) * len(found)
+        yield Finding(f"{sent}, declared {encoding}", value, bar, holds)
 
 
 def _told(
@@ -482,18 +424,19 @@ def _told(
         yield listen(lie.declared, lie.send(samples), _SECONDS, chunk_ms, delivery)
 
 
-def false_alarms(recordings: Sequence[Recording]) -> FalseAlarms:
+def false_alarms(recordings: Sequence[Recording], tell: Progress) -> Iterator[Finding]:
     """Send recordings and synthetic sounds as they are declared, in every format."""
-    alarms, streams = [], 0
+    alarms: list[str] = []
     forms = [AudioFormat(*f) for f in product(Encoding, (8_000, 16_000, 44_100, 48_000), (1, 2))]
-    for (name, sound), form in product(negatives(recordings), forms):
-        delivery = DELIVERIES[streams % len(DELIVERIES)]
-        samples = sound(form.sample_rate)
-        data = _right(samples, form, streams)
-        for _, found in listen(form, data, _SECONDS, _CHUNKS_MS[streams % 3], delivery):
-            alarms.append(f"{name}, {form}, {delivery.__name__}: {found}")
-        streams += 1
-    return FalseAlarms(streams, alarms)
+    streams = list(product(negatives(recordings), forms))
+    for turn, ((name, sound), form) in enumerate(streams):
+        tell("sending as declared", turn, len(streams))
+        delivery = DELIVERIES[turn % len(DELIVERIES)]
+        data = _right(sound(form.sample_rate), form, turn)
+        for _, fault in listen(form, data, _SECONDS, _CHUNKS_MS[turn % 3], delivery):
+            alarms.append(f"{name}, {form}, {delivery.__name__}: {fault}")
+    yield Finding.none_of(f"false alarms over {len(streams)} streams as declared", len(alarms))
+    yield from Finding.examples(alarms)
 
 
 def _right(samples: Float32, form: AudioFormat, turn: int) -> bytes:
@@ -501,6 +444,11 @@ def _right(samples: Float32, form: AudioFormat, turn: int) -> bytes:
         return form.encode(samples)
     frames = two_microphones(samples, form.sample_rate)
     return AudioFormat(form.encoding).encode(frames.reshape(-1))
+
+
+def _lasting(samples: Float32) -> Float32:
+    """The recording again and again, up to ten seconds."""
+    return np.resize(samples, round(_SECONDS * SAMPLE_RATE))
 
 
 def negatives(
@@ -567,3 +515,95 @@ def _noise(peak: float, *, uniform: bool) -> Callable[[int], Float32]:
         return samples
 
     return sound
+
+
+# -- over the wire ---------------------------------------------------------------------------
+
+
+async def run_formats(url: str | None, *, quick: bool, tell: Progress) -> Verdict:
+    """Run the drill with the watch alone, or against the server at `url`.
+
+    Raises:
+        ClientError: Nobody answers at `url`.
+    """
+    recordings = load_manifest(data_folder() / "speech")
+    spoken = [r for r in recordings if r.kind.is_speech][:: 9 if quick else 1]
+    speech = [_lasting(read_audio(one.path)) for one in spoken]
+    title = "Audio that is not what was declared"
+    if url is not None:
+        return Verdict(f"{title}, sent to {url}", tuple(await send_all(url, speech[0], tell)))
+    silent = [r for r in recordings if not r.kind.is_speech]
+    found = [*measure(speech, tell), *false_alarms([*spoken, *silent], tell)]
+    return Verdict(f"{title}, found and named", tuple(found))
+
+
+async def send_all(url: str, speech: Float32, tell: Progress) -> list[Finding]:
+    """Send one stream of each kind at the pace of speech, all at once, and what is as declared.
+
+    To a server of the plain dialect, what may be sent in place of its one format. A server that
+    says nothing of any is none that looks, and is told so, not judged.
+
+    Raises:
+        ClientError: Nobody answers there.
+    """
+    honest = [Lie("as declared", form, (), form.encode) for form in map(AudioFormat, Encoding)]
+    chosen = [
+        *honest,
+        *(next(lie for lie in lies() if lie.kinds == (k,)) for k in sorted(MISMATCHES)),
+    ]
+    findings = []
+    if not (speaks_v1 := await _speaks_v1(url)):
+        chosen = [lie for lie in (*honest, *lies()) if lie.declared == WIRE and len(lie.kinds) < 2]
+        findings.append(Finding.told("labkit.v1", "not offered: all is declared as plain audio"))
+    tell("sending at the pace of speech", 0, len(chosen))
+    told = await asyncio.gather(*(_codes(url, lie, speech, speaks_v1=speaks_v1) for lie in chosen))
+    tell("sending at the pace of speech", len(chosen), len(chosen))
+    if not any(told):
+        return [*findings, Finding.told("audio in a wrong format", "not told by this server")]
+    for lie, codes in zip(chosen, told, strict=True):
+        bar = ", ".join(lie.kinds) or "nothing"
+        name, value = f"{lie.sent}, declared {lie.declared}", ", ".join(sorted(codes)) or "nothing"
+        findings.append(Finding(name, value, bar, codes == set(lie.kinds)))
+    return findings
+
+
+async def _speaks_v1(url: str) -> bool:
+    async with connected(url):
+        pass  # where nobody answers, this says so best
+    with suppress(ClientError, Lost):
+        async with connected(url, subprotocol=v1.SUBPROTOCOL) as socket:
+            await begin(socket, v1.SessionStart(), _OFFER_S)
+            return True
+    return False
+
+
+async def _codes(url: str, lie: Lie, speech: Float32, *, speaks_v1: bool) -> set[str]:
+    """What the server says about the format of one stream."""
+    form, data = lie.declared, lie.send(speech)
+    size = max(1, round(len(data) / (_SECONDS / 0.04) / form.frame_bytes)) * form.frame_bytes
+    async with connected(url, subprotocol=v1.SUBPROTOCOL if speaks_v1 else None) as socket:
+        if speaks_v1:
+            spec = v1.AudioSpec(
+                encoding=form.encoding, sample_rate=form.sample_rate, channels=form.channels
+            )
+            await begin(socket, v1.SessionStart(input=spec), _OFFER_S)
+        hearing = asyncio.create_task(_hear_codes(socket))
+        start = time.perf_counter()
+        with suppress(ConnectionClosed):
+            for at in range(0, len(data) - size, size):
+                due = start + _SECONDS * (at + size) / len(data)
+                await asyncio.sleep(due - time.perf_counter())
+                await socket.send(data[at : at + size])
+            await asyncio.sleep(_LATE_S)
+    return await hearing
+
+
+async def _hear_codes(socket: ClientConnection) -> set[str]:
+    """The codes about formats in what a server says until the connection ends."""
+    codes = set()
+    async for message in socket:
+        with suppress(ValueError):
+            said = json.loads(message) if isinstance(message, str) else None
+            if isinstance(said, dict):
+                codes.add(str(said.get("code")))
+    return codes & MISMATCHES

@@ -1,15 +1,18 @@
 """The short form of `labkit drill formats`: two voices, and every kind of negative."""
 
+import json
+from collections.abc import Callable
 from itertools import cycle, product
 
 import numpy as np
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
 from labkit.audio.formats import AudioFormat, Encoding
 from labkit.audio.misread import MISMATCHES
-from labkit.drills import formats
-from labkit.drills.formats import Outcome
-from labkit.errors import ErrorCode
+from labkit.audio.pcm import read_audio
+from labkit.drills import Finding, formats
+from labkit.errors import ErrorCode, ProtocolError
 from labkit.measure.recordings import load_manifest
 from tests.paths import SPEECH
 
@@ -17,12 +20,17 @@ RECORDINGS = load_manifest(SPEECH)
 FORMS = [AudioFormat(*f) for f in product(Encoding, (8_000, 16_000, 44_100, 48_000), (1, 2))]
 
 
+def silent(what: str, done: int, of: int) -> None:
+    """Is told how far a drill has come."""
+
+
 @pytest.mark.slow
 def test_every_lie_about_a_voice_is_found_and_named() -> None:
-    outcomes = list(formats.measure(RECORDINGS[4:5]))
-    assert {kind for outcome in outcomes for kind in outcome.kinds} == MISMATCHES
-    assert any(not outcome.kinds for outcome in outcomes)
-    assert [outcome for outcome in outcomes if not outcome.holds] == []
+    assert {kind for lie in formats.lies() for kind in lie.kinds} == MISMATCHES
+    speech = np.resize(read_audio(RECORDINGS[4].path), 160_000)
+    findings = list(formats.measure([speech], silent))
+    assert any("cannot be told" in finding.bar for finding in findings)
+    assert [finding for finding in findings if not finding.holds] == []
 
 
 def test_nothing_is_made_up_about_audio_that_is_as_declared() -> None:
@@ -40,23 +48,65 @@ def test_every_delivery_keeps_the_order_of_messages() -> None:
         assert np.diff(times).min() >= 0
 
 
-@pytest.mark.parametrize(
-    ("kinds", "found", "named", "holds"),
-    [
-        ((ErrorCode.RATE_MISMATCH,), 20, 20, True),
-        ((ErrorCode.RATE_MISMATCH,), 18, 18, False),
-        ((ErrorCode.RATE_MISMATCH,), 20, 18, False),
-        ((), 0, 0, True),
-        ((), 1, 0, False),
-    ],
-)
+@pytest.mark.parametrize(("right", "holds"), [(20, True), (19, True), (18, False)])
 def test_the_bar_is_95_percent_or_silence(
-    kinds: tuple[ErrorCode, ...], found: int, named: int, holds: bool
+    right: int, holds: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outcome = Outcome(
-        sent="a", declared="b", kinds=kinds, streams=20, after_s=[1.0] * found, named=named
-    )
-    assert outcome.holds is holds
+    fault = ProtocolError(ErrorCode.RATE_MISMATCH, "", "")
+    told = [[(1.0, fault)]] * right + [[]] * (20 - right)
+    monkeypatch.setattr(formats, "_told", lambda members, speech: told)
+    for finding in formats.measure([], silent):
+        if ErrorCode.RATE_MISMATCH in finding.bar.split() and "," not in finding.bar:
+            assert finding.holds is holds
+            assert finding.value == f"{5 * right} %, after 1.00 s"
+        else:
+            assert not finding.holds
+
+
+def test_a_false_alarm_is_counted_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    fault = ProtocolError(ErrorCode.RATE_MISMATCH, "too fast", "")
+    monkeypatch.setattr(formats, "negatives", lambda _: [("tone", np.zeros)])
+    monkeypatch.setattr(formats, "listen", lambda form, *_: [(1.0, fault)] * (form == FORMS[0]))
+    count, example = formats.false_alarms([], silent)
+    assert (count.value, count.holds) == (1, False)
+    assert example.value == "tone, pcm_s16le 8000 Hz mono, live: too fast"
+
+
+async def answered(answer: Callable[[bytes], str | None]) -> list[Finding]:
+    """What is found of a server of the plain dialect that answers messages so."""
+
+    async def handle(socket: ServerConnection) -> None:
+        async for message in socket:
+            said = answer(message) if isinstance(message, bytes) else None
+            if said is not None:
+                await socket.send(json.dumps({"type": "error", "code": said}))
+
+    async with serve(handle, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        return await formats.send_all(f"ws://127.0.0.1:{port}", np.zeros(3_200, np.float32), silent)
+
+
+@pytest.fixture
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "_SECONDS", 0.2)
+    monkeypatch.setattr(formats, "_LATE_S", 0.1)
+
+
+@pytest.mark.usefixtures("_short")
+async def test_any_server_is_judged_by_what_it_says() -> None:
+    v1, *findings = await answered(lambda m: "looks_like_file" if m[:4] == b"RIFF" else None)
+    assert (v1.name, v1.bar) == ("labkit.v1", "")
+    by_name = {finding.name: finding for finding in findings}
+    assert by_name["WAV with header, declared pcm_s16le 16000 Hz mono"].holds
+    assert by_name["as declared, declared pcm_s16le 16000 Hz mono"].holds
+    assert not by_name["32-bit floats, declared pcm_s16le 16000 Hz mono"].holds
+
+
+@pytest.mark.usefixtures("_short")
+async def test_a_server_that_looks_at_nothing_is_told_and_not_judged() -> None:
+    findings = await answered(lambda _: "too_fast")
+    assert [finding.value for finding in findings][1:] == ["not told by this server"]
+    assert not any(finding.bar for finding in findings)
 
 
 def test_packets_of_ogg_come_without_pages_and_headers() -> None:
