@@ -1,7 +1,23 @@
 """A public recogniser through its fitted window and through the whole one: errors and time.
 
 ``python -m data.recipes.evaluation.windows --models tiny`` compares them over `data/speech`, and
-where they are given over a folder of human phrases and an archive of human digits.
+where they are given over a folder of human phrases and an archive of human digits. With Whisper
+tiny.en, on one thread of a busy machine with two cores, word errors:
+
+==============================  =====  =====  =======  =======  ===================
+speech                          clips  words  fitted   whole    difference, 95 %
+==============================  =====  =====  =======  =======  ===================
+`data/speech`                      55    313   6.4 %    5.8 %   -1.9 to +3.9 points
+phrases of Debian's alsa-utils      8     16  12.5 %   12.5 %   none
+digits of a human speaker          60    299   1.0 %    0.3 %   -0.6 to +2.0 points
+all of them                       123    628   4.0 %    3.3 %   -0.8 to +2.5 points
+==============================  =====  =====  =======  =======  ===================
+
+Ten of the 123 were doubtful and heard once more. The median over the clips of the whole window's
+time over the fitted one's was 2.4. How the bounds were found: over the 55 and the 8, and 100 other
+strings of digits of five speakers. Those had 6.8 % of 659 words wrong through the whole window;
+through one of 15 s 25.9 % without a guard, 7.1 % with it; of 12 s 27.3 and 7.7 %, of 10 s 28.2 and
+7.7 %, of 8 s 178 % without one. What goes wrong is said twice, or again and again.
 """
 
 import argparse
