@@ -2,19 +2,26 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
+from pydantic import TypeAdapter
+
 from labkit.errors import InstrumentError
-from labkit.measure.exercise_summary import FEW_BLOCKS, TOO_FEW, Row, by_server
+from labkit.measure.exercise_summary import FEW_BLOCKS, TOO_FEW, Row, balanced_means, by_server
 from labkit.measure.statistics import Estimate, median
 from labkit.trace import Stage
 
 __all__ = ["Comparison", "Difference", "Run", "changed", "compare", "read_run"]
 
+Part = Callable[[Sequence[Row]], dict[str, float]]
+"""Gives milliseconds by recording."""
+
+_ROWS: Final = TypeAdapter(Row)
 _TURNS: Final = "turns.csv"
 _SUMMARY: Final = "summary.json"
 _NOT_COMPARED: Final = frozenset({"clock"})
@@ -114,32 +121,13 @@ def read_run(folder: Path) -> Run:
 
 
 def _row(columns: Mapping[str, str]) -> Row:
-    """A turn as far as runs are compared by it."""
-
-    def number(name: str) -> float | None:
-        return float(columns[name]) if columns.get(name) else None
-
-    stages = {stage: number(f"stage_{stage}_ms") for stage in Stage}
-    return Row(
-        utterance=columns["utterance"],
-        voice=columns["voice"],
-        chunk_ms=int(columns["chunk_ms"]),
-        warmup=columns["warmup"] == "1",
-        transcript=columns["transcript"],
-        reply_text=columns["reply_text"],
-        reply_seconds=float(columns["reply_seconds"]),
-        ttfa_ms=number("ttfa_ms"),
-        ttfb_ms=number("ttfb_ms"),
-        server=columns["server"],
-        block=int(columns["block"]) if columns["block"] else None,
-        phase=number("phase") or 0.0,
-        said=columns["said"],
-        audio_seconds=float(columns["audio_seconds"]),
-        messages=int(columns["messages"]),
-        overhead_bytes=int(columns["overhead_bytes"]),
-        listening_cpu_ms=number("listening_cpu_ms"),
-        stages={stage: span for stage, span in stages.items() if span is not None},
-    )
+    """A turn as a file of turns has it, without its marks."""
+    told: dict[str, Any] = {
+        name: text or None if name.endswith("_ms") or name == "block" else text
+        for name, text in columns.items()
+    }
+    told["stages"] = {s: span for s in Stage if (span := told.get(f"stage_{s}_ms"))}
+    return _ROWS.validate_python(told)
 
 
 def compare(first: Run, second: Run, *, seed: int = 1) -> list[Comparison]:
@@ -180,21 +168,25 @@ def _differences(first: Sequence[Row], second: Sequence[Row], seed: int) -> list
         raise InstrumentError("the runs have no chunk size in common")
     small, large = min(sizes), max(sizes)
     sides = [[row for row in rows if row.chunk_ms in sizes] for rows in (first, second)]
-    wanted: dict[str, Callable[[Iterable[Row]], dict[str, float]]] = {
-        "the whole wait": lambda rows: _by_recording(rows, lambda row: row.ttfa_ms)
-    }
+    wanted: dict[str, Part] = {"the whole wait": partial(balanced_means, key=_recording)}
     if small < large:
-        wanted[f"effect of {small} to {large} ms"] = lambda rows: _effects(rows, small, large)
+        wanted[f"effect of {small} to {large} ms"] = partial(_effects, small=small, large=large)
     for stage in Stage:
-        wanted[stage.label] = lambda rows, stage=stage: _by_recording(  # type: ignore[misc]
-            rows, lambda row: row.stages.get(stage)
-        )
-    found = [
-        _difference(what, look(sides[0]), look(sides[1]), seed) for what, look in wanted.items()
-    ]
+        span = partial(_span, stage)
+        wanted[stage.label] = partial(balanced_means, key=_recording, value=span)
+    before, after = sides
+    found = [_difference(what, part(before), part(after), seed) for what, part in wanted.items()]
     if found[0] is None:
         raise InstrumentError("the runs have no recording in common that both answered")
     return [difference for difference in found if difference is not None]
+
+
+def _recording(row: Row) -> str:
+    return row.utterance
+
+
+def _span(stage: Stage, row: Row) -> float | None:
+    return row.stages.get(stage)
 
 
 def _difference(
@@ -211,24 +203,10 @@ def _difference(
     )
 
 
-def _by_recording(rows: Iterable[Row], value: Callable[[Row], float | None]) -> dict[str, float]:
-    """Mean over the chunk sizes of the mean of each, by recording; those with a gap left out."""
-    spans: dict[str, dict[int, list[float | None]]] = {}
-    for row in rows:
-        spans.setdefault(row.utterance, {}).setdefault(row.chunk_ms, []).append(value(row))
-    most = max((len(sizes) for sizes in spans.values()), default=0)
-    return {
-        name: fmean(fmean(v for v in values if v is not None) for values in sizes.values())
-        for name, sizes in spans.items()
-        if len(sizes) == most and all(None not in values for values in sizes.values())
-    }
-
-
-def _effects(rows: Iterable[Row], small: int, large: int) -> dict[str, float]:
+def _effects(rows: Sequence[Row], small: int, large: int) -> dict[str, float]:
     """How much longer each recording's wait is with large chunks than with small ones."""
-    rows = list(rows)
     low, high = (
-        _by_recording([row for row in rows if row.chunk_ms == size], lambda row: row.ttfa_ms)
+        balanced_means([row for row in rows if row.chunk_ms == size], _recording)
         for size in (small, large)
     )
     return {name: high[name] - low[name] for name in low if name in high}

@@ -1,9 +1,9 @@
 """What the turns of a latency exercise say: by server and chunk size, and in sentences."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -20,10 +20,13 @@ __all__ = [
     "Row",
     "ServerSummary",
     "SizeSummary",
+    "balanced_means",
     "by_server",
     "paired",
     "summarise_server",
 ]
+
+K = TypeVar("K", bound=Hashable)
 
 TOO_FEW: Final = "too few turns to tell"
 FEW_BLOCKS: Final = 3
@@ -166,33 +169,34 @@ def by_server(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return {name: own for name, own in found.items() if own}
 
 
-def paired(
-    first: Iterable[Row], second: Iterable[Row], value: Callable[[Row], float | None] | None = None
-) -> list[float]:
-    """What the second turns take longer than the first, a difference for each block of both.
-
-    Args:
-        first: Turns.
-        second: Others.
-        value: What is compared; the wait by default. A block in which it is None for any turn is
-            left out: the turns of a block balance one another.
-    """
-    left, right = (_block_means(rows, value or _wait) for rows in (first, second))
+def paired(first: Iterable[Row], second: Iterable[Row]) -> list[float]:
+    """How much longer one waits in the second turns, a difference for each block of both."""
+    left, right = (balanced_means(rows, lambda row: row.block) for rows in (first, second))
     return [right[block] - left[block] for block in left if block in right]
 
 
-def _wait(row: Row) -> float | None:
-    return row.ttfa_ms
+def balanced_means(
+    rows: Iterable[Row],
+    key: Callable[[Row], K],
+    value: Callable[[Row], float | None] = lambda row: row.ttfa_ms,
+) -> dict[K, float]:
+    """Means over groups of turns, in which every chunk size counts alike.
 
-
-def _block_means(
-    rows: Iterable[Row], value: Callable[[Row], float | None]
-) -> dict[int | None, float]:
-    blocks: dict[int | None, list[float | None]] = {}
+    Args:
+        rows: Turns.
+        key: What group a turn belongs to, such as its block or its recording.
+        value: What the mean is taken of; the wait by default. A group in which it is None for
+            any turn is left out, since the turns of a group balance one another.
+    """
+    groups: dict[K, dict[int, list[float | None]]] = {}
     for row in rows:
-        blocks.setdefault(row.block, []).append(value(row))
-    whole = {block: [v for v in values if v is not None] for block, values in blocks.items()}
-    return {b: fmean(values) for b, values in whole.items() if len(values) == len(blocks[b])}
+        groups.setdefault(key(row), {}).setdefault(row.chunk_ms, []).append(value(row))
+    most = max((len(sizes) for sizes in groups.values()), default=0)
+    return {
+        name: fmean(fmean(v for v in values if v is not None) for values in sizes.values())
+        for name, sizes in groups.items()
+        if len(sizes) == most and not any(None in values for values in sizes.values())
+    }
 
 
 def summarise_server(
@@ -238,7 +242,7 @@ def _size(rows: Sequence[Row], smallest: Sequence[Row], seed: int) -> SizeSummar
     return SizeSummary(
         chunk_ms=chunk_ms,
         turns=len(answered),
-        wait=median(list(_block_means(rows, _wait).values()) or waits, seed=seed),
+        wait=median(list(balanced_means(rows, lambda row: row.block).values()) or waits, seed=seed),
         wait_p95=percentile_95(waits, seed=seed),
         effect=median(effect, seed=seed) if effect else None,
         predicted_ms=packetisation_wait_ms(chunk_ms) - packetisation_wait_ms(base_ms),
