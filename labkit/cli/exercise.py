@@ -105,7 +105,9 @@ def run_exercise(
 
     models = {"--models": model_set, "--asr": asr, "--llm": llm, "--tts": tts}
     options = tuple(word for key, value in models.items() if value for word in (key, value))
-    targets: list[Target] = [Target.labkit(*options)] if own else []
+    targets: list[Target] = []
+    if own:
+        targets.append(Target.labkit(*options, *(["--deflate"] if deflate else [])))
     targets += [Target.naive(*options)] if baseline else []
     targets += [Target.script(path) for path in server or ()]
     targets += [Target.running(address) for address in url or ()]

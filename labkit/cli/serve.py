@@ -73,6 +73,10 @@ def serve(
             'needs to be heard rather than read. "" for nothing.',
         ),
     ] = None,
+    deflate: Annotated[
+        bool,
+        typer.Option("--deflate", help="Compress messages for clients that offer to."),
+    ] = False,
     log_transcripts: Annotated[
         bool, typer.Option("--log-transcripts", help="Log what was heard and answered.")
     ] = False,
@@ -151,6 +155,7 @@ def serve(
         allowed_origins=tuple(allow_origin or ()),
         tls_cert=tls_cert,
         tls_key=tls_key,
+        deflate=deflate,
         log_transcripts=log_transcripts,
     )
     require_startable(settings)

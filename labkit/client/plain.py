@@ -338,6 +338,11 @@ class VoiceClient:
                 receiving.cancel()
                 await asyncio.gather(receiving, return_exceptions=True)
 
+    @property
+    def compresses(self) -> bool:
+        """Whether client and server agreed to compress messages."""
+        return bool(self._socket.protocol.extensions)
+
     async def say(
         self,
         samples: Float32,

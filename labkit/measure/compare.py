@@ -113,9 +113,10 @@ def read_run(folder: Path) -> Run:
         summary = folder / _SUMMARY
         about = json.loads(summary.read_text(encoding="utf-8"))["about"] if summary.exists() else {}
     except (OSError, KeyError, TypeError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not as this labkit writes them"
         raise InstrumentError(
-            f"{folder} holds no turns of an exercise that can be read ({type(error).__name__}: "
-            f"{error}); name a folder that 'labkit exercise' wrote"
+            f"{folder} holds no turns of an exercise that can be read: {why}; name a folder that "
+            "'labkit exercise' wrote"
         ) from error
     return Run(folder, about, by_server(rows))
 
@@ -123,7 +124,7 @@ def read_run(folder: Path) -> Run:
 def _row(columns: Mapping[str, str]) -> Row:
     """A turn as a file of turns has it, without its marks."""
     told: dict[str, Any] = {
-        name: text or None if name.endswith("_ms") or name == "block" else text
+        name: text or None if name.endswith(("_ms", "_bytes", "block")) else text
         for name, text in columns.items()
     }
     told["stages"] = {s: span for s in Stage if (span := told.get(f"stage_{s}_ms"))}

@@ -54,6 +54,7 @@ class Exercise(Experiment[Row, ExerciseSummary]):
         chunk_sizes_ms: Lengths of one message.
         longest_s: Recordings whose speech is longer are left out: speaking is most of the time.
         pings_ms: Round trips of `ping` while turns run, by server; only with several servers.
+        notes: What servers do not offer.
     """
 
     recordings: Path
@@ -64,6 +65,7 @@ class Exercise(Experiment[Row, ExerciseSummary]):
     chunk_sizes_ms: Sequence[int] = CHUNK_SIZES_MS
     longest_s: float = _LONGEST_S
     pings_ms: dict[str, list[float]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     raw = "turns.csv"
     summary = "summary.json"
@@ -109,7 +111,7 @@ class Exercise(Experiment[Row, ExerciseSummary]):
             for target in self.targets:
                 tell(Progress(0, len(turns), f"starting {target.name}"))
                 way = await stack.enter_async_context(way_to(target, self.access))
-                servers[target.name] = _Server(target.name, way)
+                servers[target.name] = _Server(target.name, way, self.notes)
                 if len(self.targets) > 1:
                     servers[target.name].rtts_ms = self.pings_ms.setdefault(target.name, [])
             for number, turn in enumerate(turns):
@@ -132,7 +134,7 @@ class Exercise(Experiment[Row, ExerciseSummary]):
         Raises:
             LabkitError: No turn was answered.
         """
-        return ExerciseSummary(rows, self.pings_ms, seed=self.seed)
+        return ExerciseSummary(rows, self.pings_ms, notes=self.notes, seed=self.seed)
 
     def about(self) -> dict[str, Any]:
         """What was drawn and run, under which conditions, and by which clock."""
@@ -163,6 +165,7 @@ class _Server:
     Attributes:
         name: Which.
         way: How to get there.
+        notes: Where to note what it does not offer.
         rtts_ms: Where to note the round trips of pings while turns run; None measures none.
         known: Whether it has answered a turn.
         stream: Whether it streams its replies.
@@ -170,6 +173,7 @@ class _Server:
 
     name: str
     way: Way
+    notes: list[str]
     rtts_ms: list[float] | None = None
     known: bool = False
     stream: bool = True
@@ -183,9 +187,11 @@ class _Server:
                     pinging = _pinging(self.way, self.rtts_ms, turn.recording)
                     await stack.enter_async_context(pinging)
                 client = await stack.enter_async_context(self.way.connect(stream=self.stream))
+                shaken_hands = self.way.bytes_up()
                 said = await client.say(
                     samples, chunk_ms=turn.chunk_ms, end_of_speech=end_of_speech
                 )
+                wire_bytes = self.way.bytes_up() - shaken_hands
                 self.stream = client.stream
                 if not self.known:
                     await self._meet(client)
@@ -193,11 +199,13 @@ class _Server:
             if not self.known:
                 raise LabkitError(f"{self.name} failed at its first turn: {error}") from error
             return failed_row(turn, recording, str(error))
-        return row_of(turn, recording, said)
+        return row_of(turn, recording, said, wire_bytes=wire_bytes or None)
 
     async def _meet(self, client: VoiceClient) -> None:
-        """Learn whether the server answers pings; it may have none to answer with."""
+        """Learn what the server offers: compression where it is asked for, answers to pings."""
         self.known = True
+        if self.way.access.deflate and not client.compresses:
+            self.notes.append(f"{self.name} does not compress: measured without.")
         if self.rtts_ms is None:
             return
         try:
@@ -272,7 +280,9 @@ async def ping_until(
         rtts_ms.append((clock.now_ns() - start_ns) / 1e6)
 
 
-def row_of(planned: PlannedTurn, recording: Recording, turn: ClientTurn) -> Row:
+def row_of(
+    planned: PlannedTurn, recording: Recording, turn: ClientTurn, *, wire_bytes: int | None = None
+) -> Row:
     """One turn as a row."""
     start = turn.trace.marks[Mark.STREAM_STARTED]
     return Row(
@@ -292,6 +302,7 @@ def row_of(planned: PlannedTurn, recording: Recording, turn: ClientTurn) -> Row:
         audio_seconds=turn.bytes_sent / (2 * SAMPLE_RATE),
         messages=turn.messages_sent,
         overhead_bytes=overhead_bytes(turn.bytes_sent, turn.messages_sent),
+        wire_bytes=wire_bytes,
         listening_cpu_ms=turn.listening_cpu_ms,
         errors="; ".join([*(error.message for error in turn.errors), *turn.remarks]),
         stages=turn.trace.stages_ms(),

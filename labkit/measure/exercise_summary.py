@@ -53,7 +53,9 @@ class Row:
         said: What was really said.
         audio_seconds: Audio that was sent.
         messages: Binary messages that carried it.
-        overhead_bytes: Bytes of headers around that audio.
+        overhead_bytes: Bytes of headers around that audio, computed.
+        wire_bytes: Bytes that went over TCP for it, compressed or encrypted where they are; None
+            where nobody counted them.
         listening_cpu_ms: CPU time of the server while the audio came in; None where it does not
             tell.
         errors: What the server refused or failed at, in its words.
@@ -78,6 +80,7 @@ class Row:
     messages: int
     overhead_bytes: int
     listening_cpu_ms: float | None
+    wire_bytes: int | None = None
     errors: str = ""
     stages: Mapping[Stage, float] = field(default_factory=dict)
     marks: Mapping[Mark, float] = field(default_factory=dict)
@@ -98,6 +101,7 @@ class SizeSummary:
         stages: Mean of each part of the wait; means add up, medians do not.
         messages_per_s: Messages per second of audio.
         overhead_bytes_per_s: Header bytes per second of audio.
+        wire_bytes_per_s: Bytes over TCP per second of audio; None where nobody counted them.
         cpu_ms_per_s: Server CPU per second of audio that came in; None where it does not tell.
     """
 
@@ -110,6 +114,7 @@ class SizeSummary:
     stages: Mapping[Stage, float]
     messages_per_s: float
     overhead_bytes_per_s: float
+    wire_bytes_per_s: float | None
     cpu_ms_per_s: float | None
 
 
@@ -239,6 +244,7 @@ def _size(rows: Sequence[Row], smallest: Sequence[Row], seed: int) -> SizeSummar
     effect = [] if chunk_ms == base_ms else paired(smallest, rows)
     audio = sum(row.audio_seconds for row in answered)
     cpu = [row.listening_cpu_ms for row in answered if row.listening_cpu_ms is not None]
+    wire = [row.wire_bytes for row in answered if row.wire_bytes is not None]
     return SizeSummary(
         chunk_ms=chunk_ms,
         turns=len(answered),
@@ -249,6 +255,7 @@ def _size(rows: Sequence[Row], smallest: Sequence[Row], seed: int) -> SizeSummar
         stages=_means(answered),
         messages_per_s=sum(row.messages for row in answered) / audio,
         overhead_bytes_per_s=sum(row.overhead_bytes for row in answered) / audio,
+        wire_bytes_per_s=sum(wire) / audio if len(wire) == len(answered) else None,
         cpu_ms_per_s=sum(cpu) / audio if len(cpu) == len(answered) else None,
     )
 
@@ -277,6 +284,7 @@ class ExerciseSummary:
     Attributes:
         rows: What was measured, in the order in which it ran.
         rtts_ms: Round trips of `ping` while turns ran, by server; empty for a single server.
+        notes: What servers do not offer, a sentence each.
         servers: By server, the one that the others are compared with first; servers that
             answered nothing are in `silent` instead.
         silent: Servers that answered nothing, with the reason.
@@ -287,6 +295,7 @@ class ExerciseSummary:
         rows: Sequence[Row],
         rtts_ms: Mapping[str, Sequence[float]] | None = None,
         *,
+        notes: Sequence[str] = (),
         seed: int = 0,
     ) -> None:
         """Sum `rows` up; `seed` draws what the intervals come from.
@@ -294,7 +303,7 @@ class ExerciseSummary:
         Raises:
             LabkitError: No turn was answered, so there is nothing to sum up.
         """
-        self.rows, self.rtts_ms = rows, rtts_ms or {}
+        self.rows, self.rtts_ms, self.notes = rows, rtts_ms or {}, notes
         counted = by_server(rows)
         answered = {
             name: own
@@ -334,6 +343,7 @@ class ExerciseSummary:
         found += [_comparison(first, other) for other in others]
         found += [_unanswered(s) for s in self.servers if s.turns < s.asked]
         found += [f"{name} answered no turn; {reason}." for name, reason in self.silent.items()]
+        found += [*self.notes, *filter(None, map(_bytes, self.servers))]
         heard = [
             f"{s.name} {100 * s.word_error_rate:.1f} %"
             for s in self.servers
@@ -408,6 +418,17 @@ def _comparison(first: ServerSummary, other: ServerSummary) -> str:
         pings = f"{other.ping_p99_ms:.1f} ms against {first.ping_p99_ms:.1f}"
         return f"{found}; 99th percentile of a ping while turns ran: {pings}."
     return f"{found}."
+
+
+def _bytes(server: ServerSummary) -> str:
+    """What went over the wire with the usual chunk size; empty where nobody counted."""
+    used = server.middle.wire_bytes_per_s
+    if used is None:
+        return ""
+    return (
+        f"{server.name}: {used / 1000:.1f} kB went up for a second of audio (32.0 kB) in "
+        f"{server.middle.chunk_ms} ms chunks, without the headers of TCP."
+    )
 
 
 def _unanswered(server: ServerSummary) -> str:

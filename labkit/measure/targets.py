@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
+from labkit.client.answers import Deadlines
 from labkit.client.dial import server_url
 from labkit.client.plain import VoiceClient
 from labkit.errors import InstrumentError, ServerError
 from labkit.measure.links import Profile
-from labkit.measure.netem import Proxy
+from labkit.measure.netem import UNCHANGED, Direction, Proxy
 from labkit.measure.server_process import labkit_server, running_server
 from labkit.net.tls import client_tls, server_tls
 
@@ -118,12 +119,14 @@ class Access:
         tls: Whether the connection is encrypted. A server at a `wss://` address sees to that
             itself, all others get an end of TLS before them.
         deflate: Whether permessage-deflate is offered; a server that knows it compresses.
+        patience_s: Longest wait for each sign of an answer.
         seed: Draws the network's jitter.
     """
 
     network: Profile | None = None
     tls: bool = False
     deflate: bool = False
+    patience_s: float = 30.0
     seed: int = 1
 
     def __str__(self) -> str:
@@ -159,6 +162,11 @@ class Way:
     trust: ssl.SSLContext | None = None
     proxy: Proxy | None = None
 
+    def bytes_up(self) -> int:
+        """What went to the server over the newest connection so far; 0 where nobody counts it."""
+        made = () if self.proxy is None else self.proxy.connections
+        return made[-1].carried(Direction.UP) if made else 0
+
     def connect(self, *, stream: bool = True) -> AbstractAsyncContextManager[VoiceClient]:
         """A client that takes this way for the length of the block."""
         return VoiceClient.connect(
@@ -167,6 +175,7 @@ class Way:
             tls=self.trust,
             through=None if self.proxy is None else self.proxy.address,
             deflate=self.access.deflate,
+            deadlines=Deadlines(answer_s=self.access.patience_s),
         )
 
 
@@ -184,9 +193,10 @@ async def way_to(target: Target, access: Access) -> AsyncIterator[Way]:
             url = (await stack.enter_async_context(running_server(target.command))).url
         if access.tls and url.startswith("ws:"):
             url, trust = await stack.enter_async_context(_tls_before(url))
-        if access.network is not None:
+        if access.network is not None or access.deflate:  # which counts the bytes
+            conditions = UNCHANGED if access.network is None else access.network.conditions
             proxy = await stack.enter_async_context(
-                Proxy(*_address(url), conditions=access.network.conditions, seed=access.seed)
+                Proxy(*_address(url), conditions=conditions, seed=access.seed)
             )
         yield Way(url, access, trust, proxy)
 

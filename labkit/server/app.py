@@ -129,7 +129,7 @@ class VoiceServer:
             backlog=_ACCEPTED_AT_ONCE,
             process_request=self._admission.process_request,
             process_response=self._admission.process_response,
-            compression=None,  # deflate costs CPU and latency, and PCM hardly shrinks
+            compression="deflate" if settings.deflate else None,
             max_size=settings.max_read_bytes,
             max_queue=_QUEUE,
             open_timeout=settings.start_s,

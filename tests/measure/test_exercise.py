@@ -2,19 +2,24 @@
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
+from labkit.audio.pcm import encode_s16le
 from labkit.client.plain import ClientTurn, VoiceClient
 from labkit.client.speech import Clock
 from labkit.errors import LabkitError
 from labkit.measure.exercise import Exercise, failed_row, ping_until, prepared, row_of
 from labkit.measure.plan import PlannedTurn
 from labkit.measure.recordings import Kind, load_manifest
-from labkit.measure.targets import Target
+from labkit.measure.results import Results, conduct
+from labkit.measure.targets import Access, Target
 from labkit.trace import Mark, Stage, Trace
 from tests.measure.samples import rows
 from tests.paths import SPEECH
@@ -117,3 +122,73 @@ async def test_every_ping_that_a_server_holds_up_counts() -> None:
     clock = Clock(source=lambda: server.now_ns, sleep=server.sleep)
     await ping_until(over, cast(VoiceClient, server), rtts_ms, Every100Ms(), clock)
     assert [round(rtt) for rtt in rtts_ms] == [1000 - 99 * n for n in range(11)]
+
+
+def answering(*, pongs: bool) -> Callable[[ServerConnection], Awaitable[None]]:
+    """A server that answers with a tone, and perhaps pings; nothing at all from turn 3 on."""
+    turns = 0
+    tone = encode_s16le(np.full(1_600, 0.5, np.float32))
+
+    async def handle(socket: ServerConnection) -> None:
+        nonlocal turns
+        async for message in socket:
+            if message == "ping" and pongs:
+                await socket.send("pong")
+            elif message == "end_stream":
+                turns += 1
+                if turns > 3:
+                    await socket.close(1011, "out of memory")
+                    return
+                await socket.send('{"type": "transcript", "text": "I\'m Oliver."}')
+                await socket.send(tone)
+
+    return handle
+
+
+async def test_servers_are_measured_by_turns_and_what_they_lack_is_told(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        targets = []
+        for name, pongs, compression in (("a", True, "deflate"), ("b", False, None)):
+            serving = serve(answering(pongs=pongs), "127.0.0.1", 0, compression=compression)
+            server = await stack.enter_async_context(serving)
+            port = server.sockets[0].getsockname()[1]
+            targets.append(Target(name, url=f"ws://127.0.0.1:{port}"))
+        exercise = Exercise(
+            recordings=SPEECH,
+            targets=targets,
+            access=Access(deflate=True, patience_s=2.0),
+            blocks=1,
+            chunk_sizes_ms=(40,),
+            longest_s=1.1,
+        )
+        summed = await conduct(exercise, Results(tmp_path / "results"))
+    assert [row.server for row in summed.rows[:4]] == ["a", "b", "a", "b"]
+    assert all("stream" in row.errors for row in summed.rows[:2])
+    assert all(row.errors == "" for row in summed.rows[2:6])
+    last = summed.rows[6:]
+    assert {row.server for row in last} == {"a", "b"}
+    assert all(row.ttfa_ms is None and "out of memory" in row.errors for row in last)
+    a, b = summed.servers
+    assert (a.asked, a.turns, b.word_error_rate) == (2, 1, 0)
+    assert a.ping_p99_ms is not None
+    assert b.ping_p99_ms is None
+    words = " ".join(summed.sentences())
+    assert "b does not compress: measured without." in words
+    assert "a left 1 of 2 turns unanswered." in words
+    sent = [server.middle.wire_bytes_per_s for server in (a, b)]
+    assert sent[0] is not None
+    assert sent[1] is not None
+    assert sent[0] < 32_000 < sent[1]
+
+
+async def test_a_server_that_fails_at_its_first_turn_ends_the_run(tmp_path: Path) -> None:
+    async def handle(socket: ServerConnection) -> None:
+        await socket.close(1008, "no microphone")
+
+    async with serve(handle, "127.0.0.1", 0) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        target = Target("mine", url=url)
+        exercise = Exercise(recordings=SPEECH, targets=[target], longest_s=1.1)
+        with pytest.raises(LabkitError, match="mine failed at its first turn: .*no microphone"):
+            await conduct(exercise, Results(tmp_path / "results"))
+    assert not (tmp_path / "results").exists()

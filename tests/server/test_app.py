@@ -70,6 +70,21 @@ async def test_a_streamed_reply_ends_with_done() -> None:
         assert marks == sorted(marks)
 
 
+@pytest.mark.parametrize("deflate", [False, True])
+async def test_messages_are_compressed_where_both_want_it(deflate: bool) -> None:
+    offering = {"compression": "deflate"}
+    async with serving(deflate=deflate) as server, connect(server.url, **offering) as socket:
+        await socket.send(CHUNK)
+        await socket.send("end_stream")
+        await socket.recv()
+        assert await socket.recv() == CHUNK
+        assert bool(socket.protocol.extensions) is deflate
+    async with serving(deflate=deflate) as server, connect(server.url, compression=None) as socket:
+        await socket.send("ping")
+        assert await socket.recv() == "pong"
+        assert not socket.protocol.extensions
+
+
 async def test_silence_is_answered_with_nothing() -> None:
     async with serving(VoicePipeline(scripted_engines())) as server, connect(server.url) as socket:
         await socket.send(bytes(32_000))
