@@ -4,16 +4,20 @@
 at, so each can be tried on a machine that is not broken.
 """
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Final
+
+import numpy as np
 
 from labkit.errors import ModelError, ModelNotFoundError, ServerError
 from labkit.net.addresses import addresses_to_bind
@@ -33,12 +37,15 @@ __all__ = [
     "check_port",
     "check_python",
     "kernel_command",
+    "machine_factor",
     "run_checks",
 ]
 
 _OLDEST: Final = (3, 11)
 _NEEDED_GB: Final = 2
 _LOADING_S: Final = 120
+_WORK_S: Final = 0.012
+"""What `_work_s` takes on one of two virtual cores of a server of 2024, otherwise idle."""
 _PROGRAM: Final = (
     "import sys\nfrom pathlib import Path\nfrom labkit.voice import engines, llama, whisper\n"
     "model = Path(sys.argv[1])\n"
@@ -243,6 +250,24 @@ def check_port(port: int, host: str = "localhost") -> Check:
         reason, _, advice = str(error).partition(". ")
         return Check("port", False, reason, advice)
     return Check("port", True, f"{port} is free")
+
+
+def machine_factor() -> float:
+    """How many times slower this machine is, now, than the one that labkit was measured on.
+
+    A piece of work like a model's, and one like a server's, three times; the fastest counts.
+    Never below 1, so that what waits for something waits long enough.
+    """
+    return max(1.0, min(_work_s() for _ in range(3)) / _WORK_S)
+
+
+def _work_s() -> float:
+    started_s = time.perf_counter()
+    matrix = np.ones((192, 192), np.float32)
+    for _ in range(8):
+        matrix = matrix @ matrix * 0.001
+    json.loads(json.dumps(list(range(20_000))))
+    return time.perf_counter() - started_s
 
 
 def check_disk(place: Path) -> Check:

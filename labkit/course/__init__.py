@@ -1,1 +1,62 @@
-"""What the notebooks use besides the server: checks, and servers that are wrong on purpose."""
+"""The course: checks on a learner's server, exercises, hints, solutions, and what was done so far.
+
+What a chapter needs, in one line of import::
+
+    from labkit.course import Models, begin, check, hint, predict, progress, quiz, solution
+
+    await begin(1)                                  # what is missing, and what was done so far
+    await check("ch1.pong", handle)                 # a handler, a file, or an address
+    hint("ch1.pong")                                # one further hint at each call
+    solution("ch1.samples")
+    predict("ch1.pong_ms", 5)                       # until `measured` locks it
+    quiz("ch1")                                     # or quiz("ch1", 2, "b")
+
+`Models` are the engines as a learner's server uses them. Importing this loads none of it.
+"""
+
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from labkit.course.cards import begin, card, hint, progress, quiz, solution
+    from labkit.course.checking import check
+    from labkit.course.models import Models
+    from labkit.course.predictions import measured, predict
+
+__all__ = [
+    "Models",
+    "begin",
+    "card",
+    "check",
+    "hint",
+    "measured",
+    "predict",
+    "progress",
+    "quiz",
+    "solution",
+]
+
+_PLACES = MappingProxyType(
+    {
+        "Models": "models",
+        "begin": "cards",
+        "card": "cards",
+        "check": "checking",
+        "hint": "cards",
+        "measured": "predictions",
+        "predict": "predictions",
+        "progress": "cards",
+        "quiz": "cards",
+        "solution": "cards",
+    }
+)
+
+
+def __getattr__(name: str) -> object:
+    """Load what is asked for, once."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    globals()[name] = found
+    return found

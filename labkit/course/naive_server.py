@@ -6,6 +6,9 @@ It uses the same models, and it is not made slower than such servers are. What i
   meanwhile; a `ping` waits for the whole turn.
 - *Fit the window.* `WhisperModel.transcribe` pads every utterance to 30 s.
 - *Work ahead.* Voice activity detection starts when the speaker has ended.
+- *Keep its samples in range.* Piper's loudest sample is 1.0, and 32768 wraps to −32768.
+- *Refuse anything.* An odd number of bytes ends the conversation; a caller who never stops
+  speaking fills the memory.
 - *Stream.* The first sentence is spoken once the last was written, and the first sample is sent
   once the last was synthesised, all in one message.
 
@@ -26,7 +29,7 @@ from llama_cpp import Llama
 from piper import PiperVoice
 from websockets.asyncio.server import ServerConnection, serve
 
-from labkit.audio.pcm import SAMPLE_RATE, decode_s16le, encode_s16le, resample
+from labkit.audio.pcm import SAMPLE_RATE, decode_s16le, resample
 from labkit.voice.models import ModelPaths, resolve
 
 __all__ = ["NaiveServer", "main"]
@@ -85,7 +88,8 @@ class NaiveServer:
         """All of the speech for `text`."""
         chunks = list(self.tts.synthesize(text))
         speech = np.concatenate([chunk.audio_float_array for chunk in chunks])
-        return encode_s16le(resample(speech, self.tts.config.sample_rate, SAMPLE_RATE))
+        samples = resample(speech, self.tts.config.sample_rate, SAMPLE_RATE) * 32768
+        return samples.astype("<i2").tobytes()
 
 
 async def _serve(server: NaiveServer, port: int) -> None:

@@ -4,11 +4,13 @@ It runs in a process of its own, so that a kernel that computes does not hold it
 of the cell that starts it leaves nothing behind, and it ends with the kernel, however that ends.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
+from labkit.course.keep import kept_sections, server_file, stubs_in
 from labkit.measure.server_process import RunningServer, labkit_server, start_server
 
-__all__ = ["start_labkit"]
+__all__ = ["start_labkit", "start_mine", "start_naive"]
 
 # The one thing that outlives a cell here: a cell that runs again has to find what it started
 # before, even where nothing in the notebook is bound to it any more.
@@ -32,8 +34,36 @@ async def start_labkit(*options: str, name: str = "labkit") -> RunningServer:
     Raises:
         ServerError: It ended or got stuck before it was ready; the error has its last words.
     """
+    return await _start(labkit_server(*options), name)
+
+
+async def start_mine(*, name: str = "mine") -> RunningServer:
+    """Start the server that your kept cells make, as `start_labkit` does with labkit's.
+
+    Args:
+        name: Servers of different names run side by side.
+
+    Raises:
+        NotImplementedError: A section of it is still a stub.
+        ServerError: It ended or got stuck before it was ready; the error has its last words.
+    """
+    kept = kept_sections()
+    if not kept:
+        raise NotImplementedError("nothing is kept yet: run the cells that begin with %%keep")
+    if stubs := stubs_in(kept):
+        raise NotImplementedError(f"still to be written: {', '.join(stubs)}; see the cards above")
+    return await _start([str(server_file())], name)
+
+
+async def start_naive(*, name: str = "naive") -> RunningServer:
+    """Start the server of chapter 1 that does everything in its handler, likewise."""
+    return await _start(["labkit.course.naive_server", "--port", "0"], name)
+
+
+async def _start(command: Sequence[str], name: str) -> RunningServer:
+    """Start a server, in place of the one of that name."""
     await _stop(name)
-    server = await start_server(labkit_server(*options))
+    server = await start_server(command)
     await _stop(name)  # one that was started at the same time, by cells that do not wait
     _started[name] = server
     return server

@@ -2,7 +2,7 @@
 
 A master is a script in jupytext's "percent" form, which can be read, reviewed and compared like
 any other code. The notebook that comes from it has no outputs and no pairing, and always the
-same cell names.
+same cell names. What stands behind a cell's marker is explained in `labkit.course.masters`.
 
 Learners work on copies in mine/ (`make lab`). Where somebody saved into notebooks/ all the same,
 that file is kept in mine/ before it is made anew.
@@ -14,6 +14,7 @@ from pathlib import Path
 import jupytext
 import nbformat
 
+from labkit.course import card
 from labkit.notebook.copies import write_beside
 
 MASTERS = Path(__file__).resolve().parent
@@ -33,13 +34,24 @@ def chapters() -> list[Path]:
     return sorted(MASTERS.glob("[0-9][0-9]_*.py"))
 
 
-def notebook_of(master: Path) -> str:
-    """The notebook that `master` stands for, as JSON."""
+def notebook_of(master: Path, *, solved: bool = False) -> str:
+    """The notebook that `master` stands for, as JSON.
+
+    Args:
+        master: The master.
+        solved: Leave out the stubs instead of the solutions, as for the tests.
+    """
     notebook = jupytext.read(master, fmt="py:percent")
     notebook.metadata = METADATA
     notebook.nbformat, notebook.nbformat_minor = 4, 5
+    left_out = "exercise" if solved else "solution"
+    notebook.cells = [cell for cell in notebook.cells if left_out not in cell.metadata]
     for number, cell in enumerate(notebook.cells, start=1):
         cell.id = f"{master.stem[:2]}-{number:02}"
+        if (section := cell.metadata.get("keep")) is not None:
+            cell.source = f"%%keep {section}\n{cell.source}"
+        if (exercise := cell.metadata.get("card")) is not None:
+            cell.source = str(card(exercise))
         cell.metadata = {}
     nbformat.validate(notebook)
     return nbformat.writes(notebook) + "\n"

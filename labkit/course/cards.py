@@ -1,0 +1,299 @@
+"""What a learner reads beside the chapters: cards, hints, solutions, quizzes, and how far they are.
+
+Each gives a text that shows itself as the last line of a cell, and prints as plain Markdown.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any, Final
+
+from labkit.course.chapters import Question, all_chapters, chapter, exercise_of
+from labkit.course.checking import check_one
+from labkit.course.checks import CHECKS, find_checks
+from labkit.course.checks.check import Check
+from labkit.course.folder import Progress, mine, noting
+from labkit.course.hosting import hosted
+from labkit.course.keep import (
+    kept_sections,
+    register,
+    run_section,
+    server_file,
+    server_hash,
+    stubs_in,
+    write_sections,
+)
+from labkit.course.masters import sections, solution_cells
+from labkit.course.predictions import Comparison
+from labkit.course.verdict import Verdict
+from labkit.errors import LabkitError
+
+if TYPE_CHECKING:
+    from ipywidgets import Widget
+
+__all__ = ["Text", "begin", "card", "hint", "progress", "quiz", "solution"]
+
+_MOST: Final = 3
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Text:
+    """A text that shows itself in a notebook.
+
+    Attributes:
+        markdown: The text.
+    """
+
+    markdown: str
+
+    def __repr__(self) -> str:
+        """The text as it is written."""
+        return self.markdown
+
+    def _repr_markdown_(self) -> str:
+        return self.markdown
+
+
+def card(name: str) -> Text:
+    """The card of an exercise: what is to be built, and what the checks will send.
+
+    Raises:
+        LabkitError: There is no such exercise.
+    """
+    key, exercise = exercise_of(name)
+    lines = [
+        f"### Exercise `{key}`: {exercise.title}",
+        f"*Difficulty {_of_three(exercise.difficulty)}, importance "
+        f"{_of_three(exercise.importance)}, {exercise.minutes} minutes.*",
+        "**What the checks send, exactly:**\n",
+        *(f"- `{one.name}`: {' '.join(one.sends.split())}" for one in _checks(exercise.checks)),
+        f'\n`hint("{key}")` helps, {len(exercise.hints)} times; `solution("{key}")` is there when '
+        "you want it.",
+    ]
+    if exercise.errors:
+        lines.append("\n**I get this error**\n")
+        lines += [f"- `{error}`: {meaning}" for error, meaning in exercise.errors.items()]
+    return Text("\n".join([lines[0], "", lines[1], "", *lines[2:]]))
+
+
+def _of_three(level: int) -> str:
+    return f"{level} of {_MOST}"
+
+
+def _checks(names: list[str]) -> list[Check]:
+    return [one for name in names for one in find_checks(name)]
+
+
+def hint(name: str) -> Text:
+    """The next hint of an exercise; each call goes one level further.
+
+    Args:
+        name: The exercise, or one of its checks.
+
+    Raises:
+        LabkitError: There is no such exercise.
+    """
+    key, exercise = exercise_of(name)
+    with noting() as noted:
+        level = min(noted.hints.get(key, 0) + 1, len(exercise.hints))
+        noted.hints[key] = level
+    last = level == len(exercise.hints)
+    more = f'That was the last one; `solution("{key}")` is next.' if last else ""
+    return Text(f"**Hint {level} of {len(exercise.hints)}.** {exercise.hints[level - 1]} {more}")
+
+
+def solution(name: str) -> Text:
+    """The solution of an exercise, to read or to copy into its cell.
+
+    Args:
+        name: The exercise, or one of its checks.
+
+    Raises:
+        LabkitError: There is no such exercise.
+    """
+    key, exercise = exercise_of(name)
+    found = "\n\n".join(solution_cells(key))
+    return Text(f"**{exercise.title}** (`{key}`):\n\n```python\n{found}\n```")
+
+
+def quiz(name: str, number: int | None = None, choice: str | None = None) -> "Quiz | Text":
+    """The questions of a chapter, to click; or the answer to one of them.
+
+    Args:
+        name: The chapter, such as ``"ch1"``.
+        number: A question, from 1; without it, all are shown.
+        choice: The letter of an answer.
+
+    Raises:
+        LabkitError: There is no such chapter, question or answer.
+    """
+    questions = chapter(name).quiz
+    if number is None or choice is None:
+        return Quiz(name, questions)
+    if not 1 <= number <= len(questions):
+        raise LabkitError(f"{name} has questions 1 to {len(questions)}, none of number {number}")
+    return Text(_answer(name, number, choice))
+
+
+def _answer(name: str, number: int, choice: str) -> str:
+    """Note an answer, and say why it is right or wrong."""
+    question = chapter(name).quiz[number - 1]
+    why = {str(letter): text for letter, text in question.why.items()}
+    if choice not in why:
+        raise LabkitError(f"there is no answer {choice!r}; there are {', '.join(why)}")
+    with noting() as noted:
+        noted.quiz[f"{name}.{number}"] = choice
+    verdict = "Right" if choice == question.right else "Not quite"
+    return f"{verdict}. {why[choice]}"
+
+
+class Quiz:
+    """The questions of a chapter. In a notebook they can be clicked, or chosen by keyboard."""
+
+    def __init__(self, name: str, questions: list[Question]) -> None:
+        self._name = name
+        self._questions = questions
+
+    def __repr__(self) -> str:
+        """The questions as text, and the call that answers one."""
+        parts = []
+        for number, one in enumerate(self._questions, start=1):
+            choices = [f"   {letter}) {text}" for letter, text in one.choices.items()]
+            parts.append("\n".join([f"{number}. {one.question}", *choices]))
+        return "\n".join([*parts, f'Answer with quiz("{self._name}", 1, "a").'])
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+        from ipywidgets import VBox
+
+        display(VBox([self._asked(number) for number in range(1, len(self._questions) + 1)]))  # type: ignore[no-untyped-call]
+
+    def _asked(self, number: int) -> "Widget":
+        """One question: radio buttons, a button, and a place for the answer."""
+        from ipywidgets import HTML, Button, RadioButtons, VBox
+
+        question = self._questions[number - 1]
+        options = [(f"{letter}) {text}", letter) for letter, text in question.choices.items()]
+        choices = RadioButtons(options=options, value=None, layout={"width": "auto"})
+        button = Button(description="Answer", tooltip=f"Answer question {number}")
+        said = HTML('<span aria-live="polite"></span>')
+
+        def answer(_: object) -> None:
+            text = _answer(self._name, number, choices.value) if choices.value else "Choose first."
+            said.value = f'<span aria-live="polite">{escape(text)}</span>'
+
+        button.on_click(answer)
+        asked = HTML(f"<b>{number}. {escape(question.question)}</b>")
+        return VBox([asked, choices, button, said])
+
+
+def progress() -> Text:
+    """How far the learner has come: checks, quizzes, predictions."""
+    noted = Progress.load()
+    rows = ["| chapter | checks passed | still to do | quiz |", "|---|---|---|---|"]
+    for name in all_chapters():
+        checks = [one.name for one in CHECKS if one.chapter == name]
+        passed = [one for one in checks if _passed(noted, one)]
+        todo = ", ".join(f"`{one}`" for one in checks if one not in passed) or "nothing"
+        about = chapter(name)
+        right = sum(
+            noted.quiz.get(f"{name}.{number}") == one.right
+            for number, one in enumerate(about.quiz, start=1)
+        )
+        rows.append(
+            f"| {name[2:]}. {about.title} | {len(passed)} of {len(checks)} | {todo} "
+            f"| {right} of {len(about.quiz)} |"
+        )
+    told = [
+        f"- {Comparison(name, one.predicted, one.measured)!r}"
+        for name, one in noted.predictions.items()
+    ]
+    return Text("\n".join([*rows, *(["", *told] if told else [])]))
+
+
+def _passed(noted: Progress, name: str) -> bool:
+    return name in noted.checks and noted.checks[name].verdict is Verdict.PASSED
+
+
+async def begin(number: int) -> Text:
+    """Begin a chapter: the first cell of each, which works without the chapters before it.
+
+    It lets cells begin with ``%%keep``, and makes sure that what earlier chapters built is there:
+    from the learner's own server where that passes its checks, else from the solution. What was
+    there is never lost.
+
+    Args:
+        number: The chapter.
+
+    Raises:
+        LabkitError: There is no such chapter.
+    """
+    about = chapter(f"ch{number}")
+    register()
+    said = await _build_on(number) if number else ""
+    return Text("\n\n".join(part for part in (f"**{about.title}**", said, str(progress())) if part))
+
+
+async def _build_on(number: int) -> str:
+    """Make sure that the server of the earlier chapters is there; says which one it is."""
+    solved = sections(number - 1)
+    if not solved:
+        return f"What you keep goes into `{server_file()}`."
+    kept = kept_sections()
+    lacks = await _lacks(kept, number)
+    if lacks:
+        aside = _put_aside(number) if kept else ""
+        write_sections({**solved})
+        said = f"This chapter builds on the solution of the earlier ones: {lacks}.{aside}"
+    else:
+        said = f"This chapter builds on your own server, `{server_file()}`; it passes its checks."
+    if (namespace := _namespace()) is not None:
+        run_section(server_file().read_text(encoding="utf-8"), namespace)
+    return said
+
+
+def _put_aside(number: int) -> str:
+    path = server_file()
+    aside = path.with_name(f"server_before_{number:02}.py")
+    path.replace(aside)
+    return f" Your own is kept in `{aside.name}`."
+
+
+def _namespace() -> dict[str, Any] | None:
+    if "IPython" not in sys.modules:
+        return None
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    return None if shell is None else shell.user_ns
+
+
+async def _lacks(kept: dict[str, str], number: int) -> str:
+    """Why the learner's own server will not do for a chapter; empty where it will."""
+    if not kept:
+        return f"there is no `{server_file().name}` in {mine()} yet"
+    if stubs := stubs_in(kept):
+        return f"in yours, {', '.join(stubs)} still waits to be written"
+    noted, now = Progress.load(), server_hash()
+    due = [
+        one
+        for one in _earlier(number)
+        if not (_passed(noted, one.name) and noted.checks[one.name].server == now)
+    ]
+    if not due:
+        return ""
+    try:
+        async with hosted(server_file()) as server:
+            for one in due:
+                report = await check_one(one, server, seed=number)
+                if not report.passed:
+                    return f"yours does not pass `{one.name}`"
+    except LabkitError as error:
+        return f"yours does not start ({error})"
+    return ""
+
+
+def _earlier(number: int) -> Iterator[Check]:
+    """The checks of servers of the chapters before one."""
+    return (one for one in CHECKS if int(one.chapter[2:]) < number and one.probe is not None)

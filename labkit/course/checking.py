@@ -1,0 +1,211 @@
+"""Run checks on a server, and say what they found."""
+
+import asyncio
+import os
+import secrets
+import time
+import traceback
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final
+
+from labkit.course.checks import find_checks
+from labkit.course.checks.check import Check
+from labkit.course.evidence import diagram, keep_evidence
+from labkit.course.folder import Noted, mine, noting
+from labkit.course.hosting import FileServer, Hosted, LogLine, Target, hosted
+from labkit.course.keep import server_file, server_hash, undefined_names
+from labkit.course.probe import Probe, Trial
+from labkit.course.verdict import CannotTell, CheckFailed, NotYet, Report, Reports, Verdict
+from labkit.doctor import machine_factor
+from labkit.errors import LabkitError, ServerError
+
+__all__ = ["check", "check_one"]
+
+_LONGEST_S: Final = 90.0
+_BUSY: Final = 2.0
+"""Times slower than when the check began: the machine has other work, and time says nothing."""
+_MOST_LINES: Final = 8
+_LOOK_S: Final = 0.02
+_SEEDS: Final = 10_000
+
+
+async def check(
+    name: str, target: Any = None, *, fresh: bool = False, seed: int | None = None
+) -> Report | Reports:
+    """Check a server, or whatever the check is about.
+
+    It never raises because of what the server does. As the last line of a cell, what it gives
+    shows itself.
+
+    Args:
+        name: A check (`"ch1.pong"`), a chapter (`"ch1"`), or `"all"`.
+        target: A handler such as `handle`, a function that makes one, the path of a file, an
+            address, or a server that `start_mine` gave.
+        fresh: Check what is kept in your server file, in a process of its own: would it survive
+            Restart and Run All?
+        seed: What all inputs are drawn from; by default `LABKIT_SEED`, or drawn anew.
+
+    Raises:
+        LabkitError: There is no such check, or nothing to check.
+        CheckFailed: It did not pass, and `LABKIT_STRICT=1` is set.
+    """
+    checks = find_checks(name)
+    if fresh:
+        target = server_file()
+    elif target is None:
+        raise LabkitError(f"what is to be checked? Write, for instance, check({name!r}, handle)")
+    drawn = _seed() if seed is None else seed
+    async with AsyncExitStack() as stack:
+        runs = target
+        if len(checks) > 1 and isinstance(target, str | Path) and not _is_address(target):
+            runs = await stack.enter_async_context(hosted(target))  # one process for all of them
+        reports = [await check_one(one, runs, seed=drawn) for one in checks]
+    result = reports[0] if len(checks) == 1 and name == checks[0].name else Reports(tuple(reports))
+    if os.environ.get("LABKIT_STRICT") == "1" and not result.passed:
+        raise CheckFailed(f"{result!r}")
+    return result
+
+
+def _is_address(target: str | Path) -> bool:
+    return str(target).startswith(("ws://", "wss://"))
+
+
+def _seed() -> int:
+    told = os.environ.get("LABKIT_SEED", "")
+    return int(told) if told.isdecimal() else secrets.randbelow(_SEEDS)
+
+
+async def check_one(one: Check, target: Any, *, seed: int) -> Report:
+    """Run one check, keep its evidence, and note its verdict."""
+    run = _Run(one, seed)
+    await run.on(target)
+    if kept := _is_kept(target):
+        run.notes += _only_in_the_kernel()
+    report = run.report()
+    if kept or callable(target) or one.judge is not None:  # not somebody else's server
+        with noting() as progress:
+            progress.checks[one.name] = Noted(
+                verdict=report.verdict, seed=seed, server=server_hash() if kept else ""
+            )
+    return report
+
+
+def _is_kept(target: Any) -> bool:
+    """Whether it is the file that the learner's kept cells go into."""
+    file = target.file if isinstance(target, FileServer) else target
+    return isinstance(file, str | Path) and Path(file).absolute() == server_file().absolute()
+
+
+def _only_in_the_kernel() -> list[str]:
+    path = server_file()
+    try:
+        names = undefined_names(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError):
+        return []
+    return [f"{name} exists only in the kernel: keep the cell that defines it" for name in names]
+
+
+async def _watch_log(server: Hosted) -> None:
+    """Look at the log again and again: of a process, a line's time is when it was seen."""
+    while True:
+        server.log()
+        await asyncio.sleep(_LOOK_S)
+
+
+class _Run:
+    """One check on its way to a report."""
+
+    def __init__(self, one: Check, seed: int) -> None:
+        self.one = one
+        self.seed = seed
+        self.factor = machine_factor()
+        self.started_ns = time.perf_counter_ns()
+        self.trial: Trial = Trial(seed=seed, factor=self.factor)
+        self.log: Sequence[LogLine] = ()
+        self.verdict = Verdict.PASSED
+        self.fault: NotYet | None = None
+        self.reason = ""
+        self.notes: list[str] = []
+        self.details = ""
+
+    async def on(self, target: Any) -> None:
+        """Run the script; whatever happens becomes a verdict."""
+        try:
+            async with asyncio.timeout(_LONGEST_S * self.factor):
+                if self.one.judge is not None:
+                    await self.one.judge(self.trial, target)
+                else:
+                    await self._probe(target)
+        except NotYet as fault:
+            self._not_yet(fault)
+        except ServerError as error:
+            self._not_yet(NotYet("a server that starts", str(error)))
+        except CannotTell as reason:
+            self.verdict, self.reason = Verdict.CANNOT_TELL, str(reason)
+        except TimeoutError:
+            self._not_yet(NotYet("the check to come to its end", "no end to it", late=True))
+        except LabkitError as error:
+            self.verdict, self.reason = Verdict.CANNOT_TELL, str(error)
+        except Exception as error:  # ours, since no server can make a probe raise anything else
+            self.verdict = Verdict.OUR_FAULT
+            self.details = traceback.format_exc()
+            self.reason = (
+                f"this check failed by itself, with {type(error).__name__}: {error}. Your server "
+                "may be right. Please report it, with the folder below"
+            )
+
+    async def _probe(self, target: Target) -> None:
+        assert self.one.probe is not None
+        server: Hosted | None = None
+        try:
+            async with hosted(target) as server, AsyncExitStack() as stack:
+                watching = asyncio.create_task(_watch_log(server))
+                stack.callback(watching.cancel)
+                self.trial = probe = Probe(server, seed=self.seed, factor=self.factor, stack=stack)
+                await self.one.probe(probe)
+        finally:
+            if server is not None:
+                self.notes += server.left()
+                self.log = [line for line in server.log() if line.at_ns >= self.started_ns]
+
+    def _not_yet(self, fault: NotYet) -> None:
+        if fault.late and (slower := machine_factor() / self.factor) > _BUSY:
+            self.verdict = Verdict.CANNOT_TELL
+            self.reason = (
+                f"the machine is too busy: it is {slower:.0f} times slower than when the check "
+                f"began, and this is about time ({fault.observed})"
+            )
+        else:
+            self.verdict, self.fault = Verdict.NOT_YET, fault
+
+    def report(self) -> Report:
+        """What was found."""
+        folder = mine() / "evidence" / self.one.name
+        fault = None if self.fault is None else self.fault.event
+        drawn = diagram(self.trial.events, self.started_ns, fault)
+        keep_evidence(folder, self.trial.events, self.log, self.started_ns, drawn)
+        if self.details:
+            (folder / "fault.txt").write_text(self.details, encoding="utf-8")
+        return Report(
+            check=self.one.name,
+            title=self.one.title,
+            verdict=self.verdict,
+            told=self._told(),
+            fault=self.fault,
+            reason=self.reason,
+            notes=self.notes,
+            help=(f'hint("{self.one.name}") helps',) if self.fault else (),
+            seed=self.seed,
+            evidence=folder,
+            diagram=drawn,
+        )
+
+    def _told(self) -> list[str]:
+        """What held, and the last lines of the server's log, in the order of time."""
+        held = [(at_ns, f"✔ {what}") for at_ns, what in self.trial.held]
+        if self.verdict is Verdict.PASSED:
+            return [line for _, line in held]
+        lines = [(line.at_ns, f"[your server] {line.text}") for line in self.log]
+        return [line for _, line in sorted([*held, *lines[-_MOST_LINES:]], key=lambda one: one[0])]

@@ -1,0 +1,341 @@
+"""The checks of chapter 1: one caller, audio in, words and speech out, and `ping` all the while."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+
+import numpy as np
+
+from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, read_audio
+from labkit.course.checks.check import checked
+from labkit.course.models import Models
+from labkit.course.probe import Answer, Caller, Probe
+from labkit.course.verdict import CannotTell, Caret, NotYet
+from labkit.measure.recordings import Recording
+from labkit.measure.wer import normalise
+
+__all__ = ["CHECKS"]
+
+_DIGITS: Final = frozenset("zero one two three four five six seven eight nine".split())
+_SPOKEN: Final = 0.4
+"""Share of a reply's frames in which the detector hears speech; of labkit's voice, 0.7 to 0.9."""
+_LONGEST_PIECE_S: Final = 1.0
+_AHEAD: Final = 0.05
+"""Share of a turn by which the first sound comes before the last, where the reply streams."""
+_TRIES: Final = 4
+_SHARE_OF_A_TURN: Final = 0.25
+_TIMES_IDLE: Final = 20
+_FITS_S, _FULL_S = 30, 75
+"""Seconds of audio that one utterance has to take, and those that are too many for any."""
+
+
+@checked("ch1.pong", "`ping` is answered with `pong`, at once.")
+async def pong(probe: Probe) -> None:
+    """Text `ping` three times, then audio with one `ping` in its middle, then nothing."""
+    caller = await probe.connect()
+    for _ in range(3):
+        await caller.send("ping")
+        await caller.expect("pong")
+    probe.ok("answers `ping` with `pong`, three times")
+    first, second = _halves(probe.draw(1)[0])
+    await caller.say(first)
+    await caller.send("ping")
+    await caller.say(second)
+    await caller.expect("pong")
+    await caller.expect_quiet("since audio has no answer of its own")
+    probe.ok("answers a `ping` between chunks of audio, and nothing else")
+
+
+@checked("ch1.pong_while_busy", "`ping` is answered while somebody else's turn runs.")
+async def pong_while_busy(probe: Probe) -> None:
+    """Client 1 says a recording and `end_stream`; client 2 sends `ping` all the while.
+
+    The slowest `pong` may take 20 times as long as an idle one, or a quarter of the turn.
+    """
+    speaker, pinger = await probe.connect(), await probe.connect()
+    idle = [await _round_trip(pinger) for _ in range(20)]
+    idle_s = sorted(idle)[len(idle) // 2]
+    probe.ok("answers `ping` when nobody speaks")
+    await speaker.ask(probe.draw(1)[0])  # the first turn of a server is slower than the others
+    said = probe.draw(1)[0]
+    await speaker.say(said)
+    turn = asyncio.ensure_future(speaker.end())
+    round_trips = []
+    try:
+        while not turn.done():
+            round_trips.append(await _round_trip(pinger))
+            await asyncio.sleep(0.002)
+    finally:
+        answer = await turn
+    slowest_s = max(round_trips)
+    if slowest_s > max(_TIMES_IDLE * idle_s, _SHARE_OF_A_TURN * answer.seconds):
+        raise NotYet(
+            f"every pong within a quarter of the turn ({answer.seconds * 250:.0f} ms), or within "
+            f"{_TIMES_IDLE} times an idle one ({idle_s * 1e3:.1f} ms)",
+            f"a pong that took {slowest_s * 1e3:.0f} ms, while client 1 was answered",
+            off=f"{slowest_s / idle_s:.0f} times an idle one",
+            late=True,
+        )
+    probe.ok("answers every `ping` while another caller's turn runs")
+
+
+async def _round_trip(caller: Caller) -> float:
+    sent_ns = await caller.send("ping")
+    return (await caller.expect("pong") - sent_ns) / 1e9
+
+
+@checked("ch1.transcript", "What was said comes back as a transcript.")
+async def transcript(probe: Probe) -> None:
+    """Three recordings, each on a connection of its own, in chunks of a drawn length.
+
+    Half of the words may be wrong: small models mishear.
+    """
+    for said in probe.draw(3):
+        async with probe.caller() as caller:
+            probe.require_heard(said, await caller.ask(said))
+        probe.ok(f'hears "{said.text}"')
+
+
+@checked("ch1.reply_is_speech", "The reply is speech: 16-bit samples at 16 kHz, and nothing else.")
+async def reply_is_speech(probe: Probe) -> None:
+    """A recording with digits in it. A detector and a recogniser listen to the reply."""
+    caller = await probe.connect()
+    said = probe.draw(1, lambda one: _digits_in(one.text) >= 3)[0]
+    answer = await caller.ask(said)
+    probe.require_heard(said, answer)
+    _require_audio(answer)
+    probe.ok(f"replies with {len(answer.samples) / SAMPLE_RATE:.1f} s of audio")
+    models = await asyncio.to_thread(Models.load)
+    voiced = await asyncio.to_thread(models.voiced, answer.samples)
+    share = sum(one > 0.5 for one in voiced) / len(voiced)
+    if share < _SPOKEN:
+        raise NotYet(
+            "speech", "sound that a voice activity detector takes for something else",
+            off=f"{share:.0%} of the frames are speech, {_SPOKEN:.0%} would do",
+            event=answer.last,
+        )  # fmt: skip
+    probe.ok("a voice activity detector hears speech in it")
+    heard = await asyncio.to_thread(models.hear, answer.samples)
+    if _same_audio(answer.samples, read_audio(said.path)):
+        raise NotYet("a reply", "the caller's own recording", event=answer.last)
+    if not set(normalise(heard)) & set(normalise(answer.reply_text)):
+        raise NotYet(
+            f'the words of its reply_text, "{answer.reply_text}"',
+            f'"{heard}", which is what a recogniser makes of it',
+            event=answer.last,
+        )
+    probe.ok("a recogniser finds words of its `reply_text` in it")
+
+
+def _digits_in(text: str) -> int:
+    return sum(word in _DIGITS for word in text.split())
+
+
+def _require_audio(answer: Answer) -> None:
+    if not answer.audio:
+        raise NotYet("a spoken reply", "a reply without any audio", event=answer.last)
+    if answer.audio[:4] == b"RIFF":
+        raise NotYet(
+            "samples from the first byte on",
+            "a WAV file: its header would be played as a click",
+            caret=Caret.in_bytes(answer.audio, 0, 4, '"RIFF", in ASCII'),
+            event=answer.last - len(answer.pieces),
+        )
+    odd = next((piece for _, piece in answer.pieces if len(piece) % 2), None)
+    if odd is not None:
+        raise NotYet(
+            "whole samples of two bytes in each binary message",
+            f"a binary message of {len(odd):,} bytes",
+            event=answer.last,
+        )
+
+
+def _same_audio(one: Float32, other: Float32) -> bool:
+    """Whether two recordings are nearly the same, sample by sample."""
+    size = min(len(one), len(other))
+    product = float(np.abs(one[:size] * other[:size]).sum())
+    scale = float(np.sqrt((one[:size] ** 2).sum() * (other[:size] ** 2).sum()))
+    return scale > 0 and product / scale > 0.95
+
+
+@checked("ch1.loud_samples", "Loud samples keep their sign, both ways.")
+async def loud_samples(probe: Probe) -> None:
+    """A recording amplified until it reaches 32767 and −32768; and a look at the reply's samples.
+
+    From one sample to the next, a reply never jumps by more than three quarters of the whole range.
+    """
+    caller = await probe.connect()
+    said = probe.draw(1)[0]
+    answer = await caller.ask(_loud(read_audio(said.path)))
+    probe.require_heard(said, answer)
+    probe.ok("hears a recording whose samples reach both ends of the range")
+    samples = np.frombuffer(answer.audio[: len(answer.audio) // 2 * 2], "<i2").astype(np.int32)
+    if not len(samples) or np.abs(samples).max() < 300:
+        raise NotYet("a reply that can be heard", "silence", event=answer.last)
+    jumps = np.abs(np.diff(samples))
+    if len(jumps) and jumps.max() > 49_152:
+        at = int(jumps.argmax())
+        before, after = int(samples[at]), int(samples[at + 1])
+        raise NotYet(
+            f"a sample near {before} after a sample of {before}",
+            f"{after}, at {(at + 1) / SAMPLE_RATE:.3f} s of the reply: the sign has flipped",
+            off=f"{abs(after - before)} of 65536 steps",
+            caret=_caret_at(answer.audio, 2 * at),
+            event=answer.last,
+        )
+    probe.ok("no sample of the reply has flipped its sign")
+
+
+def _loud(samples: Float32) -> Float32:
+    """The recording, five times as loud as its loudest sample allows: it clips at both ends."""
+    return np.clip(samples / np.abs(samples).max() * 5, -1, 1)  # type: ignore[no-any-return]
+
+
+def _caret_at(audio: bytes, at: int) -> Caret:
+    return Caret.in_bytes(audio, at, 4, "two samples, low byte first")
+
+
+@checked("ch1.odd_frame", "An odd number of bytes is refused, and the conversation goes on.")
+async def odd_frame(probe: Probe) -> None:
+    """Half of a recording, a message of an odd length, `ping`; the other half, `end_stream`."""
+    caller = await probe.connect()
+    said = probe.draw(1)[0]
+    first, second = _halves(said)
+    await caller.say(first)
+    size = probe.rng.randrange(1, 640, 2)
+    await caller.send(probe.rng.randbytes(size))
+    await caller.send("ping")  # so that a server which says nothing need not be waited for
+    await caller.expect_json("error", code="odd_length")
+    await caller.expect("pong")
+    probe.ok(f"refuses a binary message of {size} bytes")
+    await caller.say(second)
+    probe.require_heard(said, await caller.end(), share=0.6)
+    probe.ok("hears the recording around it")
+
+
+@checked("ch1.empty_utterance", "Where nothing was said, the transcript is empty.")
+async def empty_utterance(probe: Probe) -> None:
+    """`end_stream` without any audio, `end_stream` after half a second of silence, a recording."""
+    caller = await probe.connect()
+    for what, seconds in (("no audio at all", 0.0), ("silence", 0.5)):
+        answer = await caller.ask(np.zeros(round(seconds * SAMPLE_RATE), np.float32))
+        if answer.transcript:
+            raise NotYet(
+                f"an empty transcript for {what}", f'"{answer.transcript}"', event=answer.heard
+            )
+        probe.ok(f"answers `end_stream` after {what} with an empty transcript")
+    said = probe.draw(1)[0]
+    probe.require_heard(said, await caller.ask(said))
+    probe.ok("hears a recording after that")
+
+
+@checked("ch1.bounded_buffer", "One caller cannot fill the memory.")
+async def bounded_buffer(probe: Probe) -> None:
+    """30 s of silence, `ping`, 45 s more, `ping`, then `end_stream`, then a recording.
+
+    The first 30 s have to be taken; before the 75 s are over, `buffer_full` has to come.
+    """
+    caller = await probe.connect()
+    silence = encode_s16le(np.zeros(SAMPLE_RATE, np.float32))
+    for _ in range(_FITS_S):
+        await caller.send(silence)
+    await caller.send("ping")
+    if "buffer_full" in [code async for code in _errors_before_pong(caller, probe)]:
+        raise NotYet(f"{_FITS_S} s of audio to be taken", "buffer_full before that")
+    probe.ok(f"takes {_FITS_S} s of audio")
+    for _ in range(_FULL_S - _FITS_S):
+        await caller.send(silence)
+    await caller.send("ping")
+    if "buffer_full" not in [code async for code in _errors_before_pong(caller, probe)]:
+        raise NotYet(
+            'JSON {"type": "error", "code": "buffer_full", …}',
+            f"none: {_FULL_S * 32_000:,} bytes were taken, {_FULL_S} s of audio, and no end to it",
+            event=len(probe.events) - 1,
+        )
+    probe.ok(f"refuses what comes, before {_FULL_S} s have come")
+    answer = await caller.end()
+    said = probe.draw(1)[0]
+    answer = await caller.ask(said)
+    probe.require_heard(said, answer)
+    probe.ok("has room again for the next utterance")
+
+
+async def _errors_before_pong(caller: Caller, probe: Probe) -> AsyncIterator[object]:
+    """The codes of the errors that come before the next `pong`."""
+    while (event := await caller.next("text 'pong'")).payload != "pong":
+        message = caller.json_of(probe.events.index(event), "text 'pong'")
+        yield message.get("code")
+
+
+@checked("ch1.reply_streams", "The reply is sent while it is still being made.")
+async def reply_streams(probe: Probe) -> None:
+    """Recordings whose reply has two sentences, until one comes; the times of the reply's messages.
+
+    No message holds more than a second, and the first comes clearly before the last.
+    """
+    for said in probe.draw(_TRIES, _asks_for_two_sentences, words=1):
+        async with probe.caller() as caller:
+            answer = await caller.ask(said)
+        _require_audio(answer)
+        _require_pieces(answer)
+        if _sentences(answer.reply_text) > 1:
+            break
+    else:
+        raise CannotTell("no reply had two sentences, so there was nothing to send ahead")
+    probe.ok(f"sends the reply in {len(answer.pieces)} messages")
+    ahead_s = (answer.done_ns - answer.pieces[0][0]) / 1e9
+    if ahead_s < _AHEAD * answer.seconds:
+        raise NotYet(
+            "the first sentence while the second is still being made",
+            f"all of it {ahead_s * 1e3:.0f} ms before the end, after "
+            f"{(answer.seconds - ahead_s) * 1e3:.0f} ms of waiting",
+            event=answer.last,
+            late=True,
+        )
+    probe.ok("sends the first sentence while the second is still being made")
+
+
+def _asks_for_two_sentences(said: Recording) -> bool:
+    """Whether it is of the kind that the embedded models often answer with two sentences."""
+    return "my name is" in said.text or "is a session" in said.text
+
+
+def _require_pieces(answer: Answer) -> None:
+    longest = max(len(piece) for _, piece in answer.pieces) / 2 / SAMPLE_RATE
+    if longest > _LONGEST_PIECE_S:
+        raise NotYet(
+            f"messages of {_LONGEST_PIECE_S:g} s of audio at most",
+            f"one of {longest:.1f} s, which arrives as a whole or not at all",
+            event=answer.last,
+        )
+    if answer.done.get("reply_samples", len(answer.samples)) != len(answer.samples):
+        raise NotYet(
+            f'"reply_samples": {len(answer.samples)}, the samples that came',
+            f'"reply_samples": {answer.done["reply_samples"]}',
+            event=answer.last,
+        )
+
+
+def _sentences(text: str) -> int:
+    return sum(text.count(end) for end in ".!?")
+
+
+@checked("ch1.two_turns", "A second turn on the same connection starts from nothing.")
+async def two_turns(probe: Probe) -> None:
+    """Two recordings, each with its `end_stream`, on one connection."""
+    caller = await probe.connect()
+    for said in probe.draw(2):
+        probe.require_heard(said, await caller.ask(said))
+        probe.ok(f'hears "{said.text}"')
+
+
+def _halves(said: Recording) -> tuple[Float32, Float32]:
+    samples = read_audio(said.path)
+    return samples[: len(samples) // 2], samples[len(samples) // 2 :]
+
+
+CHECKS: Final = (
+    pong, pong_while_busy, transcript, reply_is_speech, loud_samples, odd_frame, empty_utterance,
+    bounded_buffer, reply_streams, two_turns,
+)  # fmt: skip
+"""In the order in which the chapter comes to them."""

@@ -1,0 +1,352 @@
+"""The server that is checked, wherever it runs: in this program, in a process, or at an address.
+
+A handler of the notebook runs on a thread with an event loop of its own. There it can block that
+loop, leave tasks behind and raise, and none of it holds up the check, which sees it all.
+"""
+
+import asyncio
+import gc
+import io
+import logging
+import sys
+import threading
+import time
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol, Self, TypeAlias
+
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
+
+from labkit.errors import ServerError
+from labkit.measure.server_process import RunningServer, start_server
+
+__all__ = ["FileServer", "Handler", "Hosted", "LogLine", "Target", "hosted"]
+
+Handler: TypeAlias = Callable[[ServerConnection], Awaitable[None]]
+"""What serves one caller."""
+Target: TypeAlias = "Handler | Callable[[], Handler] | str | Path | RunningServer | FileServer"
+"""What can be checked: a handler, a function that makes one, a file, an address, a server."""
+
+_V1: Final = Subprotocol("labkit.v1")
+_STOP_S: Final = 5.0
+_SETTLE_S: Final = 0.5
+_PLACES: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line that the server wrote.
+
+    Attributes:
+        at_ns: When, by the monotonic clock; of a process, when it was seen.
+        text: The line.
+    """
+
+    at_ns: int
+    text: str
+
+
+class Hosted(Protocol):
+    """A server while it is checked."""
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        ...
+
+    def log(self) -> list[LogLine]:
+        """What it has written so far."""
+        ...
+
+    def ended(self) -> str:
+        """How it ended by itself; empty while it lives, or where nobody can know."""
+        ...
+
+    async def restart(self) -> None:
+        """Kill it as a crash would, and start it again; only a process can be."""
+        ...
+
+    async def stop(self) -> None:
+        """End it."""
+        ...
+
+    def left(self) -> list[str]:
+        """A sentence for whatever it has left behind, once it was stopped."""
+        ...
+
+
+@asynccontextmanager
+async def hosted(target: Target) -> AsyncIterator[Hosted]:
+    """Run `target` for the length of the block; a file that runs already goes on behind it.
+
+    Raises:
+        ServerError: It is nothing that can be run, or did not start.
+    """
+    if isinstance(target, FileServer):
+        if target.ended():
+            await target.restart()
+        yield target
+        return
+    server = await _start(target)
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+async def _start(target: Target) -> Hosted:
+    match target:
+        case RunningServer():
+            return _Address(target.url, target)
+        case str() if target.startswith(("ws://", "wss://")):
+            return _Address(target)
+        case str() | Path():
+            return await FileServer.start(Path(target))
+        case FileServer():
+            return target
+    if not callable(target):
+        raise ServerError(
+            f"a {type(target).__name__} is no server; give a handler, such as 'handle', the path "
+            "of a file, or an address that begins with ws://"
+        )
+    return await _Thread.start(_handler(target))
+
+
+def _handler(target: Callable[..., Any]) -> Handler:
+    """`target` itself where it takes a connection; what it gives where it takes nothing."""
+    import inspect
+
+    try:
+        inspect.signature(target).bind(None)
+    except TypeError:
+        made = target()
+        if not callable(made):
+            raise ServerError(
+                f"{getattr(target, '__name__', 'the function')}() gave a {type(made).__name__}; "
+                "it should give a handler, a function of one connection"
+            ) from None
+        return made  # type: ignore[no-any-return]
+    return target
+
+
+class _Address:
+    """A server that runs already, and goes on."""
+
+    def __init__(self, url: str, server: RunningServer | None = None) -> None:
+        self.url = url
+        self._server = server
+        self._seen: list[LogLine] = []
+        self._before = 0 if server is None else len(server.log().splitlines())
+
+    def log(self) -> list[LogLine]:
+        if self._server is not None:
+            lines = self._server.log().splitlines()[self._before + len(self._seen) :]
+            self._seen += [LogLine(time.perf_counter_ns(), text) for text in lines]
+        return self._seen
+
+    def ended(self) -> str:
+        process = None if self._server is None else self._server.process
+        if process is None or (code := process.poll()) is None:
+            return ""
+        how = f"with code {code}" if code >= 0 else f"by signal {-code}"
+        return f"the process of your server ended {how}"
+
+    async def restart(self) -> None:
+        raise ServerError("a server at an address cannot be killed; give its file")
+
+    async def stop(self) -> None:
+        """Others may use it."""
+
+    def left(self) -> list[str]:
+        return []
+
+
+class FileServer(_Address):
+    """A file in a process of its own.
+
+    Attributes:
+        file: The file.
+    """
+
+    def __init__(self, file: Path, server: RunningServer) -> None:
+        super().__init__(server.url, server)
+        self._before = 0
+        self.file = file
+
+    @classmethod
+    async def start(cls, file: Path) -> Self:
+        """Start it, and wait until it takes callers."""
+        return cls(file, await _start_file(file))
+
+    async def restart(self) -> None:
+        """Kill it as a crash would, and start it again; its address may be another one then."""
+        if self._server is not None and self._server.process is not None:
+            self._server.process.kill()
+            await self._server.stop_async()
+        self._server, self._seen = await _start_file(self.file), []
+        self.url = self._server.url
+
+    async def stop(self) -> None:
+        """End it, and keep what it wrote."""
+        if self._server is not None:
+            self.log()
+            await self._server.stop_async()
+            self._server = None  # what it wrote is gone with it, and stays in `_seen`
+
+
+async def _start_file(file: Path) -> RunningServer:
+    if not file.is_file():  # noqa: ASYNC240 - a look at a local file, before anything runs
+        raise ServerError(f"there is no file {file}")
+    return await start_server([str(file)])
+
+
+_collecting: ContextVar["_Lines | None"] = ContextVar("_collecting", default=None)
+"""Whose lines this context writes; threads of `asyncio.to_thread` inherit it."""
+
+
+class _Lines(logging.Handler):
+    """Collects what a handler prints and logs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[LogLine] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is None:
+            self.add(record.getMessage())
+        elif not isinstance(error, ConnectionClosed):  # writing while a caller leaves is no fault
+            self.add("\n".join(_last_words(error)))
+
+    def add(self, text: str) -> None:
+        now_ns = time.perf_counter_ns()
+        self.lines += [LogLine(now_ns, line) for line in text.splitlines() if line.strip()]
+
+
+def _last_words(error: BaseException) -> list[str]:
+    """What went wrong, and the last places where, a line each."""
+    places = traceback.extract_tb(error.__traceback__)[-_PLACES:]
+    return [
+        *(f"{Path(at.filename).name}, line {at.lineno}: {at.line or at.name}" for at in places),
+        f"{type(error).__name__}: {error}",
+    ]
+
+
+class _Split(io.TextIOBase):
+    """Standard output that keeps apart what a checked handler prints."""
+
+    def __init__(self, rest: Any) -> None:
+        self._rest = rest
+
+    def write(self, text: str) -> int:
+        lines = _collecting.get()
+        if lines is None:
+            return int(self._rest.write(text) or 0)
+        lines.add(text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._rest.flush()
+
+
+@contextmanager
+def _split_output() -> Iterator[None]:
+    before = sys.stdout
+    sys.stdout = _Split(before)
+    try:
+        yield
+    finally:
+        sys.stdout = before
+
+
+class _Thread:
+    """A handler of this program, on a thread and an event loop of its own."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.url = ""
+        self._handler = handler
+        self._lines = _Lines()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._over = asyncio.Event()
+        self._ready: Future[str] = Future()
+        self._left: list[str] = []
+        self._thread = threading.Thread(target=self._run, name="checked server", daemon=True)
+
+    @classmethod
+    async def start(cls, handler: Handler) -> "_Thread":
+        hosted = cls(handler)
+        hosted._thread.start()
+        hosted.url = await asyncio.wrap_future(hosted._ready)
+        return hosted
+
+    def log(self) -> list[LogLine]:
+        return self._lines.lines
+
+    def ended(self) -> str:
+        return "" if self._thread.is_alive() else "the thread of your server ended"
+
+    async def restart(self) -> None:
+        raise ServerError("a handler of this program cannot be killed; use fresh=True")
+
+    def left(self) -> list[str]:
+        return self._left
+
+    async def stop(self) -> None:
+        if self._loop is None or not self._thread.is_alive():
+            return
+        self._loop.call_soon_threadsafe(self._over.set)
+        deadline_s = time.monotonic() + _STOP_S
+        while self._thread.is_alive() and time.monotonic() < deadline_s:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        if self._thread.is_alive():
+            self._left.append("your server's event loop is blocked, so it could not be stopped")
+
+    def _run(self) -> None:
+        _collecting.set(self._lines)
+        try:
+            with _split_output():
+                asyncio.run(self._serve())
+        except BaseException as error:  # such as the SystemExit of a handler; the check tells it
+            self._lines.add("\n".join(_last_words(error)[-1:]))
+            if not self._ready.done():
+                self._ready.set_exception(ServerError(f"the server did not start: {error}"))
+
+    async def _serve(self) -> None:
+        loop = self._loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._unread)
+        logger = logging.Logger("checked server", logging.INFO)
+        logger.addFilter(lambda record: record.levelno >= logging.WARNING)
+        logger.addHandler(self._lines)
+        async with serve(
+            self._handler,
+            "127.0.0.1",
+            0,
+            compression=None,
+            select_subprotocol=lambda _, offered: _V1 if _V1 in offered else None,
+            logger=logger,
+        ) as server:
+            own = asyncio.all_tasks()
+            self._ready.set_result(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            await self._over.wait()
+        await self._look_around(own)
+
+    async def _look_around(self, own: set[asyncio.Task[Any]]) -> None:
+        """Note the tasks that are left once every caller is gone, after a moment to end."""
+        deadline_s = time.monotonic() + _SETTLE_S
+        while (left := asyncio.all_tasks() - own) and time.monotonic() < deadline_s:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        names = sorted(task.get_coro().__qualname__ for task in left)  # type: ignore[union-attr]
+        self._left += [f"your server left a task behind: {name}" for name in names]
+        gc.collect()  # an exception that nobody read is told when its task is collected
+
+    def _unread(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        what = f"{type(error).__name__}: {error}" if error else context["message"]
+        self._left.append(f"nobody read this exception of your server: {what}")

@@ -1,0 +1,111 @@
+"""The models as a learner's server uses them: three calls that block, `hear`, `think`, `speak`.
+
+All of labkit's scheduling is left out on purpose, since chapter 1 is about what happens without
+it: each call holds up the thread that makes it, for as long as the model works. ::
+
+    models = Models.load()
+    words = models.hear(samples)                    # float32, 16 kHz, mono
+    sentences = models.think([{"role": "user", "content": words}])
+    speech = models.speak(sentences[0])             # float32, 16 kHz, its loudest sample at 1.0
+"""
+
+import atexit
+import os
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Final
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from labkit.audio.pcm import SAMPLE_RATE, Float32, resample
+from labkit.voice import boundary
+from labkit.voice.engines import Engines
+from labkit.voice.hearing import Endpointing, speech_stretches
+from labkit.voice.history import Message
+from labkit.voice.models import load_engines, resolve
+from labkit.voice.scheduling import Stop
+
+__all__ = ["Models"]
+
+_SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+")
+_Chat: Final = TypeAdapter(Message)
+
+
+class Models:
+    """Recogniser, language model and voice, one call of each at a time; others wait."""
+
+    def __init__(self, engines: Engines) -> None:
+        """Use `engines`, which are loaded and warm."""
+        self._engines = engines
+        # A recogniser, a llama.cpp context and a voice each serve one call at a time, and callers
+        # of a learner's server come from several threads.
+        self._hearing, self._thinking, self._speaking = (threading.Lock() for _ in range(3))
+
+    @staticmethod
+    def load(models: str | None = None) -> "Models":
+        """Load a set of models, once per process; takes two seconds the first time.
+
+        Args:
+            models: Name of the set; by default what `LABKIT_MODELS` says, or the embedded ones.
+
+        Raises:
+            ModelError: There is no such set, or a model is not here.
+        """
+        return _load(models or os.environ.get("LABKIT_MODELS", "embedded"))
+
+    def close(self) -> None:
+        """Let go of the models; none can be called any more."""
+        del self._engines
+
+    def hear(self, samples: Float32) -> str:
+        """The words in `samples` (16 kHz, mono); empty where nobody speaks in them."""
+        samples = np.asarray(samples, np.float32)
+        with self._hearing:
+            heard = [
+                boundary.transcribe(self._engines.asr, samples[span.start : span.end], Stop())
+                for span in speech_stretches(
+                    self.voiced(samples),
+                    self._engines.vad.frame_samples,
+                    Endpointing(),
+                    longest_s=self._engines.longest_stretch_s,
+                )
+            ]
+        return " ".join(words for words in heard if words)
+
+    def voiced(self, samples: Float32) -> list[float]:
+        """How probable speech is in each frame of 32 ms, 0 to 1."""
+        vad = self._engines.vad
+        framed = np.pad(samples, (0, -len(samples) % vad.frame_samples))
+        return boundary.detect(vad, None, framed, Stop())[0]
+
+    def think(self, messages: Sequence[Mapping[str, str]]) -> list[str]:
+        """The reply to a conversation, as a list of sentences.
+
+        Args:
+            messages: Oldest first, each with a `role` (`user` or `assistant`) and its `content`.
+        """
+        chat = [_Chat.validate_python(dict(one)) for one in messages]
+        with self._thinking:
+            text = "".join(boundary.reply(self._engines.llm, chat, Stop()))
+        return [sentence for sentence in _SENTENCE_END.split(text.strip()) if sentence]
+
+    def speak(self, sentence: str) -> Float32:
+        """Speech for one sentence, 16 kHz, mono.
+
+        Its loudest sample is 1.0 or −1.0, as Piper makes it by default.
+        """
+        with self._speaking:
+            spoken, rate = boundary.synthesise(self._engines.tts, sentence, Stop())
+        speech = resample(np.concatenate([*spoken, np.zeros(0, np.float32)]), rate, SAMPLE_RATE)
+        return speech / max(float(np.abs(speech).max(initial=0.0)), 1e-9)
+
+
+@cache
+def _load(models: str) -> Models:
+    loaded = Models(load_engines(resolve(models)))
+    # llama.cpp's binding frees its context while its own module still has everything it needs.
+    atexit.register(loaded.close)
+    return loaded

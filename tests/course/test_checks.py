@@ -1,0 +1,105 @@
+"""Every check on every server: the verdict, and every word that a learner then reads.
+
+The words are compared with `tests/course/transcripts`; to record them anew, and look at what
+changed: ``LABKIT_RECORD=1 pytest tests/course/test_checks.py && git diff tests/course``.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from labkit.course import checking
+from labkit.course.checking import check_one
+from labkit.course.checks import CHECKS, find_checks
+from labkit.course.verdict import Report, Verdict
+from tests.course.ch1_servers import CH1
+from tests.course.servers import SOLUTION, STUB, Servers
+from tests.paths import DATA
+
+TRANSCRIPTS: Final = Path(__file__).parent / "transcripts"
+SEED: Final = 3
+CHAPTERS: Final = {servers.chapter: servers for servers in (CH1,)}
+CASES: Final = [case for servers in CHAPTERS.values() for case in servers.cases()]
+
+pytestmark = [
+    pytest.mark.engines,
+    pytest.mark.skipif(
+        not (DATA / "models" / "lab-asr-en").exists(), reason="the embedded models are not here"
+    ),
+]
+
+VARYING: Final = (
+    (
+        re.compile(r"\d[\d.,]*(?= (?:ms|s|times|bytes|of the|wrong|of \d+ words|times slower)\b)"),
+        "#",
+    ),
+    (re.compile(r"of \d+ words"), "of # words"),
+    (re.compile(r"[\d.]+%(?= of the frames)"), "#%"),
+    (re.compile(r"(?<!connection: )-?\b\d{3,}"), "#"),
+    (re.compile(r"(?<= {14})(?!52 49)[0-9a-f]{2}(?: [0-9a-f]{2})+"), "(bytes)"),
+    (re.compile(r"line \d+"), "line #"),
+    (re.compile(r'observed  "[^"]*"(?=$|,)', re.M), 'observed  "(words)"'),
+    (re.compile(r'reply_text, "[^"]*"'), 'reply_text, "(words)"'),
+    (re.compile(r"evidence: .*/"), "evidence: mine/evidence/"),
+)
+"""What is different in each run, or on each processor: times, sizes, words that a model gave."""
+
+
+def words_of(report: Report) -> str:
+    text = repr(report)
+    for pattern, stands_for in VARYING:
+        text = pattern.sub(stands_for, text)
+    return text
+
+
+@pytest.fixture(autouse=True)
+def folder_of_a_learner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABKIT_MINE", str(tmp_path / "mine"))
+    monkeypatch.setattr(checking, "machine_factor", lambda: 1.0)
+
+
+def verdict_of(servers: Servers, check: str, server: str) -> Verdict:
+    right = server == SOLUTION or server in servers.odd
+    return Verdict.PASSED if right else Verdict.NOT_YET
+
+
+@pytest.mark.parametrize(("chapter", "check", "server"), CASES)
+async def test_a_server_gets_its_verdict_in_the_words_that_are_stored(
+    chapter: int, check: str, server: str
+) -> None:
+    servers = CHAPTERS[chapter]
+    (one,) = find_checks(check)
+    report = await check_one(one, servers.handler(check, server), seed=SEED)
+    assert report.verdict is verdict_of(servers, check, server), repr(report)
+    stored = TRANSCRIPTS / check / f"{re.sub('[^a-z0-9]+', '_', server.lower())}.txt"
+    words = words_of(report) + "\n"
+    if os.environ.get("LABKIT_RECORD") == "1":
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        stored.write_text(words, encoding="utf-8")
+    assert words == stored.read_text(encoding="utf-8")
+
+
+def test_every_check_has_servers_enough() -> None:
+    for one in CHECKS:
+        servers = CHAPTERS[int(one.chapter[2:])]
+        assert len(servers.wrong[one.name]) >= 2, one.name  # and the stub
+        assert len(servers.odd) >= 2
+
+
+def test_a_check_has_words_of_their_own_for_three_wrong_servers() -> None:
+    for folder in TRANSCRIPTS.iterdir():
+        told = [path.read_text(encoding="utf-8") for path in folder.iterdir()]
+        wrong = [text for text in told if "not yet" in text.splitlines()[0]]
+        assert len(set(wrong)) >= 3, folder.name
+
+
+def test_every_transcript_is_of_a_server() -> None:
+    names = {
+        f"{check}/{re.sub('[^a-z0-9]+', '_', server.lower())}.txt" for _, check, server in CASES
+    }
+    stored = {str(path.relative_to(TRANSCRIPTS)) for path in TRANSCRIPTS.rglob("*.txt")}
+    assert stored == names
+    assert STUB in {server for _, _, server in CASES}

@@ -1,0 +1,65 @@
+"""Cells that are kept: sections of one file, in their order, that run as a program."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from labkit.course.keep import assembled, keep, kept_sections, server_file, undefined_names
+from labkit.errors import LabkitError
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABKIT_MINE", str(tmp_path / "mine"))
+
+
+def test_cells_become_sections_in_their_order() -> None:
+    cell: dict[str, object] = {"__name__": "__main__"}
+    keep("main", 'if __name__ == "__main__":\n    print(double(size))', cell)
+    keep("double", "def double(n):\n    return 2 * n", cell)
+    keep("imports", "size = 3", cell)
+    keep("double", "def double(n):\n    return n + n\n", cell)
+    assert list(kept_sections()) == ["imports", "double", "main"]
+    assert kept_sections()["double"] == "def double(n):\n    return n + n"
+    assert cell["size"] == 3
+    assert cell["__name__"] == "__main__"
+    done = subprocess.run([sys.executable, server_file()], capture_output=True, text=True)
+    assert done.stdout == "6\n"
+
+
+@pytest.mark.parametrize("wrong", ["def f(:", "1 / 0"])
+def test_a_cell_that_fails_is_not_kept(wrong: str) -> None:
+    cell: dict[str, object] = {}
+    keep("one", "x = 1", cell)
+    with pytest.raises((SyntaxError, ZeroDivisionError)):
+        keep("one", wrong, cell)
+    assert kept_sections() == {"one": "x = 1"}
+
+
+def test_a_traceback_names_the_line_of_the_file() -> None:
+    cell: dict[str, object] = {}
+    keep("imports", "import sys", cell)
+    keep("broken", "def f():\n    return 1 / 0", cell)
+    with pytest.raises(ZeroDivisionError) as raised:
+        eval("f()", cell)
+    entry = raised.traceback[-1]
+    lines = server_file().read_text(encoding="utf-8").splitlines()
+    assert (Path(str(entry.path)), lines[entry.lineno].strip()) == (server_file(), "return 1 / 0")
+
+
+def test_a_name_has_to_be_one() -> None:
+    with pytest.raises(LabkitError, match="is no name for a section"):
+        keep("two words", "x = 1", {})
+
+
+def test_what_exists_only_in_the_kernel_is_named() -> None:
+    program = assembled(
+        {
+            "imports": "import json\nfrom pathlib import Path as P",
+            "one": "def f(a, *, b=1):\n    c = [x for x in a]\n    return g(c, b, helper, json)",
+            "two": "class A:\n    y = 1\n    def m(self): return P, y_in_kernel\ndef g(*_): ...",
+        }
+    )
+    assert undefined_names(program) == ["helper", "y_in_kernel"]
