@@ -219,19 +219,38 @@ def test_only_the_first_seconds_are_watched_where_that_is_asked() -> None:
     assert [found for i, piece in enumerate(pieces) for found in watch.feed(piece, i * 10**7)] == []
 
 
-def test_one_long_message_is_enough_and_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A minute in one message is judged by its first seconds; the next one goes on behind it."""
-    asked: list[Window] = []
+def windows_asked_about(monkeypatch: pytest.MonkeyPatch) -> set[Window]:
+    """Is filled with the audible windows that are looked at from now on."""
+    asked: set[Window] = set()
     judge = Rule.ask
 
     def ask(rule: Rule, window: Window) -> Finding | None:
-        asked.append(window)
+        asked.add(window)
         return judge(rule, window)
 
     monkeypatch.setattr(Rule, "ask", ask)
+    return asked
+
+
+@pytest.mark.parametrize("form", [AudioFormat(), AudioFormat(MULAW, 8_000)], ids=str)
+def test_the_longer_all_is_well_the_less_is_looked_at(
+    form: AudioFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = windows_asked_about(monkeypatch)
+    data = form.encode(speech(form.sample_rate, 10))
+    assert list(findings(form, (data, 1.0), chunk_ms=20)) == []
+    first = len(asked)
+    assert list(findings(form, (3 * data, 1.0), chunk_ms=20)) == []
+    assert first <= 8
+    assert len(asked) - first <= 14
+
+
+def test_one_long_message_is_enough_and_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute in one message is judged by its first seconds; the next one goes on behind it."""
+    asked = windows_asked_about(monkeypatch)
     watch = FormatWatch(AudioFormat())
     assert watch.feed(encode_s16le(speech(seconds=60)) + b"1234", 0) == ()
-    assert len({id(window) for window in asked}) <= 20
+    assert len(asked) <= 6
     data = b"5678" + encode_f32le(speech())
     assert [found.code for found in watch.feed(data, 10**9)] == [ErrorCode.LOOKS_LIKE_FLOAT32]
 
