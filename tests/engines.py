@@ -16,3 +16,9 @@ def embedded_paths() -> ModelPaths:
 def embedded_engines() -> Engines:
     """The engines, warm, on one thread each."""
     return load_engines(embedded_paths(), threads=1)
+
+
+@cache
+def tiny_engines() -> Engines:
+    """The same on the public models of the set tiny; for tests marked `public`."""
+    return load_engines(resolve("tiny"), threads=1)

@@ -30,8 +30,8 @@ _WHISPER_FILES: Final = (
     "preprocessor_config.json",
 )
 SPOKEN: Final = (
-    "You are a friendly voice assistant. Your words are spoken aloud, so answer in one or two "
-    "short, plain sentences, without lists or markup."
+    "You are a helpful voice assistant. Answer in one or two short spoken sentences; "
+    "no lists, no markdown, no code."
 )
 """What public language models are told: they write for the eye, and at length."""
 
