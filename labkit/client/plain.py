@@ -39,8 +39,8 @@ _PING_S: Final = 2.0
 """Longest wait for one of them."""
 _LONGEST_REPLY_S: Final = 600.0
 """A reply that is longer is one that never ends."""
-_QUIET_S: Final = 1.0
-"""So long a server that answers one message after the other is silent once it has answered."""
+_QUIET_S: Final = 0.5
+"""Twice so long a server that answers message by message is silent once it has answered."""
 
 
 @dataclass(slots=True)
@@ -480,12 +480,17 @@ class VoiceClient:
     async def _take_answer(self, turn: _Turn) -> None:
         """Wait for all of the answer; each sign that it goes on has the whole deadline."""
         loop, within_s = asyncio.get_running_loop(), self._deadlines.answer_s
-        due = loop.time() + within_s
+        due, silences = loop.time() + within_s, 0
         while not turn.settled:
             quiet = turn.in_turn and turn.looks_whole
             try:
                 received = await self._next(min(due, loop.time() + _QUIET_S) if quiet else due)
             except TimeoutError:
+                silences += 1
+                if quiet and silences == 1 and loop.time() < due:
+                    # Where it was this process that stood still, `done` may have come and not been
+                    # read yet, as timers go first: the second wait is one for the server.
+                    continue
                 if not turn.looks_whole:
                     raise turn.so_far.missing_answer(within_s) from None
                 self._settle(turn, "the server sent no 'done' behind the reply")
@@ -496,7 +501,7 @@ class VoiceClient:
                     raise self._gone(turn.so_far)
                 self._settle(turn, f"no 'done' came behind the reply, but {self._end}")
                 return
-            before = turn.progress
+            before, silences = turn.progress, 0
             try:
                 turn.take(received)
             except ProtocolError as wrong:

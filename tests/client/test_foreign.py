@@ -84,6 +84,25 @@ async def test_that_a_server_does_not_stream_is_told_once_and_known_from_then_on
     assert second.remarks == []
 
 
+async def test_a_client_that_stood_still_does_not_take_its_own_silence_for_the_server_s() -> None:
+    async def handle(socket: ServerConnection) -> None:
+        async for message in socket:
+            if message == "end_stream":
+                await socket.send(HEARD)
+                await socket.send(AUDIO)
+            elif message == "ping":
+                await socket.send("pong")
+                await asyncio.sleep(0.05)
+                time.sleep(1.2)  # noqa: ASYNC251 - both ends share the loop that stands still
+                await socket.send(DONE)
+
+    async with (
+        websocket(handle) as url,
+        VoiceClient.connect(url, deadlines=Deadlines(answer_s=10)) as client,
+    ):
+        assert (await client.say(SAID)).remarks == []
+
+
 @pytest.mark.parametrize("pieces", [1, 2])
 async def test_a_server_without_pong_and_done_is_waited_for(pieces: int) -> None:
     """One message may be a whole reply; two are one that broke off."""
