@@ -36,7 +36,7 @@ class Baseline(StrEnum):
 def run_exercise(
     context: typer.Context,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Fewer, shorter recordings: two to three minutes.")
+        bool, typer.Option("--quick", help="Fewer, shorter recordings: three minutes.")
     ] = False,
     chunks: Annotated[
         str | None, typer.Option(metavar="MS,MS", help="Other chunk sizes, such as 20,100,500.")

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Exercise", "failed_row", "ping_until", "prepared", "row_of"]
 
 _FULL: Final = 20
-"""Blocks of a whole run. A block of nine chunk sizes has twelve turns of some two seconds, nearly
-all of them speech, so that twenty blocks take eight minutes."""
+"""Blocks of a whole run. A block of nine chunk sizes has thirteen turns of some two seconds, nearly
+all of them speech, so that twenty blocks take nine minutes."""
 _QUICK: Final = 8
 _FEWEST: Final = 5
 """Blocks of a run of several servers, who share the time; fewer would have no interval."""
@@ -81,7 +81,7 @@ class Exercise(Experiment[Row, ExerciseSummary]):
 
     @classmethod
     def of_length(cls, *, quick: bool, targets: Sequence[Target], **settings: Any) -> Self:
-        """An exercise of some eight minutes, or of two to three; several servers share the time."""
+        """An exercise of some nine minutes, or of three; several servers share the time."""
         blocks = max(_FEWEST, (_QUICK if quick else _FULL) // len(targets))
         longest_s = _LONGEST_QUICK_S if quick else _LONGEST_S
         return cls(targets=targets, blocks=blocks, longest_s=longest_s, **settings)

@@ -68,7 +68,6 @@ def plan_turns(
     blocks: int,
     servers: Sequence[str],
     chunk_sizes_ms: Sequence[int] = CHUNK_SIZES_MS,
-    warmups: int = 2,
 ) -> list[PlannedTurn]:
     """Draw up the turns of an exercise.
 
@@ -76,13 +75,15 @@ def plan_turns(
     servers are compared within a block: replies to different recordings differ by far more than
     chunk sizes do, and a slow minute of the machine falls on the whole block.
 
+    It begins with a turn to every server that does not count. A language model answers sooner what
+    it was asked before, so that otherwise the size that happens to come first would seem slower;
+    all turns that count have that advantage.
+
     The speech ends anywhere in a chunk with equal chance, which scatters a large chunk's waits
     over its whole length. Against that, the phases of a size are stratified, one from each of
     `blocks` equal parts; and the sizes where it matters, the large ones and the smallest, which
     all others are compared with, are said twice in a block, once as long before the middle of
     the chunk as the other time after it.
-
-    Two blocks take turns, since a language model answers sooner what it was just asked.
 
     Args:
         seed: Draws order, recordings and phases.
@@ -90,7 +91,6 @@ def plan_turns(
         blocks: How many recordings are said; more than there are begin again.
         servers: Names of the servers. They answer one right after the other, in random order.
         chunk_sizes_ms: Lengths of one message.
-        warmups: Turns per server that come first and do not count.
 
     Raises:
         ValueError: There is nothing to run.
@@ -98,22 +98,17 @@ def plan_turns(
     if recordings < 1 or blocks < 1 or not servers or not chunk_sizes_ms:
         raise ValueError(f"nothing to run: {recordings} recordings, {blocks} blocks")
     rng = random.Random(seed)
-    turns = [
-        PlannedTurn(server, rng.randrange(recordings), 40, 0.5, block=None)
-        for _ in range(warmups)
-        for server in servers
-    ]
     deck = _deck(rng, recordings, blocks)
     phases = {size: _phases(rng, size, blocks, chunk_sizes_ms) for size in chunk_sizes_ms}
-    orders = [
-        _shuffled(rng, [(size, phase) for size in chunk_sizes_ms for phase in phases[size][block]])
-        for block in range(blocks)
-    ]
-    for block, (size, phase) in _in_pairs(orders):
-        turns += [
-            PlannedTurn(server, deck[block], size, phase, block)
-            for server in _shuffled(rng, servers)
-        ]
+    turns = []
+    for block, recording in enumerate(deck):
+        turns += [PlannedTurn(server, recording, 40, 0.5, block=None) for server in servers]
+        steps = [(size, phase) for size in chunk_sizes_ms for phase in phases[size][block]]
+        for size, phase in _shuffled(rng, steps):
+            turns += [
+                PlannedTurn(server, recording, size, phase, block)
+                for server in _shuffled(rng, servers)
+            ]
     return turns
 
 
@@ -125,14 +120,6 @@ def _phases(
     if size >= _TWICE_FROM_MS or size == min(sizes):
         return [(part / 2, 1 - part / 2) for part in parts]
     return [(part,) for part in parts]
-
-
-def _in_pairs(orders: Sequence[Sequence[T]]) -> Iterator[tuple[int, T]]:
-    """All of every order with its number: the first two by turns, then the next two, and so on."""
-    for start in range(0, len(orders), 2):
-        numbers = range(start, min(start + 2, len(orders)))
-        for step in zip(*(orders[number] for number in numbers), strict=True):
-            yield from zip(numbers, step, strict=True)
 
 
 def _shuffled(rng: random.Random, items: Sequence[T]) -> list[T]:

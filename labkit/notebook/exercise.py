@@ -28,7 +28,7 @@ async def run_exercise(
     """Run the latency exercise, with a progress bar in the cell that runs.
 
     Args:
-        quick: Fewer and shorter recordings: two to three minutes instead of eight.
+        quick: Fewer and shorter recordings: three minutes instead of nine.
         baseline: Measure the naive server beside labkit's.
         servers: Servers of one's own to measure beside it: files of Python, which are told their
             port by the environment variable `PORT`, or addresses of servers that run already.
