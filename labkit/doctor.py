@@ -234,6 +234,8 @@ def check_cores(usable: int, there: int) -> Check:
     of = "" if usable == there else f" of {there}"
     threads = default_threads(usable)
     advice = f"{threads} thread{'s' * (threads > 1)} for each engine, as by default"
+    if threads > 1:
+        advice += "; --threads 1 where other programs keep them busy"
     return _check(
         "cores",
         usable > 1,
