@@ -2,30 +2,18 @@
 
 import importlib
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
-from labkit.cli.terminal import console, errors
+from labkit.cli.terminal import console
 from labkit.errors import LabkitError, ModelNotFoundError
 
 if TYPE_CHECKING:
     from labkit.voice.catalogue import Model
-    from labkit.voice.hub import Progress as PullProgress
 
 __all__ = ["AsrOption", "LlmOption", "SetOption", "TtsOption", "models"]
 
@@ -85,30 +73,8 @@ def pull(
             here = f"{model.name}: nothing to pull, it lies at {locate(model)}"
             console().print(here, soft_wrap=True, markup=False)
             continue
-        with _download_bars() as tell:
-            path = hub.pull(model.place, tell)
+        path = hub.pull(model.place)
         console().print(f"{model.name}: {path}", soft_wrap=True, markup=False)
-
-
-@contextmanager
-def _download_bars() -> "Iterator[PullProgress]":
-    """A bar for each file that is pulled."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=errors()) as bars:
-
-        def tell(file: str, done: int, total: int) -> None:
-            if file not in tasks:
-                tasks[file] = bars.add_task(file)
-            bars.update(tasks[file], completed=done, total=total or None)
-
-        yield tell
 
 
 @models.command()

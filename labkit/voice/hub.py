@@ -10,7 +10,7 @@ import fnmatch
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,14 +26,10 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils.tqdm import tqdm
 
 from labkit.errors import ModelBrokenError, ModelChangedError, ModelError, ModelNotFoundError
 
-__all__ = ["Progress", "Pulled", "Source", "cached", "pull", "record_file", "recorded", "sha256"]
-
-Progress = Callable[[str, int, int], None]
-"""Told the file, the bytes that are here, and the bytes in all."""
+__all__ = ["Pulled", "Source", "cached", "pull", "record_file", "recorded", "sha256"]
 
 _SHA256_HEX: Final = 64
 _BLOCK: Final = 1 << 20
@@ -137,12 +133,10 @@ def _complete(source: Source, pulled: Pulled) -> bool:
     return all(fnmatch.filter(pulled.files, pattern) for pattern in needed)
 
 
-def pull(source: Source, progress: Progress) -> Path:
+def pull(source: Source) -> Path:
     """Fetch what is missing of `source`; a download that broke off goes on where it stopped.
 
-    Args:
-        source: What to pull.
-        progress: Told how far each file is.
+    The hub's client shows on the terminal how far each file is.
 
     Returns:
         What the engine is given: the main file, or the folder.
@@ -161,7 +155,7 @@ def pull(source: Source, progress: Progress) -> Path:
         names = _names(source, [sibling.rfilename for sibling in info.siblings or []])
         seen = Pulled(str(info.sha), dict(known.files) if known else {})
         for name in names:
-            path = _fetch(source.repo, name, seen.revision, progress)
+            path = _fetch(source.repo, name, seen.revision)
             seen.files[name] = _checked(path, seen.files.get(name))
     record[source.repo] = seen
     _write_record(record)
@@ -183,40 +177,10 @@ def _names(source: Source, there: list[str]) -> list[str]:
     return _matching(source, there)
 
 
-def _fetch(repo: str, name: str, revision: str, progress: Progress) -> Path:
+def _fetch(repo: str, name: str, revision: str) -> Path:
     return Path(
-        hf_hub_download(
-            repo,
-            name,
-            revision=revision,
-            cache_dir=_cache(),
-            endpoint=_endpoint(),
-            tqdm_class=_reporting(name, progress),
-        )
+        hf_hub_download(repo, name, revision=revision, cache_dir=_cache(), endpoint=_endpoint())
     )
-
-
-def _reporting(name: str, progress: Progress) -> type[tqdm]:
-    """A progress bar that draws nothing and tells `progress` instead."""
-
-    class Reporting(tqdm):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            with open(os.devnull, "w") as nowhere:
-                kwargs |= {"disable": False, "file": nowhere}
-                super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
-            self._tell()
-
-        def update(self, n: float | None = 1) -> None:
-            self.n += n or 0
-            self._tell()
-
-        def close(self) -> None:
-            self.disable = True
-
-        def _tell(self) -> None:
-            progress(name, int(self.n), int(self.total or 0))
-
-    return Reporting
 
 
 def _checked(path: Path, recorded: str | None) -> str:

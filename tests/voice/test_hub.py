@@ -39,13 +39,9 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         close_session()
 
 
-def ignore(_: str, __: int, ___: int) -> None:
-    """No progress wanted."""
-
-
 def test_a_voice_is_pulled_recorded_and_found(served: Hub) -> None:
     assert hub.cached(VOICE) is None
-    path = hub.pull(VOICE, ignore)
+    path = hub.pull(VOICE)
     assert path.read_bytes() == BIG
     assert path.with_name("voice.onnx.json").exists()
     assert hub.cached(VOICE) == path
@@ -56,7 +52,7 @@ def test_a_voice_is_pulled_recorded_and_found(served: Hub) -> None:
 
 
 def test_a_folder_of_files_by_pattern(served: Hub) -> None:
-    folder = hub.pull(WHISPER, ignore)
+    folder = hub.pull(WHISPER)
     assert sorted(p.name for p in folder.iterdir()) == [
         "config.json",
         "model.bin",
@@ -65,21 +61,12 @@ def test_a_folder_of_files_by_pattern(served: Hub) -> None:
     assert hub.cached(WHISPER) == folder
 
 
-def test_progress_ends_with_all_bytes(served: Hub) -> None:
-    seen: list[tuple[str, int, int]] = []
-    hub.pull(VOICE, lambda *report: seen.append(report))
-    done = [now for name, now, _ in seen if name == "en/voice.onnx"]
-    assert done[-1] == len(BIG)
-    assert done == sorted(done)
-    assert ("en/voice.onnx", len(BIG), len(BIG)) in seen
-
-
 def test_a_download_that_broke_off_goes_on_where_it_stopped(served: Hub) -> None:
     """The hub client writes blocks of 10 MiB, so that is where it can go on."""
     content = BIG * 24
     served.files["owner/voice/en/voice.onnx"] = content
     served.cut_after = 21 << 20
-    assert hub.pull(VOICE, ignore).read_bytes() == content
+    assert hub.pull(VOICE).read_bytes() == content
     assert any(f"bytes={20 << 20}-" in request for request in served.requests)
 
 
@@ -92,41 +79,41 @@ def test_a_truncated_file_is_refused(served: Hub, monkeypatch: pytest.MonkeyPatc
 
     served.files["owner/voice/en/voice.onnx"] = Short(BIG)
     with pytest.raises(ModelError, match="owner/voice|cannot be reached"):
-        hub.pull(VOICE, ignore)
+        hub.pull(VOICE)
     assert hub.cached(VOICE) is None
 
 
 def test_a_file_that_is_not_what_was_announced_is_deleted(served: Hub) -> None:
     served.lie.add("owner/voice/en/voice.onnx")
     with pytest.raises(ModelBrokenError, match="the hub announced .* Pull it again"):
-        hub.pull(VOICE, ignore)
+        hub.pull(VOICE)
     assert hub.cached(VOICE) is None
     served.lie.clear()
-    assert hub.pull(VOICE, ignore).read_bytes() == BIG
+    assert hub.pull(VOICE).read_bytes() == BIG
 
 
 def test_another_content_under_the_same_revision_is_noticed(
     served: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hub.pull(VOICE, ignore)
+    hub.pull(VOICE)
     served.files["owner/voice/en/voice.onnx"] = BIG[::-1]
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "emptied"))
     with pytest.raises(ModelChangedError, match="recorded .* found"):
-        hub.pull(VOICE, ignore)
+        hub.pull(VOICE)
 
 
 def test_a_revision_that_is_gone_is_noticed(served: Hub) -> None:
-    hub.pull(VOICE, ignore)
+    hub.pull(VOICE)
     served.commit = "b" * 40
     with pytest.raises(ModelChangedError, match="recorded revision a{40}, found no such revision"):
-        hub.pull(VOICE, ignore)
+        hub.pull(VOICE)
 
 
 def test_unknown_repository_and_file(served: Hub) -> None:
     with pytest.raises(ModelNotFoundError, match="no such repository"):
-        hub.pull(hub.Source("owner/none", ("x",)), ignore)
+        hub.pull(hub.Source("owner/none", ("x",)))
     with pytest.raises(ModelNotFoundError, match="no file 'x.gguf'"):
-        hub.pull(hub.Source("owner/voice", ("x.gguf",)), ignore)
+        hub.pull(hub.Source("owner/voice", ("x.gguf",)))
 
 
 def test_without_a_network_one_sentence_says_so(
@@ -134,7 +121,7 @@ def test_without_a_network_one_sentence_says_so(
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     with pytest.raises(ModelError, match=r"hub at http://127\.0\.0\.1:1 cannot be reached") as told:
-        hub.pull(VOICE, ignore)
+        hub.pull(VOICE)
     assert "\n" not in str(told.value)
 
 
