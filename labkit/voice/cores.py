@@ -19,11 +19,10 @@ first sound, one caller, median of 2      886 ms  17,840 ms
 first sound, two callers, median of 4     891 ms  16,820 ms
 ======================================  ========  =========  ==========================
 
-A token of SmolLM2-135M took 0.17 s on one thread and 6.9 s on two there (medians of 12). On cores
+A token of SmolLM2-135M took 0.18 s on one thread and 7.0 s on two there (medians of 12). On cores
 that nobody else uses, two threads answer one caller with public models 0.2 s sooner, and four
 callers in twice the time. One thread each is what always holds; with more cores, more threads are
 worth it as long as the cores are labkit's own.
-
 
 llama-cpp-python offers no way out but the number: its build has no OpenMP, whose threads could be
 told to sleep, and it hands no pool of threads of our own (`llama_attach_threadpool`) to llama.cpp.
