@@ -7,9 +7,9 @@ declared reading is bad *and* another one is good; a rule about rate or channels
 declared reading is good *and* the stream comes at the pace of the other rate or number of channels.
 What is found is taken into account from then on, so that a second fault behind it is found, too.
 
-`labkit drill formats` measures how surely, and how soon: over 55 recordings of speech each fault is
-found and named in 94 % of the streams or more, most in all, after 0.04 s (headers), 0.7 to 3.3 s
-(encodings) or 3 to 6 s (rates); and nothing is said of 2656 streams that are as declared.
+`labkit drill formats` measures how surely, and how soon: over 18 recordings of speech each fault is
+found and named in 98 % of the streams or more, nearly all in all, after 0.04 s (headers), 0.7 to
+3.3 s (encodings) or 3 to 6 s (rates); and nothing is said of 1408 streams that are as declared.
 
 What cannot be told, and is not:
 
