@@ -13,10 +13,10 @@ What a notebook needs, in one line of import::
     server.stop()                                       # in another cell
 
 `start_mine` starts the server that a learner builds in the course, and `start_naive` the one that
-the course begins with. A turn is a `SpokenTurn`, and `recordings` lists what there is to say.
-`run_exercise` measures how chunk size trades against latency, `exercise_figures` draws what it
-found, and `show` puts a figure into a cell's output. `run` drives a coroutine from a plain
-function, such as a widget's callback.
+the course begins with; `stop_servers` stops them all. A turn is a `SpokenTurn`, and `recordings`
+lists what there is to say. `run_exercise` measures how chunk size trades against latency,
+`exercise_figures` draws what it found, and `show` puts a figure into
+a cell's output. `run` drives a coroutine from a plain function, such as a widget's callback.
 
 What a server of your own needs, on the same engines: `load_pipeline` gives the pipeline of VAD,
 ASR, LLM and TTS for the models that `resolve` finds, and `EchoPipeline` is one without models. An
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from labkit.measure.exercise_figures import exercise_figures
     from labkit.notebook.exercise import run_exercise
     from labkit.notebook.loop import run
-    from labkit.notebook.server import start_labkit, start_mine, start_naive
+    from labkit.notebook.server import start_labkit, start_mine, start_naive, stop_servers
     from labkit.notebook.show import show
     from labkit.notebook.turn import SpokenTurn, recording, recordings, say
     from labkit.server.app import VoiceServer
@@ -89,6 +89,7 @@ __all__ = [
     "start_labkit",
     "start_mine",
     "start_naive",
+    "stop_servers",
 ]
 
 telemetry.switch_off()  # before any other module of labkit can import an engine
@@ -127,6 +128,7 @@ _PLACES = MappingProxyType(
         "start_labkit": "labkit.notebook.server",
         "start_mine": "labkit.notebook.server",
         "start_naive": "labkit.notebook.server",
+        "stop_servers": "labkit.notebook.server",
     }
 )
 """Where each name comes from. Importing labkit loads none of them, so that it takes no time."""

@@ -32,7 +32,12 @@ _SEEDS: Final = 10_000
 
 
 async def check(
-    name: str, target: Any = None, *, fresh: bool = False, seed: int | None = None
+    name: str,
+    target: Any = None,
+    *,
+    fresh: bool = False,
+    seed: int | None = None,
+    strict: bool | None = None,
 ) -> Report | Reports:
     """Check a server, or whatever the check is about.
 
@@ -46,10 +51,11 @@ async def check(
         fresh: Check what is kept in your server file, in a process of its own: would it survive
             Restart and Run All?
         seed: What all inputs are drawn from; by default `LABKIT_SEED`, or drawn anew.
+        strict: Raise where it does not pass; by default where `LABKIT_STRICT=1` is set.
 
     Raises:
         LabkitError: There is no such check, or nothing to check.
-        CheckFailed: It did not pass, and `LABKIT_STRICT=1` is set.
+        CheckFailed: It did not pass, and this is strict.
     """
     checks = find_checks(name)
     if fresh:
@@ -63,7 +69,9 @@ async def check(
             runs = await stack.enter_async_context(hosted(target))  # one process for all of them
         reports = [await check_one(one, runs, seed=drawn) for one in checks]
     result = reports[0] if len(checks) == 1 and name == checks[0].name else Reports(tuple(reports))
-    if os.environ.get("LABKIT_STRICT") == "1" and not result.passed:
+    if strict is None:
+        strict = os.environ.get("LABKIT_STRICT") == "1"
+    if strict and not result.passed:
         raise CheckFailed(f"{result!r}")
     return result
 

@@ -219,11 +219,8 @@ class _Lines(logging.Handler):
         self.lines: list[LogLine] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        if error is None:
+        if not record.exc_info:  # what a handler raised is here already
             self.add(record.getMessage())
-        elif not isinstance(error, ConnectionClosed):  # writing while a caller leaves is no fault
-            self.add("\n".join(_last_words(error)))
 
     def add(self, text: str) -> None:
         now_ns = time.perf_counter_ns()
@@ -325,17 +322,28 @@ class _Thread:
         logger.addFilter(lambda record: record.levelno >= logging.WARNING)
         logger.addHandler(self._lines)
         async with serve(
-            self._handler,
+            self._attend,
             "127.0.0.1",
             0,
             compression=None,
             select_subprotocol=lambda _, offered: _V1 if _V1 in offered else None,
             logger=logger,
+            close_timeout=_SETTLE_S,
         ) as server:
             own = asyncio.all_tasks()
             self._ready.set_result(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")
             await self._over.wait()
         await self._look_around(own)
+
+    async def _attend(self, socket: ServerConnection) -> None:
+        """Serve one caller, and note what the handler raises before the connection is closed."""
+        try:
+            await self._handler(socket)
+        except ConnectionClosed:
+            raise  # it was writing while its caller left, which is no fault
+        except Exception as error:
+            self._lines.add("\n".join(_last_words(error)))
+            raise
 
     async def _look_around(self, own: set[asyncio.Task[Any]]) -> None:
         """Note the tasks that are left once every caller is gone, after a moment to end."""

@@ -27,9 +27,10 @@ class Comparison:
         unit = self.name.rpartition("_")[2]
         if self.measured is None:
             return f"{self.name}: you predict {self.predicted:g} {unit}; the measurement locks it."
+        value = f"{self.measured:.0f}" if abs(self.measured) >= 100 else f"{self.measured:.3g}"
         if self.predicted is None:
-            return f"{self.name}: measured {self.measured:.3g} {unit}; you have predicted nothing."
-        said = f"you predicted {self.predicted:g} {unit}, measured are {self.measured:.3g} {unit}"
+            return f"{self.name}: measured {value} {unit}; you have predicted nothing."
+        said = f"you predicted {self.predicted:g} {unit}, measured are {value} {unit}"
         if not self.predicted or not self.measured:
             return f"{self.name}: {said}."
         ratio = self.measured / self.predicted

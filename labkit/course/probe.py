@@ -44,6 +44,7 @@ _ANSWER_S: Final = 8.0
 _QUIET_S: Final = 0.1
 _WORDS: Final = 5
 _DIED_S: Final = 0.5
+_NORMAL: Final = 1000
 _LOOK_S: Final = 0.1
 _SHORTEST_MS, _LONGEST_MS = 20, 100
 
@@ -286,12 +287,14 @@ class Caller:
     async def _next(self, expected: str, within_s: float = _ANSWER_S) -> int:
         limit_s = self._probe.limit(within_s)
         deadline_s = time.monotonic() + limit_s
+        lost = False
         while (number := await self._within(_LOOK_S)) is None:
-            if self._is_lost():
+            if lost:  # and looked at once more since: what came before the end counts
                 await self._until_dead()
                 raise self._lost(expected)
             if time.monotonic() > deadline_s:
                 raise NotYet(expected, f"nothing within {limit_s:.0f} s", late=True)
+            lost = self._is_lost()
         return number
 
     async def _within(self, seconds: float) -> int | None:
@@ -316,10 +319,16 @@ class Caller:
         return self._closed is not None or bool(self._probe.died())
 
     async def _until_dead(self) -> None:
-        """A process that fails closes its connections a moment before it is gone."""
+        """A server that fails may close its connections a moment before it is gone.
+
+        It may also say why only when the connection is gone, so this end lets go of it.
+        """
+        told = self._socket.protocol.close_rcvd
+        if told is not None and told.code == _NORMAL:
+            return
+        self.drop()
         deadline_s = time.monotonic() + _DIED_S
-        goodbye = self._socket.protocol.close_rcvd is not None
-        while not (goodbye or self._probe.died() or time.monotonic() > deadline_s):  # noqa: ASYNC110
+        while not (self._probe.died() or time.monotonic() > deadline_s):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
     def _lost(self, expected: str) -> NotYet:

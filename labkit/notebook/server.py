@@ -10,7 +10,7 @@ from typing import Final
 from labkit.course.keep import kept_sections, server_file, stubs_in
 from labkit.measure.server_process import RunningServer, labkit_server, start_server
 
-__all__ = ["start_labkit", "start_mine", "start_naive"]
+__all__ = ["start_labkit", "start_mine", "start_naive", "stop_servers"]
 
 # The one thing that outlives a cell here: a cell that runs again has to find what it started
 # before, even where nothing in the notebook is bound to it any more.
@@ -58,6 +58,12 @@ async def start_mine(*, name: str = "mine") -> RunningServer:
 async def start_naive(*, name: str = "naive") -> RunningServer:
     """Start the server of chapter 1 that does everything in its handler, likewise."""
     return await _start(["labkit.course.naive_server", "--port", "0"], name)
+
+
+async def stop_servers() -> None:
+    """Stop every server that was started here, and wait until their ports are free."""
+    for name in list(_started):
+        await _stop(name)
 
 
 async def _start(command: Sequence[str], name: str) -> RunningServer:

@@ -13,12 +13,189 @@
 # %% [markdown]
 # # 1. A server
 #
-# *About 30 minutes. Needs: this checkout, set up with `make lab`. No network, no GPU.*
+# *About 30 minutes. Needs: this checkout, set up with `make lab`. No network, no GPU, no
+# microphone.*
+#
+# ## What you will be able to do
+#
+# - **build** a WebSocket server that hears speech and answers with speech;
+# - **show** by a measurement that one blocking call stops every caller, and **fix** it;
+# - **turn** samples into bytes and back without a click;
+# - **refuse** what no server should take, and keep the conversation;
+# - **send** the first sentence of a reply while the second is still being made.
 
 # %%
-from labkit.course import begin
+from labkit import recording, say, show, start_mine, start_naive, stop_servers
+from labkit.course import begin, check, hint, looks, measured, predict, quiz, solution
 
 await begin(1)
+
+# %% [markdown]
+# ## A first server, and it works
+#
+# WebSockets keep one connection open for the whole conversation. The caller sends audio in binary
+# messages while speaking, and text to say what should happen. This course's *plain dialect* has two
+# words:
+#
+# | the caller sends | the server answers |
+# |---|---|
+# | binary messages: 16-bit samples, little-endian, mono, 16,000 a second | nothing |
+# | text `end_stream` | what it heard, as JSON; the spoken reply, as binary; `done`, as JSON |
+# | text `ping` | text `pong`, at once |
+#
+# This is how a first server looks: three models, everything in the handler.
+
+# %%
+import inspect
+
+from labkit.course.naive_server import NaiveServer
+
+print(inspect.getsource(NaiveServer))
+
+# %% [markdown]
+# Start it and talk to it. It runs in a process of its own, as every server does that is measured
+# here. Play the reply: is there anything in it that you would not expect of a voice?
+
+# %%
+naive = await start_naive()
+turn = await say(recording("ked-01"), naive)
+turn
+
+# %% [markdown]
+# It works. Five things are wrong with it all the same. You are going to find each by measuring,
+# before you fix it in a server of your own.
+#
+# ## Fault 1: one caller is answered, and all others wait
+#
+# A `ping` costs next to nothing, so its `pong` is back within a millisecond. One caller pings, again
+# and again, while another is answered.
+#
+# **Predict first.** How long does the slowest `pong` take, in milliseconds, while the models work
+# for somebody else?
+
+# %%
+predict("ch1.slowest_pong_ms", 20)
+
+# %%
+naive_pings = await looks.measure_pings(naive, recording("ked-01"))
+show(
+    looks.plot_pings({"naive": naive_pings}).figure,
+    alt="Round trip of each ping over time: short before the turn; the first ping in the turn "
+    "waits until the turn is over.",
+)
+print(
+    f"Idle, a pong takes {naive_pings.idle_ms:.1f} ms. While another caller was answered, the "
+    f"slowest took {naive_pings.slowest_ms:.0f} ms, of a turn of {naive_pings.turn_ms:.0f} ms."
+)
+measured("ch1.slowest_pong_ms", naive_pings.slowest_ms)
+
+# %% [markdown]
+# Look for the gap in the figure: in the shaded time there is one `ping`, and its `pong` comes when the
+# turn is over.
+#
+# An *event loop* runs one thing at a time, on one thread. `await` is where a function gives the loop
+# away; between two of them it has the loop for itself. `self.asr.transcribe(...)` computes, and has no
+# `await` in it. For that long the server accepts nobody, reads nothing and sends nothing, to any caller.
+#
+# ## Fault 2: the loudest sample clicks
+#
+# The voice gives samples between −1 and 1, as floats. On the wire they are 16-bit integers. The naive
+# server multiplies by 32768 and casts. This draws the reply around the place where two neighbours are
+# furthest apart.
+
+# %%
+reply = turn.reply_audio
+at = looks.largest_jump(reply)
+show(
+    looks.plot_samples(reply, at).figure,
+    alt="Samples of the reply as dots: a smooth curve up to its highest point, where one sample "
+    "lies at the very bottom.",
+)
+print(f"Neighbours in the reply: {reply[at]:+.3f}, then {reply[at + 1]:+.3f}.")
+
+# %% [markdown]
+# One dot lies at the bottom, between neighbours at the top. `1.0 * 32768` is 32768, one more than 16
+# bits hold, and the bits of 32768 read as −32768. Play the reply again: that dot is the click.
+#
+# ## Fault 3: three bytes end the conversation
+#
+# A sample has two bytes. What happens when somebody sends three?
+
+# %%
+import asyncio
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+async with connect(naive.url) as socket:
+    await socket.send(b"abc")
+    await socket.send("end_stream")
+    try:
+        print(await socket.recv())
+    except ConnectionClosed as closed:
+        print("the connection is gone:", closed)
+await asyncio.sleep(0.3)  # until its last words are written
+print(naive.log()[-150:])
+
+# %% [markdown]
+# The handler raised, so the library closed the connection, with code 1011: the server's fault. The
+# conversation is lost, and the caller was never told what was wrong.
+#
+# ## Fault 4: a caller can fill the memory
+#
+# Nothing says how long an utterance may be. Half an hour of silence is 58 MB.
+
+# %%
+before = naive.usage().rss_bytes
+async with connect(naive.url) as socket:
+    for _ in range(1800):
+        await socket.send(bytes(32_000))  # one second
+    await socket.send("ping")
+    await socket.recv()
+    grown = naive.usage().rss_bytes - before
+print(f"The server has grown by {grown / 1e6:.0f} MB, for one caller who never asked for anything.")
+
+# %% [markdown]
+# ## Fault 5: the reply waits for its last sample
+#
+# This reply has two sentences. When does its sound arrive?
+
+# %%
+naive_arrivals = await looks.measure_arrivals(naive, recording("slt-deep-08"))
+show(
+    looks.plot_arrivals({"naive": naive_arrivals}).figure,
+    alt="Audio that has arrived, over time: nothing for a long while, then all of it at once.",
+)
+print(
+    f"The first sound comes after {naive_arrivals.at_ms[0]:.0f} ms, together with all the other "
+    f"{sum(naive_arrivals.seconds):.1f} s."
+)
+
+# %% [markdown]
+# The caller could have listened to the first sentence while the second was made. Speech takes longer
+# to play than to make.
+#
+# ## The checks
+#
+# A *check* talks to a live server as a caller would, with recordings, chunk sizes and bytes that are
+# drawn anew each time. It says what held, then the first thing that did not: what was expected, and
+# what came. Chapter 1 has ten. This runs them on the naive server.
+
+# %%
+await check("ch1", naive, strict=False)
+
+# %% [markdown]
+# Open *The messages* under one that failed: time runs down, and the message at fault is marked. All that
+# was sent and received lies in the folder that is named as evidence, as sound too.
+#
+# ## Build your own
+#
+# A cell that begins with `%%keep` runs as usual, and becomes a section of `server.py` in your folder.
+# Run it again, and the section is replaced. At the end of chapter 4 that file is your server.
+#
+# `Models` are the three models with three calls: `models.hear(samples)` gives words,
+# `models.think(messages)` a list of sentences, `models.speak(sentence)` samples. Each *blocks*: it holds
+# the thread that calls it until it is done.
 
 # %% keep="imports"
 import asyncio
@@ -34,6 +211,9 @@ RATE = 16_000  # samples a second
 LONGEST_S = 60  # of one utterance
 PIECE = RATE // 5  # samples of one message of a reply
 models = Models.load()
+
+# %% [markdown] card="ch1.samples"
+# The card of the exercise.
 
 
 # %% keep="audio" exercise="ch1.samples"
@@ -59,6 +239,21 @@ def to_wire(samples):
     return np.clip(whole, -32768, 32767).astype("<i2").tobytes()
 
 
+# %% [markdown]
+# Look at a tone whose peaks reach 1.0, there and back. The curve should have no dot on the wrong side.
+
+# %%
+tone = np.sin(np.arange(400) * 0.1).astype(np.float32)
+tone[np.abs(tone) > 0.995] = np.sign(tone[np.abs(tone) > 0.995])
+show(
+    looks.plot_samples(from_wire(to_wire(tone)), 40).figure,
+    alt="A sine wave as dots; its highest dots lie at 1.",
+)
+
+# %% [markdown] card="ch1.chunks"
+# The card of the exercise.
+
+
 # %% keep="chunks" exercise="ch1.chunks"
 def take(buffer, chunk):
     """Add a chunk to the buffer of the utterance; gives an error to send, or None."""
@@ -81,6 +276,20 @@ def error(code, message):
     return {"type": "error", "code": code, "message": message}
 
 
+# %% [markdown]
+# Try it by hand: what do three bytes give, and how much is in the buffer after an hour?
+
+# %%
+buffer = bytearray()
+print(take(buffer, b"abc"))
+for _ in range(3600):
+    refused = take(buffer, bytes(32_000))
+print(refused, f"{len(buffer) / 32_000:.0f} s are in the buffer", sep="\n")
+
+# %% [markdown] card="ch1.off_loop"
+# The card of the exercise.
+
+
 # %% keep="off_loop" exercise="ch1.off_loop"
 async def off_loop(call, *arguments):
     """Run a call that blocks, and leave the event loop to everybody else."""
@@ -93,14 +302,33 @@ async def off_loop(call, *arguments):
     return await asyncio.to_thread(call, *arguments)
 
 
+# %% [markdown]
+# A thread helps here because these models compute in C, and let go of Python's lock meanwhile. Watch the
+# loop while something blocks: each dot is a moment at which it was free.
+
+# %%
+import time
+
+free = []
+blocking = asyncio.ensure_future(off_loop(time.sleep, 0.3))
+while not blocking.done():
+    free.append(time.perf_counter())
+    await asyncio.sleep(0.01)
+await blocking
+print("." * len(free), f"the loop was free {len(free)} times in 300 ms")
+
+# %% [markdown] card="ch1.say"
+# The card of the exercise.
+
+
 # %% keep="say" exercise="ch1.say"
-async def say(socket, sentences):
+async def say_reply(socket, sentences):
     """Speak one sentence after the other; gives how many samples were sent."""
     raise NotImplementedError("speak a sentence, send it in pieces, then speak the next")
 
 
 # %% keep="say" solution="ch1.say"
-async def say(socket, sentences):
+async def say_reply(socket, sentences):
     """Speak one sentence after the other; gives how many samples were sent."""
     samples = 0
     for sentence in sentences:
@@ -109,6 +337,11 @@ async def say(socket, sentences):
             await socket.send(to_wire(speech[start : start + PIECE]))
         samples += len(speech)
     return samples
+
+
+# %% [markdown]
+# What is left is given: the turn, and the handler that reads until the caller leaves. Read it and find
+# where each of your four functions is called, and every place where another caller may get a turn.
 
 
 # %% keep="turn"
@@ -121,7 +354,7 @@ async def answer(socket, audio, history):
         history.append({"role": "user", "content": words})
         sentences = await off_loop(models.think, history)
         history.append({"role": "assistant", "content": " ".join(sentences)})
-    samples = await say(socket, sentences)
+    samples = await say_reply(socket, sentences)
     done = {"type": "done", "reply_text": " ".join(sentences), "reply_samples": samples}
     await socket.send(json.dumps(done))
 
@@ -152,3 +385,97 @@ async def main(port):
 
 if __name__ == "__main__":
     asyncio.run(main(int(os.environ.get("PORT", "8766"))))
+
+# %% [markdown]
+# ## Check it
+#
+# `check` takes your handler. When one does not pass: `hint("ch1.pong")` gives a hint, another at each
+# call, and `solution("ch1.say")` shows the solution of an exercise.
+
+# %%
+await check("ch1", handle)
+
+# %% [markdown]
+# The same once more, for what was *kept*: your file in a fresh process. It would find a name that exists
+# in this notebook only.
+
+# %%
+await check("ch1", fresh=True)
+
+# %% [markdown]
+# ## Break it
+#
+# A check that cannot fail is worth nothing. This puts the blocking call back for a moment. Which of the
+# checks notice? Predict, then run.
+
+
+# %%
+async def blocking_call(call, *arguments):
+    return call(*arguments)
+
+
+off_loop, mine = blocking_call, off_loop
+broken = await check("ch1.pong_while_busy", handle, strict=False)
+off_loop = mine
+broken
+
+# %% [markdown]
+# ## Measure it
+#
+# Your server in a process of its own, beside the naive one.
+
+# %%
+server = await start_mine()
+naive = await start_naive()
+pings = {
+    "naive": await looks.measure_pings(naive, recording("slt-deep-08")),
+    "yours": await looks.measure_pings(server, recording("slt-deep-08")),
+}
+arrivals = {
+    "naive": await looks.measure_arrivals(naive, recording("slt-deep-08")),
+    "yours": await looks.measure_arrivals(server, recording("slt-deep-08")),
+}
+show(
+    looks.plot_pings(pings).figure,
+    alt="Round trips of ping for both servers: yours stays low while a turn runs, the naive one "
+    "waits for the whole turn.",
+)
+show(
+    looks.plot_arrivals(arrivals).figure,
+    alt="Audio that has arrived, over time: yours in steps that begin early, the naive one's all "
+    "at once at its end.",
+)
+print("server  slowest pong, ms  first sound, ms  whole reply, ms")
+for name in pings:
+    first, last = arrivals[name].at_ms[0], arrivals[name].at_ms[-1]
+    print(f"{name:6}  {pings[name].slowest_ms:16.1f}  {first:15.0f}  {last:15.0f}")
+ratio = pings["naive"].slowest_ms / pings["yours"].slowest_ms
+print(f"While somebody else is answered, your server says pong {ratio:.0f} times sooner.")
+
+# %% [markdown]
+# ## To take away
+#
+# | fault | why | what you did |
+# |---|---|---|
+# | every caller waits for one | the event loop runs one thing at a time | blocking calls on a thread |
+# | a click | 1.0 × 32768 does not fit into 16 bits | limit, then cast |
+# | three bytes end it all | an exception in the handler closes the connection | refuse, with a name for the reason |
+# | the memory fills | nothing said how long an utterance may be | a bound, told when it is reached |
+# | the first sound comes last | everything was made before anything was sent | sentence by sentence, in pieces |
+#
+# ## Four questions
+
+# %%
+quiz("ch1")
+
+# %% [markdown]
+# ## Clean up
+
+# %%
+await stop_servers()
+
+# %% [markdown]
+# ## Next
+#
+# Your handler keeps buffer and history in two local variables. Chapter 2 asks what else belongs to a
+# session, what two callers may never share, and what has to be gone when one leaves.

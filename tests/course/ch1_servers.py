@@ -124,14 +124,14 @@ async def answer(socket, audio, history):
     },
     "ch1.reply_is_speech": {
         "sends a WAV file": """
-right = say
-async def say(socket, sentences):
+right = say_reply
+async def say_reply(socket, sentences):
     import struct
     await socket.send(b"RIFF" + struct.pack("<I", 36) + b"WAVEfmt " + bytes(28))
     return await right(socket, sentences)
 """,
         "sends noise": """
-async def say(socket, sentences):
+async def say_reply(socket, sentences):
     noise = np.random.default_rng(1).normal(0, 0.1, 2 * RATE).astype(np.float32)
     await socket.send(to_wire(noise))
     return len(noise)
@@ -148,12 +148,12 @@ async def answer(socket, audio, history):
     await socket.send(json.dumps({"type": "done", "reply_text": words}))
 """,
         "says always the same": """
-right = say
-async def say(socket, sentences):
+right = say_reply
+async def say_reply(socket, sentences):
     return await right(socket, ["The kitchen light is off."])
 """,
         "says nothing": """
-async def say(socket, sentences):
+async def say_reply(socket, sentences):
     return 0
 """,
     },
@@ -171,7 +171,7 @@ def to_wire(samples):
     return np.clip(samples, -32768, 32767).astype("<i2").tobytes()
 """,
         "plays a recorded reply that wraps": """
-async def say(socket, sentences):
+async def say_reply(socket, sentences):
     tone = np.round(33_000 * np.sin(np.arange(RATE) / 5)).astype(np.int64).astype("<i2")
     await socket.send(tone.tobytes())
     return RATE
@@ -260,13 +260,13 @@ def take(buffer, chunk):
     },
     "ch1.reply_streams": {
         "sends the reply whole": """
-async def say(socket, sentences):
+async def say_reply(socket, sentences):
     speech = await off_loop(models.speak, " ".join(sentences))
     await socket.send(to_wire(speech))
     return len(speech)
 """,
         "makes all of it, then sends in pieces": """
-async def say(socket, sentences):
+async def say_reply(socket, sentences):
     spoken = [await off_loop(models.speak, sentence) for sentence in sentences]
     speech = np.concatenate([*spoken, np.zeros(0, np.float32)])
     for start in range(0, len(speech), PIECE):
@@ -274,12 +274,12 @@ async def say(socket, sentences):
     return len(speech)
 """,
         "counts bytes for samples": """
-right = say
-async def say(socket, sentences):
+right = say_reply
+async def say_reply(socket, sentences):
     return 2 * await right(socket, sentences)
 """,
         "sends a click ahead, by heart": """
-async def say(socket, sentences):
+async def say_reply(socket, sentences):
     await socket.send(bytes(100))
     speech = await off_loop(models.speak, " ".join(sentences))
     await socket.send(to_wire(speech))
