@@ -21,8 +21,8 @@ from labkit.measure.figures import (
     log_axis,
     tidy,
 )
-from labkit.measure.load_summary import BARE, FEW, Level
-from labkit.measure.statistics import Percentiles
+from labkit.measure.load_summary import BARE, Level
+from labkit.measure.statistics import FEW, Percentiles
 
 __all__ = [
     "capacity_figure",

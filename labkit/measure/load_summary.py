@@ -12,9 +12,7 @@ from labkit.measure.statistics import Percentiles, percentiles_ms
 __all__ = [
     "BARE",
     "COLUMNS",
-    "FEW",
     "LATENESS_BOUND_MS",
-    "UNAVAILABLE",
     "Level",
     "LoadSummary",
     "Ratio",
@@ -31,16 +29,11 @@ LATENESS_BOUND_MS: Final = 10.0
 """A quarter of the usual chunk of 40 ms: callers that are later than this in one of twenty
 cases do not keep the pace of speech, and what they measure is their own lateness."""
 
-FEW: Final = 20
-"""With fewer values than this, a 95th percentile is hardly more than the largest of them."""
-
-UNAVAILABLE: Final = "unavailable"
-"""Stands in a table for what the system does not tell."""
-
-_MB: Final = 1e6
 _COLUMNS: Final = {
-    "p50": "p50", "p95": "p95", "low": "p95_low", "high": "p95_high", "p99": "p99",
+    "p50": "p50_ms", "p95": "p95_ms", "low": "p95_low_ms", "high": "p95_high_ms", "p99": "p99_ms",
+    "sample": "sample",
 }  # fmt: skip
+"""Of the percentiles of something."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,44 +180,18 @@ def summarise_level(
 
 
 def flat(level: Level) -> dict[str, Any]:
-    """The level as columns; percentiles one each, memory in MB."""
-    columns: dict[str, Any] = {
-        "server": level.server,
-        "sessions": level.sessions,
-        "seconds": level.seconds,
-        "refused": level.refused,
-        "turns": level.turns,
-        "lost": level.lost,
-    }
-    for name in ("turn", "ping", "lateness"):
-        found: Percentiles | None = getattr(level, f"{name}_ms")
-        columns |= {
-            f"{name}_{column}_ms": getattr(found, q, None) for q, column in _COLUMNS.items()
-        }
-    columns |= {
-        "pings": level.ping_ms.sample if level.ping_ms else 0,
-        "pings_lost": level.pings_lost,
+    """The level as columns, one for each percentile; memory in bytes, empty where nobody tells."""
+    told = asdict(level) | asdict(level.resources)
+    told |= {
         "generator_limited": int(level.generator_limited),
-        "behind_s": level.behind_s,
-        "blocked_s": level.blocked_s,
-        "bytes_sent": level.bytes_sent,
-        "bytes_received": level.bytes_received,
+        "cpu_ms_per_session": level.cpu_ms_per_session,
         "errors": "; ".join(f"{code}: {count}" for code, count in level.errors.items()),
     }
-    return columns | _flat_resources(level)
-
-
-def _flat_resources(level: Level) -> dict[str, Any]:
-    used = level.resources
-    told = {
-        "rss_before_mb": used.rss_before and used.rss_before / _MB,
-        "rss_peak_mb": used.rss_peak and used.rss_peak / _MB,
-        "rss_after_mb": used.rss_after and used.rss_after / _MB,
-        "cpu_per_s": used.cpu_per_s,
-        "cpu_ms_per_session": level.cpu_ms_per_session,
-        "generator_cpu_per_s": used.generator_cpu_per_s,
-    }
-    return {name: UNAVAILABLE if value is None else value for name, value in told.items()}
+    del told["resources"]
+    for name in ("turn", "ping", "lateness"):
+        found = told.pop(f"{name}_ms") or {}
+        told |= {f"{name}_{column}": found.get(field) for field, column in _COLUMNS.items()}
+    return told
 
 
 COLUMNS: Final = tuple(
