@@ -92,8 +92,8 @@ def run_exercise(
 ) -> None:
     """Measure and plot how chunk size trades against latency, on any server.
 
-    Servers speak the plain dialect (README.md has its rules) and are measured by turns, on the
-    same recordings. 'labkit exercise diff' compares two runs.
+    Servers speak the plain dialect (its rules are in README.md); several take turns on the same
+    recordings.
     """
     if context.invoked_subcommand is not None:
         return
@@ -208,6 +208,7 @@ def servers_table(servers: "Sequence[ServerSummary]") -> Table:
         "server", "wait\nms", f"against\n{servers[0].name}, ms", "95 %\ninterval",
         "chunk size\nadds, ms", "ping p99\nms", "words\nmisheard", "turns",
     )  # fmt: skip
+    table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"  # names may be long
     for server in servers:
         effect = server.sizes[-1].effect
         misheard = server.word_error_rate

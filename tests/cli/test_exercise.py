@@ -17,7 +17,7 @@ from labkit.cli.app import app
 from labkit.cli.exercise import diff_table, parse_chunks, servers_table, sizes_table
 from labkit.errors import LabkitError
 from labkit.measure.compare import compare, read_run
-from tests.measure.samples import rows, side_by_side
+from tests.measure.samples import REST, rows, side_by_side, summary
 from tests.measure.test_compare import written
 
 
@@ -38,6 +38,13 @@ def test_the_tables_fit_into_80_columns() -> None:
     )
     assert re.search(r" 40 .* - +8", printed(sizes_table(found.servers[2])))
     assert re.search(r"naive .*\+80 +80 to 80 +\+\d+ +40\.0", printed(servers_table(found.servers)))
+
+
+def test_a_long_name_takes_two_lines_and_no_figure_is_cut() -> None:
+    slow = {stage: 99 * span for stage, span in REST.items()}
+    names = {"labkit": REST, "voice.a-rather-long-name.example.org:8765": slow}
+    found = summary(rows(servers=names))
+    assert "+7840" in printed(servers_table(found.servers))
 
 
 def test_a_difference_is_told_part_by_part(tmp_path: Path) -> None:
