@@ -202,9 +202,7 @@ class FasterWhisperAsr:
             if stop.is_set():
                 return ""
             heard = self._hear(audio, frames)
-            if self.window.trained:
-                return heard.text
-            if not heard.doubtful:
+            if self.window.trained or not heard.doubtful:
                 break
         return "" if heard.invented else heard.text
 
