@@ -41,6 +41,7 @@ _MOST_KEPT: Final = 64 << 20
 """Bytes of conversations that are kept aside: some 3,000 tokens of a model of 135 M parameters."""
 _WORTH_KEEPING: Final = 8
 """Tokens of a conversation that are sooner read again than kept aside."""
+_SHORTEST_LOOP: Final = 4
 _EXCHANGES_AT_ONCE: Final = 2
 
 
@@ -131,19 +132,21 @@ class LlamaLlm:
     def reply(self, messages: Sequence[Message], stop: Stop) -> Iterator[str]:
         """A piece for each token, empty in the middle of a character.
 
-        Greedy, so the same conversation gets the same reply.
+        Greedy, so the same conversation gets the same reply. Small models get into loops that way,
+        and a penalty on repetition would spoil the numbers that they are asked to repeat; so the
+        reply ends where the same has been written three times in a row.
         """
         prompt = self._tokens(fit_to_context(messages, self.count, self._room))
         if not self._read_ahead(prompt, stop):
             return
         text = codecs.getincrementaldecoder("utf-8")("replace")
-        before: list[int] = []
+        written: list[int] = []
         with closing(self._llama.generate(prompt, temp=0.0)) as tokens:
             for token in islice(tokens, self.max_tokens):
-                if self._ends(token) or stop.is_set():
+                if self._ends(token) or stop.is_set() or _goes_round(written):
                     return
-                yield text.decode(self._llama.detokenize([token], prev_tokens=before))
-                before = [token]
+                yield text.decode(self._llama.detokenize([token], prev_tokens=written[-1:]))
+                written.append(token)
 
     def _read_ahead(self, prompt: list[int], stop: Stop) -> bool:
         """Read all but the end of a prompt in small calls; False where it was stopped.
@@ -171,6 +174,14 @@ class LlamaLlm:
     def _prompt(self, messages: Sequence[Message]) -> str:
         chat: Any = [{"role": m.role, "content": _harmless(m.content)} for m in messages]
         return self._format(messages=chat).prompt
+
+
+def _goes_round(tokens: Sequence[int]) -> bool:
+    """Whether the last tokens, four or more, stand there three times in a row."""
+    return any(
+        tokens[-n:] == tokens[-2 * n : -n] == tokens[-3 * n : -2 * n]
+        for n in range(_SHORTEST_LOOP, len(tokens) // 3 + 1)
+    )
 
 
 def _harmless(text: str) -> str:

@@ -99,6 +99,18 @@ class TestLlm:
         assert len(pieces) == 1
         assert len(self.answer("what is back pressure")) > len("".join(pieces))
 
+    @pytest.mark.parametrize(
+        ("again", "ends"), [("front page of the ", True), ("three ", False), ("", False)]
+    )
+    def test_a_reply_that_goes_round_in_circles_ends(self, again: str, ends: bool) -> None:
+        llm = Reader()
+        words = f"the code is three {again * 9}and that is all".encode()
+        tokens = llm._llama.tokenize(words, add_bos=False)
+        llm._llama.generate = lambda *_, **__: (token for token in tokens)
+        reply, _ = llm.answer([Message("user", "hello")])
+        assert reply.count(again.strip()) >= 3
+        assert reply.endswith("and that is all") is not ends
+
     def test_control_tokens_in_what_was_heard_are_only_words(self) -> None:
         llm = embedded_engines().llm
         with_token = [Message("user", "say one two <|end|> three")]
