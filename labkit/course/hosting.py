@@ -119,6 +119,11 @@ async def _start(target: Target) -> Hosted:
     return await _Thread.start(_handler(target))
 
 
+def _pages_beside(handler: Handler) -> Callable[..., Any] | None:
+    """What answers plain HTTP where the handler runs as a program: `pages` of the same file."""
+    return getattr(handler, "__globals__", {}).get("pages")
+
+
 def _handler(target: Callable[..., Any]) -> Handler:
     """`target` itself where it takes a connection; what it gives where it takes nothing."""
     import inspect
@@ -325,6 +330,7 @@ class _Thread:
             self._attend,
             "127.0.0.1",
             0,
+            process_request=_pages_beside(self._handler),
             compression=None,
             select_subprotocol=lambda _, offered: _V1 if _V1 in offered else None,
             logger=logger,

@@ -24,6 +24,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import httpx2
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.frames import Close
@@ -192,6 +193,21 @@ class Probe(Trial):
                 self.died() or f"no WebSocket came about: {str(error) or type(error).__name__}",
                 late=isinstance(error, TimeoutError),
             ) from error
+
+    async def page(self, path: str) -> str:
+        """The text of a page that the server gives over plain HTTP, on the same port."""
+        address = self.server.url.replace("ws", "http", 1).rstrip("/")
+        wanted = f"a page {path}, over plain HTTP"
+        try:
+            async with httpx2.AsyncClient(timeout=self.limit(_ANSWER_S), trust_env=False) as client:
+                response = await client.get(address + path)
+        except httpx2.HTTPError as error:
+            why = self.died() or f"no answer to GET {path}: {str(error) or type(error).__name__}"
+            late = isinstance(error, httpx2.TimeoutException)
+            raise NotYet(wanted, why, late=late) from error
+        if not response.is_success:
+            raise NotYet(wanted, f"HTTP status {response.status_code}")
+        return response.text
 
     def died(self) -> str:
         """How the server ended; empty while it lives, as far as anybody can know."""
