@@ -43,11 +43,12 @@ class NaiveServer:
         self.asr = WhisperModel(str(paths.asr), device="cpu")
         self.llm = Llama(str(paths.llm), n_ctx=2048, verbose=False)
         self.tts = PiperVoice.load(str(paths.tts))
+        self.system = paths.system
 
     async def handle(self, socket: ServerConnection) -> None:
         """Serve one caller."""
         audio = bytearray()
-        history: list[dict[str, str]] = []
+        history = [{"role": "system", "content": self.system}] if self.system else []
         async for message in socket:
             if isinstance(message, bytes):
                 audio += message
