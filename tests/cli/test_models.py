@@ -1,7 +1,8 @@
-"""`labkit models verify`: finds the examination in a checkout, or says that there is none."""
+"""`labkit models`: what there is, and whether it is as it should be."""
 
 import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from data.recipes.evaluation import verify as examination
 from data.recipes.evaluation.figure import Figure
 from labkit.cli import app as command_line
+from labkit.voice.catalogue import SETS, Model, Role
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
@@ -50,3 +52,31 @@ def test_a_bar_that_is_missed_is_told(capsys: pytest.CaptureFixture[str]) -> Non
     assert examination.report(iter([("a", [figure("low", 1)]), ("b", [figure("none", 9, 0)])]))
     assert not examination.report(iter([("a", [figure("high", 9)]), ("b", [])]))
     assert "not measured" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("same", "code"), [(True, 0), (False, 1)])
+def test_the_files_of_other_sets_are_read_and_a_changed_one_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], same: bool, code: int
+) -> None:
+    def check_files(model: Model) -> Iterator[tuple[Path, bool]]:
+        yield Path(f"{model.role}.bin"), same or model.role is not Role.LLM
+
+    monkeypatch.setattr("labkit.voice.models.check_files", check_files)
+    assert run(monkeypatch, "--models", "tiny") == code
+    told = capsys.readouterr().out
+    assert [line.split()[-1] for line in told.splitlines()] == ["asr.bin", "llm.bin", "tts.bin"]
+    assert told.count("CHANGED smollm2-135m") == code
+
+
+def test_the_list_says_for_each_set_what_it_is_for_and_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["labkit", "models", "list"])
+    with pytest.raises(SystemExit):
+        command_line.run_command_line()
+    told = capsys.readouterr().out
+    for set_name, chosen in SETS.items():
+        assert f"{set_name}  {chosen.about}" in told
+    assert "licence Apache-2.0" in told
+    assert "not here. Run 'labkit models pull --asr base.en'" in told
