@@ -21,6 +21,8 @@ _LANE: Final = 260
 _ROW: Final = 26
 _TOP: Final = 40
 _MOST_ROWS: Final = 60
+_PINGS: Final = 5
+"""Pings and pongs in a row, from which on they are drawn as one."""
 _LONGEST: Final = 34
 """Characters of a message that a diagram shows."""
 
@@ -116,23 +118,30 @@ def _who(event: Event) -> str:
 
 
 def _rows(events: Sequence[Event], fault: int | None) -> list[tuple[Event, str, bool]]:
-    """An event, its label, and whether it is at fault; audio in a row is one row."""
+    """An event, its label, and whether it is at fault; audio in a row is one, and so are pings."""
 
     def kind(numbered: tuple[int, Event]) -> tuple[object, ...]:
         number, event = numbered
-        own = number if number == fault or not isinstance(event.payload, bytes) else None
-        return event.client, event.sent, own
+        if number == fault or not (isinstance(event.payload, bytes) or _is_ping(event)):
+            return (number,)
+        return event.client, _is_ping(event) or event.sent
 
     rows = []
     for _, group in groupby(enumerate(events), key=kind):
         members = list(group)
         number, first = members[0]
-        label = first.label()
-        if len(members) > 1:
+        if len(members) == 1 or (_is_ping(first) and len(members) < _PINGS):
+            rows += [(event, event.label(), number == fault) for _, event in members]
+        elif _is_ping(first):
+            rows.append((first, f"{len(members)} × ping or pong", False))
+        else:
             size = sum(len(event.payload or b"") for _, event in members)
-            label = f"{len(members)} × audio, {size:,} bytes"
-        rows.append((first, label, number == fault))
+            rows.append((first, f"{len(members)} × audio, {size:,} bytes", False))
     return rows[-_MOST_ROWS:]
+
+
+def _is_ping(event: Event) -> str:
+    return "ping" if event.payload in ("ping", "pong") else ""
 
 
 def _lane(number: int, name: str, height: int) -> str:

@@ -1,0 +1,263 @@
+"""Checks at work: on a handler, a file and an address; what goes wrong, and whose fault it is."""
+
+import asyncio
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.server import ServerConnection
+
+from labkit.course import checking
+from labkit.course.checking import check, check_one
+from labkit.course.checks import find_checks
+from labkit.course.checks.check import Check, checked, checked_value
+from labkit.course.folder import Progress
+from labkit.course.keep import server_file
+from labkit.course.probe import Probe, Trial
+from labkit.course.verdict import CheckFailed, NotYet, Report, Verdict
+from labkit.errors import LabkitError
+
+PONG = """
+import asyncio, os, sys
+from websockets.asyncio.server import serve
+
+async def handle(socket):
+    async for message in socket:
+        if message == "ping":
+            await socket.send("pong")
+
+async def main(port):
+    async with serve(handle, "127.0.0.1", port) as server:
+        print(f"ready at ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+        await server.serve_forever()
+
+if __name__ == "__main__":
+    asyncio.run(main(int(os.environ.get("PORT", "0"))))
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LABKIT_MINE", str(tmp_path / "mine"))
+    monkeypatch.setenv("LABKIT_STRICT", "0")
+    monkeypatch.setattr(checking, "machine_factor", lambda: 1.0)
+    return tmp_path
+
+
+async def answers_ping(socket: ServerConnection) -> None:
+    async for message in socket:
+        if message == "ping":
+            await socket.send("pong")
+
+
+@checked("ch1.try", "A ping is answered.")
+async def ping(probe: Probe) -> None:
+    """One `ping`."""
+    caller = await probe.connect()
+    await caller.send("ping")
+    await caller.expect("pong")
+    probe.ok("answers")
+
+
+async def run(target: object, one: Check = ping) -> Report:
+    return await check_one(one, target, seed=1)
+
+
+async def test_a_handler_a_function_that_makes_one_a_file_and_an_address(folder: Path) -> None:
+    file = folder / "server.py"
+    file.write_text(PONG, encoding="utf-8")
+    for target in (answers_ping, lambda: answers_ping, file, str(file)):
+        assert (await run(target)).verdict is Verdict.PASSED
+    nobody = await run("ws://127.0.0.1:1")
+    assert nobody.verdict is Verdict.NOT_YET
+    assert "no WebSocket came about" in repr(nobody)
+
+
+@pytest.mark.parametrize("nothing", [3, lambda: 3, "no_such_file.py"])
+async def test_what_is_no_server_is_named(nothing: object) -> None:
+    report = await run(nothing)
+    assert report.verdict is Verdict.NOT_YET
+    assert "a server that starts" in repr(report)
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ("raise ValueError('no models')", "ValueError: no models"),
+        (PONG.replace('"pong")', '"pong" / 2)'), "TypeError: unsupported operand"),
+        (PONG.replace("await socket.send", "print('bye'); os._exit(3)"), "ended with code 3"),
+    ],
+)
+async def test_a_file_that_dies_says_why(folder: Path, lines: str, told: str) -> None:
+    file = folder / "server.py"
+    file.write_text(lines, encoding="utf-8")
+    started_s = time.monotonic()
+    report = await run(file)
+    assert report.verdict is Verdict.NOT_YET
+    assert told in repr(report)
+    assert time.monotonic() - started_s < 20  # it was not waited for until the time was over
+
+
+async def test_what_a_handler_prints_and_leaves_behind_is_told() -> None:
+    async def for_ever() -> None:
+        await asyncio.sleep(3600)
+
+    async def fails() -> None:
+        raise ValueError("read me")
+
+    async def handle(socket: ServerConnection) -> None:
+        print("somebody came")  # noqa: T201
+        handle.tasks = [asyncio.create_task(for_ever())]  # type: ignore[attr-defined]
+        failing = asyncio.create_task(fails())
+        await asyncio.sleep(0)
+        del failing
+        raise KeyError("lost")
+
+    report = await run(handle)
+    told = repr(report)
+    assert "[your server] somebody came" in told
+    assert "[your server] KeyError: 'lost'" in told
+    assert "left a task behind: " in told
+    assert "for_ever" in told
+    assert "nobody read this exception of your server: ValueError: read me" in told
+
+
+async def test_a_loop_that_is_blocked_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labkit.course.hosting._STOP_S", 0.1)
+    over = threading.Event()
+
+    async def handle(socket: ServerConnection) -> None:
+        over.wait()
+
+    @checked("ch1.soon", "Soon.")
+    async def soon(probe: Probe) -> None:
+        """Nothing."""
+        await (await probe.connect()).next("an answer", within_s=0.2)
+
+    try:
+        report = await run(handle, soon)
+    finally:
+        over.set()
+    assert "nothing within" in repr(report)
+    assert "your server's event loop is blocked" in repr(report)
+
+
+async def test_a_check_that_fails_by_itself_is_our_fault() -> None:
+    @checked("ch1.broken", "Broken.")
+    async def broken(probe: Probe) -> None:
+        """Nothing."""
+        raise KeyError("ours")
+
+    report = await run(answers_ping, broken)
+    assert report.verdict is Verdict.OUR_FAULT
+    assert report.evidence is not None
+    assert "KeyError: 'ours'" in (report.evidence / "fault.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("slower", "verdict"), [(1.5, Verdict.NOT_YET), (3.0, Verdict.CANNOT_TELL)]
+)
+async def test_on_a_busy_machine_time_says_nothing(
+    slower: float, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factors: Iterator[float] = iter([1.0, slower])
+    monkeypatch.setattr(checking, "machine_factor", lambda: next(factors))
+
+    @checked("ch1.slow", "Slow.")
+    async def slow(probe: Probe) -> None:
+        """Nothing."""
+        raise NotYet("an answer", "none", late=True)
+
+    assert (await run(answers_ping, slow)).verdict is verdict
+
+
+async def test_a_function_is_checked_without_a_server() -> None:
+    @checked_value("ch5.double", "Doubles.")
+    async def doubles(trial: Trial, function: Callable[[int], int]) -> None:
+        """A drawn number."""
+        number = trial.rng.randrange(100)
+        if function(number) != 2 * number:
+            raise NotYet(f"{2 * number}", f"{function(number)}")
+
+    assert (await run(lambda n: 2 * n, doubles)).passed
+    assert "expected  34" in repr(await run(lambda n: n, doubles))
+
+
+async def test_evidence_is_kept_and_a_new_run_replaces_it() -> None:
+    async def silent(socket: ServerConnection) -> None:
+        await socket.send("no")
+        await socket.wait_closed()
+
+    for handler in (answers_ping, silent):
+        report = await run(handler)
+        assert report.evidence is not None
+        events = (report.evidence / "events.jsonl").read_text(encoding="utf-8").splitlines()
+        texts = [json.loads(line)["text"] for line in events]
+        assert texts[-1] == ("pong" if report.passed else "no") or texts[0] == "no"
+    drawing = (report.evidence / "messages.svg").read_text(encoding="utf-8")
+    assert "✘ no" in drawing
+    assert 'aria-label="Message diagram.' in drawing
+
+
+async def test_one_seed_gives_the_same_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = []
+    for _ in range(2):
+        monkeypatch.setenv("LABKIT_SEED", "41")
+        report = await check("ch1.pong", answers_ping)
+        assert isinstance(report, Report)
+        assert report.evidence is not None
+        lines = (report.evidence / "events.jsonl").read_text(encoding="utf-8").splitlines()
+        events = [json.loads(line) for line in lines]
+        sent.append(
+            [one.get("bytes", one.get("text")) for one in events if one["from"] == "client"]
+        )
+        assert report.seed == 41
+    assert sent[0] == sent[1]
+    other = await check("ch1.pong", answers_ping, seed=42)
+    assert isinstance(other, Report)
+    assert other.seed == 42
+
+
+async def test_it_raises_only_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing(socket: ServerConnection) -> None: ...
+
+    assert not (await check("ch1.pong", nothing)).passed
+    monkeypatch.setenv("LABKIT_STRICT", "1")
+    assert not (await check("ch1.pong", nothing, strict=False)).passed
+    with pytest.raises(CheckFailed, match=r"ch1\.pong: not yet"):
+        await check("ch1.pong", nothing)
+
+
+async def test_what_was_kept_is_checked_afresh() -> None:
+    server_file().parent.mkdir(parents=True)
+    server_file().write_text(
+        PONG.replace("await socket.send", "await reply(socket) or socket.send")
+    )
+    report = await check("ch1.pong", fresh=True)
+    assert "note: reply exists only in the kernel" in repr(report)
+    server_file().write_text(PONG, encoding="utf-8")
+    assert (await check("ch1.pong", fresh=True)).passed
+    noted = Progress.load().checks["ch1.pong"]
+    assert (noted.verdict, len(noted.server)) == (Verdict.PASSED, 16)
+
+
+async def test_a_server_of_somebody_else_is_no_progress(folder: Path) -> None:
+    file = folder / "another.py"
+    file.write_text(PONG, encoding="utf-8")
+    assert (await check("ch1.pong", file)).passed
+    assert Progress.load().checks == {}
+
+
+@pytest.mark.parametrize("name", ["ch1", "1", "01", "01_server"])
+def test_a_chapter_has_several_names(name: str) -> None:
+    assert len(find_checks(name)) == 10
+
+
+def test_a_check_that_is_none_is_named() -> None:
+    with pytest.raises(LabkitError, match=r"no check 'ch1\.nothing'; there are .*ch1\.pong"):
+        find_checks("ch1.nothing")
+    assert os.environ["LABKIT_STRICT"] == "0"
