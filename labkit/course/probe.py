@@ -46,6 +46,7 @@ _QUIET_S: Final = 0.1
 _WORDS: Final = 5
 _DIED_S: Final = 0.5
 _NORMAL: Final = 1000
+_CLOSES_S: Final = 2.0
 _LOOK_S: Final = 0.1
 _SHORTEST_MS, _LONGEST_MS = 20, 100
 
@@ -141,12 +142,13 @@ class Probe(Trial):
 
     Attributes:
         server: The server.
+        stack: What is closed with the check.
     """
 
     def __init__(self, server: Hosted, *, seed: int, factor: float, stack: AsyncExitStack) -> None:
         super().__init__(seed=seed, factor=factor)
         self.server = server
-        self._stack = stack
+        self.stack = stack
         self._clients = 0
 
     async def connect(self, path: str = "/?reply=stream", *, protocol: str = "") -> "Caller":
@@ -156,15 +158,15 @@ class Probe(Trial):
             path: Path and query of the address.
             protocol: Subprotocol to ask for, such as ``"labkit.v1"``.
         """
-        return await self._stack.enter_async_context(self.caller(path, protocol=protocol))
+        return await self.stack.enter_async_context(self.caller(path, protocol=protocol))
 
     @asynccontextmanager
     async def caller(
-        self, path: str = "/?reply=stream", *, protocol: str = ""
+        self, path: str = "/?reply=stream", *, protocol: str = "", url: str = ""
     ) -> AsyncIterator["Caller"]:
-        """The same for the length of a block."""
+        """The same for the length of a block; `url` is that of a proxy before the server."""
         self._clients += 1
-        socket = await self._dial(path, protocol)
+        socket = await self._dial((url or self.server.url).rstrip("/") + path, protocol)
         caller = Caller(self, socket, self._clients)
         reading = asyncio.create_task(caller.read())
         try:
@@ -173,12 +175,12 @@ class Probe(Trial):
             await socket.close()
             await asyncio.gather(reading, return_exceptions=True)
 
-    async def _dial(self, path: str, protocol: str) -> ClientConnection:
+    async def _dial(self, address: str, protocol: str) -> ClientConnection:
         asked = [Subprotocol(protocol)] if protocol else None
         limit_s = self.limit(_ANSWER_S)
         try:
             return await connect(
-                self.server.url.rstrip("/") + path,
+                address,
                 subprotocols=asked,
                 compression=None,
                 max_size=None,
@@ -216,6 +218,11 @@ class Probe(Trial):
     def note(self, event: Event) -> int:
         """Keep an event; gives its number."""
         self.events.append(event)
+        return self.last
+
+    @property
+    def last(self) -> int:
+        """Number of the last event."""
         return len(self.events) - 1
 
     def require_heard(self, said: Recording, answer: Answer, *, share: float = 0.5) -> None:
@@ -298,9 +305,10 @@ class Caller:
             expected: What should come, for people.
             within_s: How long it may take, on the machine that labkit was measured on.
         """
-        return self._probe.events[await self._next(expected, within_s)]
+        return self._probe.events[await self.next_number(expected, within_s)]
 
-    async def _next(self, expected: str, within_s: float = _ANSWER_S) -> int:
+    async def next_number(self, expected: str, within_s: float = _ANSWER_S) -> int:
+        """The same, and gives the event's number."""
         limit_s = self._probe.limit(within_s)
         deadline_s = time.monotonic() + limit_s
         lost = False
@@ -354,7 +362,7 @@ class Caller:
 
     async def expect(self, text: str) -> int:
         """Make sure that the next message is this text; gives the time at which it came."""
-        number = await self._next(f"text {text!r}")
+        number = await self.next_number(f"text {text!r}")
         event = self._probe.events[number]
         if event.payload != text:
             raise self._other(f"text {text!r}", number)
@@ -380,7 +388,7 @@ class Caller:
         wanted = {"type": kind, **fields}
         told = f"JSON {_told(wanted)}"
         while True:
-            number = await self._next(told)
+            number = await self.next_number(told)
             message = self.json_of(number, told)
             if message["type"] not in skip:
                 self.require_fields(number, message, wanted)
@@ -446,7 +454,7 @@ class Caller:
         heard = False
         while True:
             told = _told({"type": "done" if heard else "transcript"})
-            number = await self._next(f"JSON {told}")
+            number = await self.next_number(f"JSON {told}")
             event = self._probe.events[number]
             answer.last, answer.done_ns = number, event.at_ns
             if isinstance(event.payload, bytes):
@@ -466,6 +474,26 @@ class Caller:
                     return
                 case "done":
                     raise self._other(f"JSON {told}", number)
+
+    async def number_or_end(self) -> int | None:
+        """The number of the next message; None where the connection has ended instead."""
+        deadline_s = time.monotonic() + self._probe.limit(_ANSWER_S)
+        lost = False
+        while (number := await self._within(_LOOK_S)) is None and not lost:
+            if time.monotonic() > deadline_s:
+                raise NotYet("a message, or the end of the connection", "neither", late=True)
+            lost = self._is_lost()  # and then looks once more: what came before the end counts
+        return number
+
+    async def closed(self) -> Close | None:
+        """What the server closed the connection with; None where it does not close it.
+
+        Messages that come before are passed over.
+        """
+        deadline_s = time.monotonic() + self._probe.limit(_CLOSES_S)
+        while not self._is_lost() and time.monotonic() < deadline_s:
+            await self._within(_LOOK_S)
+        return self._socket.protocol.close_rcvd
 
     async def close(self) -> None:
         """Hang up."""
