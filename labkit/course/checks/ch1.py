@@ -188,7 +188,7 @@ async def loud_samples(probe: Probe) -> None:
 
 
 def _loud(samples: Float32) -> Float32:
-    """The recording, half as loud again as its loudest sample allows; it is understood as before."""
+    """The recording, half as loud again as its loudest sample allows; understood as before."""
     return np.clip(samples / np.abs(samples).max() * 1.5, -1, 1)  # type: ignore[no-any-return]
 
 
