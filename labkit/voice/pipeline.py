@@ -340,8 +340,9 @@ class VoicePipeline:
         shown: list[str] = []
         left_s = self._reply_rules.max_s
         while (piece := await pieces.get()) is not None:
+            first = left_s == self._reply_rules.max_s
             speech = await self._synthesise(turn, piece)
-            while speech.seconds > left_s and not shown and len(piece.spoken.split()) > 1:
+            while first and speech.seconds > left_s and len(piece.spoken.split()) > 1:
                 piece = _shortened(piece, left_s / speech.seconds)
                 speech = await self._synthesise(turn, piece)
             if speech.seconds > left_s:
@@ -349,7 +350,7 @@ class VoicePipeline:
                 break
             if text := piece.shown.strip():
                 await sink.text(text)
-            await self._play(turn, speech, sink, at_once=left_s == self._reply_rules.max_s)
+            await self._play(turn, speech, sink, at_once=first)
             shown.append(piece.shown)
             left_s -= speech.seconds
         turn.mark(Mark.TTS_DONE)
@@ -380,13 +381,14 @@ class VoicePipeline:
 
 
 def _shortened(piece: Piece, share: float) -> Piece:
-    """About this share of a piece, ended at a word."""
+    """A piece without its last words, about `share` of what is spoken of it."""
+    words = len(piece.spoken.split())
+    dropped = words - max(1, int(words * share))
 
-    def part(text: str) -> str:
-        words = text.split()
-        return " ".join(words[: max(1, int(len(words) * share))])
+    def rest(text: str) -> str:
+        return "".join(text.rsplit(None, dropped)[:1])
 
-    return Piece(part(piece.shown), part(piece.spoken))
+    return Piece(rest(piece.shown), rest(piece.spoken))
 
 
 def _without_leading_silence(piece: Float32, sample_rate: int) -> Float32:

@@ -325,7 +325,7 @@ async def reply_within(
     pipeline, sink = VoicePipeline(engines, reply_rules=rules), CollectingSink()
     exchange = await pipeline.answer(turn(spoken()), sink)
     pipeline.close()
-    assert " ".join(sink.sentences) == exchange.assistant
+    assert " ".join(sink.sentences).split() == exchange.assistant.split()
     return exchange.assistant, sum(map(len, sink.pieces)) / SAMPLE_RATE
 
 
@@ -366,6 +366,13 @@ async def test_a_reply_of_too_many_seconds_ends_before_what_is_too_long(
     said, length = await reply_within(rules, ScriptedLlm(lambda _: LINES), seconds_per_word=1.0)
     assert said == reply
     assert length == len(reply.split())
+
+
+async def test_after_what_is_shown_only_the_first_sentence_is_shortened_all_the_same() -> None:
+    written = ScriptedLlm(lambda _: "```\n" + "print(1)\n" * 200 + "```\nOne two three four five.")
+    said, length = await reply_within(ReplyRules(max_s=3.0), written, seconds_per_word=1.0)
+    assert said.endswith("One two three")
+    assert length == 3.0
 
 
 class _EndlessLlm(ScriptedLlm):
