@@ -64,6 +64,22 @@ def run_exercise(
             rich_help_panel=_BESIDE,
         ),
     ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Show its first token to the servers at --url.",
+            rich_help_panel=_BESIDE,
+        ),
+    ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Trust this certificate (PEM) of theirs.",
+            rich_help_panel=_BESIDE,
+        ),
+    ] = None,
     own: Annotated[
         bool,
         typer.Option("--labkit/--no-labkit", help="Labkit's own.", rich_help_panel=_BESIDE),
@@ -101,6 +117,8 @@ def run_exercise(
     from labkit.measure.exercise import Exercise
     from labkit.measure.links import read_profile
     from labkit.measure.targets import LOOPBACK, Access, Target, distinct
+    from labkit.net.tls import client_tls
+    from labkit.net.tokens import bearer, read_tokens
     from labkit.voice.models import data_folder, resolve
 
     models = {"--models": model_set, "--asr": asr, "--llm": llm, "--tts": tts}
@@ -110,7 +128,9 @@ def run_exercise(
         targets.append(Target.labkit(*options, *(["--deflate"] if deflate else [])))
     targets += [Target.naive(*options)] if baseline else []
     targets += [Target.script(path) for path in server or ()]
-    targets += [Target.running(address) for address in url or ()]
+    headers = None if token_file is None else bearer(read_tokens(token_file)[0])
+    trusted = None if ca is None else client_tls(ca)
+    targets += [Target.running(address, headers=headers, tls=trusted) for address in url or ()]
     if not targets:
         raise LabkitError("--no-labkit leaves no server to measure; name one")
     if own or baseline:  # it is better to miss a model now than in a subprocess

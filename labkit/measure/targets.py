@@ -12,14 +12,15 @@ import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
-from typing import Final
+from typing import Final, Unpack
 from urllib.parse import urlsplit, urlunsplit
 
 from labkit.client.answers import Deadlines
-from labkit.client.dial import server_url
+from labkit.client.dial import Reach, server_url
 from labkit.client.plain import VoiceClient
 from labkit.errors import InstrumentError, ServerError
 from labkit.measure.links import Profile
@@ -51,11 +52,13 @@ class Target:
         command: What starts it in a process of its own, as `start_server` takes it; empty for a
             server that runs already.
         url: Where that one answers.
+        reach: What it asks of its callers: a token, a certificate to trust.
     """
 
     name: str
     command: Sequence[str] = ()
     url: str = ""
+    reach: Reach = field(default_factory=Reach)
 
     @classmethod
     def labkit(cls, *options: str) -> "Target":
@@ -89,25 +92,24 @@ class Target:
         return cls(path.stem, [str(path)])
 
     @classmethod
-    def running(cls, url: str) -> "Target":
-        """A server of the plain dialect that runs already.
+    def running(cls, url: str, **reach: Unpack[Reach]) -> "Target":
+        """A server of the plain dialect that runs already, reached as `reach` says.
 
         Raises:
             ClientError: `url` is no address.
         """
         parts = urlsplit(server_url(url))
-        return cls(parts.netloc.rpartition("@")[2], url=url)
+        return cls(parts.netloc.rpartition("@")[2], url=url, reach=reach)
 
 
 def distinct(targets: Sequence[Target]) -> tuple[Target, ...]:
     """The same servers, with names that tell them apart."""
-    names: dict[str, int] = {}
-    told = []
+    told: dict[str, Target] = {}
     for target in targets:
-        names[target.name] = count = names.get(target.name, 0) + 1
-        name = target.name if count == 1 else f"{target.name}-{count}"
-        told.append(Target(name, target.command, target.url))
-    return tuple(told)
+        names = (f"{target.name}-{number}" for number in count(2))
+        name = next(name for name in chain([target.name], names) if name not in told)
+        told[name] = replace(target, name=name)
+    return tuple(told.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,14 +154,13 @@ class Way:
     Attributes:
         url: The server's address.
         access: The conditions.
-        through: Address and port of the network that is put before it; None without one.
-        trust: Whom to trust under TLS; None trusts whom the machine trusts.
+        reach: Token, certificate, network and compression.
         proxy: The network; None without one.
     """
 
     url: str
     access: Access
-    trust: ssl.SSLContext | None = None
+    reach: Reach
     proxy: Proxy | None = None
 
     def bytes_up(self) -> int:
@@ -169,14 +170,8 @@ class Way:
 
     def connect(self, *, stream: bool = True) -> AbstractAsyncContextManager[VoiceClient]:
         """A client that takes this way for the length of the block."""
-        return VoiceClient.connect(
-            self.url,
-            stream=stream,
-            tls=self.trust,
-            through=None if self.proxy is None else self.proxy.address,
-            deflate=self.access.deflate,
-            deadlines=Deadlines(answer_s=self.access.patience_s),
-        )
+        deadlines = Deadlines(answer_s=self.access.patience_s)
+        return VoiceClient.connect(self.url, stream=stream, deadlines=deadlines, **self.reach)
 
 
 @asynccontextmanager
@@ -188,17 +183,19 @@ async def way_to(target: Target, access: Access) -> AsyncIterator[Way]:
         InstrumentError: The way cannot be built.
     """
     async with AsyncExitStack() as stack:
-        url, trust, proxy = target.url, None, None
+        url, proxy = target.url, None
+        reach = Reach(**target.reach, deflate=access.deflate)
         if target.command:
             url = (await stack.enter_async_context(running_server(target.command))).url
         if access.tls and url.startswith("ws:"):
-            url, trust = await stack.enter_async_context(_tls_before(url))
+            url, reach["tls"] = await stack.enter_async_context(_tls_before(url))
         if access.network is not None or access.deflate:  # which counts the bytes
             conditions = UNCHANGED if access.network is None else access.network.conditions
             proxy = await stack.enter_async_context(
                 Proxy(*_address(url), conditions=conditions, seed=access.seed)
             )
-        yield Way(url, access, trust, proxy)
+            reach["through"] = proxy.address
+        yield Way(url, access, reach, proxy)
 
 
 def _address(url: str) -> tuple[str, int]:

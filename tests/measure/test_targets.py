@@ -10,6 +10,10 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from labkit.errors import ClientError, ServerError
 from labkit.measure.links import Conditions, Link, Profile
 from labkit.measure.targets import Access, Target, distinct, way_to
+from labkit.net.tokens import bearer, new_token
+from labkit.server.app import VoiceServer
+from labkit.session.settings import ServerSettings
+from labkit.voice.pipeline import EchoPipeline
 
 SLOW = Profile("slow", "Late.", Conditions(up=Link(delay_ms=20), down=Link(delay_ms=20)))
 
@@ -48,6 +52,19 @@ async def test_every_server_is_reached_under_every_condition(
         assert way.url.startswith("wss:" if tls else "ws:")
         assert (await client.ping() >= 0.04) is (network is not None)
         assert extensions(server) == ["permessage-deflate"] * deflate
+
+
+async def test_a_server_gets_the_token_that_it_asks_for() -> None:
+    token = new_token()
+    settings = ServerSettings(host="127.0.0.1", port=0, tokens=(token,))
+    async with VoiceServer(EchoPipeline(), settings) as voice:
+        target = Target.running(voice.url, headers=bearer(token))
+        async with way_to(target, Access(network=SLOW)) as way, way.connect() as client:
+            assert await client.ping() > 0
+        async with way_to(Target.running(voice.url), Access()) as way:
+            with pytest.raises(ClientError, match="401"):
+                async with way.connect():
+                    pass
 
 
 async def test_the_end_of_tls_ends_with_the_server(server: Server) -> None:
@@ -89,6 +106,8 @@ def test_targets_have_names_that_tell_them_apart(tmp_path: Path) -> None:
         [Target.labkit(), Target.naive(), Target.script(path), Target.running("ws://[::1]:8765/x")]
     )
     assert [one.name for one in found] == ["labkit", "naive", "labkit-2", "[::1]:8765"]
+    again = distinct([Target("a"), Target("a-2"), Target("a"), Target("a")])
+    assert [one.name for one in again] == ["a", "a-2", "a-3", "a-4"]
     assert Target.running("ws://me:secret@box:1").name == "box:1"
 
 
