@@ -9,6 +9,7 @@ What a chapter needs, in one line of import::
     hint("ch1.pong")                                # one further hint at each call
     solution("ch1.samples")
     predict("ch1.pong_ms", 5)                       # until `measured` locks it
+    predicted("ch1.pong_ms")                        # or the cell goes no further
     quiz("ch1")                                     # or quiz("ch1", 2, "b")
 
 `Models` are the engines as a learner's server uses them. Importing this loads none of it.
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from labkit.course.cards import begin, card, hint, progress, quiz, solution
     from labkit.course.checking import check
     from labkit.course.models import Models
-    from labkit.course.predictions import measured, predict
+    from labkit.course.predictions import measured, predict, predicted, predictions
 
 __all__ = [
     "Models",
@@ -32,6 +33,8 @@ __all__ = [
     "hint",
     "measured",
     "predict",
+    "predicted",
+    "predictions",
     "progress",
     "quiz",
     "solution",
@@ -46,6 +49,8 @@ _PLACES = MappingProxyType(
         "hint": "cards",
         "measured": "predictions",
         "predict": "predictions",
+        "predicted": "predictions",
+        "predictions": "predictions",
         "progress": "cards",
         "quiz": "cards",
         "solution": "cards",

@@ -58,6 +58,10 @@ async def check(
         CheckFailed: It did not pass, and this is strict.
     """
     checks = find_checks(name)
+    if len(checks) > 1 or isinstance(target, str | Path):  # functions are checked one by one
+        checks = [one for one in checks if one.probe is not None]
+        if not checks:
+            raise LabkitError(f"{name} checks no server; its chapter says what it is given")
     if fresh:
         target = server_file()
     elif target is None:

@@ -43,6 +43,10 @@ class Prediction(BaseModel):
     """The prediction, in the unit that the name ends with."""
     measured: float | None = None
     """The measurement; once it is there, the prediction is locked."""
+    predicted_at: float | None = None
+    """When the prediction was made last, in seconds since 1970."""
+    measured_at: float | None = None
+    """When it was measured first, likewise."""
 
 
 class Progress(BaseModel):

@@ -1,11 +1,13 @@
 """Predictions: made before a measurement, locked by it, and compared with it."""
 
+import time
 from dataclasses import dataclass
+from types import EllipsisType
 
-from labkit.course.folder import Prediction, noting
+from labkit.course.folder import Prediction, Progress, noting
 from labkit.errors import LabkitError
 
-__all__ = ["Comparison", "measured", "predict"]
+__all__ = ["Comparison", "measured", "predict", "predicted", "predictions"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -38,7 +40,7 @@ class Comparison:
         return f"{self.name}: {said}, {more}."
 
 
-def predict(name: str, value: float) -> Comparison:
+def predict(name: str, value: "float | EllipsisType") -> Comparison:
     """Predict a measurement, before it is made; until then you may change your mind.
 
     Args:
@@ -46,14 +48,17 @@ def predict(name: str, value: float) -> Comparison:
         value: What you expect.
 
     Raises:
+        NotImplementedError: The value is still `...`.
         LabkitError: The value is no number.
     """
+    if value is ...:
+        raise NotImplementedError(f"write the number that you expect: predict({name!r}, 400)")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise LabkitError(f"a prediction is a number, such as predict({name!r}, 400)")
     with noting() as progress:
         noted = progress.predictions.setdefault(name, Prediction())
         if noted.measured is None:
-            noted.predicted = float(value)
+            noted.predicted, noted.predicted_at = float(value), time.time()
         return Comparison(name, noted.predicted, noted.measured)
 
 
@@ -62,5 +67,24 @@ def measured(name: str, value: float) -> Comparison:
     with noting() as progress:
         noted = progress.predictions.setdefault(name, Prediction())
         if noted.measured is None:
-            noted.measured = float(value)
+            noted.measured, noted.measured_at = float(value), time.time()
         return Comparison(name, noted.predicted, float(value))
+
+
+def predicted(*names: str) -> None:
+    """Make sure of predictions before the measurement that would give them away.
+
+    Raises:
+        NotImplementedError: One of them is missing, and not measured yet either.
+    """
+    noted = Progress.load().predictions
+    for name in names:
+        one = noted.get(name, Prediction())
+        if one.predicted is None and one.measured is None:
+            raise NotImplementedError(f"predict first: predict({name!r}, …), in the cell above")
+
+
+def predictions(chapter: str) -> dict[str, Prediction]:
+    """The predictions of a chapter, such as `ch5`, by name."""
+    noted = Progress.load().predictions
+    return {name: one for name, one in noted.items() if name.startswith(f"{chapter}.")}

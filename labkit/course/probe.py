@@ -19,6 +19,7 @@ import asyncio
 import json
 import random
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -120,6 +121,22 @@ class Trial:
     def limit(self, seconds: float) -> float:
         """Seconds on the machine that labkit was measured on, in seconds of this one."""
         return seconds * self.factor
+
+    def call(self, function: Callable[..., Any], *arguments: Any, expected: str) -> Any:
+        """What a function of the learner's gives; whatever it raises is no fault of ours.
+
+        Args:
+            function: The function.
+            arguments: What it is called with.
+            expected: What it should give, for people.
+        """
+        try:
+            return function(*arguments)
+        except Exception as error:
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            raise NotYet(
+                expected, f"{type(error).__name__}: {error} (line {at.lineno}, in {at.name})"
+            ) from error
 
     def draw(
         self,

@@ -72,7 +72,7 @@ async def test_a_server_gets_its_verdict_in_the_words_that_are_stored(
 ) -> None:
     servers = CHAPTERS[chapter]
     (one,) = find_checks(check)
-    report = await check_one(one, servers.handler(check, server), seed=SEED)
+    report = await check_one(one, servers.target(check, server), seed=SEED)
     assert report.verdict is verdict_of(servers, check, server), repr(report)
     stored = TRANSCRIPTS / check / f"{re.sub('[^a-z0-9]+', '_', server.lower())}.txt"
     words = words_of(report) + "\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from labkit.course.folder import Progress, mine
-from labkit.course.predictions import measured, predict
+from labkit.course.predictions import measured, predict, predicted, predictions
 from labkit.errors import LabkitError
 
 
@@ -33,6 +33,25 @@ def test_without_a_prediction_the_measurement_stands_alone() -> None:
 def test_a_prediction_is_a_number(no_number: object) -> None:
     with pytest.raises(LabkitError, match="a prediction is a number"):
         predict("ch1.pong_ms", no_number)  # type: ignore[arg-type]
+
+
+def test_an_empty_prediction_asks_for_a_number() -> None:
+    with pytest.raises(NotImplementedError, match=r"predict\('ch1.pong_ms', 400\)"):
+        predict("ch1.pong_ms", ...)
+    assert predictions("ch1") == {}
+
+
+def test_a_measurement_waits_for_its_prediction() -> None:
+    with pytest.raises(NotImplementedError, match="predict first"):
+        predicted("ch1.pong_ms")
+    predict("ch1.pong_ms", 5)
+    predict("ch2.other_ms", 5)
+    predicted("ch1.pong_ms")
+    measured("ch1.pong_ms", 400)
+    (one,) = predictions("ch1").values()
+    assert one.predicted_at is not None
+    assert one.measured_at is not None
+    assert one.predicted_at <= one.measured_at
 
 
 def test_a_broken_file_is_put_aside() -> None:
