@@ -10,6 +10,8 @@ from huggingface_hub import close_session
 
 from labkit.errors import ModelBrokenError, ModelChangedError, ModelError, ModelNotFoundError
 from labkit.voice import hub
+from labkit.voice.catalogue import Model, Role
+from labkit.voice.models import check_files
 from tests.voice.hub_server import Hub, hub_server
 
 BIG = bytes(range(256)) * 4096
@@ -49,6 +51,16 @@ def test_a_voice_is_pulled_recorded_and_found(served: Hub) -> None:
     assert record["owner/voice"]["revision"] == "a" * 40
     assert record["owner/voice"]["files"]["en/voice.onnx"] == hashlib.sha256(BIG).hexdigest()
     assert not any("README" in request for request in served.requests)
+
+
+def test_what_was_pulled_is_held_against_the_record(served: Hub) -> None:
+    assert hub.recorded(VOICE) == {}
+    path = hub.pull(VOICE)
+    assert {file.name for file in hub.recorded(VOICE)} == {"voice.onnx", "voice.onnx.json"}
+    voice = Model(Role.TTS, "voice", VOICE)
+    assert dict(check_files(voice)) == dict.fromkeys(hub.recorded(VOICE), True)
+    path.resolve().write_bytes(BIG[::-1])
+    assert dict(check_files(voice))[path] is False
 
 
 def test_a_folder_of_files_by_pattern(served: Hub) -> None:
