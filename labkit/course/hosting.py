@@ -22,7 +22,6 @@ from typing import Any, Final, Protocol, Self, TypeAlias
 
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
-from websockets.typing import Subprotocol
 
 from labkit.errors import ServerError
 from labkit.measure.server_process import RunningServer, start_server
@@ -34,7 +33,6 @@ Handler: TypeAlias = Callable[[ServerConnection], Awaitable[None]]
 Target: TypeAlias = "Handler | Callable[[], Handler] | str | Path | RunningServer | FileServer"
 """What can be checked: a handler, a function that makes one, a file, an address, a server."""
 
-_V1: Final = Subprotocol("labkit.v1")
 _STOP_S: Final = 5.0
 _SETTLE_S: Final = 0.5
 _PLACES: Final = 2
@@ -119,9 +117,12 @@ async def _start(target: Target) -> Hosted:
     return await _Thread.start(_handler(target))
 
 
-def _pages_beside(handler: Handler) -> Callable[..., Any] | None:
-    """What answers plain HTTP where the handler runs as a program: `pages` of the same file."""
-    return getattr(handler, "__globals__", {}).get("pages")
+def _beside(handler: Handler, name: str) -> Callable[..., Any] | None:
+    """A function of the handler's file that its `main` gives to `serve`.
+
+    Those are `pages`, which answers plain HTTP, and `choose`, which chooses the subprotocol.
+    """
+    return getattr(handler, "__globals__", {}).get(name)
 
 
 def _handler(target: Callable[..., Any]) -> Handler:
@@ -330,9 +331,9 @@ class _Thread:
             self._attend,
             "127.0.0.1",
             0,
-            process_request=_pages_beside(self._handler),
+            process_request=_beside(self._handler, "pages"),
             compression=None,
-            select_subprotocol=lambda _, offered: _V1 if _V1 in offered else None,
+            select_subprotocol=_beside(self._handler, "choose") or (lambda _, __: None),
             logger=logger,
             close_timeout=_SETTLE_S,
         ) as server:

@@ -173,7 +173,7 @@ class Probe(Trial):
 
         Args:
             path: Path and query of the address.
-            protocol: Subprotocol to ask for, such as ``"labkit.v1"``.
+            protocol: Subprotocols to offer, such as ``"labkit.v1"``; several with spaces between.
         """
         return await self.stack.enter_async_context(self.caller(path, protocol=protocol))
 
@@ -193,7 +193,7 @@ class Probe(Trial):
             await asyncio.gather(reading, return_exceptions=True)
 
     async def _dial(self, address: str, protocol: str) -> ClientConnection:
-        asked = [Subprotocol(protocol)] if protocol else None
+        asked = [Subprotocol(one) for one in protocol.split()] or None
         limit_s = self.limit(_ANSWER_S)
         try:
             return await connect(
