@@ -60,6 +60,10 @@ types: $(READY) ## types only
 notebooks: $(READY) ## make the notebooks from their masters
 	@$(BIN)/python notebooks/masters/generate.py
 
+.PHONY: check-course
+check-course: $(READY) ## everything about the course, and each check on a hundred draws
+	@LABKIT_REPEATS=100 $(BIN)/python -m pytest tests/course tests/test_notebooks.py $(ARGS)
+
 .PHONY: protocol
 protocol: $(READY) ## make the protocol's reference page from the code
 	@$(BIN)/labkit protocol --out labkit/protocol/PROTOCOL.md

@@ -15,13 +15,12 @@ from labkit.course import checking
 from labkit.course.checking import check_one
 from labkit.course.checks import CHECKS, find_checks
 from labkit.course.verdict import Report, Verdict
-from tests.course.ch1_servers import CH1
+from tests.course.chapters import CHAPTERS
 from tests.course.servers import SOLUTION, STUB, Servers
 from tests.paths import DATA
 
 TRANSCRIPTS: Final = Path(__file__).parent / "transcripts"
 SEED: Final = 3
-CHAPTERS: Final = {servers.chapter: servers for servers in (CH1,)}
 CASES: Final = [case for servers in CHAPTERS.values() for case in servers.cases()]
 
 pytestmark = [

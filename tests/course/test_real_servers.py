@@ -1,0 +1,98 @@
+"""The checks on servers as they come: labkit's own, the naive one, and servers that are none."""
+
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.server import ServerConnection
+
+from labkit.course import checking
+from labkit.course.checking import check, check_one
+from labkit.course.checks import CHECKS
+from labkit.course.checks.check import Check
+from labkit.course.verdict import Report, Reports, Verdict
+from labkit.measure.server_process import labkit_server, running_server
+from tests.course.chapters import CHAPTERS
+from tests.course.servers import SOLUTION
+from tests.paths import DATA
+
+pytestmark = [
+    pytest.mark.engines,
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(
+        not (DATA / "models" / "lab-asr-en").exists(), reason="the embedded models are not here"
+    ),
+]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABKIT_MINE", str(tmp_path / "mine"))
+    monkeypatch.setattr(checking, "machine_factor", lambda: 1.0)
+
+
+async def reports(command: list[str]) -> tuple[Report, ...]:
+    async with running_server(command) as server:
+        found = await check("all", server, seed=8, strict=False)
+    assert isinstance(found, Reports)
+    return found.all
+
+
+async def test_labkits_own_server_passes_every_check() -> None:
+    found = await reports(labkit_server())
+    assert [repr(report) for report in found if not report.passed] == []
+
+
+async def test_the_naive_server_fails_in_the_five_ways_of_chapter_1() -> None:
+    found = await reports(["labkit.course.naive_server", "--port", "0"])
+    failed = {report.check for report in found if report.verdict is Verdict.NOT_YET}
+    assert failed >= {
+        "ch1.pong_while_busy",
+        "ch1.loud_samples",
+        "ch1.odd_frame",
+        "ch1.bounded_buffer",
+        "ch1.reply_streams",
+    }
+    assert all(report.verdict in (Verdict.PASSED, Verdict.NOT_YET) for report in found)
+    assert all("✘ " in report.diagram for report in found if not report.passed)
+
+
+async def echo(socket: ServerConnection) -> None:
+    async for message in socket:
+        await socket.send(message)
+
+
+async def recorded(socket: ServerConnection) -> None:
+    """Answers whatever comes with the same words and the same sound."""
+    async for message in socket:
+        if message == "end_stream":
+            await socket.send('{"type": "transcript", "text": "turn on the light"}')
+            await socket.send(bytes(32_000))
+            await socket.send('{"type": "done", "reply_text": "The light is on."}')
+
+
+async def garbage(socket: ServerConnection) -> None:
+    async for _ in socket:
+        await socket.send('{"type": "transcript", "text": ["')
+        await socket.send(b"\xff\x00\xfe")
+
+
+@pytest.mark.parametrize("handler", [echo, recorded, garbage])
+async def test_what_is_no_voice_server_passes_nothing_and_breaks_nothing(
+    handler: Callable[[ServerConnection], Awaitable[None]],
+) -> None:
+    found = await check("all", handler, seed=8, strict=False)
+    assert isinstance(found, Reports)
+    assert {report.verdict for report in found.all} == {Verdict.NOT_YET}
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("one", CHECKS, ids=lambda one: one.name)
+async def test_a_right_server_passes_whatever_is_drawn(one: Check) -> None:
+    """`make check-course` draws a hundred times."""
+    servers = CHAPTERS[int(one.chapter[2:])]
+    for seed in range(int(os.environ.get("LABKIT_REPEATS", "2"))):
+        report = await check_one(one, servers.handler(one.name, SOLUTION), seed=seed)
+        assert report.passed, repr(report)
