@@ -15,8 +15,8 @@ What a notebook needs, in one line of import::
 `start_mine` starts the server that a learner builds in the course, and `start_naive` the one that
 the course begins with; `stop_servers` stops them all. A turn is a `SpokenTurn`, and `recordings`
 lists what there is to say. `run_exercise` measures how chunk size trades against latency,
-`exercise_figures` draws what it found, and `show` puts a figure into
-a cell's output. `run` drives a coroutine from a plain function, such as a widget's callback.
+`exercise_figures` draws what it found; `show` puts a figure into a cell's output, and `play` a
+player. `run` drives a coroutine from a plain function, such as a widget's callback.
 
 What a server of your own needs, on the same engines: `load_pipeline` gives the pipeline of VAD,
 ASR, LLM and TTS for the models that `resolve` finds, and `EchoPipeline` is one without models. An
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from labkit.notebook.exercise import run_exercise
     from labkit.notebook.loop import run
     from labkit.notebook.server import start_labkit, start_mine, start_naive, stop_servers
-    from labkit.notebook.show import show
+    from labkit.notebook.show import play, show
     from labkit.notebook.turn import SpokenTurn, recording, recordings, say
     from labkit.server.app import VoiceServer
     from labkit.session.settings import ServerSettings
@@ -79,6 +79,7 @@ __all__ = [
     "__version__",
     "exercise_figures",
     "load_pipeline",
+    "play",
     "recording",
     "recordings",
     "resolve",
@@ -118,6 +119,7 @@ _PLACES = MappingProxyType(
         "VoiceServer": "labkit.server.app",
         "exercise_figures": "labkit.measure.exercise_figures",
         "load_pipeline": "labkit.voice.models",
+        "play": "labkit.notebook.show",
         "recording": "labkit.notebook.turn",
         "recordings": "labkit.notebook.turn",
         "resolve": "labkit.voice.models",

@@ -7,12 +7,16 @@ from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING
 
+import soundfile
+
+from labkit.audio.pcm import SAMPLE_RATE, Float32, to_int16
+
 if TYPE_CHECKING:  # matplotlib takes a second to load
     from matplotlib.figure import Figure
 
     from labkit.measure.results import Progress
 
-__all__ = ["in_notebook", "progress_bar", "show"]
+__all__ = ["in_notebook", "play", "player", "progress_bar", "show"]
 
 
 def in_notebook() -> bool:
@@ -44,6 +48,33 @@ def show(figure: "Figure", *, alt: str) -> None:
             f'src="data:image/svg+xml;base64,{source}">'
         )
     )
+
+
+def player(samples: Float32, label: str, rate: int = SAMPLE_RATE) -> str:
+    """Native controls as HTML, which work with the keyboard, on a WAV file within the page."""
+    wav = io.BytesIO()
+    soundfile.write(wav, to_int16(samples), rate, subtype="PCM_16", format="WAV")
+    source = base64.b64encode(wav.getvalue()).decode()
+    return (
+        f'<audio controls aria-label="{escape(label)}" '
+        f'src="data:audio/wav;base64,{source}"></audio>'
+    )
+
+
+def play(samples: Float32, label: str, *, rate: int = SAMPLE_RATE) -> None:
+    """Show a player, wherever in the cell this is called; outside of notebooks, do nothing.
+
+    Args:
+        samples: What it plays.
+        label: What that is, and the words in it, for those who do not hear it.
+        rate: Its samples a second.
+    """
+    if not in_notebook():
+        return
+    from IPython.display import HTML, display
+
+    html = f"<div>{player(samples, label, rate)} {escape(label)}</div>"
+    display(HTML(html))  # type: ignore[no-untyped-call]
 
 
 def progress_bar(unit: str) -> "Callable[[Progress], None]":

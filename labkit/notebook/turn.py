@@ -5,8 +5,6 @@ where the time went. Everything is in the cell's output, which asks nobody on th
 anything.
 """
 
-import base64
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
@@ -14,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import soundfile
 
-from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio, to_int16
+from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio
 from labkit.client.plain import ClientTurn, VoiceClient
 from labkit.errors import AudioError
 from labkit.measure.recordings import Recording, load_manifest, recording_at
 from labkit.measure.server_process import RunningServer
-from labkit.notebook.show import show
+from labkit.notebook.show import player, show
 from labkit.trace import Mark, Stage, Trace, largest_part
 from labkit.voice.models import data_folder
 
@@ -137,12 +134,12 @@ class SpokenTurn:
         """What a notebook shows."""
         said, heard, reply, *rest = self._lines()
         parts = [
-            _line(*said) + _player(self.said_audio, f"What was said: {self.said}"),
+            _line(*said) + player(self.said_audio, f"What was said: {self.said}"),
             _line(*heard),
             _line(*reply),
         ]
         if len(self.reply_audio):
-            parts[-1] += _player(self.reply_audio, f"The reply: {self.reply}")
+            parts[-1] += player(self.reply_audio, f"The reply: {self.reply}")
         if stages := self.trace.stages_ms():
             parts.append(_small_waterfall(stages))
         parts += [_line(name, text) for name, text in rest]
@@ -233,17 +230,6 @@ def _seconds(samples: Float32) -> str:
 
 def _line(name: str, text: str) -> str:
     return f"<div><b>{name}</b> {escape(text)}</div>"
-
-
-def _player(samples: Float32, label: str) -> str:
-    """Native controls, which work with the keyboard, on a WAV file within the page."""
-    wav = io.BytesIO()
-    soundfile.write(wav, to_int16(samples), SAMPLE_RATE, subtype="PCM_16", format="WAV")
-    source = base64.b64encode(wav.getvalue()).decode()
-    return (
-        f'<audio controls aria-label="{escape(label)}" '
-        f'src="data:audio/wav;base64,{source}"></audio>'
-    )
 
 
 def _small_waterfall(stages: Mapping[Stage, float]) -> str:

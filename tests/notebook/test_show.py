@@ -1,12 +1,17 @@
 """Figures and progress in the output of a cell, and nothing of it elsewhere."""
 
+import base64
+import io
+
 import IPython
+import numpy as np
 import pytest
+import soundfile
 from ipywidgets import VBox
 from matplotlib.figure import Figure
 
 from labkit.measure.results import Progress
-from labkit.notebook.show import progress_bar, show
+from labkit.notebook.show import play, progress_bar, show
 
 
 @pytest.fixture
@@ -26,6 +31,17 @@ def test_a_figure_is_shown_with_its_text(displayed: list[object]) -> None:
     assert 'src="data:image/svg+xml;base64,' in html
 
 
+def test_a_player_plays_the_samples_at_their_rate_and_has_a_label(displayed: list[object]) -> None:
+    play(np.linspace(-0.5, 0.5, 480, dtype=np.float32), "a <click>", rate=48_000)
+    (shown,) = displayed
+    html = shown._repr_html_()  # type: ignore[attr-defined]
+    assert '<audio controls aria-label="a &lt;click&gt;"' in html
+    wav = base64.b64decode(html.partition(";base64,")[2].partition('"')[0])
+    samples, rate = soundfile.read(io.BytesIO(wav))
+    assert (len(samples), rate) == (480, 48_000)
+    assert samples[-1] == pytest.approx(0.5, abs=1e-4)
+
+
 def test_a_bar_says_how_far_it_is(displayed: list[object]) -> None:
     progress_bar("turns")(Progress(3, 8, "chunks of <40> ms"))
     (box,) = displayed
@@ -37,5 +53,6 @@ def test_a_bar_says_how_far_it_is(displayed: list[object]) -> None:
 
 def test_outside_of_notebooks_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     show(Figure(), alt="a curve")
+    play(np.zeros(1, np.float32), "nothing")
     progress_bar("turns")(Progress(3, 8, "now"))
     assert capsys.readouterr() == ("", "")
