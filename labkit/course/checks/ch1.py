@@ -274,14 +274,22 @@ async def reply_streams(probe: Probe) -> None:
 
     No message holds more than a second, and the first comes clearly before the last.
     """
+    replies = set()
     for said in probe.draw(_TRIES, _asks_for_two_sentences, words=1):
         async with probe.caller() as caller:
             answer = await caller.ask(said)
+        replies.add(answer.reply_text)
         _require_audio(answer)
         _require_pieces(answer)
         if _sentences(answer.reply_text) > 1:
             break
     else:
+        if len(replies) == 1:
+            raise NotYet(
+                f"replies to {_TRIES} different recordings",
+                f'the same each time, "{answer.reply_text}"',
+                event=answer.last,
+            )
         raise CannotTell("no reply had two sentences, so there was nothing to send ahead")
     probe.ok(f"sends the reply in {len(answer.pieces)} messages")
     ahead_s = (answer.done_ns - answer.pieces[0][0]) / 1e9
