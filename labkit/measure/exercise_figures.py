@@ -42,6 +42,7 @@ from labkit.measure.figures import (
     plot_waterfall,
     tidy,
 )
+from labkit.measure.statistics import Estimate
 from labkit.measure.targets import LOOPBACK
 
 __all__ = [
@@ -112,9 +113,24 @@ def plot_effect(
         ]
         look = replace(_look(number), style="")  # the model is the line through the points
         draw_intervals(ax, points, look=look, label=f"{server.name}, measured")
+    _keep_in_sight(
+        ax, [size.effect for size in sizes if size.effect], packetisation_wait_ms(chunks[-1])
+    )
     ax.legend(frameon=False, fontsize=8, loc="upper left")
     title = f"Added to the wait, against {chunks[0]} ms chunks"
     return tidy(ax, title, "chunk size (ms)", "ms (median of the pairs, 95 % interval)")
+
+
+def _keep_in_sight(ax: Axes, effects: Sequence[Estimate], most_ms: float) -> None:
+    """Let no interval of one server press the points of all into a corner; say where one is cut."""
+    top = 1.5 * max([most_ms, *(effect.value for effect in effects)])
+    bottom = min([-top / 3, *(1.5 * effect.value for effect in effects)])
+    if any(effect.high > top or effect.low < bottom for effect in effects):
+        ax.set_ylim(bottom, top)
+        ax.annotate(
+            "bars at the edge go on beyond it", (0.98, 0.02), xycoords="axes fraction",
+            ha="right", fontsize=8, color=GREY,
+        )  # fmt: skip
 
 
 def _model(ax: Axes, chunks: Sequence[int], bytes_per_s: float | None) -> None:
@@ -179,8 +195,9 @@ def _plot_overhead(servers: Sequence[ServerSummary], ax: Axes) -> None:
     if split is not None:
         whole = max((c for c in sizes if c < split), default=split)
         ax.annotate(
-            f"{whole} ms: one TCP segment\n{split} ms: two", (split, _overhead_percent(split)),
-            xytext=(14, 18), textcoords="offset points", fontsize=8, va="bottom",
+            f"{whole} ms: 1 TCP segment\n{split} ms: {segments(split * _BYTES_PER_MS)}",
+            (split, _overhead_percent(split)), xytext=(14, 18), textcoords="offset points",
+            fontsize=8, va="bottom",
             arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.7},
         )  # fmt: skip
     tidy(ax, "Headers, client to server (computed)", "chunk size (ms)", "% of the audio")

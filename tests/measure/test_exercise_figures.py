@@ -1,5 +1,7 @@
 """The figures of an exercise: what is in them."""
 
+from dataclasses import replace
+
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,6 +15,7 @@ from labkit.measure.exercise_figures import (
     turns_figure,
     waterfall_figure,
 )
+from labkit.measure.exercise_summary import Row
 from labkit.trace import Stage
 from tests.measure.samples import rows, side_by_side, summary
 
@@ -43,6 +46,17 @@ def test_the_model_of_a_slow_network_has_the_way_out_of_the_last_chunk() -> None
     assert slow.get_ydata()[-1] > quick.get_ydata()[-1] + 100  # type: ignore[index, operator]
 
 
+def test_one_long_interval_does_not_hide_the_others() -> None:
+    def held_up(row: Row) -> Row:
+        return replace(row, ttfa_ms=(row.ttfa_ms or 0) + 3_000 * ((row.block or 0) % 3 == 0))
+
+    restless = [held_up(row) if row.chunk_ms == 500 else row for row in rows()]
+    calm, cut = (plot_effect(summary(found).servers) for found in (rows(), restless))
+    assert not calm.texts
+    assert [text.get_text() for text in cut.texts] == ["bars at the edge go on beyond it"]
+    assert cut.get_ylim()[1] < 700
+
+
 def test_what_the_chunk_has_no_part_in_is_a_bar_for_each_server() -> None:
     ax = plot_rest(side_by_side().servers)
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["labkit", "naive", "mine"]
@@ -71,7 +85,7 @@ def test_the_tradeoff_has_a_panel_per_cost_and_says_where_the_second_segment_beg
     panels = tradeoff_figure(summary().servers).axes
     titles = [ax.get_title(loc="left").split()[0] for ax in panels]
     assert titles == ["Added", "Messages", "Headers,", "Server", "Where"]
-    assert panels[2].texts[0].get_text() == "40 ms: one TCP segment\n50 ms: two"
+    assert panels[2].texts[0].get_text() == "40 ms: 1 TCP segment\n50 ms: 2"
 
 
 def test_a_server_that_does_not_tell_its_cpu_is_named() -> None:
