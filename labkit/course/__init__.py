@@ -12,7 +12,8 @@ What a chapter needs, in one line of import::
     predicted("ch1.pong_ms")                        # or the cell goes no further
     quiz("ch1")                                     # or quiz("ch1", 2, "b")
 
-`Models` are the engines as a learner's server uses them. Importing this loads none of it.
+`Models` are the engines as a learner's server uses them, and `microphone` is a recorder for the
+learner's own voice. Importing this loads none of it.
 """
 
 from importlib import import_module
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from labkit.course.checking import check
     from labkit.course.models import Models
     from labkit.course.predictions import measured, predict, predicted, predictions
+    from labkit.course.recorder import microphone
 
 __all__ = [
     "Models",
@@ -32,6 +34,7 @@ __all__ = [
     "check",
     "hint",
     "measured",
+    "microphone",
     "predict",
     "predicted",
     "predictions",
@@ -48,6 +51,7 @@ _PLACES = MappingProxyType(
         "check": "checking",
         "hint": "cards",
         "measured": "predictions",
+        "microphone": "recorder",
         "predict": "predictions",
         "predicted": "predictions",
         "predictions": "predictions",

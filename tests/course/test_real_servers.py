@@ -94,5 +94,5 @@ async def test_a_right_server_passes_whatever_is_drawn(one: Check) -> None:
     """`make check-course` draws a hundred times."""
     servers = CHAPTERS[int(one.chapter[2:])]
     for seed in range(int(os.environ.get("LABKIT_REPEATS", "2"))):
-        report = await check_one(one, servers.handler(one.name, SOLUTION), seed=seed)
+        report = await check_one(one, servers.target(one.name, SOLUTION), seed=seed)
         assert report.passed, repr(report)
