@@ -30,11 +30,9 @@ pytestmark = [
     ),
 ]
 
+UNITS: Final = r"ms|s|times|bytes|messages|of the|wrong|of \d+ words|times slower"
 VARYING: Final = (
-    (
-        re.compile(r"\d[\d.,]*(?= (?:ms|s|times|bytes|of the|wrong|of \d+ words|times slower)\b)"),
-        "#",
-    ),
+    (re.compile(rf"\d[\d.,]*(?= (?:{UNITS})\b)"), "#"),
     (re.compile(r"of \d+ words"), "of # words"),
     (re.compile(r"[\d.]+%(?= of the frames)"), "#%"),
     (re.compile(r"(?<!connection: )-?\b\d{3,}"), "#"),
