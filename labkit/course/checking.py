@@ -17,7 +17,15 @@ from labkit.course.folder import Noted, mine, noting
 from labkit.course.hosting import FileServer, Hosted, LogLine, Target, hosted
 from labkit.course.keep import server_file, server_hash, undefined_names
 from labkit.course.probe import Probe, Trial
-from labkit.course.verdict import CannotTell, CheckFailed, NotYet, Report, Reports, Verdict
+from labkit.course.verdict import (
+    SERVER_SAYS,
+    CannotTell,
+    CheckFailed,
+    NotYet,
+    Report,
+    Reports,
+    Verdict,
+)
 from labkit.doctor import machine_factor
 from labkit.errors import LabkitError, ServerError
 
@@ -219,5 +227,5 @@ class _Run:
         held = [(at_ns, f"✔ {what}") for at_ns, what in self.trial.held]
         if self.verdict is Verdict.PASSED:
             return [line for _, line in held]
-        lines = [(line.at_ns, f"[your server] {line.text}") for line in self.log]
+        lines = [(line.at_ns, f"{SERVER_SAYS} {line.text}") for line in self.log]
         return [line for _, line in sorted([*held, *lines[-_MOST_LINES:]], key=lambda one: one[0])]

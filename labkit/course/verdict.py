@@ -12,6 +12,7 @@ from typing import Final, Self
 from labkit.errors import LabkitError
 
 __all__ = [
+    "SERVER_SAYS",
     "CannotTell",
     "Caret",
     "CheckFailed",
@@ -24,6 +25,8 @@ __all__ = [
 _WIDTH: Final = 76
 """Characters of a line that carries a caret."""
 _BYTES: Final = 16
+SERVER_SAYS: Final = "[your server]"
+"""Begins each line of the server's log in a report."""
 
 
 class Verdict(StrEnum):
@@ -173,9 +176,19 @@ class Report:
         """Whether the server does what was asked for."""
         return self.verdict is Verdict.PASSED
 
+    @property
+    def cause(self) -> str:
+        """The last that the server logged, where something did not hold; else nothing."""
+        logged = [line for line in self.told if line.startswith(SERVER_SAYS)]
+        return logged[-1] if logged and self.fault is not None else ""
+
     def heading(self) -> str:
         """Verdict, name and title in a line."""
         return f"{_SIGNS[self.verdict]} {self.check}: {self.verdict}. {self.title}"
+
+    def heading_html(self) -> str:
+        """The same for a notebook."""
+        return f'<div><b style="color:{_COLOURS[self.verdict]}">{escape(self.heading())}</b></div>'
 
     def __repr__(self) -> str:
         """Everything in plain text."""
@@ -198,7 +211,7 @@ class Report:
     def _repr_html_(self) -> str:
         body = "\n".join(self._body())
         parts = [
-            f'<div><b style="color:{_COLOURS[self.verdict]}">{escape(self.heading())}</b></div>',
+            self.heading_html(),
             f'<pre style="margin:0;white-space:pre-wrap">{escape(body)}</pre>' if body else "",
         ]
         if self.diagram and not self.passed:
@@ -234,11 +247,34 @@ class Reports:
         passed = sum(report.passed for report in self.all)
         return f"{passed} of {len(self.all)} checks passed."
 
+    def _as_before(self) -> list[str]:
+        """For each report, the earlier check that failed for the same cause, if one did."""
+        first: dict[str, str] = {}
+        before = []
+        for report in self.all:
+            before.append(first.get(report.cause, ""))
+            if report.cause:
+                first.setdefault(report.cause, report.check)
+        return before
+
     def __repr__(self) -> str:
         """A line for each that passed, everything about the others, and how many."""
-        shown = [report.heading() if report.passed else repr(report) for report in self.all]
+        shown = []
+        for report, before in zip(self.all, self._as_before(), strict=True):
+            if before:
+                shown.append(f"{report.heading()}\n  the same as in {before}: {report.cause}")
+            else:
+                shown.append(report.heading() if report.passed else repr(report))
         return "\n".join([*shown, self._summary()])
 
     def _repr_html_(self) -> str:
-        inner = "".join(report._repr_html_() for report in self.all)
-        return f"{inner}<p>{self._summary()}</p>"
+        parts = []
+        for report, before in zip(self.all, self._as_before(), strict=True):
+            if before:
+                why = f"the same as in {before}: {report.cause}"
+                parts.append(
+                    f'{report.heading_html()}<div style="margin-left:1em">{escape(why)}</div>'
+                )
+            else:
+                parts.append(report._repr_html_())
+        return f"{''.join(parts)}<p>{self._summary()}</p>"

@@ -73,3 +73,17 @@ def test_several_reports_say_how_many_passed() -> None:
     assert repr(both).splitlines()[0] == "✔ ch1.x: passed. X."
     assert repr(both).splitlines()[-1] == "1 of 2 checks passed."
     assert "1 of 2 checks passed." in both._repr_html_()
+
+
+def test_one_cause_is_explained_once() -> None:
+    fault = NotYet("a transcript", "the connection closed")
+    broken = [f"[your server] {line}" for line in ("line 3", "NotImplementedError: give it")]
+    several = Reports(
+        tuple(report(Verdict.NOT_YET, fault=fault, told=broken) for _ in range(3))
+        + (report(Verdict.NOT_YET, fault=fault, told=["[your server] ValueError: no"]),)
+    )
+    for shown in (repr(several), several._repr_html_()):
+        assert shown.count("expected  a transcript") == 2
+        same = "the same as in ch1.x: [your server] NotImplementedError: give it"
+        assert shown.count(same) == 2
+        assert "0 of 4 checks passed." in shown
