@@ -20,11 +20,11 @@ def test_an_error_of_labkit_is_one_line_with_its_path_as_it_is(
     assert err.count("\n") == 1
 
 
-def test_what_help_says_of_windows_is_not_swallowed_as_markup(
+def test_the_help_of_a_command_says_what_its_options_do(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["labkit", "serve", "--help"])
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit):
         command_line.run_command_line()
-    assert "by default where trained so" in capsys.readouterr().out
+    assert "as far as the model bears it" in capsys.readouterr().out
