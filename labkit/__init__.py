@@ -15,8 +15,9 @@ What a notebook needs, in one line of import::
 `start_mine` starts the server that a learner builds in the course, and `start_naive` the one that
 the course begins with; `stop_servers` stops them all. A turn is a `SpokenTurn`, and `recordings`
 lists what there is to say. `run_exercise` measures how chunk size trades against latency,
-`exercise_figures` draws what it found; `show` puts a figure into a cell's output, and `play` a
-player. `run` drives a coroutine from a plain function, such as a widget's callback.
+`exercise_figures` draws what it found, and a `Bench` has sliders for short experiments; `show` puts
+a figure into a cell's output, and `play` a player. `run` drives a coroutine from a plain function,
+such as a widget's callback.
 
 What a server of your own needs, on the same engines: `load_pipeline` gives the pipeline of VAD,
 ASR, LLM and TTS for the models that `resolve` finds, and `EchoPipeline` is one without models. An
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from labkit.client.v1 import SessionClient
     from labkit.errors import LabkitError
     from labkit.measure.exercise_figures import exercise_figures
+    from labkit.notebook.bench import Bench
     from labkit.notebook.exercise import run_exercise
     from labkit.notebook.loop import run
     from labkit.notebook.server import start_labkit, start_mine, start_naive, stop_servers
@@ -64,6 +66,7 @@ __all__ = [
     "SAMPLE_RATE",
     "WIRE",
     "AudioFormat",
+    "Bench",
     "EchoPipeline",
     "Exchange",
     "History",
@@ -105,6 +108,7 @@ _PLACES = MappingProxyType(
         "SAMPLE_RATE": "labkit.audio.pcm",
         "WIRE": "labkit.audio.formats",
         "AudioFormat": "labkit.audio.formats",
+        "Bench": "labkit.notebook.bench",
         "EchoPipeline": "labkit.voice.pipeline",
         "Exchange": "labkit.voice.history",
         "History": "labkit.voice.history",

@@ -144,8 +144,9 @@ def test_the_solved_chapter_runs_with_strict_checks(
     assert not [o for o in outputs if o.output_type == "error"]
     if path.stem == "05_latency_exercise":
         shown = "".join(o.get("data", {}).get("text/html", "") for o in outputs)
-        assert (shown.count("<img alt="), shown.count("<audio controls")) == (5, 2)
-        assert (tmp_path / "results").exists()
+        assert (shown.count("<img alt="), shown.count("<audio controls")) == (6, 2)
+        assert len(list((tmp_path / "results").iterdir())) == 3
+        assert (learner.mine / "lab_report.html").exists()
 
 
 @in_a_kernel

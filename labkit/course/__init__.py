@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from labkit.course.cards import begin, card, hint, progress, quiz, solution
     from labkit.course.checking import check
     from labkit.course.models import Models
-    from labkit.course.predictions import measured, predict, predicted, predictions
+    from labkit.course.predictions import measured, predict, predicted, predictions_of
     from labkit.course.recorder import microphone
+    from labkit.course.report import lab_report
 
 __all__ = [
     "Models",
@@ -33,11 +34,12 @@ __all__ = [
     "card",
     "check",
     "hint",
+    "lab_report",
     "measured",
     "microphone",
     "predict",
     "predicted",
-    "predictions",
+    "predictions_of",
     "progress",
     "quiz",
     "solution",
@@ -50,11 +52,12 @@ _PLACES = MappingProxyType(
         "card": "cards",
         "check": "checking",
         "hint": "cards",
+        "lab_report": "report",
         "measured": "predictions",
         "microphone": "recorder",
         "predict": "predictions",
         "predicted": "predictions",
-        "predictions": "predictions",
+        "predictions_of": "predictions",
         "progress": "cards",
         "quiz": "cards",
         "solution": "cards",

@@ -216,7 +216,7 @@ def _passed(noted: Progress, name: str) -> bool:
     return name in noted.checks and noted.checks[name].verdict is Verdict.PASSED
 
 
-async def begin(number: int) -> Text:
+async def begin(number: int, *, in_kernel: bool = True) -> Text:
     """Begin a chapter: the first cell of each, which works without the chapters before it.
 
     It lets cells begin with ``%%keep``, and makes sure that what earlier chapters built is there:
@@ -225,17 +225,19 @@ async def begin(number: int) -> Text:
 
     Args:
         number: The chapter.
+        in_kernel: Run that server's sections in the notebook, so that their names are there. A
+            chapter that builds nothing on them keeps its own names free.
 
     Raises:
         LabkitError: There is no such chapter.
     """
     about = chapter(f"ch{number}")
     register()
-    said = await _build_on(number) if number else ""
+    said = await _build_on(number, in_kernel) if number else ""
     return Text("\n\n".join(part for part in (f"**{about.title}**", said, str(progress())) if part))
 
 
-async def _build_on(number: int) -> str:
+async def _build_on(number: int, in_kernel: bool) -> str:
     """Make sure that the server of the earlier chapters is there; says which one it is."""
     solved = sections(number - 1)
     if not solved:
@@ -248,7 +250,7 @@ async def _build_on(number: int) -> str:
         said = f"This chapter builds on the solution of the earlier ones: {lacks}.{aside}"
     else:
         said = f"This chapter builds on your own server, `{server_file()}`; it passes its checks."
-    if (namespace := _namespace()) is not None:
+    if in_kernel and (namespace := _namespace()) is not None:
         run_section(server_file().read_text(encoding="utf-8"), namespace)
     return said
 

@@ -2,12 +2,13 @@
 
 import time
 from dataclasses import dataclass
+from math import isfinite
 from types import EllipsisType
 
 from labkit.course.folder import Prediction, Progress, noting
 from labkit.errors import LabkitError
 
-__all__ = ["Comparison", "measured", "predict", "predicted", "predictions"]
+__all__ = ["Comparison", "measured", "predict", "predicted", "predictions_of"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -53,7 +54,7 @@ def predict(name: str, value: "float | EllipsisType") -> Comparison:
     """
     if value is ...:
         raise NotImplementedError(f"write the number that you expect: predict({name!r}, 400)")
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
         raise LabkitError(f"a prediction is a number, such as predict({name!r}, 400)")
     with noting() as progress:
         noted = progress.predictions.setdefault(name, Prediction())
@@ -84,7 +85,7 @@ def predicted(*names: str) -> None:
             raise NotImplementedError(f"predict first: predict({name!r}, …), in the cell above")
 
 
-def predictions(chapter: str) -> dict[str, Prediction]:
+def predictions_of(chapter: str) -> dict[str, Prediction]:
     """The predictions of a chapter, such as `ch5`, by name."""
     noted = Progress.load().predictions
     return {name: one for name, one in noted.items() if name.startswith(f"{chapter}.")}

@@ -46,10 +46,12 @@ from labkit.measure.statistics import Estimate
 from labkit.measure.targets import LOOPBACK
 
 __all__ = [
+    "LOOKS",
     "exercise_figures",
     "plot_effect",
     "plot_rest",
     "plot_turns",
+    "plot_waits",
     "servers_figure",
     "tradeoff_figure",
     "turns_figure",
@@ -59,15 +61,16 @@ __all__ = [
 _BAND: Final = "#EDF3E6"
 _APART: Final = 1.035
 """Lines of several servers are drawn so much apart, so that the bars of all are seen."""
-_LOOKS: Final = (
+LOOKS: Final = (
     Look(BLUE, "o", "-"), Look(RED, "s", "--"), Look(GREEN, "D", "-."), Look(PURPLE, "^", ":"),
     Look(ORANGE, "v", "-"), Look(SKY, "P", "--"), Look(GREY, "X", "-."), Look(BLACK, "*", ":"),
 )  # fmt: skip
+"""What is drawn side by side: the first server, the second, and so on."""
 _BYTES_PER_MS: Final = 32
 
 
 def _look(number: int) -> Look:
-    return _LOOKS[number % len(_LOOKS)]
+    return LOOKS[number % len(LOOKS)]
 
 
 def _chunk_axis(ax: Axes, sizes: Iterable[SizeSummary]) -> None:
@@ -297,21 +300,28 @@ def turns_figure(summed: ExerciseSummary) -> Figure:
     return figure
 
 
-def servers_figure(summed: ExerciseSummary) -> Figure:
-    """The servers beside each other: the wait by chunk size, and ping while turns run."""
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1.3, 1))
-    _chunk_axis(left, _all_sizes(summed.servers))
-    for number, server in enumerate(summed.servers):
-        shift = _shifted(number, len(summed.servers))
+def plot_waits(servers: Sequence[ServerSummary], *, ax: Axes | None = None) -> Axes:
+    """How long the wait is with each chunk size, a line for each server."""
+    ax = axes(ax)
+    _chunk_axis(ax, _all_sizes(servers))
+    for number, server in enumerate(servers):
+        shift = _shifted(number, len(servers))
         points = [
             (size.chunk_ms * shift, size.wait.value, size.wait.low, size.wait.high)
             for size in server.sizes
         ]
-        draw_intervals(left, points, look=_look(number), label=server.name)
-    left.set_ylim(bottom=0)
-    left.legend(frameon=False, fontsize=8)
-    tidy(left, "Wait for the first audible reply", "chunk size (ms)", "ms (median, 95 % interval)")
+        draw_intervals(ax, points, look=_look(number), label=server.name)
+    ax.set_ylim(bottom=0)
+    ax.legend(frameon=False, fontsize=8)
+    title = "Wait for the first audible reply"
+    return tidy(ax, title, "chunk size (ms)", "ms (median, 95 % interval)")
+
+
+def servers_figure(summed: ExerciseSummary) -> Figure:
+    """The servers beside each other: the wait by chunk size, and ping while turns run."""
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1.3, 1))
+    plot_waits(summed.servers, ax=left)
     _plot_pings(summed, right)
     return figure
 

@@ -5,8 +5,11 @@ setting. Colours are those of Okabe and Ito (2008), safe for colour-blind eyes; 
 styles and hatches say the same without colour.
 """
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Final, Literal
 
 import numpy as np
@@ -30,6 +33,7 @@ __all__ = [
     "axes",
     "draw_intervals",
     "figure_of",
+    "image_html",
     "log_axis",
     "plot_stages",
     "plot_waterfall",
@@ -80,6 +84,21 @@ def figure_of(ax: Axes) -> Figure:
     if figure is None:
         raise ValueError("these axes belong to no figure")
     return figure
+
+
+def image_html(figure: Figure, alt: str) -> str:
+    """A figure as an image within a page, which needs no other file.
+
+    Args:
+        figure: Any figure.
+        alt: What it shows, for those who do not see it.
+    """
+    image = io.BytesIO()
+    figure.savefig(image, format="svg")
+    source = base64.b64encode(image.getvalue()).decode()
+    return (
+        f'<img alt="{escape(alt)}" style="max-width:100%" src="data:image/svg+xml;base64,{source}">'
+    )
 
 
 def tidy(ax: Axes, title: str, x: str, y: str, *, grid: Literal["x", "y"] = "y") -> Axes:

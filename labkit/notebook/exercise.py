@@ -4,11 +4,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from labkit.course.keep import server_file
 from labkit.measure.chunking import CHUNK_SIZES_MS
 from labkit.measure.exercise import Exercise
 from labkit.measure.exercise_summary import ExerciseSummary
+from labkit.measure.links import read_profile
 from labkit.measure.results import Results, conduct
-from labkit.measure.targets import Target, distinct
+from labkit.measure.targets import LOOPBACK, Access, Target, distinct
 from labkit.notebook.show import progress_bar
 from labkit.voice.models import data_folder
 
@@ -18,10 +20,14 @@ __all__ = ["run_exercise"]
 async def run_exercise(
     *,
     quick: bool = False,
+    blocks: int | None = None,
+    mine: bool = False,
+    labkit: bool = True,
     baseline: bool = False,
     servers: Sequence[Path | str] = (),
     models: str = "embedded",
     chunk_sizes_ms: Sequence[int] = CHUNK_SIZES_MS,
+    network: str = LOOPBACK,
     seed: int = 1,
     out: Path | str = "results",
 ) -> ExerciseSummary:
@@ -29,11 +35,17 @@ async def run_exercise(
 
     Args:
         quick: Fewer and shorter recordings: three minutes instead of nine.
-        baseline: Measure the naive server beside labkit's.
+        blocks: How many recordings are said, each in every chunk size to every server; by default
+            as many as fit those minutes.
+        mine: Measure the server that your kept cells make, and compare the others with it.
+        labkit: Measure labkit's server.
+        baseline: Measure the naive server beside it.
         servers: Servers of one's own to measure beside it: files of Python, which are told their
             port by the environment variable `PORT`, or addresses of servers that run already.
         models: The set of models of labkit's server and of the naive one.
         chunk_sizes_ms: Lengths of one message.
+        network: The network to all servers: `loopback`, which is none, or what `labkit exercise
+            --network` takes, such as `wifi`.
         seed: Draws order, recordings and phases.
         out: Raw data, summary and figures go into a folder in here, named by the time.
 
@@ -41,16 +53,19 @@ async def run_exercise(
         LabkitError: The folder cannot be written, a recording is not usable, a server did not
             start, or no turn was answered.
     """
-    targets = [Target.labkit("--models", models)]
+    targets = [Target("mine", [str(server_file())])] if mine else []
+    targets += [Target.labkit("--models", models)] if labkit else []
     targets += [Target.naive("--models", models)] if baseline else []
     targets += [Target.named(str(server)) for server in servers]
     exercise = Exercise.of_length(
         quick=quick,
         targets=distinct(targets),
         chunk_sizes_ms=chunk_sizes_ms,
+        access=Access(network=None if network == LOOPBACK else read_profile(network), seed=seed),
         seed=seed,
         recordings=data_folder() / "speech",
     )
+    exercise.blocks = blocks or exercise.blocks
     results = Results.within(Path(out))
     try:
         return await conduct(exercise, results, progress_bar("turns"))

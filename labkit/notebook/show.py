@@ -39,15 +39,9 @@ def show(figure: "Figure", *, alt: str) -> None:
         return
     from IPython.display import HTML, display
 
-    image = io.BytesIO()
-    figure.savefig(image, format="svg")
-    source = base64.b64encode(image.getvalue()).decode()
-    display(  # type: ignore[no-untyped-call]
-        HTML(  # type: ignore[no-untyped-call]
-            f'<img alt="{escape(alt)}" style="max-width:100%" '
-            f'src="data:image/svg+xml;base64,{source}">'
-        )
-    )
+    from labkit.measure.figures import image_html
+
+    display(HTML(image_html(figure, alt)))  # type: ignore[no-untyped-call]
 
 
 def player(samples: Float32, label: str, rate: int = SAMPLE_RATE) -> str:

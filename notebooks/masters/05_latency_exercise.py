@@ -13,172 +13,445 @@
 # %% [markdown]
 # # 5. The latency exercise
 #
-# *About 15 minutes, three of which the machine talks to itself. Needs: this checkout, set up with
-# `make lab`. No network, no GPU, no microphone.*
+# *About 30 minutes; for five of them the machine talks to itself, and you may read on. Needs: this
+# checkout, set up with `make lab`. No network, no GPU, no microphone.*
 #
 # ## What you will be able to do
 #
-# - **measure** the time from the end of speech to the first sound of the reply, on this machine;
-# - **split** that time into its parts, and say which part is worth your work;
-# - **predict** from the chunk size alone how much of the wait is packetisation, and check it;
-# - **say** why audio over WebSockets usually travels in messages of 20 to 100 ms.
+# - **compute** from raw marks how long a caller waited, and for what;
+# - **measure** how chunk size trades against latency, on your own server and on others;
+# - **tell** an effect from noise, and a prediction that holds from one that does not;
+# - **explain** why 50 ms of audio cost more headers than 40, and why two writes can cost 40 ms;
+# - **argue** from your own data why voice travels in messages of 20 to 100 ms.
+
+# %%
+import labkit
+from labkit import Bench, recording, run_exercise, say, show, start_mine, stop_servers
+from labkit.course import begin, check, lab_report, latency, measured, predict, predicted, quiz
+
+await begin(5, in_kernel=False)
 
 # %% [markdown]
+# ## What broke last time
+#
+# Your server streams, refuses and keeps its callers apart. Is it *fast*? Nobody knows, and nobody can
+# tell by looking at it. People leave about 200 ms between two speakers (Stivers et al., 2009, in ten
+# languages), so every hundredth of a second that a server takes is felt.
+#
 # ## The question
 #
-# A microphone delivers audio in blocks. A block can only be sent once it is full, so when you
-# stop speaking somewhere inside a block, the rest of that block still has to pass before the
-# server can know that you are done. Your last word falls anywhere in its block with equal chance:
-# on average **half a block** is still to come.
+# A microphone delivers audio in chunks, and a chunk can only be sent once it is full. When you stop
+# speaking somewhere inside a chunk, the rest of it still has to pass before the server can know.
+# Small chunks wait less, but every message has its cost. How large should a chunk be?
 #
-# Smaller blocks mean less waiting, but more messages, more bytes of headers, and more work for
-# the server. That is the trade which you are going to measure.
-#
-# ### Predict first
-#
-# Write your guesses down before you run anything; a measurement that confirms nothing teaches
-# little. How long, in milliseconds, from the last word to the first sound of the reply, with
-# blocks of 40 ms? And how much longer with blocks of 500 ms?
+# **Predict first**, here and in the whole chapter. A measurement that confirms nothing teaches little.
+# Cells that measure go no further before you have predicted, and lock what you said.
 
-# %%
-my_guess_ms = 400
-my_extra_at_500_ms = 230
+# %% [markdown] card="ch5.predict"
+# The card of the exercise.
 
 # %% [markdown]
-# ## One turn
+# 1. From your last word to the first sound of the reply: how long, with your server and chunks of 40 ms?
+# 2. How much longer with chunks of 500 ms than with chunks of 20?
+# 3. How many times as long does the naive server of chapter 1 take as yours?
+
+# %% exercise="ch5.predict"
+predict("ch5.wait_ms", ...)
+predict("ch5.added_at_500_ms", ...)
+predict("ch5.naive_times", ...)
+
+# %% solution="ch5.predict"
+predict("ch5.wait_ms", 400)
+predict("ch5.added_at_500_ms", 240)
+predict("ch5.naive_times", 3)
+
+# %% [markdown]
+# ## One turn, and its marks
 #
-# Before many turns, a single one. This cell starts labkit's server and says a recording to it;
-# then it shows what was heard and answered, and lets you play both sides.
+# Your server, in a process of its own, answers one recording. A *mark* is an instant of a turn, in
+# nanoseconds of a clock that only ever goes forward; where it starts counting means nothing.
 
 # %%
-from IPython.display import Markdown, display
-
-from labkit import exercise_figures, recording, run_exercise, say, show, start_labkit
-
-server = await start_labkit()
+predicted("ch5.wait_ms", "ch5.added_at_500_ms", "ch5.naive_times")
+server = await start_mine()
+await say(recording("slt-deep-08"), server)  # the first turn of a server is slower than the others
 turn = await say(recording("ked-01"), server)
+measured("ch5.wait_ms", turn.trace.ttfa_ms())
+for mark, at_ns in sorted(turn.trace.marks.items(), key=lambda one: one[1]):
+    print(f"{at_ns:>20,}  {mark}")
 turn
 
 # %% [markdown]
-# The wait lies between the two waveforms: dead air, in which nobody says anything. The waterfall
-# shows what it consists of; the bar at the top is the one that your chunk size decides on.
+# Look at the two waveforms below: the wait is the dead air between them. `end_of_speech` is known from
+# the recording, not from the server: whoever measures from a server's own event measures less than
+# people hear. `first_audio_heard` is where the reply stops being silent, which is later than its first
+# byte.
 
 # %%
+predicted("ch5.wait_ms")
 turn.plot_waveform()
-turn.plot_waterfall()
-server.stop()
+# %% [markdown] card="ch5.marks"
+# The card of the exercise.
+
+# %% exercise="ch5.marks"
+ORDER = [
+    "end_of_speech",
+    "end_stream_sent",
+    "end_stream_received",
+    "asr_done",
+    "llm_first_token",
+    "llm_first_sentence",
+    "tts_first_audio",
+    "first_audio_received",
+    "first_audio_heard",
+]
+
+
+def wait_ms(marks):
+    """How long the caller waited for the first sound, in ms: the TTFA."""
+    raise NotImplementedError("from which mark to which?")
+
+
+def packetisation_ms(marks):
+    """How long the last chunk took to fill and to go out, in ms."""
+    raise NotImplementedError("from which mark to which?")
+
+
+def parts_ms(marks):
+    """What the wait consists of: the mark that ends a part → ms since the mark of ORDER before it.
+
+    A server need not tell all marks: a part begins at the last one that is there. So the parts
+    always add up to the wait.
+    """
+    raise NotImplementedError("take each mark that is there with the one before it")
+
+
+# %% solution="ch5.marks"
+ORDER = [
+    "end_of_speech",
+    "end_stream_sent",
+    "end_stream_received",
+    "asr_done",
+    "llm_first_token",
+    "llm_first_sentence",
+    "tts_first_audio",
+    "first_audio_received",
+    "first_audio_heard",
+]
+
+
+def wait_ms(marks):
+    """How long the caller waited for the first sound, in ms: the TTFA."""
+    return (marks["first_audio_heard"] - marks["end_of_speech"]) / 1e6
+
+
+def packetisation_ms(marks):
+    """How long the last chunk took to fill and to go out, in ms."""
+    return (marks["end_stream_sent"] - marks["end_of_speech"]) / 1e6
+
+
+def parts_ms(marks):
+    """What the wait consists of: the mark that ends a part → ms since the mark of ORDER before it.
+
+    A server need not tell all marks: a part begins at the last one that is there. So the parts
+    always add up to the wait.
+    """
+    there = [mark for mark in ORDER if mark in marks]
+    return {
+        end: (marks[end] - marks[start]) / 1e6 for start, end in zip(there, there[1:], strict=False)
+    }
+
+
+# %%
+await check("ch5.wait", wait_ms)
+
+# %%
+await check("ch5.packetisation", packetisation_ms)
+
+# %%
+await check("ch5.marks_add_up", parts_ms)
 
 # %% [markdown]
-# ## Run it
+# Now your own turn, by your own functions, beside what labkit computes from the same marks.
+
+# %%
+predicted("ch5.wait_ms")
+marks = turn.trace.marks
+for end, span in parts_ms(marks).items():
+    print(f"{span:8.1f} ms  until {end}")
+print(f"{wait_ms(marks):8.1f} ms  in all; labkit says {turn.trace.ttfa_ms():.1f} ms")
+print(f"{packetisation_ms(marks):8.1f} ms  of it because the last chunk was not full yet")
+
+# %% [markdown]
+# Your server tells no marks of its own, so everything between the request and the first byte is one
+# part. labkit's server tells where that time goes; you will see it beside yours.
 #
-# The exercise starts labkit's server **in a process of its own**: a server inside this kernel
-# would stand still whenever a cell computes, and you would measure the notebook. Then it says
-# recorded sentences to it, at the pace of speech, each in nine sizes of blocks in random order.
-# Sizes are compared sentence by sentence: what two sentences differ in is far more than what a
-# block adds, and would bury it.
+# ## The exercise
 #
-# The engines are real: faster-whisper hears, llama.cpp answers, Piper speaks, with the small
-# models that come with the course.
+# Three servers take turns: yours, labkit's, and the naive one. Each says the *same* recordings in
+# every chunk size, in random order, at the pace of speech. Sizes are compared recording by recording,
+# since recordings differ by far more than a chunk adds. This short run takes two and a half minutes.
 
 # %%
-result = await run_exercise(quick=True, out="../results")
-figures = exercise_figures(result)
-
-# %% [markdown]
-# A few of the turns, so that you know what was said and answered:
-
-# %%
-for row in [row for row in result.rows if not row.warmup][:5]:
-    print(f"{row.voice:12} said  {row.said}")
-    print(f"{'':12} heard {row.transcript}")
-    print(f"{'':12} reply {row.reply_text}  ({row.ttfa_ms:.0f} ms)\n")
-
-# %% [markdown]
-# ## What chunk size trades
-
-# %%
-small, large = result.sizes[0], result.sizes[-1]
+predicted("ch5.wait_ms", "ch5.added_at_500_ms", "ch5.naive_times")
+await stop_servers()  # nothing else should need the processor
+result = await run_exercise(
+    mine=True,
+    baseline=True,
+    quick=True,
+    blocks=3,
+    chunk_sizes_ms=(20, 40, 100, 500),
+    out="../results",
+)
+yours, *others = result.servers
+figures = labkit.exercise_figures(result)
 show(
     figures["tradeoff"],
-    alt="Added wait, messages, headers and server CPU by chunk size from 10 to 500 ms; the added "
-    "wait follows half a chunk, the costs fall steeply up to 40 ms and little after; below, a bar "
-    "of the parts of the rest of the wait.",
+    alt="Added wait, messages, headers and server CPU by chunk size: the added wait of all three "
+    "servers follows half a chunk, the costs fall steeply at first and little after; below, a bar "
+    "of the parts of the rest of the wait for each server.",
 )
-display(
-    Markdown(
-        f"{result.conclusion} The server's CPU time while it listens goes from "
-        f"{small.cpu_ms_per_s:.1f} to {large.cpu_ms_per_s:.1f} ms per second of audio."
-    )
-)
+print(*result.sentences(), sep="\n")
 
 # %% [markdown]
-# The dotted line is no fit. It is the packetisation model: half a chunk more. Where the measured
-# differences follow it, packetisation explains the whole effect of the chunk size; the bar below
-# shows where the rest of the wait goes, in which the chunk size has no part.
+# The dotted line is no fit: it is half a chunk more, which arithmetic predicts. Look whether the
+# intervals of your points hold it. Then look at the bars: the chunk size has no part in them.
 #
-# The orange dashes are the same for a server that finds the end of your speech by itself. Its
-# detector judges frames of 32 ms, so blocks of 32 ms wait for nothing else.
+# The orange dashes are for a server that finds the end of your speech by itself. Its detector judges
+# 32 ms at a time, so chunks of 20 ms are judged when those that end at 40, 80 and 100 ms are there.
 #
-# Look at the right side, too: below 20 ms every message carries more header than it is worth,
-# and above 100 ms there is hardly anything left to save. Between the two lies the shaded band.
-# Headers do not just fall: 40 ms of audio fit into one TCP segment, 50 ms take two.
-
-# %% [markdown]
-# ## Where the time goes
+# *The whole run, with all nine sizes, takes nine minutes:*
+# `labkit exercise --server mine/server.py --baseline naive`, *or* `run_exercise(mine=True,
+# baseline=True)`.
 
 # %%
-labkit = result.servers[0]
-parts = sorted(labkit.parts.items(), key=lambda part: -part[1])
+predicted("ch5.wait_ms", "ch5.added_at_500_ms", "ch5.naive_times")
 show(
     figures["waterfall"],
-    alt="Waterfall of one turn at 40 ms chunks: each stage is a bar that begins where the "
+    alt="Waterfalls of the three servers at 40 ms chunks: each stage is a bar that begins where the "
     "one before it ended.",
 )
-largest = " and ".join(
-    f"{stage.label} ({milliseconds:.0f} ms)" for stage, milliseconds in parts[:2]
-)
-display(
-    Markdown(
-        f"At 40 ms chunks the parts add up to {labkit.wait_ms:.0f} ms. The two largest "
-        f"are {largest}: work on anything else cannot save more than the rest."
-    )
-)
-
-# %% [markdown]
-# ## Not only the median
-#
-# People remember the slow answers. Here is every turn; a colour is a sentence. See how much
-# sentences differ, and how little the lines of two sentences differ in shape: that is why each is
-# compared with itself.
-
-# %%
 show(
     figures["turns"],
-    alt="Every turn as a dot over its chunk size, the turns of a sentence joined by a line; the "
+    alt="Every turn as a dot over its chunk size, the turns of a recording joined by a line; the "
     "lines lie apart and rise alike.",
 )
-slowest = max(row.ttfa_ms for row in result.rows if row.ttfa_ms and not row.warmup)
-display(
-    Markdown(
-        f"The slowest of {labkit.turns} turns took {slowest:.0f} ms. The quick run has too few "
-        "turns of a size for a 95th percentile; `make exercise` has enough."
+naive = next(one for one in others if one.name == "naive")
+print(measured("ch5.added_at_500_ms", yours.sizes[-1].effect.value))
+print(measured("ch5.naive_times", naive.wait_ms / yours.wait_ms))
+print(f"The median of your server with 40 ms chunks is {yours.middle.wait.value:.0f} ms.")
+
+# %% [markdown]
+# In the last figure a colour is a recording. The lines lie apart, which is what recordings differ in;
+# they rise alike, which is what the chunk size does. Three recordings are enough for that, and far too
+# few for a 95th percentile.
+#
+# ## What a message weighs
+#
+# Why not chunks of 10 ms, then? Each message has headers. You can compute them.
+
+# %% [markdown] card="ch5.headers"
+# The card of the exercise.
+
+
+# %% exercise="ch5.headers"
+def headers_percent(chunk_ms):
+    """Headers of one message, in per cent of its audio (32 bytes a millisecond)."""
+    raise NotImplementedError("how many segments does the message need, header included?")
+
+
+# %% solution="ch5.headers"
+def headers_percent(chunk_ms):
+    """Headers of one message, in per cent of its audio (32 bytes a millisecond)."""
+    audio = 32 * chunk_ms
+    websocket = 6 if audio < 126 else 8
+    segments = -(-(audio + websocket) // 1448)
+    return 100 * (websocket + 52 * segments) / audio
+
+
+# %%
+await check("ch5.headers", headers_percent)
+
+# %% [markdown]
+# Why do 50 ms cost more than 40? Find the two numbers that answer it in this table.
+
+# %%
+print("chunk, ms  bytes  headers, %")
+for chunk_ms in (10, 20, 32, 40, 50, 80, 100, 250, 500):
+    print(f"{chunk_ms:9}  {32 * chunk_ms:5}  {headers_percent(chunk_ms):10.1f}")
+
+# %% [markdown]
+# 1,280 bytes and a header fit into the 1,448 of one segment; 1,600 do not. All the same, even a fifth
+# more of 256 kbit/s is little to any network of today: what small messages really cost is work for
+# each of them, at both ends.
+#
+# ## Over a network
+#
+# So far client and server were one machine. Predict: how much longer does one wait for your server over
+# 4g (20 to 35 ms each way), all else being equal?
+
+# %% exercise="ch5.predict"
+predict("ch5.more_on_4g_ms", ...)
+
+# %% solution="ch5.predict"
+predict("ch5.more_on_4g_ms", 60)
+
+# %% [markdown]
+# Your server alone, over two networks, with the same recordings as before. Each takes 50 seconds.
+
+# %%
+predicted("ch5.more_on_4g_ms")
+over = {"loopback": result}
+for network in ("4g", "3g"):
+    over[network] = await run_exercise(
+        mine=True,
+        labkit=False,
+        quick=True,
+        blocks=3,
+        chunk_sizes_ms=(20, 100, 500),
+        network=network,
+        out="../results",
     )
+networks = latency.by_network(over)
+show(
+    latency.networks_figure(networks),
+    alt="Waits by chunk size over loopback, 4g and 3g: the slower the network, the higher the line; "
+    "on the right, 3g adds more at 500 ms than half a chunk.",
+)
+print(f"500 ms of audio take {latency.way_out_ms(500, '3g'):.0f} ms to go out over 3g,")
+print(
+    f"and {latency.way_out_ms(500, '4g'):.0f} ms over 4g; 20 ms take {latency.way_out_ms(20, '3g'):.0f} over 3g."
+)
+measured("ch5.more_on_4g_ms", latency.longer_ms(result, over["4g"]))
+
+# %% [markdown]
+# A network moves the whole line up: a way there, a way back. The chunk size decides how steep it is.
+# Over 3g it is steeper than half a chunk, since the last chunk also has to go out, and a large one
+# takes long on a thin line.
+#
+# Try others. The sliders choose, the button says one recording three times and draws it; without
+# clicking it is `await bench.measure(chunk_ms=100, network="wifi")` and `bench.draw()`.
+
+# %%
+predicted("ch5.more_on_4g_ms")
+bench = Bench(await start_mine(), recording("slt-deep-08"))
+print(await bench.measure(chunk_ms=20))
+print(await bench.measure(chunk_ms=100, network="wifi"))
+bench
+
+# %% [markdown]
+# ## Break it: two writes
+#
+# A client sends a chunk in one write and `ping` in the next, and waits for `pong`. That is what happens
+# where a message and its header are written one after the other. On loopback a round trip takes well
+# under a millisecond on an idle machine. `TCP_NODELAY` is switched off, as it is in a plain socket.
+# How long does the `pong` take, in milliseconds?
+
+# %% exercise="ch5.predict"
+predict("ch5.two_writes_ms", ...)
+
+# %% solution="ch5.predict"
+predict("ch5.two_writes_ms", 1)
+
+# %%
+from statistics import median
+
+predicted("ch5.two_writes_ms", "ch5.more_on_4g_ms")
+two_writes = await latency.measure_two_writes(await start_mine())
+show(
+    latency.plot_two_writes(two_writes).figure,
+    alt="Round trips, a row for each way to write: all near zero but two writes without TCP_NODELAY, "
+    "which take about 40 ms.",
+)
+slow, quick = median(two_writes[2, False]), median(two_writes[2, True])
+print(f"Two writes take {slow:.1f} ms without TCP_NODELAY, and {quick:.1f} ms with it.")
+measured("ch5.two_writes_ms", slow)
+
+# %% [markdown]
+# *Nagle's algorithm* holds back a write that does not fill a segment while an earlier one is not
+# acknowledged. The other side delays that acknowledgement by up to 40 ms, in the hope of an answer to
+# send with it; but there is no answer before the second write is there. Each waits for the other.
+#
+# Two ways out: `TCP_NODELAY`, which asyncio switches on for you, and one write for what belongs
+# together. Chunks that nobody answers never meet this, which is why it shows up late.
+#
+# ## Conclude
+#
+# What do your own data say? Look at the table that the conclusion is drawn from.
+
+# %%
+predicted("ch5.added_at_500_ms")
+rows = latency.table(yours)
+print("chunk, ms  added, ms  95 % interval  half a chunk  headers, %")
+for row in rows:
+    interval = f"{row['low_ms']:.0f} to {row['high_ms']:.0f}"
+    print(
+        f"{row['chunk_ms']:9}  {row['added_ms']:9.1f}  {interval:>13}  {row['predicted_ms']:12.1f}  "
+        f"{row['headers_percent']:10.1f}"
+    )
+
+# %% [markdown] card="ch5.conclusion"
+# The card of the exercise.
+
+
+# %% exercise="ch5.conclusion"
+def conclude(rows, most_added_ms, most_headers_percent):
+    """What a table says, as a dict.
+
+    - sizes_ms: the chunk sizes that add at most so much, with headers of at most so much; a list,
+      smallest first;
+    - clear: whether what the largest chunks add is more than noise: 0 is not in the interval;
+    - explained: whether half a chunk explains it: predicted_ms is in the interval.
+    """
+    raise NotImplementedError("which rows keep both limits? what does the largest chunk say?")
+
+
+# %% solution="ch5.conclusion"
+def conclude(rows, most_added_ms, most_headers_percent):
+    """What a table says, as a dict."""
+    largest = max(rows, key=lambda row: row["chunk_ms"])
+    return {
+        "sizes_ms": sorted(
+            row["chunk_ms"]
+            for row in rows
+            if row["added_ms"] <= most_added_ms and row["headers_percent"] <= most_headers_percent
+        ),
+        "clear": not largest["low_ms"] <= 0 <= largest["high_ms"],
+        "explained": largest["low_ms"] <= largest["predicted_ms"] <= largest["high_ms"],
+    }
+
+
+# %%
+await check("ch5.conclusion", conclude)
+
+# %% [markdown]
+# Choose the limits yourself. How much added wait would you notice, and how much overhead would you pay?
+# Where do *your* data put the band, and would you draw it where it is usual, at 20 to 100 ms? Say why,
+# in two or three sentences: which cost falls to the left, which to the right, and from where on is
+# there hardly anything left to gain?
+
+# %%
+my_words = "Replace this by your own two or three sentences."
+
+# %%
+predicted(*latency.PREDICTED)
+concluded = conclude(rows, most_added_ms=50, most_headers_percent=10)
+print(concluded)
+lab_report(
+    servers=result,
+    networks=networks,
+    rows=rows,
+    two_writes=two_writes,
+    concluded=concluded,
+    words=my_words,
 )
 
 # %% [markdown]
-# ## Your prediction
+# The report is one page and one file; print it, or send it to somebody. Were your predictions made
+# first?
 
 # %%
-measured = labkit.middle.wait.value
-extra = large.effect.value - labkit.middle.effect.value
-display(
-    Markdown(
-        "| | predicted | measured |\n|---|---|---|\n"
-        f"| 40 ms chunks, median | {my_guess_ms} ms | {measured:.0f} ms |\n"
-        f"| more at {large.chunk_ms} ms | {my_extra_at_500_ms} ms | {extra:.0f} ms |\n"
-        f"| the model says | | {(large.chunk_ms - 40) / 2:.0f} ms |"
-    )
-)
+await check("ch5.predicted_first", labkit.course.predictions_of("ch5"))
 
 # %% [markdown]
 # ## To take away
@@ -189,8 +462,21 @@ display(
 # | 20 to 100 ms | 10 to 50 ms | 50 to 10 | nearly always |
 # | 500 ms | 250 ms | 2 | dictation, where nobody waits for an answer |
 #
-# ## Clean up
+# The chunk size is a small part of the wait. The large parts are models, and what you do with them.
 #
-# The server ended with the run. Nothing is left to stop; the results stay in `results/`, and
-# `make exercise ARGS="--baseline naive"` sets a server beside it that does everything in its
-# handler.
+# ## Four questions
+
+# %%
+quiz("ch5")
+
+# %% [markdown]
+# ## Clean up
+
+# %%
+await stop_servers()
+
+# %% [markdown]
+# ## Next
+#
+# Here the client said when it was done. A microphone does not: the server has to find out, by waiting.
+# That wait is longer than everything that you have measured here. Chapter 6 is about it.

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from labkit.course.folder import Progress, mine
-from labkit.course.predictions import measured, predict, predicted, predictions
+from labkit.course.predictions import measured, predict, predicted, predictions_of
 from labkit.errors import LabkitError
 
 
@@ -29,7 +29,7 @@ def test_without_a_prediction_the_measurement_stands_alone() -> None:
     assert "you have predicted nothing" in repr(measured("ch1.other_ms", 3))
 
 
-@pytest.mark.parametrize("no_number", ["400", True, None])
+@pytest.mark.parametrize("no_number", ["400", True, None, float("nan")])
 def test_a_prediction_is_a_number(no_number: object) -> None:
     with pytest.raises(LabkitError, match="a prediction is a number"):
         predict("ch1.pong_ms", no_number)  # type: ignore[arg-type]
@@ -38,7 +38,7 @@ def test_a_prediction_is_a_number(no_number: object) -> None:
 def test_an_empty_prediction_asks_for_a_number() -> None:
     with pytest.raises(NotImplementedError, match=r"predict\('ch1.pong_ms', 400\)"):
         predict("ch1.pong_ms", ...)
-    assert predictions("ch1") == {}
+    assert predictions_of("ch1") == {}
 
 
 def test_a_measurement_waits_for_its_prediction() -> None:
@@ -48,7 +48,7 @@ def test_a_measurement_waits_for_its_prediction() -> None:
     predict("ch2.other_ms", 5)
     predicted("ch1.pong_ms")
     measured("ch1.pong_ms", 400)
-    (one,) = predictions("ch1").values()
+    (one,) = predictions_of("ch1").values()
     assert one.predicted_at is not None
     assert one.measured_at is not None
     assert one.predicted_at <= one.measured_at

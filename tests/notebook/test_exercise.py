@@ -37,3 +37,22 @@ async def test_it_says_where_the_results_are(
     assert exercise.recordings == SPEECH
     assert [target.name for target in exercise.targets] == ["labkit"]
     assert capsys.readouterr().out == f"3 turns; raw data and figures: {results.folder}\n"
+
+
+async def test_the_conditions_are_those_that_were_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Exercise] = []
+
+    async def conduct(exercise: Exercise, results: Results, _: object) -> SimpleNamespace:
+        asked.append(exercise)
+        return SimpleNamespace()
+
+    monkeypatch.setenv("LABKIT_MINE", str(tmp_path))
+    monkeypatch.setattr("labkit.notebook.exercise.conduct", conduct)
+    await run_exercise(mine=True, labkit=False, baseline=True, blocks=3, network="4g", out=tmp_path)
+    (exercise,) = asked
+    assert [target.name for target in exercise.targets] == ["mine", "naive"]
+    assert exercise.targets[0].command == [str(tmp_path / "server.py")]
+    assert exercise.blocks == 3
+    assert str(exercise.access) == "4g"

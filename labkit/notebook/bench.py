@@ -1,0 +1,122 @@
+"""Sliders for chunk size and network, a button that measures, and a figure that is drawn anew.
+
+The same without clicking: `await bench.measure(chunk_ms=100, network="4g")`, then `bench.draw()`.
+"""
+
+import asyncio
+from html import escape
+from typing import TYPE_CHECKING, Any, Final
+
+from labkit.course.latency import NETWORKS, Point, measure_point, plot_points
+from labkit.errors import LabkitError
+from labkit.measure.chunking import CHUNK_SIZES_MS
+from labkit.measure.recordings import Recording
+from labkit.measure.server_process import RunningServer
+from labkit.notebook.show import show
+
+if TYPE_CHECKING:
+    from ipywidgets import VBox
+    from matplotlib.figure import Figure
+
+__all__ = ["Bench"]
+
+_USUAL_MS: Final = 40
+_ALT: Final = "Waits over chunk size, every turn a dot, each network a line."
+
+
+class Bench:
+    """Short experiments on one server, and what came of them so far.
+
+    Attributes:
+        points: What was measured, newest last.
+    """
+
+    def __init__(self, server: RunningServer, said: Recording) -> None:
+        """Measure `server` with the recording `said`; nothing is measured yet."""
+        self.points: list[Point] = []
+        self._server = server
+        self._said = said
+        self._running: asyncio.Task[None] | None = None
+
+    async def measure(self, *, chunk_ms: int, network: str = NETWORKS[0]) -> Point:
+        """Say the recording three times with that chunk size, over that network.
+
+        Raises:
+            ClientError: Nobody answers, or the connection was lost.
+        """
+        point = await measure_point(self._server, self._said, chunk_ms=chunk_ms, network=network)
+        self.points.append(point)
+        return point
+
+    def figure(self) -> "Figure":
+        """Every turn so far."""
+        from labkit.measure.figures import figure_of
+
+        return figure_of(plot_points(self.points))
+
+    def draw(self) -> None:
+        """Show the figure in the output of the cell that runs."""
+        show(self.figure(), alt=self._alt())
+
+    def __repr__(self) -> str:
+        """A line for each point."""
+        return "\n".join(map(str, self.points)) or "nothing was measured yet"
+
+    def _alt(self) -> str:
+        return f"{_ALT} {self!r}"
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        display(self.widget())  # type: ignore[no-untyped-call]
+
+    def widget(self) -> "VBox":
+        """The sliders, the button, and the figure. A slider is moved by the arrow keys as well.
+
+        What a click starts runs on the loop of the cell that made this: a callback may come on
+        another thread.
+        """
+        from ipywidgets import HTML, Button, SelectionSlider, VBox
+
+        wide = {"description_width": "9em"}
+        size = SelectionSlider(
+            options=CHUNK_SIZES_MS, value=_USUAL_MS, description="Chunk size, ms", style=wide
+        )
+        network = SelectionSlider(options=NETWORKS, description="Network", style=wide)
+        button = Button(description="Measure", tooltip="Say the recording three times")
+        said, drawn = HTML(), HTML()
+        loop = asyncio.get_running_loop()
+
+        async def run(chosen: dict[str, Any]) -> None:
+            button.disabled = True
+            said.value = _aloud("Measuring…")
+            try:
+                said.value = _aloud(str(await self.measure(**chosen)))
+                drawn.value = self._image()
+            except LabkitError as error:
+                said.value = _aloud(str(error))
+            finally:
+                button.disabled = False
+
+        def start(chosen: dict[str, Any]) -> None:
+            if self._running is None or self._running.done():
+                self._running = loop.create_task(run(chosen))
+
+        def clicked(_: object) -> None:
+            chosen = {"chunk_ms": size.value, "network": network.value}
+            loop.call_soon_threadsafe(start, chosen)
+
+        button.on_click(clicked)
+        if self.points:
+            drawn.value = self._image()
+        return VBox([size, network, button, said, drawn])
+
+    def _image(self) -> str:
+        from labkit.measure.figures import image_html
+
+        return image_html(self.figure(), self._alt())
+
+
+def _aloud(text: str) -> str:
+    """Text that a screen reader reads when it changes."""
+    return f'<span aria-live="polite">{escape(text)}</span>'

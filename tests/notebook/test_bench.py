@@ -1,0 +1,53 @@
+"""Sliders that measure: what a click does, and the same without clicking."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from matplotlib.figure import Figure
+
+from labkit.course.latency import NETWORKS
+from labkit.measure.server_process import RunningServer
+from labkit.notebook.bench import Bench
+from labkit.notebook.server import start_labkit, stop_servers
+from labkit.notebook.turn import recording
+from tests.support import until
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[RunningServer]:
+    yield await start_labkit("--pipeline", "echo")
+    await stop_servers()
+
+
+@pytest.mark.slow
+async def test_a_click_measures_and_draws(server: RunningServer) -> None:
+    bench = Bench(server, recording("slt-deep-08"))
+    size, network, button, told, drawn = bench.widget().children
+    assert (size.description, network.description) == ("Chunk size, ms", "Network")
+    size.value, network.value = 100, "lan"
+    button.click()
+    button.click()  # while it measures, a click changes nothing
+    await until(lambda: "100 ms chunks over lan" in told.value, seconds=30)
+    await until(lambda: not button.disabled)
+    assert len(bench.points) == 1
+    assert len(bench.points[0].waits_ms) == 3
+    assert 'aria-live="polite"' in told.value
+    assert '<img alt="Waits over chunk size' in drawn.value
+    assert repr(bench) == str(bench.points[0])
+
+
+async def test_a_server_that_is_gone_is_told(server: RunningServer) -> None:
+    bench = Bench(server, recording("slt-deep-08"))
+    *_, button, told, _ = bench.widget().children
+    await server.stop_async()
+    button.click()
+    await until(lambda: told.value and not button.disabled)
+    assert bench.points == []
+    assert "Measuring" not in told.value
+
+
+async def test_sliders_offer_every_network() -> None:
+    bench = Bench(RunningServer("ws://localhost:1"), recording("slt-deep-08"))
+    assert repr(bench) == "nothing was measured yet"
+    assert bench.widget().children[1].options == NETWORKS
+    assert isinstance(bench.figure(), Figure)
