@@ -90,13 +90,14 @@ def write_beside(first: Path, content: bytes) -> Path:
 
 
 def jupyter_command(mine: Path, options: Sequence[str] = ()) -> list[str]:
-    """The command that opens JupyterLab on the copies, and asks nobody on the network anything.
+    """The command that opens JupyterLab on the first copy, and asks nobody on the network anything.
 
     Without these settings JupyterLab looks for news, for a newer version of itself, and for
     extensions in the package index.
     """
+    first = min(mine.glob("*.ipynb"), default=mine)
     return [
-        *(sys.executable, "-m", "jupyterlab", str(mine)),
+        *(sys.executable, "-m", "jupyterlab", str(first)),
         "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
         "--LabApp.extension_manager=readonly",

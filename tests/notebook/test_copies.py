@@ -130,3 +130,9 @@ def test_what_was_given_can_be_read(chapters: Path, tmp_path: Path) -> None:
     copy_chapters(chapters, tmp_path / "mine")
     given = json.loads((tmp_path / "mine" / ".chapters.json").read_text())
     assert [len(versions) for versions in given.values()] == [1]
+
+
+def test_jupyter_opens_the_first_chapter(tmp_path: Path) -> None:
+    for name in ("01_server.ipynb", "00_start_here.ipynb", "00_start_here_version_2.ipynb"):
+        (tmp_path / name).write_text("{}")
+    assert str(tmp_path / "00_start_here.ipynb") in jupyter_command(tmp_path)
