@@ -22,6 +22,7 @@ from typing import Any, Final, Protocol, Self, TypeAlias
 
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 
 from labkit.errors import ServerError
 from labkit.measure.server_process import RunningServer, start_server
@@ -309,7 +310,10 @@ class _Thread:
         while self._thread.is_alive() and time.monotonic() < deadline_s:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         if self._thread.is_alive():
-            self._left.append("your server's event loop is blocked, so it could not be stopped")
+            self._left.append(
+                "your server could not be stopped: its event loop is blocked, or a handler waits "
+                "for what never comes"
+            )
 
     def _run(self) -> None:
         _collecting.set(self._lines)
@@ -331,7 +335,7 @@ class _Thread:
             self._attend,
             "127.0.0.1",
             0,
-            process_request=_beside(self._handler, "pages"),
+            process_request=self._page,
             compression=None,
             select_subprotocol=_beside(self._handler, "choose") or (lambda _, __: None),
             logger=logger,
@@ -348,6 +352,15 @@ class _Thread:
             await self._handler(socket)
         except ConnectionClosed:
             raise  # it was writing while its caller left, which is no fault
+        except Exception as error:
+            self._lines.add("\n".join(_last_words(error)))
+            raise
+
+    def _page(self, connection: ServerConnection, request: Request) -> Response | None:
+        """What the handler's file answers over plain HTTP; note what that raises."""
+        pages = _beside(self._handler, "pages")
+        try:
+            return None if pages is None else pages(connection, request)
         except Exception as error:
             self._lines.add("\n".join(_last_words(error)))
             raise

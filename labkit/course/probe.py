@@ -221,16 +221,23 @@ class Probe(Trial):
             async with httpx2.AsyncClient(timeout=self.limit(_ANSWER_S), trust_env=False) as client:
                 response = await client.get(address + path)
         except httpx2.HTTPError as error:
+            await self.until_dead()
             why = self.died() or f"no answer to GET {path}: {str(error) or type(error).__name__}"
             late = isinstance(error, httpx2.TimeoutException)
             raise NotYet(wanted, why, late=late) from error
         if not response.is_success:
-            raise NotYet(wanted, f"HTTP status {response.status_code}")
+            raise NotYet(wanted, f"HTTP status {response.status_code}, {response.reason_phrase}")
         return response.text
 
     def died(self) -> str:
         """How the server ended; empty while it lives, as far as anybody can know."""
         return self.server.ended()
+
+    async def until_dead(self) -> None:
+        """Wait until the server is seen to have ended, or for a moment where it has not."""
+        deadline_s = time.monotonic() + _DIED_S
+        while not (self.died() or time.monotonic() > deadline_s):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
     def note(self, event: Event) -> int:
         """Keep an event; gives its number."""
@@ -368,9 +375,7 @@ class Caller:
         if told is not None and told.code == _NORMAL:
             return
         self.drop()
-        deadline_s = time.monotonic() + _DIED_S
-        while not (self._probe.died() or time.monotonic() > deadline_s):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        await self._probe.until_dead()
 
     def _lost(self, expected: str) -> NotYet:
         closed = self._closed

@@ -5,8 +5,11 @@ from typing import Final
 
 from tests.course.ch0_values import CH0
 from tests.course.ch1_servers import CH1
+from tests.course.ch2_servers import CH2
 from tests.course.ch5_values import CH5
 from tests.course.servers import Servers
 
-CHAPTERS: Final[Mapping[int, Servers]] = {servers.chapter: servers for servers in (CH0, CH1, CH5)}
+CHAPTERS: Final[Mapping[int, Servers]] = {
+    servers.chapter: servers for servers in (CH0, CH1, CH2, CH5)
+}
 """By the chapter's number."""

@@ -1,0 +1,337 @@
+"""What chapter 2 looks at: callers who talk at once, for long, and who leave without a word.
+
+Each measurement gives plain data, which a function draws: data in, `Axes` out.
+"""
+
+import asyncio
+import json
+import random
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Final
+
+import httpx2
+from websockets.asyncio.client import ClientConnection, connect
+
+from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks, encode_s16le, read_audio
+from labkit.course.models import Models
+from labkit.measure.recordings import Recording
+from labkit.measure.server_process import RunningServer
+from labkit.measure.wer import normalise, word_errors
+
+if TYPE_CHECKING:  # matplotlib takes a second to load
+    from matplotlib.axes import Axes
+
+__all__ = [
+    "Recall",
+    "Stay",
+    "Talk",
+    "measure_recall",
+    "measure_stays",
+    "measure_weight",
+    "plot_buffer",
+    "plot_recall",
+    "plot_stays",
+    "talk",
+    "words_right",
+]
+
+_CHUNK: Final = SAMPLE_RATE // 25
+_SHOWN_S: Final = 1.0
+_SETTLES_S: Final = 0.1
+_NAMES: Final = ("laura", "oliver", "isabel", "theo", "george", "felix", "james")
+_QUESTION: Final = "do you know my name"
+_TURNS_BETWEEN: Final = 3
+
+
+def words_right(said: Sequence[str], heard: Sequence[str]) -> float:
+    """Percentage of the words said that came out right; words too many count as wrong ones."""
+    errors = [word_errors(one, other) for one, other in zip(said, heard, strict=True)]
+    wrong, words = (int(sum(column)) for column in zip(*errors, strict=True))
+    return max(0.0, 100 * (1 - wrong / words))
+
+
+def plot_buffer(messages: Sequence[tuple[str, int]], *, ax: "Axes | None" = None) -> "Axes":
+    """Draw whose audio lies where in a buffer, for its first second.
+
+    Args:
+        messages: Who sent each message, and its bytes, in the order in which they came.
+        ax: Draw here; without it, into a figure of its own.
+    """
+    from labkit.measure.figures import BLUE, RED, axes, tidy
+
+    drawn = axes(ax, 7.0, 1.8)
+    owners = list(dict.fromkeys(owner for owner, _ in messages))
+    looks = dict(zip(owners, ((BLUE, ""), (RED, "////")), strict=True))
+    start = 0.0
+    for owner, group in groupby(messages, key=lambda one: one[0]):
+        length = sum(size for _, size in group) / 2 / SAMPLE_RATE
+        colour, hatch = looks[owner]
+        drawn.barh(owner, length, left=start, color=colour, hatch=hatch, edgecolor="white")
+        start += length
+    drawn.set_xlim(0, _SHOWN_S)
+    drawn.invert_yaxis()
+    return tidy(drawn, "Whose audio lies where in the buffer", "s of the buffer", "", grid="x")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Talk:
+    """A conversation: what was said, heard and answered, turn by turn."""
+
+    turns: list[tuple[str, str, str]]
+
+    def __repr__(self) -> str:
+        """A table, as Markdown."""
+        rows = ["| said | heard | reply |", "|---|---|---|"]
+        return "\n".join(rows + [f"| {' | '.join(turn)} |" for turn in self.turns])
+
+    def _repr_markdown_(self) -> str:
+        return repr(self)
+
+
+async def talk(server: RunningServer | str, *said: Recording | str) -> Talk:
+    """Say several things on one connection, each once the one before was answered.
+
+    Args:
+        server: The server, or its address.
+        said: Recordings, and sentences that are spoken by the embedded voice first.
+    """
+    turns = []
+    async with connect(_streamed(server)) as socket:
+        for one in said:
+            words = one if isinstance(one, str) else one.text
+            heard, reply = await _ask(socket, await _audio_of(one))
+            turns.append((words, heard, reply))
+    return Talk(turns)
+
+
+async def _audio_of(said: Recording | str) -> Float32:
+    if isinstance(said, str):
+        models = await asyncio.to_thread(Models.load)
+        return await asyncio.to_thread(models.speak, said)
+    return read_audio(said.path)
+
+
+def _streamed(server: RunningServer | str) -> str:
+    url = server if isinstance(server, str) else server.url
+    return f"{url.rstrip('/')}/?reply=stream"
+
+
+async def _speak(socket: ClientConnection, samples: Float32) -> int:
+    """Send audio as fast as it is taken, and wait until it was read; gives its bytes."""
+    for chunk in chunks(samples, _CHUNK):
+        await socket.send(encode_s16le(chunk))
+    await socket.send("ping")
+    await socket.recv()
+    return 2 * len(samples)
+
+
+async def _ask(socket: ClientConnection, samples: Float32) -> tuple[str, str]:
+    """Say something; gives what was heard, and the words of the reply."""
+    await _speak(socket, samples)
+    await socket.send("end_stream")
+    heard = ""
+    async for message in socket:
+        told = json.loads(message) if isinstance(message, str) else {}
+        if told.get("type") == "transcript":
+            heard = told["text"]
+        elif told.get("type") == "done":
+            return heard, told["reply_text"]
+    return heard, ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """How well a model knows a name, with so much before it.
+
+    Attributes:
+        exchanges: Exchanges about other things, before the name was told.
+        words: Words of the whole conversation, a mean.
+        known: In how many conversations it knew the name.
+        of: How many there were.
+        think_ms: How long it took to reply, the median.
+    """
+
+    exchanges: int
+    words: float
+    known: int
+    of: int
+    think_ms: float
+
+
+def measure_recall(
+    models: Models, talk: Sequence[Recording], lengths: Sequence[int], *, of: int = 5, seed: int = 1
+) -> list[Recall]:
+    """Tell the model a name, three exchanges later ask for it, with ever more before that.
+
+    Args:
+        models: The models; only the language model has work.
+        talk: What else is said, drawn anew for each conversation.
+        lengths: How many exchanges stand before the name.
+        of: Conversations for each length.
+        seed: What they are drawn from.
+    """
+    rng = random.Random(seed)
+    replies = {one.text: _reply(models, [_user(one.text)]) for one in talk}
+    found = []
+    for length in lengths:
+        known, words, took_ms = 0, [], []
+        for _ in range(of):
+            name = rng.choice(_NAMES)
+            small = [rng.choice(list(replies)) for _ in range(length + _TURNS_BETWEEN)]
+            told = f"my name is {name}"
+            chat = [*small[:length], told, *small[length:]]
+            messages = [m for said in chat for m in _exchange(said, replies.get(said, ""))]
+            asked = [*messages, _user(_QUESTION)]
+            started = time.perf_counter()
+            reply = _reply(models, asked)
+            took_ms.append((time.perf_counter() - started) * 1e3)
+            known += name in normalise(reply)
+            words.append(sum(len(one["content"].split()) for one in asked))
+        took = statistics.median(took_ms)
+        found.append(Recall(length, statistics.mean(words), known, of, took))
+    return found
+
+
+def _user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def _exchange(said: str, reply: str) -> list[dict[str, str]]:
+    """What was said and its reply; to a name, the model's usual one."""
+    words = reply or f"Hello, {said.split()[-1].capitalize()}. Nice to meet you."
+    return [_user(said), {"role": "assistant", "content": words}]
+
+
+def _reply(models: Models, messages: list[dict[str, str]]) -> str:
+    return " ".join(models.think(messages))
+
+
+def plot_recall(found: Sequence[Recall], *, ax: "Axes | None" = None) -> "Axes":
+    """Draw in how many conversations the name was known, over what stood before it."""
+    from labkit.measure.figures import BLUE, axes, tidy
+
+    drawn = axes(ax, 7.0, 3.0)
+    shares = [100 * one.known / one.of for one in found]
+    drawn.plot([one.exchanges for one in found], shares, "o-", color=BLUE)
+    for one, share in zip(found, shares, strict=True):
+        drawn.annotate(
+            f"{one.words:.0f} words", (one.exchanges, share), xytext=(4, 7),
+            textcoords="offset points", fontsize=8,
+        )  # fmt: skip
+    drawn.set_ylim(-5, 115)
+    return tidy(
+        drawn,
+        "Is a name known, three exchanges later?",
+        "exchanges before it",
+        "% of conversations",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """What a server counts after something has happened.
+
+    Attributes:
+        event: What happened.
+        here: How many callers are here by then.
+        sessions: How many the server counts.
+        held_bytes: Bytes of audio that it keeps for them.
+    """
+
+    event: str
+    here: int
+    sessions: int
+    held_bytes: int
+
+
+async def measure_stays(
+    server: RunningServer | str, said: Recording, *, callers: int = 8
+) -> list[Stay]:
+    """Let callers come and speak; then half of them hang up, and half go away without a word.
+
+    Args:
+        server: A server with a page `/metrics`.
+        said: What each says, without ending the utterance.
+        callers: How many come.
+    """
+    stays = [await _count(server, "nobody", 0)]
+    async with AsyncExitStack() as stack:
+        here = []
+        for _ in range(callers):
+            socket = await stack.enter_async_context(connect(_streamed(server)))
+            await _speak(socket, read_audio(said.path))
+            here.append(socket)
+            stays.append(await _count(server, "comes", len(here)))
+        for number in range(callers):
+            socket = here.pop()
+            if number < callers // 2:
+                await socket.close()
+            else:
+                socket.transport.abort()
+            event = "hangs up" if number < callers // 2 else "goes away"
+            stays.append(await _count(server, event, len(here)))
+    return stays
+
+
+async def measure_weight(
+    server: RunningServer, said: Recording, many: int
+) -> dict[str, tuple[int, int]]:
+    """What many callers cost: silent ones, then with a recording each, then gone again.
+
+    Returns:
+        For each of these, the bytes of the server's process, and those of audio that it keeps.
+    """
+    weights = {}
+
+    async def weigh(name: str) -> None:
+        stay, usage = await _count(server, name, many), server.usage()
+        weights[name] = (usage.rss_bytes if usage else 0, stay.held_bytes)
+
+    await weigh("nobody")
+    async with AsyncExitStack() as stack:
+        sockets = [await stack.enter_async_context(connect(_streamed(server))) for _ in range(many)]
+        await weigh("silent")
+        for socket in sockets:
+            await _speak(socket, read_audio(said.path))
+        await weigh("with speech")
+    await weigh("gone again")
+    return weights
+
+
+async def _count(server: RunningServer | str, event: str, here: int) -> Stay:
+    """What `/metrics` says, once what happened has had a moment to arrive."""
+    await asyncio.sleep(_SETTLES_S)
+    url = server if isinstance(server, str) else server.url
+    async with httpx2.AsyncClient(trust_env=False) as client:
+        page = await client.get(url.replace("ws", "http", 1).rstrip("/") + "/metrics")
+    numbers = dict(line.rsplit(" ", 1) for line in page.text.splitlines())
+    return Stay(event, here, int(numbers["sessions"]), int(numbers["held_bytes"]))
+
+
+def plot_stays(measured: Mapping[str, Sequence[Stay]], *, ax: "Axes | None" = None) -> "Axes":
+    """Draw how many callers a server counts as they come and go, for one server or several."""
+    from labkit.measure.figures import BLUE, GREY, RED, axes, tidy
+
+    drawn = axes(ax, 7.0, 3.2)
+    first = next(iter(measured.values()))
+    steps = range(len(first))
+    drawn.step(steps, [one.here for one in first], where="post", color=GREY, linewidth=5, alpha=0.4)
+    drawn.annotate("who is here", (0.2, first[-1].here + 0.3), color=GREY, fontsize=8)
+    looks = ((RED, "x--"), (BLUE, "o-"))
+    for (name, stays), (colour, style) in zip(measured.items(), looks, strict=False):
+        counted = [one.sessions for one in stays]
+        drawn.plot(steps, counted, style, color=colour, label=name, drawstyle="steps-post")
+    for event in ("comes", "hangs up", "goes away"):
+        at = [number for number, one in enumerate(first) if one.event == event]
+        drawn.annotate(
+            f"{event}, {len(at)} times", (statistics.mean(at), -0.2), ha="center", va="top",
+            fontsize=8, annotation_clip=False,
+        )  # fmt: skip
+    drawn.set_xticks([])
+    drawn.legend(frameon=False)
+    return tidy(drawn, "Callers that the server counts", "\nsteps", "sessions")

@@ -1,0 +1,297 @@
+"""The checks of chapter 2: callers side by side, what is remembered, and what is let go of."""
+
+import asyncio
+import re
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from labkit.audio.pcm import SAMPLE_RATE, chunks, encode_s16le, read_audio
+from labkit.course.checks.check import checked
+from labkit.course.models import Models
+from labkit.course.probe import Answer, Caller, Probe
+from labkit.course.verdict import CannotTell, NotYet
+from labkit.measure.recordings import Recording
+from labkit.measure.wer import normalise, word_errors
+
+__all__ = ["CHECKS"]
+
+_NAMES: Final = re.compile(
+    r"^(?:hi i am|i'm|i am|(?:please )?call me|(?:hello )?my name is) (\w+)$"
+)
+_SMALL_TALK: Final = re.compile(r"\b(?:light|lights|timer|remind|wake|dim)\b")
+_QUESTIONS: Final = ("do you know my name", "what is my name", "who am i")
+_TURNS_BETWEEN: Final = 3
+_MANY_TURNS: Final = 16
+"""With all of them before it, the embedded model knew a name in none of 20 conversations."""
+_TRIES: Final = 4
+_SETTLES_S: Final = 3.0
+_LOOK_S: Final = 0.02
+_COUNT: Final = re.compile(
+    r'^(?:labkit_)?(sessions|held_bytes)(?:\{state="attached"\})? ([0-9.e+]+)$', re.M
+)
+
+
+@checked("ch2.sessions_isolated", "Two callers at once never get what belongs to the other.")
+async def sessions_isolated(probe: Probe) -> None:
+    """Two recordings on two connections, a chunk of each in turn, and `end_stream` on both.
+
+    Then each tells a name in the same way, and a third caller asks, "do you know my name".
+    """
+    callers = [await probe.connect(), await probe.connect()]
+    said = probe.draw(2)
+    pending = await _speak_at_once(probe, callers, said)
+    for caller, own, other, answer in zip(callers, said, reversed(said), pending, strict=True):
+        await caller.take_answer(answer)
+        _require_own(caller, own, other, answer)
+        probe.require_heard(own, answer)
+        probe.ok(f"gives client {caller.number} what this client has said")
+    names = probe.draw(2, _tells_a_name, words=1)
+    for caller, answer in zip(callers, await _speak_at_once(probe, callers, names), strict=True):
+        await caller.take_answer(answer)
+    third = await probe.connect()
+    for caller, others in ((callers[0], names[1:]), (callers[1], names[:1]), (third, names)):
+        answer = await _ask_for_name(probe, caller)
+        for other in others:
+            if _knows(answer, other):
+                raise NotYet(
+                    f"client {caller.number} to be told nothing of other callers",
+                    f'"{answer.reply_text}", after another caller had said "{other.text}"',
+                    event=answer.last,
+                )
+        probe.ok(f"tells client {caller.number} nothing that another client has said")
+
+
+async def _speak_at_once(
+    probe: Probe, callers: list[Caller], said: list[Recording]
+) -> list[Answer]:
+    """Let callers speak at the same time, chunk by chunk in turn; gives the answers to take in."""
+    size = probe.rng.randint(20, 100) * SAMPLE_RATE // 1000
+    waiting = [list(chunks(read_audio(one.path), size)) for one in said]
+    while any(waiting):
+        for caller, left in zip(callers, waiting, strict=True):
+            if left:
+                await caller.send(encode_s16le(left.pop(0)))
+    return [Answer(asked_ns=await caller.send("end_stream")) for caller in callers]
+
+
+def _require_own(caller: Caller, own: Recording, other: Recording, answer: Answer) -> None:
+    """Make sure that a caller was not told what the other one has said."""
+    wrong, words = word_errors(other.text, answer.transcript)
+    if 2 * wrong <= words and wrong < word_errors(own.text, answer.transcript)[0]:
+        raise NotYet(
+            f'client {caller.number} to get a transcript of "{own.text}"',
+            f'"{answer.transcript}", which the other client has said',
+            event=answer.heard,
+        )
+
+
+@checked("ch2.history_remembers", "A name is remembered, three turns later.")
+async def history_remembers(probe: Probe) -> None:
+    """A name, three turns about something else, "do you know my name"; the same with a second name.
+
+    The reply has to hold the name that was told last, as it was heard.
+    """
+    caller = await probe.connect()
+    for _ in range(2):
+        await _require_remembered(probe, caller)
+
+
+@checked("ch2.history_bounded", "In a long conversation, the model still knows what it is about.")
+async def history_bounded(probe: Probe) -> None:
+    """Sixteen turns about other things; then a name, three turns, and "do you know my name"."""
+    caller = await probe.connect()
+    for said in probe.draw(_MANY_TURNS, _is_small_talk, words=1):
+        await caller.ask(said)
+    probe.ok(f"answers {_MANY_TURNS} turns")
+    await _require_remembered(probe, caller)
+
+
+def _tells_a_name(said: Recording) -> bool:
+    return _NAMES.match(said.text) is not None
+
+
+def _is_small_talk(said: Recording) -> bool:
+    return _SMALL_TALK.search(said.text) is not None
+
+
+def _name_in(said: Recording) -> str:
+    found = _NAMES.match(said.text)
+    assert found is not None
+    return found[1]
+
+
+def _knows(answer: Answer, told: Recording) -> bool:
+    return _name_in(told) in normalise(answer.reply_text)
+
+
+async def _ask_for_name(probe: Probe, caller: Caller) -> Answer:
+    """Ask, in the voice of the embedded models, whether the server knows the caller's name."""
+    models = await asyncio.to_thread(Models.load)
+    question = await asyncio.to_thread(models.speak, probe.rng.choice(_QUESTIONS))
+    return await caller.ask(question)
+
+
+async def _require_remembered(probe: Probe, caller: Caller) -> None:
+    """Tell a name, talk about something else for three turns, and ask for the name."""
+    told = await _tell_a_name(probe, caller)
+    for said in probe.draw(_TURNS_BETWEEN, _is_small_talk, words=1):
+        await caller.ask(said)
+    answer = await _ask_for_name(probe, caller)
+    if not _knows(answer, told):
+        raise NotYet(
+            f'"{_name_in(told)}" in the reply to "{answer.transcript}"; {_TURNS_BETWEEN + 1} turns '
+            f'before, the caller had said "{told.text}"',
+            f'"{answer.reply_text}"',
+            event=answer.last,
+        )
+    probe.ok(f'remembers "{told.text}", {_TURNS_BETWEEN} turns later')
+
+
+async def _tell_a_name(probe: Probe, caller: Caller) -> Recording:
+    """Tell drawn names until one of them is heard right; gives that one."""
+    for told in probe.draw(_TRIES, _tells_a_name, words=1):
+        answer = await caller.ask(told)
+        if _name_in(told) in normalise(answer.transcript):
+            return told
+    raise CannotTell(f"of {_TRIES} names, none was heard right, so none can be remembered")
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """What a server's page of metrics says.
+
+    Attributes:
+        sessions: Callers that are here.
+        held_bytes: Audio that is kept for all of them.
+    """
+
+    sessions: int
+    held_bytes: int
+
+
+async def _counts(probe: Probe) -> _Counts:
+    page = await probe.page("/metrics")
+    found = {name: int(float(number)) for name, number in _COUNT.findall(page)}
+    for name in ("sessions", "held_bytes"):
+        if name not in found:
+            raise NotYet(f'a line "{name} N" in the page /metrics', f"{page[:60]!r}")
+    return _Counts(found["sessions"], found["held_bytes"])
+
+
+async def _require_sessions(probe: Probe, wanted: int, after: str) -> _Counts:
+    """Make sure that the server comes to count so many callers: coming and going take a moment."""
+    limit_s = probe.limit(_SETTLES_S)
+    deadline_s = time.monotonic() + limit_s
+    while (counts := await _counts(probe)).sessions != wanted:
+        if time.monotonic() > deadline_s:
+            raise NotYet(
+                f'"sessions {wanted}" in /metrics, after {after}',
+                f'still "sessions {counts.sessions}", {limit_s:.0f} s later',
+            )
+        await asyncio.sleep(_LOOK_S)
+    return counts
+
+
+@checked("ch2.activity", "The server tells how many callers are here.")
+async def activity(probe: Probe) -> None:
+    """`GET /metrics` over plain HTTP, while up to four clients come and go in a drawn order.
+
+    The page is text with a number in each line, among them `sessions` and `held_bytes`; names may
+    begin with `labkit_`.
+    """
+    before = await _counts(probe)
+    probe.ok("gives a page /metrics, with `sessions` and `held_bytes`")
+    here: list[Caller] = []
+    for comes in _comings(probe):
+        if comes:
+            here.append(await probe.connect())
+        else:
+            await here.pop(probe.rng.randrange(len(here))).close()
+        after = "one more client came" if comes else "one of the clients hung up"
+        await _require_sessions(probe, before.sessions + len(here), after)
+        probe.ok(f"counts {len(here)} of these clients, after {after}")
+
+
+def _comings(probe: Probe) -> list[bool]:
+    """Who comes (True) and who goes; there is always somebody to go."""
+    steps = [True, True]
+    while len(steps) < 7 or True not in steps[2:]:
+        here = 2 * sum(steps) - len(steps)
+        steps.append(here == 0 or (here < 4 and probe.rng.random() < 0.5))
+    return steps
+
+
+@checked("ch2.released", "What was kept for a caller is let go of, however they leave.")
+async def released(probe: Probe) -> None:
+    """Clients say half a recording each, and no `end_stream`. Then every second one hangs up.
+
+    Then the others go away without a word. `/metrics` is read before, between and after.
+    """
+    before = await _counts(probe)
+    sent, callers = 0, [await probe.connect() for _ in range(2 * probe.rng.randint(2, 4))]
+    for caller in callers:
+        samples = read_audio(probe.draw(1)[0].path)
+        await caller.say(samples[: len(samples) // 2])
+        sent += len(samples) // 2 * 2
+        await caller.send("ping")
+        await caller.expect("pong")
+    held = (await _counts(probe)).held_bytes - before.held_bytes
+    if not 0.5 * sent <= held <= 2 * sent:
+        raise NotYet(
+            f"held_bytes to grow by {sent:,} or so: as many bytes of audio were sent",
+            f"it grew by {held:,}",
+        )
+    probe.ok(f"keeps the audio of {len(callers)} clients")
+    for leaver in callers[::2]:
+        await leaver.close()
+    await _require_sessions(
+        probe, before.sessions + len(callers) // 2, "half of the clients hung up"
+    )
+    probe.ok("lets go of those that hang up")
+    for leaver in callers[1::2]:
+        leaver.drop()
+    counts = await _require_sessions(probe, before.sessions, "the others went away without a word")
+    probe.ok("lets go of those that go away without a word")
+    if counts.held_bytes > before.held_bytes:
+        raise NotYet(
+            f"held_bytes {before.held_bytes:,}, as before they came",
+            f"held_bytes {counts.held_bytes:,}",
+        )
+    probe.ok("keeps nothing of what they said")
+
+
+@checked("ch2.leaves_mid_turn", "A caller who leaves in mid-turn harms nobody.")
+async def leaves_mid_turn(probe: Probe) -> None:
+    """Three clients say a recording and `end_stream`, and go away without a word, in a drawn order.
+
+    One goes at once, one when the first message of its answer comes, one when the first audio
+    comes. After each, another client says a recording, and `/metrics` is read.
+    """
+    before = await _counts(probe)
+    moments = ["at once", "as its answer began", "in the middle of the reply"]
+    probe.rng.shuffle(moments)
+    for moment in moments:
+        leaver = await probe.connect()
+        await _require_sessions(probe, before.sessions + 1, "a client came")
+        await leaver.say(probe.draw(1)[0])
+        await leaver.send("end_stream")
+        if moment == "as its answer began":
+            await leaver.next("an answer")
+        while moment == "in the middle of the reply":
+            if isinstance((await leaver.next("audio of the reply")).payload, bytes):
+                break
+        leaver.drop()
+        await _require_sessions(probe, before.sessions, f"a client went away {moment}")
+        probe.ok(f"lets go of a client that went away {moment}")
+        said = probe.draw(1)[0]
+        async with probe.caller() as other:
+            probe.require_heard(said, await other.ask(said))
+        await _require_sessions(probe, before.sessions, "the next client hung up")
+        probe.ok("answers the next client")
+
+
+CHECKS: Final = (
+    sessions_isolated, history_remembers, history_bounded, activity, released, leaves_mid_turn,
+)  # fmt: skip
+"""In the order in which the chapter comes to them."""
