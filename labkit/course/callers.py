@@ -42,7 +42,8 @@ __all__ = [
 
 _CHUNK: Final = SAMPLE_RATE // 25
 _SHOWN_S: Final = 1.0
-_SETTLES_S: Final = 0.1
+_SETTLES_S: Final = 0.5
+_LOOK_S: Final = 0.02
 _NAMES: Final = ("laura", "oliver", "isabel", "theo", "george", "felix", "james")
 _QUESTION: Final = "do you know my name"
 _TURNS_BETWEEN: Final = 3
@@ -220,14 +221,15 @@ def plot_recall(found: Sequence[Recall], *, ax: "Axes | None" = None) -> "Axes":
     drawn.plot([one.exchanges for one in found], shares, "o-", color=BLUE)
     for one, share in zip(found, shares, strict=True):
         drawn.annotate(
-            f"{one.words:.0f} words", (one.exchanges, share), xytext=(4, 7),
+            f"{one.words:.0f}", (one.exchanges, share), xytext=(4, 7),
             textcoords="offset points", fontsize=8,
         )  # fmt: skip
     drawn.set_ylim(-5, 115)
+    drawn.set_xticks([one.exchanges for one in found])
     return tidy(
         drawn,
         "Is a name known, three exchanges later?",
-        "exchanges before it",
+        "exchanges before it (at each point: words in all)",
         "% of conversations",
     )
 
@@ -288,29 +290,34 @@ async def measure_weight(
     """
     weights = {}
 
-    async def weigh(name: str) -> None:
-        stay, usage = await _count(server, name, many), server.usage()
+    async def weigh(name: str, here: int) -> None:
+        stay, usage = await _count(server, name, here), server.usage()
         weights[name] = (usage.rss_bytes if usage else 0, stay.held_bytes)
 
-    await weigh("nobody")
+    await weigh("nobody", 0)
     async with AsyncExitStack() as stack:
         sockets = [await stack.enter_async_context(connect(_streamed(server))) for _ in range(many)]
-        await weigh("silent")
+        await weigh("silent", many)
         for socket in sockets:
             await _speak(socket, read_audio(said.path))
-        await weigh("with speech")
-    await weigh("gone again")
+        await weigh("with speech", many)
+    await weigh("gone again", 0)
     return weights
 
 
 async def _count(server: RunningServer | str, event: str, here: int) -> Stay:
-    """What `/metrics` says, once what happened has had a moment to arrive."""
-    await asyncio.sleep(_SETTLES_S)
+    """What `/metrics` says, once it counts who is here, or after half a second otherwise."""
     url = server if isinstance(server, str) else server.url
+    page = url.replace("ws", "http", 1).rstrip("/") + "/metrics"
+    deadline_s = time.monotonic() + _SETTLES_S
     async with httpx2.AsyncClient(trust_env=False) as client:
-        page = await client.get(url.replace("ws", "http", 1).rstrip("/") + "/metrics")
-    numbers = dict(line.rsplit(" ", 1) for line in page.text.splitlines())
-    return Stay(event, here, int(numbers["sessions"]), int(numbers["held_bytes"]))
+        while True:
+            text = (await client.get(page)).text
+            numbers = dict(line.rsplit(" ", 1) for line in text.splitlines())
+            stay = Stay(event, here, int(numbers["sessions"]), int(numbers["held_bytes"]))
+            if stay.sessions == here or time.monotonic() > deadline_s:
+                return stay
+            await asyncio.sleep(_LOOK_S)
 
 
 def plot_stays(measured: Mapping[str, Sequence[Stay]], *, ax: "Axes | None" = None) -> "Axes":
@@ -320,8 +327,8 @@ def plot_stays(measured: Mapping[str, Sequence[Stay]], *, ax: "Axes | None" = No
     drawn = axes(ax, 7.0, 3.2)
     first = next(iter(measured.values()))
     steps = range(len(first))
-    drawn.step(steps, [one.here for one in first], where="post", color=GREY, linewidth=5, alpha=0.4)
-    drawn.annotate("who is here", (0.2, first[-1].here + 0.3), color=GREY, fontsize=8)
+    here = [one.here for one in first]
+    drawn.step(steps, here, where="post", color=GREY, linewidth=5, alpha=0.4, label="who is here")
     looks = ((RED, "x--"), (BLUE, "o-"))
     for (name, stays), (colour, style) in zip(measured.items(), looks, strict=False):
         counted = [one.sessions for one in stays]
@@ -329,9 +336,10 @@ def plot_stays(measured: Mapping[str, Sequence[Stay]], *, ax: "Axes | None" = No
     for event in ("comes", "hangs up", "goes away"):
         at = [number for number, one in enumerate(first) if one.event == event]
         drawn.annotate(
-            f"{event}, {len(at)} times", (statistics.mean(at), -0.2), ha="center", va="top",
-            fontsize=8, annotation_clip=False,
+            f"{event}, {len(at)} times", (statistics.mean(at), -0.9), ha="center", va="top",
+            fontsize=9, annotation_clip=False,
         )  # fmt: skip
     drawn.set_xticks([])
+    drawn.set_ylim(bottom=-0.5)
     drawn.legend(frameon=False)
-    return tidy(drawn, "Callers that the server counts", "\nsteps", "sessions")
+    return tidy(drawn, "Callers that the server counts", "\n", "sessions")
