@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -38,6 +39,7 @@ __all__ = [
     "check_python",
     "kernel_command",
     "machine_factor",
+    "requirements",
     "run_checks",
 ]
 
@@ -95,7 +97,7 @@ def run_checks(
     """
     return [
         check_python(sys.version_info[:3], sys.executable),
-        check_packages(metadata.requires("labkit") or ()),
+        check_packages(requirements()),
         check_compiler(os.environ.get("CXX", "c++"), needed=not _installed("llama-cpp-python")),
         *map(check_model, models),
         check_cores(usable_cores(), os.cpu_count() or 1),
@@ -114,6 +116,18 @@ def check_python(version: tuple[int, int, int], executable: str) -> Check:
         f"Python {'.'.join(map(str, _OLDEST))} or newer is needed: "
         "run 'make clean setup PYTHON=/path/to/python3.12'",
     )
+
+
+def requirements() -> list[str]:
+    """What labkit requires, as lines such as `numpy>=2.0`.
+
+    In a checkout it is what the checkout says: the environment may be that of an older one, and
+    its own record with it.
+    """
+    project = Path(__file__).resolve().parents[1] / "pyproject.toml"
+    if project.exists():
+        return list(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["dependencies"])
+    return metadata.requires("labkit") or []
 
 
 def check_packages(requirements: Iterable[str]) -> Check:

@@ -7,6 +7,8 @@ from typing import Annotated, Final
 
 import typer
 
+from labkit.doctor import check_packages, requirements
+from labkit.errors import LabkitError
 from labkit.notebook.copies import copy_chapters, jupyter_command
 
 __all__ = ["lab"]
@@ -19,6 +21,14 @@ def lab(
     mine: Annotated[Path, typer.Option(help="The folder with your copies.")] = _CHECKOUT / "mine",
 ) -> None:
     """Open copies of the chapters in JupyterLab, yours to change; takes its options, too."""
+    packages = check_packages(requirements())
+    if not packages.ok:
+        raise LabkitError(f"packages: {packages.detail}; {packages.mend}")
+    if os.geteuid() == 0 and "--allow-root" not in context.args:
+        raise LabkitError(
+            "JupyterLab does not run as root unless it is told to: "
+            "make lab ARGS=--allow-root (or labkit lab --allow-root)"
+        )
     for sentence in copy_chapters(_CHECKOUT / "notebooks", mine):
         sys.stderr.write(f"{sentence}\n")
     command = jupyter_command(mine, context.args)

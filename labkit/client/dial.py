@@ -305,7 +305,7 @@ def _fault(url: str, error: Exception, within_s: float, *, reached: bool) -> tup
             return f"{hung_up} TLS handshake: most likely {_no_tls(url)}", True
         case OSError() if not reached:
             reason = _reason(error)
-            start = "Start one with 'labkit serve'"
+            start = "Start one with 'labkit serve', and wait until it is ready"
             return f"no voice server answers at {url}: {reason}. {start}", True
         case OSError() | InvalidMessage(__cause__=EOFError()):
             speaks = "it is no voice server, or it speaks TLS; then try"

@@ -16,8 +16,24 @@ def test_the_chapters_are_copied_and_opened(
     became: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda path, command: became.append(command))
     mine = tmp_path / "mine"
-    told = CliRunner().invoke(app, ["lab", "--mine", str(mine), "--no-browser", "--port=9"])
+    told = CliRunner().invoke(app, ["lab", "--mine", str(mine), "--no-browser", "--allow-root"])
     assert told.exit_code == 0
-    assert "05_latency_exercise is yours to change in" in told.stderr
-    assert (mine / "05_latency_exercise.ipynb").exists()
-    assert became == [jupyter_command(mine, ["--no-browser", "--port=9"])]
+    assert "00_start_here is yours to change in" in told.stderr
+    assert (mine / "00_start_here.ipynb").exists()
+    assert became == [jupyter_command(mine, ["--no-browser", "--allow-root"])]
+
+
+def test_an_environment_that_is_older_than_the_checkout_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labkit.cli.lab.requirements", lambda: ["numpy>=2", "unheard-of>=1"])
+    told = CliRunner().invoke(app, ["lab", "--mine", str(tmp_path / "mine"), "--allow-root"])
+    assert told.exit_code != 0
+    assert "unheard-of missing; run 'make setup'" in str(told.exception)
+
+
+def test_root_is_told_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    told = CliRunner().invoke(app, ["lab", "--mine", str(tmp_path / "mine")])
+    assert told.exit_code != 0
+    assert "make lab ARGS=--allow-root" in str(told.exception)
