@@ -220,7 +220,7 @@ def networks_figure(networks: Sequence[ServerSummary]) -> "Figure":
 
     from labkit.measure.exercise_figures import plot_effect, plot_waits
 
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     plot_waits(networks, ax=left)
     plot_effect(networks, ax=right)

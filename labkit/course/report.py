@@ -15,20 +15,21 @@ from labkit.course.predictions import predictions_of
 from labkit.errors import LabkitError
 from labkit.measure.exercise_figures import plot_rest
 from labkit.measure.exercise_summary import ExerciseSummary, ServerSummary
-from labkit.measure.figures import figure_of, image_html
+from labkit.measure.figures import axes, figure_of, image_html
 from labkit.measure.results import about_machine
 
 __all__ = ["LabReport", "lab_report"]
 
 _STYLE: Final = """
-@page { size: A4; margin: 12mm }
-body { font: 10.5pt/1.35 system-ui, sans-serif; max-width: 186mm; margin: 1em auto; color: #111 }
-h1 { font-size: 16pt; margin: 0 } h2 { font-size: 11.5pt; margin: .7em 0 .2em }
-p { margin: .3em 0 } .quiet { color: #555; font-size: 9pt }
-table { border-collapse: collapse; font-size: 9pt } caption { text-align: left; color: #555 }
-th, td { padding: 1px 8px 1px 0; text-align: right; border-bottom: 1px solid #ddd }
+@page { size: A4; margin: 10mm }
+body { font: 10pt/1.3 system-ui, sans-serif; max-width: 190mm; margin: 0 auto; color: #111 }
+h1 { font-size: 15pt; margin: 0 } h2 { font-size: 11pt; margin: .6em 0 .1em }
+p { margin: .25em 0 } .quiet { color: #555; font-size: 8.5pt }
+table { border-collapse: collapse; font-size: 8.5pt; white-space: nowrap; margin-bottom: .5em }
+caption { text-align: left; color: #555 }
+th, td { padding: 0 8px 0 0; text-align: right; border-bottom: 1px solid #ddd }
 th:first-child, td:first-child { text-align: left }
-.side { display: flex; gap: 8mm; flex-wrap: wrap } img { display: block; width: 100% }
+.side { display: flex; gap: 6mm } .side > * { flex: 1 } img { display: block; width: 100% }
 """
 
 
@@ -85,23 +86,17 @@ def lab_report(
     parts = [
         "<h1>How chunk size trades against latency</h1>",
         f'<p class="quiet">{escape(_origin(servers.servers, networks))}</p>',
-        "<h2>What I expected, and what came</h2>",
-        _predictions(predictions_of("ch5")),
-        "<h2>My server over several networks</h2>",
-        image_html(networks_figure(networks), _waits(networks)),
-        '<div class="side"><div>',
-        _sizes(rows),
-        "</div><div>",
-        _servers(servers.servers),
-        _writes(two_writes),
-        "</div></div>",
-        "<h2>Where the time goes</h2>",
-        image_html(figure_of(plot_rest(servers.servers)), _waits(servers.servers)),
-        "<h2>Two writes and an answer</h2>",
-        image_html(figure_of(plot_two_writes(two_writes)), _writes_alt(two_writes)),
         "<h2>Conclusion</h2>",
         *(f"<p>{escape(sentence)}</p>" for sentence in (servers.conclusion, said(concluded))),
         f"<p><b>{escape(words.strip())}</b></p>",
+        "<h2>What I expected, and what came</h2>",
+        _side(_predictions(predictions_of("ch5")), _servers(servers.servers)),
+        "<h2>My server over several networks</h2>",
+        image_html(networks_figure(networks), _waits(networks)),
+        "<h2>Where the time goes</h2>",
+        image_html(figure_of(plot_rest(servers.servers)), _waits(servers.servers)),
+        "<h2>What the chunk size adds, and what two writes cost</h2>",
+        _side(_sizes(rows), _two_writes(two_writes)),
     ]
     html = (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Lab report</title>'
@@ -147,6 +142,11 @@ def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     return f"<table><caption>{escape(caption)}</caption>{line('th', head)}{body}</table>"
 
 
+def _side(*parts: str) -> str:
+    """Parts side by side."""
+    return f'<div class="side">{"".join(f"<div>{part}</div>" for part in parts)}</div>'
+
+
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.0f}" if abs(value) >= 10 else f"{value:.1f}"
 
@@ -165,8 +165,8 @@ def _predictions(made: Mapping[str, Prediction]) -> str:
 
 def _sizes(rows: Sequence[Mapping[str, Any]]) -> str:
     return _table(
-        "My server: the wait against the smallest chunks (95 % interval)",
-        ("chunk, ms", "added, ms", "half a chunk", "headers, %"),
+        "My server, against its smallest chunks (95 % interval)",
+        ("chunk, ms", "added, ms", "predicted", "headers, %"),
         [
             (
                 f"{row['chunk_ms']}",
@@ -182,7 +182,7 @@ def _sizes(rows: Sequence[Mapping[str, Any]]) -> str:
 def _servers(servers: Sequence[ServerSummary]) -> str:
     return _table(
         f"With chunks of {servers[0].middle.chunk_ms} ms",
-        ("", "wait, ms", "turns", "words misheard", "slowest pings, ms"),
+        ("", "wait, ms", "turns", "misheard", "ping p99, ms"),
         [
             (
                 server.name,
@@ -196,23 +196,13 @@ def _servers(servers: Sequence[ServerSummary]) -> str:
     )
 
 
-def _writes(measured: Mapping[tuple[int, bool], Sequence[float]]) -> str:
-    return _table(
-        "A chunk and a ping, until the pong (median, ms)",
-        ("", "TCP_NODELAY on", "off"),
-        [
-            (f"{writes} write(s)", *(f"{median(measured[writes, on]):.1f}" for on in (True, False)))
-            for writes in (1, 2)
-        ],
-    )
-
-
-def _writes_alt(measured: Mapping[tuple[int, bool], Sequence[float]]) -> str:
+def _two_writes(measured: Mapping[tuple[int, bool], Sequence[float]]) -> str:
     told = (
         f"{writes} with TCP_NODELAY {'on' if nodelay else 'off'}: {median(took):.1f} ms"
         for (writes, nodelay), took in measured.items()
     )
-    return f"Round trips by number of writes. {'; '.join(told)}."
+    drawn = plot_two_writes(measured, ax=axes(None, 5.0, 1.7))
+    return image_html(figure_of(drawn), f"Round trips by number of writes. {'; '.join(told)}.")
 
 
 def _waits(servers: Sequence[ServerSummary]) -> str:

@@ -79,17 +79,14 @@ turn = await say(recording("ked-01"), server)
 measured("ch5.wait_ms", turn.trace.ttfa_ms())
 for mark, at_ns in sorted(turn.trace.marks.items(), key=lambda one: one[1]):
     print(f"{at_ns:>20,}  {mark}")
+turn.plot_waveform()
 turn
 
 # %% [markdown]
-# Look at the two waveforms below: the wait is the dead air between them. `end_of_speech` is known from
-# the recording, not from the server: whoever measures from a server's own event measures less than
-# people hear. `first_audio_heard` is where the reply stops being silent, which is later than its first
-# byte.
+# Look at the two waveforms: the wait is the dead air between them. `end_of_speech` is known from the
+# recording, not from the server: whoever measures from a server's own event measures less than people
+# hear. `first_audio_heard` is where the reply stops being silent, which is later than its first byte.
 
-# %%
-predicted("ch5.wait_ms")
-turn.plot_waveform()
 # %% [markdown] card="ch5.marks"
 # The card of the exercise.
 
@@ -186,69 +183,10 @@ print(f"{packetisation_ms(marks):8.1f} ms  of it because the last chunk was not 
 # Your server tells no marks of its own, so everything between the request and the first byte is one
 # part. labkit's server tells where that time goes; you will see it beside yours.
 #
-# ## The exercise
-#
-# Three servers take turns: yours, labkit's, and the naive one. Each says the *same* recordings in
-# every chunk size, in random order, at the pace of speech. Sizes are compared recording by recording,
-# since recordings differ by far more than a chunk adds. This short run takes two and a half minutes.
-
-# %%
-predicted("ch5.wait_ms", "ch5.added_at_500_ms", "ch5.naive_times")
-await stop_servers()  # nothing else should need the processor
-result = await run_exercise(
-    mine=True,
-    baseline=True,
-    quick=True,
-    blocks=3,
-    chunk_sizes_ms=(20, 40, 100, 500),
-    out="../results",
-)
-yours, *others = result.servers
-figures = labkit.exercise_figures(result)
-show(
-    figures["tradeoff"],
-    alt="Added wait, messages, headers and server CPU by chunk size: the added wait of all three "
-    "servers follows half a chunk, the costs fall steeply at first and little after; below, a bar "
-    "of the parts of the rest of the wait for each server.",
-)
-print(*result.sentences(), sep="\n")
-
-# %% [markdown]
-# The dotted line is no fit: it is half a chunk more, which arithmetic predicts. Look whether the
-# intervals of your points hold it. Then look at the bars: the chunk size has no part in them.
-#
-# The orange dashes are for a server that finds the end of your speech by itself. Its detector judges
-# 32 ms at a time, so chunks of 20 ms are judged when those that end at 40, 80 and 100 ms are there.
-#
-# *The whole run, with all nine sizes, takes nine minutes:*
-# `labkit exercise --server mine/server.py --baseline naive`, *or* `run_exercise(mine=True,
-# baseline=True)`.
-
-# %%
-predicted("ch5.wait_ms", "ch5.added_at_500_ms", "ch5.naive_times")
-show(
-    figures["waterfall"],
-    alt="Waterfalls of the three servers at 40 ms chunks: each stage is a bar that begins where the "
-    "one before it ended.",
-)
-show(
-    figures["turns"],
-    alt="Every turn as a dot over its chunk size, the turns of a recording joined by a line; the "
-    "lines lie apart and rise alike.",
-)
-naive = next(one for one in others if one.name == "naive")
-print(measured("ch5.added_at_500_ms", yours.sizes[-1].effect.value))
-print(measured("ch5.naive_times", naive.wait_ms / yours.wait_ms))
-print(f"The median of your server with 40 ms chunks is {yours.middle.wait.value:.0f} ms.")
-
-# %% [markdown]
-# In the last figure a colour is a recording. The lines lie apart, which is what recordings differ in;
-# they rise alike, which is what the chunk size does. Three recordings are enough for that, and far too
-# few for a 95th percentile.
-#
 # ## What a message weighs
 #
-# Why not chunks of 10 ms, then? Each message has headers. You can compute them.
+# Chunks of a millisecond would hardly wait at all. But each message has headers, and how many bytes
+# those are can be computed.
 
 # %% [markdown] card="ch5.headers"
 # The card of the exercise.
@@ -285,6 +223,67 @@ for chunk_ms in (10, 20, 32, 40, 50, 80, 100, 250, 500):
 # more of 256 kbit/s is little to any network of today: what small messages really cost is work for
 # each of them, at both ends.
 #
+# ## The exercise
+#
+# Three servers take turns: yours, labkit's, and the naive one. Each says the *same* recordings in
+# every chunk size, in random order, at the pace of speech. Sizes are compared recording by recording,
+# since recordings differ by far more than a chunk adds. This short run takes two and a half minutes.
+
+# %%
+predicted("ch5.wait_ms", "ch5.added_at_500_ms", "ch5.naive_times")
+await stop_servers()  # nothing else should need the processor
+result = await run_exercise(
+    mine=True,
+    baseline=True,
+    quick=True,
+    blocks=3,
+    chunk_sizes_ms=(20, 40, 100, 500),
+    out="../results",
+)
+yours, *others = result.servers
+figures = labkit.exercise_figures(result)
+show(
+    figures["tradeoff"],
+    alt="What the chunk size adds to the wait of three servers, with intervals, beside a dotted line "
+    "for half a chunk more; messages, headers and server CPU, which fall as chunks grow; below, a "
+    "bar of the parts of the rest of the wait for each server.",
+)
+print(*result.sentences(), sep="\n")
+
+# %% [markdown]
+# The dotted line is no fit: it is half a chunk more, which arithmetic predicts. Look whether the
+# intervals of your points hold it. Where they are wide, the machine had other work, or three recordings
+# are too few: close what you can and run the cell again, or take the whole run. Then look at the bars:
+# the chunk size has no part in them.
+#
+# The orange dashes are for a server that finds the end of your speech by itself. Its detector judges
+# 32 ms at a time, so chunks of 20 ms are judged when those that end at 40, 80 and 100 ms are there.
+#
+# *The whole run, with all nine sizes, takes nine minutes:*
+# `labkit exercise --server mine/server.py --baseline naive`, *or* `run_exercise(mine=True,
+# baseline=True)`.
+
+# %%
+predicted("ch5.wait_ms", "ch5.added_at_500_ms", "ch5.naive_times")
+show(
+    figures["waterfall"],
+    alt="Waterfalls of the three servers at 40 ms chunks: each stage is a bar that begins where the "
+    "one before it ended.",
+)
+show(
+    figures["turns"],
+    alt="Every turn as a dot over its chunk size, server beside server; a line joins the turns of a "
+    "recording.",
+)
+naive = next(one for one in others if one.name == "naive")
+print(measured("ch5.added_at_500_ms", yours.sizes[-1].effect.value))
+print(measured("ch5.naive_times", naive.wait_ms / yours.wait_ms))
+print(f"The median of your server with 40 ms chunks is {yours.middle.wait.value:.0f} ms.")
+
+# %% [markdown]
+# In the last figure a colour is a recording. How far the lines lie apart is what recordings differ in;
+# how they rise is what the chunk size does. Three recordings are far too few for a 95th percentile.
+#
 # ## Over a network
 #
 # So far client and server were one machine. Predict: how much longer does one wait for your server over
@@ -315,8 +314,8 @@ for network in ("4g", "3g"):
 networks = latency.by_network(over)
 show(
     latency.networks_figure(networks),
-    alt="Waits by chunk size over loopback, 4g and 3g: the slower the network, the higher the line; "
-    "on the right, 3g adds more at 500 ms than half a chunk.",
+    alt="Left, waits by chunk size over loopback, 4g and 3g, a line for each; right, what the chunk "
+    "size adds over each of them, beside half a chunk more.",
 )
 print(f"500 ms of audio take {latency.way_out_ms(500, '3g'):.0f} ms to go out over 3g,")
 print(
@@ -360,8 +359,8 @@ predicted("ch5.two_writes_ms", "ch5.more_on_4g_ms")
 two_writes = await latency.measure_two_writes(await start_mine())
 show(
     latency.plot_two_writes(two_writes).figure,
-    alt="Round trips, a row for each way to write: all near zero but two writes without TCP_NODELAY, "
-    "which take about 40 ms.",
+    alt="Every round trip as a mark, a row for each way to write: one write or two, TCP_NODELAY on "
+    "or off.",
 )
 slow, quick = median(two_writes[2, False]), median(two_writes[2, True])
 print(f"Two writes take {slow:.1f} ms without TCP_NODELAY, and {quick:.1f} ms with it.")

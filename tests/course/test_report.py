@@ -54,7 +54,14 @@ def test_the_report_is_one_file_with_everything(
     assert page.elsewhere == []
     assert len(page.images) == 3
     assert all(len(alt) > 20 for alt in page.images)
-    for part in ("111", "238", "I would take &lt;40&gt; ms.", said(CONCLUDED), "42.0", "9.4"):
+    for part in (
+        "111",
+        "238",
+        "I would take &lt;40&gt; ms.",
+        said(CONCLUDED),
+        "2 with TCP_NODELAY off: 42.0 ms",
+        "9.4",
+    ):
         assert part in html, part
     assert "lab_report.html" in repr(report)
     assert 'sandbox=""' in report._repr_html_()
