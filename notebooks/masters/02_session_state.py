@@ -301,9 +301,9 @@ print("exchanges  words  known    ms to reply")
 for one in recalls:
     print(f"{one.exchanges:9}  {one.words:5.0f}  {one.known} of {one.of}  {one.think_ms:8.0f}")
 lost = next((one for one in recalls if 2 * one.known < one.of), recalls[-1])
-whole = max(one.words for one in recalls if one.known == one.of and one.words < lost.words)
+well = [one.words for one in recalls if one.known == one.of and one.words < lost.words]
 print(
-    f"Up to {whole:.0f} words every name was known; at {lost.words:.0f}, {lost.known} of {lost.of}. "
+    f"Up to {max(well, default=0):.0f} words every name was known; at {lost.words:.0f}, {lost.known} of {lost.of}. "
     f"A reply took {recalls[-1].think_ms / recalls[0].think_ms:.1f} times as long at the end."
 )
 measured("ch2.lost_after_exchanges", lost.exchanges)
@@ -363,7 +363,7 @@ await callers.talk(await start_mine(), *conversation)
 # ## Fault 3: who is still here?
 #
 # How many callers does your server have, and how much does it keep for them? A page over plain HTTP is the
-# usual answer: monitoring fetches it every few seconds, in the format of Prometheus, one name and one number
+# usual answer: monitoring fetches it again and again, in the format of Prometheus, one name and one number
 # a line. The WebSocket's port can serve it, since each WebSocket begins as an HTTP request. The given
 # `pages` answers the request instead of letting it become a WebSocket.
 

@@ -86,6 +86,11 @@ def remember(history, said, replied):
 """,
         "remembers the beginning": REMEMBERS_THE_BEGINNING,
         "calls everybody Laura": EVERYBODY_IS_LAURA,
+        "hears always the same": """
+right = off_loop
+async def off_loop(call, *arguments):
+    return "hello" if call == models.hear else await right(call, *arguments)
+""",
     },
     "ch2.history_bounded": {
         "remembers everything": """

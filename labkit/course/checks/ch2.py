@@ -10,7 +10,7 @@ from labkit.audio.pcm import SAMPLE_RATE, chunks, encode_s16le, read_audio
 from labkit.course.checks.check import checked
 from labkit.course.models import Models
 from labkit.course.probe import Answer, Caller, Probe
-from labkit.course.verdict import CannotTell, NotYet
+from labkit.course.verdict import NotYet
 from labkit.measure.recordings import Recording
 from labkit.measure.wer import normalise, word_errors
 
@@ -154,7 +154,12 @@ async def _tell_a_name(probe: Probe, caller: Caller) -> Recording:
         answer = await caller.ask(told)
         if _name_in(told) in normalise(answer.transcript):
             return told
-    raise CannotTell(f"of {_TRIES} names, none was heard right, so none can be remembered")
+    raise NotYet(
+        f'"{_name_in(told)}" in the transcript of "{told.text}", or one of the {_TRIES - 1} other '
+        "names in theirs",
+        f'"{answer.transcript}"' if answer.transcript else "an empty transcript",
+        event=answer.heard,
+    )
 
 
 @dataclass(frozen=True, slots=True)
