@@ -2,13 +2,19 @@
 
 from typing import Final
 
-from labkit.course.checks import ch0, ch1, ch2, ch5
+from labkit.course.checks import ch0, ch1, ch2, ch5, ch6
 from labkit.course.checks.check import Check
 from labkit.errors import LabkitError
 
 __all__ = ["CHECKS", "find_checks"]
 
-CHECKS: Final[tuple[Check, ...]] = (*ch0.CHECKS, *ch1.CHECKS, *ch2.CHECKS, *ch5.CHECKS)
+CHECKS: Final[tuple[Check, ...]] = (
+    *ch0.CHECKS,
+    *ch1.CHECKS,
+    *ch2.CHECKS,
+    *ch5.CHECKS,
+    *ch6.CHECKS,
+)
 """Every check, in the order of the course."""
 
 
