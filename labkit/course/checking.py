@@ -46,6 +46,7 @@ async def check(
     fresh: bool = False,
     seed: int | None = None,
     strict: bool | None = None,
+    record: bool = True,
 ) -> Report | Reports:
     """Check a server, or whatever the check is about.
 
@@ -60,6 +61,7 @@ async def check(
             Restart and Run All?
         seed: What all inputs are drawn from; by default `LABKIT_SEED`, or drawn anew.
         strict: Raise where it does not pass; by default where `LABKIT_STRICT=1` is set.
+        record: Note the verdict in your progress; not for a server that you broke on purpose.
 
     Raises:
         LabkitError: There is no such check, or nothing to check.
@@ -79,7 +81,7 @@ async def check(
         runs = target
         if len(checks) > 1 and isinstance(target, str | Path) and not _is_address(target):
             runs = await stack.enter_async_context(hosted(target))  # one process for all of them
-        reports = [await check_one(one, runs, seed=drawn) for one in checks]
+        reports = [await check_one(one, runs, seed=drawn, record=record) for one in checks]
     result = reports[0] if len(checks) == 1 and name == checks[0].name else Reports(tuple(reports))
     if strict is None:
         strict = os.environ.get("LABKIT_STRICT") == "1"
@@ -97,14 +99,15 @@ def _seed() -> int:
     return int(told) if told.isdecimal() else secrets.randbelow(_SEEDS)
 
 
-async def check_one(one: Check, target: Any, *, seed: int) -> Report:
-    """Run one check, keep its evidence, and note its verdict."""
+async def check_one(one: Check, target: Any, *, seed: int, record: bool = True) -> Report:
+    """Run one check, keep its evidence, and note its verdict where it is to be recorded."""
     run = _Run(one, seed)
     await run.on(target)
     if kept := _is_kept(target):
         run.notes += _only_in_the_kernel()
     report = run.report()
-    if kept or callable(target) or one.judge is not None:  # not somebody else's server
+    own = kept or callable(target) or one.judge is not None  # not somebody else's server
+    if own and record:
         with noting() as progress:
             progress.checks[one.name] = Noted(
                 verdict=report.verdict, seed=seed, server=server_hash() if kept else ""

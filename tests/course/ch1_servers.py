@@ -242,6 +242,20 @@ def take(buffer, chunk):
         "takes ten seconds": """
 LONGEST_S = 10
 """,
+        "adds first, refuses afterwards": """
+def take(buffer, chunk):
+    buffer += chunk
+    if len(buffer) > 60 * RATE * 2:
+        return error("buffer_full", "no room")
+""",
+        "takes bytes for samples": """
+LONGEST_S = 30
+""",
+        "calls it otherwise": """
+right = take
+def take(buffer, chunk):
+    return error("full", "no room") if right(buffer, chunk) else None
+""",
         "stays full": """
 full = False
 def take(buffer, chunk):
@@ -278,6 +292,16 @@ async def answer(socket, audio, history):
     await socket.send(json.dumps({"type": "transcript", "text": "hello"}))
     await socket.send(bytes(RATE))
     await socket.send(json.dumps({"type": "done", "reply_text": "Hello there"}))
+""",
+        "loses the end of every sentence": """
+async def say_reply(socket, sentences):
+    samples = 0
+    for sentence in sentences:
+        speech = await off_loop(models.speak, sentence)
+        for start in range(0, len(speech) - PIECE, PIECE):
+            await socket.send(to_wire(speech[start : start + PIECE]))
+            samples += PIECE
+    return samples
 """,
         "counts bytes for samples": """
 right = say_reply

@@ -261,3 +261,14 @@ def test_a_check_that_is_none_is_named() -> None:
     with pytest.raises(LabkitError, match=r"no check 'ch1\.nothing'; there are .*ch1\.pong"):
         find_checks("ch1.nothing")
     assert os.environ["LABKIT_STRICT"] == "0"
+
+
+async def test_a_server_that_was_broken_on_purpose_is_not_recorded() -> None:
+    await check_one(ping, answers_ping, seed=1)
+
+    async def silent(socket: ServerConnection) -> None:
+        return
+
+    broken = await check_one(ping, silent, seed=1, record=False)
+    assert broken.verdict is Verdict.NOT_YET
+    assert Progress.load().checks[ping.name].verdict is Verdict.PASSED

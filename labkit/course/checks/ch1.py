@@ -1,7 +1,7 @@
 """The checks of chapter 1: one caller, audio in, words and speech out, and `ping` all the while."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import re
 from typing import Final
 
 import numpy as np
@@ -17,6 +17,7 @@ from labkit.measure.wer import normalise
 __all__ = ["CHECKS"]
 
 _DIGITS: Final = frozenset("zero one two three four five six seven eight nine".split())
+_SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+")
 _SPOKEN: Final = 0.4
 """Share of a reply's frames in which the detector hears speech; of labkit's voice, 0.7 to 0.9."""
 _LONGEST_PIECE_S: Final = 1.0
@@ -25,8 +26,14 @@ _AHEAD: Final = 0.05
 _TRIES: Final = 4
 _SHARE_OF_A_TURN: Final = 0.25
 _TIMES_IDLE: Final = 20
-_FITS_S, _FULL_S = 30, 75
-"""Seconds of audio that one utterance has to take, and those that are too many for any."""
+_FITS_S: Final = (45, 55)
+"""Seconds of audio that one utterance has to take, at least and at most."""
+_FULL_S: Final = 75
+"""Seconds that are too many for any."""
+_SLIVER: Final = 640
+"""Bytes of a short chunk, 20 ms."""
+_LOST_S: Final = 0.01
+"""How much shorter a reply may be than what the voice gives for its text, for each sentence."""
 
 
 @checked("ch1.pong", "`ping` is answered with `pong`, at once.")
@@ -232,47 +239,67 @@ async def empty_utterance(probe: Probe) -> None:
 
 @checked("ch1.bounded_buffer", "One caller cannot fill the memory.")
 async def bounded_buffer(probe: Probe) -> None:
-    """30 s of silence, `ping`, 45 s more, `ping`, then `end_stream`, then a recording.
+    """45 to 55 s of silence, `ping`; silence up to 75 s, `ping`; two recordings, `end_stream` each.
 
-    The first 30 s have to be taken; before the 75 s are over, `buffer_full` has to come.
+    What comes first has to be taken; before the 75 s are over, `buffer_full` has to come. What is
+    said behind that, the first recording, is not heard; the second one is.
     """
     caller = await probe.connect()
-    silence = encode_s16le(np.zeros(SAMPLE_RATE, np.float32))
-    for _ in range(_FITS_S):
-        await caller.send(silence)
-    await caller.send("ping")
-    if "buffer_full" in [code async for code in _errors_before_pong(caller, probe)]:
-        raise NotYet(f"{_FITS_S} s of audio to be taken", "buffer_full before that")
-    probe.ok(f"takes {_FITS_S} s of audio")
-    for _ in range(_FULL_S - _FITS_S):
-        await caller.send(silence)
-    await caller.send("ping")
-    if "buffer_full" not in [code async for code in _errors_before_pong(caller, probe)]:
+    fits_s = probe.rng.randint(*_FITS_S)
+    if refused := await _fill(caller, probe, fits_s):
+        raise NotYet(
+            f"{fits_s} s of audio to be taken",
+            f"text {probe.events[refused[0]].payload!r} before that",
+            event=refused[0],
+        )
+    probe.ok(f"takes {fits_s} s of audio")
+    refused = await _fill(caller, probe, _FULL_S - fits_s)
+    if not refused:
         raise NotYet(
             'JSON {"type": "error", "code": "buffer_full", …}',
             f"none: {_FULL_S * 32_000:,} bytes were taken, {_FULL_S} s of audio, and no end to it",
             event=len(probe.events) - 1,
         )
+    message = caller.json_of(refused[0], "an error")
+    caller.require_fields(refused[0], message, {"type": "error", "code": "buffer_full"})
     probe.ok(f"refuses what comes, before {_FULL_S} s have come")
-    answer = await caller.end()
-    said = probe.draw(1)[0]
-    answer = await caller.ask(said)
-    probe.require_heard(said, answer)
+    behind, said = probe.draw(2)
+    answer = await caller.ask(behind)
+    if answer.transcript:
+        raise NotYet(
+            f'an empty transcript: "{behind.text}" came when the buffer was full',
+            f'"{answer.transcript}"',
+            event=answer.heard,
+        )
+    probe.ok("has not kept what it refused")
+    probe.require_heard(said, await caller.ask(said))
     probe.ok("has room again for the next utterance")
 
 
-async def _errors_before_pong(caller: Caller, probe: Probe) -> AsyncIterator[object]:
-    """The codes of the errors that come before the next `pong`."""
-    while (event := await caller.next("text 'pong'")).payload != "pong":
-        message = caller.json_of(probe.events.index(event), "text 'pong'")
-        yield message.get("code")
+async def _fill(caller: Caller, probe: Probe, seconds: int) -> list[int]:
+    """Send silence, then `ping`; gives the numbers of the refusals that come before `pong`.
+
+    That it comes faster than anybody speaks is true, and refuses nothing.
+    """
+    second = encode_s16le(np.zeros(SAMPLE_RATE, np.float32))
+    for _ in range(seconds - 1):
+        await caller.send(second)
+    for start in range(0, len(second), _SLIVER):  # so that no room is left for a shorter chunk
+        await caller.send(second[start : start + _SLIVER])
+    await caller.send("ping")
+    came = []
+    while probe.events[number := await caller.next_number("text 'pong'")].payload != "pong":
+        if caller.json_of(number, "text 'pong'").get("code") != "audio_too_fast":
+            came.append(number)
+    return came
 
 
 @checked("ch1.reply_streams", "The reply is sent while it is still being made.")
 async def reply_streams(probe: Probe) -> None:
     """Recordings whose reply has two sentences, until one comes; the times of the reply's messages.
 
-    No message holds more than a second, and the first comes clearly before the last.
+    No message holds more than a second, and the first comes clearly before the last. Where it is
+    the voice of these models, no sentence may lose its end.
     """
     replies = set()
     for said in probe.draw(_TRIES, _asks_for_two_sentences, words=1):
@@ -292,6 +319,7 @@ async def reply_streams(probe: Probe) -> None:
             )
         raise CannotTell("no reply had two sentences, so there was nothing to send ahead")
     probe.ok(f"sends the reply in {len(answer.pieces)} messages")
+    await asyncio.to_thread(_require_all_of_it, answer, await asyncio.to_thread(Models.load))
     ahead_s = (answer.done_ns - answer.pieces[0][0]) / 1e9
     if ahead_s < _AHEAD * answer.seconds:
         raise NotYet(
@@ -321,6 +349,23 @@ def _require_pieces(answer: Answer) -> None:
         raise NotYet(
             f'"reply_samples": {len(answer.samples)}, the samples that came',
             f'"reply_samples": {answer.done["reply_samples"]}',
+            event=answer.last,
+        )
+
+
+def _require_all_of_it(answer: Answer, models: Models) -> None:
+    """Make sure that no sentence loses its end, where the reply is in the voice of these models."""
+    sentences = _SENTENCE_END.split(answer.reply_text)
+    whole = np.concatenate([models.speak(one) for one in sentences])
+    first = round(_LOST_S * 10 * SAMPLE_RATE)
+    lost = len(whole) - len(answer.samples)
+    if lost <= _LOST_S * SAMPLE_RATE * len(sentences):
+        return
+    if _same_audio(answer.samples[:first], whole[:first]):
+        raise NotYet(
+            f'all {len(whole)} samples of "{answer.reply_text}"',
+            f"{len(answer.samples)} samples",
+            off=f"{lost / SAMPLE_RATE * 1e3:.0f} ms, which the ends of its sentences lack",
             event=answer.last,
         )
 
