@@ -160,5 +160,6 @@ def test_an_unedited_chapter_runs_to_its_end(
     raised = {o.ename for o in outputs if o.output_type == "error"}
     assert raised <= {"NotImplementedError"}
     assert path.read_bytes() == made  # the learner works on a copy
+    own = f"ch{int(path.stem[:2])}."  # what earlier chapters built is there, from their solutions
     for name, noted in Progress.load().checks.items():
-        assert noted.verdict is Verdict.NOT_YET, name
+        assert noted.verdict is Verdict.NOT_YET or not name.startswith(own), name

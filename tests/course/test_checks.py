@@ -30,8 +30,11 @@ pytestmark = [
     ),
 ]
 
-UNITS: Final = r"ms|s|times|bytes|messages|of the|wrong|of \d+ words|times slower"
+UNITS: Final = r"dB beside|ms|s|times|bytes|messages|of the|wrong|of \d+ words|times slower"
 VARYING: Final = (
+    (re.compile(r'"session": ?"[0-9a-f]*'), '"session":"(id)'),
+    (re.compile(r'[\w-]+(?=", ?"resumed")'), "(token)"),
+    (re.compile(r'"text": ?"[^"]*"'), '"text":"(words)"'),
     (re.compile(rf"\d[\d.,]*(?= (?:{UNITS})\b)"), "#"),
     (re.compile(r"of \d+ words"), "of # words"),
     (re.compile(r"[\d.]+%(?= of the frames)"), "#%"),
@@ -39,10 +42,10 @@ VARYING: Final = (
     (re.compile(r"(?<= {14})(?!52 49)[0-9a-f]{2}(?: [0-9a-f]{2})+"), "(bytes)"),
     (re.compile(r"line \d+"), "line #"),
     (re.compile(r'observed  "[^"]*"(?=$|,)', re.M), 'observed  "(words)"'),
-    (re.compile(r'reply_text, "[^"]*"'), 'reply_text, "(words)"'),
+    (re.compile(r'(reply_text|its text), "[^"]*"'), r'\1, "(words)"'),
     (re.compile(r"evidence: .*/"), "evidence: mine/evidence/"),
 )
-"""What is different in each run, or on each processor: times, sizes, words that a model gave."""
+"""What is different in each run, or on each processor: times, sizes, names, words of a model."""
 
 
 def words_of(report: Report) -> str:

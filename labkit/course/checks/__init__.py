@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from labkit.course.checks import ch0, ch1, ch2, ch5, ch6
+from labkit.course.checks import ch0, ch1, ch2, ch3, ch5, ch6
 from labkit.course.checks.check import Check
 from labkit.errors import LabkitError
 
@@ -12,6 +12,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     *ch0.CHECKS,
     *ch1.CHECKS,
     *ch2.CHECKS,
+    *ch3.CHECKS,
     *ch5.CHECKS,
     *ch6.CHECKS,
 )
