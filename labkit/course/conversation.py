@@ -6,11 +6,13 @@ came before.
 """
 
 import random
+import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Self
 
-from labkit.audio.pcm import Float32, encode_s16le, read_audio
+from labkit.audio.pcm import Float32, decode_s16le, encode_s16le, read_audio
+from labkit.course.evidence import Event
 from labkit.course.probe import Probe
 from labkit.course.verdict import Caret, NotYet
 from labkit.measure.recordings import Recording
@@ -20,6 +22,7 @@ __all__ = ["Conversation"]
 
 _V1 = "labkit.v1"
 _BYTES_A_SAMPLE = 2
+_OFTEN = 0.1
 _FINDINGS = ("audio_too_fast", "not_understood", "rate_mismatch")
 """Errors that are remarks: nothing was refused."""
 
@@ -41,6 +44,8 @@ class Conversation:
 
     def __init__(self, probe: Probe) -> None:
         self._probe = probe
+        # Of its own: how often it is asked depends on when messages come.
+        self._rng = random.Random(probe.rng.random())
         self.session = self.token = ""
         self.started: dict[str, Any] = {}
         self.acknowledged: dict[str, int] = {"messages": 0, "samples": 0}
@@ -74,6 +79,16 @@ class Conversation:
     async def _connect(self, url: str, stack: AsyncExitStack | None = None) -> None:
         opening = self._probe.caller("/", protocol=_V1, url=url)
         self.caller = await (stack or self._probe.stack).enter_async_context(opening)
+        if self.caller.subprotocol != _V1:
+            what = "connected, without a subprotocol"
+            number = self._probe.note(
+                Event(time.perf_counter_ns(), self.caller.number, False, None, what)
+            )
+            raise NotYet(
+                f"a server that agrees to the subprotocol {_V1}",
+                "a connection without a subprotocol",
+                event=number,
+            )
 
     def _start(self, message: dict[str, Any]) -> None:
         number = self._probe.last
@@ -104,7 +119,7 @@ class Conversation:
         await self._send_audio(data)
 
     async def _send_audio(self, data: bytes | bytearray) -> None:
-        size = _BYTES_A_SAMPLE * self._probe.rng.randint(320, 1600)
+        size = _BYTES_A_SAMPLE * self._rng.randint(320, 1600)
         for start in range(0, len(data), size):
             await self.caller.send(bytes(data[start : start + size]))
 
@@ -134,7 +149,7 @@ class Conversation:
         said = about or what
         assert isinstance(said, Recording)
         told = await self.until("response.done")
-        self._require_heard(said, told)
+        self._require_heard(said, self.heard)
         return told[-1]
 
     async def until(
@@ -172,23 +187,49 @@ class Conversation:
         await self.until("pong")
 
     async def take_turn(self, said: Recording, turns: int) -> bool:
-        """Take in what comes until that many turns are done; False where the connection broke."""
+        """Take in what comes until that many turns are done; False where the connection broke.
+
+        Some of it is acknowledged, and the words of the last one have to be those of `said`.
+        """
+        if not await self.take_in(turns, acknowledging=_OFTEN):
+            return False
+        self._require_heard(said, self.heard)
+        return True
+
+    async def take_in(self, turns: int, *, acknowledging: float = 0.0) -> bool:
+        """The same, whatever the words are; acknowledges a share of the messages."""
         while self.turns < turns:
-            number = await self.caller.number_or_end()
+            number = await self.caller.number_or_end(
+                f'what lies behind "seq" {len(self._told)} and sample '
+                f"{len(self.came) // _BYTES_A_SAMPLE}"
+            )
             if number is None:
                 return False
             self._take(number, "response.done")
-            if self._probe.rng.random() < 0.1:
+            if self._rng.random() < acknowledging:
                 await self.acknowledge()
-        heard = [one for _, one in self._told if one["type"] == "transcript.final"]
-        self._require_heard(said, heard[-1:])
         return True
 
-    def _require_heard(self, said: Recording, told: list[dict[str, Any]]) -> None:
-        """Make sure that the turn's transcript has enough of the words."""
-        heard = " ".join(
-            str(one.get("text", "")) for one in told if one["type"] == "transcript.final"
-        )
+    @property
+    def heard(self) -> str:
+        """The last transcript."""
+        return str(self._latest("transcript.final").get("text", ""))
+
+    @property
+    def done(self) -> dict[str, Any]:
+        """The last `response.done`; empty where none came."""
+        return self._latest("response.done")
+
+    def _latest(self, kind: str) -> dict[str, Any]:
+        return next((one for _, one in reversed(self._told) if one["type"] == kind), {})
+
+    @property
+    def sent_audio(self) -> Float32:
+        """What this client has said."""
+        return decode_s16le(bytes(self.sent))
+
+    def _require_heard(self, said: Recording, heard: str) -> None:
+        """Make sure that a transcript has enough of the words."""
         wrong, words = word_errors(said.text, heard)
         if wrong > words / 2:
             raise NotYet(
@@ -219,7 +260,7 @@ class Conversation:
             raise NotYet(
                 "the same audio again behind the place from which the client resumed",
                 f"other audio, from sample {(len(self.came) + at) // _BYTES_A_SAMPLE} on",
-                caret=Caret.in_bytes(payload, at, 1, f"was {again[at]:02x} the first time"),
+                caret=Caret.in_bytes(payload, at, 1, "not what came first"),
                 event=number,
             )
         del self._again[: len(payload)]
@@ -227,7 +268,12 @@ class Conversation:
 
     def _number(self, number: int, message: dict[str, Any]) -> None:
         """A numbered message: no number is left out, and none comes twice."""
-        self.caller.require_fields(number, message, {"seq": len(self._told) + 1})
+        if (seq := message["seq"]) != len(self._told) + 1:
+            raise NotYet(
+                f'"seq": {len(self._told) + 1}, the next number',
+                f'"seq": {seq} in "{message["type"]}"',
+                event=number,
+            )
         if message["type"] == "response.done":
             self._require_samples(number, message)
             self.turns += 1
@@ -243,9 +289,6 @@ class Conversation:
                 f'"samples": {came}, what came of this turn',
                 f'"samples": {told}',
                 off=_too_much(told, came),
-                caret=Caret.in_json(
-                    str(self._probe.events[number].payload), "samples", f"{came} came"
-                ),
                 event=number,
             )
 
@@ -263,8 +306,10 @@ class Conversation:
         self._safe = len(self.came)
         number = await self.caller.next_number('JSON {"type": "session.started", …}')
         message = self.caller.json_of(number, 'JSON {"type": "session.started", …}')
-        wanted = {"type": "session.started", "resumed": True, "session": self.session}
+        wanted = {"type": "session.started", "resumed": True}
         self.caller.require_fields(number, message, wanted)
+        if message.get("session") != self.session:
+            raise NotYet('"session": the one that was asked for', "another one", event=number)
         self._start(message)
         self._require_possible(number, message)
         return message
@@ -276,13 +321,14 @@ class Conversation:
         for key, most in sent.items():
             least = self.acknowledged.get(key, 0)
             if not least <= at[key] <= most:
+                between = (
+                    f"between {least}, which was acknowledged, and {most}, which was sent"
+                    if least < most
+                    else f"{most}, which was sent and acknowledged"
+                )
                 raise NotYet(
-                    f'"{key}" of "received" from {least}, which was acknowledged, to {most}, '
-                    "which was sent",
+                    f'"{key}" in "received": {between}',
                     f'"{key}": {at[key]}',
-                    caret=Caret.in_json(
-                        str(self._probe.events[number].payload), "received", "impossible"
-                    ),
                     event=number,
                 )
 
@@ -291,11 +337,11 @@ class Conversation:
         """The server's position in this client's stream, as `session.started` told it."""
         told = self.started["received"]
         told = told if isinstance(told, dict) else {}
-        return {key: int(told.get(key) or 0) for key in ("messages", "samples")}
+        return {key: _count(told.get(key)) for key in ("messages", "samples")}
 
-    def forget(self, rng: random.Random) -> None:
+    def forget(self) -> None:
         """Go back to a drawn place behind the last acknowledgement, as if no more had come."""
-        keep = rng.randint(self._safe, len(self.came)) // _BYTES_A_SAMPLE * _BYTES_A_SAMPLE
+        keep = self._rng.randint(self._safe, len(self.came)) // _BYTES_A_SAMPLE * _BYTES_A_SAMPLE
         kept = sum(at <= keep for at, _ in self._told)
         self._again = self.came[keep:] + self._again
         self.turns -= sum(one["type"] == "response.done" for _, one in self._told[kept:])
@@ -309,6 +355,10 @@ class Conversation:
             await self.caller.send_json("audio.end")
             at = end
         await self._send_audio(self.sent[at:])
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) else -1
 
 
 def _too_much(told: object, came: int) -> str:

@@ -370,7 +370,7 @@ class _Thread:
         deadline_s = time.monotonic() + _SETTLE_S
         while (left := asyncio.all_tasks() - own) and time.monotonic() < deadline_s:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
-        names = sorted(task.get_coro().__qualname__ for task in left)  # type: ignore[union-attr]
+        names = sorted({task.get_coro().__qualname__ for task in left})  # type: ignore[union-attr]
         self._left += [f"your server left a task behind: {name}" for name in names]
         gc.collect()  # an exception that nobody read is told when its task is collected
 

@@ -48,6 +48,7 @@ _WORDS: Final = 5
 _DIED_S: Final = 0.5
 _NORMAL: Final = 1000
 _CLOSES_S: Final = 2.0
+_BROKEN: Final = 1006
 _LOOK_S: Final = 0.1
 _SHORTEST_MS, _LONGEST_MS = 20, 100
 
@@ -497,25 +498,28 @@ class Caller:
                 case "done":
                     raise self._other(f"JSON {told}", number)
 
-    async def number_or_end(self) -> int | None:
+    async def number_or_end(self, expected: str) -> int | None:
         """The number of the next message; None where the connection has ended instead."""
-        deadline_s = time.monotonic() + self._probe.limit(_ANSWER_S)
+        limit_s = self._probe.limit(_ANSWER_S)
+        deadline_s = time.monotonic() + limit_s
         lost = False
         while (number := await self._within(_LOOK_S)) is None and not lost:
             if time.monotonic() > deadline_s:
-                raise NotYet("a message, or the end of the connection", "neither", late=True)
+                raise NotYet(expected, f"nothing within {limit_s:.0f} s", late=True)
             lost = self._is_lost()  # and then looks once more: what came before the end counts
         return number
 
     async def closed(self) -> Close | None:
         """What the server closed the connection with; None where it does not close it.
 
-        Messages that come before are passed over.
+        That is code 1006 where it broke off without a closing message. Messages that come before
+        are passed over.
         """
         deadline_s = time.monotonic() + self._probe.limit(_CLOSES_S)
         while not self._is_lost() and time.monotonic() < deadline_s:
             await self._within(_LOOK_S)
-        return self._socket.protocol.close_rcvd
+        broken = Close(_BROKEN, "") if self._is_lost() else None
+        return self._socket.protocol.close_rcvd or broken
 
     async def close(self) -> None:
         """Hang up."""

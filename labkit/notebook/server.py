@@ -5,6 +5,7 @@ of the cell that starts it leaves nothing behind, and it ends with the kernel, h
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from labkit.course.keep import kept_sections, server_file, stubs_in
@@ -37,16 +38,19 @@ async def start_labkit(*options: str, name: str = "labkit") -> RunningServer:
     return await _start(labkit_server(*options), name)
 
 
-async def start_mine(*, name: str = "mine") -> RunningServer:
+async def start_mine(*, name: str = "mine", file: Path | None = None) -> RunningServer:
     """Start the server that your kept cells make, as `start_labkit` does with labkit's.
 
     Args:
         name: Servers of different names run side by side.
+        file: Another file of Python to start instead, such as the server of an earlier chapter.
 
     Raises:
         NotImplementedError: A section of it is still a stub.
         ServerError: It ended or got stuck before it was ready; the error has its last words.
     """
+    if file is not None:
+        return await _start([str(file)], name)
     kept = kept_sections()
     if not kept:
         raise NotImplementedError("nothing is kept yet: run the cells that begin with %%keep")

@@ -45,7 +45,7 @@ async def test_labkits_own_server_passes_every_check() -> None:
     assert [repr(report) for report in found if not report.passed] == []
 
 
-async def test_the_naive_server_fails_in_the_five_ways_of_chapter_1() -> None:
+async def test_the_naive_server_fails_in_many_ways_each_with_its_message() -> None:
     found = await reports(["labkit.course.naive_server", "--port", "0"])
     failed = {report.check for report in found if report.verdict is Verdict.NOT_YET}
     assert failed >= {
@@ -54,7 +54,10 @@ async def test_the_naive_server_fails_in_the_five_ways_of_chapter_1() -> None:
         "ch1.odd_frame",
         "ch1.bounded_buffer",
         "ch1.reply_streams",
+        "ch4.too_many",
     }
+    faults = {report.fault.expected for report in found if report.fault is not None}
+    assert len(faults) >= 7
     assert all(report.verdict in (Verdict.PASSED, Verdict.NOT_YET) for report in found)
     assert all("✘ " in report.diagram for report in found if not report.passed)
 
@@ -79,13 +82,45 @@ async def garbage(socket: ServerConnection) -> None:
         await socket.send(b"\xff\x00\xfe")
 
 
-@pytest.mark.parametrize("handler", [echo, recorded, garbage])
+async def silent(socket: ServerConnection) -> None:
+    async for _ in socket:
+        pass
+
+
+@pytest.mark.parametrize("handler", [echo, recorded, garbage, silent])
 async def test_what_is_no_voice_server_passes_nothing_and_breaks_nothing(
-    handler: Callable[[ServerConnection], Awaitable[None]],
+    handler: Callable[[ServerConnection], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(checking, "machine_factor", lambda: 0.05)  # nobody waits for long
     found = await check("all", handler, seed=8, strict=False)
     assert isinstance(found, Reports)
     assert {report.verdict for report in found.all} == {Verdict.NOT_YET}
+
+
+DIES = """
+import asyncio, os
+from websockets.asyncio.server import serve
+async def handle(socket):
+    await socket.recv()
+    print("out of memory", flush=True)
+    os._exit(3)
+async def main():
+    async with serve(handle, "localhost", int(os.environ["PORT"])) as server:
+        await server.serve_forever()
+asyncio.run(main())
+"""
+
+
+async def test_a_server_that_dies_is_told_to_have_died(tmp_path: Path) -> None:
+    file = tmp_path / "dies.py"
+    file.write_text(DIES)
+    found = await check("ch1", file, seed=8, strict=False)
+    assert isinstance(found, Reports)
+    for report in found.all:
+        assert report.verdict is Verdict.NOT_YET
+        assert report.fault is not None
+        assert report.fault.observed == "the process of your server ended with code 3", report
+        assert "[your server] out of memory" in report.told
 
 
 @pytest.mark.timeout(3600)

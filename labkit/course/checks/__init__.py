@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from labkit.course.checks import ch0, ch1, ch2, ch3, ch5, ch6
+from labkit.course.checks import ch0, ch1, ch2, ch3, ch4, ch5, ch6
 from labkit.course.checks.check import Check
 from labkit.errors import LabkitError
 
@@ -13,6 +13,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     *ch1.CHECKS,
     *ch2.CHECKS,
     *ch3.CHECKS,
+    *ch4.CHECKS,
     *ch5.CHECKS,
     *ch6.CHECKS,
 )

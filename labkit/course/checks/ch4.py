@@ -1,0 +1,444 @@
+"""The checks of chapter 4: lost connections, wrong formats, slow readers, absence, crashes."""
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import numpy as np
+from websockets.exceptions import InvalidStatus
+
+from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, read_audio
+from labkit.course.checks.check import checked
+from labkit.course.conversation import Conversation
+from labkit.course.probe import Caller, Probe
+from labkit.course.verdict import CannotTell, NotYet
+from labkit.errors import ServerError
+from labkit.measure.netem import UNCHANGED, Conditions, Fault, Link, Proxy
+from labkit.measure.recordings import Recording
+
+__all__ = ["CHECKS"]
+
+_V1: Final = "labkit.v1"
+_UNKNOWN: Final = "session_unknown"
+_TOKEN: Final = 22
+"""Characters of 128 bits in base64: fewer can be guessed."""
+_ALIKE: Final = 8
+_TAKEN_OVER: Final = 4006
+_TRY_LATER: Final = 1013
+_CUTS: Final = 6
+_CUT_BYTES: Final = (3_000, 60_000)
+"""Behind the handshake and `session.started`."""
+_MOST_UNACKNOWLEDGED: Final = 512 * 1024
+_LOOKS: Final = 6
+_MOST_CALLERS, _MOST_WAITING = 100, 80
+_LONGEST_WAIT_S: Final = 10.0
+
+
+@checked("ch4.resume_keeps", "A conversation survives its connection.")
+async def resume_keeps(probe: Probe) -> None:
+    """One turn, then half of a recording; the connection is dropped. `session.start` with `resume`.
+
+    Then the other half, `audio.end`: the transcript has all of it, and it is turn 2.
+    """
+    talk = await Conversation.begin(probe)
+    first, second = probe.draw(2)
+    done = await talk.ask(first)
+    probe.ok("answers a turn")
+    half, rest = _halves(second)
+    await talk.say(half)
+    await talk.settle()
+    talk.caller.drop()
+    started = await talk.resume()
+    _same(started["received"], "samples", talk.sent_samples, probe)
+    _same(started["received"], "messages", 1, probe)
+    probe.ok("goes on with the session, and knows how much of the utterance it has")
+    again = await talk.ask(rest, about=second)
+    _same(again, "turn", int(done.get("turn", 1)) + 1, probe)
+    probe.ok("hears both halves as one utterance, in the next turn of the same conversation")
+
+
+def _same(message: Mapping[str, Any], key: str, expected: object, probe: Probe) -> None:
+    """Make sure of one field of the last message."""
+    if message.get(key) != expected:
+        told = f'"{key}": {message[key]!r}' if key in message else f'no "{key}"'
+        raise NotYet(f'"{key}": {expected!r} in "{_TYPES[key]}"', told, event=probe.last)
+
+
+_TYPES: Final = {"turn": "response.done", "samples": "received", "messages": "received"}
+"""Where each of these fields stands."""
+
+
+@checked("ch4.nothing_lost", "A cut at any byte loses nothing, and repeats nothing.")
+async def nothing_lost(probe: Probe) -> None:
+    """Turns through a proxy that cuts each connection at a drawn byte, up or down, six times.
+
+    `acknowledges` is true; some of what came is acknowledged. After each cut, the client resumes
+    at a place behind its last acknowledgement, and compares what then comes again with what it
+    had. In the end, samples, numbers and words must be those of a connection that never broke.
+    """
+    address = urlsplit(probe.server.url)
+    if address.scheme != "ws":
+        raise CannotTell("the proxy that cuts connections knows ws:// only")
+    plans = [_cut(probe.rng, up=bool(number % 2)) for number in range(_CUTS)]
+    cuts = 0
+    async with Proxy(
+        address.hostname or "localhost",
+        address.port or 80,
+        conditions=lambda number: plans[number] if number < _CUTS else UNCHANGED,
+    ) as proxy:
+        talk = await Conversation.begin(probe, url=proxy.url(), acknowledges=True)
+        turns = 0
+        while cuts < _CUTS:
+            said = probe.draw(1)[0]
+            await talk.say(said)
+            await talk.end()
+            turns += 1
+            while not await talk.take_turn(said, turns):
+                cuts += 1
+                talk.forget()
+                await talk.resume(url=proxy.url())
+                await talk.send_again()
+        probe.ok(f"answers every turn over {cuts} cuts, no sample lost, and none repeated")
+        await talk.settle()
+    has = {"messages": turns, "samples": talk.sent_samples}
+    if talk.acknowledged != has:
+        raise NotYet(
+            f'an `audio.ack` with "received": {json.dumps(has)}, all that was sent',
+            f"the last one says {json.dumps(talk.acknowledged)}",
+            event=talk.last_ack,
+        )
+    probe.ok("has acknowledged all that was sent, and no more")
+
+
+def _cut(rng: random.Random, *, up: bool) -> Conditions:
+    """Cut one direction at a drawn byte, with or without a word."""
+    link = Link(cut_after=rng.randint(*_CUT_BYTES), fault=rng.choice((Fault.CLOSE, Fault.RESET)))
+    return Conditions(up=link) if up else Conditions(down=link)
+
+
+@checked("ch4.tokens", "A session is resumed by its own client only.")
+async def tokens(probe: Probe) -> None:
+    """Three sessions. Resume one with a made-up token, with another's, then with its own, twice.
+
+    The token changes with each resume. The one before stays good until the new one was used.
+    """
+    talks = [await Conversation.begin(probe) for _ in range(3)]
+    _require_secret([talk.token for talk in talks])
+    probe.ok("gives each session a token of its own, too long to be guessed")
+    mine, other, _ = talks
+    first = mine.token
+    made_up = "".join(probe.rng.sample(first, len(first)))
+    for token, what in (
+        (made_up, "a made-up token"),
+        (other.token, "the token of another session"),
+    ):
+        await _require_refused(probe, mine, token, what)
+    probe.ok("refuses a wrong token with `session_unknown`, and keeps the connection")
+    mine.caller.drop()
+    await mine.resume()
+    second = mine.token
+    if second == first:
+        raise NotYet("a new token with each resume", "the same one again", event=probe.last)
+    mine.caller.drop()
+    await mine.resume(token=first)  # its answer may have been lost, so this one is still good
+    probe.ok("gives a new token with a resume, and takes the one before until that is used")
+    third = mine.token
+    mine.caller.drop()
+    await mine.resume(token=third)
+    await _require_refused(probe, mine, first, "a token from before the last one that was used")
+    probe.ok("refuses a token once a newer one was used")
+
+
+def _require_secret(found: list[str]) -> None:
+    for token in found:
+        if len(token) < _TOKEN:
+            raise NotYet(
+                f"tokens of {_TOKEN} characters or more, which nobody can guess",
+                f'"{token}"',
+                off=f"{_TOKEN - len(token)} characters too short",
+            )
+    for one, two in zip(found, found[1:], strict=False):
+        differ = sum(a != b for a, b in zip(one, two, strict=False))
+        if differ < _ALIKE:
+            raise NotYet(
+                "tokens that say nothing about each other",
+                f'"{one}" and "{two}", which differ in {differ} characters',
+            )
+
+
+async def _require_refused(probe: Probe, talk: Conversation, token: str, what: str) -> None:
+    """A resume is refused, and the connection can still begin a session."""
+    caller = await probe.connect("/", protocol=_V1)
+    await _resume(caller, talk.session, token)
+    wanted = f'JSON {{"type": "error", "code": "{_UNKNOWN}", …}} for {what}'
+    number = await caller.next_number(wanted)
+    message = caller.json_of(number, wanted)
+    if message["type"] == "session.started":
+        raise NotYet(wanted, "`session.started`", event=number)
+    caller.require_fields(number, message, {"type": "error", "code": _UNKNOWN})
+    await caller.send_json("session.start")
+    await caller.expect_json("session.started", resumed=False)
+
+
+async def _resume(caller: Caller, session: str, token: str) -> None:
+    nothing = {"messages": 0, "samples": 0}
+    resume = {"session": session, "token": token, "received": nothing}
+    await caller.send_json("session.start", resume=resume)
+
+
+@checked("ch4.takeover", "A client that comes back takes its session from the old connection.")
+async def takeover(probe: Probe) -> None:
+    """Half of a recording; a second connection resumes while the first is open and goes on sending.
+
+    The first is closed with 4006, and what it still sent is ignored: the second sends the other
+    half, and the transcript is right.
+    """
+    talk = await Conversation.begin(probe)
+    said = probe.draw(1)[0]
+    half, rest = _halves(said)
+    await talk.say(half)
+    await talk.settle()
+    old = talk.caller
+    await talk.resume()
+    probe.ok("lets a second connection resume, while the first is still open")
+    noise = np.random.default_rng(probe.rng.randrange(9999)).normal(0, 0.2, SAMPLE_RATE)
+    await old.send(encode_s16le(noise.astype(np.float32)))
+    closed = await old.closed()
+    if closed is None or closed.code != _TAKEN_OVER:
+        raise NotYet(
+            f"the first connection to be closed with {_TAKEN_OVER}",
+            f"code {closed.code}" if closed else "that it stays open",
+            event=probe.last,
+        )
+    probe.ok(f"closes the first connection with {_TAKEN_OVER}")
+    await talk.ask(rest, about=said)
+    probe.ok("hears what the second one says, and nothing more of the first")
+
+
+@checked("ch4.wrong_format", "Audio that is not what was declared is named.")
+async def wrong_format(probe: Probe) -> None:
+    """Two recordings as 16-bit integers, as declared; then otherwise than declared, in drawn order.
+
+    That is: as floats, with the high byte first, as a WAV file; each on a connection of its own.
+    The error has to come before `response.done`, and the session goes on.
+    """
+    await _send_as(probe, "", encode_s16le)
+    probe.ok("finds nothing wrong with audio that is right")
+    wrong = list(_WRONG.items())
+    probe.rng.shuffle(wrong)
+    for code, encode in wrong:
+        await _send_as(probe, code, encode)
+        probe.ok(f"names it: `{code}`")
+
+
+def _with_header(samples: Float32) -> bytes:
+    data = encode_s16le(samples)
+    size = len(data).to_bytes(4, "little")
+    form = bytes.fromhex("10000000 0100 0100 803e0000 007d0000 0200 1000".replace(" ", ""))
+    return b"RIFF" + size + b"WAVEfmt " + form + b"data" + size + data
+
+
+_WRONG: Final[Mapping[str, Callable[[Float32], bytes]]] = {
+    "looks_like_float32": lambda samples: samples.astype("<f4").tobytes(),
+    "looks_like_big_endian": lambda samples: (samples * 32767).astype(">i2").tobytes(),
+    "looks_like_file": _with_header,
+}
+
+
+async def _send_as(probe: Probe, code: str, encode: Callable[[Float32], bytes]) -> None:
+    """Say two recordings in one encoding, and make sure which error comes; none for no code."""
+    talk = await Conversation.begin(probe)
+    samples = np.concatenate([read_audio(said.path) for said in probe.draw(2)])
+    await talk.say_bytes(encode(samples))
+    await talk.end()
+    told = await talk.until("response.done", errors=True)
+    codes = [str(one.get("code")) for one in told if one["type"] == "error"]
+    named = [one for one in codes if one.startswith("looks_like_")]
+    if named != ([code] if code else []):
+        raise NotYet(
+            f'JSON {{"type": "error", "code": "{code}", …}} before `response.done`'
+            if code
+            else "no error about audio that is right",
+            f"the codes {', '.join(codes)}" if codes else "no error",
+            event=probe.last,
+        )
+    await talk.settle()
+
+
+@checked(
+    "ch4.slow_reader", "Who does not take their reply costs a bounded amount, and harms nobody."
+)
+async def slow_reader(probe: Probe) -> None:
+    """Client 1 says that it acknowledges, asks again and again, and acknowledges nothing.
+
+    No more than 512 KiB may be sent to it. Client 2 has its turns meanwhile. Then client 1
+    acknowledges what came, and the rest comes.
+    """
+    slow = await Conversation.begin(probe, acknowledges=True, output=_WIDE)
+    other = await Conversation.begin(probe)
+    turns, before = 0, -1
+    for _ in range(_LOOKS):
+        if slow.turns == turns:  # all of it was sent: more has to be asked for
+            for said in probe.draw(3):
+                await slow.say(said)
+                await slow.end()
+            turns += 3
+        await other.ask(probe.draw(1)[0])
+        await slow.settle()
+        if len(slow.came) > _MOST_UNACKNOWLEDGED:
+            raise NotYet(
+                "a reply that waits for acknowledgements after 512 KiB",
+                f"{len(slow.came):,} bytes, and none of them acknowledged",
+                event=probe.last,
+            )
+        if len(slow.came) == before and slow.turns < turns:
+            break
+        before = len(slow.came)
+    else:
+        raise CannotTell("the replies were too short to find out where they stop")
+    probe.ok("stops the reply where nothing is acknowledged, and answers `ping`")
+    probe.ok("answers another client meanwhile")
+    while slow.turns < turns:
+        await slow.acknowledge()
+        await slow.until("response.done", acknowledging=True)
+    probe.ok("goes on when it is acknowledged, to the last sample")
+
+
+_WIDE: Final = {"encoding": "pcm_s16le", "sample_rate": 48_000, "channels": 1}
+
+
+@checked("ch4.abandoned", "A session that nobody comes back to is let go of.")
+async def abandoned(probe: Probe) -> None:
+    """A session is ended, then 80 are begun and dropped; then resume: the ended, first and last.
+
+    Only the last is still there. Where `limits` of `session.started` say that it waits for 10 s
+    or less, that time and a second more passes, and it is gone, too.
+    """
+    talk = await Conversation.begin(probe)
+    await talk.caller.send_json("session.end")
+    await talk.until("session.ended")
+    await _require_refused(probe, talk, talk.token, "a session that was ended")
+    probe.ok("lets go of a session that its client has ended")
+    waiting = []
+    for _ in range(_MOST_WAITING):
+        async with AsyncExitStack() as stack:
+            talk = await Conversation.begin(probe, stack=stack)
+            talk.caller.drop()
+        waiting.append(talk)
+    await _require_refused(probe, waiting[0], waiting[0].token, "the session that waits longest")
+    last = waiting[-1]
+    await last.resume()
+    probe.ok(f"lets the oldest go where {_MOST_WAITING} wait, and keeps the newest")
+    limits = last.started.get("limits")
+    waits_s = limits.get("resume_s") if isinstance(limits, dict) else None
+    if not isinstance(waits_s, int | float) or waits_s <= 0:
+        raise NotYet('"limits": {"resume_s": …} in `session.started`', "none", event=probe.last)
+    if waits_s > _LONGEST_WAIT_S:
+        probe.ok(f"says that a session waits for {waits_s:g} s, too long to be waited for here")
+        return
+    last.caller.drop()
+    await asyncio.sleep(waits_s + 1)
+    await _require_refused(probe, last, last.token, f"a session that waits for {waits_s + 1:g} s")
+    probe.ok(f"lets a session go after the {waits_s:g} s that it tells")
+
+
+@checked("ch4.too_many", "Who finds no place is told so, and those who have one keep it.")
+async def too_many(probe: Probe) -> None:
+    """Up to 100 clients, each with a `ping`, until one is refused; then one leaves, and one comes.
+
+    Polite is HTTP status 503 or 429 with `Retry-After`, or close code 1013 with a reason.
+    """
+    async with AsyncExitStack() as stack:
+        callers: list[Caller] = []
+        while len(callers) < _MOST_CALLERS:
+            caller = await _place(probe, stack)
+            if caller is None:
+                break
+            callers.append(caller)
+        else:
+            raise NotYet(
+                f"a refusal, at the latest of client {_MOST_CALLERS}",
+                f"{_MOST_CALLERS} clients at once, and no end to it",
+                event=probe.last,
+            )
+        if len(callers) < 2:
+            raise NotYet("two clients at once", "that the second is refused", event=probe.last)
+        probe.ok(f"has {len(callers)} places, and refuses the next client politely")
+        await callers[0].send("ping")
+        await callers[0].expect("pong")
+        probe.ok("goes on with those who have a place")
+        await callers[1].close()
+        deadline_s = time.monotonic() + probe.limit(2)
+        while await _place(probe, stack) is None:
+            if time.monotonic() > deadline_s:
+                raise NotYet("a place again when one has left", "none", event=probe.last)
+            await asyncio.sleep(0.05)
+        probe.ok("has a place again when one has left")
+
+
+async def _place(probe: Probe, stack: AsyncExitStack) -> Caller | None:
+    """One more client; None where it is refused politely."""
+    try:
+        caller = await stack.enter_async_context(probe.caller())
+    except NotYet as refused:
+        if _is_polite(refused.__cause__):
+            return None
+        raise
+    await caller.send("ping")
+    number = await caller.number_or_end("`pong`, or a refusal")
+    if number is not None and probe.events[number].payload == "pong":
+        return caller
+    closed = await caller.closed()
+    if closed is not None and closed.code == _TRY_LATER and closed.reason:
+        return None
+    raise NotYet(
+        "`pong`, or politely: status 503 with Retry-After, or close code 1013 with a reason",
+        "neither" if closed is None else f"close code {closed.code}, reason {closed.reason!r}",
+        event=probe.last,
+    )
+
+
+def _is_polite(error: BaseException | None) -> bool:
+    if not isinstance(error, InvalidStatus):
+        return False
+    response = error.response
+    return response.status_code in (429, 503) and "Retry-After" in response.headers
+
+
+@checked("ch4.killed", "A server that was killed starts again, and says what it has lost.")
+async def killed(probe: Probe) -> None:
+    """A turn; the server is killed, and started again; resume, `session.start`, a turn.
+
+    A server at an address, or in the notebook, cannot be killed from here; it is asked for a
+    session that it never had, as it would be after a restart.
+    """
+    talk = await Conversation.begin(probe)
+    await talk.ask(probe.draw(1)[0])
+    probe.ok("answers a turn")
+    try:
+        await probe.server.restart()
+    except ServerError:
+        talk.session = "".join(probe.rng.sample("0123456789abcdef", 16))
+    else:
+        probe.ok("was killed, and takes callers again")
+    await _require_refused(probe, talk, talk.token, "a session that this server does not know")
+    probe.ok("tells a client that its session is gone, and offers a new one")
+    await (await Conversation.begin(probe)).ask(probe.draw(1)[0])
+    probe.ok("answers a turn of the new session")
+
+
+def _halves(said: Recording) -> tuple[Float32, Float32]:
+    samples = read_audio(said.path)
+    return samples[: len(samples) // 2], samples[len(samples) // 2 :]
+
+
+CHECKS: Final = (
+    resume_keeps, nothing_lost, tokens, takeover, wrong_format, slow_reader, abandoned, too_many,
+    killed,
+)  # fmt: skip
+"""In the order in which the chapter comes to them."""
