@@ -143,7 +143,9 @@ def test_what_a_learner_runs_connects_to_nobody(
         text=True,
         check=False,
     )
-    assert ran.returncode == 0, ran.stderr
+    # The doctor ends with 1 where this machine lacks something, such as a free port.
+    ends = {0, 1} if "doctor" in arguments else {0}
+    assert ran.returncode in ends, ran.stderr
     assert beyond_this_machine(trace) == []
 
 

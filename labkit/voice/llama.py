@@ -9,6 +9,7 @@ aside, as far as memory is granted.
 
 import codecs
 import ctypes
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -100,6 +101,8 @@ class LlamaLlm:
             )
         except (ValueError, OSError, AssertionError) as error:
             raise ModelBrokenError(model, str(error)) from error
+        # At the end of the program it would else be closed when half of its library is gone.
+        weakref.finalize(self, self._llama.close)
         vocabulary = llama_model_get_vocab(self._llama.model)
         self._ends: Callable[[int], bool] = partial(llama_vocab_is_eog, vocabulary)
         self._format = llama_chat_format.Jinja2ChatFormatter(
