@@ -1,0 +1,64 @@
+"""Turns with pauses: where they end, and what an endpointer makes of them."""
+
+from random import Random
+
+import numpy as np
+import pytest
+
+from labkit.course.turns import FRAME_S, FixedWait, Turn, conversations, decisions, voices
+from tests.paths import DATA
+
+
+def turn(pattern: str) -> Turn:
+    """One frame a sign: `#` is speech, `.` is silence."""
+    voiced = [1.0 if sign == "#" else 0.0 for sign in pattern]
+    end_s = (pattern.rindex("#") + 1) * FRAME_S
+    return Turn("somebody", "words", np.zeros(0, np.float32), voiced, [], end_s)
+
+
+class Told(FixedWait):
+    """Remembers what it is told."""
+
+    pauses: tuple[float, ...] = ()
+
+    def paused(self, seconds: float) -> None:
+        object.__setattr__(self, "pauses", (*self.pauses, seconds))
+
+
+def test_a_silence_that_is_long_enough_ends_a_turn_once() -> None:
+    (times,) = decisions([turn("..###.....###" + "." * 30)], FixedWait(3 * FRAME_S))
+    assert times == pytest.approx([8 * FRAME_S, 16 * FRAME_S])
+    (times,) = decisions([turn("..###.....###" + "." * 30)], FixedWait(6 * FRAME_S))
+    assert times == pytest.approx([19 * FRAME_S])
+
+
+def test_a_policy_is_told_of_pauses_and_not_of_the_end() -> None:
+    told = Told(1.0)
+    decisions([turn("###.....###..###" + "." * 40)], told)
+    assert told.pauses == pytest.approx([5 * FRAME_S])  # two frames lie within a word
+
+
+def test_short_bursts_are_no_speech() -> None:
+    pattern = "####" + "." * 5 + "#" + "." * 40
+    (times,) = decisions([turn(pattern)], FixedWait(8 * FRAME_S), min_speech_s=2 * FRAME_S)
+    assert times == pytest.approx([12 * FRAME_S])
+    (times,) = decisions([turn(pattern)], FixedWait(8 * FRAME_S), min_speech_s=0)
+    assert times == pytest.approx([18 * FRAME_S])
+
+
+def test_a_silence_that_times_out_ends_any_turn() -> None:
+    (times,) = decisions([turn("###" + "." * 100)], FixedWait(60), time_out_s=10 * FRAME_S)
+    assert times == pytest.approx([13 * FRAME_S])
+
+
+@pytest.mark.engines
+@pytest.mark.skipif(not (DATA / "speech").exists(), reason="the recordings are not here")
+def test_pauses_are_put_into_speech_and_the_end_stays_behind_them() -> None:
+    (caller,) = conversations(Random(2), voices()[:1], turns=3)
+    again = conversations(Random(2), voices()[:1], turns=3)[0]
+    for one, same in zip(caller, again, strict=True):
+        assert np.array_equal(one.samples, same.samples)
+        assert one.end_s < len(one.samples) / 16_000
+        assert len(one.voiced) == -(-len(one.samples) // 512)
+        for start_s, length_s in one.pauses:
+            assert 0 < start_s < start_s + length_s < one.end_s
