@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from labkit.course.checks import CHECKS
 from labkit.errors import LabkitError
 
-__all__ = ["Chapter", "Exercise", "Question", "all_chapters", "chapter", "exercise_of"]
+__all__ = ["Chapter", "Exercise", "Question", "all_chapters", "chapter", "exercise_of", "exercises"]
 
 _FOLDER: Final = Path(__file__).with_name("texts")
 
@@ -95,13 +95,18 @@ def all_chapters() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("ch*.toml"))
 
 
+def exercises() -> dict[str, Exercise]:
+    """Every exercise of the course, by name."""
+    return {key: one for ch in all_chapters() for key, one in chapter(ch).exercises.items()}
+
+
 def exercise_of(name: str) -> tuple[str, Exercise]:
     """An exercise, by its own name or that of one of its checks.
 
     Raises:
         LabkitError: There is none.
     """
-    known = {key: one for ch in all_chapters() for key, one in chapter(ch).exercises.items()}
+    known = exercises()
     for key, one in known.items():
         if name == key or name in one.checks:
             return key, one

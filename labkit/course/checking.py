@@ -10,7 +10,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
-from labkit.course.checks import find_checks
+from labkit.course.chapters import exercises
+from labkit.course.checks import CHECKS, find_checks
 from labkit.course.checks.check import Check
 from labkit.course.evidence import diagram, keep_evidence
 from labkit.course.folder import Noted, mine, noting
@@ -54,7 +55,8 @@ async def check(
     shows itself.
 
     Args:
-        name: A check (`"ch1.pong"`), a chapter (`"ch1"`), or `"all"`.
+        name: A check (`"ch1.pong"`), an exercise (`"ch1.samples"`), a chapter (`"ch1"`), or
+            `"all"`.
         target: A handler such as `handle`, a function that makes one, the path of a file, an
             address, or a server that `start_mine` gave.
         fresh: Check what is kept in your server file, in a process of its own: would it survive
@@ -67,7 +69,7 @@ async def check(
         LabkitError: There is no such check, or nothing to check.
         CheckFailed: It did not pass, and this is strict.
     """
-    checks = find_checks(name)
+    checks = _checks_of(name)
     if len(checks) > 1 or isinstance(target, str | Path):  # functions are checked one by one
         checks = [one for one in checks if one.probe is not None]
         if not checks:
@@ -88,6 +90,14 @@ async def check(
     if strict and not result.passed:
         raise CheckFailed(f"{result!r}")
     return result
+
+
+def _checks_of(name: str) -> list[Check]:
+    """The checks that decide about an exercise, or those that `find_checks` knows by that name."""
+    exercise = exercises().get(name)
+    if exercise is None or any(one.name == name for one in CHECKS):
+        return find_checks(name)
+    return [one for each in exercise.checks for one in find_checks(each)]
 
 
 def _is_address(target: str | Path) -> bool:

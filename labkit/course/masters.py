@@ -9,6 +9,7 @@ marker                    the cell
 ``keep="audio"``          becomes the section `audio` of the learner's server
 ``exercise="ch1.x"``      is the stub that a learner fills in
 ``solution="ch1.x"``      is the solution, which learners' notebooks leave out
+``guess="20"``            is the number in place of `...` where the tests run the chapter
 ``card="ch1.x"``          is replaced by the card of the exercise
 ========================  ====================================================================
 """

@@ -33,12 +33,19 @@ class Comparison:
         value = f"{self.measured:.0f}" if abs(self.measured) >= 100 else f"{self.measured:.3g}"
         if self.predicted is None:
             return f"{self.name}: measured {value} {unit}; you have predicted nothing."
-        said = f"you predicted {self.predicted:g} {unit}, measured are {value} {unit}"
+        said = f"you predicted {self.predicted:g} {unit}, measured: {value} {unit}"
         if not self.predicted or not self.measured:
             return f"{self.name}: {said}."
-        ratio = self.measured / self.predicted
-        more = f"{ratio:.1f} times as much" if ratio >= 1 else f"{1 / ratio:.1f} times less"
-        return f"{self.name}: {said}, {more}."
+        return f"{self.name}: {said}, {_compared(self.measured / self.predicted)}."
+
+
+def _compared(ratio: float) -> str:
+    """A ratio in words: `8 % less`, `3.2 times as much`."""
+    if ratio >= 2:
+        return f"{ratio:.1f} times as much"
+    if round(100 * ratio) == 100:
+        return "nearly the same"
+    return f"{abs(ratio - 1):.0%} {'more' if ratio > 1 else 'less'}".replace("%", " %")
 
 
 def predict(name: str, value: "float | EllipsisType") -> Comparison:

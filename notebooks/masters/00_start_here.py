@@ -30,11 +30,13 @@ from labkit import recording, say, show, start_labkit
 from labkit.course import (
     begin,
     check,
+    hint,
     measured,
     microphone,
     predict,
     progress,
     quiz,
+    solution,
 )
 
 await begin(0)
@@ -62,8 +64,8 @@ for found in run_checks(models_of("embedded")):
 # Write your guess into the cell. You may change it until the measurement is made; then it is
 # locked.
 
-# %%
-predict("ch0.dead_air_ms", 500)
+# %% guess="500"
+predict("ch0.dead_air_ms", ...)
 
 # %% [markdown]
 # ## Hear it

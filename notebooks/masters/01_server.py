@@ -35,13 +35,14 @@ await begin(1)
 #
 # WebSockets keep one connection open for the whole conversation. The caller sends audio in binary
 # messages while speaking, and text to say what should happen. This course's *plain dialect* has two
-# words:
+# words, and one answer for what goes wrong:
 #
 # | the caller sends | the server answers |
 # |---|---|
 # | binary messages: 16-bit samples, little-endian, mono, 16,000 a second | nothing |
 # | text `end_stream` | what it heard, as JSON; the spoken reply, as binary; `done`, as JSON |
 # | text `ping` | text `pong`, at once |
+# | what cannot be taken | `{"type": "error", "code": "odd_length", "message": "…"}`, or with the code `buffer_full`; the conversation goes on |
 #
 # This is how a first server looks: three models, everything in the handler.
 
@@ -73,8 +74,8 @@ turn
 # **Predict first.** How long does the slowest `pong` take, in milliseconds, while the models work
 # for somebody else?
 
-# %%
-predict("ch1.slowest_pong_ms", 20)
+# %% guess="20"
+predict("ch1.slowest_pong_ms", ...)
 
 # %%
 naive_pings = await looks.measure_pings(naive, recording("ked-01"))
@@ -256,7 +257,11 @@ show(
 
 # %% keep="chunks" exercise="ch1.chunks"
 def take(buffer, chunk):
-    """Add a chunk to the buffer of the utterance; gives an error to send, or None."""
+    """Add a chunk to the buffer of the utterance; gives an error to send, or None.
+
+    An error is {"type": "error", "code": …, "message": …}. Its code is "odd_length" for an odd
+    number of bytes, and "buffer_full" for more than LONGEST_S seconds; what is refused is not kept.
+    """
     raise NotImplementedError("refuse what is no whole number of samples, and what is too much")
 
 
@@ -277,7 +282,8 @@ def error(code, message):
 
 
 # %% [markdown]
-# Try it by hand: what do three bytes give, and how much is in the buffer after an hour?
+# Try it by hand: what do three bytes give, and how much is in the buffer after an hour? It should
+# give an error each time, `odd_length` and `buffer_full`, and leave 60 s in the buffer.
 
 # %%
 buffer = bytearray()
@@ -340,6 +346,23 @@ async def say_reply(socket, sentences):
 
 
 # %% [markdown]
+# Speak two sentences to nobody: when does each piece leave? There should be a pause between the two
+# sentences, while the second is made, and the number at the end should be that of all samples sent.
+
+
+# %%
+class Nobody:
+    """In place of a caller: notes what is sent, and when."""
+
+    async def send(self, message):
+        sent.append(len(message) // 2)
+        print(f"{(time.perf_counter() - begun) * 1e3:6.0f} ms  {len(message) // 2:5} samples")
+
+
+sent, begun = [], time.perf_counter()
+print(await say_reply(Nobody(), ["Good morning.", "The kitchen light is on."]), "of", sum(sent))
+
+# %% [markdown]
 # What is left is given: the turn, and the handler that reads until the caller leaves. Read it and find
 # where each of your four functions is called, and every place where another caller may get a turn.
 
@@ -389,7 +412,8 @@ if __name__ == "__main__":
 # %% [markdown]
 # ## Check it
 #
-# `check` takes your handler. When one does not pass: `hint("ch1.pong")` gives a hint, another at each
+# `check` takes your handler. With the name of an exercise, as in `check("ch1.chunks", handle)`, it runs
+# the checks of that one only. When one does not pass: `hint("ch1.pong")` gives a hint, another at each
 # call, and `solution("ch1.say")` shows the solution of an exercise.
 
 # %%

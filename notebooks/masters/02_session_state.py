@@ -47,8 +47,8 @@ await begin(2)
 # Two callers speak at the same time, into one buffer. **Predict first**: of the words that they say, how
 # many percent come out right in the transcripts that they get?
 
-# %%
-predict("ch2.words_right_percent", 50)
+# %% guess="50"
+predict("ch2.words_right_percent", ...)
 
 # %%
 buffer = bytearray()  # of the module: every caller's audio goes in here
@@ -285,8 +285,8 @@ await callers.talk(await start_mine(), *conversation)
 # before that it may lose its way. **Predict**: with how many exchanges before it is a name lost in more than
 # half of the conversations?
 
-# %%
-predict("ch2.lost_after_exchanges", 40)
+# %% guess="40"
+predict("ch2.lost_after_exchanges", ...)
 
 # %%
 small_talk = [one for one in recordings() if "light" in one.text or "timer" in one.text]
@@ -411,8 +411,8 @@ if __name__ == "__main__":
 # Eight callers come and speak. Four hang up, and four go away without a word, as a phone does in a tunnel.
 # **Predict**: how many does your server count when all eight are gone?
 
-# %%
-predict("ch2.left_callers", 0)
+# %% guess="0"
+predict("ch2.left_callers", ...)
 
 # %%
 before = await callers.measure_stays(await start_mine(), recording("ked-03"))

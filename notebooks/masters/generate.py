@@ -39,7 +39,8 @@ def notebook_of(master: Path, *, solved: bool = False) -> str:
 
     Args:
         master: The master.
-        solved: Leave out the stubs instead of the solutions, as for the tests.
+        solved: Leave out the stubs instead of the solutions, and predict what `guess` says, as for the
+            tests.
     """
     notebook = jupytext.read(master, fmt="py:percent")
     notebook.metadata = METADATA
@@ -48,6 +49,8 @@ def notebook_of(master: Path, *, solved: bool = False) -> str:
     notebook.cells = [cell for cell in notebook.cells if left_out not in cell.metadata]
     for number, cell in enumerate(notebook.cells, start=1):
         cell.id = f"{master.stem[:2]}-{number:02}"
+        if solved and (guess := cell.metadata.get("guess")) is not None:
+            cell.source = cell.source.replace("...", guess)
         if (section := cell.metadata.get("keep")) is not None:
             cell.source = f"%%keep {section}\n{cell.source}"
         if (exercise := cell.metadata.get("card")) is not None:

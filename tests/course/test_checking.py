@@ -18,7 +18,7 @@ from labkit.course.checks.check import Check, checked, checked_value
 from labkit.course.folder import Progress
 from labkit.course.keep import server_file
 from labkit.course.probe import Probe, Trial
-from labkit.course.verdict import CheckFailed, NotYet, Report, Verdict
+from labkit.course.verdict import CheckFailed, NotYet, Report, Reports, Verdict
 from labkit.errors import LabkitError
 
 PONG = """
@@ -272,3 +272,9 @@ async def test_a_server_that_was_broken_on_purpose_is_not_recorded() -> None:
     broken = await check_one(ping, silent, seed=1, record=False)
     assert broken.verdict is Verdict.NOT_YET
     assert Progress.load().checks[ping.name].verdict is Verdict.PASSED
+
+
+async def test_an_exercise_is_checked_by_its_name() -> None:
+    found = await check("ch1.chunks", answers_ping, seed=1)
+    assert isinstance(found, Reports)
+    assert [one.check for one in found.all] == ["ch1.pong", "ch1.odd_frame", "ch1.bounded_buffer"]

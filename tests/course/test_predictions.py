@@ -17,12 +17,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_prediction_may_change_until_it_is_measured() -> None:
     predict("ch1.pong_ms", 5)
     assert "you predict 8 ms" in repr(predict("ch1.pong_ms", 8))
-    assert "you predicted 8 ms, measured are 400 ms, 50.0 times as much" in repr(
+    assert "you predicted 8 ms, measured: 400 ms, 50.0 times as much" in repr(
         measured("ch1.pong_ms", 400)
     )
     assert predict("ch1.pong_ms", 400).predicted == 8
     measured("ch1.pong_ms", 10)
     assert Progress.load().predictions["ch1.pong_ms"].measured == 400
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [(92, "8 % less"), (130, "30 % more"), (100.2, "nearly the same")]
+)
+def test_a_measurement_near_its_prediction_is_told_in_percent(value: float, told: str) -> None:
+    predict("ch1.pong_ms", 100)
+    assert repr(measured("ch1.pong_ms", value)).endswith(f", {told}.")
 
 
 def test_without_a_prediction_the_measurement_stands_alone() -> None:
