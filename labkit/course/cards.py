@@ -194,6 +194,8 @@ def progress() -> Text:
     rows = ["| chapter | checks passed | still to do | quiz |", "|---|---|---|---|"]
     for name in all_chapters():
         checks = [one.name for one in CHECKS if one.chapter == name]
+        if not checks:
+            continue
         passed = [one for one in checks if _passed(noted, one)]
         todo = ", ".join(f"`{one}`" for one in checks if one not in passed) or "nothing"
         about = chapter(name)

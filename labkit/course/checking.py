@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import secrets
 import time
 import traceback
@@ -15,7 +16,7 @@ from labkit.course.checks import CHECKS, find_checks
 from labkit.course.checks.check import Check
 from labkit.course.evidence import diagram, keep_evidence
 from labkit.course.folder import Noted, mine, noting
-from labkit.course.hosting import FileServer, Hosted, LogLine, Target, hosted
+from labkit.course.hosting import FileServer, Hosted, LogLine, Target, hosted, is_library
 from labkit.course.keep import server_file, server_hash, undefined_names
 from labkit.course.probe import Probe, Trial
 from labkit.course.verdict import (
@@ -37,6 +38,7 @@ _BUSY: Final = 2.0
 """Times slower than when the check began: the machine has other work, and time says nothing."""
 _MOST_LINES: Final = 8
 _LOOK_S: Final = 0.02
+_PLACE: Final = re.compile(r'  File "(?P<file>[^"]+)", line \d+')
 _SEEDS: Final = 10_000
 
 
@@ -147,6 +149,19 @@ async def _watch_log(server: Hosted) -> None:
         await asyncio.sleep(_LOOK_S)
 
 
+def _without_libraries(log: Sequence[LogLine]) -> list[LogLine]:
+    """The log without those lines of its tracebacks that lie in nobody's server."""
+    kept, inside = [], False
+    for line in log:
+        if (place := _PLACE.match(line.text)) is not None:
+            inside = is_library(place["file"])
+        elif not line.text.startswith("    "):  # neither a line of code nor the carets below it
+            inside = False
+        if not inside:
+            kept.append(line)
+    return kept
+
+
 class _Run:
     """One check on its way to a report."""
 
@@ -240,5 +255,6 @@ class _Run:
         held = [(at_ns, f"✔ {what}") for at_ns, what in self.trial.held]
         if self.verdict is Verdict.PASSED:
             return [line for _, line in held]
-        lines = [(line.at_ns, f"{SERVER_SAYS} {line.text}") for line in self.log]
+        log = _without_libraries(self.log)
+        lines = [(line.at_ns, f"{SERVER_SAYS} {line.text}") for line in log]
         return [line for _, line in sorted([*held, *lines[-_MOST_LINES:]], key=lambda one: one[0])]

@@ -9,6 +9,7 @@ import gc
 import io
 import logging
 import sys
+import sysconfig
 import threading
 import time
 import traceback
@@ -27,7 +28,7 @@ from websockets.http11 import Request, Response
 from labkit.errors import ServerError
 from labkit.measure.server_process import RunningServer, start_server
 
-__all__ = ["FileServer", "Handler", "Hosted", "LogLine", "Target", "hosted"]
+__all__ = ["FileServer", "Handler", "Hosted", "LogLine", "Target", "hosted", "is_library"]
 
 Handler: TypeAlias = Callable[[ServerConnection], Awaitable[None]]
 """What serves one caller."""
@@ -37,6 +38,10 @@ Target: TypeAlias = "Handler | Callable[[], Handler] | str | Path | RunningServe
 _STOP_S: Final = 5.0
 _SETTLE_S: Final = 0.5
 _PLACES: Final = 2
+_LABKIT: Final = str(Path(__file__).resolve().parents[1])
+_LIBRARIES: Final = tuple(
+    sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,9 +239,15 @@ class _Lines(logging.Handler):
         self.lines += [LogLine(now_ns, line) for line in text.splitlines() if line.strip()]
 
 
+def is_library(filename: str) -> bool:
+    """Whether a file of a traceback is Python's, a package's or labkit's own."""
+    return filename.startswith(("<frozen", _LABKIT, *_LIBRARIES))
+
+
 def _last_words(error: BaseException) -> list[str]:
-    """What went wrong, and the last places where, a line each."""
-    places = traceback.extract_tb(error.__traceback__)[-_PLACES:]
+    """What went wrong, and the last places where, a line each: the learner's, if there are any."""
+    every = traceback.extract_tb(error.__traceback__)
+    places = ([at for at in every if not is_library(at.filename)] or every)[-_PLACES:]
     return [
         *(f"{Path(at.filename).name}, line {at.lineno}: {at.line or at.name}" for at in places),
         f"{type(error).__name__}: {error}",

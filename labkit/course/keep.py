@@ -87,7 +87,11 @@ def keep(name: str, source: str, namespace: dict[str, object]) -> Path:
     """
     if not name.isidentifier():
         raise LabkitError(f"{name!r} is no name for a section; write, for instance, '%%keep audio'")
-    ast.parse(source)  # a cell that is no Python fails here, before anything has changed
+    try:
+        ast.parse(source)  # a cell that is no Python fails here, before anything has changed
+    except SyntaxError as error:
+        where = f"line {(error.lineno or 0) + 1} of this cell"  # below the line with %%keep
+        raise SyntaxError(f"{where}: {error.msg}: {(error.text or '').strip()}") from None
     kept = {**kept_sections(), name: source.strip("\n")}
     text = assembled(kept)
     line = text[: text.index(f"# %% {name}\n")].count("\n") + 1

@@ -192,9 +192,9 @@ class Report:
 
     def __repr__(self) -> str:
         """Everything in plain text."""
-        return "\n".join((self.heading(), *self._body()))
+        return "\n".join((self.heading(), *self._body(f"LABKIT_SEED={self.seed} repeats it")))
 
-    def _body(self) -> list[str]:
+    def _body(self, repeats: str) -> list[str]:
         lines = [f"  {line}" for line in self.told]
         if self.fault is not None:
             lines += _fault_lines(self.fault)
@@ -203,13 +203,13 @@ class Report:
         lines += [f"  note: {note}" for note in self.notes]
         if self.verdict is not Verdict.PASSED:
             lines += [f"  → {line}" for line in self.help]
-            lines.append(f"  seed {self.seed} (LABKIT_SEED={self.seed} repeats it)")
+            lines.append(f"  seed {self.seed} ({repeats})")
             if self.evidence is not None:
                 lines.append(f"  evidence: {self.evidence}")
         return lines
 
     def _repr_html_(self) -> str:
-        body = "\n".join(self._body())
+        body = "\n".join(self._body(f'check("{self.check}", …, seed={self.seed}) repeats it'))
         parts = [
             self.heading_html(),
             f'<pre style="margin:0;white-space:pre-wrap">{escape(body)}</pre>' if body else "",

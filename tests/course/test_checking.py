@@ -278,3 +278,31 @@ async def test_an_exercise_is_checked_by_its_name() -> None:
     found = await check("ch1.chunks", answers_ping, seed=1)
     assert isinstance(found, Reports)
     assert [one.check for one in found.all] == ["ch1.pong", "ch1.odd_frame", "ch1.bounded_buffer"]
+
+
+BLAMED = """
+async def off_loop(call, *arguments):
+    return await asyncio.to_thread(call(*arguments))
+
+async def handle(socket):
+    async for _ in socket:
+        await off_loop(str)
+"""
+
+
+async def test_a_traceback_shows_the_line_of_the_learner_not_that_of_a_library(
+    folder: Path,
+) -> None:
+    namespace: dict[str, object] = {"asyncio": asyncio}
+    exec(compile(BLAMED, "server.py", "exec"), namespace)
+    file = folder / "server.py"
+    file.write_text(BLAMED + PONG.partition("async def handle")[0] + _main(PONG), encoding="utf-8")
+    for target, line in ((namespace["handle"], "server.py, line 3"), (file, "line 3, in off_loop")):
+        told = repr(await run(target))
+        assert line in told
+        assert "TypeError: 'str' object is not callable" in told
+        assert "thread.py" not in told
+
+
+def _main(program: str) -> str:
+    return "async def main" + program.partition("async def main")[2]

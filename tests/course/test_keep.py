@@ -38,6 +38,11 @@ def test_a_cell_that_fails_is_not_kept(wrong: str) -> None:
     assert kept_sections() == {"one": "x = 1"}
 
 
+def test_a_cell_that_is_no_python_is_told_by_its_line() -> None:
+    with pytest.raises(SyntaxError, match=r"^line 3 of this cell: .*def f\(:$"):
+        keep("one", "x = 1\ndef f(:", {})
+
+
 def test_a_traceback_names_the_line_of_the_file() -> None:
     cell: dict[str, object] = {}
     keep("imports", "import sys", cell)
