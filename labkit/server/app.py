@@ -200,6 +200,7 @@ class VoiceServer:
     def reap(self, now_ns: int) -> None:
         """End what is overdue: silent connections, and sessions that nobody came back to."""
         for connection in list(self._connections):
+            connection.settle(now_ns)
             if (why := connection.overdue(now_ns)) is not None:
                 connection.end(why)
         self._registry.reap(now_ns)

@@ -61,6 +61,10 @@ class Dialect(Protocol):
         """
         ...
 
+    def settle(self) -> None:
+        """No audio came for a while: say what there is to say of what came before."""
+        ...
+
     def cause(self, message: str | bytes) -> Cause | None:
         """What a refusal of the message that was received last names as its cause."""
         ...
@@ -162,6 +166,12 @@ class Connection:
     def farewell(self, why: Close) -> str | None:
         """The last message, in the words of the dialect; None where it has none."""
         return None if self._dialect is None else self._dialect.farewell(why)
+
+    def settle(self, now_ns: int) -> None:
+        """Let the dialect settle what is open where no audio came for a second."""
+        session = self.session
+        if self._dialect and session and now_ns - session.activity.audio_ns >= 1_000_000_000:
+            self._dialect.settle()
 
     def overdue(self, now_ns: int) -> Close | None:
         """Why it should be ended, if it should."""

@@ -141,6 +141,9 @@ class PlainDialect:
             case plain.Ping():
                 self._connection.feed.put_urgent(plain.PONG)
 
+    def settle(self) -> None:
+        """Nothing is acknowledged in this dialect."""
+
     def cause(self, message: str | bytes) -> Cause | None:
         """This dialect names no causes."""
         return None

@@ -153,6 +153,11 @@ class V1Dialect:
         self._message = v1.decode_client(message, max_bytes=self._settings.max_text_bytes)
         self._obey(self._message)
 
+    def settle(self) -> None:
+        """Acknowledge the last audio, too: less than what an acknowledgement is due for."""
+        if self._connection.session is not None:
+            self._acknowledge(self._connection.session)
+
     def cause(self, message: str | bytes) -> Cause:
         """The message that was received last, by its name and its place in the client's stream."""
         messages, samples = self._before

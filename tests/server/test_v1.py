@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,18 @@ async def test_an_echo_cannot_tell_where_speech_ends() -> None:
     async with serving() as server, calling(server) as socket:
         await send(socket, "session.start", turn_detection="server")
         await refused(socket, "invalid_field")
+
+
+async def test_the_last_audio_is_acknowledged_once_no_more_comes() -> None:
+    # A client whose microphone was muted would else give the server up, which has all it sent.
+    async with serving() as server, calling(server) as socket:
+        await start(socket)
+        await socket.send(bytes(640))
+        await until(lambda: [one.received_samples for one in server._registry._tasks] == [320])
+        server.reap(time.perf_counter_ns())
+        server.reap(time.perf_counter_ns() + 1_100_000_000)
+        ack = await receive(socket, "audio.ack")
+        assert ack["received"]["samples"] == 320
 
 
 async def test_audio_is_acknowledged_while_it_comes() -> None:
