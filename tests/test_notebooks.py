@@ -11,6 +11,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from labkit import course
 from labkit.course.folder import Progress
 from labkit.course.verdict import Verdict
 from labkit.notebook.copies import copy_chapters
@@ -83,6 +84,16 @@ def test_cells_parse_and_carry_no_outputs(path: Path) -> None:
             assert not cell.outputs
             assert "asyncio.run(" not in cell.source or magic == "%%keep main"
             assert "pip install" not in cell.source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
+def test_what_a_chapter_tells_learners_to_call_is_imported_first(path: Path) -> None:
+    cells = nbformat.read(path, as_version=4).cells
+    first = next(cell.source for cell in cells if cell.cell_type == "code")
+    imported = set(re.findall(r"\w+", first))
+    told = "\n".join(cell.source for cell in cells)
+    called = {name for name in course.__all__ if re.search(rf"(?<![\w.]){name}\(", told)}
+    assert called <= imported
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=named)

@@ -114,13 +114,17 @@ def register() -> None:
     if "IPython" not in sys.modules:
         return
     from IPython import get_ipython
+    from IPython.display import Markdown, display
 
     if (shell := get_ipython()) is None:
         return
 
     def magic(line: str, cell: str) -> None:
         """Run this cell, and keep it as a section of mine/server.py."""
-        keep(line.strip(), cell, shell.user_ns)
+        name, before = line.strip(), kept_sections()
+        keep(name, cell, shell.user_ns)
+        if before and name not in before:  # on purpose, or the name was mistyped
+            display(Markdown(f"new section `{name}`; there are: {', '.join(before)}"))  # type: ignore[no-untyped-call]
 
     shell.register_magic_function(magic, "cell", "keep")
 

@@ -26,7 +26,7 @@
 
 # %%
 from labkit import AudioFormat, play, recording, show, start_mine, stop_servers
-from labkit.course import begin, check, measured, predict, quiz, wire
+from labkit.course import begin, check, hint, measured, predict, quiz, solution, wire
 
 await begin(3)
 

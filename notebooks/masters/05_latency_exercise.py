@@ -27,7 +27,18 @@
 # %%
 import labkit
 from labkit import Bench, recording, run_exercise, say, show, start_mine, stop_servers
-from labkit.course import begin, check, lab_report, latency, measured, predict, predicted, quiz
+from labkit.course import (
+    begin,
+    check,
+    hint,
+    lab_report,
+    latency,
+    measured,
+    predict,
+    predicted,
+    quiz,
+    solution,
+)
 
 await begin(5, in_kernel=False)
 
