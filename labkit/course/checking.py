@@ -39,6 +39,9 @@ _BUSY: Final = 2.0
 _MOST_LINES: Final = 8
 _LOOK_S: Final = 0.02
 _PLACE: Final = re.compile(r'  File "(?P<file>[^"]+)", line \d+')
+_UNHEARD: Final = (
+    "look at take and from_wire first: print len(buffer), and the largest of abs(samples)"
+)
 _SEEDS: Final = 10_000
 
 
@@ -244,11 +247,18 @@ class _Run:
             fault=self.fault,
             reason=self.reason,
             notes=self.notes,
-            help=(f'hint("{self.one.name}") helps',) if self.fault else (),
+            help=self._help(),
             seed=self.seed,
             evidence=folder,
             diagram=drawn,
         )
+
+    def _help(self) -> tuple[str, ...]:
+        """What to do now; nothing where there is no fault."""
+        if self.fault is None:
+            return ()
+        helps = f'hint("{self.one.name}") helps'
+        return (helps, _UNHEARD) if self.fault.observed == "an empty transcript" else (helps,)
 
     def _told(self) -> list[str]:
         """What held, and the last lines of the server's log, in the order of time."""
