@@ -273,6 +273,14 @@ def _namespace() -> dict[str, Any] | None:
     return None if shell is None else shell.user_ns
 
 
+def _say(text: str) -> None:
+    """Show a line in the notebook, before something that takes long."""
+    if _namespace() is not None:
+        from IPython.display import Markdown, display
+
+        display(Markdown(text))  # type: ignore[no-untyped-call]
+
+
 async def _lacks(kept: dict[str, str], number: int) -> str:
     """Why the learner's own server will not do for a chapter; empty where it will."""
     if not kept:
@@ -287,6 +295,7 @@ async def _lacks(kept: dict[str, str], number: int) -> str:
     ]
     if not due:
         return ""
+    _say(f"Your server is checked first, {len(due)} times; that takes about half a minute.")
     try:
         async with hosted(server_file()) as server:
             for one in due:
