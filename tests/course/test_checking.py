@@ -143,7 +143,7 @@ async def test_a_loop_that_is_blocked_is_left_alone(monkeypatch: pytest.MonkeyPa
     finally:
         over.set()
     assert "nothing within" in repr(report)
-    assert "your server's event loop is blocked" in repr(report)
+    assert "its event loop is blocked" in repr(report)
 
 
 async def test_a_check_that_fails_by_itself_is_our_fault() -> None:
