@@ -33,19 +33,23 @@ pytestmark = [
 UNITS: Final = r"dB beside|ms|s|times|bytes|messages|of the|wrong|of \d+ words|times slower"
 VARYING: Final = (
     (re.compile(r'"session": ?"[0-9a-f]*'), '"session":"(id)'),
-    (re.compile(r'[\w-]+(?=", ?"resumed")'), "(token)"),
+    (re.compile(r'[\w-]{20,}(?=", ?"resumed")'), "(token)"),
     (re.compile(r'"text": ?"[^"]*"'), '"text":"(words)"'),
     (re.compile(rf"\d[\d.,]*(?= (?:{UNITS})\b)"), "#"),
     (re.compile(r"of \d+ words"), "of # words"),
-    (re.compile(r"[\d.]+%(?= of the frames)"), "#%"),
+    (re.compile(r"[\d.]+%"), "#%"),
     (re.compile(r"(?<!connection: )-?\b\d{3,}"), "#"),
     (re.compile(r"(?<= {14})(?!52 49)[0-9a-f]{2}(?: [0-9a-f]{2})+"), "(bytes)"),
     (re.compile(r"line \d+"), "line #"),
     (re.compile(r'observed  "[^"]*"(?=$|,)', re.M), 'observed  "(words)"'),
     (re.compile(r'(reply_text|its text), "[^"]*"'), r'\1, "(words)"'),
     (re.compile(r"evidence: .*/"), "evidence: mine/evidence/"),
+    (re.compile(r"  note: your server left a task behind.*\n"), ""),
 )
-"""What is different in each run, or on each processor: times, sizes, names, words of a model."""
+"""What is different in each run, or on each processor: times, sizes, names, words of a model, and
+what a server had not yet ended at the moment when its check did."""
+OR: Final = "--- or ---\n"
+"""Between two transcripts of one server, where a race decides what the check sees first."""
 
 
 def words_of(report: Report) -> str:
@@ -66,20 +70,35 @@ def verdict_of(servers: Servers, check: str, server: str) -> Verdict:
     return Verdict.PASSED if right else Verdict.NOT_YET
 
 
-@pytest.mark.parametrize(("chapter", "check", "server"), CASES)
-async def test_a_server_gets_its_verdict_in_the_words_that_are_stored(
-    chapter: int, check: str, server: str
-) -> None:
+def stored_words(path: Path) -> list[str]:
+    """The transcripts of one server: more than one where a race decides."""
+    return path.read_text(encoding="utf-8").split(OR) if path.exists() else []
+
+
+async def judged(chapter: int, check: str, server: str) -> str:
+    """The words about a server, whose verdict is right in any case."""
     servers = CHAPTERS[chapter]
     (one,) = find_checks(check)
     report = await check_one(one, servers.target(check, server), seed=SEED)
     assert report.verdict is verdict_of(servers, check, server), repr(report)
+    return words_of(report) + "\n"
+
+
+@pytest.mark.parametrize(("chapter", "check", "server"), CASES)
+async def test_a_server_gets_its_verdict_in_the_words_that_are_stored(
+    chapter: int, check: str, server: str
+) -> None:
+    words = await judged(chapter, check, server)
     stored = TRANSCRIPTS / check / f"{re.sub('[^a-z0-9]+', '_', server.lower())}.txt"
-    words = words_of(report) + "\n"
-    if os.environ.get("LABKIT_RECORD") == "1":
+    if os.environ.get("LABKIT_RECORD") == "1" and words not in stored_words(stored):
         stored.parent.mkdir(parents=True, exist_ok=True)
         stored.write_text(words, encoding="utf-8")
-    assert words == stored.read_text(encoding="utf-8")
+    known = stored_words(stored)
+    if words not in known:
+        # A server that dies races with what it has sent and logged: which of them is seen first
+        # may differ, but hardly twice.
+        words = await judged(chapter, check, server)
+    assert words == known[0] or words in known
 
 
 def test_every_check_has_servers_enough() -> None:
