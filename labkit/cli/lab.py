@@ -7,7 +7,6 @@ from typing import Annotated, Final
 
 import typer
 
-from labkit.doctor import check_packages, requirements
 from labkit.errors import LabkitError
 from labkit.notebook.copies import copy_chapters, jupyter_command
 
@@ -21,6 +20,8 @@ def lab(
     mine: Annotated[Path, typer.Option(help="The folder with your copies.")] = _CHECKOUT / "mine",
 ) -> None:
     """Open copies of the chapters in JupyterLab, yours to change; takes its options, too."""
+    from labkit.doctor import check_packages, requirements
+
     packages = check_packages(requirements())
     if not packages.ok:
         raise LabkitError(f"packages: {packages.detail}; {packages.mend}")
