@@ -6,13 +6,11 @@ came before.
 """
 
 import random
-import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Self
 
 from labkit.audio.pcm import Float32, decode_s16le, encode_s16le, read_audio
-from labkit.course.evidence import Event
 from labkit.course.probe import Probe
 from labkit.course.verdict import Caret, NotYet
 from labkit.measure.recordings import Recording
@@ -81,9 +79,7 @@ class Conversation:
         self.caller = await (stack or self._probe.stack).enter_async_context(opening)
         if self.caller.subprotocol != _V1:
             what = "connected, without a subprotocol"
-            number = self._probe.note(
-                Event(time.perf_counter_ns(), self.caller.number, False, None, what)
-            )
+            number = self._probe.happened(self.caller.number, what)
             raise NotYet(
                 f"a server that agrees to the subprotocol {_V1}",
                 "a connection without a subprotocol",

@@ -227,7 +227,8 @@ class Probe(Trial):
             late = isinstance(error, httpx2.TimeoutException)
             raise NotYet(wanted, why, late=late) from error
         if not response.is_success:
-            raise NotYet(wanted, f"HTTP status {response.status_code}, {response.reason_phrase}")
+            status = f"HTTP status {response.status_code}, {response.reason_phrase}"
+            raise NotYet(wanted, status, event=self.happened(1, f"GET {path}: {status}"))
         return response.text
 
     def died(self) -> str:
@@ -239,6 +240,10 @@ class Probe(Trial):
         deadline_s = time.monotonic() + _DIED_S
         while not (self.died() or time.monotonic() > deadline_s):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+    def happened(self, client: int, what: str) -> int:
+        """Keep what the server did that is no message; gives its number."""
+        return self.note(Event(time.perf_counter_ns(), client, False, None, what))
 
     def note(self, event: Event) -> int:
         """Keep an event; gives its number."""

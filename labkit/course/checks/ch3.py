@@ -355,6 +355,7 @@ async def versions(probe: Probe) -> None:
         raise NotYet(
             f"the server to choose {SUBPROTOCOL}, of {newer} and {SUBPROTOCOL}",
             f"that it chose {both.subprotocol or 'none'}",
+            event=probe.happened(both.number, f"connected, with {both.subprotocol or 'none'}"),
         )
     probe.ok(f"chooses {SUBPROTOCOL} where {newer} is offered, too")
     one = Speaker(probe, both)

@@ -64,6 +64,7 @@ class Speaker:
             raise NotYet(
                 f"the server to choose the subprotocol {SUBPROTOCOL}",
                 "that it chose none of those offered",
+                event=probe.happened(caller.number, "connected, without a subprotocol"),
             )
         return cls(probe, caller, input, output)
 
