@@ -33,7 +33,7 @@ pytestmark = [
 UNITS: Final = r"dB beside|ms|s|times|bytes|messages|of the|wrong|of \d+ words|times slower"
 VARYING: Final = (
     (re.compile(r'"session": ?"[0-9a-f]*'), '"session":"(id)'),
-    (re.compile(r'[\w-]{20,}(?=", ?"resumed")'), "(token)"),
+    (re.compile(r'(?<![\w.-])[\w-]+(?=", ?"resumed")'), "(token)"),
     (re.compile(r'"text": ?"[^"]*"'), '"text":"(words)"'),
     (re.compile(rf"\d[\d.,]*(?= (?:{UNITS})\b)"), "#"),
     (re.compile(r"of \d+ words"), "of # words"),
