@@ -39,7 +39,7 @@ __all__ = [
     "check_python",
     "kernel_command",
     "machine_factor",
-    "requirements",
+    "required_packages",
     "run_checks",
 ]
 
@@ -97,7 +97,7 @@ def run_checks(
     """
     return [
         check_python(sys.version_info[:3], sys.executable),
-        check_packages(requirements()),
+        check_packages(required_packages()),
         check_compiler(os.environ.get("CXX", "c++"), needed=not _installed("llama-cpp-python")),
         *map(check_model, models),
         check_cores(usable_cores(), os.cpu_count() or 1),
@@ -118,7 +118,7 @@ def check_python(version: tuple[int, int, int], executable: str) -> Check:
     )
 
 
-def requirements() -> list[str]:
+def required_packages() -> list[str]:
     """What labkit requires, as lines such as `numpy>=2.0`.
 
     In a checkout it is what the checkout says: the environment may be that of an older one, and

@@ -20,9 +20,9 @@ def lab(
     mine: Annotated[Path, typer.Option(help="The folder with your copies.")] = _CHECKOUT / "mine",
 ) -> None:
     """Open copies of the chapters in JupyterLab, yours to change; takes its options, too."""
-    from labkit.doctor import check_packages, requirements
+    from labkit.doctor import check_packages, required_packages
 
-    packages = check_packages(requirements())
+    packages = check_packages(required_packages())
     if not packages.ok:
         raise LabkitError(f"packages: {packages.detail}; {packages.mend}")
     if os.geteuid() == 0 and "--allow-root" not in context.args:

@@ -26,7 +26,7 @@ def test_the_chapters_are_copied_and_opened(
 def test_an_environment_that_is_older_than_the_checkout_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("labkit.doctor.requirements", lambda: ["numpy>=2", "unheard-of>=1"])
+    monkeypatch.setattr("labkit.doctor.required_packages", lambda: ["numpy>=2", "unheard-of>=1"])
     told = CliRunner().invoke(app, ["lab", "--mine", str(tmp_path / "mine"), "--allow-root"])
     assert told.exit_code != 0
     assert "unheard-of missing; run 'make setup'" in str(told.exception)
