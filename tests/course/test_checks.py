@@ -101,6 +101,21 @@ async def test_a_server_gets_its_verdict_in_the_words_that_are_stored(
     assert words == known[0] or words in known
 
 
+async def test_a_pong_that_is_late_in_some_turns_only_is_no_fault_of_the_server() -> None:
+    held_up = """
+turns = 0
+async def off_loop(call, *arguments):
+    global turns
+    turns += call == models.hear
+    return call(*arguments) if turns < 4 else await asyncio.to_thread(call, *arguments)
+"""
+    check = "ch1.pong_while_busy"
+    servers = Servers(chapter=1, wrong={check: {"held up": held_up}}, odd={})
+    (one,) = find_checks(check)
+    report = await check_one(one, servers.target(check, "held up"), seed=SEED)
+    assert report.verdict is Verdict.PASSED, repr(report)
+
+
 def test_every_check_has_servers_enough() -> None:
     for one in CHECKS:
         servers = CHAPTERS[int(one.chapter[2:])]

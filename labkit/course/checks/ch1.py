@@ -24,6 +24,7 @@ _LONGEST_PIECE_S: Final = 1.0
 _AHEAD: Final = 0.05
 """Share of a turn by which the first sound comes before the last, where the reply streams."""
 _TRIES: Final = 4
+_TURNS_OF_PINGS: Final = 5
 _SHARE_OF_A_TURN: Final = 0.25
 _TIMES_IDLE: Final = 20
 _FITS_S: Final = (45, 55)
@@ -57,15 +58,33 @@ async def pong(probe: Probe) -> None:
 async def pong_while_busy(probe: Probe) -> None:
     """Client 1 says a recording and `end_stream`; client 2 sends `ping` all the while.
 
-    The slowest `pong` may take 20 times as long as an idle one, or a quarter of the turn.
+    The slowest `pong` may take 20 times as long as an idle one, or a quarter of the turn, in one of
+    five turns: a machine that is busy with something else delays some, a frozen server each.
     """
     speaker, pinger = await probe.connect(), await probe.connect()
     idle = [await _round_trip(pinger) for _ in range(20)]
     idle_s = sorted(idle)[len(idle) // 2]
     probe.ok("answers `ping` when nobody speaks")
     await speaker.ask(probe.draw(1)[0])  # the first turn of a server is slower than the others
-    said = probe.draw(1)[0]
-    await speaker.say(said)
+    for _ in range(_TURNS_OF_PINGS):
+        await speaker.say(probe.draw(1)[0])
+        turn_s, slowest_s, slowest = await _slowest_pong(probe, speaker, pinger)
+        if slowest_s <= max(_TIMES_IDLE * idle_s, _SHARE_OF_A_TURN * turn_s):
+            break
+    else:
+        raise NotYet(
+            f"every pong within a quarter of the turn ({turn_s * 250:.0f} ms), or within "
+            f"{_TIMES_IDLE} times an idle one ({idle_s * 1e3:.1f} ms)",
+            f"a pong that took {slowest_s * 1e3:.0f} ms, while client 1 was answered",
+            off=f"{slowest_s / idle_s:.0f} times an idle one",
+            event=slowest,
+            late=True,
+        )
+    probe.ok("answers every `ping` while another caller's turn runs")
+
+
+async def _slowest_pong(probe: Probe, speaker: Caller, pinger: Caller) -> tuple[float, float, int]:
+    """Seconds of a turn, of its slowest pong, and that pong's number among the events."""
     turn = asyncio.ensure_future(speaker.end())
     round_trips = []
     try:
@@ -74,17 +93,7 @@ async def pong_while_busy(probe: Probe) -> None:
             await asyncio.sleep(0.002)
     finally:
         answer = await turn
-    slowest_s, slowest = max(round_trips)
-    if slowest_s > max(_TIMES_IDLE * idle_s, _SHARE_OF_A_TURN * answer.seconds):
-        raise NotYet(
-            f"every pong within a quarter of the turn ({answer.seconds * 250:.0f} ms), or within "
-            f"{_TIMES_IDLE} times an idle one ({idle_s * 1e3:.1f} ms)",
-            f"a pong that took {slowest_s * 1e3:.0f} ms, while client 1 was answered",
-            off=f"{slowest_s / idle_s:.0f} times an idle one",
-            event=slowest,
-            late=True,
-        )
-    probe.ok("answers every `ping` while another caller's turn runs")
+    return answer.seconds, *max(round_trips)
 
 
 async def _round_trip(caller: Caller) -> float:
