@@ -133,6 +133,20 @@ class Trace:
     """
 
     marks: dict[Mark, int] = field(default_factory=dict)
+    ahead: dict[Mark, int] = field(default_factory=dict)
+
+    def wait_from(self, at_ns: int) -> None:
+        """Somebody waits for the answer from here on: what was marked before was done ahead.
+
+        No part of the wait lies before it begins, so earlier marks move here; where they were is
+        kept in `ahead`.
+        """
+        # In place, for an engine's thread may set a mark at this moment.
+        for mark, was_ns in list(self.marks.items()):
+            if was_ns < at_ns:
+                self.ahead[mark] = was_ns
+                self.marks[mark] = at_ns
+        self.mark(Mark.END_STREAM_RECEIVED, at_ns)
 
     def mark(self, mark: Mark, at_ns: int) -> None:
         """Set `mark` to `at_ns`, unless it is set already."""

@@ -133,6 +133,21 @@ def test_marks_are_named_on_the_wire_as_in_the_code() -> None:
     assert [mark.value for mark in Mark] == [mark.name.lower() for mark in Mark]
 
 
+def test_what_was_done_before_anybody_waited_is_no_part_of_the_wait() -> None:
+    trace = Trace()
+    trace.mark(Mark.ASR_STARTED, 10)
+    trace.mark(Mark.ASR_DONE, 20)
+    trace.wait_from(50)
+    trace.mark(Mark.LLM_FIRST_TOKEN, 80)
+    assert trace.marks == {
+        Mark.ASR_STARTED: 50,
+        Mark.ASR_DONE: 50,
+        Mark.END_STREAM_RECEIVED: 50,
+        Mark.LLM_FIRST_TOKEN: 80,
+    }
+    assert trace.ahead == {Mark.ASR_STARTED: 10, Mark.ASR_DONE: 20}
+
+
 def test_real_time_factor() -> None:
     assert real_time_factor(0.5, 2.0) == 0.25
     for seconds in (0.0, -1.0):

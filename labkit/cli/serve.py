@@ -73,6 +73,13 @@ def serve(
             'needs to be heard rather than read. "" for nothing.',
         ),
     ] = None,
+    work_ahead: Annotated[
+        bool,
+        typer.Option(
+            "--work-ahead/--no-work-ahead",
+            help="Begin to answer in pauses that may be the end, where the server decides that.",
+        ),
+    ] = True,
     deflate: Annotated[
         bool,
         typer.Option("--deflate", help="Compress messages for clients that offer to."),
@@ -156,6 +163,7 @@ def serve(
         tls_cert=tls_cert,
         tls_key=tls_key,
         deflate=deflate,
+        work_ahead=work_ahead,
         log_transcripts=log_transcripts,
     )
     require_startable(settings)

@@ -23,6 +23,7 @@ class Metrics:
         behind: Seconds that the turn which has waited longest has waited for its answer.
         tasks: Tasks of the event loop.
         held_bytes: Audio and messages held for all sessions, in bytes.
+        work_ahead: Answers begun in a pause of the speaker, by whether they were used or dropped.
         underruns: Times that a client which plays at once ran out of reply audio.
         refused_connections: Connections refused at the handshake, by HTTP status.
         closes: Connections that the server closed, by WebSocket close code.
@@ -57,6 +58,12 @@ class Metrics:
         self.held_bytes = Gauge(
             "labkit_held_bytes", "Bytes held for all sessions", registry=self.registry
         )
+        self.work_ahead = Counter(
+            "labkit_work_ahead",
+            "Answers begun before the end of speech was sure, by what became of them",
+            ["outcome"],
+            registry=self.registry,
+        )
         self.underruns = Counter(
             "labkit_underruns", "Times that reply audio came too late", registry=self.registry
         )
@@ -77,6 +84,10 @@ class Metrics:
     def underrun(self) -> None:
         """Count that a client which plays at once has run out of reply audio."""
         self.underruns.inc()
+
+    def worked_ahead(self, *, used: bool) -> None:
+        """Count an answer that was begun in a pause."""
+        self.work_ahead.labels(outcome="used" if used else "dropped").inc()
 
     def turn_answered(self, trace: Trace) -> None:
         """Count a turn that was answered."""

@@ -26,6 +26,7 @@ from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks
 from labkit.errors import AudioError, Close, EngineError, ErrorCode, ProtocolError
 from labkit.protocol.replay import Position, ReplayWindow
 from labkit.session import refusals
+from labkit.session.ahead import WorkAhead
 from labkit.session.events import (
     Cause,
     Encoder,
@@ -116,6 +117,10 @@ class Observer(Protocol):
         """A client that plays at once has run out of reply audio."""
         ...
 
+    def worked_ahead(self, *, used: bool) -> None:
+        """An answer was begun in a pause; `used` where the pause was the end."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOptions:
@@ -147,6 +152,12 @@ class _Ended:
     heard_s: float
     listening_cpu_ms: float
     turn: Turn = field(default_factory=lambda: Turn(0))
+    ahead: WorkAhead | None = None
+
+    async def drop_ahead(self) -> None:
+        """End what was begun ahead, where there is anything."""
+        if self.ahead is not None:
+            await self.ahead.drop()
 
 
 class Session:
@@ -244,6 +255,7 @@ class Session:
         self._cpu_at_start = 0
         self._unexamined: deque[_Ended] = deque()
         self._waiting: deque[_Ended] = deque()
+        self._ahead: WorkAhead | None = None
         self._answering: _Ended | None = None
         self._running: asyncio.Task[None] | None = None
         self._turns: dict[int, Turn] = {}
@@ -277,6 +289,7 @@ class Session:
             self._utterance.nbytes
             + len(self._undecoded)
             + sum(one.utterance.nbytes for one in ended)
+            + sum(one.held_bytes for one in self._aheads())
             + self.outgoing.window.held_bytes
         )
 
@@ -521,10 +534,13 @@ class Session:
 
     async def _listen(self) -> None:
         """Examine audio while it comes in; what piled up meanwhile is taken in one go."""
-        while True:
-            await self._audio.wait()
-            self._audio.clear()
-            await self._examine()
+        try:
+            while True:
+                await self._audio.wait()
+                self._audio.clear()
+                await self._examine()
+        finally:
+            await self._drop_ahead()
 
     async def _examine(self) -> None:
         """Examine all that came, in order, and hand on the utterances that are over."""
@@ -538,6 +554,7 @@ class Session:
             if ended is None:
                 return
             # All of it was judged, or cannot be: then its turn fails, and says so.
+            await self._drop_ahead()
             await self._room_for_turn()
             self._tracker = self._fresh_tracker()
             self._hand_over(self._unexamined.popleft())
@@ -561,17 +578,49 @@ class Session:
         tracker, frame = self._tracker, self._frame or 1
         seen = tracker.frames - utterance.dropped_samples // frame
         for probability in utterance.probabilities[seen:]:
-            stopped = False
+            stopped = None
             for change in tracker.feed([probability]):
                 at_s = change.frame * frame / SAMPLE_RATE
                 self.tell(SpeechStarted(at_s) if change.speaking else SpeechStopped(at_s))
-                stopped = not change.speaking
+                stopped = None if change.speaking else change.frame
             if self.options.server_ends:
-                held = tracker.frames - utterance.dropped_samples // frame
-                if stopped or held >= self._longest_frames:
-                    await self._cut(utterance, held)
+                dropped = utterance.dropped_samples // frame
+                held = tracker.frames - dropped
+                if stopped is not None:
+                    # As much silence as was heard ahead, so that it makes no difference.
+                    heard = min(held, stopped - dropped + self._ahead_frames)
+                    await self._cut(utterance, held, heard)
                     return
+                if held >= self._longest_frames:
+                    await self._drop_ahead()
+                    await self._cut(utterance, held, held)
+                    return
+                await self._work_ahead(utterance, held)
                 self._drop_silence(utterance)
+
+    async def _work_ahead(self, utterance: Utterance, held: int) -> None:
+        """Begin to answer in a pause that may be the end, and drop it where speech goes on."""
+        pause = self._tracker.pause
+        if not pause:
+            await self._drop_ahead()
+        elif pause == self._ahead_frames and self._settings.work_ahead and not self.busy:
+            said = utterance.beginning(held)
+            turn = voice.Turn(self.id, said, self.history, clock=self._clock)
+            self._ahead = WorkAhead(self._pipeline, turn)
+            self.recount()
+
+    async def _drop_ahead(self) -> None:
+        if self._ahead is not None:
+            ahead, self._ahead = self._ahead, None
+            self._observer.worked_ahead(used=False)
+            await ahead.drop()
+            self.recount()
+
+    def _aheads(self) -> list[WorkAhead]:
+        """Every answer that is worked on ahead, or was begun so."""
+        ended = [*self._waiting, *([self._answering] if self._answering else [])]
+        begun = [self._ahead, *(one.ahead for one in ended)]
+        return [one for one in begun if one is not None]
 
     def _drop_silence(self, utterance: Utterance) -> None:
         """Forget long silence before the first word, but for what recognition wants of it."""
@@ -580,17 +629,36 @@ class Session:
         if silent >= frames_in(_MOST_SILENCE_S, frame):
             utterance.drop_front(silent - frames_in(self._rules.pad_s, frame))
 
-    async def _cut(self, utterance: Utterance, frames: int) -> None:
-        """End `utterance` after so many frames; the rest is the next one, and unexamined."""
+    async def _cut(self, utterance: Utterance, frames: int, heard: int) -> None:
+        """End `utterance` after so many frames; the rest is the next one, and unexamined.
+
+        Of those frames, the last ones may be silence that nobody needs to hear.
+        """
         await self._room_for_turn()
         self._tracker = self._fresh_tracker()
         rest = utterance.split(frames * (self._frame or 1))
+        utterance.split(heard * (self._frame or 1))
         # Looked up only now: the client may have ended the utterance while this waited.
         if self._utterance is utterance:
             self._utterance = rest
         else:
             self._unexamined[0].utterance = rest
-        self._hand_over(self._end(utterance))
+        ended = self._end(utterance)
+        ended.ahead = await self._confirmed()
+        if ended.ahead is not None:
+            ended.trace = ended.ahead.turn.trace
+            utterance.forget()
+        self._hand_over(ended)
+
+    async def _confirmed(self) -> WorkAhead | None:
+        """What was worked on ahead, where it is of use: the past has not changed meanwhile."""
+        if self._ahead is None or self.busy or self._ahead.context != tuple(self.history):
+            await self._drop_ahead()
+            return None
+        ahead, self._ahead = self._ahead, None
+        self._observer.worked_ahead(used=True)
+        ahead.confirm()
+        return ahead
 
     async def _room_for_turn(self) -> None:
         """Wait until one more utterance may wait; meanwhile audio is kept, and read later.
@@ -604,6 +672,10 @@ class Session:
     @property
     def _longest_frames(self) -> int:
         return int(self._settings.max_utterance_s * SAMPLE_RATE) // (self._frame or 1)
+
+    @property
+    def _ahead_frames(self) -> int:
+        return frames_in(self._rules.ahead_s, self._frame or 1)
 
     def _fresh_tracker(self) -> SpeechTracker:
         return SpeechTracker(self._frame or 1, self._rules)
@@ -627,16 +699,22 @@ class Session:
         self._changes.tell()
 
     async def _answer_all(self) -> None:
-        while True:
-            await self._changes.until(lambda: self._waiting)
-            self._answering = ended = self._waiting.popleft()
-            try:
-                if not ended.turn.over:
-                    await self._answer(ended)
-            finally:
-                self._answering = None
-                self.recount()
-                self._changes.tell()
+        try:
+            while True:
+                await self._changes.until(lambda: self._waiting)
+                self._answering = ended = self._waiting.popleft()
+                try:
+                    if not ended.turn.over:
+                        await self._answer(ended)
+                finally:
+                    # Cancelled or not, begun or not: nobody else ends what was begun ahead.
+                    await ended.drop_ahead()
+                    self._answering = None
+                    self.recount()
+                    self._changes.tell()
+        finally:
+            for waiting in self._waiting:
+                await waiting.drop_ahead()
 
     async def _answer(self, ended: _Ended) -> None:
         """Answer one utterance in a task of its own, which a cancel can stop at any moment."""
@@ -662,8 +740,11 @@ class Session:
     async def _give(self, ended: _Ended) -> None:
         turn = ended.turn
         self._playback = _Playback()
-        asked = voice.Turn(self.id, ended.utterance, self.history, ended.trace, self._clock)
-        exchange = await self._pipeline.answer(asked, _Sink(self, turn, asked.missed))
+        if (ahead := ended.ahead) is not None:
+            exchange = await ahead.deliver(_Sink(self, turn, ahead.turn.missed))
+        else:
+            asked = voice.Turn(self.id, ended.utterance, self.history, ended.trace, self._clock)
+            exchange = await self._pipeline.answer(asked, _Sink(self, turn, asked.missed))
         turn.step(Answered(exchange))
         # The last audio may have to wait for room. Until then the turn is not over, so that a
         # cancel that comes meanwhile still stops it.

@@ -154,6 +154,16 @@ class Utterance:
             del self.probabilities[samples // self.frame_samples :]
         return rest
 
+    def beginning(self, frames: int) -> "Utterance":
+        """A copy of the first `frames` frames, of those that were examined."""
+        copy = Utterance(self.limit, self.frame_samples)
+        for stretch in self._stretches(0, frames * (self.frame_samples or 0)):
+            copy.append(stretch)
+        copy.probabilities = self.probabilities[:frames]
+        copy.vad_state = self.vad_state
+        copy.dropped_samples = self.dropped_samples
+        return copy
+
     def drop_front(self, frames: int) -> None:
         """Forget the first `frames` frames, of those that were examined.
 
@@ -234,6 +244,8 @@ class Endpointing:
             one, in seconds. People pause for less inside a sentence, and for more behind it.
         stop_s: So much silence ends an utterance, where the server decides, in seconds. Half a
             second is the usual wait of endpointers without a model of turns.
+        ahead_s: So much of that silence is heard with the utterance, in seconds; once it was heard,
+            the answer may be worked on. What comes behind it until the decision is silence, too.
     """
 
     threshold: float = 0.5
@@ -242,6 +254,7 @@ class Endpointing:
     pad_s: float = 0.64
     split_s: float = 0.4
     stop_s: float = 0.5
+    ahead_s: float = 0.2
 
     def over(self, probability: float, *, before: bool) -> bool:
         """Whether a frame counts as speech; `before` says whether the one before it did."""
@@ -413,6 +426,11 @@ class SpeechTracker:
         if self._first_speech is not None:
             return self._first_speech
         return self.frames - self._run if self._over_threshold else self.frames
+
+    @property
+    def pause(self) -> int:
+        """Frames of silence behind speech that may go on; 0 while somebody speaks, or before."""
+        return self._run if self.speaking and not self._over_threshold else 0
 
     @property
     def quiet(self) -> bool:

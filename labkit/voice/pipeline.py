@@ -83,6 +83,7 @@ class Turn:
         missed: Takes the stretches in which somebody spoke and no words were found, in seconds
             of the utterance: what they said lacks in the transcript. Complete before the
             transcript is given to the sink.
+        priority: How urgent its work is; may change while it runs.
     """
 
     session: str
@@ -91,6 +92,7 @@ class Turn:
     trace: Trace = field(default_factory=Trace)
     clock: Callable[[], int] = time.perf_counter_ns
     missed: list[tuple[float, float]] = field(default_factory=list)
+    priority: Priority = Priority.FINAL
 
     def mark(self, mark: Mark) -> None:
         """Mark this instant."""
@@ -261,7 +263,7 @@ class VoicePipeline:
         """
         utterance = turn.utterance
         while utterance.unexamined(ended=True):
-            await self._examine(turn.session, utterance, Priority.FINAL, ended=True)
+            await self._examine(turn.session, utterance, turn.priority, ended=True)
         turn.mark(Mark.ASR_STARTED)
         heard = [await self._recognise(turn, stretch) for stretch in self._stretches(utterance)]
         turn.mark(Mark.ASR_DONE)
@@ -279,7 +281,7 @@ class VoicePipeline:
     async def _recognise(self, turn: Turn, stretch: SpeechSpan) -> str:
         audio = turn.utterance.audio(stretch.start, stretch.end)
         work = partial(boundary.transcribe, self._engines.asr, audio)
-        words = await self._asr.run(turn.session, Priority.FINAL, work)
+        words = await self._asr.run(turn.session, turn.priority, work)
         if not words:
             before = turn.utterance.dropped_samples
             turn.missed.append(
@@ -324,7 +326,7 @@ class VoicePipeline:
                     rest = text.flush()
             loop.call_soon_threadsafe(hand_over, rest)
 
-        await self._llm.run(turn.session, Priority.FINAL, generate)
+        await self._llm.run(turn.session, turn.priority, generate)
         pieces.put_nowait(None)
         turn.mark(Mark.LLM_DONE)
 
@@ -360,7 +362,7 @@ class VoicePipeline:
         if not piece.spoken:
             return _Speech()
         speak = partial(boundary.synthesise, self._engines.tts, piece.spoken)
-        return _Speech(*await self._tts.run(turn.session, Priority.FINAL, speak))
+        return _Speech(*await self._tts.run(turn.session, turn.priority, speak))
 
     async def _play(self, turn: Turn, speech: _Speech, sink: Sink, *, at_once: bool) -> None:
         """Hand speech to the sink; `at_once` leaves out the silence that voices begin with."""

@@ -88,6 +88,7 @@ class Counts:
     def __init__(self) -> None:
         self.refusals: dict[ErrorCode, int] = {}
         self.turns = 0
+        self.ahead: list[bool] = []
 
     def turn_answered(self, trace: Trace) -> None:
         self.turns += 1
@@ -97,6 +98,9 @@ class Counts:
 
     def underrun(self) -> None:
         pass
+
+    def worked_ahead(self, *, used: bool) -> None:
+        self.ahead.append(used)
 
 
 class Clock:

@@ -1,0 +1,203 @@
+"""Answers that are begun in a pause: used where it was the end, and gone without a trace else."""
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from labkit.audio.pcm import SAMPLE_RATE
+from labkit.errors import EngineError
+from labkit.session.events import ReplyAudio, Sentence, Status, Transcript, TurnOver
+from labkit.trace import Mark
+from labkit.voice.history import Exchange
+from labkit.voice.pipeline import Sink, Turn
+from labkit.voice.scheduling import Priority
+from tests.session.sessions import Inline, Scene, at_work, sound
+
+SHORT, LONG = 5 * SAMPLE_RATE // 16, SAMPLE_RATE
+"""A pause in which work begins, and one that ends an utterance."""
+
+
+class Recording(Inline):
+    """Keeps the turns that it was asked to answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[Turn] = []
+        self.given = 0
+        self.ended = 0
+
+    async def answer(self, turn: Turn, sink: Sink) -> Exchange:
+        self.asked.append(turn)
+        turn.mark(Mark.ASR_STARTED)
+        try:
+            return await super().answer(turn, sink)
+        finally:
+            self.ended += 1
+
+
+async def say(scene: Scene, *samples: int) -> None:
+    """Speech and silence by turns, beginning with speech, chunk by chunk."""
+    for number, count in enumerate(samples):
+        audio = sound(count, 0.0 if number % 2 else 0.25)
+        for start in range(0, len(audio), 1600):
+            scene.hear(audio[start : start + 1600])
+            await scene.settle()
+
+
+async def test_what_was_begun_in_the_last_pause_is_there_when_the_end_is_sure() -> None:
+    pipeline = Recording()
+    async with at_work(pipeline, server_ends=True) as scene:
+        await say(scene, SAMPLE_RATE, SHORT)
+        assert len(pipeline.asked) == 1
+        assert pipeline.asked[0].priority is Priority.SPECULATIVE
+        assert not scene.told.of(Transcript, Sentence, ReplyAudio, TurnOver)
+        scene.clock.now_ns = 7
+        await say(scene, 0, LONG)
+        assert len(pipeline.asked) == 1
+        assert pipeline.asked[0].priority is Priority.FINAL
+        (over,) = scene.told.of(TurnOver)
+        assert over.status is Status.COMPLETED
+        assert over.marks["asr_started"] == over.marks["end_stream_received"] == 7
+        assert pipeline.asked[0].trace.ahead[Mark.ASR_STARTED] == 0
+        assert scene.counts.ahead == [True]
+        assert [one.assistant for one in scene.session.history] == ["One. Two."]
+
+
+async def test_where_speech_goes_on_nothing_is_left_of_it() -> None:
+    pipeline = Recording()
+    async with at_work(pipeline, server_ends=True) as scene:
+        before = len(asyncio.all_tasks())
+        await say(scene, SAMPLE_RATE, SHORT)
+        held = scene.session.held_bytes()
+        await say(scene, SAMPLE_RATE)
+        assert scene.counts.ahead == [False]
+        assert pipeline.ended == 1
+        assert len(asyncio.all_tasks()) == before
+        assert scene.session.held_bytes() < held + 2 * SAMPLE_RATE
+        await say(scene, 0, LONG)
+        assert [one.text for one in scene.told.of(Transcript)] == [
+            f"{2 * SAMPLE_RATE} loud samples"
+        ]
+        assert len(scene.session.history) == 1
+
+
+async def test_work_ahead_can_be_switched_off() -> None:
+    pipeline = Recording()
+    async with at_work(pipeline, {"work_ahead": False}, server_ends=True) as scene:
+        await say(scene, SAMPLE_RATE, SHORT)
+        assert not pipeline.asked
+        await say(scene, 0, LONG)
+        assert len(scene.told.of(TurnOver)) == 1
+        assert not scene.counts.ahead
+
+
+SCRIPTS = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=5)
+
+
+@settings(max_examples=60)
+@given(SCRIPTS, st.integers(300, 20_000))
+def test_the_client_hears_the_same_with_it_and_without(
+    script: list[tuple[int, int]], cut: int
+) -> None:
+    async def heard(*, work_ahead: bool) -> list[Any]:
+        async with at_work(settings={"work_ahead": work_ahead}, server_ends=True) as scene:
+            for speech, pause in script:
+                audio = sound(speech * 700) + sound(pause * 700, 0.0)
+                for start in range(0, len(audio), 2 * cut):
+                    scene.hear(audio[start : start + 2 * cut])
+                    await scene.settle()
+            scene.hear(sound(LONG, 0.0))
+            await scene.settle()
+            await scene.session.all_answered()
+            overs = [
+                (one.turn, one.status, one.text, one.samples) for one in scene.told.of(TurnOver)
+            ]
+            return [scene.told.of(Transcript, Sentence), overs, list(scene.session.history)]
+
+    async def both() -> None:
+        assert await heard(work_ahead=True) == await heard(work_ahead=False)
+
+    asyncio.run(both())
+
+
+class Failing(Inline):
+    async def answer(self, turn: Turn, sink: Sink) -> Exchange:
+        raise EngineError("the recogniser failed")
+
+
+async def test_a_failure_ahead_is_told_only_where_somebody_waits_for_the_answer() -> None:
+    async with at_work(Failing(), server_ends=True) as scene:
+        await say(scene, SAMPLE_RATE, SHORT, SAMPLE_RATE)
+        assert not scene.counts.refusals
+        await say(scene, 0, LONG)
+        (over,) = scene.told.of(TurnOver)
+        assert over.status is Status.FAILED
+
+
+class Endless(Inline):
+    """Speaks for as long as it is listened to."""
+
+    made = 0
+
+    async def answer(self, turn: Turn, sink: Sink) -> Exchange:
+        await sink.transcript("on and on")
+        await sink.text("La.")
+        while self.made < 1000:
+            await sink.audio(np.full(SAMPLE_RATE, 0.25, np.float32))
+            self.made += 1
+        return Exchange("on and on", "La.")
+
+
+async def test_so_much_of_a_reply_is_made_ahead_and_no_more() -> None:
+    pipeline = Endless()
+    async with at_work(pipeline, server_ends=True) as scene:
+        await say(scene, SAMPLE_RATE, SHORT)
+        for _ in range(20):
+            await scene.settle()
+        assert pipeline.made == 5
+        assert scene.session.held_bytes() > 4 * 5 * SAMPLE_RATE
+        await say(scene, 0, LONG)
+        assert pipeline.made > 5
+        scene.session.cancel(1, 0)
+        await scene.settle()
+        made = pipeline.made
+        await scene.settle()
+        assert pipeline.made == made
+
+
+async def test_an_answer_to_another_past_is_of_no_use() -> None:
+    pipeline = Recording()
+    async with at_work(pipeline, server_ends=True) as scene:
+        await say(scene, SAMPLE_RATE, LONG, SAMPLE_RATE, SHORT)
+        scene.session.cancel(1, 0)  # less of the first reply was heard than was thought
+        await say(scene, 0, LONG)
+        assert scene.counts.ahead == [True, False]
+        assert len(pipeline.asked) == 3
+        assert len(scene.told.of(TurnOver)) == 2
+
+
+@pytest.mark.parametrize("moment", ["in the pause", "behind the end"])
+async def test_nothing_runs_on_when_the_session_is_over(moment: str) -> None:
+    pipeline = Recording()
+    before = len(asyncio.all_tasks())
+    async with at_work(pipeline, server_ends=True) as scene:
+        pipeline.gate.clear()
+        await say(scene, SAMPLE_RATE, SHORT if moment == "in the pause" else LONG)
+    assert pipeline.ended == len(pipeline.asked) == 1
+    assert len(asyncio.all_tasks()) == before
+
+
+async def test_a_turn_that_is_cancelled_as_it_begins_ends_what_was_begun_ahead() -> None:
+    pipeline = Recording()
+    async with at_work(pipeline, server_ends=True) as scene:
+        pipeline.gate.clear()
+        await say(scene, SAMPLE_RATE, LONG)
+        scene.session.cancel(1, 0)
+        await scene.settle()
+        assert pipeline.ended == 1
+        (over,) = scene.told.of(TurnOver)
+        assert over.status is Status.CANCELLED
