@@ -217,7 +217,7 @@ def sizes_table(server: "ServerSummary") -> Table:
             "-" if size.cpu_ms_per_s is None else f"{size.cpu_ms_per_s:.1f}",
             str(size.turns),
         )
-    table.caption = "added: to the wait with the smallest chunks, within the same recordings"
+    table.caption = "added: to the wait for the transcript, within the same recordings"
     return table
 
 

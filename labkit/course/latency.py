@@ -205,8 +205,10 @@ def longer_ms(first: ExerciseSummary, second: ExerciseSummary) -> float:
     """
     before, after = (next(iter(by_server(one.rows).values())) for one in (first, second))
     sizes = {row.chunk_ms for row in before} & {row.chunk_ms for row in after}
-    shared = ([row for row in rows if row.chunk_ms in sizes] for rows in (before, after))
-    return median(paired(*shared))
+    first_rows, second_rows = (
+        [row for row in rows if row.chunk_ms in sizes] for rows in (before, after)
+    )
+    return median(paired(first_rows, second_rows))
 
 
 def way_out_ms(chunk_ms: int, network: str) -> float:
@@ -230,9 +232,9 @@ def networks_figure(networks: Sequence[ServerSummary]) -> "Figure":
 def table(server: ServerSummary) -> list[dict[str, Any]]:
     """What a server's wait and headers are at each chunk size, a row each.
 
-    A row has `chunk_ms`; `added_ms`, by how much the wait is longer than with the smallest chunks,
-    with its 95 % interval from `low_ms` to `high_ms`; `predicted_ms`, what half a chunk more
-    predicts; and `headers_percent`, of the audio.
+    A row has `chunk_ms`; `added_ms`, by how much later the transcript is than with the smallest
+    chunks, with its 95 % interval from `low_ms` to `high_ms`; `predicted_ms`, what half a chunk
+    more predicts; and `headers_percent`, of the audio.
     """
     rows = []
     for size in server.sizes:

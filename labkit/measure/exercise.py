@@ -295,6 +295,7 @@ def row_of(
         reply_seconds=turn.reply_seconds,
         ttfa_ms=turn.trace.ttfa_ms(),
         ttfb_ms=turn.trace.ttfb_ms(),
+        heard_ms=turn.trace.between_ms(Mark.END_OF_SPEECH, Mark.TRANSCRIPT_RECEIVED),
         server=planned.server,
         block=planned.block,
         phase=planned.phase,

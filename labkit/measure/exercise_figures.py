@@ -95,7 +95,7 @@ def _shifted(number: int, servers: int) -> float:
 def plot_effect(
     servers: Sequence[ServerSummary], *, bytes_per_s: float | None = None, ax: Axes | None = None
 ) -> Axes:
-    """How much longer the wait is than with the smallest chunks, beside what arithmetic says.
+    """How much later the transcript is than with the smallest chunks, beside what arithmetic says.
 
     Args:
         servers: Which servers.
@@ -120,7 +120,7 @@ def plot_effect(
         ax, [size.effect for size in sizes if size.effect], packetisation_wait_ms(chunks[-1])
     )
     ax.legend(frameon=False, fontsize=8, loc="upper left")
-    title = f"Added to the wait, against {chunks[0]} ms chunks"
+    title = f"Added to the wait for the transcript, against {chunks[0]} ms chunks"
     return tidy(ax, title, "chunk size (ms)", "ms (median of the pairs, 95 % interval)")
 
 

@@ -47,6 +47,7 @@ class Row:
         reply_seconds: Length of the spoken reply.
         ttfa_ms: End of speech to the first audible reply: the wait.
         ttfb_ms: End of speech to the first byte of the reply.
+        heard_ms: End of speech to the transcript.
         server: Which server answered.
         block: Turns of one block say the same recording; None for a turn that warms up.
         phase: Where in its chunk the speech ended, from 0 to 1.
@@ -72,6 +73,7 @@ class Row:
     reply_seconds: float
     ttfa_ms: float | None
     ttfb_ms: float | None
+    heard_ms: float | None
     server: str
     block: int | None
     phase: float
@@ -95,9 +97,12 @@ class SizeSummary:
         turns: Turns that were answered.
         wait: Median wait for the first audible reply over the blocks, with its 95 % interval.
         wait_p95: 95th percentile over the turns; None where they are too few to tell.
-        effect: How much longer the wait is than with the smallest chunks: median of the
-            differences within blocks, with its 95 % interval; None for the smallest itself.
-        predicted_ms: What packetisation alone predicts for `effect`.
+        effect: How much later the transcript comes than with the smallest chunks: median of the
+            differences within blocks, with its 95 % interval; None for the smallest itself. What
+            follows the transcript knows nothing of chunks, and with real models it varies by more
+            than any chunk size adds.
+        longer: The same for the whole wait, up to the first audible reply.
+        predicted_ms: What packetisation alone predicts for both.
         stages: Mean of each part of the wait; means add up, medians do not.
         messages_per_s: Messages per second of audio.
         overhead_bytes_per_s: Header bytes per second of audio.
@@ -110,6 +115,7 @@ class SizeSummary:
     wait: Estimate
     wait_p95: Estimate | None
     effect: Estimate | None
+    longer: Estimate | None
     predicted_ms: float
     stages: Mapping[Stage, float]
     messages_per_s: float
@@ -174,9 +180,13 @@ def by_server(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return {name: own for name, own in found.items() if own}
 
 
-def paired(first: Iterable[Row], second: Iterable[Row]) -> list[float]:
+def paired(
+    first: Iterable[Row],
+    second: Iterable[Row],
+    value: Callable[[Row], float | None] = lambda row: row.ttfa_ms,
+) -> list[float]:
     """How much longer one waits in the second turns, a difference for each block of both."""
-    left, right = (balanced_means(rows, lambda row: row.block) for rows in (first, second))
+    left, right = (balanced_means(rows, lambda row: row.block, value) for rows in (first, second))
     return [right[block] - left[block] for block in left if block in right]
 
 
@@ -241,7 +251,8 @@ def _size(rows: Sequence[Row], smallest: Sequence[Row], seed: int) -> SizeSummar
     waits = [row.ttfa_ms for row in rows if row.ttfa_ms is not None]
     answered = [row for row in rows if row.ttfa_ms is not None]
     chunk_ms, base_ms = rows[0].chunk_ms, smallest[0].chunk_ms
-    effect = [] if chunk_ms == base_ms else paired(smallest, rows)
+    base = [] if chunk_ms == base_ms else smallest
+    effect, longer = paired(base, rows, lambda row: row.heard_ms), paired(base, rows)
     audio = sum(row.audio_seconds for row in answered)
     cpu = [row.listening_cpu_ms for row in answered if row.listening_cpu_ms is not None]
     wire = [row.wire_bytes for row in answered if row.wire_bytes is not None]
@@ -251,6 +262,7 @@ def _size(rows: Sequence[Row], smallest: Sequence[Row], seed: int) -> SizeSummar
         wait=median(list(balanced_means(rows, lambda row: row.block).values()) or waits, seed=seed),
         wait_p95=percentile_95(waits, seed=seed),
         effect=median(effect, seed=seed) if effect else None,
+        longer=median(longer, seed=seed) if longer else None,
         predicted_ms=packetisation_wait_ms(chunk_ms) - packetisation_wait_ms(base_ms),
         stages=_means(answered),
         messages_per_s=sum(row.messages for row in answered) / audio,
@@ -381,12 +393,13 @@ def chunk_sentence(server: ServerSummary) -> str:
             f"; with {server.middle.chunk_ms} ms chunks the largest part of its "
             f"{server.wait_ms:.0f} ms is {stage.label}, {100 * share:.0f} %"
         )
-    if large.effect is None:
+    if large.effect is None or large.longer is None:
         return f"{server.name}: a single chunk size has nothing to be compared with{of_it}."
     return (
         f"{server.name}: from {small.chunk_ms} to {large.chunk_ms} ms chunks the wait for the "
-        f"first audible reply {_changed(large.effect)} (half a chunk more predicts "
-        f"{large.predicted_ms:.0f} ms){of_it}."
+        f"transcript {_changed(large.effect)} (half a chunk more predicts "
+        f"{large.predicted_ms:.0f} ms), and that for the first audible reply "
+        f"{_changed(large.longer)}{of_it}."
     )
 
 

@@ -41,6 +41,7 @@ def row(
         reply_seconds=0.8,
         ttfa_ms=ttfa,
         ttfb_ms=ttfa - rest[Stage.LEADING_SILENCE],
+        heard_ms=stages[Stage.PACKETISATION] + rest.get(Stage.ASR, 30.0),
         server=server,
         block=block,
         phase=phase,

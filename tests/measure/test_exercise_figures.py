@@ -48,7 +48,7 @@ def test_the_model_of_a_slow_network_has_the_way_out_of_the_last_chunk() -> None
 
 def test_one_long_interval_does_not_hide_the_others() -> None:
     def held_up(row: Row) -> Row:
-        return replace(row, ttfa_ms=(row.ttfa_ms or 0) + 3_000 * ((row.block or 0) % 3 == 0))
+        return replace(row, heard_ms=(row.heard_ms or 0) + 3_000 * ((row.block or 0) % 3 == 0))
 
     restless = [held_up(row) if row.chunk_ms == 500 else row for row in rows()]
     calm, cut = (plot_effect(summary(found).servers) for found in (rows(), restless))

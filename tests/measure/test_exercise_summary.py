@@ -30,7 +30,7 @@ def test_the_effect_is_that_of_the_chunk_and_of_nothing_else() -> None:
 
 def test_a_turn_that_the_machine_held_up_does_not_decide() -> None:
     held_up = [
-        replace(r, ttfa_ms=(r.ttfa_ms or 0) + 2_000 * (r.block == 3 and r.chunk_ms == 500))
+        replace(r, heard_ms=(r.heard_ms or 0) + 2_000 * (r.block == 3 and r.chunk_ms == 500))
         for r in rows()
     ]
     effect = summary(held_up).sizes[-1].effect
@@ -38,10 +38,22 @@ def test_a_turn_that_the_machine_held_up_does_not_decide() -> None:
     assert effect.value == pytest.approx(245, abs=1)
 
 
+def test_what_follows_the_transcript_is_no_effect_of_the_chunks_and_is_told_beside_it() -> None:
+    talkative = [
+        replace(r, ttfa_ms=(r.ttfa_ms or 0) + 900 * (r.chunk_ms == 500) * ((r.block or 0) % 2))
+        for r in rows()
+    ]
+    largest = summary(talkative).sizes[-1]
+    assert largest.effect is not None
+    assert largest.longer is not None
+    assert (largest.effect.low, largest.effect.high) == pytest.approx((245, 245), abs=0.1)
+    assert largest.longer.high > 1_000
+
+
 def test_a_block_with_a_gap_is_left_out_of_the_size_that_lacks_a_turn() -> None:
     turns = rows()
     gap = next(i for i, r in enumerate(turns) if r.block == 2 and r.chunk_ms == 500)
-    turns[gap] = replace(turns[gap], ttfa_ms=None, stages={})
+    turns[gap] = replace(turns[gap], ttfa_ms=None, heard_ms=None, stages={})
     effect = summary(turns).sizes[-1].effect
     assert effect is not None
     assert (effect.value, effect.sample) == (pytest.approx(245, abs=1), 7)
