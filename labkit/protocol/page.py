@@ -81,7 +81,9 @@ def server_examples(limits: v1.Limits) -> tuple[v1.ServerMessage, ...]:
         v1.AudioAck(received=_SPOKEN),
         v1.SpeechStarted(seq=1, at_s=0.32),
         v1.SpeechStopped(seq=2, at_s=1.86),
-        v1.TranscriptPartial(seq=2, turn=1, text="set a timer"),
+        v1.TranscriptPartial(
+            seq=2, turn=1, text="set a timer for", confirmed="set a", behind_s=0.25
+        ),
         v1.TranscriptFinal(seq=1, turn=1, text="set a timer for five minutes"),
         v1.ResponseStarted(seq=2, turn=1),
         v1.ResponseText(seq=3, turn=1, text="Five minutes, starting now."),

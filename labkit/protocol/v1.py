@@ -161,6 +161,8 @@ class SessionStart(_ClientMessage):
     silence_s: Annotated[float, Field(ge=0.2, le=3.0)] | None = None
     """Silence behind speech that ends an utterance where the server decides, 0.2 to 3 s; absent
     for the server's own."""
+    partials: bool = False
+    """Send `transcript.partial` while an utterance goes on."""
     acknowledges: bool = False
     """The client will send `response.ack`; then nothing that it lacks is ever forgotten."""
     resume: Resume | None = None
@@ -279,13 +281,17 @@ class SpeechStopped(_Numbered):
 
 
 class TranscriptPartial(_Numbered):
-    """What was heard so far; it may still change."""
+    """What was heard so far of an utterance that goes on, where the client wants to know."""
 
     type: Literal["transcript.partial"] = "transcript.partial"
     turn: Ordinal
-    """Number of the turn, from 1."""
+    """Number that its turn will have, from 1."""
     text: str
-    """The words."""
+    """All words so far. `transcript.final` is heard anew, and is what is answered."""
+    confirmed: str
+    """Those at its beginning that will not change in the partials that follow."""
+    behind_s: Amount
+    """Seconds of audio that have come since."""
 
 
 class TranscriptFinal(_Numbered):

@@ -14,6 +14,7 @@ from labkit.session.events import (
     Cause,
     Encoded,
     Event,
+    PartialTranscript,
     Refused,
     ReplyAudio,
     ReplyEnd,
@@ -33,6 +34,7 @@ N = TypeVar(
     "N",
     v1.SpeechStarted,
     v1.SpeechStopped,
+    v1.TranscriptPartial,
     v1.TranscriptFinal,
     v1.ResponseStarted,
     v1.ResponseText,
@@ -56,6 +58,11 @@ class V1Encoder:
                 yield _numbered(v1.SpeechStarted(at_s=at_s))
             case SpeechStopped(at_s):
                 yield _numbered(v1.SpeechStopped(at_s=at_s))
+            case PartialTranscript(turn, text, confirmed, behind_s):
+                told = v1.TranscriptPartial(
+                    turn=turn, text=text, confirmed=confirmed, behind_s=behind_s
+                )
+                yield _numbered(told)
             case Transcript(turn, text):
                 yield _numbered(v1.TranscriptFinal(turn=turn, text=text))
             case Sentence(turn, text, first):
@@ -235,6 +242,7 @@ class V1Dialect:
             output=start.output.format,
             server_ends=server_ends,
             silence_s=start.silence_s or self._settings.silence_s,
+            partials=start.partials and self._registry.detects_speech,
             acknowledges=start.acknowledges,
             resumable=True,
         )

@@ -15,6 +15,7 @@ __all__ = [
     "Encoded",
     "Encoder",
     "Event",
+    "PartialTranscript",
     "Refused",
     "ReplyAudio",
     "ReplyEnd",
@@ -48,6 +49,23 @@ class SpeechStopped:
     """Speech ended, `at_s` seconds into the utterance."""
 
     at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PartialTranscript:
+    """What was heard of an utterance that goes on.
+
+    Attributes:
+        turn: The number that its turn will have.
+        text: All words so far.
+        confirmed: Those at its beginning that will not change any more.
+        behind_s: Seconds of audio that came since.
+    """
+
+    turn: int
+    text: str
+    confirmed: str
+    behind_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +154,7 @@ class Refused:
 Event = (
     SpeechStarted
     | SpeechStopped
+    | PartialTranscript
     | Transcript
     | Sentence
     | ReplyAudio

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Protocol
 from zlib import crc32
 
@@ -31,6 +32,7 @@ from labkit.session.events import (
     Cause,
     Encoder,
     Event,
+    PartialTranscript,
     Refused,
     ReplyAudio,
     ReplyEnd,
@@ -42,6 +44,7 @@ from labkit.session.events import (
 )
 from labkit.session.limits import Activity, Budget, TokenBucket
 from labkit.session.outgoing import Changes, Feed, Outgoing
+from labkit.session.partials import Partials
 from labkit.session.settings import ServerSettings
 from labkit.session.turn import (
     Answered,
@@ -76,6 +79,8 @@ _MOST_UNEXAMINED: Final = 64
 MOST_AT_ONCE: Final = 32 * 1024
 """Bytes of a message that are decoded in one go, about a millisecond's work: one message may hold
 131 s of µ-law, which would keep everybody else waiting."""
+_PARTIALS_S: Final = 0.4
+"""Least time between two partial transcripts: about the length of a word."""
 _PIECE_S: Final = 0.2
 _PIECE_BYTES: Final = 16 * 1024
 """Most audio of a reply that is put at a time: a `pong` never waits for long behind it, and no
@@ -131,6 +136,7 @@ class SessionOptions:
         output: The audio that it hears.
         server_ends: The server decides where an utterance ends.
         silence_s: Silence behind speech that ends one then, in seconds.
+        partials: The client is told what is heard of an utterance while it goes on.
         acknowledges: The client says what it has, so nothing that it lacks is forgotten.
         resumable: What was written may have to be written again.
     """
@@ -139,6 +145,7 @@ class SessionOptions:
     output: AudioFormat
     server_ends: bool = False
     silence_s: float = 0.5
+    partials: bool = False
     acknowledges: bool = False
     resumable: bool = False
 
@@ -474,6 +481,8 @@ class Session:
         """What has to run for it, until cancelled."""
         if self._frame is None:
             return (self._answer_all,)
+        if self.options.partials:
+            return (self._listen, self._overhear, self._answer_all)
         return (self._listen, self._answer_all)
 
     async def all_answered(self) -> None:
@@ -550,6 +559,8 @@ class Session:
             left = utterance.unexamined(ended=ended is not None)
             if left and await self._detect(utterance, ended=ended is not None):
                 await self._follow(utterance)
+                if self.options.partials:
+                    self._changes.tell()
                 continue
             if ended is None:
                 return
@@ -679,6 +690,37 @@ class Session:
 
     def _fresh_tracker(self) -> SpeechTracker:
         return SpeechTracker(self._frame or 1, self._rules)
+
+    # Partial transcripts.
+
+    async def _overhear(self) -> None:
+        """Tell what is heard of utterances that go on: of each moment the latest, or nothing."""
+        partials = Partials(self._pipeline, self.id, self._utterance)
+        while True:
+            await self._changes.until(partial(self._may_overhear, partials))
+            utterance = self._utterance
+            if partials.utterance is not utterance:
+                partials = Partials(self._pipeline, self.id, utterance)
+            came, begun_ns = utterance.position, self._clock()
+            try:
+                text, confirmed = await partials.hear()
+            except EngineError as error:  # its turn will fail, and say so
+                _log.warning("session %s: %s", self.id, error)
+                text, confirmed = "", ""
+            # For half of the time at most, so that what somebody waits for is not far behind it.
+            took_s = (self._clock() - begun_ns) / 1e9
+            rest_s = max(_PARTIALS_S - took_s, took_s)
+            partials.due = self._tracker.frames + frames_in(rest_s, self._frame or 1)
+            if text and self._utterance is utterance and not self.outgoing.window.is_overfull:
+                behind_s = (utterance.position - came) / SAMPLE_RATE
+                number = self._turns_begun + 1
+                self.tell(PartialTranscript(number, text, confirmed, behind_s))
+
+    def _may_overhear(self, partials: Partials) -> bool:
+        """Whether somebody speaks, does not pause for long, and has said something new."""
+        speaking = self._tracker.speaking and self._tracker.pause < self._ahead_frames
+        new = self._tracker.frames >= partials.due or self._utterance is not partials.utterance
+        return speaking and new and not self._unexamined
 
     # Turns: the one writer of the history.
 

@@ -78,6 +78,11 @@ class Utterance:
         return len(self._blocks) * self.BLOCK * _SAMPLE_BYTES
 
     @property
+    def position(self) -> int:
+        """Samples that came, those that were forgotten included."""
+        return self.dropped_samples + self._samples
+
+    @property
     def seconds(self) -> float:
         """Length of what it holds, in seconds."""
         return self._samples / SAMPLE_RATE

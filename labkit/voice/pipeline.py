@@ -122,6 +122,18 @@ class Pipeline(Protocol):
         """
         ...
 
+    def stretches(self, utterance: Utterance) -> list[SpeechSpan]:
+        """Where somebody speaks in what was judged so far; each is recognised by itself."""
+        ...
+
+    async def overhear(self, session: str, audio: Float32) -> str:
+        """The words of a stretch that may go on, when nobody else needs the recogniser.
+
+        Raises:
+            EngineError: An engine failed.
+        """
+        ...
+
     async def answer(self, turn: Turn, sink: Sink) -> Exchange:
         """Run one turn; gives what was exchanged, both empty where nothing was said.
 
@@ -159,6 +171,14 @@ class EchoPipeline:
 
     async def listen(self, session: str, utterance: Utterance, *, ended: bool = False) -> None:
         """An echo looks at nothing before the utterance is over."""
+
+    def stretches(self, utterance: Utterance) -> list[SpeechSpan]:
+        """An echo knows no speech."""
+        return []
+
+    async def overhear(self, session: str, audio: Float32) -> str:
+        """An echo knows no words."""
+        return ""
 
     async def answer(self, turn: Turn, sink: Sink) -> Exchange:
         """Give the utterance back; its transcript says how much audio came."""
@@ -215,6 +235,20 @@ class VoicePipeline:
         priority = Priority.FINAL if ended else Priority.SPECULATIVE
         await self._examine(session, utterance, priority, ended=ended)
 
+    def stretches(self, utterance: Utterance) -> list[SpeechSpan]:
+        """Where somebody speaks, cut as the recogniser needs it."""
+        return speech_stretches(
+            utterance.probabilities,
+            self.frame_samples,
+            self._rules,
+            longest_s=self._engines.longest_stretch_s,
+        )
+
+    async def overhear(self, session: str, audio: Float32) -> str:
+        """The words of a stretch that may go on."""
+        work = partial(boundary.transcribe, self._engines.asr, audio)
+        return await self._asr.run(session, Priority.SPECULATIVE, work)
+
     async def answer(self, turn: Turn, sink: Sink) -> Exchange:
         """Hear the utterance, then write and speak the reply at once."""
         said = await self._hear(turn)
@@ -265,18 +299,10 @@ class VoicePipeline:
         while utterance.unexamined(ended=True):
             await self._examine(turn.session, utterance, turn.priority, ended=True)
         turn.mark(Mark.ASR_STARTED)
-        heard = [await self._recognise(turn, stretch) for stretch in self._stretches(utterance)]
+        heard = [await self._recognise(turn, stretch) for stretch in self.stretches(utterance)]
         turn.mark(Mark.ASR_DONE)
         utterance.forget()
         return " ".join(words for words in heard if words)
-
-    def _stretches(self, utterance: Utterance) -> list[SpeechSpan]:
-        return speech_stretches(
-            utterance.probabilities,
-            self.frame_samples,
-            self._rules,
-            longest_s=self._engines.longest_stretch_s,
-        )
 
     async def _recognise(self, turn: Turn, stretch: SpeechSpan) -> str:
         audio = turn.utterance.audio(stretch.start, stretch.end)

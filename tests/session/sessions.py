@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from labkit.audio.formats import WIRE
-from labkit.audio.pcm import to_int16
+from labkit.audio.pcm import Float32, to_int16
 from labkit.errors import ErrorCode
 from labkit.session.events import Encoded, Event, ReplyAudio
 from labkit.session.limits import Budget
@@ -16,7 +16,7 @@ from labkit.session.session import Session, SessionOptions
 from labkit.session.settings import ServerSettings
 from labkit.trace import Trace
 from labkit.voice.engines import VadState
-from labkit.voice.hearing import Utterance
+from labkit.voice.hearing import Endpointing, SpeechSpan, Utterance, speech_stretches
 from labkit.voice.history import Exchange
 from labkit.voice.pipeline import Sink, Turn
 
@@ -34,6 +34,7 @@ class Inline:
         self.gate = asyncio.Event()
         self.gate.set()
         self.pieces = 1
+        self.overheard = 0
 
     async def listen(self, session: str, utterance: Utterance, *, ended: bool = False) -> None:
         await asyncio.sleep(0)
@@ -41,6 +42,13 @@ class Inline:
         frames = utterance.next_frames(STEP, ended=ended).reshape(-1, FRAME)
         found = [float(np.abs(frame).max() > 0.01) for frame in frames]
         utterance.examined(found, VadState(nothing, nothing, nothing))
+
+    def stretches(self, utterance: Utterance) -> list[SpeechSpan]:
+        return speech_stretches(utterance.probabilities, FRAME, Endpointing(pad_s=0))
+
+    async def overhear(self, session: str, audio: Float32) -> str:
+        self.overheard += len(audio)
+        return " ".join(["la"] * (len(audio) // 1600))
 
     async def answer(self, turn: Turn, sink: Sink) -> Exchange:
         await self.gate.wait()

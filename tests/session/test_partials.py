@@ -1,0 +1,131 @@
+"""What is told of an utterance while it goes on."""
+
+import asyncio
+
+import numpy as np
+
+from labkit.audio.pcm import SAMPLE_RATE, Float32
+from labkit.errors import EngineError
+from labkit.session.events import PartialTranscript, Transcript, TurnOver
+from labkit.voice.hearing import Utterance
+from tests.session.sessions import Inline, Scene, at_work, sound
+
+
+async def say(scene: Scene, seconds: float, level: float = 0.25) -> None:
+    audio = sound(round(seconds * SAMPLE_RATE), level)
+    for start in range(0, len(audio), 1600):
+        scene.hear(audio[start : start + 1600])
+        await scene.settle()
+
+
+async def test_words_are_told_while_they_are_said_and_confirmed_words_stay() -> None:
+    async with at_work(server_ends=True, partials=True) as scene:
+        await say(scene, 3)
+        told = scene.told.of(PartialTranscript)
+        assert 5 <= len(told) <= 8
+        assert [one.turn for one in told] == [1] * len(told)
+        assert told[0].confirmed == ""
+        for before, after in zip(told, told[1:], strict=False):
+            assert after.confirmed.startswith(before.confirmed)
+            assert after.text.startswith(after.confirmed)
+        assert len(told[-1].confirmed.split()) > 15
+        await say(scene, 1, 0.0)
+        kinds = [type(one) for one in scene.told.events]
+        assert kinds.index(Transcript) > max(
+            place for place, kind in enumerate(kinds) if kind is PartialTranscript
+        )
+        before = len(scene.told.of(PartialTranscript))
+        await say(scene, 1)
+        assert scene.told.of(PartialTranscript)[before].turn == 2
+
+
+async def test_who_did_not_ask_is_told_nothing_and_costs_nothing() -> None:
+    async with at_work(server_ends=True) as scene:
+        await say(scene, 3)
+        assert not scene.told.of(PartialTranscript)
+        assert not scene.pipeline.overheard
+
+
+async def test_the_same_where_the_client_ends_its_utterances() -> None:
+    async with at_work(partials=True) as scene:
+        await say(scene, 1.5)
+        assert scene.told.of(PartialTranscript)
+        scene.session.end_utterance()
+        await scene.session.all_answered()
+        before = len(scene.told.of(PartialTranscript))
+        await scene.settle()
+        assert len(scene.told.of(PartialTranscript)) == before
+        assert len(scene.told.of(TurnOver)) == 1
+
+
+async def test_work_does_not_grow_with_what_is_over() -> None:
+    async with at_work(partials=True) as scene:
+        for _ in range(20):
+            await say(scene, 1)
+            await say(scene, 0.6, 0.0)
+        # Each second of speech is heard twice or thrice while it grows, and once when it is over.
+        assert scene.pipeline.overheard < 20 * 4 * SAMPLE_RATE
+        assert len(scene.told.of(PartialTranscript)[-1].confirmed.split()) >= 19 * 9
+
+
+class Held(Inline):
+    """Holds the recogniser up until told otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = asyncio.Event()
+        self.calls = 0
+
+    async def overhear(self, session: str, audio: Float32) -> str:
+        self.calls += 1
+        await self.free.wait()
+        return await super().overhear(session, audio)
+
+
+async def test_under_load_the_latest_wins_and_how_far_behind_is_told() -> None:
+    pipeline = Held()
+    async with at_work(pipeline, server_ends=True, partials=True) as scene:
+        await say(scene, 4)
+        assert pipeline.calls == 1
+        pipeline.free.set()
+        await scene.settle()
+        await say(scene, 0.5)
+        first, second = scene.told.of(PartialTranscript)[:2]
+        assert first.behind_s > 3
+        assert second.behind_s < 0.2
+        assert len(second.text.split()) > 35
+
+
+async def test_what_comes_late_for_an_utterance_that_is_over_is_not_told() -> None:
+    pipeline = Held()
+    async with at_work(pipeline, server_ends=True, partials=True) as scene:
+        await say(scene, 2)
+        await say(scene, 1, 0.0)
+        assert scene.told.of(TurnOver)
+        pipeline.free.set()
+        await scene.settle()
+        assert not scene.told.of(PartialTranscript)
+
+
+class Deaf(Inline):
+    async def overhear(self, session: str, audio: Float32) -> str:
+        raise EngineError("out of memory")
+
+
+async def test_a_recogniser_that_fails_ahead_costs_the_turn_nothing() -> None:
+    async with at_work(Deaf(), server_ends=True, partials=True) as scene:
+        await say(scene, 2)
+        await say(scene, 1, 0.0)
+        assert not scene.told.of(PartialTranscript)
+        assert [over.text for over in scene.told.of(TurnOver)] == ["One. Two."]
+
+
+async def test_a_copy_of_the_beginning_is_examined_as_the_utterance_is() -> None:
+    utterance = Utterance(SAMPLE_RATE, 512)
+    utterance.append(np.arange(5 * 512, dtype=np.int16))
+    await Inline().listen("", utterance)
+    copy = utterance.beginning(3)
+    assert copy.probabilities == utterance.probabilities[:3]
+    assert len(copy) == 3 * 512
+    assert (copy.audio() == utterance.audio(0, 3 * 512)).all()
+    assert not copy.unexamined(ended=True)
