@@ -39,7 +39,7 @@ __all__ = [
 
 _CLIENT_PARTS: Final = (v1.AudioSpec, Position, v1.Resume)
 _SERVER_PARTS: Final = (Missing, v1.Cause)
-_ENUMERATIONS: Final = (Encoding, v1.TurnDetection, v1.ResponseStatus)
+_ENUMERATIONS: Final = (Encoding, v1.TurnDetection, v1.Endpointing, v1.ResponseStatus)
 _SERVER_MARKS: Final = tuple(Mark)[4:-4]
 _LINE: Final = 100
 """Examples are broken into lines of so many characters, more or less."""

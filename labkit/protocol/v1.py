@@ -32,6 +32,7 @@ __all__ = [
     "AudioSpec",
     "Cause",
     "ClientMessage",
+    "Endpointing",
     "Error",
     "Limits",
     "Ping",
@@ -111,6 +112,16 @@ class TurnDetection(StrEnum):
     """The server, after a stretch of silence; `audio.end` still ends it at once."""
 
 
+class Endpointing(StrEnum):
+    """How much silence ends an utterance, where the server decides."""
+
+    FIXED = "fixed"
+    """`silence_s`, for everybody."""
+    ADAPTIVE = "adaptive"
+    """More than this speaker's usual pause, and more again where what was said calls for more, such
+    as "set a timer for"; `silence_s` while nothing is known of the speaker. At most 2 s."""
+
+
 class Resume(_Model):
     """Which session to go on with, and what of it has come."""
 
@@ -161,6 +172,8 @@ class SessionStart(_ClientMessage):
     silence_s: Annotated[float, Field(ge=0.2, le=3.0)] | None = None
     """Silence behind speech that ends an utterance where the server decides, 0.2 to 3 s; absent
     for the server's own."""
+    endpointing: Endpointing = Endpointing.FIXED
+    """How that silence is chosen."""
     partials: bool = False
     """Send `transcript.partial` while an utterance goes on."""
     acknowledges: bool = False
@@ -248,6 +261,8 @@ class SessionStarted(_ServerMessage):
     """Who decides that an utterance is over."""
     silence_s: Amount = 0.5
     """Silence behind speech that ends an utterance where the server decides."""
+    endpointing: Endpointing = Endpointing.FIXED
+    """How that silence is chosen."""
     received: Position
     """What the server has of the client; send what lies behind it."""
     missing: Missing | None = None

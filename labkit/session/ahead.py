@@ -40,14 +40,22 @@ class WorkAhead:
         self._held_samples = 0
         self._sink: Sink | None = None
         self._opened = asyncio.Event()
+        self._said = ""
+        self._heard = asyncio.Event()
         self._order = asyncio.Lock()
         turn.priority = Priority.SPECULATIVE
         self._task = asyncio.create_task(pipeline.answer(turn, self))
+        self._task.add_done_callback(lambda _: self._heard.set())
 
     @property
     def held_bytes(self) -> int:
         """Bytes of what was said, and of the audio that waits behind the gate."""
         return self.turn.utterance.nbytes + 4 * self._held_samples
+
+    async def said(self) -> str:
+        """What was heard, once that is known; empty where it failed."""
+        await self._heard.wait()
+        return self._said
 
     def confirm(self) -> None:
         """The end is known: from here on somebody waits for it."""
@@ -78,6 +86,8 @@ class WorkAhead:
 
     async def transcript(self, text: str) -> None:
         """What was heard."""
+        self._said = text
+        self._heard.set()
         await self._pass(lambda sink: sink.transcript(text))
 
     async def text(self, sentence: str) -> None:

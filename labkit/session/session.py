@@ -65,6 +65,7 @@ from labkit.session.turn import (
 )
 from labkit.trace import Mark, Trace
 from labkit.voice import pipeline as voice
+from labkit.voice.endpointing import AdaptiveWait, EndpointingPolicy, FixedWait
 from labkit.voice.hearing import Endpointing, SpeechTracker, Utterance, frames_in
 from labkit.voice.history import Exchange, History
 
@@ -136,6 +137,8 @@ class SessionOptions:
         output: The audio that it hears.
         server_ends: The server decides where an utterance ends.
         silence_s: Silence behind speech that ends one then, in seconds.
+        adaptive: How much silence that is follows the speaker and what was said; `silence_s` is for
+            those of whom nothing is known.
         partials: The client is told what is heard of an utterance while it goes on.
         acknowledges: The client says what it has, so nothing that it lacks is forgotten.
         resumable: What was written may have to be written again.
@@ -145,6 +148,7 @@ class SessionOptions:
     output: AudioFormat
     server_ends: bool = False
     silence_s: float = 0.5
+    adaptive: bool = False
     partials: bool = False
     acknowledges: bool = False
     resumable: bool = False
@@ -262,6 +266,10 @@ class Session:
         self._cpu_at_start = 0
         self._unexamined: deque[_Ended] = deque()
         self._waiting: deque[_Ended] = deque()
+        self._policy: EndpointingPolicy = (AdaptiveWait if options.adaptive else FixedWait)(
+            options.silence_s
+        )
+        self._pause = 0  # frames of silence in the pause that goes on
         self._ahead: WorkAhead | None = None
         self._answering: _Ended | None = None
         self._running: asyncio.Task[None] | None = None
@@ -567,7 +575,7 @@ class Session:
             # All of it was judged, or cannot be: then its turn fails, and says so.
             await self._drop_ahead()
             await self._room_for_turn()
-            self._tracker = self._fresh_tracker()
+            self._tracker, self._pause = self._fresh_tracker(), 0
             self._hand_over(self._unexamined.popleft())
 
     async def _detect(self, utterance: Utterance, *, ended: bool) -> bool:
@@ -606,15 +614,27 @@ class Session:
                     await self._drop_ahead()
                     await self._cut(utterance, held, held)
                     return
-                await self._work_ahead(utterance, held)
+                await self._follow_pause(utterance, held)
                 self._drop_silence(utterance)
 
-    async def _work_ahead(self, utterance: Utterance, held: int) -> None:
+    async def _follow_pause(self, utterance: Utterance, held: int) -> None:
         """Begin to answer in a pause that may be the end, and drop it where speech goes on."""
-        pause = self._tracker.pause
-        if not pause:
+        before, self._pause = self._pause, self._tracker.pause
+        if self._pause == self._ahead_frames:
+            self._work_ahead(utterance, held)
+            if self.options.adaptive:
+                # Waited for, so that what is decided depends on the audio alone. The reply could
+                # not come before the transcript anyway.
+                said = None if self._ahead is None else await self._ahead.said()
+                wait_s = self._policy.wait_s(said)
+                self._tracker.stop_frames = frames_in(wait_s, self._frame or 1)
+        elif not self._pause:
+            if before >= self._ahead_frames:
+                self._policy.paused(before * (self._frame or 1) / SAMPLE_RATE)
             await self._drop_ahead()
-        elif pause == self._ahead_frames and self._settings.work_ahead and not self.busy:
+
+    def _work_ahead(self, utterance: Utterance, held: int) -> None:
+        if self._settings.work_ahead and not self.busy:
             said = utterance.beginning(held)
             turn = voice.Turn(self.id, said, self.history, clock=self._clock)
             self._ahead = WorkAhead(self._pipeline, turn)
@@ -646,7 +666,7 @@ class Session:
         Of those frames, the last ones may be silence that nobody needs to hear.
         """
         await self._room_for_turn()
-        self._tracker = self._fresh_tracker()
+        self._tracker, self._pause = self._fresh_tracker(), 0
         rest = utterance.split(frames * (self._frame or 1))
         utterance.split(heard * (self._frame or 1))
         # Looked up only now: the client may have ended the utterance while this waited.

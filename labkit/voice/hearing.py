@@ -410,12 +410,13 @@ class SpeechTracker:
     Attributes:
         speaking: Whether speech goes on.
         frames: Frames seen.
+        stop_frames: So many silent frames end speech; may be changed in the midst of them.
     """
 
     def __init__(self, frame_samples: int, rules: Endpointing | None = None) -> None:
         self._rules = rules or Endpointing()
         self._start_frames = frames_in(self._rules.min_s, frame_samples)
-        self._stop_frames = frames_in(self._rules.stop_s, frame_samples)
+        self.stop_frames = frames_in(self._rules.stop_s, frame_samples)
         self._over_threshold = False
         self._run = 0  # frames since the threshold was last crossed
         self._first_speech: int | None = None
@@ -452,7 +453,7 @@ class SpeechTracker:
         self._run = self._run + 1 if over == self._over_threshold else 1
         self._over_threshold = over
         self.frames += 1
-        needed = self._start_frames if over else self._stop_frames
+        needed = self._start_frames if over else self.stop_frames
         if over == self.speaking or self._run < needed:
             return None
         self.speaking = over

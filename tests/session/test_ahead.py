@@ -201,3 +201,58 @@ async def test_a_turn_that_is_cancelled_as_it_begins_ends_what_was_begun_ahead()
         assert pipeline.ended == 1
         (over,) = scene.told.of(TurnOver)
         assert over.status is Status.CANCELLED
+
+
+class Understood(Inline):
+    """Understands what it is told to have understood."""
+
+    def __init__(self, *said: str) -> None:
+        super().__init__()
+        self.said = list(said)
+
+    async def answer(self, turn: Turn, sink: Sink) -> Exchange:
+        await self.gate.wait()
+        said = self.said.pop(0)
+        await sink.transcript(said)
+        await sink.text("Yes.")
+        return Exchange(said, "Yes.")
+
+
+async def test_what_was_said_so_far_moves_the_wait() -> None:
+    pipeline = Understood("set a timer for", "set a timer for six minutes")
+    async with at_work(pipeline, server_ends=True, adaptive=True, silence_s=0.4) as scene:
+        await say(scene, SAMPLE_RATE, SAMPLE_RATE)
+        assert not scene.told.of(TurnOver)
+        await say(scene, SAMPLE_RATE, SAMPLE_RATE)
+        # 1.3 times the second for which the speaker has paused before.
+        assert not scene.told.of(TurnOver)
+        await say(scene, 0, SAMPLE_RATE // 2)
+        assert [one.text for one in scene.told.of(Transcript)] == ["set a timer for six minutes"]
+        assert scene.counts.ahead == [False, True]
+
+
+async def test_the_decision_waits_for_the_words_that_it_depends_on() -> None:
+    pipeline = Understood("stop")
+    async with at_work(pipeline, server_ends=True, adaptive=True, silence_s=0.4) as scene:
+        pipeline.gate.clear()
+        await say(scene, SAMPLE_RATE, 2 * SAMPLE_RATE)
+        assert not scene.told.of(TurnOver)
+        pipeline.gate.set()
+        await say(scene, 0, 1600)
+        assert len(scene.told.of(TurnOver)) == 1
+
+
+async def test_the_end_of_a_turn_is_no_pause_of_its_speaker() -> None:
+    pipeline = Understood("stop", "stop")
+    async with at_work(pipeline, server_ends=True, adaptive=True, silence_s=0.4) as scene:
+        for _ in range(2):
+            await say(scene, SAMPLE_RATE, SAMPLE_RATE // 2)
+        assert len(scene.told.of(TurnOver)) == 2
+
+
+async def test_where_nothing_is_done_ahead_nothing_is_known_of_the_words() -> None:
+    settings = {"work_ahead": False}
+    pipeline = Understood("set a timer for")
+    async with at_work(pipeline, settings, server_ends=True, adaptive=True, silence_s=0.4) as scene:
+        await say(scene, SAMPLE_RATE, SAMPLE_RATE // 2)
+        assert len(scene.told.of(TurnOver)) == 1
