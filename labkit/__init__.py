@@ -6,18 +6,19 @@ What a notebook needs, in one line of import::
 
     server = await start_labkit()                       # in a process of its own
     turn = await say(recording("ked-01"), server)
-    turn                                                # words, players, a small waterfall
+    turn                                                # words, players, a waterfall to click
     turn.plot_waterfall()
     turn.plot_waveform()
+    server.status()                                     # sessions, queues, stage times
 
     server.stop()                                       # in another cell
 
 `start_mine` starts the server that a learner builds in the course, and `start_naive` the one that
-the course begins with; `stop_servers` stops them all. A turn is a `SpokenTurn`, and `recordings`
-lists what there is to say. `run_exercise` measures how chunk size trades against latency,
-`exercise_figures` draws what it found, and a `Bench` has sliders for short experiments; `show` puts
-a figure into a cell's output, and `play` a player. `run` drives a coroutine from a plain function,
-such as a widget's callback.
+the course begins with; `stop_servers` stops them all, and a `ServerPanel` has buttons for one and
+shows what it does. A turn is a `SpokenTurn`, and `recordings` lists what there is to say.
+`run_exercise` measures how chunk size trades against latency, `exercise_figures` draws what it
+found, and a `Bench` has sliders for short experiments; `show` puts a figure into a cell's output,
+and `play` a player. `run` drives a coroutine from a plain function, such as a widget's callback.
 
 What a server of your own needs, on the same engines: `load_pipeline` gives the pipeline of VAD,
 ASR, LLM and TTS for the models that `resolve` finds, and `EchoPipeline` is one without models. An
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from labkit.notebook.bench import Bench
     from labkit.notebook.exercise import run_exercise
     from labkit.notebook.loop import run
+    from labkit.notebook.panel import ServerPanel
     from labkit.notebook.server import start_labkit, start_mine, start_naive, stop_servers
     from labkit.notebook.show import play, show
     from labkit.notebook.turn import SpokenTurn, recording, recordings, say
@@ -71,6 +73,7 @@ __all__ = [
     "Exchange",
     "History",
     "LabkitError",
+    "ServerPanel",
     "ServerSettings",
     "SessionClient",
     "Sink",
@@ -113,6 +116,7 @@ _PLACES = MappingProxyType(
         "Exchange": "labkit.voice.history",
         "History": "labkit.voice.history",
         "LabkitError": "labkit.errors",
+        "ServerPanel": "labkit.notebook.panel",
         "ServerSettings": "labkit.session.settings",
         "SessionClient": "labkit.client.v1",
         "Sink": "labkit.voice.pipeline",

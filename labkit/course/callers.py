@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-import httpx2
 from websockets.asyncio.client import ClientConnection, connect
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks, encode_s16le, read_audio
 from labkit.course.models import Models
 from labkit.measure.recordings import Recording
 from labkit.measure.server_process import RunningServer
+from labkit.measure.server_status import fetch_status
 from labkit.measure.wer import normalise, word_errors
 
 if TYPE_CHECKING:  # matplotlib takes a second to load
@@ -308,16 +308,13 @@ async def measure_weight(
 async def _count(server: RunningServer | str, event: str, here: int) -> Stay:
     """What `/metrics` says, once it counts who is here, or after half a second otherwise."""
     url = server if isinstance(server, str) else server.url
-    page = url.replace("ws", "http", 1).rstrip("/") + "/metrics"
     deadline_s = time.monotonic() + _SETTLES_S
-    async with httpx2.AsyncClient(trust_env=False) as client:
-        while True:
-            text = (await client.get(page)).text
-            numbers = dict(line.rsplit(" ", 1) for line in text.splitlines())
-            stay = Stay(event, here, int(numbers["sessions"]), int(numbers["held_bytes"]))
-            if stay.sessions == here or time.monotonic() > deadline_s:
-                return stay
-            await asyncio.sleep(_LOOK_S)
+    while True:
+        status = await asyncio.to_thread(fetch_status, url)
+        stay = Stay(event, here, status.session_count, status.held_bytes or 0)
+        if stay.sessions == here or time.monotonic() > deadline_s:
+            return stay
+        await asyncio.sleep(_LOOK_S)
 
 
 def plot_stays(measured: Mapping[str, Sequence[Stay]], *, ax: "Axes | None" = None) -> "Axes":

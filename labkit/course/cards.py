@@ -173,15 +173,17 @@ class Quiz:
         """One question: radio buttons, a button, and a place for the answer."""
         from ipywidgets import HTML, Button, RadioButtons, VBox
 
+        from labkit.course.aloud import Aloud
+
         question = self._questions[number - 1]
         options = [(f"{letter}) {text}", letter) for letter, text in question.choices.items()]
         choices = RadioButtons(options=options, value=None, layout={"width": "auto"})
         button = Button(description="Answer", tooltip=f"Answer question {number}")
-        said = HTML('<span aria-live="polite"></span>')
+        said = Aloud()
 
         def answer(_: object) -> None:
-            text = _answer(self._name, number, choices.value) if choices.value else "Choose first."
-            said.value = f'<span aria-live="polite">{escape(text)}</span>'
+            chosen = choices.value
+            said.text = _answer(self._name, number, chosen) if chosen else "Choose first."
 
         button.on_click(answer)
         asked = HTML(f"<b>{number}. {escape(question.question)}</b>")

@@ -6,11 +6,9 @@ gives a small object that says and draws what happened: data in, `Axes` out.
 
 import asyncio
 import time
-import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -24,6 +22,7 @@ from labkit.course.masters import cells, master_of, sections
 from labkit.course.probe import Probe
 from labkit.course.verdict import NotYet
 from labkit.doctor import machine_factor
+from labkit.errors import LabkitError
 from labkit.measure.links import PROFILES, Conditions, Direction, Fault, Link
 from labkit.measure.netem import Proxy
 from labkit.measure.recordings import Recording
@@ -359,22 +358,14 @@ async def leave_alone(
         began_s = time.monotonic()
         proxy.cut(Fault.HALF_OPEN)
         while (at_s := time.monotonic() - began_s) < watch_s:
-            told = await asyncio.to_thread(_metrics, server)
+            told = await asyncio.to_thread(server.status)
             crowd.at_s.append(at_s)
-            crowd.sessions.append(told["sessions"])
-            crowd.held.append(told["held_bytes"])
+            crowd.sessions.append(told.session_count)
+            crowd.held.append(told.held_bytes or 0)
             await asyncio.sleep(0.25)
         for talk in talks:
             talk.caller.drop()  # or each would wait for a goodbye that cannot come
     return Crowd(refused, crowd.at_s, crowd.sessions, crowd.held)
-
-
-def _metrics(server: RunningServer) -> dict[str, int]:
-    """What the server of chapter 2 says of itself: a name and a number in each line."""
-    address = server.url.replace("ws", "http", 1) + "/metrics"
-    with urllib.request.urlopen(address, timeout=5) as page:
-        lines = page.read().decode().splitlines()
-    return {name: int(number) for name, number in (line.split() for line in lines)}
 
 
 def plot_crowd(named: Mapping[str, Crowd], *, ax: "Axes | None" = None) -> "Axes":
@@ -421,34 +412,57 @@ async def kill(
     return f'resume: {lost}\nsaid again in a new session: "{again.heard}"'
 
 
-def bench(server: RunningServer, said: Recording) -> "Widget":
-    """Sliders that cut a call: direction, byte and network; `cut_call` does the same as a call."""
+def bench(server: RunningServer, said: Recording, calls: Sequence[Call] = ()) -> "Widget":
+    """Sliders that cut a call, and a figure of all cuts; `cut_call` and `plot_calls` do the same.
+
+    Args:
+        server: The server.
+        said: What is said.
+        calls: Calls that were cut before, which are drawn as well.
+    """
     from ipywidgets import HTML, Button, Dropdown, IntSlider, VBox
+
+    from labkit.course.aloud import Aloud
 
     wide = {"style": {"description_width": "initial"}, "layout": {"width": "420px"}}
     direction = Dropdown(options=["up", "down"], description="Direction", **wide)
     after = IntSlider(20_000, 3_000, 70_000, 1_000, description="Bytes until the cut", **wide)
     network = Dropdown(options=list(PROFILES), value="lan", description="Network", **wide)
     button = Button(description="Cut", tooltip="Say the recording, and cut the connection")
-    told = HTML('<pre aria-live="polite">nothing was cut yet</pre>')
-    loop, working = asyncio.get_running_loop(), set[asyncio.Task[None]]()
+    told, drawn = Aloud("nothing was cut yet"), HTML()
+    loop, working, all_calls = asyncio.get_running_loop(), set[asyncio.Task[None]](), list(calls)
 
     async def cut() -> None:
         button.disabled = True
+        told.text = "Saying it…"
         try:
             call = await cut_call(
                 server, said, after=after.value, direction=direction.value, network=network.value
             )
-            told.value = f'<pre aria-live="polite">{escape(str(call))}</pre>'
-        except NotYet as fault:
-            told.value = f'<pre aria-live="polite">{escape(str(fault))}</pre>'
+            told.text = str(call)
+            all_calls.append(call)
+            drawn.value = _image(all_calls)
+        except (NotYet, LabkitError) as fault:
+            told.text = str(fault)
         finally:
             button.disabled = False
 
     def start() -> None:
-        task = loop.create_task(cut())
-        working.add(task)
-        task.add_done_callback(working.discard)
+        if not working:
+            task = loop.create_task(cut())
+            working.add(task)
+            task.add_done_callback(working.discard)
 
     button.on_click(lambda _: loop.call_soon_threadsafe(start))
-    return VBox([direction, after, network, button, told])
+    drawn.value = _image(all_calls)
+    return VBox([direction, after, network, button, told, drawn])
+
+
+def _image(calls: Sequence[Call]) -> str:
+    """The figure of calls that were cut; nothing until one has told how long a reply is."""
+    from labkit.measure.figures import figure_of, image_html
+
+    if not any(call.whole_s for call in calls):
+        return ""
+    lines = "; ".join(str(call) for call in calls)
+    return image_html(figure_of(plot_calls({"cut": calls})), f"What gets through a cut. {lines}")

@@ -34,6 +34,7 @@ from typing import IO, Final
 import psutil
 
 from labkit.errors import ServerError
+from labkit.measure.server_status import ServerStatus, fetch_status
 from labkit.net.tokens import VARIABLE
 
 __all__ = [
@@ -117,6 +118,15 @@ class RunningServer:
     def log(self, start: int = 0) -> str:
         """What it has written so far, from byte `start` on; empty where that is not known."""
         return "" if self.output is None else _written(self.output, start)
+
+    def status(self) -> ServerStatus:
+        """What it tells of itself at `/metrics`: sessions, queues, the time of each stage.
+
+        As the last line of a cell, that shows itself.
+        """
+        if self.process is not None and self.process.poll() is not None:
+            return ServerStatus(self.url, "its process has ended", running=False)
+        return fetch_status(self.url)
 
     def stop(self) -> None:
         """End it and what it started: ask, insist after ten seconds, wait until all are gone.

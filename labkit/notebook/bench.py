@@ -4,9 +4,9 @@ The same without clicking: `await bench.measure(chunk_ms=100, network="4g")`, th
 """
 
 import asyncio
-from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
+from labkit.course.aloud import Aloud
 from labkit.course.latency import NETWORKS, Point, measure_point, plot_points
 from labkit.errors import LabkitError
 from labkit.measure.chunking import CHUNK_SIZES_MS
@@ -84,17 +84,17 @@ class Bench:
         )
         network = SelectionSlider(options=NETWORKS, description="Network", style=wide)
         button = Button(description="Measure", tooltip="Say the recording three times")
-        said, drawn = HTML(), HTML()
+        said, drawn = Aloud(), HTML()
         loop = asyncio.get_running_loop()
 
         async def run(chosen: dict[str, Any]) -> None:
             button.disabled = True
-            said.value = _aloud("Measuring…")
+            said.text = "Measuring…"
             try:
-                said.value = _aloud(str(await self.measure(**chosen)))
+                said.text = str(await self.measure(**chosen))
                 drawn.value = self._image()
             except LabkitError as error:
-                said.value = _aloud(str(error))
+                said.text = str(error)
             finally:
                 button.disabled = False
 
@@ -115,8 +115,3 @@ class Bench:
         from labkit.measure.figures import image_html
 
         return image_html(self.figure(), self._alt())
-
-
-def _aloud(text: str) -> str:
-    """Text that a screen reader reads when it changes."""
-    return f'<span aria-live="polite">{escape(text)}</span>'

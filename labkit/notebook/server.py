@@ -8,14 +8,59 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import traitlets
+
 from labkit.course.keep import kept_sections, server_file, stubs_in
+from labkit.errors import ServerError
 from labkit.measure.server_process import RunningServer, labkit_server, start_server
 
-__all__ = ["start_labkit", "start_mine", "start_naive", "stop_servers"]
+__all__ = ["Place", "place_of", "start_labkit", "start_mine", "start_naive", "stop_servers"]
+
+
+class Place(traitlets.HasTraits):
+    """A name under which one server runs at a time, whichever cells start and stop it.
+
+    Attributes:
+        command: What was started here last; empty where nothing was yet.
+    """
+
+    server = traitlets.Instance(RunningServer, allow_none=True)
+    """What runs here. Whoever observes it is told of the next one."""
+    command: Sequence[str] = ()
+
+    async def start(self, command: Sequence[str]) -> RunningServer:
+        """Start a server here, in place of the one that runs."""
+        await self.stop()
+        server = await start_server(command)
+        await self.stop()  # one that was started at the same time, by cells that do not wait
+        self.command, self.server = command, server
+        return server
+
+    async def start_again(self) -> RunningServer:
+        """Start what was started here last.
+
+        Raises:
+            ServerError: Nothing was yet, or it ended or got stuck before it was ready.
+        """
+        if not self.command:
+            raise ServerError("nothing was started here yet: run the cell that starts it")
+        return await self.start(self.command)
+
+    async def stop(self) -> None:
+        """Stop what runs here, which may be talking to this event loop meanwhile."""
+        old, self.server = self.server, None
+        if old is not None:
+            await old.stop_async()
+
 
 # The one thing that outlives a cell here: a cell that runs again has to find what it started
 # before, even where nothing in the notebook is bound to it any more.
-_started: Final[dict[str, RunningServer]] = {}
+_places: Final[dict[str, Place]] = {}
+
+
+def place_of(name: str) -> Place:
+    """The place of that name."""
+    return _places.setdefault(name, Place())
 
 
 async def start_labkit(*options: str, name: str = "labkit") -> RunningServer:
@@ -35,7 +80,7 @@ async def start_labkit(*options: str, name: str = "labkit") -> RunningServer:
     Raises:
         ServerError: It ended or got stuck before it was ready; the error has its last words.
     """
-    return await _start(labkit_server(*options), name)
+    return await place_of(name).start(labkit_server(*options))
 
 
 async def start_mine(*, name: str = "mine", file: Path | None = None) -> RunningServer:
@@ -50,36 +95,21 @@ async def start_mine(*, name: str = "mine", file: Path | None = None) -> Running
         ServerError: It ended or got stuck before it was ready; the error has its last words.
     """
     if file is not None:
-        return await _start([str(file)], name)
+        return await place_of(name).start([str(file)])
     kept = kept_sections()
     if not kept:
         raise NotImplementedError("nothing is kept yet: run the cells that begin with %%keep")
     if stubs := stubs_in(kept):
         raise NotImplementedError(f"still to be written: {', '.join(stubs)}; see the cards above")
-    return await _start([str(server_file())], name)
+    return await place_of(name).start([str(server_file())])
 
 
 async def start_naive(*, name: str = "naive") -> RunningServer:
     """Start the server of chapter 1 that does everything in its handler, likewise."""
-    return await _start(["labkit.course.naive_server", "--port", "0"], name)
+    return await place_of(name).start(["labkit.course.naive_server", "--port", "0"])
 
 
 async def stop_servers() -> None:
     """Stop every server that was started here, and wait until their ports are free."""
-    for name in list(_started):
-        await _stop(name)
-
-
-async def _start(command: Sequence[str], name: str) -> RunningServer:
-    """Start a server, in place of the one of that name."""
-    await _stop(name)
-    server = await start_server(command)
-    await _stop(name)  # one that was started at the same time, by cells that do not wait
-    _started[name] = server
-    return server
-
-
-async def _stop(name: str) -> None:
-    """Stop the server of that name, which may be talking to this event loop meanwhile."""
-    if (old := _started.pop(name, None)) is not None:
-        await old.stop_async()
+    for place in list(_places.values()):
+        await place.stop()

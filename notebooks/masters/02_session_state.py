@@ -24,7 +24,7 @@
 # - **tell** from outside how many callers a server has, and what it keeps for them.
 
 # %%
-from labkit import play, recording, recordings, say, show, start_mine, stop_servers
+from labkit import ServerPanel, play, recording, recordings, say, show, start_mine, stop_servers
 from labkit.course import begin, callers, check, hint, measured, predict, quiz, solution
 
 await begin(2)
@@ -406,6 +406,14 @@ async def main(port):
 
 if __name__ == "__main__":
     asyncio.run(main(int(os.environ.get("PORT", "8766"))))
+
+# %% [markdown]
+# Your page is made for machines; this panel asks it once a second and shows it to people. Run the cell, and
+# look here again whenever one of the next cells starts your server: who is here, and what is kept for them?
+# (Without buttons: `server = await start_mine()`, `server.status()`, `server.stop()`.)
+
+# %%
+ServerPanel("mine")
 
 # %% [markdown]
 # Eight callers come and speak. Four hang up, and four go away without a word, as a phone does in a tunnel.

@@ -82,11 +82,11 @@ print(f"Cut in the middle of the sentence, {half:.0f} % of the words were heard.
 measured("ch4.words_percent", half)
 
 # %% [markdown]
-# The same to click, with slow networks too. `await lab.cut_call(before, said, after=45_000,
-# network="satellite")` does it without a slider.
+# The same to click, with slow networks too: each cut becomes another point of the figure. `await
+# lab.cut_call(before, said, after=45_000, network="satellite")` does it without a slider.
 
 # %%
-lab.bench(before, said)
+lab.bench(before, said, cut_before)
 
 # %% [markdown]
 # ## Failure 2: the format is not what was declared

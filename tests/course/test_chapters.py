@@ -87,11 +87,10 @@ def test_a_quiz_can_be_clicked() -> None:
     assert isinstance(asked, cards.Quiz)
     _, choices, button, said = asked._asked(1).children
     button.click()
-    assert "Choose first." in said.value
+    assert said.text == "Choose first."
     choices.value = chapter("ch1").quiz[0].right
     button.click()
-    assert 'aria-live="polite"' in said.value
-    assert "Right. " in said.value
+    assert said.text.startswith("Right. ")
     assert Progress.load().quiz == {"ch1.1": choices.value}
 
 

@@ -1,6 +1,7 @@
 """The laboratory of chapter 4: what it tells of a call, and what it draws."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,6 +9,9 @@ from labkit.course import lab
 from labkit.course.keep import write_sections
 from labkit.course.lab import Call, Crowd, Taken
 from labkit.course.masters import sections
+from labkit.measure.server_process import RunningServer
+from labkit.notebook.turn import recording
+from tests.support import until
 
 
 def call(direction: str, after: int | None, how: str, heard: str, reply_s: float) -> Call:
@@ -52,3 +56,36 @@ def test_the_server_before_has_what_is_ones_own_and_nothing_of_this_chapter(
     assert "OWN = 1" in text
     assert "Lasting" not in text
     assert "class V1" in text
+
+
+async def test_a_click_cuts_a_call_and_draws_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    async def cut_call(server: object, said: object, **how: object) -> Call:
+        asked.append(how)
+        return call("down", 30_000, "resumed", "turn the light", 1.5)
+
+    monkeypatch.setattr(lab, "cut_call", cut_call)
+    shown: Any = lab.bench(RunningServer("ws://localhost:1"), recording("ked-01"))
+    direction, after, network, button, told, drawn = shown.children
+    labels = [one.description for one in (direction, after, network, button)]
+    assert labels == ["Direction", "Bytes until the cut", "Network", "Cut"]
+    assert (told.text, drawn.value) == ("nothing was cut yet", "")
+    direction.value, after.value, network.value = "down", 30_000, "satellite"
+    button.click()
+    button.click()  # while it works, a click changes nothing
+    await until(lambda: told.text.startswith("cut after 30,000 bytes down"))
+    assert asked == [{"after": 30_000, "direction": "down", "network": "satellite"}]
+    assert '<img alt="What gets through a cut.' in drawn.value
+    await until(lambda: not button.disabled)
+
+
+async def test_cuts_from_before_are_drawn_and_a_server_that_is_gone_is_told() -> None:
+    before = [call("up", 45_000, "resumed", "turn the light", 1.5)]
+    shown: Any = lab.bench(RunningServer("ws://localhost:1"), recording("ked-01"), before)
+    *_, button, told, drawn = shown.children
+    assert "cut after 45,000 bytes up" in drawn.value
+    button.click()
+    await until(lambda: told.text not in ("nothing was cut yet", "Saying it…"))
+    await until(lambda: not button.disabled)
+    assert len(before) == 1

@@ -27,11 +27,10 @@ async def test_a_click_measures_and_draws(server: RunningServer) -> None:
     size.value, network.value = 100, "lan"
     button.click()
     button.click()  # while it measures, a click changes nothing
-    await until(lambda: "100 ms chunks over lan" in told.value, seconds=30)
+    await until(lambda: "100 ms chunks over lan" in told.text, seconds=30)
     await until(lambda: not button.disabled)
     assert len(bench.points) == 1
     assert len(bench.points[0].waits_ms) == 3
-    assert 'aria-live="polite"' in told.value
     assert '<img alt="Waits over chunk size' in drawn.value
     assert repr(bench) == str(bench.points[0])
 
@@ -41,9 +40,9 @@ async def test_a_server_that_is_gone_is_told(server: RunningServer) -> None:
     *_, button, told, _ = bench.widget().children
     await server.stop_async()
     button.click()
-    await until(lambda: told.value and not button.disabled)
+    await until(lambda: told.text and not button.disabled)
     assert bench.points == []
-    assert "Measuring" not in told.value
+    assert "Measuring" not in told.text
 
 
 async def test_sliders_offer_every_network() -> None:

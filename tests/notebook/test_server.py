@@ -12,8 +12,7 @@ import pytest
 
 from labkit.client.plain import VoiceClient
 from labkit.errors import ServerError
-from labkit.notebook import server as notebook_server
-from labkit.notebook.server import start_labkit
+from labkit.notebook.server import start_labkit, stop_servers
 from tests.paths import ROOT
 from tests.support import until
 
@@ -24,8 +23,7 @@ ECHO = ("--pipeline", "echo")
 async def stopped() -> AsyncIterator[None]:
     """Nothing is left running."""
     yield
-    for name in list(notebook_server._started):
-        await notebook_server._stop(name)
+    await stop_servers()
 
 
 def children() -> set[int]:

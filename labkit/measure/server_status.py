@@ -1,0 +1,154 @@
+"""What a server tells of itself: its page `/metrics`, as numbers, as text and as a table.
+
+Labkit's server tells all of it. The one that a learner builds in chapter 2 has two numbers on its
+page, sessions and bytes that are held, and a server that has no such page is told apart from one
+that is gone.
+"""
+
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from html import escape
+from http.client import HTTPException
+from typing import Final
+from urllib.error import HTTPError
+
+from labkit.errors import ServerError
+from labkit.trace import Stage
+
+__all__ = ["ServerStatus", "fetch_status", "read_status"]
+
+_PATIENCE_S: Final = 2.0
+
+# Not by way of a proxy that the environment names: the server is on this machine.
+_OPENER: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ServerStatus:
+    """What a server told of itself at one moment.
+
+    Attributes:
+        url: Its address.
+        trouble: Why the rest is not known, in a sentence; empty where it is.
+        running: Whether it is there.
+        sessions: How many sessions it has, by state; under "" where it tells only how many.
+        waiting: Calls that wait for an engine, by engine.
+        stages: For each stage of a turn, turns so far and what they took on average, in
+            milliseconds.
+        held_bytes: Audio and messages that it keeps for its sessions; None where it does not tell.
+    """
+
+    url: str
+    trouble: str = ""
+    running: bool = True
+    sessions: Mapping[str, int] = field(default_factory=dict)
+    waiting: Mapping[str, int] = field(default_factory=dict)
+    stages: Mapping[Stage, tuple[int, float]] = field(default_factory=dict)
+    held_bytes: int | None = None
+
+    @property
+    def session_count(self) -> int:
+        """How many sessions it has.
+
+        Raises:
+            ServerError: It does not tell.
+        """
+        if self.trouble:
+            raise ServerError(f"{self.url}: {self.trouble}")
+        return sum(self.sessions.values())
+
+    @property
+    def headline(self) -> str:
+        """Whether it runs, and where."""
+        return f"running at {self.url}" if self.running else f"not running ({self.url})"
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What is known, each with its name."""
+        rows = [("note", self.trouble)] if self.trouble else []
+        if self.sessions:
+            states = ", ".join(f"{n} {state}" for state, n in self.sessions.items() if state and n)
+            number = self.session_count
+            rows.append(("sessions", f"{number} ({states})" if states else f"{number}"))
+        if self.waiting:
+            calls = ", ".join(f"{n} for {engine}" for engine, n in self.waiting.items())
+            rows.append(("calls that wait", calls))
+        if self.held_bytes is not None:
+            rows.append(("bytes held", f"{self.held_bytes:,}"))
+        for stage, (turns, mean_ms) in self.stages.items():
+            of = "1 turn" if turns == 1 else f"{turns} turns"
+            rows.append((stage.label, f"{mean_ms:.0f} ms, mean of {of}"))
+        return rows
+
+    def __repr__(self) -> str:
+        """The same as `_repr_html_` in plain text."""
+        return "\n".join([self.headline, *(f"  {name:19} {what}" for name, what in self.rows())])
+
+    def _repr_html_(self) -> str:
+        return f"<div>{escape(self.headline)}</div>{self.table()}"
+
+    def table(self) -> str:
+        """What is known as HTML, without the headline."""
+        rows = (
+            f'<tr><th scope="row" style="text-align:left">{escape(name)}</th>'
+            f'<td style="text-align:left">{escape(what)}</td></tr>'
+            for name, what in self.rows()
+        )
+        return f'<table aria-label="What the server tells of itself">{"".join(rows)}</table>'
+
+
+def fetch_status(url: str) -> ServerStatus:
+    """Ask the server at an address, and wait up to two seconds for its answer.
+
+    Only for servers of other processes: one on the event loop of this thread could not answer.
+
+    Args:
+        url: Where it takes callers, such as ``"ws://localhost:8765"``.
+    """
+    address = url.replace("ws", "http", 1).rstrip("/") + "/metrics"
+    try:
+        with _OPENER.open(address, timeout=_PATIENCE_S) as answer:
+            return read_status(url, answer.read().decode(errors="replace"))
+    except HTTPError as refused:
+        return ServerStatus(url, f"it has no page /metrics that can be read (HTTP {refused.code})")
+    except TimeoutError:
+        return ServerStatus(url, f"its page /metrics did not come within {_PATIENCE_S:g} s")
+    except (OSError, HTTPException) as error:
+        return ServerStatus(url, f"nobody answers there ({error})", running=False)
+
+
+def read_status(url: str, page: str) -> ServerStatus:
+    """Take the numbers from a page in Prometheus' format; names that are not known are no harm.
+
+    Args:
+        url: Whose page it is.
+        page: Its text.
+    """
+    from prometheus_client.parser import text_string_to_metric_families
+
+    numbers: dict[str, dict[str, float]] = {}
+    try:
+        for family in text_string_to_metric_families(page):
+            for name, labels, value, *_ in family.samples:
+                label = next(iter(labels.values()), "")
+                numbers.setdefault(name.removeprefix("labkit_"), {})[label] = value
+    except ValueError as error:
+        return ServerStatus(url, f"its page /metrics is not in Prometheus' format: {error}")
+    sums, counts = numbers.get("stage_seconds_sum", {}), numbers.get("stage_seconds_count", {})
+    held = numbers.get("held_bytes", {}).get("")
+    return ServerStatus(
+        url,
+        "" if "sessions" in numbers else "its page /metrics has no line `sessions`",
+        sessions=_whole(numbers.get("sessions", {})),
+        waiting=_whole(numbers.get("queued_calls", {})),
+        stages={
+            stage: (int(turns), 1000 * sums[stage] / turns)
+            for stage in Stage
+            if (turns := counts.get(stage, 0.0)) and stage in sums
+        },
+        held_bytes=None if held is None else int(held),
+    )
+
+
+def _whole(numbers: Mapping[str, float]) -> dict[str, int]:
+    return {name: int(number) for name, number in numbers.items()}
