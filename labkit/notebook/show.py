@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # matplotlib takes a second to load
 
     from labkit.measure.results import Progress
 
-__all__ = ["in_notebook", "play", "player", "progress_bar", "show"]
+__all__ = ["in_notebook", "play", "player", "progress_bar", "show", "wav_file"]
 
 
 def in_notebook() -> bool:
@@ -44,11 +44,16 @@ def show(figure: "Figure", *, alt: str) -> None:
     display(HTML(image_html(figure, alt)))  # type: ignore[no-untyped-call]
 
 
-def player(samples: Float32, label: str, rate: int = SAMPLE_RATE) -> str:
-    """Native controls as HTML, which work with the keyboard, on a WAV file within the page."""
+def wav_file(samples: Float32, rate: int = SAMPLE_RATE) -> bytes:
+    """Samples as a WAV file, 16 bits each."""
     wav = io.BytesIO()
     soundfile.write(wav, to_int16(samples), rate, subtype="PCM_16", format="WAV")
-    source = base64.b64encode(wav.getvalue()).decode()
+    return wav.getvalue()
+
+
+def player(samples: Float32, label: str, rate: int = SAMPLE_RATE) -> str:
+    """Native controls as HTML, which work with the keyboard, on a WAV file within the page."""
+    source = base64.b64encode(wav_file(samples, rate)).decode()
     return (
         f'<audio controls aria-label="{escape(label)}" '
         f'src="data:audio/wav;base64,{source}"></audio>'

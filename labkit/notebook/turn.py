@@ -1,29 +1,31 @@
 """Say a recording to a server, and see and hear the turn.
 
 A turn shows itself in a notebook: what was said, heard and answered, a player for each side, and
-where the time went. Everything is in the cell's output, which asks nobody on the network for
-anything.
+where the time went, to click and to hear from there. Everything is in the cell's output, which asks
+nobody on the network for anything.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio
 from labkit.client.plain import ClientTurn, VoiceClient
-from labkit.errors import AudioError
+from labkit.errors import AudioError, LabkitError
 from labkit.measure.recordings import Recording, load_manifest, recording_at
 from labkit.measure.server_process import RunningServer
-from labkit.notebook.show import player, show
+from labkit.notebook.show import play, player, show, wav_file
 from labkit.trace import Mark, Stage, Trace, largest_part
 from labkit.voice.models import data_folder
 
 if TYPE_CHECKING:  # matplotlib takes a second to load, and only figures need it
     from matplotlib.axes import Axes
+
+    from labkit.notebook.timeline import Timeline
 
 __all__ = ["SpokenTurn", "recording", "recordings", "say"]
 
@@ -131,7 +133,19 @@ class SpokenTurn:
         return "\n".join(f"{name:6} {text}" for name, text in self._lines())
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """What a page shows that runs no widgets."""
+        return self._html(self._picture())
+
+    def _ipython_display_(self) -> None:
+        """What a notebook shows: a page that stays when the kernel ends, then the waterfall."""
+        from IPython.display import display
+
+        words = {"text/plain": repr(self), "text/html": self._html("")}
+        display(words, raw=True)  # type: ignore[no-untyped-call]
+        if self.trace.stages_ms():
+            display(self.timeline())  # type: ignore[no-untyped-call]
+
+    def _html(self, picture: str) -> str:
         said, heard, reply, *rest = self._lines()
         parts = [
             _line(*said) + player(self.said_audio, f"What was said: {self.said}"),
@@ -140,10 +154,79 @@ class SpokenTurn:
         ]
         if len(self.reply_audio):
             parts[-1] += player(self.reply_audio, f"The reply: {self.reply}")
-        if stages := self.trace.stages_ms():
-            parts.append(_small_waterfall(stages))
-        parts += [_line(name, text) for name, text in rest]
+        parts += [picture, *(_line(name, text) for name, text in rest)]
         return f'<section aria-label="One turn with the server">{"".join(parts)}</section>'
+
+    def _picture(self) -> str:
+        stages = self.trace.stages_ms()
+        return _small_waterfall(stages) if stages else ""
+
+    def timeline(self) -> "Timeline":
+        """The waterfall as a widget: each row is a button that plays the turn from there.
+
+        Without clicking, `play_from` does the same.
+        """
+        from labkit.notebook.timeline import Timeline
+
+        rows = self._rows()
+        bars = [row for row in rows if row["bar"]]
+        return Timeline(
+            self._picture(),
+            f"where the time went: {_in_words(self.trace.stages_ms())}",
+            wav=wav_file(self.whole_audio),
+            label=f"The whole turn. Said: {self.said}. Reply: {self.answer.reply_shown}",
+            rows=rows,
+            wait=(bars[0]["start"], bars[-1]["end"]),
+        )
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """The rows of the timeline: what was said, each stage of the wait, and the reply."""
+        at_s = self._since_start_s(Mark.END_OF_SPEECH) or 0.0
+        rows = [_row("said", self.said, 0.0, at_s)]
+        for stage, span in self.trace.stages_ms().items():
+            begin_s, at_s = at_s, at_s + max(span, 0.0) / 1000
+            rows.append(_row(stage.label, f"{span:.0f} ms", begin_s, at_s, bar=True))
+        if len(self.reply_audio):
+            rows.append(_row("reply", self.answer.reply_shown, at_s, at_s))
+        return rows
+
+    @property
+    def whole_audio(self) -> Float32:
+        """The turn as the caller heard it, 16 kHz: what was said, the wait, and the reply."""
+        at = round((self._since_start_s(Mark.FIRST_AUDIO_RECEIVED) or 0.0) * SAMPLE_RATE)
+        reply = self.reply_audio if at else self.reply_audio[:0]
+        whole = np.zeros(max(len(self.said_audio), at + len(reply)), np.float32)
+        whole[: len(self.said_audio)] = self.said_audio
+        whole[at : at + len(reply)] += reply
+        return whole
+
+    def audio_from(self, mark: str) -> Float32:
+        """The turn from a mark on: what is left of what was said, the wait, and the reply.
+
+        Args:
+            mark: A `Mark` of its trace, such as ``"tts_first_audio"``.
+
+        Raises:
+            LabkitError: The turn has no such mark.
+        """
+        known = {known.value: at_ns for known, at_ns in self.trace.marks.items()}
+        if (at_ns := known.get(mark)) is None:
+            there = ", ".join(sorted(known, key=lambda one: known[one]))
+            raise LabkitError(f"this turn has no mark {mark!r}; it has {there or 'none'}")
+        begin_s = (at_ns - known.get(Mark.STREAM_STARTED, at_ns)) / 1e9
+        return self.whole_audio[max(0, round(begin_s * SAMPLE_RATE)) :]
+
+    def play_from(self, mark: str) -> None:
+        """Show a player that begins at a mark; outside of notebooks, do nothing.
+
+        Args:
+            mark: A `Mark` of its trace, such as ``"tts_first_audio"``.
+
+        Raises:
+            LabkitError: The turn has no such mark.
+        """
+        words = f"From {mark} on. Said: {self.said}. Reply: {self.answer.reply_shown}"
+        play(self.audio_from(mark), words)
 
     def _lines(self) -> list[tuple[str, str]]:
         """What there is to say, each with its name."""
@@ -222,6 +305,10 @@ class SpokenTurn:
     def _since_start_s(self, mark: Mark) -> float | None:
         since_ms = self.trace.between_ms(Mark.STREAM_STARTED, mark)
         return None if since_ms is None else since_ms / 1000
+
+
+def _row(label: str, text: str, start: float, end: float, *, bar: bool = False) -> dict[str, Any]:
+    return {"label": label, "text": text, "start": start, "end": end, "bar": bar}
 
 
 def _seconds(samples: Float32) -> str:

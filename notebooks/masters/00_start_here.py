@@ -71,7 +71,9 @@ predict("ch0.dead_air_ms", ...)
 # ## Hear it
 #
 # This starts labkit's server, in a process of its own, and says a recording to it at the pace of
-# speech. Below, *said* and *reply* can be played; *heard* is what the recogniser understood.
+# speech. Below, *said* and *reply* can be played; *heard* is what the recogniser understood. The
+# rows under them are buttons: each plays the turn from there. `turn.play_from("asr_done")` does
+# the same in a cell.
 
 # %%
 server = await start_labkit()

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
+import IPython
 import numpy as np
 import pytest
 import soundfile
@@ -14,7 +15,8 @@ from matplotlib.figure import Figure
 
 from labkit.audio.pcm import SAMPLE_RATE, write_wav
 from labkit.client.plain import ClientTurn
-from labkit.errors import AudioError, ErrorCode
+from labkit.errors import AudioError, ErrorCode, LabkitError
+from labkit.notebook.timeline import Timeline
 from labkit.notebook.turn import SpokenTurn, recording, recordings, say
 from labkit.protocol import plain
 from labkit.trace import SERVER_MARKS, STAGES, Mark, Stage, Trace
@@ -51,6 +53,15 @@ def spoken(**answer: Any) -> SpokenTurn:
     }
     said = np.full(24_000, 0.25, np.float32)
     return SpokenTurn(recording("ked-01"), said, ClientTurn(**{**given, **answer}))
+
+
+@pytest.fixture
+def displayed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What a cell puts out."""
+    put_out: list[Any] = []
+    monkeypatch.setattr(IPython, "get_ipython", object)
+    monkeypatch.setattr("IPython.display.display", lambda what, **_: put_out.append(what))
+    return put_out
 
 
 def page(turn: SpokenTurn) -> ElementTree.Element:
@@ -103,6 +114,84 @@ def test_the_small_waterfall_names_every_stage_and_its_time() -> None:
     bars = [(float(r.get("x", 0)), float(r.get("width", 0))) for r in waterfall.iter("rect")]
     for (x, width), (following, _) in zip(bars, bars[1:], strict=False):
         assert following == pytest.approx(x + width, abs=1.1)
+
+
+def test_the_whole_turn_can_be_heard_on_one_axis() -> None:
+    whole = spoken().whole_audio
+    assert len(whole) == 1882 * 16 + 8000
+    assert np.all(whole[:24_000] == 0.25)
+    assert not np.any(whole[24_000 : 1882 * 16])
+    assert np.all(whole[1882 * 16 :] == 0.5)
+
+
+def test_a_reply_that_came_before_the_recordings_end_is_heard_at_the_same_time() -> None:
+    early = Trace({**marks(), Mark.FIRST_AUDIO_RECEIVED: 1400 * MS})
+    whole = spoken(trace=early).whole_audio
+    assert len(whole) == 1400 * 16 + 8000
+    assert np.all(whole[1400 * 16 : 24_000] == 0.75)
+
+
+@pytest.mark.parametrize(
+    ("mark", "said_s", "silence_s"),
+    [("stream_started", 1.5, 0.382), ("end_of_speech", 0, 0.382), ("tts_first_audio", 0, 0.001)],
+)
+def test_a_turn_is_heard_from_a_mark_on(mark: str, said_s: float, silence_s: float) -> None:
+    heard = spoken().audio_from(mark)
+    said, silence = round(said_s * SAMPLE_RATE), round(silence_s * SAMPLE_RATE)
+    assert np.all(heard[:said] == 0.25)
+    assert not np.any(heard[said : said + silence])
+    assert np.all(heard[said + silence :] == 0.5)
+    assert len(heard) == said + silence + 8000
+
+
+def test_a_mark_that_is_none_is_named_and_so_are_those_that_there_are() -> None:
+    told = r"no mark 'asr_started'; it has stream_started, end_of_speech, .*, first_audio_heard$"
+    with pytest.raises(LabkitError, match=told):
+        spoken().audio_from("asr_started")
+    with pytest.raises(LabkitError, match="it has none"):
+        spoken(trace=Trace()).play_from("nonsense")
+
+
+def test_a_player_shows_what_is_heard_from_a_mark_on(displayed: list[Any]) -> None:
+    spoken().play_from("asr_done")
+    html = displayed[0]._repr_html_()
+    assert f"From asr_done on. Said: {recording('ked-01').text}. Reply: The lights are on." in html
+
+
+def test_each_row_of_the_timeline_begins_where_its_stage_does() -> None:
+    turn = spoken()
+    shown = turn.timeline()
+    assert [row["label"] for row in shown.rows] == [
+        "said", *(stage.label for stage in STAGES), "reply"
+    ]  # fmt: skip
+    starts = [row["start"] for row in shown.rows]
+    begins = [marks()[begin] / MS / 1000 for begin, _ in STAGES.values()]
+    assert starts == pytest.approx([0, *begins, 1.9])
+    assert [row["text"] for row in shown.rows[:3]] == [turn.said, "10 ms", "1 ms"]
+    assert shown.rows[-1]["text"] == "The lights are on."
+    assert [row["bar"] for row in shown.rows] == [False, *[True] * len(STAGES), False]
+    assert shown.wait == pytest.approx((1.5, 1.9))
+    audio, rate = soundfile.read(io.BytesIO(shown.wav))
+    assert (len(audio), rate) == (len(turn.whole_audio), SAMPLE_RATE)
+    assert "Said: " in shown.label
+
+
+def test_a_notebook_shows_the_words_and_then_the_timeline(displayed: list[Any]) -> None:
+    turn = spoken()
+    turn._ipython_display_()
+    words, shown = displayed
+    assert words["text/plain"] == repr(turn)
+    assert words["text/html"].count("<audio controls") == 2
+    assert "<svg" not in words["text/html"]
+    assert isinstance(shown, Timeline)
+    assert shown._repr_html_() in turn._repr_html_()  # where no widgets run
+    assert "<svg" in shown._repr_html_()
+    assert f"{Stage.ASR.label}: 200 ms" in repr(shown)
+
+
+def test_a_turn_without_an_answer_has_no_timeline(displayed: list[Any]) -> None:
+    spoken(trace=Trace())._ipython_display_()
+    assert len(displayed) == 1
 
 
 def test_nothing_comes_from_the_network_and_words_are_no_markup() -> None:
