@@ -190,7 +190,7 @@ async def _go_on(
 ) -> tuple[str, Conversation]:
     try:
         await talk.resume(url=url)
-    except NotYet:  # no such field, no such session: what there is to do is to begin anew
+    except NotYet:  # there is no such session: what there is to do is to begin anew
         new = await Conversation.begin(probe, url=url)
         new.came += talk.came
         if len(left):
@@ -283,7 +283,7 @@ class Taken:
 async def take_nothing(server: RunningServer, said: Recording, *, turns: int = 5) -> Taken:
     """Ask again and again, and acknowledge nothing; another caller has a turn each time."""
     async with _probe(server) as probe:
-        slow = await _that_acknowledges(probe)
+        slow = await Conversation.begin(probe, output=_WIDE, acknowledges=True)
         other = await Conversation.begin(probe)
         taken = Taken([0], [0])
         for number in range(1, turns + 1):
@@ -297,14 +297,6 @@ async def take_nothing(server: RunningServer, said: Recording, *, turns: int = 5
             taken.asked.append(number)
             taken.sent.append(len(slow.came))
     return taken
-
-
-async def _that_acknowledges(probe: Probe) -> Conversation:
-    """A client that says it acknowledges, where the server knows that at all."""
-    try:
-        return await Conversation.begin(probe, output=_WIDE, acknowledges=True)
-    except NotYet:
-        return await Conversation.begin(probe, output=_WIDE)
 
 
 def plot_taken(named: Mapping[str, Taken], *, ax: "Axes | None" = None) -> "Axes":

@@ -18,7 +18,7 @@
 #
 # ## What you will be able to do
 #
-# - **write** control messages as two closed unions, so that nothing is left without an answer;
+# - **read** control messages as one closed union, so that nothing is left without an answer;
 # - **agree** on formats with callers at 48 kHz and callers on a telephone;
 # - **resample** a stream without a click at each chunk, and **show** the clicks of the other way;
 # - **refuse** a message by name, with a hint, and keep the conversation;
@@ -59,7 +59,7 @@ measured("ch3.words_percent", wire.percent_heard(said, heard))
 # else at another rate. Neither side could notice, since neither ever said what it speaks. That is what a
 # protocol is for: **both sides say what they mean before they rely on it**.
 #
-# ## Messages: two closed unions
+# ## Messages: a closed union
 #
 # From here on your server speaks a second dialect, a part of labkit's own, to clients that ask for the
 # WebSocket *subprotocol* `labkit.v1`. Binary messages stay audio. Text messages are JSON objects, and
@@ -72,11 +72,13 @@ measured("ch3.words_percent", wire.percent_heard(said, heard))
 # | `audio.end` | `transcript.final`, binary audio, `response.done` |
 # | `ping` | `pong` |
 # | `session.end` | `session.ended` |
+# | `response.ack`, and `resume` in `session.start` | not yet: they are for chapter 4 |
 # | anything else | `error` with `code`, `message`, `hint`, `cause` |
 #
-# Each message is a class, and each side's are a *union*: one of these, and nothing else. It is *closed*,
-# so a `match` over it can be complete, and `assert_never` says when it is not. pydantic reads the JSON
-# and checks every field: the type, the range, and that there is no field that nobody knows.
+# What you tell is yours to get right; what you are told may be anything. So your server sends plain dicts,
+# and reads into classes. All of them are a *union*: a message is one of these, and nothing else. It is
+# *closed*, so a `match` over it can be complete, and `assert_never` says when it is not. pydantic reads the
+# JSON and checks every field: the type, the range, and that there is no field that nobody knows.
 #
 # Read this cell, it is given. Where does it say that 200 kHz is no sample rate?
 
@@ -87,7 +89,11 @@ from typing import Annotated, Literal, assert_never
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 
-class Format(BaseModel, extra="forbid", strict=True):
+class FromClient(BaseModel, extra="forbid", strict=True):
+    """What comes from outside: no field may be of another type, or one that nobody knows."""
+
+
+class Format(FromClient):
     """How the binary messages of one direction are laid out."""
 
     encoding: Literal["pcm_s16le", "mulaw", "alaw"] = "pcm_s16le"
@@ -95,125 +101,78 @@ class Format(BaseModel, extra="forbid", strict=True):
     channels: Literal[1] = 1
 
 
-class FromClient(BaseModel, extra="forbid", strict=True):
-    id: str | None = Field(None, max_length=64)  # an error about this message repeats it
-
-
-class SessionStart(FromClient):
-    """The first message. Chapter 4 adds `resume` and `acknowledges` here."""
-
-    type: Literal["session.start"]
-    protocol: Literal["labkit.v1"] = "labkit.v1"
-    input: Format = Format()
-    output: Format = Format()
-
-
-class AudioEnd(FromClient):
-    type: Literal["audio.end"]
-
-
-class Ping(FromClient):
-    type: Literal["ping"]
-
-
-class SessionEnd(FromClient):
-    type: Literal["session.end"]
-
-
-class Position(BaseModel):
-    """A place in the client's stream; chapter 4 counts."""
+class Position(FromClient):
+    """How far somebody is in a stream: messages, and samples of audio."""
 
     messages: int = 0
     samples: int = 0
 
 
-class SessionStarted(BaseModel):
-    type: Literal["session.started"] = "session.started"
-    protocol: str
+class Resume(FromClient):
+    """The session that a client comes back to, and how much of the replies it has."""
+
     session: str
     token: str
-    resumed: bool = False
-    input: Format
-    output: Format
-    received: Position = Position()
+    received: Position
 
 
-class TranscriptFinal(BaseModel):
-    type: Literal["transcript.final"] = "transcript.final"
-    seq: int
-    turn: int
-    text: str
+class Message(FromClient):
+    """Any message: an error about it repeats its id."""
+
+    id: str | None = Field(None, max_length=64)
 
 
-class ResponseDone(BaseModel):
-    type: Literal["response.done"] = "response.done"
-    seq: int
-    turn: int
-    status: Literal["completed", "nothing_heard"]
-    text: str
-    samples: int
+class Signal(Message):
+    """A message that is its type alone."""
+
+    type: Literal["audio.end", "ping", "session.end"]
 
 
-class Pong(BaseModel):
-    type: Literal["pong"] = "pong"
-    id: str | None
+class SessionStart(Message):
+    type: Literal["session.start"]
+    protocol: Literal["labkit.v1"] = "labkit.v1"
+    input: Format = Format()
+    output: Format = Format()
+    resume: Resume | None = None
+    acknowledges: bool = False
 
 
-class Cause(BaseModel):
-    """The message that an error is about: "audio" if binary, "text" if it could not be read."""
-
-    type: str
-    id: str | None = None
+class ResponseAck(Message):
+    type: Literal["response.ack"]
+    received: Position
 
 
-class Error(BaseModel):
-    type: Literal["error"] = "error"
-    code: str  # for programs
-    message: str  # for people: what is wrong
-    hint: str  # for people: what to send instead
-    cause: Cause
+CLIENT = TypeAdapter(Annotated[SessionStart | ResponseAck | Signal, Field(discriminator="type")])
 
 
-class SessionEnded(BaseModel):
-    type: Literal["session.ended"] = "session.ended"
-    reason: str
+class Refused(Exception):
+    """Why something is not taken: a code for programs; what is wrong and a hint, for people."""
 
-
-ClientMessage = SessionStart | AudioEnd | Ping | SessionEnd
-ServerMessage = SessionStarted | TranscriptFinal | ResponseDone | Pong | Error | SessionEnded
 
 # %% [markdown] card="ch3.decode"
 # The card of the exercise.
 
+
 # %% keep="decode" exercise="ch3.decode"
-CLIENT = TypeAdapter(Annotated[ClientMessage, Field(discriminator="type")])
-
-
 def decode(text):
-    """One text message of the client → its object; where it is none, the Error to send."""
-    raise NotImplementedError("CLIENT.validate_json(text), or an Error for what is wrong with it")
+    """One text message of the client → its object; raises Refused where it is none."""
+    raise NotImplementedError("CLIENT.validate_json(text), or raise Refused for what is wrong")
 
 
 # %% keep="decode" solution="ch3.decode"
-CLIENT = TypeAdapter(Annotated[ClientMessage, Field(discriminator="type")])
-
-
 def decode(text):
-    """One text message of the client → its object; where it is none, the Error to send."""
+    """One text message of the client → its object; raises Refused where it is none."""
     try:
         return CLIENT.validate_json(text)
     except ValidationError as error:
         wrong = error.errors()[0]
-    cause = Cause(type="text")
     match wrong["type"]:
         case "json_invalid" | "dict_type":
-            code, hint = "invalid_json", "text is a JSON object with a type; audio is binary"
+            raise Refused("invalid_json", wrong["msg"], "text is a JSON object; audio is binary")
         case "union_tag_invalid" | "union_tag_not_found":
-            code, hint = "unknown_type", "session.start, audio.end, ping and session.end are known"
-        case _:
-            code, hint = "invalid_field", "each field has a type and a range"
+            raise Refused("unknown_type", wrong["msg"], "give a type that this server knows")
     field = ".".join(str(part) for part in wrong["loc"])
-    return Error(code=code, message=f"{field} {wrong['msg']}".strip(), hint=hint, cause=cause)
+    raise Refused("invalid_field", f"{field}: {wrong['msg']}", "each field has a type and a range")
 
 
 # %% [markdown]
@@ -228,7 +187,11 @@ for text in (
     '{"type": "session.start", "input": {"sample_rate": 200000}}',
     '{"type": "session.start", "input": {"samplerate": 48000}}',
 ):
-    print(f"{text}\n  → {decode(text)!r}")
+    try:
+        told = decode(text)
+    except Refused as refused:
+        told = refused
+    print(f"{text}\n  → {told!r}")
 
 # %% [markdown]
 # The last line is the important one. A server that passes over `samplerate` takes the default, and you have
@@ -240,8 +203,8 @@ for text in (
 #
 # G.711 is how telephones have written sound since 1972: 8,000 samples a second, one byte each. The steps
 # between its 256 values are fine near zero and wide far from it, because quiet speech needs the fine
-# ones. There are two laws: µ-law in North America and Japan, A-law elsewhere (ITU-T G.711). As there are 256
-# values, a table does it.
+# ones. There are two laws: µ-law in North America and Japan, A-law elsewhere (ITU-T G.711). soundfile knows
+# both, as it knows the files that hold them.
 
 # %% keep="formats"
 import io
@@ -249,39 +212,35 @@ import io
 import soundfile
 import soxr
 
-
-def law(name):
-    """What each of the 256 bytes of a law of G.711 stands for."""
-    every = io.BytesIO(bytes(range(256)))
-    raw = {"format": "RAW", "samplerate": 8_000, "channels": 1, "subtype": name}
-    return soundfile.read(every, dtype="float32", **raw)[0]
-
-
-LAWS = {"mulaw": law("ULAW"), "alaw": law("ALAW")}
+LAWS = {"mulaw": "ULAW", "alaw": "ALAW"}  # as soundfile calls them
 
 
 def decoded(data, encoding):
     """Bytes of an encoding → float32 samples."""
-    return LAWS[encoding][np.frombuffer(data, "u1")] if encoding in LAWS else from_wire(data)
+    if encoding not in LAWS:
+        return from_wire(data)
+    raw = {"format": "RAW", "subtype": LAWS[encoding], "samplerate": 8_000, "channels": 1}
+    return soundfile.read(io.BytesIO(data), dtype="float32", **raw)[0]
 
 
 def encoded(samples, encoding):
-    """Float32 samples → bytes of an encoding; under a law, the nearest that it has."""
+    """Float32 samples → bytes of an encoding."""
     if encoding not in LAWS:
         return to_wire(samples)
-    order = np.argsort(LAWS[encoding])
-    levels = LAWS[encoding][order]
-    nearest = np.searchsorted((levels[1:] + levels[:-1]) / 2, samples)
-    return order[nearest].astype("u1").tobytes()
+    written = io.BytesIO()
+    # Resampling may have gone beyond 1, for which a law has no byte.
+    soundfile.write(written, np.clip(samples, -1, 1), 8_000, LAWS[encoding], format="RAW")
+    return written.getvalue()
 
 
 # %%
+laws = {law: decoded(bytes(range(256)), law) for law in LAWS}
 show(
-    wire.plot_laws(LAWS).figure,
+    wire.plot_laws(laws).figure,
     alt="What each of the 256 bytes stands for: both laws rise slowly around zero and steeply at "
     "both ends, where 8-bit integers rise evenly.",
 )
-fine = np.abs(LAWS["mulaw"][LAWS["mulaw"] != 0]).min()
+fine = np.abs(laws["mulaw"][laws["mulaw"] != 0]).min()
 print(f"The finest step of µ-law is {fine * 32768:.0f} of 32768, of 8-bit integers 256.")
 
 # %% [markdown]
@@ -399,10 +358,10 @@ print(
 #
 # Both dialects do the same turn. They differ in how they read messages and in how they tell what happens.
 # So each is a kind of `SessionState`: it has `receive`, and its own `send_transcript`, `send_audio` and
-# `send_done`. Read `V1`: where is the reply resampled, and where does a message get its number?
+# `send_done`. This is the plain one, as you know it.
 
 
-# %% keep="dialects"
+# %% keep="plain"
 class Plain(SessionState):
     """One caller who speaks the plain dialect: two words, one format."""
 
@@ -418,46 +377,85 @@ class Plain(SessionState):
         elif message == "ping":
             await self.send("pong")
         elif message == "end_stream":
-            await answer(self)
+            audio = bytes(self.buffer)
+            self.buffer.clear()
+            await answer(self, audio)
 
 
+# %% [markdown]
+# And this is the other. What is wrong with a message is found in three places, `decode`, and `hear` and `obey`
+# below. Each raises `Refused`, and `receive` alone tells the client, since it knows which message it was. Read on:
+# where is the reply resampled, and where does a message get its number?
+
+
+# %% keep="v1"
 class V1(SessionState):
-    """One caller who speaks labkit.v1.
-
-    Resume, in chapter 4: all of this outlives a connection, and only `socket` is another one
-    afterwards. What is said of turns goes through `tell_numbered` and `send_audio`: there the
-    replay of what was sent attaches. What comes is counted where `receive` begins.
-    """
+    """One caller who speaks labkit.v1."""
 
     def __init__(self, socket):
         super().__init__(socket)
         self.id, self.token = secrets.token_hex(8), secrets.token_urlsafe(24)
-        self.start = None  # the client's, once it came
+        self.start = None  # the client's session.start, once it came
         self.seq = self.turn = self.samples = 0
 
-    def agree(self, start):
-        """Use the formats that the client asks for."""
+    async def receive(self, message):
+        """One message; where it is refused, say why, and which it was, and go on."""
+        cause = {"type": "audio" if isinstance(message, bytes) else "text"}
+        try:
+            if isinstance(message, bytes):
+                await hear(self, message)
+            else:
+                message = decode(message)
+                cause = {"type": message.type, "id": message.id}
+                await obey(self, message)
+        except Refused as refused:
+            code, why, hint = refused.args
+            error = {"type": "error", "code": code, "message": why, "hint": hint, "cause": cause}
+            await self.send_json(error)
+
+    async def begin(self, start):
+        """A session, in the formats that the client asks for."""
+        if start.resume is not None:
+            raise Refused("session_unknown", "no session lasts here", "start without resume")
         self.start = start
         self.incoming = Resampler(start.input.sample_rate, RATE)
         self.outgoing = Resampler(RATE, start.output.sample_rate)
+        await self.send_json({
+            "type": "session.started", "protocol": "labkit.v1",
+            "session": self.id, "token": self.token,
+            "resumed": False, "received": {"messages": 0, "samples": 0},
+            "input": start.input.model_dump(), "output": start.output.model_dump(),
+        })  # fmt: skip
 
-    async def tell(self, message: ServerMessage):
-        """Send a message."""
-        await self.send(message.model_dump_json(exclude_none=True))
+    def listen(self, samples):
+        """Take audio at the caller's rate."""
+        if (full := take(self.buffer, to_wire(self.incoming.feed(samples)))) is not None:
+            raise Refused(full["code"], full["message"], "send audio.end")
 
-    async def refuse(self, code, message, hint, cause):
-        """Say what was refused, and why; the session goes on."""
-        await self.tell(Error(code=code, message=message, hint=hint, cause=cause))
+    async def end_utterance(self):
+        """Answer what was said."""
+        take(self.buffer, to_wire(self.incoming.end()))
+        audio = bytes(self.buffer)
+        self.buffer.clear()
+        await answer(self, audio)
+
+    def acknowledge(self, received):
+        """The client has so much of the replies. Nothing is kept here that could be let go of."""
+
+    async def end(self):
+        """The client leaves."""
+        await self.send_json({"type": "session.ended", "reason": "the client ended it"})
+        await self.socket.close()
 
     async def tell_numbered(self, kind, **fields):
         """Send a message about a turn, with the next number."""
         self.seq += 1
-        await self.tell(kind(seq=self.seq, turn=self.turn, **fields))
+        await self.send_json({"type": kind, "seq": self.seq, "turn": self.turn, **fields})
 
     async def send_transcript(self, text):
         """Tell the caller what was heard: a turn begins."""
         self.turn, self.samples = self.turn + 1, 0
-        await self.tell_numbered(TranscriptFinal, text=text)
+        await self.tell_numbered("transcript.final", text=text)
 
     async def send_audio(self, samples):
         """Send a piece of the reply, in the caller's format."""
@@ -472,16 +470,7 @@ class V1(SessionState):
         """The turn is over: send the last samples, and say so."""
         await self.send_ready(self.outgoing.end())
         status = "completed" if text else "nothing_heard"
-        await self.tell_numbered(ResponseDone, status=status, text=text, samples=self.samples)
-
-    async def receive(self, message):
-        """One message, of whatever kind."""
-        if isinstance(message, bytes):
-            await hear(self, message)
-        elif isinstance(told := decode(message), Error):
-            await self.tell(told)
-        else:
-            await obey(self, told)
+        await self.tell_numbered("response.done", status=status, text=text, samples=self.samples)
 
 
 # %% [markdown] card="ch3.hear"
@@ -491,25 +480,20 @@ class V1(SessionState):
 # %% keep="hear" exercise="ch3.hear"
 async def hear(session, data):
     """A binary message: audio in the caller's format, or something to refuse."""
-    raise NotImplementedError("refuse what is no audio; decode, resample and take the rest")
+    raise NotImplementedError("refuse what is no audio; decode the rest for session.listen")
 
 
 # %% keep="hear" solution="ch3.hear"
 async def hear(session, data):
     """A binary message: audio in the caller's format, or something to refuse."""
-    cause = Cause(type="audio")
     if session.start is None:
-        return await session.refuse("not_started", "no session", "send session.start", cause)
+        raise Refused("not_started", "no session runs yet", "send session.start first")
     if data.startswith(b"{") and data.rstrip().endswith(b"}") and b'"type"' in data:
-        hint = "send control as text; binary messages are audio"
-        return await session.refuse("wrong_frame", "JSON in a binary message", hint, cause)
+        raise Refused("wrong_frame", "JSON in a binary message", "send control as text")
     encoding = session.start.input.encoding
     if encoding == "pcm_s16le" and len(data) % 2:
-        told = f"{len(data)} bytes are no whole number of samples"
-        return await session.refuse("odd_length", told, "send two bytes for each sample", cause)
-    samples = session.incoming.feed(decoded(data, encoding))
-    if (full := take(session.buffer, to_wire(samples))) is not None:
-        await session.refuse(full["code"], full["message"], "send audio.end", cause)
+        raise Refused("odd_length", f"{len(data)} bytes are no whole samples", "send two for each")
+    session.listen(decoded(data, encoding))
 
 
 # %% [markdown] card="ch3.obey"
@@ -517,35 +501,29 @@ async def hear(session, data):
 
 
 # %% keep="obey" exercise="ch3.obey"
-async def obey(session, message: ClientMessage):
+async def obey(session, message):
     """Do what a text message asks for."""
-    raise NotImplementedError("match message: a case for each type, and assert_never at the end")
+    raise NotImplementedError("match message.type: a case for each, and assert_never at the end")
 
 
 # %% keep="obey" solution="ch3.obey"
-async def obey(session, message: ClientMessage):
-    """Do what a text message asks for. Chapter 4: a `resume` in SessionStart is looked at here."""
-    cause = Cause(type=message.type, id=message.id)
-    match message:
-        case Ping(id=name):
-            await session.tell(Pong(id=name))
-        case SessionStart() if session.start is None:
-            session.agree(message)
-            await session.tell(SessionStarted(
-                protocol=message.protocol, session=session.id, token=session.token,
-                input=message.input, output=message.output,
-            ))  # fmt: skip
-        case SessionStart():
-            hint = "open another connection for another session"
-            await session.refuse("already_started", "a session runs", hint, cause)
-        case AudioEnd() | SessionEnd() if session.start is None:
-            await session.refuse("not_started", "no session", "send session.start first", cause)
-        case AudioEnd():
-            take(session.buffer, to_wire(session.incoming.end()))
-            await answer(session)
-        case SessionEnd():
-            await session.tell(SessionEnded(reason="the client ended the session"))
-            await session.socket.close()
+async def obey(session, message):
+    """Do what a text message asks for."""
+    match message.type:
+        case "ping":
+            await session.send_json({"type": "pong", "id": message.id})
+        case "session.start" if session.start is None:
+            await session.begin(message)
+        case "session.start":
+            raise Refused("already_started", "a session runs", "open another connection")
+        case _ if session.start is None:
+            raise Refused("not_started", "no session runs yet", "send session.start first")
+        case "audio.end":
+            await session.end_utterance()
+        case "response.ack":
+            session.acknowledge(message.received)
+        case "session.end":
+            await session.end()
         case never:
             assert_never(never)
 
@@ -572,10 +550,8 @@ def session_of(session):
 
 
 # %% keep="turn"
-async def answer(session):
+async def answer(session, audio):
     """One turn, in the words of the session's dialect."""
-    audio = bytes(session.buffer)
-    session.buffer.clear()
     words = await off_loop(models.hear, from_wire(audio))
     await session.send_transcript(words)
     sentences = []
@@ -588,7 +564,7 @@ async def answer(session):
 
 
 async def handle(socket):
-    """Serve one caller, until they leave. Chapter 4: a V1 is kept after that, for a resume."""
+    """Serve one caller, until they leave."""
     dialect = V1 if socket.subprotocol == "labkit.v1" else Plain
     with session_of(dialect(socket)) as session:
         async for message in socket:

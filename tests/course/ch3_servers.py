@@ -15,7 +15,7 @@ SessionState.send = send
     "talkative, in small pieces": """
 right_told = V1.send_transcript
 async def send_transcript(self, text):
-    await self.tell(Pong(id=None).model_copy(update={"type": "transcript.partial"}))
+    await self.send_json({"type": "transcript.partial"})
     await asyncio.sleep(0.01)
     await right_told(self, text)
 V1.send_transcript = send_transcript
@@ -40,9 +40,12 @@ def __init__(self, socket):
 V1.__init__ = __init__
 """,
         "answers with its own formats": """
-right_started = SessionStarted
-def SessionStarted(**fields):
-    return right_started(**{**fields, "input": Format(), "output": Format()})
+right_send = V1.send_json
+async def send_json(self, message):
+    if message["type"] == "session.started":
+        message |= {"input": Format().model_dump(), "output": Format().model_dump()}
+    await right_send(self, message)
+V1.send_json = send_json
 """,
         "knows one session by heart": """
 async def obey(session, message):
@@ -63,7 +66,7 @@ V1.send_transcript = send_transcript
 async def send_done(self, text, samples):
     await self.send_ready(self.outgoing.end())
     status = "completed" if text else "nothing_heard"
-    await self.tell_numbered(ResponseDone, status=status, text=text, samples=samples)
+    await self.tell_numbered("response.done", status=status, text=text, samples=samples)
 V1.send_done = send_done
 """,
     },
@@ -100,10 +103,12 @@ class Resampler:
 LAWS["alaw"] = LAWS["mulaw"]
 """,
         "ignores the formats": """
-def agree(self, start):
+right_begin = V1.begin
+async def begin(self, start):
+    await right_begin(self, start)
     self.start = start.model_copy(update={"input": Format(), "output": Format()})
     self.incoming = self.outgoing = Resampler(RATE, RATE)
-V1.agree = agree
+V1.begin = begin
 """,
     },
     "ch3.errors": {
@@ -126,9 +131,7 @@ class Format(Format, extra="ignore"):
 class SessionStart(SessionStart):
     input: Format = Format()
     output: Format = Format()
-CLIENT = TypeAdapter(
-    Annotated[SessionStart | AudioEnd | Ping | SessionEnd, Field(discriminator="type")]
-)
+CLIENT = TypeAdapter(Annotated[SessionStart | Signal, Field(discriminator="type")])
 """,
         "takes a number in quotes": """
 right = decode
@@ -141,35 +144,42 @@ def decode(text):
         "has one code for all": """
 right = decode
 def decode(text):
-    told = right(text)
-    return told.model_copy(update={"code": "invalid_json"}) if isinstance(told, Error) else told
+    try:
+        return right(text)
+    except Refused as refused:
+        raise Refused("invalid_json", *refused.args[1:])
 """,
         "does not say which field": """
 right = decode
 def decode(text):
-    told = right(text)
-    return told.model_copy(update={"message": "no"}) if isinstance(told, Error) else told
+    try:
+        return right(text)
+    except Refused as refused:
+        code, _, hint = refused.args
+        raise Refused(code, "no", hint)
 """,
         "gives no hint": """
-async def tell(self, message):
-    await self.send(message.model_dump_json(exclude_none=True, exclude={"hint"}))
-V1.tell = tell
+right_send = V1.send_json
+async def send_json(self, message):
+    message.pop("hint", None)
+    await right_send(self, message)
+V1.send_json = send_json
 """,
         "hangs up after an error": """
-right_tell = V1.tell
-async def tell(self, message):
-    await right_tell(self, message)
-    if isinstance(message, Error):
-        await self.socket.close(1008, message.code)
-V1.tell = tell
+right_send = V1.send_json
+async def send_json(self, message):
+    await right_send(self, message)
+    if message["type"] == "error":
+        await self.socket.close(1008, message["code"])
+V1.send_json = send_json
 """,
         "forgets what was said before an error": """
-right_tell = V1.tell
-async def tell(self, message):
-    if isinstance(message, Error):
+right_send = V1.send_json
+async def send_json(self, message):
+    if message["type"] == "error":
         self.buffer.clear()
-    await right_tell(self, message)
-V1.tell = tell
+    await right_send(self, message)
+V1.send_json = send_json
 """,
         "knows two words that are wrong by heart": """
 right = decode
@@ -180,43 +190,51 @@ def decode(text):
     },
     "ch3.cause": {
         "names no cause": """
-async def tell(self, message):
-    await self.send(message.model_dump_json(exclude_none=True, exclude={"cause"}))
-V1.tell = tell
+right_send = V1.send_json
+async def send_json(self, message):
+    message.pop("cause", None)
+    await right_send(self, message)
+V1.send_json = send_json
 """,
         "names the last message that it read": """
-right_obey, right_hear = obey, hear
+right_obey, right_send = obey, V1.send_json
 last = None
 async def obey(session, message):
     global last
     last = message.id
     await right_obey(session, message)
-async def hear(session, data):
-    right_refuse = session.refuse
-    async def refuse(code, message, hint, cause):
-        await right_refuse(code, message, hint, Cause(type=cause.type, id=last))
-    session.refuse = refuse
-    await right_hear(session, data)
+async def send_json(self, message):
+    if message["type"] == "error":
+        message["cause"]["id"] = last
+    await right_send(self, message)
+V1.send_json = send_json
 """,
         "calls the cause by its kind alone": """
-class Cause(Cause):
-    def __init__(self, **fields):
-        super().__init__(type=fields["type"])
+right_send = V1.send_json
+async def send_json(self, message):
+    if message["type"] == "error":
+        message["cause"].pop("id", None)
+    await right_send(self, message)
+V1.send_json = send_json
 """,
         "has ids of its own": """
-class Cause(Cause):
-    def __init__(self, **fields):
-        super().__init__(type=fields["type"], id="a-1")
+right_send = V1.send_json
+async def send_json(self, message):
+    if message["type"] == "error":
+        message["cause"]["id"] = "a-1"
+    await right_send(self, message)
+V1.send_json = send_json
 """,
         "does not repeat the id of a ping": """
-right_pong = Pong
-def Pong(id):
-    return right_pong(id=None)
+right_send = V1.send_json
+async def send_json(self, message):
+    await right_send(self, {"type": "pong"} if message["type"] == "pong" else message)
+V1.send_json = send_json
 """,
         "begins a second session": """
 right_obey = obey
 async def obey(session, message):
-    if isinstance(message, SessionStart):
+    if message.type == "session.start":
         session.start = None
     await right_obey(session, message)
 """,
@@ -233,16 +251,14 @@ async def hear(session, data):
         "hears control as audio": """
 async def hear(session, data):
     if len(data) % 2 and session.start.input.encoding == "pcm_s16le":
-        await session.refuse("odd_length", "odd", "even", Cause(type="audio"))
-    else:
-        samples = session.incoming.feed(decoded(data, session.start.input.encoding))
-        take(session.buffer, to_wire(samples))
+        raise Refused("odd_length", "odd", "even")
+    session.listen(decoded(data, session.start.input.encoding))
 """,
         "answers a binary ping": """
 right_hear = hear
 async def hear(session, data):
     if data == b"ping":
-        await session.tell(Pong(id=None))
+        await session.send_json({"type": "pong", "id": None})
     else:
         await right_hear(session, data)
 """,
@@ -250,9 +266,8 @@ async def hear(session, data):
 right_hear = hear
 async def hear(session, data):
     if len(data) % 2 and data[:1] != b"{":
-        await session.refuse("odd_length", "odd", "even", Cause(type="audio"))
-    else:
-        await right_hear(session, data)
+        raise Refused("odd_length", "odd", "even")
+    await right_hear(session, data)
 """,
         "takes audio written as text": """
 right_receive = V1.receive
@@ -265,9 +280,8 @@ V1.receive = receive
         "fails at half a sample": """
 async def hear(session, data):
     if data[:1] == b"{":
-        return await session.refuse("wrong_frame", "JSON", "as text", Cause(type="audio"))
-    samples = session.incoming.feed(decoded(data, session.start.input.encoding))
-    take(session.buffer, to_wire(samples))
+        raise Refused("wrong_frame", "JSON", "as text")
+    session.listen(decoded(data, session.start.input.encoding))
 """,
     },
     "ch3.versions": {
@@ -288,17 +302,15 @@ def choose(socket, offered):
         "takes the protocol for any": """
 class SessionStart(SessionStart):
     protocol: str = "labkit.v1"
-CLIENT = TypeAdapter(
-    Annotated[SessionStart | AudioEnd | Ping | SessionEnd, Field(discriminator="type")]
-)
+CLIENT = TypeAdapter(Annotated[SessionStart | Signal, Field(discriminator="type")])
 """,
         "hangs up on a newer one": """
 right = decode
 def decode(text):
-    told = right(text)
-    if isinstance(told, Error):
+    try:
+        return right(text)
+    except Refused:
         raise ValueError("this client is too new")
-    return told
 """,
         "refuses clients that offer nothing that it knows": """
 from websockets.exceptions import NegotiationError

@@ -54,7 +54,7 @@ def test_the_server_before_has_what_is_ones_own_and_nothing_of_this_chapter(
     write_sections({**sections(4), "off_loop": "OWN = 1"})
     text = lab.server_before().read_text(encoding="utf-8")
     assert "OWN = 1" in text
-    assert "Lasting" not in text
+    assert "Replay" not in text
     assert "class V1" in text
 
 
