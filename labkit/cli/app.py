@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 from labkit import __version__
 from labkit.cli.check import check, progress
 from labkit.cli.drill import drill
+from labkit.cli.endpointing import endpointing
 from labkit.cli.exercise import exercise
 from labkit.cli.lab import lab
 from labkit.cli.load import load
@@ -23,8 +24,8 @@ from labkit.errors import LabkitError
 __all__ = ["app", "run_command_line"]
 
 _ORDER: Final = (
-    "doctor", "serve", "talk", "lab", "check", "progress", "exercise", "load", "drill", "proxy",
-    "models", "token", "protocol",
+    "doctor", "serve", "talk", "lab", "check", "progress", "exercise", "endpointing",
+    "load", "drill", "proxy", "models", "token", "protocol",
 )  # fmt: skip
 
 
@@ -44,7 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (doctor, serve, talk, check, progress, load, proxy, token, protocol):
+for command in (doctor, serve, talk, check, progress, endpointing, load, proxy, token, protocol):
     app.command(command.__name__)(command)
 app.command("lab", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lab)
 app.add_typer(exercise, name="exercise")

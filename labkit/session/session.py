@@ -65,8 +65,8 @@ from labkit.session.turn import (
 )
 from labkit.trace import Mark, Trace
 from labkit.voice import pipeline as voice
-from labkit.voice.endpointing import AdaptiveWait, EndpointingPolicy, FixedWait
-from labkit.voice.hearing import Endpointing, SpeechTracker, Utterance, frames_in
+from labkit.voice.endpointing import SOON_S, AdaptiveWait, EndpointingPolicy, FixedWait
+from labkit.voice.hearing import Endpointing, SpeechChange, SpeechTracker, Utterance, frames_in
 from labkit.voice.history import Exchange, History
 
 __all__ = ["MOST_AT_ONCE", "Carrier", "MakeWatch", "Observer", "Session", "SessionOptions"]
@@ -270,6 +270,7 @@ class Session:
             options.silence_s
         )
         self._pause = 0  # frames of silence in the pause that goes on
+        self._silence_before = 0  # such frames at the end of the utterance before
         self._ahead: WorkAhead | None = None
         self._answering: _Ended | None = None
         self._running: asyncio.Task[None] | None = None
@@ -599,6 +600,7 @@ class Session:
         for probability in utterance.probabilities[seen:]:
             stopped = None
             for change in tracker.feed([probability]):
+                self._learn_from(change)
                 at_s = change.frame * frame / SAMPLE_RATE
                 self.tell(SpeechStarted(at_s) if change.speaking else SpeechStopped(at_s))
                 stopped = None if change.speaking else change.frame
@@ -616,6 +618,14 @@ class Session:
                     return
                 await self._follow_pause(utterance, held)
                 self._drop_silence(utterance)
+
+    def _learn_from(self, change: SpeechChange) -> None:
+        """Speech that goes on right behind an end was cut off: that was a pause."""
+        frame = self._frame or 1
+        if not change.speaking:
+            self._silence_before = self._tracker.frames - change.frame
+        elif self._silence_before and change.frame <= frames_in(SOON_S, frame):
+            self._policy.paused((self._silence_before + change.frame) * frame / SAMPLE_RATE)
 
     async def _follow_pause(self, utterance: Utterance, held: int) -> None:
         """Begin to answer in a pause that may be the end, and drop it where speech goes on."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
-__all__ = ["AdaptiveWait", "Ending", "EndpointingPolicy", "FixedWait", "ending"]
+__all__ = ["SOON_S", "AdaptiveWait", "Ending", "EndpointingPolicy", "FixedWait", "ending"]
 
 _OPEN: Final = frozenset(
     # Articles and other words that come before a noun.
@@ -32,6 +32,11 @@ _OPEN: Final = frozenset(
 """Words that English sentences hardly end with."""
 _DIGITS: Final = frozenset("zero oh one two three four five six seven eight nine".split())
 _WORD: Final = re.compile(r"[a-z']+|[0-9]+")
+
+
+SOON_S: Final = 0.5
+"""Who speaks on so soon after a turn was taken for finished was cut off: nobody reacts to a reply
+within that time."""
 
 
 class Ending(StrEnum):
@@ -94,18 +99,24 @@ class AdaptiveWait:
 
     LEAST_S: Final = 0.25
     MOST_S: Final = 2.0
-    _TIMES_USUAL: Final = 1.3
+    TIMES_USUAL: Final = 1.3
     _LEARNS: Final = 0.3
     _FACTORS: Final = {Ending.OPEN: 3.0, Ending.DIGITS: 1.5, Ending.CLOSED: 1.0}
 
-    def __init__(self, first_s: float) -> None:
-        """Wait for `first_s` while nothing is known of the speaker."""
+    def __init__(self, first_s: float, *, times_usual: float = TIMES_USUAL) -> None:
+        """Know nothing of the speaker yet.
+
+        Args:
+            first_s: How long it waits while that is so, in seconds.
+            times_usual: How many times the usual pause it waits for afterwards.
+        """
         self._first_s = first_s
+        self._times_usual = times_usual
         self._usual_s: float | None = None
 
     def wait_s(self, said: str | None) -> float:
         """Seconds of silence that end the turn now, 0.25 to 2 s."""
-        usual = self._first_s if self._usual_s is None else self._TIMES_USUAL * self._usual_s
+        usual = self._first_s if self._usual_s is None else self._times_usual * self._usual_s
         factor = 1.0 if said is None else self._FACTORS[ending(said)]
         return min(max(factor * usual, self.LEAST_S), self.MOST_S)
 

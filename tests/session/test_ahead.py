@@ -242,17 +242,29 @@ async def test_the_decision_waits_for_the_words_that_it_depends_on() -> None:
         assert len(scene.told.of(TurnOver)) == 1
 
 
-async def test_the_end_of_a_turn_is_no_pause_of_its_speaker() -> None:
-    pipeline = Understood("stop", "stop")
-    async with at_work(pipeline, server_ends=True, adaptive=True, silence_s=0.4) as scene:
-        for _ in range(2):
-            await say(scene, SAMPLE_RATE, SAMPLE_RATE // 2)
-        assert len(scene.told.of(TurnOver)) == 2
-
-
 async def test_where_nothing_is_done_ahead_nothing_is_known_of_the_words() -> None:
     settings = {"work_ahead": False}
     pipeline = Understood("set a timer for")
     async with at_work(pipeline, settings, server_ends=True, adaptive=True, silence_s=0.4) as scene:
         await say(scene, SAMPLE_RATE, SAMPLE_RATE // 2)
         assert len(scene.told.of(TurnOver)) == 1
+
+
+async def test_who_was_cut_off_is_waited_for_longer_afterwards() -> None:
+    pipeline = Understood(*["stop"] * 9)
+    async with at_work(pipeline, server_ends=True, adaptive=True, silence_s=0.4) as scene:
+        pause = round(0.6 * SAMPLE_RATE)
+        await say(scene, SAMPLE_RATE, pause, SAMPLE_RATE, LONG)
+        assert len(scene.told.of(TurnOver)) == 2
+        await say(scene, SAMPLE_RATE, pause, SAMPLE_RATE, LONG)
+        assert len(scene.told.of(TurnOver)) == 3
+
+
+async def test_who_speaks_again_later_did_not_pause() -> None:
+    pipeline = Understood(*["stop"] * 9)
+    async with at_work(pipeline, server_ends=True, adaptive=True, silence_s=0.4) as scene:
+        for _ in range(3):
+            await say(scene, SAMPLE_RATE, 2 * SAMPLE_RATE)
+        assert len(scene.told.of(TurnOver)) == 3
+        await say(scene, SAMPLE_RATE, SAMPLE_RATE // 2)
+        assert len(scene.told.of(TurnOver)) == 4

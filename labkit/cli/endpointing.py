@@ -1,0 +1,59 @@
+"""The command `labkit endpointing`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from labkit.cli.experiment import carry_out, results_table
+from labkit.cli.models import AsrOption, SetOption
+
+if TYPE_CHECKING:
+    from labkit.measure.endpointing import EndpointingSummary
+
+__all__ = ["endpointing"]
+
+
+def endpointing(
+    model_set: SetOption = "embedded",
+    asr: AsrOption = None,
+    each: Annotated[
+        int, typer.Option(min=1, max=50, help="Callers with each voice, of nine turns each.")
+    ] = 2,
+    seed: Annotated[int, typer.Option(help="Draws pauses, rhythms and noise.")] = 1,
+    out: Annotated[Path, typer.Option(help="Results go into a folder in here.")] = Path("results"),
+) -> None:
+    """Measure how well the end of a turn is found: cut-offs against dead air."""
+    from labkit.measure.endpointing import EndpointingExperiment
+    from labkit.voice.catalogue import Role
+    from labkit.voice.models import load_engines, resolve
+
+    paths = resolve(model_set, asr=asr)
+    experiment = EndpointingExperiment(
+        load_engines(paths).asr, models=paths.names[Role.ASR], seed=seed, each=each
+    )
+    carry_out(experiment, out, lambda summed: [lines_table(summed)])
+
+
+def lines_table(summed: "EndpointingSummary") -> Table:
+    """Each policy where its line is read off."""
+    from labkit.measure.endpointing import CUT_OFF_AT, DEAD_AIR_AT
+
+    table = results_table(
+        "Turns cut off, against dead air",
+        "policy",
+        *(f"dead air, ms\nat {100 * at:.0f} % cut off" for at in CUT_OFF_AT),
+        *(f"cut off, %\nat {1000 * at:.0f} ms" for at in DEAD_AIR_AT),
+    )
+    for line in summed.lines:
+        table.add_row(
+            line.policy,
+            *(_told(line.dead_air_s[at], 1000) for at in CUT_OFF_AT),
+            *(_told(line.cut_off[at], 100) for at in DEAD_AIR_AT),
+        )
+    return table
+
+
+def _told(value: float | None, times: int) -> str:
+    return "-" if value is None else f"{times * value:.0f}"

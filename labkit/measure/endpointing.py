@@ -1,0 +1,348 @@
+"""How well a server knows that somebody has finished: cut-offs against dead air, as a line.
+
+An endpointer that waits long cuts nobody off, and makes everybody wait. So one number says nothing:
+what counts is the line of all its settings (as in LiveKit's eot-bench, 2026). It is read off at two
+places on each axis: the dead air at 5 and 10 % of turns cut off, the turns cut off at 300 and
+600 ms of dead air. Computation counts as zero here: this is the policy's own line, below which no
+faster machine gets.
+
+The decisions are those of the server: the same tracker, the same policies, frame by frame, and what
+was said so far is what a recogniser makes of the audio up to then. A fixed wait is the baseline.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from random import Random
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import numpy as np
+
+from labkit.audio.pcm import SAMPLE_RATE, Float32
+from labkit.errors import InstrumentError
+from labkit.measure.pauses import Turn, conversations, voices
+from labkit.measure.results import Experiment, Progress, Tell
+from labkit.voice import boundary
+from labkit.voice.endpointing import SOON_S, AdaptiveWait, EndpointingPolicy, FixedWait
+from labkit.voice.engines import Asr
+from labkit.voice.hearing import Endpointing, SpeechTracker, frames_in
+from labkit.voice.scheduling import Stop
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "Decision",
+    "EndpointingExperiment",
+    "EndpointingSummary",
+    "Heard",
+    "Line",
+    "decide",
+    "plot_lines",
+]
+
+_RULES: Final = Endpointing()
+_FRAME: Final = 512
+_LATE_S: Final = 0.1
+"""The detector may hear the end of speech so much before the annotation."""
+_WAITS: Final = tuple(float(wait) for wait in np.arange(0.25, 2.05, 0.05).round(2))
+_TIMES: Final = tuple(float(times) for times in np.arange(0.5, 3.6, 0.1).round(1))
+CUT_OFF_AT: Final = (0.05, 0.10)
+DEAD_AIR_AT: Final = (0.3, 0.6)
+_RESAMPLES: Final = 1000
+
+_POLICIES: Final[Mapping[str, tuple[Sequence[float], Callable[[float], EndpointingPolicy]]]] = {
+    "fixed": (_WAITS, FixedWait),
+    "adaptive": (
+        _TIMES,
+        lambda times: AdaptiveWait(0.5 * times / AdaptiveWait.TIMES_USUAL, times_usual=times),
+    ),
+}
+"""By name, the settings that are tried, and what makes a policy of one. The first wait of an
+adaptive one grows with its factor; at the default factor it is the server's, 0.5 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one policy, at one setting, made of one turn.
+
+    Attributes:
+        policy: Its name.
+        setting: Seconds of a fixed wait; times a speaker's usual pause of an adaptive one.
+        caller: Number of the caller.
+        turn: Number of the turn among the caller's.
+        cut_off: Whether it was taken for finished before it was.
+        dead_air_s: From the end of speech until it was taken for finished.
+    """
+
+    policy: str
+    setting: float
+    caller: int
+    turn: int
+    cut_off: bool
+    dead_air_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A turn, and what was understood of it in each pause, by the frame in which that is known."""
+
+    turn: Turn
+    words: Mapping[int, str]
+
+
+def pauses_of(turn: Turn) -> list[int]:
+    """The frames at which a pause has lasted for so long that work on it begins."""
+    tracker, found = _tracker(2 * AdaptiveWait.MOST_S), []
+    for probability in turn.voiced:
+        tracker.feed([probability])
+        if tracker.pause == frames_in(_RULES.ahead_s, _FRAME):
+            found.append(tracker.frames)
+    return found
+
+
+def _tracker(stop_s: float) -> SpeechTracker:
+    return SpeechTracker(_FRAME, Endpointing(stop_s=stop_s))
+
+
+def decide(heard: Heard, policy: EndpointingPolicy) -> list[float]:
+    """When a server with this policy takes the turn for finished, in seconds.
+
+    More than once where it was wrong: what comes behind it is an utterance of its own then.
+    """
+    ahead, soon = frames_in(_RULES.ahead_s, _FRAME), frames_in(SOON_S, _FRAME)
+    tracker, before, times = _tracker(AdaptiveWait.MOST_S), 0, list[float]()
+    silence = 0  # frames of silence before the utterance, where the one before ended too early
+    for frame, probability in enumerate(heard.turn.voiced, 1):
+        changes = tracker.feed([probability])
+        if tracker.pause == ahead:
+            wait_s = policy.wait_s(heard.words.get(frame))
+            tracker.stop_frames = frames_in(wait_s, _FRAME)
+        elif before >= ahead and not tracker.pause and not changes:
+            policy.paused(before * _FRAME / SAMPLE_RATE)
+        before = tracker.pause
+        for change in changes:
+            if not change.speaking:
+                times.append(frame * _FRAME / SAMPLE_RATE)
+                silence = tracker.frames - change.frame
+                tracker, before = _tracker(AdaptiveWait.MOST_S), 0
+            elif silence and change.frame <= soon:
+                policy.paused((silence + change.frame) * _FRAME / SAMPLE_RATE)
+    return times
+
+
+def _judge(times: Sequence[float], turn: Turn) -> tuple[bool, float]:
+    """Whether the turn was cut off, and its dead air."""
+    behind = [time for time in times if time >= turn.end_s - _LATE_S]
+    longest_s = len(turn.samples) / SAMPLE_RATE - turn.end_s
+    return len(behind) < len(times), (behind[0] - turn.end_s if behind else longest_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """All settings of one policy.
+
+    Attributes:
+        policy: Its name.
+        points: For each setting, mean dead air in seconds and the share of turns cut off.
+        dead_air_s: Least dead air at which no more than 5 and 10 % are cut off, by that share; None
+            where no setting does it.
+        cut_off: Least share that is cut off at 0.3 and 0.6 s of dead air, by those seconds.
+    """
+
+    policy: str
+    points: Sequence[tuple[float, float]]
+    dead_air_s: Mapping[float, float | None]
+    cut_off: Mapping[float, float | None]
+
+
+class EndpointingSummary:
+    """The lines of all policies.
+
+    Attributes:
+        lines: In the order in which they were tried, the baseline first.
+        turns: How many turns were judged at each setting.
+        ratio: Dead air of the last policy at 5 % cut-offs over the baseline's, with a 95 % interval
+            from resampling the callers; None where either has none.
+    """
+
+    def __init__(self, decisions: Sequence[Decision]) -> None:
+        """Sum up.
+
+        Raises:
+            InstrumentError: There is nothing to sum up.
+        """
+        if not decisions:
+            raise InstrumentError("no turn was judged")
+        sums = {name: _Sums(decisions, name) for name in dict.fromkeys(d.policy for d in decisions)}
+        callers = sorted({one.caller for one in decisions})
+        self.turns = len({(one.caller, one.turn) for one in decisions})
+        self.lines = [_line(name, own.points(callers)) for name, own in sums.items()]
+        self.ratio = _ratio(list(sums.values()), callers)
+
+    def sentences(self) -> list[str]:
+        """What was found, in words."""
+        told = []
+        for line in self.lines:
+            dead_air = line.dead_air_s[CUT_OFF_AT[0]]
+            told.append(
+                f"{line.policy}: "
+                + (
+                    "no setting cuts off 5 % of the turns or fewer."
+                    if dead_air is None
+                    else f"{1000 * dead_air:.0f} ms of dead air where 5 % of the turns are cut off."
+                )
+            )
+        if self.ratio is not None:
+            value, low, high = self.ratio
+            told.append(
+                f"The dead air of {self.lines[-1].policy} is {value:.2f} times that of "
+                f"{self.lines[0].policy} (95 % interval {low:.2f} to {high:.2f}, "
+                f"{self.turns} turns)."
+            )
+        return told
+
+    def content(self) -> Mapping[str, Any]:
+        """The same in figures."""
+        return {"turns": self.turns, "lines": self.lines, "ratio": self.ratio}
+
+
+class _Sums:
+    """Cut-offs, dead air and turns of one policy, by setting and caller."""
+
+    def __init__(self, decisions: Iterable[Decision], policy: str) -> None:
+        self._sums: dict[tuple[float, int], list[float]] = {}
+        for one in decisions:
+            if one.policy == policy:
+                sums = self._sums.setdefault((one.setting, one.caller), [0.0, 0.0, 0.0])
+                for place, value in enumerate((one.cut_off, one.dead_air_s, 1)):
+                    sums[place] += value
+
+    def points(self, callers: Sequence[int]) -> list[tuple[float, float]]:
+        """Mean dead air and share of cut-offs of each setting, over these callers."""
+        found = []
+        for setting in sorted({setting for setting, _ in self._sums}):
+            cut, dead, turns = np.sum([self._sums[setting, one] for one in callers], axis=0)
+            found.append((float(dead / turns), float(cut / turns)))
+        return found
+
+
+def _line(name: str, points: Sequence[tuple[float, float]]) -> Line:
+    dead_air = {at: _least(points, share=at) for at in CUT_OFF_AT}
+    cut_off = {
+        at: min((share for seconds, share in points if seconds <= at), default=None)
+        for at in DEAD_AIR_AT
+    }
+    return Line(name, points, dead_air, cut_off)
+
+
+def _least(points: Iterable[tuple[float, float]], *, share: float) -> float | None:
+    return min((seconds for seconds, cut in points if cut <= share), default=None)
+
+
+def _ratio(sums: Sequence[_Sums], callers: Sequence[int]) -> tuple[float, float, float] | None:
+    def of(drawn: Sequence[int]) -> float | None:
+        first, last = (
+            _least(own.points(drawn), share=CUT_OFF_AT[0]) for own in (sums[0], sums[-1])
+        )
+        return None if last is None or first is None else last / first
+
+    if len(sums) < 2 or (value := of(callers)) is None:
+        return None
+    rng = Random(0)
+    drawn = [of(rng.choices(callers, k=len(callers))) for _ in range(_RESAMPLES)]
+    low, high = np.percentile([one for one in drawn if one is not None], (2.5, 97.5))
+    return value, float(low), float(high)
+
+
+class EndpointingExperiment(Experiment[Decision, EndpointingSummary]):
+    """Conversations of callers who pause, played to every policy at every setting."""
+
+    __slots__ = ("_about", "_asr", "_each", "_seed")
+
+    raw: ClassVar[str] = "decisions.csv"
+    summary: ClassVar[str] = "summary.json"
+    columns: ClassVar[Sequence[str]] = tuple(Decision.__dataclass_fields__)
+    libraries: ClassVar[Sequence[str]] = ("numpy", "onnxruntime", "faster-whisper")
+
+    def __init__(self, asr: Asr, *, models: str, seed: int = 1, each: int = 2) -> None:
+        """Understand with `asr`.
+
+        Args:
+            asr: Hears what was said so far.
+            models: What it is called.
+            seed: Draws the conversations.
+            each: Callers with each voice; each says nine turns.
+        """
+        self._asr = asr
+        self._seed = seed
+        self._each = each
+        self._about = {"models": models, "seed": seed, "callers_of_a_voice": each}
+
+    def about(self) -> Mapping[str, Any]:
+        """What was drawn, and how it was judged."""
+        return {**self._about, "rules": asdict(_RULES), "computation_s": 0.0}
+
+    async def run(self, record: Callable[[Decision], None], tell: Tell) -> None:
+        """Draw the conversations, hear each pause once, and decide."""
+        total = len(voices()) * self._each
+        tell(Progress(0, total, "drawing the conversations"))
+        spoken = await asyncio.to_thread(
+            conversations, Random(self._seed), voices(), each=self._each
+        )
+        for caller, turns in enumerate(spoken):
+            tell(Progress(caller, total, turns[0].speaker))
+            heard = [await asyncio.to_thread(self._hear, turn) for turn in turns]
+            for name, (settings, make) in _POLICIES.items():
+                for setting in settings:
+                    policy = make(setting)
+                    for number, one in enumerate(heard):
+                        found = _judge(decide(one, policy), one.turn)
+                        record(Decision(name, setting, caller, number, *found))
+        tell(Progress(total, total, "done"))
+
+    def _hear(self, turn: Turn) -> Heard:
+        return Heard(turn, {frame: self._words(turn, frame) for frame in pauses_of(turn)})
+
+    def _words(self, turn: Turn, frame: int) -> str:
+        audio: Float32 = turn.samples[: frame * _FRAME]
+        return boundary.transcribe(self._asr, audio, Stop())
+
+    def flat(self, row: Decision) -> Mapping[str, Any]:
+        """A row as columns."""
+        return asdict(row)
+
+    def summarise(self, rows: Sequence[Decision]) -> EndpointingSummary:
+        """The lines."""
+        return EndpointingSummary(rows)
+
+    def draw(self, summary: EndpointingSummary) -> Mapping[str, "Figure"]:
+        """The lines in one figure."""
+        ax = plot_lines({line.policy: line.points for line in summary.lines})
+        ax.axhline(100 * CUT_OFF_AT[0], color="grey", linestyle=":", linewidth=1)
+        figure = ax.get_figure(root=True)
+        assert figure is not None
+        return {"endpointing": figure}
+
+
+def plot_lines(
+    named: Mapping[str, Sequence[tuple[float, float]]], *, ax: "Axes | None" = None
+) -> "Axes":
+    """Draw endpointers as lines: mean dead air to the right, share of turns cut off upwards.
+
+    Args:
+        named: By name, (seconds, share) of each setting; a single one is drawn as a point.
+        ax: Draw here instead of into a figure of its own.
+    """
+    from labkit.measure.figures import BLUE, GREEN, ORANGE, PURPLE, axes, tidy
+
+    ax = axes(ax)
+    looks = ((BLUE, "o", "--"), (ORANGE, "", "-"), (GREEN, "D", "-"), (PURPLE, "s", ":"))
+    for (name, points), (colour, marker, style) in zip(named.items(), looks, strict=False):
+        seconds, shares = [s for s, _ in points], [100 * share for _, share in points]
+        size = 10 if len(points) == 1 else 4
+        ax.plot(seconds, shares, style, marker=marker, color=colour, label=name, markersize=size)
+    ax.set_ylim(bottom=0)
+    ax.legend()
+    return tidy(ax, "Lower and further left is better", "mean dead air, s", "turns cut off, %")

@@ -1,0 +1,113 @@
+"""Cut-offs against dead air: what is decided in one turn, and the lines of many."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from labkit.errors import InstrumentError
+from labkit.measure import endpointing
+from labkit.measure.endpointing import (
+    Decision,
+    EndpointingExperiment,
+    EndpointingSummary,
+    Heard,
+    decide,
+    pauses_of,
+)
+from labkit.measure.pauses import FRAME_S, Turn
+from labkit.measure.results import Results, conduct
+from labkit.voice.endpointing import AdaptiveWait, FixedWait
+from labkit.voice.scripted import ScriptedAsr
+
+
+def turn(*seconds: float, text: str = "said") -> Turn:
+    """Speech and silence by turns, beginning with speech; the last speech is the end."""
+    lengths = [*seconds, 2.5]
+    voiced = [
+        float(number % 2 == 0)
+        for number, length in enumerate(lengths)
+        for _ in range(round(length / FRAME_S))
+    ]
+    end_s = sum(round(length / FRAME_S) for length in seconds) * FRAME_S
+    samples = np.zeros(len(voiced) * 512, np.float32)
+    return Turn("one", text, samples, voiced, [], end_s)
+
+
+def decided(spoken: Turn, policy: FixedWait | AdaptiveWait, *words: str) -> list[float]:
+    """When it is decided, after the end of speech."""
+    heard = Heard(spoken, dict(zip(pauses_of(spoken), words, strict=False)))
+    return [round(time - spoken.end_s, 2) for time in decide(heard, policy)]
+
+
+def test_a_fixed_wait_decides_after_so_much_silence_and_cuts_off_in_longer_pauses() -> None:
+    assert decided(turn(1.0), FixedWait(0.5)) == [0.51]
+    assert decided(turn(1.0, 0.4, 1.0), FixedWait(0.5)) == [0.51]
+    early, late = decided(turn(1.0, 0.8, 1.0), FixedWait(0.5))
+    assert early < 0
+    assert late == 0.51
+
+
+def test_pauses_are_heard_once_they_are_long_enough_to_be_the_end() -> None:
+    assert len(pauses_of(turn(1.0, 0.15, 1.0, 0.3, 1.0))) == 2
+
+
+def test_an_open_ending_is_waited_for() -> None:
+    spoken = turn(1.0, 0.8, 1.0)
+    (late,) = decided(spoken, AdaptiveWait(0.5), "set a timer for", "set a timer for six minutes")
+    assert late == pytest.approx(1.3 * 0.8, abs=0.05)
+    assert len(decided(spoken, AdaptiveWait(0.5), "set a timer", "set a timer")) == 2
+
+
+def test_who_was_cut_off_is_waited_for_longer_afterwards() -> None:
+    policy = AdaptiveWait(0.5)
+    assert len(decided(turn(1.0, 0.8, 1.0), policy)) == 2
+    assert len(decided(turn(1.0, 0.8, 1.0), policy)) == 1
+
+
+def drawn(cut: Sequence[bool], dead_air_s: float, policy: str = "fixed") -> list[Decision]:
+    return [
+        Decision(policy, dead_air_s, caller, 0, cut_off, dead_air_s)
+        for caller, cut_off in enumerate(cut)
+    ]
+
+
+def test_a_line_is_read_off_at_both_axes() -> None:
+    rows = [
+        *drawn([True] * 10 + [False] * 10, 0.3),
+        *drawn([True] * 2 + [False] * 18, 0.6),
+        *drawn([True] + [False] * 19, 0.9),
+    ]
+    (line,) = EndpointingSummary(rows).lines
+    assert line.dead_air_s == pytest.approx({0.05: 0.9, 0.10: 0.6})
+    assert line.cut_off == pytest.approx({0.3: 0.5, 0.6: 0.1})
+
+
+def test_the_last_policy_is_compared_with_the_first_and_the_interval_covers_it() -> None:
+    rows = [*drawn([False] * 20, 1.0), *drawn([False] * 20, 0.5, "adaptive")]
+    summary = EndpointingSummary(rows)
+    assert summary.ratio == pytest.approx((0.5, 0.5, 0.5))
+    assert "0.50 times" in summary.sentences()[-1]
+
+
+def test_what_no_setting_reaches_is_said() -> None:
+    summary = EndpointingSummary([*drawn([True] * 20, 1.0), *drawn([True] * 20, 0.5, "adaptive")])
+    assert summary.ratio is None
+    assert "no setting" in summary.sentences()[0]
+    with pytest.raises(InstrumentError):
+        EndpointingSummary([])
+
+
+def test_an_experiment_from_turns_to_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoken = [[turn(1.0, 0.4, 1.0), turn(0.5)], [turn(1.0, 0.9, 1.0)]]
+    monkeypatch.setattr(endpointing, "conversations", lambda rng, of, each: spoken)
+    experiment = EndpointingExperiment(ScriptedAsr(lambda audio: "stop"), models="script")
+    summary = asyncio.run(conduct(experiment, Results(tmp_path)))
+    assert summary.turns == 3
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "decisions.csv", "summary.json", "endpointing.png", "endpointing.svg",
+    }  # fmt: skip
+    assert all(isinstance(one, Figure) for one in experiment.draw(summary).values())
