@@ -4,10 +4,11 @@
 // what was said, the silence of the wait, the reply.
 
 const MOVES = "(prefers-reduced-motion: no-preference)";
+const ROUNDED_S = 1e-4; // a browser rounds the instant that it is told to play from
 
 // The row in which an instant lies: the last one that has begun by then.
 export function rowAt(rows, at) {
-  return Math.max(0, rows.findLastIndex((row) => row.start <= at));
+  return Math.max(0, rows.findLastIndex((row) => row.start <= at + ROUNDED_S));
 }
 
 // Where an instant lies on the axis of the wait, in percent; outside of it, at its nearer end.
@@ -35,7 +36,7 @@ function button(row, wait) {
     bar.style.width = `${place(row.end, wait) - left}%`;
     track.append(bar);
   }
-  line.append(made("span", "now"), made("span", "label", row.label), track);
+  line.append(made("span", "sign", "▷"), made("span", "label", row.label), track);
   if (row.bar) line.append(made("span", "number", row.text));
   return line;
 }
@@ -71,7 +72,7 @@ function render({ model, el }) {
       const here = number === now && !audio.ended && (at > 0 || !audio.paused);
       if (here) line.setAttribute("aria-current", "step");
       else line.removeAttribute("aria-current");
-      line.querySelector(".now").textContent = here ? "▶" : "";
+      line.querySelector(".sign").textContent = here ? "▶" : "▷";
     });
   }
 
@@ -83,6 +84,7 @@ function render({ model, el }) {
   function rest() {
     cancelAnimationFrame(frame);
     draw();
+    if (audio.paused) told.textContent = "";
   }
   audio.onplay = () => {
     rest();

@@ -14,7 +14,7 @@ SCRIPT = """
 const module = await import("data:text/javascript;base64," + process.argv[1]);
 const rows = [0, 1.5, 1.6, 1.6, 2].map((start) => ({ start }));
 console.log(JSON.stringify({
-  rows: [-1, 0, 1.49, 1.5, 1.6, 9].map((at) => module.rowAt(rows, at)),
+  rows: [-1, 0, 1.49, 1.5, 1.599999, 9].map((at) => module.rowAt(rows, at)),
   places: [0, 1.5, 1.75, 2, 9].map((at) => module.place(at, [1.5, 2])),
   nowhere: module.place(1, [1, 1]),
   renders: typeof module.default.render,
