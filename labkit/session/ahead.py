@@ -13,7 +13,7 @@ from typing import Final
 from labkit.audio.pcm import SAMPLE_RATE, Float32
 from labkit.voice.history import Exchange
 from labkit.voice.pipeline import Pipeline, Sink, Turn
-from labkit.voice.scheduling import Priority
+from labkit.voice.scheduling import Playback
 
 __all__ = ["WorkAhead"]
 
@@ -43,7 +43,7 @@ class WorkAhead:
         self._said = ""
         self._heard = asyncio.Event()
         self._order = asyncio.Lock()
-        turn.priority = Priority.SPECULATIVE
+        turn.playback = Playback()  # nobody waits for it
         self._task = asyncio.create_task(pipeline.answer(turn, self))
         self._task.add_done_callback(lambda _: self._heard.set())
 
@@ -59,8 +59,9 @@ class WorkAhead:
 
     def confirm(self) -> None:
         """The end is known: from here on somebody waits for it."""
-        self.turn.priority = Priority.FINAL
-        self.turn.trace.wait_from(self.turn.clock())
+        now_ns = self.turn.clock()
+        self.turn.playback.wait_from(now_ns)
+        self.turn.trace.wait_from(now_ns)
 
     async def deliver(self, sink: Sink) -> Exchange:
         """Open the gate; gives what was exchanged, once all of it is through.

@@ -68,6 +68,7 @@ from labkit.voice import pipeline as voice
 from labkit.voice.endpointing import SOON_S, AdaptiveWait, EndpointingPolicy, FixedWait
 from labkit.voice.hearing import Endpointing, SpeechChange, SpeechTracker, Utterance, frames_in
 from labkit.voice.history import Exchange, History
+from labkit.voice.scheduling import Playback
 
 __all__ = ["MOST_AT_ONCE", "Carrier", "MakeWatch", "Observer", "Session", "SessionOptions"]
 
@@ -278,7 +279,6 @@ class Session:
         self._turns_begun = 0
         self._audio = asyncio.Event()
         self._changes = Changes()
-        self._playback = _Playback()
 
     # What is known of it.
 
@@ -811,12 +811,13 @@ class Session:
 
     async def _give(self, ended: _Ended) -> None:
         turn = ended.turn
-        self._playback = _Playback()
         if (ahead := ended.ahead) is not None:
-            exchange = await ahead.deliver(_Sink(self, turn, ahead.turn.missed))
+            exchange = await ahead.deliver(_Sink(self, turn, ahead.turn))
         else:
             asked = voice.Turn(self.id, ended.utterance, self.history, ended.trace, self._clock)
-            exchange = await self._pipeline.answer(asked, _Sink(self, turn, asked.missed))
+            # Due from now, not from its end: turns that wait for each other claim no more for it.
+            asked.playback = Playback(self._clock())
+            exchange = await self._pipeline.answer(asked, _Sink(self, turn, asked))
         turn.step(Answered(exchange))
         # The last audio may have to wait for room. Until then the turn is not over, so that a
         # cancel that comes meanwhile still stops it.
@@ -861,10 +862,6 @@ class Session:
                 turn.step(Played(samples))
         self.recount()
 
-    def _count_underrun(self, seconds: float) -> None:
-        if self._playback.produced(seconds, self._clock()):
-            self._observer.underrun()
-
     def _log_words(self, exchange: Exchange) -> None:
         _log.info("session %s: %r, answered %r", self.id, exchange.user, exchange.assistant)
 
@@ -883,16 +880,16 @@ class Session:
 class _Sink:
     """Where the pipeline puts what it makes of one turn: into the turn, and to the client."""
 
-    def __init__(self, session: Session, turn: Turn, missed: Sequence[tuple[float, float]]) -> None:
+    def __init__(self, session: Session, turn: Turn, asked: voice.Turn) -> None:
         self._session = session
         self._turn = turn
-        self._missed = missed  # filled by the pipeline before it tells the transcript
+        self._asked = asked
         self._first = True
 
     async def transcript(self, text: str) -> None:
         if self._take(Heard(_text(text, "the transcript"))):
             await self._session._emit(self._turn, Transcript(self._turn.number, text))
-            for start_s, end_s in self._missed:
+            for start_s, end_s in self._asked.missed:
                 self._session.tell(Refused(refusals.not_understood(start_s, end_s)))
 
     async def text(self, sentence: str) -> None:
@@ -903,7 +900,8 @@ class _Sink:
     async def audio(self, samples: Float32) -> None:
         if samples.ndim != 1 or not np.isfinite(samples).all():
             raise EngineError("the reply's audio is no row of finite numbers")
-        self._session._count_underrun(len(samples) / SAMPLE_RATE)
+        if self._asked.playback.produced(len(samples) / SAMPLE_RATE, self._session._clock()):
+            self._session._observer.underrun()
         for piece in chunks(samples, self._session._piece):
             if not self._turn.over:
                 await self._session._emit(self._turn, ReplyAudio(self._turn.number, piece))
@@ -927,17 +925,3 @@ def _text(value: object, what: str) -> str:
     if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
         raise EngineError(f"{what} holds half a character (a lone surrogate)")
     return value
-
-
-class _Playback:
-    """Finds out when a client that plays at once has run out of audio."""
-
-    def __init__(self) -> None:
-        self._runs_out_ns: int | None = None
-
-    def produced(self, seconds: float, now_ns: int) -> bool:
-        """So much more audio was made; gives whether it came too late."""
-        late = self._runs_out_ns is not None and now_ns > self._runs_out_ns
-        start_ns = max(now_ns, self._runs_out_ns or now_ns)
-        self._runs_out_ns = start_ns + round(seconds * 1e9)
-        return late

@@ -7,8 +7,7 @@ reads slowly holds up its own synthesis, and nobody else's.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import closing
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol, TypeVar
@@ -21,7 +20,7 @@ from labkit.voice import boundary
 from labkit.voice.engines import Engines
 from labkit.voice.hearing import Endpointing, SpeechSpan, Utterance, speech_stretches
 from labkit.voice.history import Exchange, History, Message
-from labkit.voice.scheduling import FairQueue, Priority, Stop
+from labkit.voice.scheduling import Due, EngineQueue, Playback, Stop
 from labkit.voice.speakable import Piece, SpeakableText
 
 __all__ = ["EchoPipeline", "Pipeline", "ReplyRules", "Sink", "Turn", "VoicePipeline"]
@@ -32,6 +31,10 @@ _BLOCK: Final = SAMPLE_RATE // 5
 """Samples of synthesised speech that are converted and handed on at a time."""
 _FRAMES_AT_ONCE: Final = 64
 """Frames that the detector looks at in one call, 2 s: a long burst holds up nobody else."""
+_MOST_UNSPOKEN_S: Final = 6.0
+"""Speech that is written and not yet spoken, in seconds: with so much the model pauses."""
+_LETTERS_PER_S: Final = 15.0
+"""How fast a voice speaks, about: letters, spaces and marks."""
 _ONSET_S: Final = 0.02
 """Silence that is kept before the first audible sample of a reply."""
 
@@ -75,15 +78,16 @@ class Turn:
     """What one turn needs to know.
 
     Attributes:
-        session: Whose turn it is; engines serve sessions in rounds.
+        session: Whose turn it is.
         utterance: What was said.
         history: What was said before.
         trace: Takes the marks of the turn.
         clock: The monotonic clock of the marks, in nanoseconds.
+        playback: What the client has in hand of the reply: by it the engines' calls are due.
+            Whoever takes the audio counts it there.
         missed: Takes the stretches in which somebody spoke and no words were found, in seconds
             of the utterance: what they said lacks in the transcript. Complete before the
             transcript is given to the sink.
-        priority: How urgent its work is; may change while it runs.
     """
 
     session: str
@@ -91,8 +95,8 @@ class Turn:
     history: History
     trace: Trace = field(default_factory=Trace)
     clock: Callable[[], int] = time.perf_counter_ns
+    playback: Playback = field(default_factory=lambda: Playback(time.perf_counter_ns()))
     missed: list[tuple[float, float]] = field(default_factory=list)
-    priority: Priority = Priority.FINAL
 
     def mark(self, mark: Mark) -> None:
         """Mark this instant."""
@@ -207,8 +211,103 @@ class EchoPipeline:
         """Nothing to stop."""
 
 
+class _Script:
+    """The pieces of a reply that are written and not yet spoken.
+
+    Attributes:
+        enough: Set once nothing more is to be written; the language model stops by it.
+    """
+
+    def __init__(self, playback: Playback) -> None:
+        self.enough = Stop()
+        self._playback = playback
+        self._pieces: asyncio.Queue[Piece | None] = asyncio.Queue()
+        self._unspoken_s = 0.0
+        self._room = asyncio.Event()
+        self._room.set()
+
+    def due(self) -> int | None:
+        """When more of it should be in the making: what was not said yet comes before that."""
+        due_ns = self._playback.due()
+        return None if due_ns is None else due_ns + round(self._unspoken_s * 1e9)
+
+    def put(self, piece: Piece | None) -> None:
+        """Add a piece; None where the reply is over."""
+        self._pieces.put_nowait(piece)
+        if piece is not None:
+            self._count(_seconds(piece))
+
+    async def get(self) -> Piece | None:
+        """The next piece."""
+        return await self._pieces.get()
+
+    def spoken(self, piece: Piece) -> None:
+        """`piece` was made into audio, and the client has taken it."""
+        self._count(-_seconds(piece))
+
+    async def room(self) -> None:
+        """Wait until more should be written, or there is enough."""
+        await self._room.wait()
+
+    def end(self) -> None:
+        """There is enough."""
+        self.enough.set()
+        self._room.set()
+
+    def _count(self, seconds: float) -> None:
+        self._unspoken_s += seconds
+        if self._unspoken_s > _MOST_UNSPOKEN_S:
+            self._room.clear()
+        else:
+            self._room.set()
+
+
+def _seconds(piece: Piece) -> float:
+    return len(piece.spoken) / _LETTERS_PER_S
+
+
+@dataclass(slots=True)
+class _Writing:
+    """A reply while it is written, on the engine's thread, a part at a time.
+
+    Attributes:
+        turn: Takes the mark of the first token.
+        deltas: The model's text.
+        text: What makes pieces of it.
+        tokens_left: How many more there may be.
+        over: It is whole.
+    """
+
+    turn: Turn
+    deltas: Generator[str, None, None]
+    text: SpeakableText
+    tokens_left: int
+    over: bool = False
+
+    def go_on(self, queue: EngineQueue, _: Stop) -> list[Piece]:
+        """Write until a piece is whole, or others should go first; gives what is whole."""
+        for delta in self.deltas:
+            if delta:
+                self.turn.mark(Mark.LLM_FIRST_TOKEN)
+                self.tokens_left -= 1
+            whole = self.text.feed(delta)
+            if not self.tokens_left:
+                self.over = True
+                return [*whole, *self.text.cut()]
+            if whole or queue.give_way:
+                return whole
+        self.over = True
+        return self.text.flush()
+
+
 class VoicePipeline:
-    """VAD → ASR → LLM → TTS, each behind its own fair queue and off the event loop."""
+    """VAD → ASR → LLM → TTS, each behind a queue of its own and off the event loop.
+
+    Every call is due when its turn's client has nothing more to hear: the first ones when the
+    utterance ended, later ones when the audio in hand runs out. No call is long: the detector
+    looks at 2 s at a time, the recogniser at one stretch of speech, the language model gives way
+    between two tokens, the voice speaks a clause or a sentence.
+    """
 
     def __init__(
         self,
@@ -220,10 +319,10 @@ class VoicePipeline:
         self._engines = engines
         self._rules = endpointing or Endpointing()
         self._reply_rules = reply_rules or ReplyRules()
-        self._vad = FairQueue("vad")
-        self._asr = FairQueue("asr")
-        self._llm = FairQueue("llm")
-        self._tts = FairQueue("tts")
+        self._vad = EngineQueue("vad")
+        self._asr = EngineQueue("asr")
+        self._llm = EngineQueue("llm")
+        self._tts = EngineQueue("tts")
 
     @property
     def frame_samples(self) -> int:
@@ -232,8 +331,8 @@ class VoicePipeline:
 
     async def listen(self, session: str, utterance: Utterance, *, ended: bool = False) -> None:
         """Judge the next frames that are whole, so that few are left when the utterance ends."""
-        priority = Priority.FINAL if ended else Priority.SPECULATIVE
-        await self._examine(session, utterance, priority, ended=ended)
+        due = Playback(time.perf_counter_ns() if ended else None).due
+        await self._examine(session, utterance, due, ended=ended)
 
     def stretches(self, utterance: Utterance) -> list[SpeechSpan]:
         """Where somebody speaks, cut as the recogniser needs it."""
@@ -247,7 +346,7 @@ class VoicePipeline:
     async def overhear(self, session: str, audio: Float32) -> str:
         """The words of a stretch that may go on."""
         work = partial(boundary.transcribe, self._engines.asr, audio)
-        return await self._asr.run(session, Priority.SPECULATIVE, work)
+        return await self._asr.run(session, Playback().due, work)
 
     async def answer(self, turn: Turn, sink: Sink) -> Exchange:
         """Hear the utterance, then write and speak the reply at once."""
@@ -267,12 +366,10 @@ class VoicePipeline:
         for queue in self._queues():
             queue.close()
 
-    def _queues(self) -> tuple[FairQueue, ...]:
+    def _queues(self) -> tuple[EngineQueue, ...]:
         return self._vad, self._asr, self._llm, self._tts
 
-    async def _examine(
-        self, session: str, utterance: Utterance, priority: Priority, *, ended: bool
-    ) -> None:
+    async def _examine(self, session: str, utterance: Utterance, due: Due, *, ended: bool) -> None:
         """Look at the next frames; without any, nobody is woken.
 
         Frames are taken when the detector is free, so those that came meanwhile are among them,
@@ -283,7 +380,7 @@ class VoicePipeline:
             raise ValueError(f"the utterance needs frames of {self.frame_samples} samples")
         if not utterance.unexamined(ended=ended):
             return
-        async with self._vad.turn(session, priority):
+        async with self._vad.turn(session, due):
             frames = utterance.next_frames(_FRAMES_AT_ONCE, ended=ended)
             if len(frames):
                 look = partial(boundary.detect, self._engines.vad, utterance.vad_state, frames)
@@ -297,7 +394,7 @@ class VoicePipeline:
         """
         utterance = turn.utterance
         while utterance.unexamined(ended=True):
-            await self._examine(turn.session, utterance, turn.priority, ended=True)
+            await self._examine(turn.session, utterance, turn.playback.due, ended=True)
         turn.mark(Mark.ASR_STARTED)
         heard = [await self._recognise(turn, stretch) for stretch in self.stretches(utterance)]
         turn.mark(Mark.ASR_DONE)
@@ -307,7 +404,7 @@ class VoicePipeline:
     async def _recognise(self, turn: Turn, stretch: SpeechSpan) -> str:
         audio = turn.utterance.audio(stretch.start, stretch.end)
         work = partial(boundary.transcribe, self._engines.asr, audio)
-        words = await self._asr.run(turn.session, turn.priority, work)
+        words = await self._asr.run(turn.session, turn.playback.due, work)
         if not words:
             before = turn.utterance.dropped_samples
             turn.missed.append(
@@ -317,43 +414,33 @@ class VoicePipeline:
 
     async def _reply(self, turn: Turn, said: str, sink: Sink) -> str:
         """Think and speak at once: each piece is spoken while the next is written."""
-        pieces: asyncio.Queue[Piece | None] = asyncio.Queue()
-        enough = Stop()
+        script = _Script(turn.playback)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._think(turn, said, pieces, enough))
-            speaking = group.create_task(self._speak(turn, pieces, sink, enough))
+            group.create_task(self._think(turn, said, script))
+            speaking = group.create_task(self._speak(turn, script, sink))
         return speaking.result()
 
-    async def _think(
-        self, turn: Turn, said: str, pieces: asyncio.Queue[Piece | None], enough: Stop
-    ) -> None:
-        """Write the reply until there is enough, and hand each piece over once it is whole."""
-        messages = self._messages(turn, said)
-        loop = asyncio.get_running_loop()
-        text = SpeakableText()
+    async def _think(self, turn: Turn, said: str, script: _Script) -> None:
+        """Write the reply until there is enough, piece by piece, as far as it may run ahead.
 
-        def hand_over(whole: list[Piece]) -> None:
-            for piece in whole:
-                if piece.spoken:
-                    turn.mark(Mark.LLM_FIRST_SENTENCE)
-                pieces.put_nowait(piece)
-
-        def generate(stop: Stop) -> None:
-            # The text is read here, on the engine's thread: what a model gives at once may be long.
-            with closing(boundary.reply(self._engines.llm, messages, stop)) as deltas:
-                for number, delta in enumerate(deltas, 1):
-                    turn.mark(Mark.LLM_FIRST_TOKEN)
-                    if whole := text.feed(delta):
-                        loop.call_soon_threadsafe(hand_over, whole)
-                    if number == self._reply_rules.max_tokens or enough.is_set():
-                        rest = text.cut()
-                        break
-                else:
-                    rest = text.flush()
-            loop.call_soon_threadsafe(hand_over, rest)
-
-        await self._llm.run(turn.session, turn.priority, generate)
-        pieces.put_nowait(None)
+        What is written and not spoken will be heard behind the audio in hand, so the model is due
+        only then: between its tokens it gives way to callers who wait for their first sound.
+        """
+        deltas = boundary.reply(self._engines.llm, self._messages(turn, said), script.enough)
+        writing = _Writing(turn, deltas, SpeakableText(), self._reply_rules.max_tokens)
+        go_on = partial(writing.go_on, self._llm)
+        try:
+            while not writing.over and not script.enough.is_set():
+                whole = await self._llm.run(turn.session, script.due, go_on)
+                for piece in whole:
+                    if piece.spoken:
+                        turn.mark(Mark.LLM_FIRST_SENTENCE)
+                    script.put(piece)
+                await script.room()
+        finally:
+            script.end()
+            self._llm.tidy(deltas.close)
+        script.put(None)
         turn.mark(Mark.LLM_DONE)
 
     def _messages(self, turn: Turn, said: str) -> list[Message]:
@@ -361,24 +448,24 @@ class VoicePipeline:
         told = [Message("system", system)] if system else []
         return [*told, *turn.history.messages(said)]
 
-    async def _speak(
-        self, turn: Turn, pieces: asyncio.Queue[Piece | None], sink: Sink, enough: Stop
-    ) -> str:
+    async def _speak(self, turn: Turn, script: _Script, sink: Sink) -> str:
         """Show and speak each piece that there is time for; gives what was shown."""
         shown: list[str] = []
         left_s = self._reply_rules.max_s
-        while (piece := await pieces.get()) is not None:
+        while (written := await script.get()) is not None:
+            piece = written
             first = left_s == self._reply_rules.max_s
             speech = await self._synthesise(turn, piece)
             while first and speech.seconds > left_s and len(piece.spoken.split()) > 1:
                 piece = _shortened(piece, left_s / speech.seconds)
                 speech = await self._synthesise(turn, piece)
             if speech.seconds > left_s:
-                enough.set()
+                script.end()
                 break
             if text := piece.shown.strip():
                 await sink.text(text)
             await self._play(turn, speech, sink, at_once=first)
+            script.spoken(written)
             shown.append(piece.shown)
             left_s -= speech.seconds
         turn.mark(Mark.TTS_DONE)
@@ -388,7 +475,7 @@ class VoicePipeline:
         if not piece.spoken:
             return _Speech()
         speak = partial(boundary.synthesise, self._engines.tts, piece.spoken)
-        return _Speech(*await self._tts.run(turn.session, turn.priority, speak))
+        return _Speech(*await self._tts.run(turn.session, turn.playback.due, speak))
 
     async def _play(self, turn: Turn, speech: _Speech, sink: Sink, *, at_once: bool) -> None:
         """Hand speech to the sink; `at_once` leaves out the silence that voices begin with."""

@@ -1,110 +1,222 @@
-"""A fair queue before each engine.
+"""Who is served next by an engine: whoever's work is due first.
 
 An engine serves one call at a time: llama.cpp crashes or freezes under concurrent calls on one
 context (llama-cpp-python issues 471, 1529, 1995), and two calls at once on few cores cost far
-more than one after the other. So each engine has one worker thread, and `FairQueue` decides who
-is next: final work before speculative work, and round-robin across sessions within each.
+more than one after the other. So each engine has one worker thread, and an `EngineQueue` before
+it. Who is next is decided by `DeadlineQueue`, which knows no clock but the one that it is told.
+
+Callers can wait for unlike times. Who has just stopped speaking hears nothing: all that makes the
+first sound is due at once. Who hears a reply has seconds of it in hand: the next sentence is due
+when those run out (`Playback`). Were calls served in the order in which they come, the fourth
+caller's first sound would wait for three whole replies that nobody can hear yet. For work ahead
+nobody waits at all.
+
+=====================================  ============================================
+work                                   is due
+=====================================  ============================================
+towards a reply's first sound          when the utterance ended
+towards a later sentence               shortly before the client's audio runs out
+ahead of the end of an utterance       after everything else, until it has waited long
+=====================================  ============================================
 """
 
 import asyncio
 import threading
-from collections import OrderedDict, deque
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from enum import IntEnum
-from typing import TypeVar
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
+from typing import Final, Generic, TypeVar
 
-__all__ = ["FairQueue", "Priority", "Stop"]
+__all__ = [
+    "MOST_OVERTAKEN_S",
+    "PATIENCE_S",
+    "DeadlineQueue",
+    "Due",
+    "EngineQueue",
+    "Playback",
+    "Stop",
+]
 
 T = TypeVar("T")
 
 Stop = threading.Event
 """Set when the caller no longer wants the result: the engine stops at its next step."""
 
+Due = Callable[[], int | None]
+"""Says when the result of work is needed, on a monotonic clock in nanoseconds; None of work ahead,
+for which nobody waits. It is asked again and again: while work waits, somebody may begin to wait
+for it, and a client may get more to hear."""
 
-class Priority(IntEnum):
-    """How urgent a piece of work is; lower values go first."""
-
-    FINAL = 0
-    """Somebody waits for it."""
-    SPECULATIVE = 1
-    """Done ahead of time; its result may never be needed."""
-
-
-class _Waiting:
-    """Callers that wait, in the order in which they will be served."""
-
-    def __init__(self) -> None:
-        self._lines: dict[Priority, OrderedDict[str, deque[asyncio.Future[None]]]] = {
-            priority: OrderedDict() for priority in Priority
-        }
-
-    def add(self, owner: str, priority: Priority, ticket: asyncio.Future[None]) -> None:
-        self._lines[priority].setdefault(owner, deque()).append(ticket)
-
-    def pop(self) -> asyncio.Future[None] | None:
-        """The next ticket whose caller still waits; its session goes to the end of the round."""
-        for sessions in self._lines.values():
-            while sessions:
-                owner, tickets = sessions.popitem(last=False)
-                ticket = tickets.popleft()
-                if tickets:
-                    sessions[owner] = tickets
-                if not ticket.done():
-                    return ticket
-        return None
-
-    def __len__(self) -> int:
-        return sum(
-            not ticket.done()
-            for sessions in self._lines.values()
-            for tickets in sessions.values()
-            for ticket in tickets
-        )
+PATIENCE_S: Final = 2.0
+"""Work ahead that has waited for so long is due."""
+_FURTHEST_S: Final = 15.0
+"""Work counts as due within so many seconds, before or after it came, whatever its caller says."""
+MOST_OVERTAKEN_S: Final = 2 * _FURTHEST_S
+"""What comes so much later than other work never goes before it: nobody starves."""
+_HEAD_START_S: Final = 1.5
+"""So long before a client's audio runs out, more is due: writing and speaking take their time."""
 
 
-class FairQueue:
-    """Runs an engine's blocking calls one at a time, outside the event loop, in fair order.
+@dataclass(slots=True, eq=False)
+class Work(Generic[T]):
+    """Something that waits to be served.
 
-    One queue belongs to one event loop.
+    Attributes:
+        item: What it is.
+        owner: The session that it belongs to.
+        due: When its result is needed.
+        came_ns: When it began to wait.
     """
 
-    def __init__(self, name: str) -> None:
-        """Make a queue; `name` is what its worker thread is called."""
+    item: T
+    owner: str
+    due: Due
+    came_ns: int
+
+    def rank(self, now_ns: int) -> tuple[bool, int]:
+        """What goes first has the lower rank; of work ahead, none goes before the other."""
+        due_ns = self.due()
+        if due_ns is None:
+            due_ns = self.came_ns + round(PATIENCE_S * 1e9)
+            if now_ns < due_ns:
+                return True, 0
+        furthest_ns = round(_FURTHEST_S * 1e9)
+        return False, max(self.came_ns - furthest_ns, min(due_ns, self.came_ns + furthest_ns))
+
+
+class DeadlineQueue(Generic[T]):
+    """Work in the order in which it is due.
+
+    Of work that is due in the same instant, and of work ahead, each owner has one piece served in
+    a round, and an owner's own goes in the order in which it came.
+
+    No wait is without an end. Work is due at the latest 15 s after it came (work ahead after its
+    patience), and nothing counts as due more than 15 s before it came. So what comes more than
+    30 s later goes behind it, and it waits at most for what was there before.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[Work[T]] = []
+        self._places: dict[str, int] = {}
+        """Owners that wait, by their place in the round."""
+        self._next_place = count()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, item: T, owner: str, due: Due, now_ns: int) -> None:
+        """Let `item` of `owner` wait."""
+        self._waiting.append(Work(item, owner, due, now_ns))
+        self._places.setdefault(owner, next(self._next_place))
+
+    def take(self, now_ns: int) -> Work[T] | None:
+        """What is served next; it waits no longer."""
+        if (first := self._first(now_ns)) is not None:
+            self._waiting.remove(first)
+            del self._places[first.owner]
+            if any(work.owner == first.owner for work in self._waiting):
+                self._places[first.owner] = next(self._next_place)
+        return first
+
+    def discard(self, item: T) -> None:
+        """Let `item` wait no longer, if it does."""
+        self._waiting = [work for work in self._waiting if work.item is not item]
+        owners = {work.owner for work in self._waiting}
+        self._places = {owner: at for owner, at in self._places.items() if owner in owners}
+
+    def overtakes(self, served: Work[T], now_ns: int) -> bool:
+        """Whether something waits that should go before `served`."""
+        first = self._first(now_ns)
+        return first is not None and first.rank(now_ns) < served.rank(now_ns)
+
+    def _first(self, now_ns: int) -> Work[T] | None:
+        def place(work: Work[T]) -> tuple[tuple[bool, int], int]:
+            return work.rank(now_ns), self._places[work.owner]
+
+        return min(self._waiting, key=place, default=None)
+
+
+class Playback:
+    """What a client that plays at once has in hand of a reply: what was sent less what was played.
+
+    Attributes:
+        runs_out_ns: When it has played everything, and before the first sound, when it began to
+            wait; None while it does not wait.
+    """
+
+    def __init__(self, waits_since_ns: int | None = None) -> None:
+        """Nothing was sent yet."""
+        self.runs_out_ns = waits_since_ns
+        self._begun = False
+
+    def wait_from(self, now_ns: int) -> None:
+        """From now on the client waits for the first sound."""
+        self.runs_out_ns = now_ns
+
+    def due(self) -> int | None:
+        """When the next audio should be in the making."""
+        if self.runs_out_ns is None or not self._begun:
+            return self.runs_out_ns
+        return self.runs_out_ns - round(_HEAD_START_S * 1e9)
+
+    def produced(self, seconds: float, now_ns: int) -> bool:
+        """So much more audio was made; gives whether it came too late."""
+        before_ns = self.runs_out_ns or now_ns
+        late = self._begun and now_ns > before_ns
+        self.runs_out_ns = max(now_ns, before_ns) + round(seconds * 1e9)
+        self._begun = True
+        return late
+
+
+class EngineQueue:
+    """Runs an engine's blocking calls one at a time, outside the event loop, as they are due.
+
+    One queue belongs to one event loop.
+
+    Attributes:
+        name: What its worker thread is called.
+        give_way: Work waits that should go before what is at hand. A call that can be taken up
+            again looks at it between its steps, on the engine's thread.
+    """
+
+    def __init__(self, name: str, clock: Callable[[], int] = time.perf_counter_ns) -> None:
+        """Make a queue; `clock` gives monotonic nanoseconds, those in which work is due."""
         self.name = name
+        self.give_way = False
+        self._clock = clock
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"labkit-{name}")
-        self._waiting = _Waiting()
-        self._busy = False
+        self._waiting: DeadlineQueue[asyncio.Future[None]] = DeadlineQueue()
+        self._at_hand: Work[asyncio.Future[None]] | None = None
 
     def __len__(self) -> int:
         """How many calls wait, the running one not counted."""
         return len(self._waiting)
 
-    async def run(self, owner: str, priority: Priority, work: Callable[[Stop], T]) -> T:
+    async def run(self, owner: str, due: Due, work: Callable[[Stop], T]) -> T:
         """Run `work` on the engine's thread when it is this caller's turn.
 
         Args:
-            owner: The session that the work belongs to; sessions take turns.
-            priority: Final work goes before speculative work.
+            owner: The session that the work belongs to.
+            due: Says when its result is needed.
             work: The blocking call. It is given a `Stop`, which is set when the caller was
                 cancelled, and looks at it between its steps.
 
         Returns:
             What `work` returned. Whatever it raises is raised here.
         """
-        async with self.turn(owner, priority):
+        async with self.turn(owner, due):
             return await self.call(work)
 
     @asynccontextmanager
-    async def turn(self, owner: str, priority: Priority) -> AsyncIterator[None]:
+    async def turn(self, owner: str, due: Due) -> AsyncIterator[None]:
         """Wait for this caller's turn, and hold it: inside, `call` may be used.
 
         For work that depends on what has come in while the caller waited; else there is `run`.
         """
-        if self._busy:
-            await self._wait(owner, priority)
-        self._busy = True
+        await self._wait(owner, due)
         try:
             yield
         finally:
@@ -118,23 +230,39 @@ class FairQueue:
         finally:
             stop.set()
 
-    async def _wait(self, owner: str, priority: Priority) -> None:
+    def tidy(self, work: Callable[[], None]) -> None:
+        """Run `work` on the engine's thread behind the call at hand, and before the next one.
+
+        A caller that was cancelled has left its call running, so it cannot tidy up itself.
+        """
+        with suppress(RuntimeError):  # the queue is closed: nothing is called any more
+            self._worker.submit(work)
+
+    async def _wait(self, owner: str, due: Due) -> None:
         ticket = asyncio.get_running_loop().create_future()
-        self._waiting.add(owner, priority, ticket)
+        now_ns = self._clock()
+        self._waiting.add(ticket, owner, due, now_ns)
+        if self._at_hand is None:
+            self._pass_on()
+        else:
+            self.give_way = self._waiting.overtakes(self._at_hand, now_ns)
         try:
             await ticket
         except asyncio.CancelledError:
             # The turn may have been handed over in the very step in which the caller gave up.
             if ticket.done() and not ticket.cancelled():
                 self._pass_on()
+            self._waiting.discard(ticket)
             raise
 
     def _pass_on(self) -> None:
-        ticket = self._waiting.pop()
-        if ticket is None:
-            self._busy = False
-        else:
-            ticket.set_result(None)
+        self.give_way = False
+        self._at_hand = None
+        while (work := self._waiting.take(self._clock())) is not None:
+            if not work.item.done():  # else its caller gave up, in this very step of the loop
+                self._at_hand = work
+                work.item.set_result(None)
+                return
 
     def close(self) -> None:
         """Take no more work and drop what has not started. Does not wait for a running call."""

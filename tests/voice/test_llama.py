@@ -1,11 +1,12 @@
 """The language model on llama.cpp: what it is given, what it reads, what it writes."""
 
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
 
-from labkit.errors import ModelBrokenError
+from labkit.errors import EngineError, ModelBrokenError
 from labkit.voice.history import Message
 from labkit.voice.llama import LlamaLlm, fit_to_context
 from labkit.voice.scheduling import Stop
@@ -47,18 +48,18 @@ class Reader(LlamaLlm):
     def __init__(self) -> None:
         super().__init__(embedded_paths().llm, threads=1)
         self.tokens = 0
-        evaluate = self._llama.eval
+        read = self._model.read
 
-        def counted(tokens: Sequence[int]) -> None:
+        def counted(sequence: int, tokens: Sequence[int], at: int) -> int:
             self.tokens += len(tokens)
-            evaluate(tokens)
+            return read(sequence, tokens, at)
 
-        self._llama.eval = counted
+        self._model.read = counted  # type: ignore[method-assign]
 
     def answer(self, messages: Sequence[Message], stop: Stop | None = None) -> tuple[str, int]:
         """The reply, and how many tokens of the prompt were read for it."""
         before = self.tokens
-        pieces = list(self.reply(messages, stop or Stop()))
+        pieces = [piece for piece in self.reply(messages, stop or Stop()) if piece]
         return "".join(pieces), self.tokens - before - len(pieces)
 
 
@@ -70,6 +71,20 @@ def talk(llm: Reader, name: str, turns: int) -> Iterator[tuple[str, int, int]]:
         reply, read = llm.answer(messages)
         yield reply, read, llm.count(messages)
         messages.append(Message("assistant", reply.strip()))
+
+
+def askers() -> list[list[Message]]:
+    """Three conversations, one of which is longer than what is read in one call.
+
+    Their replies are sure: where two words are as likely, the last bit of a sum decides, which
+    depends on how many tokens were read at a time.
+    """
+    before = [
+        Message("user", "set a timer for ten minutes"),
+        Message("assistant", "Timer set for ten minutes."),
+    ]
+    said = ("turn on the kitchen light", "what is back pressure", "what is jitter")
+    return [[*before * n, Message("user", words)] for n, words in enumerate(said)]
 
 
 @pytest.mark.engines
@@ -93,7 +108,7 @@ class TestLlm:
     def test_it_stops_between_two_tokens(self) -> None:
         llm, stop = embedded_engines().llm, Stop()
         pieces = []
-        for piece in llm.reply([Message("user", "what is back pressure")], stop):
+        for piece in filter(None, llm.reply([Message("user", "what is back pressure")], stop)):
             pieces.append(piece)
             stop.set()
         assert len(pieces) == 1
@@ -104,9 +119,9 @@ class TestLlm:
     )
     def test_a_reply_that_goes_round_in_circles_ends(self, again: str, ends: bool) -> None:
         llm = Reader()
-        words = f"the code is three {again * 9}and that is all".encode()
-        tokens = llm._llama.tokenize(words, add_bos=False)
-        llm._llama.generate = lambda *_, **__: (token for token in tokens)
+        words = f"the code is three {again * 9}and that is all"
+        tokens = iter(llm._model.tokens(words + llm._model.eos))
+        llm._model.read = lambda *_: next(tokens)  # type: ignore[method-assign]
         reply, _ = llm.answer([Message("user", "hello")])
         assert reply.count(again.strip()) >= 3
         assert reply.endswith("and that is all") is not ends
@@ -142,18 +157,62 @@ class TestLlm:
         names = [reply.lower() for reply, _, _ in rounds[1]]
         assert ["clara" in names[0], "peter" in names[1], "maria" in names[2]] == [True] * 3
 
-    def test_a_conversation_that_was_kept_aside_goes_on_as_if_alone(self) -> None:
-        llm, name = Reader(), "clara"
-        alone = [reply for reply, _, _ in talk(Reader(), name, 3)]
-        first, other = talk(llm, name, 3), talk(llm, "peter", 3)
-        assert [reply for (reply, _, _), _ in zip(first, other, strict=True)] == alone
-
-    def test_what_is_kept_aside_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("labkit.voice.llama._MOST_KEPT", 1)
+    @pytest.mark.parametrize("cells", [4096, 50])
+    def test_replies_that_are_written_in_turns_are_as_if_alone(self, cells: int) -> None:
+        """Also where there is so little room that each makes the others lose theirs."""
+        asked = askers()
+        alone = [embedded_engines().llm.reply(messages, Stop()) for messages in asked]
         llm = Reader()
-        callers = [talk(llm, name, 2) for name in ("clara", "peter")]
-        *_, (_, (_, read, whole)) = zip(*callers, strict=True)
-        assert read > whole / 2
+        llm._model.cells = cells
+        turns = list(zip_longest(*(llm.reply(messages, Stop()) for messages in asked)))
+        together = ["".join(filter(None, pieces)) for pieces in zip(*turns, strict=True)]
+        assert together == ["".join(pieces) for pieces in alone]
+        written = sum(bool(piece) for pieces in turns for piece in pieces)
+        read_once = sum(map(llm.count, asked)) + written
+        assert (llm.tokens <= read_once) is (cells == 4096)
+
+    def test_what_callers_are_all_told_is_read_once(self) -> None:
+        llm, told = Reader(), Message("system", "you are a helpful assistant " * 4)
+        _, first = llm.answer([told, Message("user", "hello")])
+        _, second = llm.answer([told, Message("user", "what is back pressure")])
+        assert first > 24 > second
+
+    def test_a_caller_with_the_same_words_disturbs_nobody(self) -> None:
+        llm, asked = Reader(), [Message("user", "what is back pressure")]
+        alone = llm.answer(asked)[0]
+        one, other = llm.reply(asked, Stop()), llm.reply(asked, Stop())
+        pieces = zip_longest(one, other, fillvalue="")
+        assert ["".join(whole) for whole in zip(*pieces, strict=True)] == [alone, alone]
+
+    def test_what_is_held_is_bounded(self) -> None:
+        llm = Reader()
+        llm._model.cells = 150
+        for messages in (conversation(n) for n in range(6)):
+            llm.answer(messages)
+            assert llm._conversations._cells() <= 150
+        assert len(llm._conversations._held) < 6
+
+    def test_more_callers_than_sequences_are_answered(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("labkit.voice.llama._MOST_SEQUENCES", 2)
+        llm, asked = Reader(), askers()
+        alone = ["".join(embedded_engines().llm.reply(messages, Stop())) for messages in asked]
+        pieces = zip_longest(*(llm.reply(messages, Stop()) for messages in asked), fillvalue="")
+        assert ["".join(whole) for whole in zip(*pieces, strict=True)] == alone
+
+    def test_a_model_without_a_past_to_cut_reads_all_again(self) -> None:
+        """Such as models with a state of one size: they cannot go back to a beginning."""
+        llm, asked = Reader(), askers()[2]
+        reply, whole = llm.answer(asked)
+        cut = llm._model.cut
+        llm._model.cut = lambda sequence, _: cut(sequence, 0)  # type: ignore[method-assign]
+        assert llm.answer(asked) == (reply, whole)
+
+    def test_llama_cpp_saying_no_is_an_engines_error(self) -> None:
+        llm = Reader()
+        with pytest.raises(EngineError, match="llama_decode gave"):
+            llm._model.read(99, [1], 0)
 
     @pytest.mark.parametrize("looks", [0, 1, 3])
     def test_a_caller_who_hangs_up_stops_the_reading(self, looks: int) -> None:
@@ -164,7 +223,7 @@ class TestLlm:
 
         llm = Reader()
         messages = conversation(12)
-        assert llm.answer(messages, HungUp()) == ("", looks * 32)
+        assert llm.answer(messages, HungUp()) == ("", looks * 16)
         reply, read = llm.answer(messages)
         assert reply
-        assert read == llm.count(messages) - looks * 32
+        assert read == llm.count(messages) - looks * 16

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Final
 
@@ -16,7 +17,7 @@ from labkit.voice.engines import VadState
 from labkit.voice.hearing import Utterance
 from labkit.voice.history import Exchange, History, Message
 from labkit.voice.pipeline import EchoPipeline, ReplyRules, Turn, VoicePipeline
-from labkit.voice.scheduling import Stop
+from labkit.voice.scheduling import Due, EngineQueue, Playback, Stop
 from labkit.voice.scripted import (
     CollectingSink,
     EnergyVad,
@@ -395,6 +396,142 @@ async def test_a_model_that_never_ends_is_stopped() -> None:
     said, _ = await reply_within(ReplyRules(max_tokens=4), by_tokens)
     assert said == " ".join(["And on."] * 4)
     assert by_tokens.written == 4
+
+
+class _PlayingSink(CollectingSink):
+    """A client that plays at once, as a session keeps account of it."""
+
+    def __init__(self, turn: Turn) -> None:
+        super().__init__()
+        self._turn = turn
+
+    async def audio(self, samples: Float32) -> None:
+        self._turn.playback.produced(len(samples) / SAMPLE_RATE, self._turn.clock())
+        await super().audio(samples)
+
+
+def of(caller: str) -> Turn:
+    """A turn of "ann" or of "bob", who are told apart by how long they speak."""
+    return Turn(caller, spoken(0.5 if caller == "ann" else 1.0), History(8))
+
+
+def for_both(llm: ScriptedLlm, tts: ScriptedTts | None = None) -> VoicePipeline:
+    """A pipeline that hears the caller's name, with room for long replies."""
+    asr = ScriptedAsr(lambda audio: "ann" if len(audio) < 0.8 * SAMPLE_RATE else "bob")
+    rules = ReplyRules(max_tokens=10**9, max_s=10**9)
+    return VoicePipeline(scripted_engines(asr, llm, tts), reply_rules=rules)
+
+
+FIRST: Final = "So " + "many " * 20 + "words."
+"""More than the model may be ahead of what is spoken."""
+THEN: Final = "Then " + " ".join(f"w{number}" for number in range(20)) + "."
+
+
+class _SteppedLlm(ScriptedLlm):
+    """Notes each word that it writes; behind word w5 for ann it waits until its gate is open."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: f"{FIRST} {THEN}")
+        self.order: list[str] = []
+        self.reached, self.gate = threading.Event(), threading.Event()
+        self.closed_on: list[str] = []
+
+    def reply(self, messages: Sequence[Message], stop: Stop) -> Iterator[str]:
+        caller = messages[-1].content
+        try:
+            for word in super().reply(messages, stop):
+                self.order.append(f"{caller} {word.strip(' .')}")
+                if self.order[-1] == "ann w5":
+                    self.reached.set()
+                    self.gate.wait()
+                yield word
+        finally:
+            self.closed_on.append(threading.current_thread().name)
+
+
+async def test_the_model_gives_way_between_tokens_to_who_hears_nothing_yet() -> None:
+    llm = _SteppedLlm()
+    pipeline, ann, bob = for_both(llm, ScriptedTts(seconds_per_word=20.0)), of("ann"), of("bob")
+    talks = asyncio.create_task(pipeline.answer(ann, _PlayingSink(ann)))
+    await asyncio.to_thread(llm.reached.wait)
+    waits = asyncio.create_task(pipeline.answer(bob, _PlayingSink(bob)))
+    await until(lambda: pipeline.queued()["llm"] == 1)
+    llm.gate.set()
+    exchanges = await asyncio.gather(talks, waits)
+    assert llm.order[llm.order.index("ann w5") + 1] == "bob So"
+    assert llm.order.index("bob words") < llm.order.index("ann w6")
+    assert [exchange.assistant for exchange in exchanges] == [f"{FIRST} {THEN}"] * 2
+    pipeline.close()
+
+
+async def test_calls_are_due_when_the_client_has_nothing_more_to_hear(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: dict[str, list[float]] = {}
+    wait = EngineQueue.turn
+
+    def noted(queue: EngineQueue, owner: str, due: Due) -> AbstractAsyncContextManager[None]:
+        asked.setdefault(queue.name, []).append((due() or 0) / 1e9)
+        return wait(queue, owner, due)
+
+    monkeypatch.setattr(EngineQueue, "turn", noted)
+    pipeline, this = for_both(_TwoSentences(), ScriptedTts(seconds_per_word=0.5)), of("ann")
+    this.clock, this.playback = lambda: 7 * 10**9, Playback(7 * 10**9)
+    await pipeline.answer(this, _PlayingSink(this))
+    assert asked["vad"] == asked["asr"] == [7.0]
+    in_hand_s = len(FIRST.split()) * 0.5
+    assert asked["tts"] == [7.0, pytest.approx(7 + in_hand_s - 1.5)]
+    # The second sentence is begun only when the first was spoken: it is so long.
+    assert asked["llm"] == [7.0, pytest.approx(7 + in_hand_s - 1.5)]
+    pipeline.close()
+
+
+class _TwoSentences(ScriptedLlm):
+    """Writes two sentences and ends with the second one's last word."""
+
+    def reply(self, messages: Sequence[Message], stop: Stop) -> Iterator[str]:
+        yield FIRST + " Then"
+        yield " more."
+
+
+async def test_the_model_does_not_write_far_ahead_of_what_is_spoken() -> None:
+    """A client that takes nothing in holds up its own model, and nobody else's."""
+
+    class Talker(ScriptedLlm):
+        written = 0
+
+        def reply(self, messages: Sequence[Message], stop: Stop) -> Iterator[str]:
+            while messages[-1].content == "ann" and not stop.is_set():
+                self.written += 1
+                yield "And so on and on. "
+            yield "Yes."
+
+    llm, stuck_sink, sink = Talker(), _StuckSink(), CollectingSink()
+    pipeline = for_both(llm)
+    stuck = asyncio.create_task(pipeline.answer(of("ann"), stuck_sink))
+    await stuck_sink.stuck.wait()
+    await pipeline.answer(of("bob"), sink)
+    assert sink.sentences == ["Yes."]
+    assert llm.written <= 10
+    stuck.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stuck
+    pipeline.close()
+
+
+async def test_a_cancelled_reply_stops_at_the_next_token_and_is_closed_by_its_engine() -> None:
+    llm = _SteppedLlm()
+    pipeline = for_both(llm)
+    cancelled = asyncio.create_task(pipeline.answer(of("ann"), CollectingSink()))
+    await asyncio.to_thread(llm.reached.wait)
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    llm.gate.set()
+    await pipeline.answer(of("bob"), CollectingSink())
+    assert [word for word in llm.order if word.startswith("ann")][-1] == "ann w5"
+    assert llm.closed_on == ["labkit-llm_0"] * 2
+    pipeline.close()
 
 
 async def test_audio_of_another_rate_is_resampled() -> None:

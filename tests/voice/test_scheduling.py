@@ -1,11 +1,215 @@
-"""The fair queue: one at a time, in fair order, and nothing lost when callers give up."""
+"""Queues by deadline: who is served next, that nobody starves, and that nothing is lost."""
 
 import asyncio
 import threading
+import time
+from dataclasses import dataclass, field
+from typing import Final
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from labkit.voice.scheduling import FairQueue, Priority, Stop
+from labkit.voice.scheduling import (
+    MOST_OVERTAKEN_S,
+    PATIENCE_S,
+    DeadlineQueue,
+    Due,
+    EngineQueue,
+    Playback,
+    Stop,
+)
+
+SECOND: Final = 10**9
+
+
+def at(due_s: float | None) -> Due:
+    """Due at that second, or never."""
+    return lambda: None if due_s is None else round(due_s * SECOND)
+
+
+def served(queue: DeadlineQueue[str], now_s: float = 0) -> list[str]:
+    """Everything that waits, in the order in which it is served at `now_s`."""
+    order = []
+    while (work := queue.take(round(now_s * SECOND))) is not None:
+        order.append(work.item)
+    return order
+
+
+def waiting(*works: tuple[str, float | None]) -> DeadlineQueue[str]:
+    """A queue of work that came at 0 s: names, which begin with the owner, and seconds."""
+    queue: DeadlineQueue[str] = DeadlineQueue()
+    for name, due_s in works:
+        queue.add(name, name[0], at(due_s), 0)
+    return queue
+
+
+def test_what_is_due_first_is_served_first() -> None:
+    queue = waiting(("a later sentence", 4), ("b first sound", -0.5), ("c first sound", -1))
+    assert served(queue) == ["c first sound", "b first sound", "a later sentence"]
+
+
+def test_work_ahead_goes_behind_all_that_is_due_until_its_patience_is_over() -> None:
+    works: list[tuple[str, float | None]] = [("a ahead", None), ("b in hand", 9), ("c due", 0)]
+    assert served(waiting(*works)) == ["c due", "b in hand", "a ahead"]
+    assert served(waiting(*works), PATIENCE_S) == ["c due", "a ahead", "b in hand"]
+
+
+@pytest.mark.parametrize("due_s", [0, 3, None])
+def test_of_equals_each_owner_is_served_once_in_a_round(due_s: float | None) -> None:
+    names = ["a1", "a2", "a3", "b1", "c1", "b2"]
+    queue = waiting(*((name, due_s) for name in names))
+    assert served(queue) == ["a1", "b1", "c1", "a2", "b2", "a3"]
+
+
+def test_work_ahead_that_somebody_begins_to_wait_for_is_served_as_if_it_were_due_before() -> None:
+    queue, playback = waiting(("a later sentence", 4)), Playback()
+    queue.add("b ahead", "b", playback.due, 0)
+    first = queue.take(0)
+    assert first is not None
+    queue.add(first.item, "a", first.due, 0)
+    playback.wait_from(SECOND)
+    assert served(queue, 1) == ["b ahead", "a later sentence"]
+
+
+def test_who_gave_up_is_not_served() -> None:
+    queue = waiting(("a", 0), ("b", 0), ("c", 0))
+    queue.discard("b")
+    assert len(queue) == 2
+    assert served(queue) == ["a", "c"]
+
+
+@pytest.mark.parametrize("due_s", [None, 60.0, 15.0, 0.0])
+def test_nobody_starves_whatever_the_others_claim(due_s: float | None) -> None:
+    """One piece of work comes each second that is long overdue, and one is served."""
+    queue, backlog = waiting(("victim", due_s)), 5
+    for number in range(backlog):
+        queue.add(f"flood {number}", "flood", at(-(10**6)), 0)
+    for second in range(1, 100):
+        queue.add("flood", str(second), at(-(10**6)), second * SECOND)
+        work = queue.take(second * SECOND)
+        assert work is not None
+        if work.item == "victim":
+            break
+    assert second <= backlog + MOST_OVERTAKEN_S + 1
+
+
+@dataclass(eq=False)
+class Asked:
+    """What a caller asked for, in the words of the test."""
+
+    owner: str
+    due_s: float | None
+    came_s: float
+    served_beside: list[str] = field(default_factory=list)
+    """Owners of equals that went before it while it was its owner's next."""
+
+
+class QueueRules(RuleBasedStateMachine):
+    """Any callers at any time: the rules hold for whatever is served."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue: DeadlineQueue[Asked] = DeadlineQueue()
+        self.waiting: list[Asked] = []
+        self.now_s = 0.0
+
+    @property
+    def now_ns(self) -> int:
+        return round(self.now_s * SECOND)
+
+    @rule(owner=st.sampled_from("abcd"), due_s=st.none() | st.sampled_from([-9.0, -1, 0, 1, 9, 99]))
+    def ask(self, owner: str, due_s: float | None) -> None:
+        asked = Asked(owner, None if due_s is None else self.now_s + due_s, self.now_s)
+        self.queue.add(asked, owner, at(asked.due_s), self.now_ns)
+        self.waiting.append(asked)
+
+    @rule(seconds=st.sampled_from([0.0, 0.5, 1, 5, 40]))
+    def time_passes(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def give_up(self, data: st.DataObject) -> None:
+        gone = data.draw(st.sampled_from(self.waiting))
+        self.waiting.remove(gone)
+        self.queue.discard(gone)
+        assert len(self.queue) == len(self.waiting)
+
+    @rule()
+    def serve(self) -> None:
+        work = self.queue.take(self.now_ns)
+        assert (work is None) == (not self.waiting)
+        if work is None:
+            return
+        took = work.item
+        self.waiting.remove(took)
+        for other in self.waiting:
+            self._right_order(took, other)
+        self._fair(took)
+
+    def _right_order(self, took: Asked, other: Asked) -> None:
+        assert took.came_s <= other.came_s + MOST_OVERTAKEN_S
+        if self._patient(took):
+            assert self._patient(other)
+        elif not self._patient(other):
+            assert self._due(took) <= self._due(other)
+
+    def _fair(self, took: Asked) -> None:
+        equals = [o for o in self.waiting if self._same(o, took) and o.owner != took.owner]
+        for owner in {one.owner for one in equals}:
+            next_one = next(one for one in equals if one.owner == owner)
+            assert took.owner not in next_one.served_beside
+            next_one.served_beside.append(took.owner)
+
+    def _patient(self, asked: Asked) -> bool:
+        return asked.due_s is None and self.now_s < asked.came_s + PATIENCE_S
+
+    def _due(self, asked: Asked) -> float:
+        due_s = asked.came_s + PATIENCE_S if asked.due_s is None else asked.due_s
+        return min(due_s, asked.came_s + MOST_OVERTAKEN_S / 2)
+
+    def _same(self, one: Asked, other: Asked) -> bool:
+        if self._patient(one) or self._patient(other):
+            return self._patient(one) and self._patient(other)
+        return self._due(one) == self._due(other)
+
+
+TestQueueRules = QueueRules.TestCase
+TestQueueRules.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+
+
+@given(st.lists(st.tuples(st.floats(0, 5), st.floats(0.01, 5)), max_size=20))
+def test_what_is_in_hand_is_what_was_sent_less_what_was_played(
+    made: list[tuple[float, float]],
+) -> None:
+    """Against a client that plays in steps of time between what comes."""
+    playback, now_s, in_hand_s, begun = Playback(0), 0.0, 0.0, False
+    for later_s, seconds in made:
+        now_s += later_s
+        missed_s = later_s - in_hand_s
+        in_hand_s = max(0.0, -missed_s)
+        late = playback.produced(seconds, round(now_s * SECOND))
+        if abs(missed_s) > 1e-6:
+            assert late == (begun and missed_s > 0)
+        begun = True
+        in_hand_s += seconds
+        assert playback.runs_out_ns == pytest.approx((now_s + in_hand_s) * SECOND, abs=100)
+
+
+def test_the_first_sound_is_due_at_once_and_more_before_the_rest_is_played() -> None:
+    playback = Playback(5 * SECOND)
+    assert playback.due() == 5 * SECOND
+    playback.produced(4.0, 6 * SECOND)
+    due_ns = playback.due()
+    assert due_ns is not None
+    assert 6 * SECOND < due_ns < 10 * SECOND
+
+
+def due(seconds: float | None) -> Due:
+    """So many seconds from now, on the queue's clock; None for work ahead."""
+    return at(None if seconds is None else time.perf_counter() + seconds)
 
 
 class Gate:
@@ -24,72 +228,89 @@ class Gate:
                 return
 
 
-async def held(queue: FairQueue) -> tuple[Gate, asyncio.Task[None]]:
+async def held(queue: EngineQueue) -> tuple[Gate, asyncio.Task[None]]:
     """A queue whose engine is at work until the gate is opened."""
     gate = Gate()
-    task = asyncio.create_task(queue.run("holder", Priority.FINAL, gate))
+    task = asyncio.create_task(queue.run("holder", due(0), gate))
     await asyncio.to_thread(gate.started.wait)
     return gate, task
 
 
-async def order_of(jobs: list[tuple[str, Priority]]) -> list[str]:
-    """The order in which jobs that queued up behind a running one are served."""
-    queue = FairQueue("test")
+async def test_calls_are_served_as_they_are_due() -> None:
+    queue = EngineQueue("test")
     gate, holder = await held(queue)
-    served: list[str] = []
-    tasks = []
-    for number, (owner, priority) in enumerate(jobs):
-        name = f"{owner}{number}"
-        tasks.append(
-            asyncio.create_task(queue.run(owner, priority, lambda _, n=name: served.append(n)))
-        )
-        await asyncio.sleep(0)
+    order: list[str] = []
+    jobs = {"ahead": due(None), "later": due(9), "first": due(-1)}
+    tasks = [
+        asyncio.create_task(queue.run(name, needed, lambda _, n=name: order.append(n)))
+        for name, needed in jobs.items()
+    ]
+    await asyncio.sleep(0)
     gate.go.set()
     await asyncio.gather(holder, *tasks)
+    assert order == ["first", "later", "ahead"]
     queue.close()
-    return served
 
 
-async def test_sessions_take_turns() -> None:
-    final = Priority.FINAL
-    jobs = [("a", final), ("a", final), ("a", final), ("b", final), ("c", final)]
-    assert await order_of(jobs) == ["a0", "b3", "c4", "a1", "a2"]
+async def test_who_is_served_is_told_to_give_way_to_what_is_due_sooner_only() -> None:
+    queue = EngineQueue("test")
+    async with queue.turn("a", due(5)):
+        later = asyncio.create_task(queue.run("b", due(9), lambda _: None))
+        ahead = asyncio.create_task(queue.run("c", due(None), lambda _: None))
+        await asyncio.sleep(0)
+        assert not queue.give_way
+        sooner = asyncio.create_task(queue.run("d", due(0), lambda _: queue.give_way))
+        await asyncio.sleep(0)
+        assert queue.give_way
+    await asyncio.gather(later, ahead)
+    assert await sooner is False
+    queue.close()
 
 
-async def test_final_work_overtakes_speculative_work() -> None:
-    jobs = [("a", Priority.SPECULATIVE), ("b", Priority.SPECULATIVE), ("c", Priority.FINAL)]
-    assert await order_of(jobs) == ["c2", "a0", "b1"]
+async def test_what_a_cancelled_call_leaves_is_tidied_up_before_the_next_call() -> None:
+    queue = EngineQueue("test")
+    order: list[str] = []
+    gate, holder = await held(queue)
+    following = asyncio.create_task(queue.run("b", due(0), lambda _: order.append("next")))
+    await asyncio.sleep(0)
+    queue.tidy(lambda: order.append("tidied"))
+    holder.cancel()
+    await following
+    assert order == ["tidied", "next"]
+    queue.close()
+    queue.tidy(lambda: order.append("too late"))
+    assert order == ["tidied", "next"]
 
 
 async def test_result_and_error_reach_the_caller() -> None:
-    queue = FairQueue("test")
-    assert await queue.run("a", Priority.FINAL, lambda _: 42) == 42
+    queue = EngineQueue("test")
+    assert await queue.run("a", due(0), lambda _: 42) == 42
 
     def fail(_: Stop) -> None:
         raise ValueError("the engine said no")
 
     with pytest.raises(ValueError, match="the engine said no"):
-        await queue.run("a", Priority.FINAL, fail)
-    assert await queue.run("a", Priority.FINAL, lambda _: "still serving") == "still serving"
+        await queue.run("a", due(0), fail)
+    assert await queue.run("a", due(0), lambda _: "still serving") == "still serving"
     queue.close()
 
 
 async def test_cancelled_work_is_told_to_stop_and_the_next_is_served() -> None:
-    queue = FairQueue("test")
+    queue = EngineQueue("test")
     gate, holder = await held(queue)
     holder.cancel()
     with pytest.raises(asyncio.CancelledError):
         await holder
-    assert await queue.run("b", Priority.FINAL, lambda _: "served") == "served"
+    assert await queue.run("b", due(0), lambda _: "served") == "served"
     assert gate.stopped
     queue.close()
 
 
 async def test_a_caller_that_gives_up_while_waiting_is_skipped() -> None:
-    queue = FairQueue("test")
+    queue = EngineQueue("test")
     gate, holder = await held(queue)
-    gone = asyncio.create_task(queue.run("a", Priority.FINAL, lambda _: "never"))
-    next_one = asyncio.create_task(queue.run("b", Priority.FINAL, lambda _: "served"))
+    gone = asyncio.create_task(queue.run("a", due(0), lambda _: "never"))
+    next_one = asyncio.create_task(queue.run("b", due(0), lambda _: "served"))
     await asyncio.sleep(0)
     assert len(queue) == 2
     gone.cancel()
@@ -103,10 +324,10 @@ async def test_a_caller_that_gives_up_while_waiting_is_skipped() -> None:
 
 
 async def test_a_caller_cancelled_in_the_step_it_was_served_passes_its_turn_on() -> None:
-    queue = FairQueue("test")
+    queue = EngineQueue("test")
     gate, holder = await held(queue)
-    unlucky = asyncio.create_task(queue.run("a", Priority.FINAL, lambda _: "never"))
-    next_one = asyncio.create_task(queue.run("b", Priority.FINAL, lambda _: "served"))
+    unlucky = asyncio.create_task(queue.run("a", due(0), lambda _: "never"))
+    next_one = asyncio.create_task(queue.run("b", due(0), lambda _: "served"))
     await asyncio.sleep(0)
     holder.add_done_callback(lambda _: unlucky.cancel())
     gate.go.set()
