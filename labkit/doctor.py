@@ -27,22 +27,6 @@ from labkit.voice.catalogue import Model, Role
 from labkit.voice.cores import default_threads, usable_cores
 from labkit.voice.models import locate
 
-__all__ = [
-    "Check",
-    "check_compiler",
-    "check_cores",
-    "check_disk",
-    "check_kernel",
-    "check_model",
-    "check_packages",
-    "check_port",
-    "check_python",
-    "kernel_command",
-    "machine_factor",
-    "required_packages",
-    "run_checks",
-]
-
 _OLDEST: Final = (3, 11)
 _NEEDED_GB: Final = 2
 _LOADING_S: Final = 120

@@ -8,8 +8,6 @@ for the life of the process. huggingface_hub tells the hub more than the downloa
 import os
 import sys
 
-__all__ = ["switch_off"]
-
 
 def switch_off() -> None:
     """Switch telemetry off in this process and in the ones that it starts.

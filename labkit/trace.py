@@ -19,15 +19,6 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-__all__ = [
-    "STAGES",
-    "Mark",
-    "Stage",
-    "Trace",
-    "largest_part",
-    "real_time_factor",
-]
-
 _NS_PER_MS = 1e6
 
 

@@ -33,23 +33,6 @@ from labkit.audio.pcm import (
 )
 from labkit.errors import AudioError
 
-__all__ = [
-    "ALAW",
-    "MAX_CHANNELS",
-    "MAX_RATE",
-    "MIN_RATE",
-    "MULAW",
-    "WIRE",
-    "AudioFormat",
-    "Encoding",
-    "Law",
-    "StreamDecoder",
-    "StreamEncoder",
-    "decode_f32le",
-    "encode_f32le",
-    "mix",
-]
-
 MIN_RATE: Final = 8_000
 """Lowest sample rate that a caller may declare, that of the telephone."""
 MAX_RATE: Final = 48_000

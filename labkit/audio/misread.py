@@ -52,18 +52,6 @@ from labkit.audio.readings import (
 )
 from labkit.errors import ErrorCode, ProtocolError
 
-__all__ = [
-    "MISMATCHES",
-    "RULES",
-    "ArrivalMeter",
-    "Finding",
-    "FormatWatch",
-    "Layout",
-    "Pace",
-    "Rule",
-    "Window",
-]
-
 # -- the pace of a stream ----------------------------------------------------------------------
 
 _KEPT_NS: Final = 4_000_000_000

@@ -17,23 +17,6 @@ from numpy.typing import NDArray
 
 from labkit.errors import AudioError
 
-__all__ = [
-    "SAMPLE_RATE",
-    "Float32",
-    "Int16",
-    "StreamResampler",
-    "chunks",
-    "decode_s16le",
-    "encode_s16le",
-    "end_of_speech",
-    "leading_silence",
-    "read_audio",
-    "resample",
-    "to_float32",
-    "to_int16",
-    "write_wav",
-]
-
 Float32: TypeAlias = NDArray[np.float32]
 Int16: TypeAlias = NDArray[np.int16]
 

@@ -24,18 +24,6 @@ from numpy.typing import NDArray
 from labkit.audio.formats import ALAW, MULAW, Encoding
 from labkit.errors import ErrorCode
 
-__all__ = [
-    "DECLARED",
-    "READINGS",
-    "Float64",
-    "Header",
-    "Reading",
-    "Sound",
-    "begins",
-    "encoder_inside",
-    "header_of",
-]
-
 Float64: TypeAlias = NDArray[np.float64]
 
 # -- samples ---------------------------------------------------------------------------------

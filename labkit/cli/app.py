@@ -21,8 +21,6 @@ from labkit.cli.terminal import console, errors, show_on_any_console
 from labkit.cli.tools import doctor, protocol, token
 from labkit.errors import LabkitError
 
-__all__ = ["app", "run_command_line"]
-
 _ORDER: Final = (
     "doctor", "serve", "talk", "lab", "check", "progress", "exercise", "endpointing",
     "load", "drill", "proxy", "models", "token", "protocol",

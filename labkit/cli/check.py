@@ -8,8 +8,6 @@ from rich.markdown import Markdown
 
 from labkit.cli.terminal import console, run
 
-__all__ = ["check", "progress"]
-
 
 def check(
     name: Annotated[

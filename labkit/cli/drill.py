@@ -19,8 +19,6 @@ from labkit.cli.terminal import console, counting_bar, run
 if TYPE_CHECKING:
     from labkit.drills import Finding, Progress, Verdict
 
-__all__ = ["drill", "judge", "verdict_table"]
-
 drill = typer.Typer(
     help="Break the server on purpose, and check what it promises.", no_args_is_help=True
 )

@@ -12,8 +12,6 @@ from labkit.cli.models import AsrOption, SetOption
 if TYPE_CHECKING:
     from labkit.measure.endpointing import EndpointingSummary
 
-__all__ = ["endpointing"]
-
 
 def endpointing(
     model_set: SetOption = "embedded",

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from labkit.measure.exercise_summary import ExerciseSummary, ServerSummary
     from labkit.measure.statistics import Estimate
 
-__all__ = ["diff_table", "exercise", "parse_chunks", "servers_table", "sizes_table"]
-
 _BESIDE = "Servers beside labkit's"
 _CONDITIONS = "Conditions"
 

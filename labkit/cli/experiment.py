@@ -13,8 +13,6 @@ from labkit.cli.terminal import console, counting_bar, errors, run
 if TYPE_CHECKING:
     from labkit.measure.results import Experiment, Results, Summary
 
-__all__ = ["carry_out", "results_table"]
-
 S = TypeVar("S", bound="Summary")
 R = TypeVar("R")
 

@@ -10,8 +10,6 @@ import typer
 from labkit.errors import LabkitError
 from labkit.notebook.copies import copy_chapters, jupyter_command
 
-__all__ = ["lab"]
-
 _CHECKOUT: Final = Path(__file__).resolve().parents[2]
 
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from labkit.measure.load_summary import Level, Resources
     from labkit.measure.statistics import Percentiles
 
-__all__ = ["load"]
-
 
 class Answering(StrEnum):
     """What answers: an echo that measures the transport alone, or the engines."""

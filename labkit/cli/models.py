@@ -15,8 +15,6 @@ from labkit.errors import LabkitError, ModelNotFoundError
 if TYPE_CHECKING:
     from labkit.voice.catalogue import Model
 
-__all__ = ["AsrOption", "LlmOption", "SetOption", "TtsOption", "models"]
-
 SetOption = Annotated[
     str, typer.Option("--models", metavar="SET", help="Set of models; see 'labkit models list'.")
 ]

@@ -25,8 +25,6 @@ from labkit.session.defaults import DEFAULT_PORT
 if TYPE_CHECKING:
     from labkit.measure.netem import Proxy
 
-__all__ = ["proxy"]
-
 _log = logging.getLogger("labkit")
 
 

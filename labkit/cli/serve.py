@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from labkit.session.settings import ServerSettings
     from labkit.voice.pipeline import Pipeline
 
-__all__ = ["serve"]
-
 _log = logging.getLogger("labkit")
 
 _MOST_TOLD: Final = 1500

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from labkit.client.plain import ClientTurn
     from labkit.measure.recordings import Recording
 
-__all__ = ["print_turn", "talk"]
-
 
 def talk(
     recording: Annotated[Path, typer.Argument(help="WAV or FLAC, any rate, any channels.")],

@@ -18,18 +18,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from labkit.errors import LabkitError
 
-__all__ = [
-    "console",
-    "counting_bar",
-    "errors",
-    "require_file",
-    "require_writable",
-    "run",
-    "show_on_any_console",
-    "told",
-    "working",
-]
-
 T = TypeVar("T")
 
 _SUBSTITUTES: Final = {

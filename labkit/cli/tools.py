@@ -10,8 +10,6 @@ from rich.markup import escape
 from labkit.cli.models import SetOption
 from labkit.cli.terminal import console, require_writable, working
 
-__all__ = ["doctor", "protocol", "reference_page", "token"]
-
 
 def doctor(model_set: SetOption = "embedded") -> None:
     """Say what this machine lacks, and the mend; exits 1 where something is amiss."""

@@ -25,11 +25,6 @@ from labkit.client.dial import CONNECT_S
 from labkit.errors import ClientError, ErrorCode, ProtocolError
 from labkit.protocol import plain, v1
 
-__all__ = [
-    "LONGEST_MESSAGE", "Deadlines", "ForeignDone", "ForeignError", "ReplyReader", "ServerText",
-    "TurnSoFar", "Unknown", "read",
-]  # fmt: skip
-
 _SHOWN: Final = 60
 """Most characters of a text of the server that are repeated."""
 LONGEST_MESSAGE: Final = plain.LONGEST_REPLY * WIRE.frame_bytes

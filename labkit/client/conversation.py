@@ -22,8 +22,6 @@ from labkit.errors import ClientError, CloseCode, ErrorCode, ProtocolError
 from labkit.protocol import v1
 from labkit.protocol.replay import Missing, Position, ReplayWindow
 
-__all__ = ["Conversation", "Event", "Gap", "Interrupted", "Lost", "ReplyAudio", "begin"]
-
 E = TypeVar("E", bound=BaseException)
 
 _EVENTS: Final = 64

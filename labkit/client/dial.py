@@ -30,20 +30,6 @@ from labkit.errors import ClientError, ConnectError
 from labkit.net import wire_log
 from labkit.net.addresses import is_loopback
 
-__all__ = [
-    "CLOSE_S",
-    "CONNECT_S",
-    "MAX_MESSAGE_BYTES",
-    "Backoff",
-    "Reach",
-    "connected",
-    "dial",
-    "hang_up",
-    "server_url",
-    "why_closed",
-    "with_query",
-]
-
 CONNECT_S: Final = 10.0
 """Longest that connecting may take: name, TCP, TLS, and the answer to the handshake."""
 CLOSE_S: Final = 2.0

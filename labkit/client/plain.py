@@ -31,8 +31,6 @@ from labkit.errors import ClientError, ProtocolError
 from labkit.protocol import plain
 from labkit.trace import SERVER_MARKS, Mark, Trace
 
-__all__ = ["ClientTurn", "VoiceClient"]
-
 _PINGS: Final = 5
 """Round trips to estimate a clock's offset from; the fastest is the least disturbed."""
 _PING_S: Final = 2.0

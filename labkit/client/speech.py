@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks
 
-__all__ = ["Clock", "chunk_samples", "speak", "spoken_ns"]
-
 
 @dataclass(frozen=True, slots=True)
 class Clock:

@@ -34,17 +34,6 @@ from labkit.errors import ClientError, ConnectError, ProtocolError
 from labkit.protocol import v1
 from labkit.protocol.replay import Position, ReplayWindow
 
-__all__ = [
-    "Answer",
-    "Backoff",
-    "ClientOptions",
-    "Event",
-    "Gap",
-    "Interrupted",
-    "ReplyAudio",
-    "SessionClient",
-]
-
 _log = logging.getLogger(__name__)
 
 _KEEPALIVE_S: Final = 20.0

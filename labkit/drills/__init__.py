@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Self
 
-__all__ = ["Finding", "Progress", "Verdict"]
-
 Progress = Callable[[str, int, int], None]
 """Is told what is done, how much of it is over, and how much there is."""
 

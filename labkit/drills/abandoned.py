@@ -33,11 +33,10 @@ from labkit.drills.target import (
     vitals_once,
 )
 from labkit.errors import ClientError
-from labkit.measure.netem import Fault, Proxy
+from labkit.measure.links import Fault
+from labkit.measure.netem import Proxy
 from labkit.measure.server_process import running_server
 from labkit.protocol import v1
-
-__all__ = ["LIMITS", "WAYS", "abandon", "judged", "run_abandoned", "settled"]
 
 LIMITS: Final[dict[str, Any]] = {
     "start_s": 1.0,

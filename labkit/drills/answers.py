@@ -17,8 +17,6 @@ from labkit.errors import CloseCode, ErrorCode, ProtocolError
 from labkit.protocol import plain, v1
 from labkit.protocol.replay import Position
 
-__all__ = ["Answers", "PlainAnswers", "Tally", "V1Answers"]
-
 _EXAMPLES: Final = 10
 _LAST: Final = "the last message"
 _FAULT_OF_THE_SERVER: Final = frozenset((ErrorCode.INTERNAL, ErrorCode.ENGINE_FAILED))

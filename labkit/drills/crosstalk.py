@@ -32,10 +32,10 @@ from websockets.exceptions import WebSocketException
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, read_audio, resample
 from labkit.client.answers import Deadlines
-from labkit.client.dial import with_query
+from labkit.client.dial import Backoff, with_query
 from labkit.client.plain import VoiceClient
 from labkit.client.speech import speak
-from labkit.client.v1 import Answer, Backoff, ClientOptions, SessionClient
+from labkit.client.v1 import Answer, ClientOptions, SessionClient
 from labkit.drills import Finding, Progress, Verdict
 from labkit.drills.target import Dialect, target_command
 from labkit.errors import ClientError, InstrumentError, ProtocolError
@@ -46,23 +46,6 @@ from labkit.trace import Mark
 from labkit.voice.engines import PiperTts, Tts
 from labkit.voice.models import data_folder, resolve
 from labkit.voice.scheduling import Stop
-
-__all__ = [
-    "CallerPlan",
-    "Crosstalk",
-    "Fact",
-    "Heard",
-    "Mismatch",
-    "call_all",
-    "offered",
-    "fact_of",
-    "judged",
-    "mismatches",
-    "plan_callers",
-    "run_crosstalk",
-    "spoken_questions",
-    "streamed",
-]
 
 _BEGIN_S: Final = 3.0
 """Time over which the callers of a crowd begin."""

@@ -41,8 +41,6 @@ from labkit.measure.recordings import Recording, load_manifest
 from labkit.protocol import v1
 from labkit.voice.models import data_folder
 
-__all__ = ["listen", "measure", "run_formats", "send_all"]
-
 _LEAST: Final = 0.95
 """Share of the streams of each lie of which the right must be found, and nothing else."""
 _CHUNKS_MS: Final = (20, 40, 100)

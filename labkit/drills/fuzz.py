@@ -59,8 +59,6 @@ from labkit.measure.server_process import RunningServer, running_server
 from labkit.protocol import v1
 from labkit.protocol.replay import Position
 
-__all__ = ["TARGET", "Crowd", "Fuzzed", "fuzz", "judged", "run_fuzz", "well_served"]
-
 _GROWTH_MB: Final = 5.0
 """Most that the server's memory may grow from the half of the messages to their end."""
 _SETTLED: Final = 40_000

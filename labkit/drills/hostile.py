@@ -50,20 +50,6 @@ from labkit.measure.server_process import RunningServer, running_server
 from labkit.protocol import v1
 from labkit.protocol.replay import Position
 
-__all__ = [
-    "ATTACKS",
-    "NOBODY",
-    "Attack",
-    "Endured",
-    "audio_flood",
-    "broken_off",
-    "endure",
-    "judged",
-    "main",
-    "run_hostile",
-    "text_flood",
-]
-
 NOBODY: Final = "nobody"
 """Beside nobody, the honest caller shows what this machine itself does to its pings."""
 

@@ -23,23 +23,6 @@ from labkit.protocol.limits import Limits
 from labkit.protocol.replay import Position
 from labkit.protocol.schema import schema
 
-__all__ = [
-    "LIMITS",
-    "Broken",
-    "Context",
-    "Hostile",
-    "Kind",
-    "Ticket",
-    "broken_frames",
-    "broken_handshake",
-    "draw",
-    "fitting",
-    "frame",
-    "handshake",
-    "mutated",
-    "start_message",
-]
-
 LIMITS: Final = Limits()
 """What the server accepts and reads, so that some messages lie above it."""
 

@@ -19,11 +19,6 @@ from labkit.audio.readings import Float64
 from labkit.errors import ErrorCode
 from labkit.measure.recordings import Recording
 
-__all__ = [
-    "DELIVERIES", "SECONDS", "Delivery", "Lie", "jittered", "lasting", "lies", "live", "negatives",
-    "packets", "rightly",
-]  # fmt: skip
-
 SECONDS: Final = 10.0
 """How long a stream lasts, in truth."""
 _S16, _F32, _MULAW, _ALAW = Encoding

@@ -21,33 +21,16 @@ from typing import Final
 import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks, encode_s16le
-from labkit.client.v1 import (
-    Backoff,
-    ClientOptions,
-    Event,
-    Gap,
-    Interrupted,
-    ReplyAudio,
-    SessionClient,
-)
+from labkit.client.conversation import Event, Gap, Interrupted, ReplyAudio
+from labkit.client.dial import Backoff
+from labkit.client.v1 import ClientOptions, SessionClient
 from labkit.drills import Finding, Progress, Verdict
 from labkit.drills.target import PipelineName, address_of, spoken, target_command
 from labkit.errors import ClientError
-from labkit.measure.netem import UNCHANGED, Conditions, Fault, Link, Proxy
+from labkit.measure.links import Conditions, Fault, Link
+from labkit.measure.netem import UNCHANGED, Proxy
 from labkit.measure.server_process import running_server
 from labkit.protocol import v1
-
-__all__ = [
-    "Call",
-    "Cuts",
-    "Harm",
-    "compare",
-    "cut_calls",
-    "judged",
-    "run_resume",
-    "stream",
-    "utterances",
-]
 
 _AT_ONCE: Final = 4
 _UTTERANCE_S: Final = (0.2, 1.5)

@@ -14,8 +14,6 @@ from labkit.voice.models import load_pipeline, resolve
 from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedAsr, ScriptedTts, scripted_engines
 
-__all__ = ["main", "scripted_pipeline"]
-
 
 def scripted_pipeline() -> VoicePipeline:
     """Engines that hear the checksum of what was said, and repeat it."""

@@ -35,8 +35,6 @@ from labkit.measure.server_process import running_server
 from labkit.protocol import v1
 from labkit.trace import Mark
 
-__all__ = ["judged", "listen", "run_stalled", "stall"]
-
 _CALLERS: Final = 2
 _RECEIVE_BUFFER: Final = 16 * 1024
 _LIMIT_MIB: Final = 1.0

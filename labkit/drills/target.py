@@ -33,32 +33,6 @@ from labkit.protocol import v1
 from labkit.session.settings import ServerSettings
 from labkit.voice.models import data_folder
 
-__all__ = [
-    "CLOSES",
-    "HELD_BYTES",
-    "LOUD",
-    "OPEN_FILES",
-    "QUEUED_CALLS",
-    "RSS_BYTES",
-    "SESSIONS",
-    "TASKS",
-    "Dialect",
-    "Pings",
-    "PipelineName",
-    "Vitals",
-    "address_of",
-    "fetch",
-    "log_faults",
-    "memory_of",
-    "parse_vitals",
-    "pinging",
-    "settings_of",
-    "spoken",
-    "target_command",
-    "vitals_of",
-    "vitals_once",
-]
-
 
 class Dialect(StrEnum):
     """What a caller speaks, or pretends to speak."""

@@ -30,8 +30,6 @@ from labkit.errors import ConnectError, ErrorCode, ProtocolError
 from labkit.measure.plan import Script, Speech, Timetable, due_times
 from labkit.protocol import plain
 
-__all__ = ["CallLog", "Caller", "Manners", "Request", "connect_caller", "fine_loop"]
-
 _NS: Final = 1_000_000_000
 _SENDING_NS: Final = 1_000_000
 """A shorter `send` is the work of sending, a longer one waits for the server to read."""

@@ -16,8 +16,6 @@ import threading
 import time
 from typing import Final
 
-__all__ = ["main"]
-
 _STDIN: Final = 0
 _LAST_WORDS_S: Final = 10.0
 """How long a terminated process may take to end in order before it is cut off."""

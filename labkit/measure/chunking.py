@@ -9,16 +9,6 @@ from typing import Final
 
 from labkit.audio.pcm import SAMPLE_RATE
 
-__all__ = [
-    "CHUNK_SIZES_MS",
-    "DETECTOR_FRAME_MS",
-    "detector_wait_ms",
-    "last_chunk_ms",
-    "overhead_bytes",
-    "packetisation_wait_ms",
-    "segments",
-]
-
 CHUNK_SIZES_MS: Final = (10, 20, 32, 40, 50, 80, 100, 250, 500)
 """Lengths of one message: from telephony's 10 and 20 ms over the detector's own frame (32) and the
 80 and 100 of recognisers to what nobody recommends. 40 ms is the longest round length whose message

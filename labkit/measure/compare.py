@@ -16,8 +16,6 @@ from labkit.measure.exercise_summary import FEW_BLOCKS, TOO_FEW, Row, balanced_m
 from labkit.measure.statistics import Estimate, median
 from labkit.trace import Stage
 
-__all__ = ["Comparison", "Difference", "Run", "changed", "compare", "read_run"]
-
 Part = Callable[[Sequence[Row]], dict[str, float]]
 """Gives milliseconds by recording."""
 

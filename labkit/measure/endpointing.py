@@ -32,16 +32,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "Decision",
-    "EndpointingExperiment",
-    "EndpointingSummary",
-    "Heard",
-    "Line",
-    "decide",
-    "plot_lines",
-]
-
 _RULES: Final = Endpointing()
 _FRAME: Final = 512
 _LATE_S: Final = 0.1

@@ -25,8 +25,6 @@ from labkit.trace import Mark, Stage, Trace
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Exercise", "failed_row", "ping_until", "prepared", "row_of"]
-
 _FULL: Final = 20
 """Blocks of a whole run. A block of nine chunk sizes has thirteen turns of some two seconds, nearly
 all of them speech, so that twenty blocks take nine minutes."""

@@ -45,19 +45,6 @@ from labkit.measure.figures import (
 from labkit.measure.statistics import Estimate
 from labkit.measure.targets import LOOPBACK
 
-__all__ = [
-    "LOOKS",
-    "exercise_figures",
-    "plot_effect",
-    "plot_rest",
-    "plot_turns",
-    "plot_waits",
-    "servers_figure",
-    "tradeoff_figure",
-    "turns_figure",
-    "waterfall_figure",
-]
-
 _BAND: Final = "#EDF3E6"
 _APART: Final = 1.035
 """Lines of several servers are drawn so much apart, so that the bars of all are seen."""

@@ -13,19 +13,6 @@ from labkit.measure.statistics import FEW, Estimate, median, percentile_95
 from labkit.measure.wer import word_error_rate
 from labkit.trace import Mark, Stage, largest_part
 
-__all__ = [
-    "FEW_BLOCKS",
-    "TOO_FEW",
-    "ExerciseSummary",
-    "Row",
-    "ServerSummary",
-    "SizeSummary",
-    "balanced_means",
-    "by_server",
-    "paired",
-    "summarise_server",
-]
-
 K = TypeVar("K", bound=Hashable)
 
 TOO_FEW: Final = "too few turns to tell"

@@ -20,27 +20,6 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 from labkit.audio.pcm import Float32
 from labkit.trace import Stage, Trace
 
-__all__ = [
-    "BLACK",
-    "BLUE",
-    "GREEN",
-    "GREY",
-    "ORANGE",
-    "PURPLE",
-    "RED",
-    "SKY",
-    "Look",
-    "axes",
-    "draw_intervals",
-    "figure_of",
-    "image_html",
-    "log_axis",
-    "plot_stages",
-    "plot_waterfall",
-    "plot_waveform",
-    "tidy",
-]
-
 BLUE: Final = "#0072B2"
 ORANGE: Final = "#E69F00"
 GREEN: Final = "#009E73"

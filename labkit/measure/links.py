@@ -16,17 +16,6 @@ from typing import Final
 
 from labkit.errors import InstrumentError
 
-__all__ = [
-    "PROFILES",
-    "Conditions",
-    "Direction",
-    "Fault",
-    "Link",
-    "Profile",
-    "Schedule",
-    "read_profile",
-]
-
 QUEUE_BYTES: Final = 64 * 1024
 """What a link holds beside the bytes in flight: the queue of a small router."""
 

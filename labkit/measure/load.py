@@ -46,15 +46,6 @@ from labkit.measure.targets import LABKIT
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "GIVEN",
-    "MOST_SESSIONS",
-    "Load",
-    "parse_levels",
-    "recorded_speech",
-    "run_level",
-]
-
 GIVEN: Final = "given"
 """Name of a server that was already running."""
 

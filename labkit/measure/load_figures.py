@@ -24,14 +24,6 @@ from labkit.measure.figures import (
 from labkit.measure.load_summary import BARE, Level
 from labkit.measure.statistics import FEW, Percentiles
 
-__all__ = [
-    "capacity_figure",
-    "plot_backlog",
-    "plot_cpu",
-    "plot_pings",
-    "plot_replies",
-]
-
 _LIMITED: Final = "#F3E3D9"
 _NOTE: Final = (
     "Bars are 95 % intervals; hollow markers stand for fewer than {few} values, so for hardly "

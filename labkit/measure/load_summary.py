@@ -9,19 +9,6 @@ from typing import Any, Final
 from labkit.measure.callers import CallLog
 from labkit.measure.statistics import Percentiles, percentiles_ms
 
-__all__ = [
-    "BARE",
-    "COLUMNS",
-    "LATENESS_BOUND_MS",
-    "Level",
-    "LoadSummary",
-    "Ratio",
-    "Resources",
-    "flat",
-    "ratios",
-    "summarise_level",
-]
-
 BARE: Final = "bare"
 """Name of the server that does the least."""
 

@@ -34,27 +34,12 @@ from typing import Final, Self
 from labkit.client.speech import Clock
 from labkit.errors import InstrumentError
 from labkit.measure.links import (
-    PROFILES,
     Conditions,
     Direction,
     Fault,
     Link,
-    Profile,
     Schedule,
 )
-
-__all__ = [
-    "KERNEL_BYTES",
-    "PROFILES",
-    "UNCHANGED",
-    "Conditions",
-    "Connection",
-    "Direction",
-    "Fault",
-    "Link",
-    "Profile",
-    "Proxy",
-]
 
 _log = logging.getLogger(__name__)
 

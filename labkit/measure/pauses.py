@@ -18,8 +18,6 @@ from labkit.measure.recordings import Kind, Recording, load_manifest
 from labkit.voice.engines import SileroVad
 from labkit.voice.models import data_folder
 
-__all__ = ["FRAME_S", "Turn", "conversations", "voices"]
-
 FRAME_S: Final = 512 / SAMPLE_RATE
 """Length of one frame of the detector, in seconds."""
 

@@ -13,18 +13,6 @@ from labkit.audio.pcm import Float32, chunks, encode_s16le
 from labkit.client.speech import chunk_samples, spoken_ns
 from labkit.measure.chunking import CHUNK_SIZES_MS
 
-__all__ = [
-    "PlannedTurn",
-    "Script",
-    "Speech",
-    "Timetable",
-    "draw_scripts",
-    "due_times",
-    "plan_levels",
-    "plan_turns",
-    "speech_of",
-]
-
 T = TypeVar("T")
 
 _NS: Final = 1_000_000_000

@@ -17,8 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from labkit.audio.pcm import Float32, end_of_speech
 from labkit.errors import AudioError
 
-__all__ = ["MANIFEST", "Kind", "Recording", "load_manifest", "recording_at"]
-
 MANIFEST: Final = "manifest.jsonl"
 """Name of the file that describes the recordings beside it."""
 

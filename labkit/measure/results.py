@@ -25,16 +25,6 @@ from labkit.errors import InstrumentError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "Experiment",
-    "Progress",
-    "Results",
-    "Summary",
-    "Tell",
-    "about_machine",
-    "conduct",
-]
-
 R = TypeVar("R")
 S = TypeVar("S", bound="Summary")
 

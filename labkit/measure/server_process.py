@@ -37,15 +37,6 @@ from labkit.errors import ServerError
 from labkit.measure.server_status import ServerStatus, fetch_status
 from labkit.net.tokens import VARIABLE
 
-__all__ = [
-    "RunningServer",
-    "Usage",
-    "labkit_server",
-    "read_usage",
-    "running_server",
-    "start_server",
-]
-
 _READY: Final = re.compile(r"ready at (wss?://\S+)\n")
 _START_S: Final = 120.0
 _STOP_S: Final = 10.0

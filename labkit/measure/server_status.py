@@ -16,8 +16,6 @@ from urllib.error import HTTPError
 from labkit.errors import ServerError
 from labkit.trace import Stage
 
-__all__ = ["ServerStatus", "fetch_status", "read_status"]
-
 _PATIENCE_S: Final = 2.0
 
 # Not by way of a proxy that the environment names: the server is on this machine.

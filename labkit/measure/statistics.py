@@ -7,8 +7,6 @@ from typing import Final
 import numpy as np
 from scipy import stats
 
-__all__ = ["FEW", "Estimate", "Percentiles", "median", "percentile_95", "percentiles_ms"]
-
 FEW: Final = 20
 """With fewer values than this, a 95th percentile is hardly more than the largest of them."""
 

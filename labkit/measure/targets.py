@@ -23,15 +23,10 @@ from labkit.client.answers import Deadlines
 from labkit.client.dial import Reach, server_url
 from labkit.client.plain import VoiceClient
 from labkit.errors import InstrumentError, ServerError
-from labkit.measure.links import Profile
-from labkit.measure.netem import UNCHANGED, Direction, Proxy
+from labkit.measure.links import Direction, Profile
+from labkit.measure.netem import UNCHANGED, Proxy
 from labkit.measure.server_process import labkit_server, running_server
 from labkit.net.tls import client_tls, server_tls
-
-__all__ = [
-    "LABKIT", "LOOPBACK", "NAIVE", "Access", "Target", "Way", "distinct", "make_certificate",
-    "way_to",
-]  # fmt: skip
 
 LABKIT: Final = "labkit"
 """Name of labkit's own server, in plans, tables and figures."""

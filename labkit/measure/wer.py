@@ -15,8 +15,6 @@ from num2words import num2words
 
 from labkit.voice.normalisation import normalise as in_words
 
-__all__ = ["normalise", "word_error_rate", "word_errors"]
-
 _contractions: Final = jiwer.ExpandCommonEnglishContractions()
 _GROUP: Final = re.compile(r"(?<=[0-9]),(?=[0-9]{3})")
 _NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?")

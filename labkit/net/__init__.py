@@ -9,8 +9,6 @@ the bytes asks for them: ``logging.getLogger("labkit.wire").setLevel(logging.DEB
 import logging
 from typing import Final
 
-__all__ = ["wire_log"]
-
 wire_log: Final = logging.getLogger("labkit.wire")
 """Where websockets logs, for servers and clients of labkit."""
 wire_log.setLevel(logging.WARNING)

@@ -8,8 +8,6 @@ from typing import Final
 
 from labkit.errors import ServerError
 
-__all__ = ["addresses_to_bind", "caller_at", "is_address", "is_loopback"]
-
 _PREFIX: Final = 64
 """Bits of an IPv6 address that a network gives to one household (RFC 6177, RFC 4291)."""
 _NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)

@@ -5,8 +5,6 @@ from pathlib import Path
 
 from labkit.errors import ClientError, ServerError
 
-__all__ = ["client_tls", "server_tls"]
-
 
 def server_tls(certificate: Path, key: Path | None = None) -> ssl.SSLContext:
     """What a server needs to speak TLS 1.2 or newer.

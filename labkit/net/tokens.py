@@ -16,8 +16,6 @@ from typing import Final
 
 from labkit.errors import TokenError
 
-__all__ = ["VARIABLE", "bearer", "new_token", "read_tokens", "require_token", "token_in"]
-
 VARIABLE: Final = "LABKIT_TOKEN"
 """The environment variable that may hold a token."""
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from ipywidgets import VBox
     from matplotlib.figure import Figure
 
-__all__ = ["Bench"]
-
 _USUAL_MS: Final = 40
 _ALT: Final = "Waits over chunk size, every turn a dot, each network a line."
 

@@ -17,8 +17,6 @@ from typing import Final
 
 from labkit.errors import LabkitError
 
-__all__ = ["copy_chapters", "jupyter_command", "write_beside"]
-
 _GIVEN: Final = ".chapters.json"
 """Which versions of each chapter the folder was given: name → SHA-256 of each."""
 

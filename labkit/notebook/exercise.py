@@ -14,8 +14,6 @@ from labkit.measure.targets import LOOPBACK, Access, Target, distinct
 from labkit.notebook.show import progress_bar
 from labkit.voice.models import data_folder
 
-__all__ = ["run_exercise"]
-
 
 async def run_exercise(
     *,

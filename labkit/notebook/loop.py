@@ -17,8 +17,6 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
-__all__ = ["run"]
-
 T = TypeVar("T")
 
 _LOOK_S: Final = 0.2

@@ -15,8 +15,6 @@ from labkit.errors import LabkitError
 from labkit.measure.server_process import RunningServer
 from labkit.notebook.server import place_of
 
-__all__ = ["ServerPanel"]
-
 _EVERY_S: Final = 1.0
 
 

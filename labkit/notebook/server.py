@@ -14,8 +14,6 @@ from labkit.course.keep import kept_sections, server_file, stubs_in
 from labkit.errors import ServerError
 from labkit.measure.server_process import RunningServer, labkit_server, start_server
 
-__all__ = ["Place", "place_of", "start_labkit", "start_mine", "start_naive", "stop_servers"]
-
 
 class Place(traitlets.HasTraits):
     """A name under which one server runs at a time, whichever cells start and stop it.

@@ -16,8 +16,6 @@ if TYPE_CHECKING:  # matplotlib takes a second to load
 
     from labkit.measure.results import Progress
 
-__all__ = ["in_notebook", "play", "player", "progress_bar", "show", "wav_file"]
-
 
 def in_notebook() -> bool:
     """Whether this is a cell of a notebook, or typed into IPython."""

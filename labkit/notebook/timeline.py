@@ -6,8 +6,6 @@ from typing import Any
 import anywidget
 import traitlets
 
-__all__ = ["Timeline"]
-
 
 class Timeline(anywidget.AnyWidget):
     """Rows of a turn over its sound (`timeline.js`).

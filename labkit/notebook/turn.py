@@ -27,8 +27,6 @@ if TYPE_CHECKING:  # matplotlib takes a second to load, and only figures need it
 
     from labkit.notebook.timeline import Timeline
 
-__all__ = ["SpokenTurn", "recording", "recordings", "say"]
-
 _ROW: Final = 18
 """Height of a stage in the small waterfall, and its other measures, in pixels."""
 _LABELS: Final = 150

@@ -10,8 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from labkit.protocol.replay import Count
 
-__all__ = ["Amount", "Limits"]
-
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """A finite number that is not negative."""
 

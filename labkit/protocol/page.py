@@ -25,18 +25,6 @@ from labkit.protocol import plain, v1
 from labkit.protocol.replay import LARGEST, Missing, Position
 from labkit.trace import Mark
 
-__all__ = [
-    "CLIENT_EXAMPLES",
-    "Described",
-    "anchor",
-    "fields_of",
-    "member_docs",
-    "page_text",
-    "server_examples",
-    "simple_table",
-    "table",
-]
-
 _CLIENT_PARTS: Final = (v1.AudioSpec, Position, v1.Resume)
 _SERVER_PARTS: Final = (Missing, v1.Cause)
 _ENUMERATIONS: Final = (Encoding, v1.TurnDetection, v1.Endpointing, v1.ResponseStatus)

@@ -25,23 +25,6 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from labkit.audio.formats import WIRE
 from labkit.errors import ErrorCode, ProtocolError
 
-__all__ = [
-    "LONGEST_REPLY",
-    "PONG",
-    "Audio",
-    "Command",
-    "Done",
-    "EndStream",
-    "Error",
-    "Ping",
-    "ServerMessage",
-    "Transcript",
-    "decode_client",
-    "decode_server",
-    "require_audio",
-    "wants_stream",
-]
-
 PONG: Final = "pong"
 """The answer to `ping`."""
 

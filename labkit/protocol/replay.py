@@ -17,8 +17,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from labkit.errors import ErrorCode, ProtocolError
 
-__all__ = ["LARGEST", "WHOLE", "Count", "Missing", "Position", "ReplayWindow"]
-
 LARGEST: Final = 2**53
 """Above this, JSON readers that keep numbers as doubles lose count."""
 

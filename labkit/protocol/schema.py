@@ -7,8 +7,6 @@ from pydantic import Field, TypeAdapter
 
 from labkit.protocol.v1 import SUBPROTOCOL, ClientMessage, ServerMessage
 
-__all__ = ["PATH", "schema", "schema_text"]
-
 PATH: Final = "/schema.json"
 """Where a server offers it."""
 

@@ -25,41 +25,6 @@ from labkit.errors import ErrorCode, ProtocolError
 from labkit.protocol.limits import Amount, Limits
 from labkit.protocol.replay import LARGEST, WHOLE, Count, Missing, Position
 
-__all__ = [
-    "SUBPROTOCOL",
-    "AudioAck",
-    "AudioEnd",
-    "AudioSpec",
-    "Cause",
-    "ClientMessage",
-    "Endpointing",
-    "Error",
-    "Limits",
-    "Ping",
-    "Pong",
-    "ResponseAck",
-    "ResponseCancel",
-    "ResponseDone",
-    "ResponseStarted",
-    "ResponseStatus",
-    "ResponseText",
-    "Resume",
-    "ServerMessage",
-    "SessionEnd",
-    "SessionEnded",
-    "SessionStart",
-    "SessionStarted",
-    "SpeechStarted",
-    "SpeechStopped",
-    "TranscriptFinal",
-    "TranscriptPartial",
-    "TurnDetection",
-    "decode_client",
-    "decode_server",
-    "require_audio",
-    "too_large",
-]
-
 SUBPROTOCOL: Final = "labkit.v1"
 """The WebSocket subprotocol to ask for."""
 

@@ -47,21 +47,6 @@ from labkit.server.metrics import Metrics
 from labkit.session.events import Caller
 from labkit.session.settings import ServerSettings
 
-__all__ = [
-    "BEARER_PREFIX",
-    "Access",
-    "Admission",
-    "Admitted",
-    "Handshake",
-    "Headers",
-    "Places",
-    "Refusal",
-    "require_safe",
-    "refused",
-    "room",
-    "warnings_about",
-]
-
 _log = logging.getLogger(__name__)
 
 BEARER_PREFIX: Final = "labkit.bearer."

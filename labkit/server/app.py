@@ -36,8 +36,6 @@ from labkit.session.registry import Registry, State
 from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import Pipeline
 
-__all__ = ["VoiceServer", "require_startable", "serve_until_signal"]
-
 _log = logging.getLogger(__name__)
 
 _TLS_HANDSHAKE_S: Final = 5.0

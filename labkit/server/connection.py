@@ -25,8 +25,6 @@ from labkit.session.refusals import RefusalRow
 from labkit.session.session import MOST_AT_ONCE, Observer, Session
 from labkit.session.settings import ServerSettings
 
-__all__ = ["Connection", "Dialect", "Socket", "forget_frames"]
-
 _log = logging.getLogger(__name__)
 
 _LONGEST_STRETCH_NS: Final = 3_000_000

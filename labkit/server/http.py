@@ -10,9 +10,6 @@ from websockets.http11 import Request, Response
 
 from labkit.protocol import schema
 
-__all__ = ["Pages", "page"]
-
-
 _TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Prometheus' format has a version; other text does not mind."""
 _SCHEMA: Final = "application/schema+json"

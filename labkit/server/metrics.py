@@ -6,8 +6,6 @@ from prometheus_client.exposition import generate_latest
 from labkit.errors import ErrorCode
 from labkit.trace import Trace
 
-__all__ = ["Metrics"]
-
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 

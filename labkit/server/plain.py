@@ -23,8 +23,6 @@ from labkit.session.registry import Registry
 from labkit.session.session import SessionOptions
 from labkit.session.settings import ServerSettings
 
-__all__ = ["PlainDialect", "PlainEncoder"]
-
 _OPTIONS: Final = SessionOptions(input=WIRE, output=WIRE)
 
 

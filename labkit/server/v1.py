@@ -28,8 +28,6 @@ from labkit.session.registry import Opened, Registry
 from labkit.session.session import Session, SessionOptions
 from labkit.session.settings import ServerSettings
 
-__all__ = ["V1Dialect", "V1Encoder", "limits_of"]
-
 N = TypeVar(
     "N",
     v1.SpeechStarted,

@@ -41,8 +41,6 @@ from labkit.protocol.plain import LONGEST_REPLY
 from labkit.session.limits import TokenBucket
 from labkit.session.settings import ServerSettings
 
-__all__ = ["BoundedConnection"]
-
 _PIECE: Final = 2048
 """Bytes that are parsed at a time: of empty frames, these are 340."""
 _LONGEST_STRETCH_NS: Final = 2_000_000

@@ -15,8 +15,6 @@ from labkit.voice.history import Exchange
 from labkit.voice.pipeline import Pipeline, Sink, Turn
 from labkit.voice.scheduling import Playback
 
-__all__ = ["WorkAhead"]
-
 _MOST_HELD_S: Final = 5.0
 """Audio of a reply that is made behind the gate: a first sentence, so that no more is lost with
 it than that."""

@@ -9,24 +9,6 @@ from labkit.audio.pcm import Float32
 from labkit.errors import ProtocolError
 from labkit.protocol.replay import Position
 
-__all__ = [
-    "Caller",
-    "Cause",
-    "Encoded",
-    "Encoder",
-    "Event",
-    "PartialTranscript",
-    "Refused",
-    "ReplyAudio",
-    "ReplyEnd",
-    "Sentence",
-    "SpeechStarted",
-    "SpeechStopped",
-    "Status",
-    "Transcript",
-    "TurnOver",
-]
-
 
 class Status(StrEnum):
     """How a turn ended, as its client is told."""

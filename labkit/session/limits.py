@@ -9,8 +9,6 @@ from typing import Final
 from labkit.errors import Close, CloseCode, ErrorCode
 from labkit.protocol.limits import Limits
 
-__all__ = ["Activity", "Budget", "TokenBucket"]
-
 
 class TokenBucket:
     """So much at once, and so much a second over a longer time."""

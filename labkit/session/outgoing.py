@@ -14,8 +14,6 @@ from labkit.errors import Close, CloseCode, ErrorCode
 from labkit.protocol.replay import Missing, Position, ReplayWindow
 from labkit.session.events import Encoded
 
-__all__ = ["Changes", "Feed", "Outgoing", "slow_reader"]
-
 
 class Changes:
     """Wakes everybody who waits whenever something has changed; each then looks for itself."""

@@ -4,8 +4,6 @@ from labkit.voice.agreement import Agreement
 from labkit.voice.hearing import Utterance
 from labkit.voice.pipeline import Pipeline
 
-__all__ = ["Partials"]
-
 
 class Partials:
     """Hears one utterance again and again, and tells which of its words are sure.

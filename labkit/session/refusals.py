@@ -7,19 +7,6 @@ from labkit.errors import AudioError, Close, CloseCode, EngineError, ErrorCode, 
 from labkit.protocol.limits import Limits
 from labkit.session.events import Cause, Refused
 
-__all__ = [
-    "RefusalRow",
-    "buffer_full",
-    "invalid_audio",
-    "not_answered",
-    "not_understood",
-    "odd_length",
-    "too_fast",
-    "too_many_turns",
-    "unknown_turn",
-    "untaken_refusals",
-]
-
 
 class RefusalRow:
     """Binary messages that are refused one after the other for the same reason.

@@ -36,18 +36,6 @@ from labkit.session.session import Carrier, MakeWatch, Observer, Session, Sessio
 from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import Pipeline
 
-__all__ = [
-    "TRANSITIONS",
-    "IllegalTransitionError",
-    "LifeEvent",
-    "Lives",
-    "Opened",
-    "Registry",
-    "State",
-    "Ticket",
-    "transition",
-]
-
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")

@@ -70,8 +70,6 @@ from labkit.voice.hearing import Endpointing, SpeechChange, SpeechTracker, Utter
 from labkit.voice.history import Exchange, History
 from labkit.voice.scheduling import Playback
 
-__all__ = ["MOST_AT_ONCE", "Carrier", "MakeWatch", "Observer", "Session", "SessionOptions"]
-
 _log = logging.getLogger(__name__)
 
 _MOST_SILENCE_S: Final = 10.0

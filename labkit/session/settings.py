@@ -14,8 +14,6 @@ from labkit.session.defaults import (
     DEFAULT_PORT,
 )
 
-__all__ = ["ServerSettings"]
-
 
 class ServerSettings(Limits):
     """Where a server listens, whom it admits and what it allows.

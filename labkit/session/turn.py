@@ -23,27 +23,6 @@ from labkit.errors import LabkitError, ProtocolError
 from labkit.session.events import Status
 from labkit.voice.history import Exchange
 
-__all__ = [
-    "TABLE",
-    "Answered",
-    "Begin",
-    "Cancel",
-    "Effect",
-    "End",
-    "Fail",
-    "Flushed",
-    "Heard",
-    "IllegalInputError",
-    "Input",
-    "Over",
-    "Played",
-    "Remember",
-    "Said",
-    "State",
-    "Stop",
-    "Turn",
-]
-
 
 class State(StrEnum):
     """How far a turn is."""

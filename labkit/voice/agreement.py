@@ -9,8 +9,6 @@ Recognition and Translation by Partial Hypothesis Selection", Interspeech 2020).
 from itertools import takewhile
 from typing import Final
 
-__all__ = ["Agreement"]
-
 _PUNCTUATION: Final = ".,;:!?\"'()-"
 
 

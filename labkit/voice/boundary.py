@@ -20,8 +20,6 @@ from labkit.voice.engines import Asr, Llm, Tts, Vad, VadState
 from labkit.voice.history import Message
 from labkit.voice.scheduling import Stop
 
-__all__ = ["detect", "reply", "synthesise", "transcribe"]
-
 _VAD: Final = "voice activity detection"
 _ASR: Final = "speech recognition"
 _LLM: Final = "language model"

@@ -20,8 +20,6 @@ from typing import Final
 from labkit.errors import ModelError
 from labkit.voice import hub
 
-__all__ = ["SETS", "SPOKEN", "Embedded", "Model", "ModelSet", "Role", "Wheel", "find", "models_of"]
-
 _WHISPER_FILES: Final = (
     "config.json",
     "model.bin",

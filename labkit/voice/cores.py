@@ -32,8 +32,6 @@ import os
 from pathlib import Path
 from typing import Final
 
-__all__ = ["default_threads", "usable_cores"]
-
 _ENGINES: Final = 3
 _MOST: Final = 4
 """Further threads gain little with models of these sizes."""

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
-__all__ = ["SOON_S", "AdaptiveWait", "Ending", "EndpointingPolicy", "FixedWait", "ending"]
-
 _OPEN: Final = frozenset(
     # Articles and other words that come before a noun.
     "a an the this these those my your his her its our their some any every no "

@@ -23,18 +23,6 @@ from labkit.errors import EngineError, ModelBrokenError
 from labkit.voice.history import Message
 from labkit.voice.scheduling import Stop
 
-__all__ = [
-    "Asr",
-    "Engines",
-    "Llm",
-    "PiperTts",
-    "SileroVad",
-    "Tts",
-    "Vad",
-    "VadState",
-    "clauses",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class VadState:

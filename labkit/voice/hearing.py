@@ -19,16 +19,6 @@ import numpy as np
 from labkit.audio.pcm import SAMPLE_RATE, Float32, Int16
 from labkit.voice.engines import VadState
 
-__all__ = [
-    "Endpointing",
-    "SpeechChange",
-    "SpeechSpan",
-    "SpeechTracker",
-    "Utterance",
-    "frames_in",
-    "speech_stretches",
-]
-
 _EDGE_S: Final = 1.0
 """Shortest piece that speech without pauses is cut into, in seconds, or a quarter of it."""
 

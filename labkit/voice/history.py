@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Exchange", "History", "Message"]
-
 
 @dataclass(frozen=True, slots=True)
 class Message:

@@ -29,8 +29,6 @@ from huggingface_hub.errors import (
 
 from labkit.errors import ModelBrokenError, ModelChangedError, ModelError, ModelNotFoundError
 
-__all__ = ["Pulled", "Source", "cached", "pull", "record_file", "recorded", "sha256"]
-
 _SHA256_HEX: Final = 64
 _BLOCK: Final = 1 << 20
 

@@ -43,8 +43,6 @@ from labkit.errors import EngineError, ModelBrokenError
 from labkit.voice.history import Message
 from labkit.voice.scheduling import Stop
 
-__all__ = ["LlamaLlm", "fit_to_context"]
-
 _CHATML: Final = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
     "<|im_end|>\n{% endfor %}<|im_start|>assistant\n"

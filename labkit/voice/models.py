@@ -18,16 +18,6 @@ from labkit.voice.pipeline import ReplyRules, VoicePipeline
 from labkit.voice.scheduling import Stop
 from labkit.voice.whisper import FasterWhisperAsr
 
-__all__ = [
-    "ModelPaths",
-    "check_files",
-    "data_folder",
-    "load_engines",
-    "load_pipeline",
-    "locate",
-    "resolve",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class ModelPaths:

@@ -36,8 +36,6 @@ from typing import Final
 
 from num2words import num2words
 
-__all__ = ["normalise"]
-
 Match = re.Match[str]
 Rule = tuple[re.Pattern[str], str | Callable[[Match], str]]
 

@@ -23,8 +23,6 @@ from labkit.voice.history import Exchange, History, Message
 from labkit.voice.scheduling import Due, EngineQueue, Playback, Stop
 from labkit.voice.speakable import Piece, SpeakableText
 
-__all__ = ["EchoPipeline", "Pipeline", "ReplyRules", "Sink", "Turn", "VoicePipeline"]
-
 T = TypeVar("T")
 
 _BLOCK: Final = SAMPLE_RATE // 5

@@ -30,16 +30,6 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Final, Generic, TypeVar
 
-__all__ = [
-    "MOST_OVERTAKEN_S",
-    "PATIENCE_S",
-    "DeadlineQueue",
-    "Due",
-    "EngineQueue",
-    "Playback",
-    "Stop",
-]
-
 T = TypeVar("T")
 
 Stop = threading.Event

@@ -25,15 +25,6 @@ from labkit.voice.engines import Engines, VadState
 from labkit.voice.history import Message
 from labkit.voice.scheduling import Stop
 
-__all__ = [
-    "CollectingSink",
-    "EnergyVad",
-    "ScriptedAsr",
-    "ScriptedLlm",
-    "ScriptedTts",
-    "scripted_engines",
-]
-
 
 class EnergyVad:
     """Takes every frame that is not silent for speech."""

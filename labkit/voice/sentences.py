@@ -34,8 +34,6 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Cut", "SentenceSplitter"]
-
 _FIRST_CLAUSE: Final = 32
 """Characters from which on the first piece may end at a clause: 2 s of speech, in which the next
 piece is written and spoken."""

@@ -35,8 +35,6 @@ from typing import Final
 from labkit.voice.normalisation import normalise
 from labkit.voice.sentences import Cut, SentenceSplitter
 
-__all__ = ["NOTHING_TO_SAY", "Piece", "SpeakableText", "spoken"]
-
 NOTHING_TO_SAY: Final = "There is nothing in this answer that can be read aloud."
 """What is spoken where nothing else of a reply can be."""
 

@@ -25,8 +25,6 @@ from labkit.audio.pcm import SAMPLE_RATE, Float32
 from labkit.errors import ModelBrokenError
 from labkit.voice.scheduling import Stop
 
-__all__ = ["FasterWhisperAsr", "Heard", "Window"]
-
 _BEAM: Final = 5
 """Whisper's own width. Integer arithmetic differs from one processor to the next, and a greedy
 search follows each difference: of 312 words it misheard 31 on one and 43 on another, where the

@@ -13,7 +13,8 @@ import typer
 from typer.testing import CliRunner
 
 from labkit.cli import proxy as module
-from labkit.measure.netem import PROFILES, UNCHANGED, Conditions, Fault, Link
+from labkit.measure.links import PROFILES, Conditions, Fault, Link
+from labkit.measure.netem import UNCHANGED
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 

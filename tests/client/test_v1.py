@@ -17,11 +17,13 @@ from websockets.typing import Subprotocol
 from labkit.audio.formats import Encoding
 from labkit.audio.pcm import encode_s16le
 from labkit.client.answers import Unknown
+from labkit.client.conversation import Gap, Interrupted, ReplyAudio
 from labkit.client.dial import Backoff
 from labkit.client.speech import Clock
-from labkit.client.v1 import ClientOptions, Gap, Interrupted, ReplyAudio, SessionClient
+from labkit.client.v1 import ClientOptions, SessionClient
 from labkit.errors import ClientError, ErrorCode
-from labkit.measure.netem import Conditions, Fault, Link, Proxy
+from labkit.measure.links import Conditions, Fault, Link
+from labkit.measure.netem import Proxy
 from labkit.protocol import v1
 from labkit.protocol.replay import Position
 from labkit.server.app import VoiceServer

@@ -15,16 +15,8 @@ from websockets.exceptions import ConnectionClosedError
 from labkit.client.speech import Clock
 from labkit.errors import InstrumentError
 from labkit.measure import netem
-from labkit.measure.netem import (
-    KERNEL_BYTES,
-    UNCHANGED,
-    Conditions,
-    Connection,
-    Direction,
-    Fault,
-    Link,
-    Proxy,
-)
+from labkit.measure.links import Conditions, Direction, Fault, Link
+from labkit.measure.netem import KERNEL_BYTES, UNCHANGED, Connection, Proxy
 from tests.support import until
 
 UP, DOWN = Direction.UP, Direction.DOWN

@@ -24,7 +24,8 @@ from labkit.audio.pcm import (
 )
 from labkit.client.dial import Backoff
 from labkit.client.v1 import ClientOptions, SessionClient
-from labkit.measure.netem import Fault, Proxy
+from labkit.measure.links import Fault
+from labkit.measure.netem import Proxy
 from labkit.measure.recordings import load_manifest
 from labkit.measure.wer import word_errors
 from labkit.voice.scheduling import Stop

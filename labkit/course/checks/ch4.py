@@ -18,7 +18,8 @@ from labkit.course.conversation import Conversation
 from labkit.course.probe import Caller, Probe
 from labkit.course.verdict import CannotTell, NotYet
 from labkit.errors import ServerError
-from labkit.measure.netem import UNCHANGED, Conditions, Fault, Link, Proxy
+from labkit.measure.links import Conditions, Fault, Link
+from labkit.measure.netem import UNCHANGED, Proxy
 from labkit.measure.recordings import Recording
 
 __all__ = ["CHECKS"]
