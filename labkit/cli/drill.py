@@ -17,7 +17,8 @@ from labkit.cli.models import SetOption
 from labkit.cli.terminal import console, counting_bar, run
 
 if TYPE_CHECKING:
-    from labkit.drills import Finding, Progress, Verdict
+    from labkit.drills import Finding, Verdict
+    from labkit.measure.results import Tell
 
 drill = typer.Typer(
     help="Break the server on purpose, and check what it promises.", no_args_is_help=True
@@ -158,7 +159,7 @@ def formats(
     _carry_out(lambda tell: run_formats(url, quick=quick, tell=tell))
 
 
-def _carry_out(work: "Callable[[Progress], Coroutine[Any, Any, Verdict]]") -> None:
+def _carry_out(work: "Callable[[Tell], Coroutine[Any, Any, Verdict]]") -> None:
     """Run a drill, and show how far it has come and what it found."""
     with counting_bar() as tell:
         verdict = run(work(tell))

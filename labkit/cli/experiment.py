@@ -41,12 +41,7 @@ def carry_out(
     results = Results.within(out)
     try:
         with counting_bar() as tell:
-            work = conduct(
-                experiment,
-                results,
-                lambda step: tell(step.now, round(step.done), round(step.total)),
-            )
-            summed = run(work, loop_factory=loop_factory)
+            summed = run(conduct(experiment, results, tell), loop_factory=loop_factory)
     finally:
         if not results.complete:
             _say_what_is_kept(results)

@@ -4,12 +4,9 @@ A drill runs a server in a process of its own (`target`), misuses it in a way th
 decides, and gives a `Verdict`: a row for each promise, with the figure found and the bar.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
-
-Progress = Callable[[str, int, int], None]
-"""Is told what is done, how much of it is over, and how much there is."""
 
 
 @dataclass(frozen=True, slots=True)

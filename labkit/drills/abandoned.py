@@ -16,7 +16,7 @@ from websockets.exceptions import WebSocketException
 
 from labkit.audio.pcm import encode_s16le
 from labkit.client.dial import connected
-from labkit.drills import Finding, Progress, Verdict
+from labkit.drills import Finding, Verdict
 from labkit.drills.target import (
     CLOSES,
     HELD_BYTES,
@@ -35,6 +35,7 @@ from labkit.drills.target import (
 from labkit.errors import ClientError
 from labkit.measure.links import Fault
 from labkit.measure.netem import Proxy
+from labkit.measure.results import Tell
 from labkit.measure.server_process import running_server
 from labkit.protocol import v1
 
@@ -194,7 +195,7 @@ async def _listen(socket: ClientConnection, seconds: float = _PATIENCE_S) -> Non
                 await socket.recv()
 
 
-async def abandon(url: str, speech: bytes, clients: int, tell: Progress) -> None:
+async def abandon(url: str, speech: bytes, clients: int, tell: Tell) -> None:
     """Let `clients` clients be abandoned in each of `WAYS`, all at once."""
     async with Proxy(*address_of(url)) as proxy:
         scene = Scene(url, proxy, speech)
@@ -229,7 +230,7 @@ def judged(before: Vitals, after: Vitals) -> list[Finding]:
     ]
 
 
-async def run_abandoned(clients: int, pipeline: PipelineName, tell: Progress) -> Verdict:
+async def run_abandoned(clients: int, pipeline: PipelineName, tell: Tell) -> Verdict:
     """Run the drill with so many `clients` for each way of being abandoned.
 
     Raises:

@@ -36,10 +36,11 @@ from labkit.client.dial import Backoff, with_query
 from labkit.client.plain import VoiceClient
 from labkit.client.speech import speak
 from labkit.client.v1 import Answer, ClientOptions, SessionClient
-from labkit.drills import Finding, Progress, Verdict
+from labkit.drills import Finding, Verdict
 from labkit.drills.target import Dialect, target_command
 from labkit.errors import ClientError, InstrumentError, ProtocolError
 from labkit.measure.recordings import Kind, Recording, load_manifest
+from labkit.measure.results import Tell
 from labkit.measure.server_process import running_server
 from labkit.measure.wer import normalise
 from labkit.trace import Mark
@@ -314,7 +315,7 @@ async def call_all(
     *,
     pace: float = 1.0,
     patience_s: float = _PATIENCE_S,
-    tell: Progress = lambda *_: None,
+    tell: Tell = lambda *_: None,
 ) -> Crosstalk:
     """Let the callers call: each alone, again alone, and all at once.
 
@@ -359,7 +360,7 @@ async def run_crosstalk(
     seed: int,
     pace: float,
     model_set: str,
-    tell: Progress,
+    tell: Tell,
 ) -> Verdict:
     """Run the drill against any server, at `url`, or against one of its own with a model set.
 

@@ -23,7 +23,7 @@ from labkit.audio.misread import MISMATCHES, FormatWatch
 from labkit.audio.pcm import Float32, read_audio
 from labkit.client.conversation import Lost, begin
 from labkit.client.dial import connected
-from labkit.drills import Finding, Progress, Verdict
+from labkit.drills import Finding, Verdict
 from labkit.drills.misdeclared import (
     DELIVERIES,
     SECONDS,
@@ -38,6 +38,7 @@ from labkit.drills.misdeclared import (
 )
 from labkit.errors import ClientError, ErrorCode, ProtocolError
 from labkit.measure.recordings import Recording, load_manifest
+from labkit.measure.results import Tell
 from labkit.protocol import v1
 from labkit.voice.models import data_folder
 
@@ -74,7 +75,7 @@ def listen(
     ]
 
 
-def measure(speech: Sequence[Float32], tell: Progress) -> Iterator[Finding]:
+def measure(speech: Sequence[Float32], tell: Tell) -> Iterator[Finding]:
     """Send recordings in every wrong way; a finding for each that is about the same."""
     groups: dict[tuple[str, Encoding, tuple[ErrorCode, ...]], list[Lie]] = {}
     for lie in lies():
@@ -100,7 +101,7 @@ def _told(
         yield listen(lie.declared, lie.send(samples), SECONDS, chunk_ms, delivery)
 
 
-def false_alarms(recordings: Sequence[Recording], tell: Progress) -> Iterator[Finding]:
+def false_alarms(recordings: Sequence[Recording], tell: Tell) -> Iterator[Finding]:
     """Send recordings and synthetic sounds as they are declared, in every format."""
     alarms: list[str] = []
     forms = [AudioFormat(*f) for f in product(Encoding, (8_000, 16_000, 44_100, 48_000), (1, 2))]
@@ -118,7 +119,7 @@ def false_alarms(recordings: Sequence[Recording], tell: Progress) -> Iterator[Fi
 # -- over the wire ---------------------------------------------------------------------------
 
 
-async def run_formats(url: str | None, *, quick: bool, tell: Progress) -> Verdict:
+async def run_formats(url: str | None, *, quick: bool, tell: Tell) -> Verdict:
     """Run the drill with the watch alone, or against the server at `url`.
 
     Raises:
@@ -135,7 +136,7 @@ async def run_formats(url: str | None, *, quick: bool, tell: Progress) -> Verdic
     return Verdict(f"{title}, found and named", tuple(found))
 
 
-async def send_all(url: str, speech: Float32, tell: Progress) -> list[Finding]:
+async def send_all(url: str, speech: Float32, tell: Tell) -> list[Finding]:
     """Send one stream of each kind at the pace of speech, all at once, and what is as declared.
 
     To a server of the plain dialect, what may be sent in place of its one format. A server that

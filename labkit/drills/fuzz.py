@@ -24,7 +24,7 @@ from labkit.audio.pcm import SAMPLE_RATE, decode_s16le
 from labkit.client.dial import dial
 from labkit.client.plain import VoiceClient
 from labkit.client.v1 import SessionClient
-from labkit.drills import Finding, Progress, Verdict
+from labkit.drills import Finding, Verdict
 from labkit.drills.answers import Answers, PlainAnswers, Tally, V1Answers
 from labkit.drills.inputs import (
     LIMITS,
@@ -55,6 +55,7 @@ from labkit.drills.target import (
     vitals_once,
 )
 from labkit.errors import ClientError, ConnectError, LabkitError
+from labkit.measure.results import Tell
 from labkit.measure.server_process import RunningServer, running_server
 from labkit.protocol import v1
 from labkit.protocol.replay import Position
@@ -122,7 +123,7 @@ class Fuzzed:
     """Round trips of an honest caller meanwhile."""
 
 
-async def run_fuzz(url: str | None, messages: int, crowd: Crowd, tell: Progress) -> Verdict:
+async def run_fuzz(url: str | None, messages: int, crowd: Crowd, tell: Tell) -> Verdict:
     """Run the drill against the server at `url`, or one of its own.
 
     Raises:
@@ -135,7 +136,7 @@ async def run_fuzz(url: str | None, messages: int, crowd: Crowd, tell: Progress)
         return judged(await fuzz(server, messages, crowd, tell), crowd)
 
 
-async def fuzz(server: RunningServer, messages: int, crowd: Crowd, tell: Progress) -> Fuzzed:
+async def fuzz(server: RunningServer, messages: int, crowd: Crowd, tell: Tell) -> Fuzzed:
     """Attack a server that runs with so many messages.
 
     Memory is compared between the half and the end: before, the server grows to its working

@@ -32,7 +32,7 @@ from labkit.audio.formats import Encoding
 from labkit.audio.pcm import SAMPLE_RATE
 from labkit.client.dial import connected
 from labkit.client.v1 import SessionClient
-from labkit.drills import Finding, Progress, Verdict
+from labkit.drills import Finding, Verdict
 from labkit.drills.fuzz import well_served
 from labkit.drills.inputs import frame, handshake
 from labkit.drills.target import (
@@ -46,6 +46,7 @@ from labkit.drills.target import (
     target_command,
 )
 from labkit.errors import CloseCode, ErrorCode, InstrumentError
+from labkit.measure.results import Tell
 from labkit.measure.server_process import RunningServer, running_server
 from labkit.protocol import v1
 from labkit.protocol.replay import Position
@@ -80,7 +81,7 @@ class Endured:
     """Lines of its log that tell of faults, and why the attack broke off if it did."""
 
 
-async def run_hostile(kinds: Sequence[str], seconds: float, tell: Progress) -> Verdict:
+async def run_hostile(kinds: Sequence[str], seconds: float, tell: Tell) -> Verdict:
     """Run the drill: these `kinds` of `ATTACKS`, or all, attack for so many `seconds` each.
 
     Raises:

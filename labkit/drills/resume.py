@@ -24,11 +24,12 @@ from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks, encode_s16le
 from labkit.client.conversation import Event, Gap, Interrupted, ReplyAudio
 from labkit.client.dial import Backoff
 from labkit.client.v1 import ClientOptions, SessionClient
-from labkit.drills import Finding, Progress, Verdict
+from labkit.drills import Finding, Verdict
 from labkit.drills.target import PipelineName, address_of, spoken, target_command
 from labkit.errors import ClientError
 from labkit.measure.links import Conditions, Fault, Link
 from labkit.measure.netem import UNCHANGED, Proxy
+from labkit.measure.results import Tell
 from labkit.measure.server_process import running_server
 from labkit.protocol import v1
 
@@ -241,7 +242,7 @@ async def _say(client: SessionClient, part: Float32, call: Call) -> None:
 
 
 async def cut_calls(
-    url: str, script: Script, cuts: Cuts, seed: int, tell: Progress, *, at_once: int = _AT_ONCE
+    url: str, script: Script, cuts: Cuts, seed: int, tell: Tell, *, at_once: int = _AT_ONCE
 ) -> Harm:
     """Make calls, each uncut and cut, until enough connections were cut; compare both.
 
@@ -284,7 +285,7 @@ async def _noting_the_end(call: Awaitable[None], harm: Harm) -> None:
         harm.broken.append(str(group.exceptions[0]) or f"no answer within {_PATIENCE_S:g} s")
 
 
-async def run_resume(cuts: int, voice_cuts: int, seed: int, tell: Progress) -> Verdict:
+async def run_resume(cuts: int, voice_cuts: int, seed: int, tell: Tell) -> Verdict:
     """Run the drill with an echo, with a server that finds the utterances, and with the engines.
 
     The first two are cut `cuts` times each, the engines `voice_cuts` times.

@@ -17,7 +17,7 @@ import numpy as np
 from labkit.audio.pcm import Float32, encode_s16le
 from labkit.client.dial import dial
 from labkit.client.plain import VoiceClient
-from labkit.drills import Finding, Progress, Verdict
+from labkit.drills import Finding, Verdict
 from labkit.drills.target import (
     CLOSES,
     HELD_BYTES,
@@ -31,6 +31,7 @@ from labkit.drills.target import (
     vitals_once,
 )
 from labkit.errors import CloseCode
+from labkit.measure.results import Tell
 from labkit.measure.server_process import running_server
 from labkit.protocol import v1
 from labkit.trace import Mark
@@ -75,7 +76,7 @@ async def stall(url: str, speech: bytes, number: int) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _stalling(
-    url: str, speech: Sequence[Float32], clients: int, tell: Progress
+    url: str, speech: Sequence[Float32], clients: int, tell: Tell
 ) -> AsyncIterator[None]:
     async with AsyncExitStack() as standing:
         for number in range(clients):
@@ -85,9 +86,7 @@ async def _stalling(
         yield
 
 
-async def listen(
-    url: str, speech: Sequence[Float32], seconds: float, tell: Progress
-) -> list[float]:
+async def listen(url: str, speech: Sequence[Float32], seconds: float, tell: Tell) -> list[float]:
     """Let a few callers speak for so long, each turn in a session of its own.
 
     Returns:
@@ -111,7 +110,7 @@ async def listen(
     return waits
 
 
-async def run_stalled(clients: int, seconds: float, tell: Progress) -> Verdict:
+async def run_stalled(clients: int, seconds: float, tell: Tell) -> Verdict:
     """Run the drill with the engines, others timed for `seconds` before, meanwhile and after.
 
     Raises:

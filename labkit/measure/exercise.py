@@ -18,7 +18,7 @@ from labkit.measure.chunking import CHUNK_SIZES_MS, overhead_bytes
 from labkit.measure.exercise_summary import ExerciseSummary, Row
 from labkit.measure.plan import PlannedTurn, plan_turns
 from labkit.measure.recordings import Kind, Recording, load_manifest
-from labkit.measure.results import Experiment, Progress, Tell
+from labkit.measure.results import Experiment, Tell
 from labkit.measure.targets import Access, Target, Way, way_to
 from labkit.trace import Mark, Stage, Trace
 
@@ -107,16 +107,16 @@ class Exercise(Experiment[Row, ExerciseSummary]):
         async with AsyncExitStack() as stack:
             servers: dict[str, _Server] = {}
             for target in self.targets:
-                tell(Progress(0, len(turns), f"starting {target.name}"))
+                tell(f"starting {target.name}", 0, len(turns))
                 way = await stack.enter_async_context(way_to(target, self.access))
                 servers[target.name] = _Server(target.name, way, self.notes)
                 if len(self.targets) > 1:
                     servers[target.name].rtts_ms = self.pings_ms.setdefault(target.name, [])
             for number, turn in enumerate(turns):
                 now = "warming up" if turn.warmup else f"chunks of {turn.chunk_ms} ms"
-                tell(Progress(number, len(turns), now))
+                tell(now, number, len(turns))
                 record(await servers[turn.server].take(turn, recordings[turn.recording]))
-        tell(Progress(len(turns), len(turns), "done"))
+        tell("done", len(turns), len(turns))
 
     def flat(self, row: Row) -> Mapping[str, Any]:
         """The row as columns; stages and marks one each, empty where there is none."""

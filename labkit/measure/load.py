@@ -39,7 +39,7 @@ from labkit.measure.plan import (
     speech_of,
 )
 from labkit.measure.recordings import Kind, load_manifest
-from labkit.measure.results import Experiment, Progress, Tell
+from labkit.measure.results import Experiment, Tell
 from labkit.measure.server_process import RunningServer, Usage, labkit_server, running_server
 from labkit.measure.targets import LABKIT
 
@@ -147,7 +147,7 @@ class Load(Experiment[Level, LoadSummary]):
         """
         speeches = recorded_speech(self.recordings, self.chunk_ms)
         async with AsyncExitStack() as stack:
-            tell(Progress(0, 1, "starting the servers"))
+            tell("starting the servers", 0, 1)
             servers = await self._servers(stack)
             plan = plan_levels(self.sessions, list(servers), seed=self.seed)
             for number, (sessions, name) in enumerate(plan):
@@ -218,7 +218,7 @@ def _part(
     tell: Tell, number: int, levels: int, seconds: float, now: str
 ) -> Callable[[float], None]:
     """Tells of the seconds of level `number` as a part of the whole."""
-    return lambda passed: tell(Progress(number * seconds + passed, levels * seconds, now))
+    return lambda passed: tell(now, round(number * seconds + passed), round(levels * seconds))
 
 
 async def run_level(

@@ -13,7 +13,6 @@ import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from importlib.metadata import version
@@ -29,22 +28,8 @@ R = TypeVar("R")
 S = TypeVar("S", bound="Summary")
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far an experiment has come.
-
-    Attributes:
-        done: What is over, in turns or in seconds.
-        total: What there is in all, in the same unit.
-        now: What happens now, in words.
-    """
-
-    done: float
-    total: float
-    now: str
-
-
-Tell = Callable[[Progress], None]
+Tell = Callable[[str, int, int], None]
+"""Is told what happens now, how much is over, and how much there is in all: turns, or seconds."""
 
 
 class Summary(Protocol):
@@ -100,7 +85,7 @@ class Experiment(ABC, Generic[R, S]):
 
 
 async def conduct(
-    experiment: Experiment[R, S], results: "Results", tell: Tell = lambda _: None
+    experiment: Experiment[R, S], results: "Results", tell: Tell = lambda *_: None
 ) -> S:
     """Run an experiment, and write its rows, its summary and its figures.
 

@@ -3,7 +3,6 @@
 import base64
 import io
 import sys
-from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from labkit.audio.pcm import SAMPLE_RATE, Float32, to_int16
 if TYPE_CHECKING:  # matplotlib takes a second to load
     from matplotlib.figure import Figure
 
-    from labkit.measure.results import Progress
+    from labkit.measure.results import Tell
 
 
 def in_notebook() -> bool:
@@ -74,14 +73,14 @@ def play(samples: Float32, label: str, *, rate: int = SAMPLE_RATE) -> None:
     display(HTML(html))  # type: ignore[no-untyped-call]
 
 
-def progress_bar(unit: str) -> "Callable[[Progress], None]":
+def progress_bar(unit: str) -> "Tell":
     """A bar in the cell's output; gives what to tell of each step. Elsewhere it shows nothing.
 
     Args:
         unit: What is counted.
     """
     if not in_notebook():
-        return lambda _: None
+        return lambda *_: None
     from IPython.display import display
     from ipywidgets import HTML, IntProgress, VBox
 
@@ -89,8 +88,8 @@ def progress_bar(unit: str) -> "Callable[[Progress], None]":
     step = HTML()
     display(VBox([bar, step]))  # type: ignore[no-untyped-call]
 
-    def tell(progress: "Progress") -> None:
-        bar.max, bar.value = int(progress.total), int(progress.done)
-        step.value = escape(f"{bar.value} of {bar.max}: {progress.now}")
+    def tell(now: str, done: int, total: int) -> None:
+        bar.max, bar.value = total, done
+        step.value = escape(f"{done} of {total}: {now}")
 
     return tell

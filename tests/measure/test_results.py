@@ -13,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from labkit.errors import InstrumentError, LabkitError
-from labkit.measure.results import Experiment, Progress, Results, Tell, about_machine, conduct
+from labkit.measure.results import Experiment, Results, Tell, about_machine, conduct
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Counting(Experiment[int, Counted]):
 
     async def run(self, record: Callable[[int], None], tell: Tell) -> None:
         for number in range(self.upto):
-            tell(Progress(number, self.upto, "counting"))
+            tell("counting", number, self.upto)
             self.before(number)
             self.ran.append(number)
             record(number)
@@ -68,9 +68,9 @@ def written(folder: Path) -> list[dict[str, str]]:
 
 
 async def test_rows_summary_and_figures_are_written(tmp_path: Path) -> None:
-    told: list[Progress] = []
+    told: list[int] = []
     results = Results(tmp_path / "deep" / "folder")
-    summed = await conduct(Counting(3), results, told.append)
+    summed = await conduct(Counting(3), results, lambda _, done, __: told.append(done))
     assert summed.sentences() == ["3 numbers"]
     assert written(results.folder) == [
         {"number": "0", "half": "0.0"},
@@ -83,7 +83,7 @@ async def test_rows_summary_and_figures_are_written(tmp_path: Path) -> None:
     names = {path.name for path in results.folder.iterdir()}
     assert names == {"numbers.csv", "summary.json", "numbers.png", "numbers.svg"}
     assert (results.measured, results.complete) == (3, True)
-    assert [step.done for step in told] == [0, 1, 2]
+    assert told == [0, 1, 2]
 
 
 async def test_every_row_is_in_the_file_before_the_next_is_measured(tmp_path: Path) -> None:

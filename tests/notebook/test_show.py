@@ -10,7 +10,6 @@ import soundfile
 from ipywidgets import VBox
 from matplotlib.figure import Figure
 
-from labkit.measure.results import Progress
 from labkit.notebook.show import play, progress_bar, show
 
 
@@ -43,7 +42,7 @@ def test_a_player_plays_the_samples_at_their_rate_and_has_a_label(displayed: lis
 
 
 def test_a_bar_says_how_far_it_is(displayed: list[object]) -> None:
-    progress_bar("turns")(Progress(3, 8, "chunks of <40> ms"))
+    progress_bar("turns")("chunks of <40> ms", 3, 8)
     (box,) = displayed
     assert isinstance(box, VBox)
     bar, step = box.children
@@ -54,5 +53,5 @@ def test_a_bar_says_how_far_it_is(displayed: list[object]) -> None:
 def test_outside_of_notebooks_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     show(Figure(), alt="a curve")
     play(np.zeros(1, np.float32), "nothing")
-    progress_bar("turns")(Progress(3, 8, "now"))
+    progress_bar("turns")("now", 3, 8)
     assert capsys.readouterr() == ("", "")
