@@ -4,15 +4,13 @@ Each command prints a row for each promise, and exits 1 where one is broken.
 """
 
 from collections.abc import Callable, Coroutine
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from labkit.cli.load import Answering
 from labkit.cli.models import SetOption
 from labkit.cli.terminal import console, counting_bar, run
 
@@ -60,29 +58,21 @@ def stalled(
 @drill.command()
 def abandoned(
     clients: Annotated[int, typer.Option(min=1, help="Clients for each way of leaving.")] = 10,
-    pipeline: Annotated[Answering, typer.Option(help="What answers.")] = Answering.VOICE,
+    pipeline: Annotated[Literal["echo", "voice"], typer.Option(help="What answers.")] = "voice",
 ) -> None:
     """Abandon sessions in every way there is; nothing of them may be left."""
     from labkit.drills.abandoned import run_abandoned
 
-    _carry_out(lambda tell: run_abandoned(clients, pipeline.value, tell))
-
-
-class Spoken(StrEnum):
-    """What the hostile clients pretend to speak."""
-
-    BOTH = "both"
-    PLAIN = "plain"
-    V1 = "v1"
+    _carry_out(lambda tell: run_abandoned(clients, pipeline, tell))
 
 
 @drill.command()
 def fuzz(
     messages: Annotated[int, typer.Option(min=2, help="Messages to send.")] = 100_000,
     seed: Annotated[int, typer.Option(help="Decides what each connection sends.")] = 1,
-    dialect: Annotated[Spoken, typer.Option(help="What the clients pretend to speak.")] = (
-        Spoken.BOTH
-    ),
+    dialect: Annotated[
+        Literal["both", "plain", "v1"], typer.Option(help="What the clients pretend to speak.")
+    ] = "both",
     parallel: Annotated[int, typer.Option(min=1, max=64, help="Connections at a time.")] = 8,
     url: Annotated[
         str | None,
@@ -93,7 +83,7 @@ def fuzz(
     from labkit.drills.fuzz import Crowd, run_fuzz
     from labkit.drills.target import Dialect
 
-    dialects = tuple(Dialect) if dialect is Spoken.BOTH else (Dialect(dialect.value),)
+    dialects = tuple(Dialect) if dialect == "both" else (Dialect(dialect),)
     crowd = Crowd(seed=seed, dialects=dialects, parallel=parallel)
     _carry_out(lambda tell: run_fuzz(url, messages, crowd, tell))
 

@@ -1,9 +1,8 @@
 """`labkit exercise`: the latency exercise, and `labkit exercise diff`: two runs compared."""
 
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -24,12 +23,6 @@ _CONDITIONS = "Conditions"
 exercise = typer.Typer(invoke_without_command=True)
 
 
-class Baseline(StrEnum):
-    """Servers to be compared with that come with labkit."""
-
-    NAIVE = "naive"
-
-
 @exercise.callback()
 def run_exercise(
     context: typer.Context,
@@ -42,7 +35,7 @@ def run_exercise(
     seed: Annotated[int, typer.Option(help="Draws order, recordings and phases.")] = 1,
     out: Annotated[Path, typer.Option(help="Results go into a folder in here.")] = Path("results"),
     baseline: Annotated[
-        Baseline | None,
+        Literal["naive"] | None,
         typer.Option(help="The server as one writes it first.", rich_help_panel=_BESIDE),
     ] = None,
     server: Annotated[

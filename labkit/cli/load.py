@@ -1,9 +1,8 @@
 """The command `labkit load`."""
 
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -16,15 +15,11 @@ if TYPE_CHECKING:
     from labkit.measure.statistics import Percentiles
 
 
-class Answering(StrEnum):
-    """What answers: an echo that measures the transport alone, or the engines."""
-
-    ECHO = "echo"
-    VOICE = "voice"
-
-
 def load(
-    pipeline: Annotated[Answering, typer.Option(help="What answers.")] = Answering.ECHO,
+    pipeline: Annotated[
+        Literal["echo", "voice"],
+        typer.Option(help="What answers: an echo that measures the transport alone, or engines."),
+    ] = "echo",
     sessions: Annotated[
         str, typer.Option(help="Numbers of callers, rising, a level each.")
     ] = "1,8,16,32,64",
@@ -44,13 +39,13 @@ def load(
 
     experiment = Load(
         recordings=data_folder() / "speech",
-        pipeline=pipeline.value,
+        pipeline=pipeline,
         sessions=parse_levels(sessions),
         seconds=seconds,
         chunk_ms=chunk_ms,
         seed=seed,
         url=url,
-        model_options=() if url else _model_options(pipeline, model_set),
+        model_options=() if url or pipeline == "echo" else _model_options(model_set),
     )
     carry_out(
         experiment,
@@ -60,10 +55,8 @@ def load(
     )
 
 
-def _model_options(pipeline: Answering, model_set: str) -> tuple[str, ...]:
+def _model_options(model_set: str) -> tuple[str, ...]:
     """Options for a server with engines; it is better to miss a model now than in a subprocess."""
-    if pipeline is Answering.ECHO:
-        return ()
     from labkit.voice.models import resolve
 
     resolve(model_set)

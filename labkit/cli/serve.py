@@ -5,9 +5,8 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -35,13 +34,6 @@ _MOST_TOLD: Final = 1500
 _ACCESS: Final = "Who may come in"
 
 
-class PipelineName(StrEnum):
-    """What answers: the engines, or an echo that measures the transport alone."""
-
-    VOICE = "voice"
-    ECHO = "echo"
-
-
 def serve(
     host: Annotated[
         str,
@@ -50,7 +42,10 @@ def serve(
         ),
     ] = "localhost",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any.")] = DEFAULT_PORT,
-    pipeline: Annotated[PipelineName, typer.Option(help="What answers.")] = PipelineName.VOICE,
+    pipeline: Annotated[
+        Literal["voice", "echo"],
+        typer.Option(help="What answers: engines, or an echo that measures the transport alone."),
+    ] = "voice",
     model_set: SetOption = "embedded",
     asr: AsrOption = None,
     llm: LlmOption = None,
@@ -168,7 +163,7 @@ def serve(
     addresses_to_bind(host, port)  # now, and not after the seconds that the models take
     answering = (
         _voice(model_set, asr, llm, tts, _told(system), threads, fit_window)
-        if pipeline is PipelineName.VOICE
+        if pipeline == "voice"
         else _echo()
     )
     # What is loaded now lives as long as the process. A full collection would look at all of it
