@@ -13,7 +13,6 @@ import hashlib
 import itertools
 import random
 import re
-import time
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -30,12 +29,11 @@ from typing import Final
 import numpy as np
 from websockets.exceptions import WebSocketException
 
-from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, read_audio, resample
+from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio, resample
 from labkit.client.answers import Deadlines
 from labkit.client.dial import Backoff, with_query
 from labkit.client.plain import VoiceClient
-from labkit.client.speech import speak
-from labkit.client.v1 import Answer, ClientOptions, SessionClient
+from labkit.client.v1 import ClientOptions, SessionClient
 from labkit.drills import Finding, Verdict
 from labkit.drills.target import Dialect, target_command
 from labkit.errors import ClientError, InstrumentError, ProtocolError
@@ -43,7 +41,7 @@ from labkit.measure.recordings import Kind, Recording, load_manifest
 from labkit.measure.results import Tell
 from labkit.measure.server_process import running_server
 from labkit.measure.wer import normalise
-from labkit.trace import Mark
+from labkit.protocol import plain, v1
 from labkit.voice.engines import PiperTts, Tts
 from labkit.voice.models import data_folder, resolve
 from labkit.voice.scheduling import Stop
@@ -184,9 +182,6 @@ class Heard:
     """What the answer says."""
     audio: str
     """SHA-256 of the spoken answer."""
-    wait_ms: float
-    """From the end of the utterance to the first of the answer's audio, or to its end where it
-    has none."""
 
 
 Calls = Sequence[Sequence[Heard]]
@@ -212,12 +207,8 @@ async def _plain_caller(url: str, deadlines: Deadlines) -> AsyncIterator[Ask]:
 
         async def ask(said: Float32, pace: float) -> Heard:
             turn = await client.say(said, pace=pace)
-            if turn.errors:
-                raise ClientError(f"the turn failed: {turn.errors[0].message}")
-            marks = turn.trace.marks
-            first_ns = marks.get(Mark.FIRST_AUDIO_RECEIVED, marks[Mark.REPLY_RECEIVED])
-            wait_ms = (first_ns - marks[Mark.END_STREAM_SENT]) / 1e6
-            return Heard(turn.transcript, turn.reply_text, _digest(turn.reply.tobytes()), wait_ms)
+            _require_answer(turn.errors)
+            return Heard(turn.transcript, turn.reply_text, _digest(turn.reply.tobytes()))
 
         yield ask
 
@@ -227,26 +218,21 @@ async def _v1_caller(url: str, deadlines: Deadlines) -> AsyncIterator[Ask]:
     options = ClientOptions(deadlines=deadlines, backoff=Backoff(give_up_s=deadlines.start_s))
     async with SessionClient.connect(url, options=options) as client:
 
-        async def send(chunk: Float32) -> None:
-            await client.send_audio(encode_s16le(chunk))
-
         async def ask(said: Float32, pace: float) -> Heard:
-            await speak(said, send, pace=pace)
-            await client.end_utterance()
-            answer, asked, first = Answer(), time.perf_counter(), None
-            while answer.done is None:
-                answer.take(await client.next_event())
-                first = first or (time.perf_counter() if answer.audio else None)
-            if answer.errors:
-                raise ClientError(f"the turn failed: {answer.errors[0].message}")
-            wait_ms = 1000 * ((first or time.perf_counter()) - asked)
-            return Heard(answer.transcript, answer.done.text, _digest(answer.audio), wait_ms)
+            answer = await client.say(said, pace=pace)
+            _require_answer(answer.errors)
+            return Heard(answer.transcript, " ".join(answer.sentences), _digest(answer.audio))
 
         yield ask
         await client.end()
 
 
 _CALLERS: Final = {Dialect.PLAIN: _plain_caller, Dialect.V1: _v1_caller}
+
+
+def _require_answer(errors: Sequence[plain.Error | v1.Error]) -> None:
+    if errors:
+        raise ClientError(f"the turn failed: {errors[0].message}")
 
 
 def _digest(audio: bytes | bytearray) -> str:
@@ -439,8 +425,6 @@ def judged(
             *(_differences("replies", result, lambda heard: heard.reply) if told else ()),
             *_differences("reply audio", result, lambda heard: heard.audio),
             *(_memory(plans, result, required=not any_server) if told else ()),
-            *_waits("alone, sent at once", result.alone),
-            *_waits("in the crowd", result.crowd),
         ),
     )
 
@@ -485,10 +469,3 @@ def _memory(plans: Sequence[CallerPlan], result: Crosstalk, *, required: bool) -
     keeps = 2 * alone >= len(plans) or not required
     yield Finding("own facts remembered alone", alone, bar, keeps)
     yield Finding("own facts remembered in the crowd", crowd, f"{alone}, as alone", crowd >= alone)
-
-
-def _waits(where: str, calls: Calls) -> Iterator[Finding]:
-    waits = [heard.wait_ms for one in calls for heard in one]
-    if waits:
-        median, high = (float(np.percentile(waits, q)) for q in (50, 95))
-        yield Finding.told(f"wait {where}, ms p50 p95", f"{median:.0f} {high:.0f}")

@@ -154,7 +154,7 @@ async def test_callers_without_an_answer_are_told(plans: list[CallerPlan]) -> No
 
 
 def heard(transcript: str, audio: str = "x") -> Heard:
-    return Heard(transcript, transcript, audio, 5.0)
+    return Heard(transcript, transcript, audio)
 
 
 def test_a_difference_says_whether_it_is_another_caller_s() -> None:
