@@ -33,7 +33,7 @@ def load(
     model_set: SetOption = "embedded",
 ) -> None:
     """Find out how many callers the server bears, beside a bare server in the same run."""
-    from labkit.measure.callers import fine_loop
+    from labkit.measure.callers import Manners, fine_loop
     from labkit.measure.load import Load, parse_levels
     from labkit.voice.models import data_folder
 
@@ -42,7 +42,7 @@ def load(
         pipeline=pipeline,
         sessions=parse_levels(sessions),
         seconds=seconds,
-        chunk_ms=chunk_ms,
+        manners=Manners(chunk_ms=chunk_ms),
         seed=seed,
         url=url,
         model_options=() if url or pipeline == "echo" else _model_options(model_set),

@@ -341,6 +341,11 @@ class VoiceClient:
         """Whether client and server agreed to compress messages."""
         return bool(self._socket.protocol.extensions)
 
+    @property
+    def closed_with(self) -> int | None:
+        """The close code, 1006 where the connection broke off; None while it is open."""
+        return self._socket.close_code
+
     async def say(
         self,
         samples: Float32,

@@ -6,21 +6,20 @@ each server has a process of its own, and all callers together have this one.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
-from websockets.asyncio.client import ClientConnection
 
-from labkit.audio.pcm import SAMPLE_RATE, read_audio
+from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio
 from labkit.client.answers import Deadlines
 from labkit.client.plain import VoiceClient
-from labkit.client.speech import Clock
+from labkit.client.speech import Clock, chunk_samples
 from labkit.errors import LabkitError
-from labkit.measure.callers import Caller, Manners, connect_caller
+from labkit.measure.callers import Caller, Manners
 from labkit.measure.load_summary import (
     BARE,
     COLUMNS,
@@ -31,13 +30,7 @@ from labkit.measure.load_summary import (
     flat,
     summarise_level,
 )
-from labkit.measure.plan import (
-    Speech,
-    draw_scripts,
-    due_times,
-    plan_levels,
-    speech_of,
-)
+from labkit.measure.plan import draw_scripts, due_times, plan_levels
 from labkit.measure.recordings import Kind, load_manifest
 from labkit.measure.results import Experiment, Tell
 from labkit.measure.server_process import RunningServer, Usage, labkit_server, running_server
@@ -56,7 +49,6 @@ _BOUND_MS: Final = {"echo": 100.0, "voice": 1000.0}
 _LEAD_S: Final = 0.1
 _SAMPLE_S: Final = 0.25
 _AT_ONCE: Final = 32
-"""Connections that are opened at a time, well below what a listening socket lets wait."""
 
 
 def parse_levels(text: str) -> tuple[int, ...]:
@@ -78,22 +70,19 @@ def parse_levels(text: str) -> tuple[int, ...]:
     return levels
 
 
-def recorded_speech(folder: Path, chunk_ms: int) -> list[Speech]:
-    """Every recording of one utterance, up to the end of its speech, cut and encoded.
+def recorded_speech(folder: Path, chunk_ms: int) -> list[Float32]:
+    """Every recording of one utterance, up to the chunk that holds the end of its speech.
 
     Raises:
         AudioError: A recording or the manifest is not usable.
         LabkitError: There is no recording of an utterance.
     """
-    found = [
-        speech_of(
-            read_audio(recording.path),
-            chunk_ms=chunk_ms,
-            end_of_speech=recording.end_of_speech_sample,
-        )
-        for recording in load_manifest(folder)
-        if recording.kind is Kind.UTTERANCE
-    ]
+    size = chunk_samples(chunk_ms)
+    found = []
+    for recording in load_manifest(folder):
+        if recording.kind is Kind.UTTERANCE and recording.end_of_speech_sample is not None:
+            chunks = recording.end_of_speech_sample // size + 1
+            found.append(read_audio(recording.path)[: chunks * size])
     if not found:
         raise LabkitError(f"recordings: {folder} holds no utterance; add one to its manifest")
     return found
@@ -108,7 +97,6 @@ class Load(Experiment[Level, LoadSummary]):
         pipeline: What answers in labkit's server.
         sessions: Numbers of callers, rising; see `parse_levels`.
         seconds: How long each level lasts.
-        chunk_ms: Length of one message.
         seed: Draws phases, orders of recordings, and which server comes first.
         url: Load this server instead of labkit's and the bare one.
         manners: How callers behave; what a given server does not offer is not asked for.
@@ -120,7 +108,6 @@ class Load(Experiment[Level, LoadSummary]):
     pipeline: Literal["echo", "voice"] = "echo"
     sessions: tuple[int, ...] = (1, 8, 16, 32, 64)
     seconds: float = 15.0
-    chunk_ms: int = 40
     seed: int = 1
     url: str | None = None
     manners: Manners = field(default_factory=Manners)
@@ -145,7 +132,7 @@ class Load(Experiment[Level, LoadSummary]):
             ServerError: A server did not start.
             ClientError: No server answers at the given address.
         """
-        speeches = recorded_speech(self.recordings, self.chunk_ms)
+        speeches = recorded_speech(self.recordings, self.manners.chunk_ms)
         async with AsyncExitStack() as stack:
             tell("starting the servers", 0, 1)
             servers = await self._servers(stack)
@@ -224,7 +211,7 @@ def _part(
 async def run_level(
     server: RunningServer,
     sessions: int,
-    speeches: Sequence[Speech],
+    speeches: Sequence[Float32],
     load: Load,
     *,
     name: str,
@@ -236,37 +223,34 @@ async def run_level(
         server: Where it answers, and its process.
         sessions: How many callers.
         speeches: What there is to say.
-        load: How long, with which messages, manners and clock; everything but the sessions.
+        load: How long, with which manners and clock; everything but the sessions.
         name: What to call the server.
         tell: Told several times a second how many seconds have passed.
     """
     before = server.usage()
-    sockets = await _connect(server.url, sessions, stream=load.manners.stream)
     scripts = draw_scripts(
         seed=load.seed,
         callers=sessions,
         recordings=len(speeches),
-        chunk_ms=load.chunk_ms,
+        chunk_ms=load.manners.chunk_ms,
         ping_every_s=load.manners.ping_every_s,
     )
-    callers = [
-        Caller(socket, script, speeches, load.manners, load.clock)
-        for socket, script in zip(sockets, scripts, strict=True)
-        if socket is not None
-    ]
+    callers = [Caller(server.url, script, speeches, load.manners, load.clock) for script in scripts]
+    await _at_once(caller.connect() for caller in callers)
     begin_ns = load.clock.now_ns() + round(_LEAD_S * 1e9)
     end_ns = begin_ns + round(load.seconds * 1e9)
     async with asyncio.TaskGroup() as group:
         watch = group.create_task(_watch(server, begin_ns, end_ns, load.clock, tell))
-        calls = [group.create_task(caller.call(begin_ns, end_ns)) for caller in callers]
-    await asyncio.gather(*(socket.close() for socket in sockets if socket is not None))
+        for caller in callers:
+            if not caller.log.refused:
+                group.create_task(caller.call(begin_ns, end_ns))
+    await _at_once(caller.hang_up() for caller in callers)
     after = server.usage()
     return summarise_level(
         server=name,
         seconds=load.seconds,
         patience_s=load.manners.patience_s,
-        logs=[call.result() for call in calls],
-        unconnected=sessions - len(callers),
+        logs=[caller.log for caller in callers],
         resources=replace(
             watch.result(),
             rss_before=before.rss_bytes if before else None,
@@ -275,14 +259,15 @@ async def run_level(
     )
 
 
-async def _connect(url: str, sessions: int, *, stream: bool) -> list[ClientConnection | None]:
+async def _at_once(work: Iterable[Awaitable[None]]) -> None:
+    """Open or close connections, no more at a time than a listening socket lets wait."""
     gate = asyncio.Semaphore(_AT_ONCE)
 
-    async def one() -> ClientConnection | None:
+    async def one(part: Awaitable[None]) -> None:
         async with gate:
-            return await connect_caller(url, stream=stream)
+            await part
 
-    return await asyncio.gather(*(one() for _ in range(sessions)))
+    await asyncio.gather(*map(one, work))
 
 
 async def _watch(

@@ -62,10 +62,6 @@ class Level:
             begins its next utterance too late, at the end of the level. The timetable grants
             every answer a fixed pause; a server that answers within it stays at 0, one that
             does not falls behind by the rest with every turn.
-        blocked_s: Seconds in which callers could not send, because the server did not read;
-            all callers together.
-        bytes_sent: Payload to the server.
-        bytes_received: Payload from the server.
         errors: How often something went wrong, by code: those of the dialect, `closed_` with
             the code of a connection's end, and `not_understood`.
         resources: Memory and CPU.
@@ -82,9 +78,6 @@ class Level:
     pings_lost: int
     lateness_ms: Percentiles | None
     behind_s: float
-    blocked_s: float
-    bytes_sent: int
-    bytes_received: int
     errors: Mapping[str, int]
     resources: Resources
 
@@ -130,7 +123,6 @@ def summarise_level(
     seconds: float,
     patience_s: float,
     logs: Sequence[CallLog],
-    unconnected: int,
     resources: Resources,
 ) -> Level:
     """Sum up what the callers of one level noted.
@@ -139,28 +131,28 @@ def summarise_level(
         server: Which server.
         seconds: How long the level lasted.
         patience_s: What lost turns and pings count with.
-        logs: One per caller who was connected.
-        unconnected: Callers that could not even connect.
+        logs: One per caller.
         resources: Memory and CPU.
     """
+    # Lost ones count with the whole patience: leaving them out would make a server look the
+    # better, the more it loses.
     patience_ns = round(patience_s * 1e9)
-    turns = [turn for log in logs for turn in log.turns]
-    pings = [ping for log in logs for ping in log.pings]
+    turns = [wait for log in logs for wait in log.turns_ns]
+    pings = [wait for log in logs for wait in log.pings_ns]
+    lost = sum(log.turns_lost for log in logs)
+    pings_lost = sum(log.pings_lost for log in logs)
     return Level(
         server=server,
-        sessions=len(logs) + unconnected,
+        sessions=len(logs),
         seconds=seconds,
-        refused=unconnected + sum(log.refused for log in logs),
-        turns=sum(not turn.lost for turn in turns),
-        lost=sum(turn.lost for turn in turns),
-        turn_ms=percentiles_ms([turn.latency_ns(patience_ns) for turn in turns]),
-        ping_ms=percentiles_ms([ping.latency_ns(patience_ns) for ping in pings]),
-        pings_lost=sum(ping.lost for ping in pings),
+        refused=sum(log.refused for log in logs),
+        turns=len(turns),
+        lost=lost,
+        turn_ms=percentiles_ms([*turns, *[patience_ns] * lost]),
+        ping_ms=percentiles_ms([*pings, *[patience_ns] * pings_lost]),
+        pings_lost=pings_lost,
         lateness_ms=percentiles_ms([late for log in logs for late in log.lateness_ns]),
         behind_s=max((log.behind_ns for log in logs), default=0) / 1e9,
-        blocked_s=sum(log.blocked_ns for log in logs) / 1e9,
-        bytes_sent=sum(log.bytes_sent for log in logs),
-        bytes_received=sum(log.bytes_received for log in logs),
         errors=dict(sorted(sum((log.errors for log in logs), Counter()).items())),
         resources=resources,
     )
@@ -182,11 +174,7 @@ def flat(level: Level) -> dict[str, Any]:
 
 
 COLUMNS: Final = tuple(
-    flat(
-        summarise_level(
-            server="", seconds=0, patience_s=0, logs=[], unconnected=0, resources=Resources()
-        )
-    )
+    flat(summarise_level(server="", seconds=0, patience_s=0, logs=[], resources=Resources()))
 )
 """Of a table of levels; a level without callers has all of them."""
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Final, TypeVar
 
-from labkit.audio.pcm import Float32, chunks, encode_s16le
-from labkit.client.speech import chunk_samples, spoken_ns
+from labkit.audio.pcm import Float32
+from labkit.client.speech import chunk_samples
 from labkit.measure.chunking import CHUNK_SIZES_MS
 
 T = TypeVar("T")
@@ -138,47 +138,6 @@ def plan_levels(
 
 
 @dataclass(frozen=True, slots=True)
-class Speech:
-    """A recording, cut into messages and encoded beforehand, so that sending costs little.
-
-    Attributes:
-        payloads: The binary messages.
-        ends_ns: When the last sample of each has been spoken, from the recording's start.
-    """
-
-    payloads: tuple[bytes, ...]
-    ends_ns: tuple[int, ...]
-
-    def after(self, chunk: int) -> "Speech":
-        """What is left for a caller who begins with message number `chunk`."""
-        start = self.ends_ns[chunk - 1] if chunk else 0
-        return Speech(self.payloads[chunk:], tuple(end - start for end in self.ends_ns[chunk:]))
-
-    @property
-    def length_ns(self) -> int:
-        """How long it takes to say."""
-        return self.ends_ns[-1]
-
-
-def speech_of(samples: Float32, *, chunk_ms: int, end_of_speech: int | None = None) -> Speech:
-    """Cut and encode a recording.
-
-    Args:
-        samples: Mono, 16 kHz, at least one.
-        chunk_ms: Length of one message.
-        end_of_speech: Index of the last voiced sample: the message that holds it is the last.
-    """
-    size = chunk_samples(chunk_ms)
-    end = len(samples) if end_of_speech is None else end_of_speech + 1
-    pieces = list(chunks(samples[: -(-end // size) * size], size))
-    spoken, ends = 0, []
-    for piece in pieces:
-        spoken += len(piece)
-        ends.append(spoken_ns(spoken))
-    return Speech(tuple(encode_s16le(piece) for piece in pieces), tuple(ends))
-
-
-@dataclass(frozen=True, slots=True)
 class Script:
     """What one caller does.
 
@@ -195,11 +154,12 @@ class Script:
     ping_phase_ns: int
     order: tuple[int, ...]
 
-    def speeches(self, recorded: Sequence[Speech]) -> Iterator[Speech]:
-        """What it says, without end."""
-        for turn in count():
-            speech = recorded[self.order[turn % len(self.order)]]
-            yield speech if turn else speech.after(int(self.skip * len(speech.payloads)))
+    def speeches(self, recorded: Sequence[Float32], chunk_ms: int) -> Iterator[Float32]:
+        """What it says, without end; the first recording from one of its chunks on."""
+        first, size = recorded[self.order[0]], chunk_samples(chunk_ms)
+        yield first[int(self.skip * -(-len(first) // size)) * size :]
+        for turn in count(1):
+            yield recorded[self.order[turn % len(self.order)]]
 
 
 def draw_scripts(

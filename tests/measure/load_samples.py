@@ -25,9 +25,6 @@ def level(server: str = "labkit", sessions: int = 8, p95: float = 10.0, **more: 
         "pings_lost": 0,
         "lateness_ms": spread(0.5),
         "behind_s": 0.0,
-        "blocked_s": 0.0,
-        "bytes_sent": 1000,
-        "bytes_received": 2000,
         "errors": {},
         "resources": Resources(
             rss_before=50_000_000,

@@ -84,11 +84,11 @@ async def test_nobody_there_refuses_every_caller(config: Load) -> None:
 
 def test_utterances_are_cut_at_the_end_of_their_speech(config: Load) -> None:
     speeches = recorded_speech(config.recordings, chunk_ms=40)
-    assert [len(speech.payloads) for speech in speeches] == [4, 4]
+    assert [len(speech) for speech in speeches] == [2_560, 2_560]
 
 
 def test_the_project_s_recordings_can_be_said() -> None:
-    assert all(speech.length_ns > 5 * 10**8 for speech in recorded_speech(SPEECH, 40))
+    assert all(len(speech) > 8_000 for speech in recorded_speech(SPEECH, 40))
 
 
 def test_a_folder_without_utterances_says_so(config: Load) -> None:
@@ -142,8 +142,6 @@ async def test_both_servers_get_every_level_in_processes_of_their_own(
     }
     assert [level.sessions for level in load.levels] == [1, 1, 3, 3]
     assert all(level.turns and not level.lost and not level.errors for level in load.levels)
-    bare = [level for level in load.levels if level.server == BARE]
-    assert all(level.bytes_received < level.bytes_sent / 10 for level in bare)
     assert told[-1] == (16, 16)
     with (folder / "load.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 4

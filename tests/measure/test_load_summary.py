@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit.measure.callers import CallLog, Request
+from labkit.measure.callers import CallLog
 from labkit.measure.load_summary import (
     BARE,
     COLUMNS,
@@ -34,39 +34,34 @@ def sentences(levels: list[Level], bound_ms: float) -> list[str]:
 
 
 def logs() -> list[CallLog]:
-    answered = CallLog(
-        turns=[Request(0, 20 * MS), Request(0, 40 * MS)],
-        pings=[Request(0, MS)],
-        lateness_ns=[MS, MS],
-        bytes_sent=10,
-        behind_ns=0,
-    )
+    answered = CallLog(turns_ns=[20 * MS, 40 * MS], pings_ns=[MS], lateness_ns=[MS, MS])
     lost = CallLog(
-        turns=[Request(0, lost=True)],
-        pings=[Request(0, lost=True)],
-        blocked_ns=10**9,
+        turns_lost=1,
+        pings_lost=1,
         behind_ns=3 * 10**9,
         errors=Counter({"engine_failed": 1}),
     )
     return [answered, lost, CallLog(refused=True)]
 
 
-def test_a_level_sums_up_what_its_callers_noted() -> None:
-    found = summarise_level(
-        server="labkit", seconds=5, patience_s=10, logs=logs(), unconnected=2, resources=Resources()
+def summed(logs: list[CallLog]) -> Level:
+    return summarise_level(
+        server="labkit", seconds=5, patience_s=10, logs=logs, resources=Resources()
     )
-    assert (found.sessions, found.refused, found.turns, found.lost) == (5, 3, 2, 1)
+
+
+def test_a_level_sums_up_what_its_callers_noted() -> None:
+    found = summed(logs())
+    assert (found.sessions, found.refused, found.turns, found.lost) == (3, 1, 2, 1)
     assert (found.pings_lost, found.errors) == (1, {"engine_failed": 1})
-    assert (found.behind_s, found.blocked_s, found.bytes_sent) == (3.0, 1.0, 10)
+    assert found.behind_s == 3.0
     assert found.turn_ms is not None
     assert (found.turn_ms.p50, found.turn_ms.sample) == (40, 3)
     assert found.turn_ms.p99 > 9_000  # the lost turn counts with the patience
 
 
 def test_nobody_is_a_level_too() -> None:
-    found = summarise_level(
-        server="x", seconds=5, patience_s=10, logs=[], unconnected=3, resources=Resources()
-    )
+    found = summed([CallLog(refused=True)] * 3)
     assert (found.sessions, found.refused, found.behind_s) == (3, 3, 0)
     assert (found.turn_ms, found.ping_ms, found.cpu_ms_per_session) == (None, None, None)
     assert not found.generator_limited

@@ -12,12 +12,10 @@ from hypothesis import strategies as st
 from labkit.measure.plan import (
     PlannedTurn,
     Script,
-    Speech,
     Timetable,
     draw_scripts,
     due_times,
     plan_turns,
-    speech_of,
 )
 
 SIZES = (10, 40, 250, 500)
@@ -106,43 +104,12 @@ def test_nothing_to_run(nothing: dict[str, Any]) -> None:
 MS = 1_000_000
 
 
-def test_a_chunk_is_due_when_its_last_sample_was_spoken() -> None:
-    speech = speech_of(np.zeros(1_600, np.float32), chunk_ms=40)
-    assert [len(payload) for payload in speech.payloads] == [1_280, 1_280, 640]
-    assert speech.ends_ns == (40 * MS, 80 * MS, 100 * MS)
-    assert speech.length_ns == 100 * MS
-
-
-@pytest.mark.parametrize(("end_of_speech", "messages"), [(0, 1), (639, 1), (640, 2), (None, 3)])
-def test_the_message_that_holds_the_end_of_speech_is_the_last(
-    end_of_speech: int | None, messages: int
-) -> None:
-    samples = np.zeros(1_600, np.float32)
-    speech = speech_of(samples, chunk_ms=40, end_of_speech=end_of_speech)
-    assert len(speech.payloads) == messages
-
-
-@given(st.integers(1, 5_000), st.integers(5, 200))
-def test_all_of_a_recording_is_said_at_the_pace_of_speech(samples: int, chunk_ms: int) -> None:
-    speech = speech_of(np.zeros(samples, np.float32), chunk_ms=chunk_ms)
-    assert sum(map(len, speech.payloads)) == 2 * samples
-    assert speech.length_ns == samples * 10**9 // 16_000
-    assert list(speech.ends_ns) == sorted(speech.ends_ns)
-
-
-def test_who_begins_in_the_middle_says_the_rest() -> None:
-    speech = speech_of(np.arange(1_600, dtype=np.float32) / 3_200, chunk_ms=40)
-    rest = speech.after(1)
-    assert rest.payloads == speech.payloads[1:]
-    assert rest.ends_ns == (40 * MS, 60 * MS)
-    assert speech.after(0) == speech
-
-
-def test_only_the_first_recording_is_begun_in_the_middle() -> None:
-    first, second = (Speech((name,) * 2, (1, 2)) for name in (b"a", b"b"))
-    script = Script(phase_ns=0, skip=0.5, ping_phase_ns=0, order=(1, 0))
-    said = [speech.payloads for speech in islice(script.speeches([first, second]), 4)]
-    assert said == [(b"b",), (b"a", b"a"), (b"b", b"b"), (b"a", b"a")]
+def test_only_the_first_recording_is_begun_in_the_middle_and_on_a_chunk() -> None:
+    first, second = np.arange(1_600, dtype=np.float32), np.zeros(640, np.float32)
+    script = Script(phase_ns=0, skip=0.4, ping_phase_ns=0, order=(0, 1))
+    said = list(islice(script.speeches([first, second], 40), 4))
+    assert [len(speech) for speech in said] == [960, 640, 1_600, 640]
+    assert said[0][0] == 640
 
 
 @given(st.integers(0, 100), st.integers(1, 30))
