@@ -11,10 +11,11 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import product
+from itertools import islice, product
 from statistics import median
 from typing import Final
 
+import numpy as np
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
@@ -29,10 +30,8 @@ from labkit.drills.misdeclared import (
     SECONDS,
     Delivery,
     Lie,
-    jittered,
     lasting,
     lies,
-    live,
     negatives,
     rightly,
 )
@@ -46,6 +45,7 @@ _LEAST: Final = 0.95
 """Share of the streams of each lie of which the right must be found, and nothing else."""
 _CHUNKS_MS: Final = (20, 40, 100)
 _OFFER_S: Final = 5.0
+_LIVE, _LATE = islice(DELIVERIES.values(), 2)
 _LATE_S: Final = 1.0
 """How long the last finding may be on its way."""
 
@@ -53,7 +53,7 @@ _LATE_S: Final = 1.0
 
 
 def listen(
-    form: AudioFormat, data: bytes, seconds: float, chunk_ms: int, delivery: Delivery = live
+    form: AudioFormat, data: bytes, seconds: float, chunk_ms: int, delivery: Delivery = _LIVE
 ) -> Sequence[tuple[float, ProtocolError]]:
     """Feed a stream to a watch; each finding with the seconds of audio until then.
 
@@ -68,10 +68,11 @@ def listen(
     size = max(1, round(len(data) / count / form.frame_bytes)) * form.frame_bytes
     pieces = [data[at : at + size] for at in range(0, len(data), size)]
     watch, length_s = FormatWatch(form), seconds * size / len(data)
+    full = length_s * np.arange(1, len(pieces) + 1)
     return [
-        ((i + 1) * length_s, mismatch)
-        for i, at_s in enumerate(delivery(len(pieces), length_s))
-        for mismatch in watch.feed(pieces[i], round(at_s * 1e9))
+        (full_s, mismatch)
+        for piece, full_s, at_s in zip(pieces, full.tolist(), delivery(full), strict=True)
+        for mismatch in watch.feed(piece, round(at_s * 1e9))
     ]
 
 
@@ -97,7 +98,7 @@ def _told(
     members: Sequence[Lie], speech: Sequence[Float32]
 ) -> Iterator[Sequence[tuple[float, ProtocolError]]]:
     for turn, (samples, lie) in enumerate(product(speech, members)):
-        chunk_ms, delivery = _CHUNKS_MS[turn % 3], (live, jittered)[turn % 2]
+        chunk_ms, delivery = _CHUNKS_MS[turn % 3], (_LIVE, _LATE)[turn % 2]
         yield listen(lie.declared, lie.send(samples), SECONDS, chunk_ms, delivery)
 
 
@@ -105,13 +106,13 @@ def false_alarms(recordings: Sequence[Recording], tell: Tell) -> Iterator[Findin
     """Send recordings and synthetic sounds as they are declared, in every format."""
     alarms: list[str] = []
     forms = [AudioFormat(*f) for f in product(Encoding, (8_000, 16_000, 44_100, 48_000), (1, 2))]
-    streams = list(product(negatives(recordings), forms))
+    streams, deliveries = list(product(negatives(recordings), forms)), list(DELIVERIES.items())
     for turn, ((name, sound), form) in enumerate(streams):
         tell("sending as declared", turn, len(streams))
-        delivery = DELIVERIES[turn % len(DELIVERIES)]
+        way, delivery = deliveries[turn % len(deliveries)]
         data = rightly(sound(form.sample_rate), form, turn)
         for _, fault in listen(form, data, SECONDS, _CHUNKS_MS[turn % 3], delivery):
-            alarms.append(f"{name}, {form}, {delivery.__name__}: {fault}")
+            alarms.append(f"{name}, {form}, {way}: {fault}")
     yield Finding.none_of(f"false alarms over {len(streams)} streams as declared", len(alarms))
     yield from Finding.examples(alarms)
 

@@ -4,9 +4,9 @@ Ten seconds each: a recording is repeated up to them, since it takes three to ju
 """
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from typing import Final
 
@@ -26,8 +26,10 @@ _K = ErrorCode
 
 Send = Callable[[Float32], bytes]
 """Mono audio at 16 kHz to the bytes of a stream that lasts as long."""
-Delivery = Callable[[int, float], Sequence[float]]
-"""Number of messages and length of each in seconds to the time at which each comes."""
+Spread = Callable[[Float32, int], Float32]
+"""Mono audio and its sample rate to frames of two channels."""
+Delivery = Callable[[Float64], Float64]
+"""When each message is full, in seconds, to when it comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,27 +54,23 @@ def _big_endian_16(samples: Float32) -> bytes:
     return _swapped(encode_s16le(samples), 2)
 
 
-def _big_endian_32(samples: Float32) -> bytes:
-    return _swapped(encode_f32le(samples), 4)
-
-
-def _unsigned_8(samples: Float32) -> bytes:
-    return np.clip(np.round(samples * 128) + 128, 0, 255).astype(np.uint8).tobytes()
-
-
-def _unscaled(samples: Float32) -> bytes:
-    return np.round(samples * 32_767).astype("<f4").tobytes()
-
-
 _WRITERS: Final[tuple[tuple[str, ErrorCode, Send], ...]] = (
     ("16-bit integers", _K.LOOKS_LIKE_INT16, encode_s16le),
     ("32-bit floats", _K.LOOKS_LIKE_FLOAT32, encode_f32le),
     ("µ-law", _K.LOOKS_LIKE_MULAW, MULAW.encode),
     ("A-law", _K.LOOKS_LIKE_ALAW, ALAW.encode),
-    ("unsigned 8-bit", _K.LOOKS_LIKE_UINT8, _unsigned_8),
+    (
+        "unsigned 8-bit",
+        _K.LOOKS_LIKE_UINT8,
+        lambda s: np.clip(np.round(s * 128) + 128, 0, 255).astype(np.uint8).tobytes(),
+    ),
     ("big-endian 16-bit", _K.LOOKS_LIKE_BIG_ENDIAN, _big_endian_16),
-    ("big-endian floats", _K.LOOKS_LIKE_BIG_ENDIAN, _big_endian_32),
-    ("floats up to ±32768", _K.FLOAT_OUT_OF_SCALE, _unscaled),
+    ("big-endian floats", _K.LOOKS_LIKE_BIG_ENDIAN, lambda s: _swapped(encode_f32le(s), 4)),
+    (
+        "floats up to ±32768",
+        _K.FLOAT_OUT_OF_SCALE,
+        lambda s: np.round(s * 32_767).astype("<f4").tobytes(),
+    ),
 )
 _OWN: Final = {
     _S16: _K.LOOKS_LIKE_INT16,
@@ -90,16 +88,14 @@ def two_microphones(samples: Float32, rate: int) -> Float32:
     return (frames + 1e-3 * rng.standard_normal(frames.shape)).astype(np.float32)
 
 
-def _doubled(samples: Float32, rate: int) -> Float32:
-    return np.stack([samples, samples], axis=1)
+def _beside(factor: int) -> Spread:
+    """The left channel, and so much of it in the right one."""
+    return lambda samples, rate: np.stack([samples, factor * samples], axis=1)
 
 
-def _opposite(samples: Float32, rate: int) -> Float32:
-    return np.stack([samples, -samples], axis=1)
-
-
-def _one_silent(samples: Float32, rate: int) -> Float32:
-    return np.stack([samples, 0 * samples], axis=1)
+_DOUBLED: Final = _beside(1)
+_ONE_SILENT: Final = _beside(0)
+_OPPOSITE: Final = _beside(-1)
 
 
 def _file(form: str, subtype: str) -> Send:
@@ -138,7 +134,7 @@ def _lie(
     *kinds: ErrorCode,
     write: Send | None = None,
     rate: int | None = None,
-    spread: Callable[[Float32, int], Float32] | None = None,
+    spread: Spread | None = None,
 ) -> Lie:
     """Audio as declared, but for the encoding, the rate or the channels that are named."""
     true = rate or declared.sample_rate
@@ -162,7 +158,7 @@ def lies() -> Iterator[Lie]:
 
 
 def _wrong_encodings() -> Iterator[Lie]:
-    layouts = [(8_000, 1, None), (16_000, 1, None), (48_000, 2, _doubled)]
+    layouts = [(8_000, 1, None), (16_000, 1, None), (48_000, 2, _DOUBLED)]
     for declared, (sent, kind, write) in product(Encoding, _WRITERS):
         for rate, channels, spread in layouts if kind is not _OWN[declared] else ():
             form = AudioFormat(declared, rate, channels)
@@ -177,11 +173,11 @@ def _wrong_channels() -> Iterator[Lie]:
     for encoding, rate in product(Encoding, (8_000, 16_000, 48_000)):
         mono, stereo = AudioFormat(encoding, rate), AudioFormat(encoding, rate, 2)
         two = _K.LOOKS_LIKE_STEREO
-        yield _lie("one signal in 2 channels", mono, two, spread=_doubled)
+        yield _lie("one signal in 2 channels", mono, two, spread=_DOUBLED)
         yield _lie("2 microphones", mono, two, spread=two_microphones)
-        yield _lie("2 channels, one silent", mono, two, spread=_one_silent)
+        yield _lie("2 channels, one silent", mono, two, spread=_ONE_SILENT)
         yield _lie("mono", stereo, _K.LOOKS_LIKE_MONO)
-        yield _lie("opposite channels", stereo, _K.CHANNELS_CANCEL, spread=_opposite)
+        yield _lie("opposite channels", stereo, _K.CHANNELS_CANCEL, spread=_OPPOSITE)
 
 
 def _wrong_rates() -> Iterator[Lie]:
@@ -230,7 +226,7 @@ def _double() -> Iterator[Lie]:
         for words, form, kind, spread in (
             ("stereo 48000 Hz as mono 16000", mono, _K.LOOKS_LIKE_STEREO, two_microphones),
             ("mono 48000 Hz as stereo 16000", stereo, _K.LOOKS_LIKE_MONO, None),
-            ("opposite channels, 48000 Hz as 16000", stereo, _K.CHANNELS_CANCEL, _opposite),
+            ("opposite channels, 48000 Hz as 16000", stereo, _K.CHANNELS_CANCEL, _OPPOSITE),
         ):
             yield _lie(words, form, kind, rate, rate=48_000, spread=spread)
     floats, swapped, file = _K.LOOKS_LIKE_FLOAT32, _K.LOOKS_LIKE_BIG_ENDIAN, _K.LOOKS_LIKE_FILE
@@ -253,46 +249,28 @@ def _untellable() -> Iterator[Lie]:
     stereo = AudioFormat(_S16, 16_000, 2)
     yield _lie("44100 Hz as 48000", AudioFormat(_S16, 48_000), rate=44_100)
     yield _lie("left and right swapped", stereo, spread=lambda s, r: two_microphones(s, r)[:, ::-1])
-    yield _lie("one of two channels silent", stereo, spread=_one_silent)
+    yield _lie("one of two channels silent", stereo, spread=_ONE_SILENT)
 
 
 # -- deliveries ------------------------------------------------------------------------------
 
 
-def live(count: int, length_s: float) -> list[float]:
-    """Each message when it is full."""
-    return [length_s * (i + 1) for i in range(count)]
+def _late(full: Float64) -> Float64:
+    late = np.random.default_rng(len(full)).uniform(0, 0.06, len(full))
+    return np.asarray(np.maximum.accumulate(full + late))
 
 
-def jittered(count: int, length_s: float) -> list[float]:
-    """Live, each up to 60 ms late, in order."""
-    late = np.random.default_rng(count).uniform(0, 0.06, count)
-    return [float(t) for t in np.maximum.accumulate(np.array(live(count, length_s)) + late)]
-
-
-def stalling(count: int, length_s: float) -> list[float]:
-    """Live over a network that stands still for the first of every three seconds."""
-    return [t if t % 3 > 1 else t - t % 3 + 1 for t in live(count, length_s)]
-
-
-def at_once(count: int, length_s: float) -> list[float]:
-    """A file: everything in one burst."""
-    return [0.0] * count
-
-
-def head_start(count: int, length_s: float) -> list[float]:
-    """Two seconds of audio at once, then live."""
-    return [max(0.0, t - 2) for t in live(count, length_s)]
-
-
-def gated(count: int, length_s: float) -> list[float]:
-    """A second of audio, then nothing for two: a caller who mutes itself."""
-    return [t + 2 * (t // 1) for t in live(count, length_s)]
-
-
-DELIVERIES: Final[tuple[Delivery, ...]] = (
-    live, jittered, stalling, at_once, head_start, gated,
-)  # fmt: skip
+DELIVERIES: Final[Mapping[str, Delivery]] = {
+    "live": lambda full: full,
+    "up to 60 ms late, in order": _late,
+    "still for the first of every three seconds": lambda full: np.where(
+        full % 3 > 1, full, full - full % 3 + 1
+    ),
+    "all at once": np.zeros_like,
+    "two seconds at once, then live": lambda full: np.maximum(0, full - 2),
+    "silent for two seconds behind each one": lambda full: full + 2 * (full // 1),
+}
+"""Ways in which messages come: live, over a bad network, from a file, from a caller who mutes."""
 
 
 # -- audio as it is declared -------------------------------------------------------------------
@@ -318,60 +296,45 @@ def negatives(
     for recording in recordings:
         yield recording.name, _recorded(lasting(read_audio(recording.path)))
     speech = lasting(read_audio(next(r for r in recordings if r.kind.is_speech).path))
+    telephone = resample(resample(speech, SAMPLE_RATE, 8_000), 8_000, SAMPLE_RATE)
     yield "quiet speech", _recorded(speech / np.float32(50))
     yield "clipped speech", _recorded(np.asarray(np.clip(30 * speech, -1, 1), np.float32))
     yield "speech with an offset", _recorded(speech + np.float32(0.4))
-    yield "telephone speech", _recorded(_telephone(speech))
-    yield from _synthetic()
+    yield "telephone speech", _recorded(telephone)
+    for name, of_time in _synthetic():
+        yield name, partial(_sampled, of_time)
 
 
 def _recorded(samples: Float32) -> Callable[[int], Float32]:
     return lambda rate: resample(samples, SAMPLE_RATE, rate)
 
 
-def _telephone(samples: Float32) -> Float32:
-    return resample(resample(samples, SAMPLE_RATE, 8_000), 8_000, SAMPLE_RATE)
+def _sampled(of_time: Callable[[Float64, int], Float64], rate: int) -> Float32:
+    times = np.arange(round(SECONDS * rate)) / rate
+    return np.clip(of_time(times, rate), -1, 1).astype(np.float32)
 
 
-def _synthetic() -> Iterator[tuple[str, Callable[[int], Float32]]]:
+def _synthetic() -> Iterator[tuple[str, Callable[[Float64, int], Float64]]]:
+    """Names and sounds, each a function of times and of the sample rate."""
     for share in (0.004, 0.03, 0.125, 0.25, 0.375, 0.49):
-        yield f"tone at {share:g} of the rate", _tone(share)
+        yield f"tone at {share:g} of the rate", partial(_tone, share)
     for sigma in (0.01, 0.1, 0.3, 1.0):
-        yield f"normal noise, sigma {sigma:g}", _noise(sigma, uniform=False)
-        yield f"uniform noise up to {sigma:g}", _noise(sigma, uniform=True)
-    yield "dither", _noise(2 / 32_768, uniform=True)
-    yield "chord", _function(_chord)
-    yield "square wave", _function(lambda t: np.sign(np.sin(2 * np.pi * 220 * t)) * 0.9)
-    yield "dying tone", _function(lambda t: np.sin(2 * np.pi * 440 * t) * 10.0 ** (-4 * t))
-    yield "digital silence", _function(np.zeros_like)
-    yield "offset", _function(lambda t: np.full_like(t, 0.6))
-    yield "minute offset", _function(lambda t: np.full_like(t, 1e-20))
-    yield "clicks", _function(lambda t: (np.arange(len(t)) % (len(t) // 70) == 0).astype(float))
+        yield f"normal noise, sigma {sigma:g}", partial(_noise, sigma, False)
+        yield f"uniform noise up to {sigma:g}", partial(_noise, sigma, True)
+    yield "dither", partial(_noise, 2 / 32_768, True)
+    yield "chord", lambda t, _: 0.2 * sum(np.sin(2 * np.pi * f * t) for f in (262, 330, 392, 523))
+    yield "square wave", lambda t, _: np.sign(np.sin(2 * np.pi * 220 * t)) * 0.9
+    yield "dying tone", lambda t, _: np.sin(2 * np.pi * 440 * t) * 10.0 ** (-4 * t)
+    yield "digital silence", lambda t, _: np.zeros_like(t)
+    yield "offset", lambda t, _: np.full_like(t, 0.6)
+    yield "minute offset", lambda t, _: np.full_like(t, 1e-20)
+    yield "clicks", lambda t, _: (np.arange(len(t)) % (len(t) // 70) == 0).astype(float)
 
 
-def _function(of_time: Callable[[Float64], Float64]) -> Callable[[int], Float32]:
-    return lambda rate: of_time(np.arange(round(SECONDS * rate)) / rate).astype(np.float32)
+def _tone(share: float, times: Float64, rate: int) -> Float64:
+    return np.asarray(0.7 * np.sin(2 * np.pi * share * rate * times + 0.8))
 
 
-def _chord(times: Float64) -> Float64:
-    phases = 2 * np.pi * np.outer((262, 330, 392, 523), times)
-    return np.asarray(0.2 * np.sin(phases).sum(axis=0))
-
-
-def _tone(share: float) -> Callable[[int], Float32]:
-    def sound(rate: int) -> Float32:
-        phase = 2 * np.pi * share * np.arange(round(SECONDS * rate)) + 0.8
-        samples: Float32 = (0.7 * np.sin(phase)).astype(np.float32)
-        return samples
-
-    return sound
-
-
-def _noise(peak: float, *, uniform: bool) -> Callable[[int], Float32]:
-    def sound(rate: int) -> Float32:
-        rng, count = np.random.default_rng(rate), round(SECONDS * rate)
-        drawn = rng.uniform(-1, 1, count) if uniform else rng.standard_normal(count)
-        samples: Float32 = np.clip(peak * drawn, -1, 1).astype(np.float32)
-        return samples
-
-    return sound
+def _noise(peak: float, uniform: bool, times: Float64, rate: int) -> Float64:
+    rng, count = np.random.default_rng(rate), len(times)
+    return peak * (rng.uniform(-1, 1, count) if uniform else rng.standard_normal(count))
