@@ -107,10 +107,10 @@ def run_exercise(
     from labkit.measure.chunking import CHUNK_SIZES_MS
     from labkit.measure.exercise import Exercise
     from labkit.measure.links import read_profile
-    from labkit.measure.targets import LOOPBACK, Access, Target, distinct
+    from labkit.measure.targets import Access, Target, distinct
     from labkit.net.tls import client_tls
     from labkit.net.tokens import bearer, read_tokens
-    from labkit.voice.models import data_folder, resolve
+    from labkit.voice.models import resolve
 
     models = {"--models": model_set, "--asr": asr, "--llm": llm, "--tts": tts}
     options = tuple(word for key, value in models.items() if value for word in (key, value))
@@ -129,11 +129,10 @@ def run_exercise(
     experiment = Exercise.of_length(
         quick=quick,
         targets=distinct(targets),
-        recordings=data_folder() / "speech",
         seed=seed,
         chunk_sizes_ms=CHUNK_SIZES_MS if chunks is None else parse_chunks(chunks),
         access=Access(
-            network=None if network == LOOPBACK else read_profile(network),
+            network=read_profile(network),
             tls=tls,
             deflate=deflate,
             seed=seed,

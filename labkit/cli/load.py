@@ -35,10 +35,8 @@ def load(
     """Find out how many callers the server bears, beside a bare server in the same run."""
     from labkit.measure.callers import Manners, fine_loop
     from labkit.measure.load import Load, parse_levels
-    from labkit.voice.models import data_folder
 
     experiment = Load(
-        recordings=data_folder() / "speech",
         pipeline=pipeline,
         sessions=parse_levels(sessions),
         seconds=seconds,

@@ -127,7 +127,7 @@ def _verify_files(model_set: str) -> None:
 
 
 def _recipe_of_evaluation() -> ModuleType:
-    from labkit.voice.models import data_folder
+    from labkit.voice.catalogue import data_folder
 
     checkout = data_folder().resolve().parent
     if not (checkout / "data/recipes/evaluation/verify.py").is_file():

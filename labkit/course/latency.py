@@ -21,7 +21,7 @@ from labkit.measure.links import PROFILES
 from labkit.measure.plan import PlannedTurn
 from labkit.measure.recordings import Recording
 from labkit.measure.server_process import RunningServer
-from labkit.measure.targets import LOOPBACK, Access, Target, way_to
+from labkit.measure.targets import Access, Target, way_to
 from labkit.trace import Trace
 
 if TYPE_CHECKING:  # matplotlib takes a second to load
@@ -34,7 +34,7 @@ __all__ = [
     "networks_figure", "plot_points", "plot_two_writes", "table", "way_out_ms",
 ]  # fmt: skip
 
-NETWORKS: Final = (LOOPBACK, *PROFILES)
+NETWORKS: Final = tuple(PROFILES)
 """The networks that there are, the one that is none first."""
 
 PREDICTED: Final = (
@@ -83,7 +83,7 @@ class Point:
 
 
 async def measure_point(
-    server: RunningServer, said: Recording, *, chunk_ms: int, network: str = LOOPBACK
+    server: RunningServer, said: Recording, *, chunk_ms: int, network: str = NETWORKS[0]
 ) -> Point:
     """Say a recording three times; its end lies early, midway and late in its chunk.
 
@@ -96,7 +96,7 @@ async def measure_point(
     Raises:
         ClientError: Nobody answers, or the connection was lost.
     """
-    access = Access(network=PROFILES.get(network))
+    access = Access(network=PROFILES[network])
     traces = []
     async with way_to(Target.running(server.url), access) as way:
         for number in range(_TURNS):

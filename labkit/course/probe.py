@@ -37,7 +37,6 @@ from labkit.course.hosting import Hosted
 from labkit.course.verdict import Caret, NotYet
 from labkit.measure.recordings import Kind, Recording, load_manifest
 from labkit.measure.wer import word_errors
-from labkit.voice.models import data_folder
 
 __all__ = ["Answer", "Caller", "Probe", "Trial"]
 
@@ -150,7 +149,7 @@ class Trial:
 
         Of sentences of less than five, the embedded recogniser may mishear more than half.
         """
-        known = load_manifest(data_folder() / "speech")
+        known = load_manifest()
         fit = [r for r in known if r.kind is Kind.UTTERANCE and len(r.text.split()) >= words]
         return self.rng.sample([recording for recording in fit if which(recording)], count)
 

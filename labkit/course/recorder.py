@@ -20,7 +20,6 @@ from labkit.audio.pcm import SAMPLE_RATE, Float32, decode_s16le, resample, write
 from labkit.course.folder import mine
 from labkit.errors import AudioError
 from labkit.measure.recordings import Recording, load_manifest, recording_at
-from labkit.voice.models import data_folder
 
 __all__ = ["Recorder", "microphone"]
 
@@ -90,7 +89,7 @@ class Recorder(anywidget.AnyWidget):
 
 def _instead(what: str | Path) -> Recording:
     """A recording of the course by its name, or any file."""
-    known = {one.name: one for one in load_manifest(data_folder() / "speech")}
+    known = {one.name: one for one in load_manifest()}
     if (found := known.get(str(what))) is not None:
         return found
     path = Path(what).expanduser()

@@ -43,7 +43,7 @@ from labkit.measure.server_process import running_server
 from labkit.measure.wer import normalise
 from labkit.protocol import plain, v1
 from labkit.voice.engines import PiperTts, Tts
-from labkit.voice.models import data_folder, resolve
+from labkit.voice.models import resolve
 from labkit.voice.scheduling import Stop
 
 _BEGIN_S: Final = 3.0
@@ -356,7 +356,7 @@ async def run_crosstalk(
         ServerError: The server does not start.
         ClientError: Nobody answers at `url`.
     """
-    recordings = load_manifest(data_folder() / "speech")
+    recordings = load_manifest()
     plans = plan_callers(recordings, sessions, turns, seed)
     questions = spoken_questions(plans)
     if url is None:

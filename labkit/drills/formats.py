@@ -39,7 +39,6 @@ from labkit.errors import ClientError, ErrorCode, ProtocolError
 from labkit.measure.recordings import Recording, load_manifest
 from labkit.measure.results import Tell
 from labkit.protocol import v1
-from labkit.voice.models import data_folder
 
 _LEAST: Final = 0.95
 """Share of the streams of each lie of which the right must be found, and nothing else."""
@@ -126,7 +125,7 @@ async def run_formats(url: str | None, *, quick: bool, tell: Tell) -> Verdict:
     Raises:
         ClientError: Nobody answers at `url`.
     """
-    recordings = load_manifest(data_folder() / "speech")
+    recordings = load_manifest()
     spoken = [r for r in recordings if r.kind.is_speech][:: 9 if quick else 1]
     speech = [lasting(read_audio(one.path)) for one in spoken]
     title = "Audio that is not what was declared"

@@ -31,7 +31,6 @@ from labkit.measure.recordings import load_manifest
 from labkit.measure.server_process import RunningServer
 from labkit.protocol import v1
 from labkit.session.settings import ServerSettings
-from labkit.voice.models import data_folder
 
 
 class Dialect(StrEnum):
@@ -94,7 +93,7 @@ def spoken() -> list[Float32]:
     Raises:
         AudioError: There is none.
     """
-    recordings = load_manifest(data_folder() / "speech")
+    recordings = load_manifest()
     return [read_audio(one.path) for one in recordings if one.kind.is_speech]
 
 

@@ -44,7 +44,7 @@ class Exercise(Experiment[Row, ExerciseSummary]):
     """What to run, through `labkit.measure.results.conduct`.
 
     Attributes:
-        recordings: Folder with recordings and their manifest.
+        recordings: Folder with recordings and their manifest; by default those of labkit.
         targets: The servers, by turns; the others are compared with the first.
         access: Network, TLS and compression, the same for all of them.
         seed: Draws order, recordings and the phase of the end of speech in its chunk.
@@ -55,7 +55,7 @@ class Exercise(Experiment[Row, ExerciseSummary]):
         notes: What servers do not offer.
     """
 
-    recordings: Path
+    recordings: Path | None = None
     targets: Sequence[Target] = field(default_factory=lambda: (Target.labkit(),))
     access: Access = field(default_factory=Access)
     seed: int = 1
@@ -151,8 +151,7 @@ class Exercise(Experiment[Row, ExerciseSummary]):
         # Drawing libraries take a second to load, which a run does not have to wait for.
         from labkit.measure.exercise_figures import exercise_figures
 
-        network = self.access.network
-        rate = None if network is None else network.conditions.up.bytes_per_s
+        rate = self.access.network.conditions.up.bytes_per_s
         return exercise_figures(summary, conditions=str(self.access), bytes_per_s=rate)
 
 

@@ -42,8 +42,8 @@ from labkit.measure.figures import (
     plot_waterfall,
     tidy,
 )
+from labkit.measure.links import LOOPBACK
 from labkit.measure.statistics import Estimate
-from labkit.measure.targets import LOOPBACK
 
 _BAND: Final = "#EDF3E6"
 _APART: Final = 1.035
@@ -201,7 +201,7 @@ def _overhead_percent(chunk_ms: float) -> float:
 def tradeoff_figure(
     servers: Sequence[ServerSummary],
     *,
-    conditions: str = LOOPBACK,
+    conditions: str = LOOPBACK.name,
     bytes_per_s: float | None = None,
 ) -> Figure:
     """What a chunk costs in waiting, what it saves elsewhere, and what it has no part in."""
@@ -327,7 +327,7 @@ def _plot_pings(summed: ExerciseSummary, ax: Axes) -> None:
 
 
 def exercise_figures(
-    summed: ExerciseSummary, *, conditions: str = LOOPBACK, bytes_per_s: float | None = None
+    summed: ExerciseSummary, *, conditions: str = LOOPBACK.name, bytes_per_s: float | None = None
 ) -> dict[str, Figure]:
     """All figures of an exercise, by the names of their files."""
     servers = summed.servers

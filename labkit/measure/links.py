@@ -201,6 +201,7 @@ def _both_ways(
 
 
 _KNOWN: Final = (
+    Profile("loopback", "No network: client and server on one machine.", Conditions()),
     _both_ways(
         "lan",
         "A wired network: a switch or two add under 1 ms, rounded up to the 1 ms that timers "
@@ -250,6 +251,8 @@ _KNOWN: Final = (
 
 PROFILES: Final[Mapping[str, Profile]] = MappingProxyType({known.name: known for known in _KNOWN})
 """Kinds of networks by name. They are for comparing, and no measurements of any one network."""
+
+LOOPBACK: Final = PROFILES["loopback"]
 
 
 def read_profile(named: str) -> Profile:

@@ -70,7 +70,7 @@ def parse_levels(text: str) -> tuple[int, ...]:
     return levels
 
 
-def recorded_speech(folder: Path, chunk_ms: int) -> list[Float32]:
+def recorded_speech(folder: Path | None, chunk_ms: int) -> list[Float32]:
     """Every recording of one utterance, up to the chunk that holds the end of its speech.
 
     Raises:
@@ -93,7 +93,7 @@ class Load(Experiment[Level, LoadSummary]):
     """What to run, through `labkit.measure.results.conduct`.
 
     Attributes:
-        recordings: Folder with recordings and their manifest.
+        recordings: Folder with recordings and their manifest; by default those of labkit.
         pipeline: What answers in labkit's server.
         sessions: Numbers of callers, rising; see `parse_levels`.
         seconds: How long each level lasts.
@@ -104,7 +104,7 @@ class Load(Experiment[Level, LoadSummary]):
         clock: The clock that callers go by.
     """
 
-    recordings: Path
+    recordings: Path | None = None
     pipeline: Literal["echo", "voice"] = "echo"
     sessions: tuple[int, ...] = (1, 8, 16, 32, 64)
     seconds: float = 15.0
@@ -182,7 +182,7 @@ class Load(Experiment[Level, LoadSummary]):
 
     def about(self) -> dict[str, Any]:
         """What was asked for, and how latencies count."""
-        settings = asdict(self) | {"recordings": self.recordings.name}
+        settings = asdict(self) | {"recordings": self.recordings and self.recordings.name}
         del settings["clock"]
         return {
             "settings": settings,

@@ -16,7 +16,6 @@ import numpy as np
 from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio
 from labkit.measure.recordings import Kind, Recording, load_manifest
 from labkit.voice.engines import SileroVad
-from labkit.voice.models import data_folder
 
 FRAME_S: Final = 512 / SAMPLE_RATE
 """Length of one frame of the detector, in seconds."""
@@ -59,7 +58,7 @@ def voices() -> list[str]:
 
 
 def _sentences() -> list[Recording]:
-    return [one for one in load_manifest(data_folder() / "speech") if one.kind is Kind.UTTERANCE]
+    return [one for one in load_manifest() if one.kind is Kind.UTTERANCE]
 
 
 def conversations(

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from labkit.audio.pcm import Float32, end_of_speech
 from labkit.errors import AudioError
+from labkit.voice.catalogue import data_folder
 
 MANIFEST: Final = "manifest.jsonl"
 """Name of the file that describes the recordings beside it."""
@@ -106,13 +107,14 @@ class _Line(BaseModel):
         return self
 
 
-def load_manifest(folder: Path) -> list[Recording]:
-    """Read the manifest of a folder of recordings, in the manifest's order.
+def load_manifest(folder: Path | None = None) -> list[Recording]:
+    """Read the manifest of a folder of recordings, in its order; by default of labkit's own.
 
     Raises:
         AudioError: The manifest is missing or empty, or one of its lines is wrong: the message
             names the file, the line and the field.
     """
+    folder = folder or data_folder() / "speech"
     recordings: dict[Path, Recording] = {}
     for place, raw in _numbered_lines(folder / MANIFEST):
         recording = _recording(folder, place, raw)

@@ -23,8 +23,8 @@ from labkit.client.answers import Deadlines
 from labkit.client.dial import Reach, server_url
 from labkit.client.plain import VoiceClient
 from labkit.errors import InstrumentError, ServerError
-from labkit.measure.links import Direction, Profile
-from labkit.measure.netem import UNCHANGED, Proxy
+from labkit.measure.links import LOOPBACK, Direction, Profile
+from labkit.measure.netem import Proxy
 from labkit.measure.server_process import labkit_server, running_server
 from labkit.net.tls import client_tls, server_tls
 
@@ -32,8 +32,6 @@ LABKIT: Final = "labkit"
 """Name of labkit's own server, in plans, tables and figures."""
 NAIVE: Final = "naive"
 """Name of the server that is written the naive way."""
-LOOPBACK: Final = "loopback"
-"""The network that is none: client and server on one machine."""
 
 _PIECE: Final = 64 * 1024
 
@@ -112,7 +110,7 @@ class Access:
     """The conditions under which all servers are measured.
 
     Attributes:
-        network: The kind of network; None is loopback.
+        network: The kind of network.
         tls: Whether the connection is encrypted. A server at a `wss://` address sees to that
             itself, all others get an end of TLS before them.
         deflate: Whether permessage-deflate is offered; a server that knows it compresses.
@@ -120,23 +118,21 @@ class Access:
         seed: Draws the network's jitter.
     """
 
-    network: Profile | None = None
+    network: Profile = LOOPBACK
     tls: bool = False
     deflate: bool = False
     patience_s: float = 30.0
     seed: int = 1
 
     def __str__(self) -> str:
-        named = [] if self.network is None else [self.network.name]
-        named += ["TLS"] if self.tls else []
+        named = [self.network.name, *(["TLS"] if self.tls else [])]
         named += ["permessage-deflate"] if self.deflate else []
-        return " + ".join(named) or LOOPBACK
+        return " + ".join(named)
 
     def about(self) -> dict[str, str | bool]:
         """What the conditions are, with the network's source."""
-        network = self.network
         return {
-            "network": LOOPBACK if network is None else f"{network.name}: {network.about}",
+            "network": f"{self.network.name}: {self.network.about}",
             "tls": self.tls,
             "deflate": self.deflate,
         }
@@ -184,11 +180,10 @@ async def way_to(target: Target, access: Access) -> AsyncIterator[Way]:
             url = (await stack.enter_async_context(running_server(target.command))).url
         if access.tls and url.startswith("ws:"):
             url, reach["tls"] = await stack.enter_async_context(_tls_before(url))
-        if access.network is not None or access.deflate:  # which counts the bytes
-            conditions = UNCHANGED if access.network is None else access.network.conditions
-            proxy = await stack.enter_async_context(
-                Proxy(*_address(url), conditions=conditions, seed=access.seed)
-            )
+        if access.network is not LOOPBACK or access.deflate:  # which counts the bytes
+            conditions, seed = access.network.conditions, access.seed
+            network = Proxy(*_address(url), conditions=conditions, seed=seed)
+            proxy = await stack.enter_async_context(network)
             reach["through"] = proxy.address
         yield Way(url, access, reach, proxy)
 

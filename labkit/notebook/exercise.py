@@ -10,9 +10,8 @@ from labkit.measure.exercise import Exercise
 from labkit.measure.exercise_summary import ExerciseSummary
 from labkit.measure.links import read_profile
 from labkit.measure.results import Results, conduct
-from labkit.measure.targets import LOOPBACK, Access, Target, distinct
+from labkit.measure.targets import Access, Target, distinct
 from labkit.notebook.show import progress_bar
-from labkit.voice.models import data_folder
 
 
 async def run_exercise(
@@ -25,7 +24,7 @@ async def run_exercise(
     servers: Sequence[Path | str] = (),
     models: str = "embedded",
     chunk_sizes_ms: Sequence[int] = CHUNK_SIZES_MS,
-    network: str = LOOPBACK,
+    network: str = "loopback",
     seed: int = 1,
     out: Path | str = "results",
 ) -> ExerciseSummary:
@@ -59,9 +58,8 @@ async def run_exercise(
         quick=quick,
         targets=distinct(targets),
         chunk_sizes_ms=chunk_sizes_ms,
-        access=Access(network=None if network == LOOPBACK else read_profile(network), seed=seed),
+        access=Access(network=read_profile(network), seed=seed),
         seed=seed,
-        recordings=data_folder() / "speech",
     )
     exercise.blocks = blocks or exercise.blocks
     results = Results.within(Path(out))

@@ -20,7 +20,6 @@ from labkit.measure.recordings import Recording, load_manifest, recording_at
 from labkit.measure.server_process import RunningServer
 from labkit.notebook.show import play, player, show, wav_file
 from labkit.trace import Mark, Stage, Trace, largest_part
-from labkit.voice.models import data_folder
 
 if TYPE_CHECKING:  # matplotlib takes a second to load, and only figures need it
     from matplotlib.axes import Axes
@@ -41,7 +40,7 @@ def recordings() -> list[Recording]:
     Raises:
         AudioError: They are not here.
     """
-    return load_manifest(data_folder() / "speech")
+    return load_manifest()
 
 
 def recording(name: str | Path) -> Recording:

@@ -11,6 +11,7 @@ role     what may be named
 =======  =========================================================================================
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -34,6 +35,12 @@ SPOKEN: Final = (
 """What public language models are told: they write for the eye, and at length."""
 
 _QWEN: Final = "Qwen/Qwen2.5-0.5B-Instruct-GGUF:qwen2.5-0.5b-instruct-q8_0.gguf"
+
+
+def data_folder() -> Path:
+    """The project's `data/` folder: `LABKIT_DATA`, or the one beside the package."""
+    told = os.environ.get("LABKIT_DATA")
+    return Path(told) if told else Path(__file__).resolve().parents[2] / "data"
 
 
 class Role(StrEnum):

@@ -1,6 +1,5 @@
 """Models on this machine: where they lie, whether they are the right ones, and loading them."""
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -9,7 +8,7 @@ from typing import Final
 
 from labkit.errors import ModelChangedError, ModelNotFoundError
 from labkit.voice import hub
-from labkit.voice.catalogue import Embedded, Model, Role, Wheel, find, models_of
+from labkit.voice.catalogue import Embedded, Model, Role, Wheel, data_folder, find, models_of
 from labkit.voice.cores import default_threads
 from labkit.voice.engines import Engines, PiperTts, SileroVad
 from labkit.voice.history import Message
@@ -36,12 +35,6 @@ class ModelPaths:
     tts: Path
     names: Mapping[Role, str]
     system: str = ""
-
-
-def data_folder() -> Path:
-    """The project's `data/` folder: `LABKIT_DATA`, or the one beside the package."""
-    told = os.environ.get("LABKIT_DATA")
-    return Path(told) if told else Path(__file__).resolve().parents[2] / "data"
 
 
 def locate(model: Model) -> Path:

@@ -93,7 +93,7 @@ async def test_recordings_that_are_too_long_are_told(tmp_path: Path) -> None:
         ' "licence": "l", "end_of_speech_sample": 160000}'
     )
     with pytest.raises(LabkitError, match="no recording ends within 2.6 s"):
-        await Exercise(recordings=tmp_path).run(lambda _: None, lambda _: None)
+        await Exercise(recordings=tmp_path).run(lambda _: None, lambda *_: None)
 
 
 class Standing:

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from data.recipes.evaluation import answerer, recogniser, voice
 from data.recipes.evaluation.figure import Figure
-from labkit.voice.catalogue import Role, find
-from labkit.voice.models import data_folder, locate
+from labkit.voice.catalogue import Role, data_folder, find
+from labkit.voice.models import locate
 
 __all__ = ["main", "report", "verify"]
 

@@ -35,7 +35,7 @@ from data.recipes.evaluation.recogniser import Clip, clips_of, digit_strings
 from labkit.audio.pcm import read_audio
 from labkit.measure.recordings import load_manifest
 from labkit.measure.wer import word_errors
-from labkit.voice.models import data_folder, resolve
+from labkit.voice.models import resolve
 from labkit.voice.scheduling import Stop
 from labkit.voice.whisper import FasterWhisperAsr
 
@@ -131,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     model = resolve(options.models).asr
     fitted, whole = (FasterWhisperAsr(model, threads=1, fit_window=fit) for fit in (True, False))
     materials: dict[str, Callable[[], list[Clip]]] = {
-        "data/speech": lambda: clips_of(load_manifest(data_folder() / "speech")),
+        "data/speech": lambda: clips_of(load_manifest()),
     }
     if options.phrases is not None:
         materials["human phrases"] = lambda: _phrases(options.phrases)
