@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from labkit.cli.experiment import carry_out, results_table
+from labkit.cli.experiment import carry_out, results_table, told_number
 from labkit.cli.models import AsrOption, LlmOption, SetOption, TtsOption
 from labkit.cli.terminal import console
 from labkit.errors import LabkitError
 
 if TYPE_CHECKING:
     from labkit.measure.compare import Comparison
-    from labkit.measure.exercise_summary import ExerciseSummary, ServerSummary
+    from labkit.measure.exercise_summary import ExerciseSummary, ServerSummary, SizeSummary
     from labkit.measure.statistics import Estimate
 
 _BESIDE = "Servers beside labkit's"
@@ -190,68 +190,68 @@ def _tables(summed: "ExerciseSummary") -> list[Table]:
 def sizes_table(server: "ServerSummary") -> Table:
     """What was measured on one server, a row per chunk size."""
     table = results_table(
-        f"End of speech to first audible reply: {server.name}",
-        "chunk\nms", "added\nms", "95 %\ninterval", "model\nms", "wait\nms", "p95\nms",
-        "messages\nper s", "headers\nB/s", "CPU\nms/s", "turns",
-    )  # fmt: skip
-    for size in server.sizes:
-        table.add_row(
-            str(size.chunk_ms),
-            "-" if size.effect is None else f"{size.effect.value:+.0f}",
-            _interval(size.effect),
-            f"{size.predicted_ms:.0f}" if size.effect else "-",
-            f"{size.wait.value:.0f}",
-            "-" if size.wait_p95 is None else f"{size.wait_p95.value:.0f}",
-            f"{size.messages_per_s:.1f}",
-            f"{size.overhead_bytes_per_s:.0f}",
-            "-" if size.cpu_ms_per_s is None else f"{size.cpu_ms_per_s:.1f}",
-            str(size.turns),
-        )
-    table.caption = "added: to the wait for the transcript, within the same recordings"
+        f"End of speech to first audible reply: {server.name}", map(_size_row, server.sizes)
+    )
+    table.caption = "added: to the wait with the smallest chunks, within the same recordings"
     return table
+
+
+def _size_row(size: "SizeSummary") -> dict[str, str]:
+    return {
+        "chunk\nms": str(size.chunk_ms),
+        "added\nms": told_number(size.effect and size.effect.value, "+.0f"),
+        "95 %\ninterval": _interval(size.effect),
+        "model\nms": told_number(size.effect and size.predicted_ms),
+        "wait\nms": f"{size.wait.value:.0f}",
+        "p95\nms": told_number(size.wait_p95 and size.wait_p95.value),
+        "messages\nper s": f"{size.messages_per_s:.1f}",
+        "headers\nB/s": f"{size.overhead_bytes_per_s:.0f}",
+        "CPU\nms/s": told_number(size.cpu_ms_per_s, ".1f"),
+        "turns": str(size.turns),
+    }
 
 
 def servers_table(servers: "Sequence[ServerSummary]") -> Table:
     """The servers beside each other."""
-    table = results_table(
-        "The servers, over all chunk sizes",
-        "server", "wait\nms", f"against\n{servers[0].name}, ms", "95 %\ninterval",
-        "chunk size\nadds, ms", "ping p99\nms", "words\nmisheard", "turns",
-    )  # fmt: skip
+    rows = (_server_row(server, servers[0].name) for server in servers)
+    table = results_table("The servers, over all chunk sizes", rows)
     table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"  # names may be long
-    for server in servers:
-        effect = server.sizes[-1].effect
-        misheard = server.word_error_rate
-        table.add_row(
-            server.name,
-            f"{server.wait_ms:.0f}",
-            "-" if server.longer is None else f"{server.longer.value:+.0f}",
-            _interval(server.longer),
-            "-" if effect is None else f"{effect.value:+.0f}",
-            "-" if server.ping_p99_ms is None else f"{server.ping_p99_ms:.1f}",
-            "-" if misheard is None else f"{100 * misheard:.1f} %",
-            str(server.turns) if server.turns == server.asked else f"{server.turns}/{server.asked}",
-        )
     return table
+
+
+def _server_row(server: "ServerSummary", first: str) -> dict[str, str]:
+    effect, misheard = server.sizes[-1].effect, server.word_error_rate
+    return {
+        "server": server.name,
+        "wait\nms": f"{server.wait_ms:.0f}",
+        f"against\n{first}, ms": told_number(server.longer and server.longer.value, "+.0f"),
+        "95 %\ninterval": _interval(server.longer),
+        "chunk size\nadds, ms": told_number(effect and effect.value, "+.0f"),
+        "ping p99\nms": told_number(server.ping_p99_ms, ".1f"),
+        "words\nmisheard": "-" if misheard is None else f"{100 * misheard:.1f} %",
+        "turns": str(server.turns)
+        if server.turns == server.asked
+        else f"{server.turns}/{server.asked}",
+    }
 
 
 def diff_table(comparison: "Comparison") -> Table:
     """Two runs of one server, a row per part of the wait."""
     names = comparison.first, comparison.second
-    table = results_table(
+    return results_table(
         f"{names[0]}, first run and second" if len({*names}) == 1 else " and ".join(names),
-        "", "first\nms", "second\nms", "change\nms", "95 %\ninterval", "",
-    )  # fmt: skip
-    for part in comparison.parts:
-        table.add_row(
-            part.what,
-            f"{part.first:.1f}",
-            f"{part.second:.1f}",
-            f"{part.change.value:+.1f}",
-            f"{part.change.low:.1f} to {part.change.high:.1f}",
-            part.verdict,
-        )
-    return table
+        (
+            {
+                "": part.what,
+                "first\nms": f"{part.first:.1f}",
+                "second\nms": f"{part.second:.1f}",
+                "change\nms": f"{part.change.value:+.1f}",
+                "95 %\ninterval": f"{part.change.low:.1f} to {part.change.high:.1f}",
+                "verdict": part.verdict,
+            }
+            for part in comparison.parts
+        ),
+    )
 
 
 def _interval(found: "Estimate | None") -> str:

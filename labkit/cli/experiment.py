@@ -1,7 +1,7 @@
 """What the commands that measure have in common: the bar, the end, and where the results are."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -59,9 +59,17 @@ def _say_what_is_kept(results: "Results") -> None:
         errors().print(f"{kept} {results.folder}", soft_wrap=True, markup=False)
 
 
-def results_table(title: str, *columns: str) -> Table:
-    """A table of figures that fits into 80 columns."""
-    table = Table(*columns, title=title, box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
+def results_table(title: str, rows: Iterable[Mapping[str, str]]) -> Table:
+    """A table that fits into 80 columns: rows of the same columns, at least one."""
+    rows = list(rows)
+    table = Table(*rows[0], title=title, box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
+    for row in rows:
+        table.add_row(*row.values())
     for column in table.columns:
         column.justify, column.no_wrap = "right", True
     return table
+
+
+def told_number(value: float | None, form: str = ".0f") -> str:
+    """A number for a table, a dash where there is none."""
+    return "-" if value is None else f"{value:{form}}"

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from labkit.cli.experiment import carry_out, results_table
+from labkit.cli.experiment import carry_out, results_table, told_number
 from labkit.cli.models import SetOption
 
 if TYPE_CHECKING:
-    from labkit.measure.load_summary import Level, Resources
+    from labkit.measure.load_summary import Level, Ratio, Resources
     from labkit.measure.statistics import Percentiles
 
 
@@ -65,21 +65,7 @@ def waits_table(levels: "Sequence[Level]") -> Table:
     """What callers waited, a row per level and server."""
     from labkit.measure.load_summary import LATENESS_BOUND_MS
 
-    table = results_table(
-        "What callers waited, from when it was due",
-        "sessions", "server", "turns", "lost", "refused", "reply, ms\np50 p95 p99",
-        "ping, ms\np50 p95 p99", "seconds\nbehind", "callers\nlate, ms",
-    )  # fmt: skip
-    for level in levels:
-        table.add_row(
-            str(level.sessions),
-            level.server,
-            *(str(count) for count in (level.turns, level.lost, level.refused)),
-            _three(level.turn_ms),
-            _three(level.ping_ms),
-            f"{level.behind_s:.2f}",
-            _lateness(level),
-        )
+    table = results_table("What callers waited, from when it was due", map(_waits, levels))
     if any(level.generator_limited for level in levels):
         table.caption = (
             f"! generator-limited: the callers themselves were more than {LATENESS_BOUND_MS:g} ms "
@@ -88,32 +74,45 @@ def waits_table(levels: "Sequence[Level]") -> Table:
     return table
 
 
+def _waits(level: "Level") -> dict[str, str]:
+    return {
+        "sessions": str(level.sessions),
+        "server": level.server,
+        "turns": str(level.turns),
+        "lost": str(level.lost),
+        "refused": str(level.refused),
+        "reply, ms\np50 p95 p99": _three(level.turn_ms),
+        "ping, ms\np50 p95 p99": _three(level.ping_ms),
+        "seconds\nbehind": f"{level.behind_s:.2f}",
+        "callers\nlate, ms": _lateness(level),
+    }
+
+
 def costs_table(levels: "Sequence[Level]") -> Table:
     """What it cost the servers, and labkit's over the bare one's."""
     from labkit.measure.load_summary import ratios
 
     over = {(ratio.server, ratio.sessions): ratio for ratio in ratios(levels)}
-    table = results_table(
-        "What it cost the server",
-        "sessions", "server", "memory, MB\nstart peak end", "CPU\ncores",
-        "ms/s per\nsession", "callers'\ncores", "ping\n/ bare", "CPU\n/ bare", "errors",
-    )  # fmt: skip
-    for level in levels:
-        ratio, used = over.get((level.server, level.sessions)), level.resources
-        table.add_row(
-            str(level.sessions),
-            level.server,
-            _memory(used),
-            _told(used.cpu_per_s, ".2f"),
-            _told(level.cpu_ms_per_session, ".2f"),
-            f"{used.generator_cpu_per_s:.2f}",
-            f"{ratio.ping_p95:.2f}" if ratio else "",
-            f"{ratio.cpu:.2f}" if ratio and ratio.cpu is not None else "",
-            ", ".join(f"{code} {count}" for code, count in level.errors.items()),
-        )
+    rows = (_costs(level, over.get((level.server, level.sessions))) for level in levels)
+    table = results_table("What it cost the server", rows)
     if any(level.resources.cpu_per_s is None for level in levels):
         table.caption = "-: unavailable; known only of servers that this command started"
     return table
+
+
+def _costs(level: "Level", ratio: "Ratio | None") -> dict[str, str]:
+    used = level.resources
+    return {
+        "sessions": str(level.sessions),
+        "server": level.server,
+        "memory, MB\nstart peak end": _memory(used),
+        "CPU\ncores": told_number(used.cpu_per_s, ".2f"),
+        "ms/s per\nsession": told_number(level.cpu_ms_per_session, ".2f"),
+        "callers'\ncores": f"{used.generator_cpu_per_s:.2f}",
+        "ping\n/ bare": f"{ratio.ping_p95:.2f}" if ratio else "",
+        "CPU\n/ bare": f"{ratio.cpu:.2f}" if ratio and ratio.cpu is not None else "",
+        "errors": ", ".join(f"{code} {count}" for code, count in level.errors.items()),
+    }
 
 
 def _three(found: "Percentiles | None") -> str:
@@ -135,7 +134,3 @@ def _memory(used: "Resources") -> str:
     whole = (used.rss_before, used.rss_peak, used.rss_after)
     told = [f"{rss / 1e6:.0f}" for rss in whole if rss is not None]
     return " ".join(told) if len(told) == len(whole) else "-"
-
-
-def _told(value: float | None, form: str) -> str:
-    return "-" if value is None else f"{value:{form}}"

@@ -15,10 +15,9 @@ import asyncio
 import select
 import selectors
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from labkit.audio.pcm import Float32
@@ -26,6 +25,7 @@ from labkit.client.answers import Deadlines
 from labkit.client.plain import ClientTurn, VoiceClient
 from labkit.client.speech import Clock, spoken_ns
 from labkit.errors import ClientError, ConnectError, ErrorCode, ProtocolError
+from labkit.measure.load_summary import CallLog
 from labkit.measure.plan import Script, Timetable, due_times
 from labkit.trace import Mark
 
@@ -58,32 +58,6 @@ if sys.platform == "linux":
                 select.select([self.fileno()], [], [], timeout)
                 timeout = 0
             return super().select(timeout)
-
-
-@dataclass(slots=True)
-class CallLog:
-    """Everything that one caller noted in one level.
-
-    Attributes:
-        turns_ns: From when each `end_stream` was due to its answer: the first audio of the reply,
-            or the end of one without audio.
-        turns_lost: Turns that were due within the level, and given up, failed, or cut off.
-        pings_ns: From when each `ping` was due to its `pong`.
-        pings_lost: Pings that were due within the level, and had none.
-        lateness_ns: By how much the event loop of the callers woke them too late, each time.
-        errors: What went wrong, by code.
-        refused: Whether the server did not take the caller.
-        behind_ns: By how much the next utterance was later than the timetable, at the end.
-    """
-
-    turns_ns: list[int] = field(default_factory=list)
-    turns_lost: int = 0
-    pings_ns: list[int] = field(default_factory=list)
-    pings_lost: int = 0
-    lateness_ns: list[int] = field(default_factory=list)
-    errors: Counter[str] = field(default_factory=Counter)
-    refused: bool = False
-    behind_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

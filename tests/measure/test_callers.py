@@ -11,7 +11,8 @@ from labkit.audio.pcm import Float32
 from labkit.client.plain import ClientTurn
 from labkit.client.speech import Clock
 from labkit.errors import CloseCode, ErrorCode
-from labkit.measure.callers import Caller, CallLog, Manners, fine_loop
+from labkit.measure.callers import Caller, Manners, fine_loop
+from labkit.measure.load_summary import CallLog
 from labkit.measure.plan import Script
 from labkit.protocol import plain
 from labkit.server.app import VoiceServer

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from labkit.measure.callers import CallLog
 from labkit.measure.load_summary import (
     BARE,
     COLUMNS,
     LATENESS_BOUND_MS,
+    CallLog,
     Level,
     LoadSummary,
     Resources,
