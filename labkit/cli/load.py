@@ -11,7 +11,7 @@ from labkit.cli.experiment import carry_out, results_table, told_number
 from labkit.cli.models import SetOption
 
 if TYPE_CHECKING:
-    from labkit.measure.load_summary import Level, Ratio, Resources
+    from labkit.measure.load_summary import Level, Ratio
     from labkit.measure.statistics import Percentiles
 
 
@@ -95,20 +95,19 @@ def costs_table(levels: "Sequence[Level]") -> Table:
     over = {(ratio.server, ratio.sessions): ratio for ratio in ratios(levels)}
     rows = (_costs(level, over.get((level.server, level.sessions))) for level in levels)
     table = results_table("What it cost the server", rows)
-    if any(level.resources.cpu_per_s is None for level in levels):
+    if any(level.cpu_per_s is None for level in levels):
         table.caption = "-: unavailable; known only of servers that this command started"
     return table
 
 
 def _costs(level: "Level", ratio: "Ratio | None") -> dict[str, str]:
-    used = level.resources
     return {
         "sessions": str(level.sessions),
         "server": level.server,
-        "memory, MB\nstart peak end": _memory(used),
-        "CPU\ncores": told_number(used.cpu_per_s, ".2f"),
+        "memory, MB\nstart peak end": _memory(level),
+        "CPU\ncores": told_number(level.cpu_per_s, ".2f"),
         "ms/s per\nsession": told_number(level.cpu_ms_per_session, ".2f"),
-        "callers'\ncores": f"{used.generator_cpu_per_s:.2f}",
+        "callers'\ncores": f"{level.generator_cpu_per_s:.2f}",
         "ping\n/ bare": f"{ratio.ping_p95:.2f}" if ratio else "",
         "CPU\n/ bare": f"{ratio.cpu:.2f}" if ratio and ratio.cpu is not None else "",
         "errors": ", ".join(f"{code} {count}" for code, count in level.errors.items()),
@@ -130,7 +129,7 @@ def _lateness(level: "Level") -> str:
     return f"[bold red]{late} ![/]" if level.generator_limited else late
 
 
-def _memory(used: "Resources") -> str:
-    whole = (used.rss_before, used.rss_peak, used.rss_after)
+def _memory(level: "Level") -> str:
+    whole = (level.rss_before, level.rss_peak, level.rss_after)
     told = [f"{rss / 1e6:.0f}" for rss in whole if rss is not None]
     return " ".join(told) if len(told) == len(whole) else "-"

@@ -26,7 +26,6 @@ from labkit.measure.load_summary import (
     LATENESS_BOUND_MS,
     Level,
     LoadSummary,
-    Resources,
     flat,
     summarise_level,
 )
@@ -245,18 +244,14 @@ async def run_level(
             if not caller.log.refused:
                 group.create_task(caller.call(begin_ns, end_ns))
     await _at_once(caller.hang_up() for caller in callers)
-    after = server.usage()
-    return summarise_level(
+    seen, own_s = watch.result()
+    level = summarise_level(
         server=name,
         seconds=load.seconds,
         patience_s=load.manners.patience_s,
         logs=[caller.log for caller in callers],
-        resources=replace(
-            watch.result(),
-            rss_before=before.rss_bytes if before else None,
-            rss_after=after.rss_bytes if after else None,
-        ),
     )
+    return _with_usage(level, [before, *seen, server.usage()], own_s)
 
 
 async def _at_once(work: Iterable[Awaitable[None]]) -> None:
@@ -276,8 +271,8 @@ async def _watch(
     end_ns: int,
     clock: Clock,
     tell: Callable[[float], None],
-) -> Resources:
-    """Memory and CPU from `begin_ns` to `end_ns`, read a few times a second."""
+) -> tuple[list[Usage | None], float]:
+    """What the server takes up from `begin_ns` to `end_ns`, and this process's seconds of CPU."""
     await clock.sleep_until(begin_ns)
     seen = [server.usage()]
     own_s = time.process_time()
@@ -285,13 +280,18 @@ async def _watch(
         await clock.sleep_until(due_ns)
         seen.append(server.usage())
         tell((due_ns - begin_ns) / 1e9)
-    return _resources(seen, time.process_time() - own_s, (end_ns - begin_ns) / 1e9)
+    return seen, time.process_time() - own_s
 
 
-def _resources(seen: Sequence[Usage | None], own_s: float, seconds: float) -> Resources:
-    first, last = seen[0], seen[-1]
-    return Resources(
-        rss_peak=max((usage.rss_bytes for usage in seen if usage), default=None),
-        cpu_per_s=(last.cpu_s - first.cpu_s) / seconds if first and last else None,
-        generator_cpu_per_s=own_s / seconds,
+def _with_usage(level: Level, seen: Sequence[Usage | None], own_s: float) -> Level:
+    """The level with what was seen of its server: before it, from begin to end, and after it."""
+    rss = [usage and usage.rss_bytes for usage in seen]
+    first, last = seen[1], seen[-2]
+    return replace(
+        level,
+        rss_before=rss[0],
+        rss_peak=max((size for size in rss[1:-1] if size), default=None),
+        rss_after=rss[-1],
+        cpu_per_s=(last.cpu_s - first.cpu_s) / level.seconds if first and last else None,
+        generator_cpu_per_s=own_s / level.seconds,
     )

@@ -147,10 +147,10 @@ def plot_cpu(levels: Sequence[Level], *, ax: Axes | None = None) -> Axes:
     """CPU of each server, and of the callers who loaded it, by number of callers."""
     ax = axes(ax)
     _session_axis(ax, levels)
-    _curves(ax, levels, lambda level: level.resources.cpu_per_s)
+    _curves(ax, levels, lambda level: level.cpu_per_s)
     own = next(iter(_by_server(levels).values()))
     ax.plot(
-        [_x(level) for level in own], [level.resources.generator_cpu_per_s for level in own],
+        [_x(level) for level in own], [level.generator_cpu_per_s for level in own],
         color=ORANGE, marker="^", linestyle=":", markersize=5, linewidth=1.6,
         label="the callers themselves",
     )  # fmt: skip

@@ -49,25 +49,6 @@ class CallLog:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Resources:
-    """What a level cost. None stands for what the system does not tell.
-
-    Attributes:
-        rss_before: Resident bytes of the server before the callers came.
-        rss_peak: The most that was seen while they spoke.
-        rss_after: Once they had gone.
-        cpu_per_s: CPU seconds of the server per second of the level.
-        generator_cpu_per_s: CPU seconds of the callers' process per second of the level.
-    """
-
-    rss_before: int | None = None
-    rss_peak: int | None = None
-    rss_after: int | None = None
-    cpu_per_s: float | None = None
-    generator_cpu_per_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
     """What one number of callers gave on one server.
 
@@ -89,7 +70,12 @@ class Level:
             does not falls behind by the rest with every turn.
         errors: How often something went wrong, by code: those of the dialect, `closed_` with
             the code of a connection's end, and `not_understood`.
-        resources: Memory and CPU.
+        rss_before: Resident bytes of the server before the callers came. None, here and below,
+            stands for what the system does not tell.
+        rss_peak: The most that was seen while they spoke.
+        rss_after: Once they had gone.
+        cpu_per_s: CPU seconds of the server per second of the level.
+        generator_cpu_per_s: CPU seconds of the callers' process per second of the level.
     """
 
     server: str
@@ -104,7 +90,11 @@ class Level:
     lateness_ms: Percentiles | None
     behind_s: float
     errors: Mapping[str, int]
-    resources: Resources
+    rss_before: int | None = None
+    rss_peak: int | None = None
+    rss_after: int | None = None
+    cpu_per_s: float | None = None
+    generator_cpu_per_s: float = 0.0
 
     @property
     def generator_limited(self) -> bool:
@@ -114,7 +104,7 @@ class Level:
     @property
     def cpu_ms_per_session(self) -> float | None:
         """CPU milliseconds of the server per second and session."""
-        cpu, taken = self.resources.cpu_per_s, self.sessions - self.refused
+        cpu, taken = self.cpu_per_s, self.sessions - self.refused
         return None if cpu is None or not taken else 1000 * cpu / taken
 
     def holds(self, bound_ms: float) -> bool:
@@ -148,7 +138,6 @@ def summarise_level(
     seconds: float,
     patience_s: float,
     logs: Sequence[CallLog],
-    resources: Resources,
 ) -> Level:
     """Sum up what the callers of one level noted.
 
@@ -157,7 +146,6 @@ def summarise_level(
         seconds: How long the level lasted.
         patience_s: What lost turns and pings count with.
         logs: One per caller.
-        resources: Memory and CPU.
     """
     # Lost ones count with the whole patience: leaving them out would make a server look the
     # better, the more it loses.
@@ -179,28 +167,24 @@ def summarise_level(
         lateness_ms=percentiles_ms([late for log in logs for late in log.lateness_ns]),
         behind_s=max((log.behind_ns for log in logs), default=0) / 1e9,
         errors=dict(sorted(sum((log.errors for log in logs), Counter()).items())),
-        resources=resources,
     )
 
 
 def flat(level: Level) -> dict[str, Any]:
     """The level as columns, one for each percentile; memory in bytes, empty where nobody tells."""
-    told = asdict(level) | asdict(level.resources)
+    told = asdict(level)
     told |= {
         "generator_limited": int(level.generator_limited),
         "cpu_ms_per_session": level.cpu_ms_per_session,
         "errors": "; ".join(f"{code}: {count}" for code, count in level.errors.items()),
     }
-    del told["resources"]
     for name in ("turn", "ping", "lateness"):
         found = told.pop(f"{name}_ms") or {}
         told |= {f"{name}_{column}": found.get(field) for field, column in _COLUMNS.items()}
     return told
 
 
-COLUMNS: Final = tuple(
-    flat(summarise_level(server="", seconds=0, patience_s=0, logs=[], resources=Resources()))
-)
+COLUMNS: Final = tuple(flat(summarise_level(server="", seconds=0, patience_s=0, logs=[])))
 """Of a table of levels; a level without callers has all of them."""
 
 

@@ -9,8 +9,7 @@ from rich.table import Table
 
 from labkit.cli import app as command_line
 from labkit.cli.load import costs_table, waits_table
-from labkit.measure.load_summary import Resources
-from tests.measure.load_samples import level, run, spread
+from tests.measure.load_samples import UNKNOWN, level, run, spread
 
 
 def printed(table: Table, width: int = 80) -> str:
@@ -33,7 +32,7 @@ def test_the_ratio_stands_in_the_row_of_labkit() -> None:
 
 
 def test_what_the_system_does_not_tell_is_called_unavailable() -> None:
-    assert "-: unavailable" in printed(costs_table([level(resources=Resources())]))
+    assert "-: unavailable" in printed(costs_table([level(**UNKNOWN)]))
     assert "unavailable" not in printed(costs_table([level()]))
 
 

@@ -1,9 +1,12 @@
 """Levels of a load that follow a formula."""
 
-from typing import Any
+from typing import Any, Final
 
-from labkit.measure.load_summary import BARE, Level, Resources
+from labkit.measure.load_summary import BARE, Level
 from labkit.measure.statistics import Percentiles
+
+UNKNOWN: Final = dict.fromkeys(("rss_before", "rss_peak", "rss_after", "cpu_per_s"))
+"""Of a server of which the system tells nothing."""
 
 
 def spread(p95: float, sample: int = 100) -> Percentiles:
@@ -26,13 +29,11 @@ def level(server: str = "labkit", sessions: int = 8, p95: float = 10.0, **more: 
         "lateness_ms": spread(0.5),
         "behind_s": 0.0,
         "errors": {},
-        "resources": Resources(
-            rss_before=50_000_000,
-            rss_peak=60_000_000,
-            rss_after=55_000_000,
-            cpu_per_s=0.004 * sessions,
-            generator_cpu_per_s=0.1,
-        ),
+        "rss_before": 50_000_000,
+        "rss_peak": 60_000_000,
+        "rss_after": 55_000_000,
+        "cpu_per_s": 0.004 * sessions,
+        "generator_cpu_per_s": 0.1,
     }
     return Level(**(base | more))
 
@@ -41,7 +42,7 @@ def run(*, p95: tuple[float, ...] = (5.0, 10.0, 150.0)) -> list[Level]:
     """Three levels on both servers; the bare one takes half as long, and half of the CPU."""
     levels = []
     for sessions, wait in zip((1, 8, 32), p95, strict=True):
-        half = Resources(cpu_per_s=0.002 * sessions, generator_cpu_per_s=0.1)
+        half = UNKNOWN | {"cpu_per_s": 0.002 * sessions}
         levels.append(level(sessions=sessions, p95=wait))
-        levels.append(level(BARE, sessions, wait / 2, resources=half))
+        levels.append(level(BARE, sessions, wait / 2, **half))
     return levels

@@ -70,7 +70,7 @@ async def test_a_level_counts_callers_turns_and_refusals(config: Load) -> None:
     assert level.turns >= 2
     assert level.turn_ms is not None
     assert level.turn_ms.sample == level.turns
-    assert (level.resources.rss_peak, level.resources.cpu_per_s) == (None, None)
+    assert (level.rss_peak, level.cpu_per_s) == (None, None)
     assert told[-1] == config.seconds
     assert told == sorted(told)
 

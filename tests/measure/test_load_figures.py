@@ -13,8 +13,7 @@ from labkit.measure.load_figures import (
     plot_pings,
     plot_replies,
 )
-from labkit.measure.load_summary import Resources
-from tests.measure.load_samples import level, run, spread
+from tests.measure.load_samples import UNKNOWN, level, run, spread
 
 PANELS = (plot_replies, plot_pings, plot_backlog, plot_cpu)
 
@@ -36,7 +35,7 @@ def test_both_servers_have_a_line() -> None:
 
 
 def test_a_server_alone_is_enough() -> None:
-    alone = [level("given", n, resources=Resources()) for n in (1, 2)]
+    alone = [level("given", n, **UNKNOWN) for n in (1, 2)]
     assert legend_of(plot_replies(alone)) == ["given"]
     assert len(capacity_figure(alone).axes) == 4
 
@@ -58,6 +57,6 @@ def test_nothing_answered_is_drawn_too() -> None:
 
 
 def test_a_server_of_which_the_system_tells_nothing_leaves_the_panels_wide() -> None:
-    figure = capacity_figure([level("given", n, resources=Resources()) for n in (1, 2)])
+    figure = capacity_figure([level("given", n, **UNKNOWN) for n in (1, 2)])
     figure.draw_without_rendering()
     assert all(ax.get_position().width > 0.25 for ax in figure.axes)

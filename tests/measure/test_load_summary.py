@@ -14,13 +14,12 @@ from labkit.measure.load_summary import (
     CallLog,
     Level,
     LoadSummary,
-    Resources,
     flat,
     ratios,
     summarise_level,
 )
 from labkit.measure.results import Results
-from tests.measure.load_samples import level, run, spread
+from tests.measure.load_samples import UNKNOWN, level, run, spread
 
 MS = 1_000_000
 
@@ -45,9 +44,7 @@ def logs() -> list[CallLog]:
 
 
 def summed(logs: list[CallLog]) -> Level:
-    return summarise_level(
-        server="labkit", seconds=5, patience_s=10, logs=logs, resources=Resources()
-    )
+    return summarise_level(server="labkit", seconds=5, patience_s=10, logs=logs)
 
 
 def test_a_level_sums_up_what_its_callers_noted() -> None:
@@ -75,8 +72,7 @@ def test_late_callers_mark_their_level(late_ms: float, limited: bool) -> None:
 
 
 def test_cpu_is_shared_by_those_who_were_taken() -> None:
-    resources = Resources(cpu_per_s=0.4)
-    assert level(sessions=10, refused=2, resources=resources).cpu_ms_per_session == 50
+    assert level(sessions=10, refused=2, cpu_per_s=0.4).cpu_ms_per_session == 50
 
 
 def test_the_conclusion_names_the_last_level_that_held_and_the_first_that_did_not() -> None:
@@ -125,10 +121,9 @@ def test_ratios_are_over_the_bare_server_at_the_same_level() -> None:
 
 
 def test_cpu_that_is_not_known_has_no_ratio() -> None:
-    unknown = Resources()
-    (ratio,) = ratios([level(resources=unknown), level(BARE, resources=unknown)])
+    (ratio,) = ratios([level(**UNKNOWN), level(BARE, **UNKNOWN)])
     assert ratio.cpu is None
-    assert "CPU" not in sentences([level(resources=unknown), level(BARE)], 100)[1]
+    assert "CPU" not in sentences([level(**UNKNOWN), level(BARE)], 100)[1]
 
 
 def test_a_ratio_within_the_noise_is_called_so() -> None:
@@ -173,5 +168,5 @@ def test_everything_goes_into_json(tmp_path: Path) -> None:
     Results(tmp_path).write_json("l.json", LoadSummary(run(), 100).content())
     read = json.loads((tmp_path / "l.json").read_text())["levels"][0]
     assert read["turn_ms"]["p95"] == 5.0
-    assert read["resources"]["rss_peak"] == 60_000_000
+    assert read["rss_peak"] == 60_000_000
     assert (read["generator_limited"], read["cpu_ms_per_session"]) == (False, 4.0)
