@@ -26,7 +26,7 @@ from websockets.exceptions import WebSocketException
 from labkit.audio.formats import Encoding
 from labkit.audio.pcm import Float32, read_audio
 from labkit.client.dial import connected, server_url
-from labkit.errors import ClientError, InstrumentError
+from labkit.errors import ClientError
 from labkit.measure.recordings import load_manifest
 from labkit.measure.server_process import RunningServer
 from labkit.protocol import v1
@@ -66,7 +66,7 @@ def target_command(
         settings: Fields of `ServerSettings` that are not to have their defaults.
 
     Raises:
-        InstrumentError: There is no such setting.
+        ServerError: There is no such setting, or its value is out of range.
     """
     settings_of(settings)
     told = {"pipeline": pipeline, "model_set": model_set, "settings": settings}
@@ -77,13 +77,8 @@ def settings_of(told: Mapping[str, Any]) -> ServerSettings:
     """The server's settings with what is `told` of them.
 
     Raises:
-        InstrumentError: There is no such setting.
+        ServerError: There is no such setting, or its value is out of range.
     """
-    known = set(ServerSettings.model_fields)
-    if unknown := sorted(set(told) - known):
-        raise InstrumentError(
-            f"the server has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}"
-        )
     return ServerSettings(**{**_HERE, **told})
 
 
