@@ -8,11 +8,10 @@ the client sees one stream of events without a gap.
 import asyncio
 import logging
 import random
-import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Final, Self, Unpack
 
 from websockets.asyncio.client import ClientConnection
 
@@ -28,7 +27,7 @@ from labkit.client.conversation import (
     ReplyAudio,
     begin,
 )
-from labkit.client.dial import Backoff, dial, hang_up
+from labkit.client.dial import Backoff, Reach, dial, hang_up
 from labkit.client.speech import Clock, speak
 from labkit.errors import ClientError, ConnectError, ProtocolError
 from labkit.protocol import v1
@@ -38,40 +37,6 @@ _log = logging.getLogger(__name__)
 
 _KEEPALIVE_S: Final = 20.0
 """A connection that is silent for so long is asked for a sign of life, and given as long again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientOptions:
-    """How a client behaves towards a network that fails.
-
-    Attributes:
-        headers: Further headers of the handshake, such as those of `labkit.net.tokens.bearer`.
-        tls: Whom to trust under ``wss://``, such as `labkit.net.tls.client_tls` gives; without it,
-            whom this machine trusts.
-        ring_s: Most audio that is kept while the server has not acknowledged it. A server does
-            so several times a second; below one second of ring, speech would wait for that.
-        backoff: When to try again after a lost connection, and when to give up.
-        deadlines: How long to wait for what.
-        seed: Draws the waits before each try; without it, they differ at each run.
-        clock: What time is taken from, and how to wait.
-    """
-
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    tls: ssl.SSLContext | None = None
-    ring_s: float = 60.0
-    backoff: Backoff = Backoff()
-    deadlines: Deadlines = Deadlines()
-    seed: int | None = None
-    clock: Clock = Clock()
-
-    def __post_init__(self) -> None:
-        """Refuse a ring that cannot work.
-
-        Raises:
-            ValueError: The ring is too short.
-        """
-        if self.ring_s < 1:
-            raise ValueError(f"ring_s must be at least 1 second, got {self.ring_s:g}")
 
 
 @dataclass(slots=True)
@@ -127,23 +92,37 @@ class SessionClient:
         started: What the server agreed to, from its latest `session.started`.
     """
 
-    def __init__(self, url: str, start: v1.SessionStart, options: ClientOptions) -> None:
+    def __init__(
+        self,
+        url: str,
+        start: v1.SessionStart,
+        *,
+        ring_s: float,
+        backoff: Backoff,
+        deadlines: Deadlines,
+        seed: int | None,
+        clock: Clock,
+        reach: Reach,
+    ) -> None:
         """Prepare; use `connect` instead of calling this."""
+        if ring_s < 1:
+            raise ValueError(f"ring_s must be at least 1 second, got {ring_s:g}")
         audio = start.input.format
         ring = ReplayWindow(
-            max_bytes=round(audio.bytes_per_second * options.ring_s),
-            max_samples=audio.samples(options.ring_s),
+            max_bytes=round(audio.bytes_per_second * ring_s),
+            max_samples=audio.samples(ring_s),
             until_acknowledged=True,
         )
         received = start.resume.received if start.resume else Position()
         self.url = url
-        within_s = options.deadlines.answer_s
-        self.conversation = Conversation(ring, received, options.clock, within_s)
+        self.conversation = Conversation(ring, received, clock, deadlines.answer_s)
         self.started: v1.SessionStarted | None = None
         self._start = start
-        self._options = options
-        self._clock = options.clock
-        self._random = random.Random(options.seed)
+        self._reach = reach
+        self._backoff = backoff
+        self._deadlines = deadlines
+        self._clock = clock
+        self._random = random.Random(seed)
         self._encoder = StreamEncoder(audio)
         self._opened = asyncio.Event()
         self._leaving = False
@@ -155,20 +134,41 @@ class SessionClient:
         cls,
         url: str,
         start: v1.SessionStart | None = None,
-        options: ClientOptions | None = None,
+        *,
+        ring_s: float = 60.0,
+        backoff: Backoff | None = None,
+        deadlines: Deadlines | None = None,
+        seed: int | None = None,
+        clock: Clock | None = None,
+        **reach: Unpack[Reach],
     ) -> AsyncIterator[Self]:
         """Open a session for the length of the block.
 
         Args:
             url: The server's address, such as ``ws://localhost:8765``.
             start: What to ask for; by default 16 kHz s16le both ways, with acknowledgements.
-            options: How to behave towards a network that fails.
+            ring_s: Most audio that is kept while the server has not acknowledged it. A server does
+                so several times a second; below one second of ring, speech would wait for that.
+            backoff: When to try again after a lost connection, and when to give up.
+            deadlines: How long to wait for what.
+            seed: Draws the waits before each try; without it, they differ at each run.
+            clock: What time is taken from, and how to wait.
+            reach: Headers, certificates and such, as `labkit.client.dial.Reach` has them.
 
         Raises:
             ClientError: Nobody answers there in time, or the session was refused.
+            ValueError: `ring_s` is below 1.
         """
-        start = start or v1.SessionStart(acknowledges=True)
-        client = cls(url, start, options or ClientOptions())
+        client = cls(
+            url,
+            start or v1.SessionStart(acknowledges=True),
+            ring_s=ring_s,
+            backoff=backoff or Backoff(),
+            deadlines=deadlines or Deadlines(),
+            seed=seed,
+            clock=clock or Clock(),
+            reach=reach,
+        )
         running = asyncio.create_task(client._run())
         try:
             await client._opened.wait()
@@ -301,11 +301,11 @@ class SessionClient:
         """
         since_ns = lost_ns = self._clock.now_ns()
         reason = ""
-        delays = self._options.backoff.delays(self._random)
+        delays = self._backoff.delays(self._random)
         while True:
             try:
                 async with self._dialled(since_ns) as socket:
-                    within_s = min(self._options.deadlines.start_s, self._left_s(since_ns))
+                    within_s = min(self._deadlines.start_s, self._left_s(since_ns))
                     started = await begin(socket, self._opening(), within_s)
                     await self._attach(started, lost_ns, reason)
                     await self.conversation.carry(socket, started)
@@ -317,7 +317,7 @@ class SessionClient:
                 lost_ns, reason = self._clock.now_ns(), str(lost)
                 if self._worked(lost_ns):
                     since_ns = lost_ns
-                    delays = self._options.backoff.delays(self._random)
+                    delays = self._backoff.delays(self._random)
                 self._attached_ns = None
                 await self._wait(next(delays), lost, since_ns)
 
@@ -355,7 +355,7 @@ class SessionClient:
         if self._attached_ns is None:
             return False
         held_s = (lost_ns - self._attached_ns) / 1e9
-        return self.conversation.worked or held_s >= self._options.backoff.limit_s
+        return self.conversation.worked or held_s >= self._backoff.limit_s
 
     async def _wait(self, delay_s: float, lost: Lost, since_ns: int) -> None:
         """Wait before the next try, or give up."""
@@ -369,22 +369,21 @@ class SessionClient:
 
     def _left_s(self, since_ns: int) -> float:
         """How long there may still be no session, if there has been none since `since_ns`."""
-        return self._options.backoff.give_up_s - (self._clock.now_ns() - since_ns) / 1e9
+        return self._backoff.give_up_s - (self._clock.now_ns() - since_ns) / 1e9
 
     @asynccontextmanager
     async def _dialled(self, since_ns: int) -> AsyncIterator[ClientConnection]:
-        options, deadlines = self._options, self._options.deadlines
+        deadlines = self._deadlines
         try:
             socket = await dial(
                 self.url,
                 subprotocol=v1.SUBPROTOCOL,
-                headers=options.headers,
-                tls=options.tls,
                 within_s=min(deadlines.connect_s, self._left_s(since_ns)),
                 max_queue=4,  # what waits in here is not acknowledged, so keep it short
                 # A connection that is found dead before an answer over it is overdue is replaced,
                 # and the answer comes over the next one.
                 keepalive_s=min(_KEEPALIVE_S, deadlines.answer_s / 3),
+                **self._reach,
             )
         except ConnectError as error:
             if not error.retry:

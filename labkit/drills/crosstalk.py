@@ -33,7 +33,7 @@ from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio, resample
 from labkit.client.answers import Deadlines
 from labkit.client.dial import Backoff, with_query
 from labkit.client.plain import VoiceClient
-from labkit.client.v1 import ClientOptions, SessionClient
+from labkit.client.v1 import SessionClient
 from labkit.drills import Finding, Verdict
 from labkit.drills.target import Dialect, target_command
 from labkit.errors import ClientError, InstrumentError, ProtocolError
@@ -215,8 +215,8 @@ async def _plain_caller(url: str, deadlines: Deadlines) -> AsyncIterator[Ask]:
 
 @asynccontextmanager
 async def _v1_caller(url: str, deadlines: Deadlines) -> AsyncIterator[Ask]:
-    options = ClientOptions(deadlines=deadlines, backoff=Backoff(give_up_s=deadlines.start_s))
-    async with SessionClient.connect(url, options=options) as client:
+    backoff = Backoff(give_up_s=deadlines.start_s)
+    async with SessionClient.connect(url, deadlines=deadlines, backoff=backoff) as client:
 
         async def ask(said: Float32, pace: float) -> Heard:
             answer = await client.say(said, pace=pace)

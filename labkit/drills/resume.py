@@ -23,7 +23,7 @@ import numpy as np
 from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks, encode_s16le
 from labkit.client.conversation import Event, Gap, Interrupted, ReplyAudio
 from labkit.client.dial import Backoff
-from labkit.client.v1 import ClientOptions, SessionClient
+from labkit.client.v1 import SessionClient
 from labkit.drills import Finding, Verdict
 from labkit.drills.target import PipelineName, address_of, spoken, target_command
 from labkit.errors import ClientError
@@ -223,8 +223,8 @@ class _Heard:
 async def _listen(url: str, call: Call, seed: int, harm: Harm) -> _Heard:
     """Make a call, and listen until all of its turns are over; losses are counted in `harm`."""
     heard, due = _Heard(), 0
-    options = ClientOptions(backoff=Backoff(first_s=0.01, limit_s=0.2), seed=seed)
-    async with SessionClient.connect(url, call.start, options) as client:
+    quick = Backoff(first_s=0.01, limit_s=0.2)
+    async with SessionClient.connect(url, call.start, backoff=quick, seed=seed) as client:
         for part in call.parts:
             due += call.turns
             async with asyncio.timeout(_PATIENCE_S), asyncio.TaskGroup() as group:

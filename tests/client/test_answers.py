@@ -20,7 +20,7 @@ from labkit.client.conversation import UnknownError, read_message
 from labkit.client.dial import Backoff
 from labkit.client.plain import VoiceClient
 from labkit.client.speech import Clock
-from labkit.client.v1 import ClientOptions, SessionClient
+from labkit.client.v1 import SessionClient
 from labkit.errors import ClientError, ErrorCode, ProtocolError
 from labkit.protocol import plain, v1
 from labkit.protocol.replay import Position
@@ -30,7 +30,7 @@ from tests.client.test_v1 import STARTED
 SAID = np.full(1600, 0.1, np.float32)
 AUDIO = encode_s16le(SAID)
 SHORT = Deadlines(answer_s=0.5)
-OPTIONS = ClientOptions(deadlines=SHORT, backoff=Backoff(first_s=0.01, give_up_s=1.0))
+OPTIONS = dict[str, Any](deadlines=SHORT, backoff=Backoff(first_s=0.01, give_up_s=1.0))
 
 
 @contextmanager
@@ -162,7 +162,7 @@ async def test_chatter_of_a_plain_server_is_no_progress(chatter: str | bytes) ->
 async def test_chatter_in_a_session_is_no_progress(chatter: str | bytes) -> None:
     async with (
         websocket(chattering(chatter, after=v1.AudioEnd().encode(), first=STARTED)) as url,
-        SessionClient.connect(url, options=OPTIONS) as client,
+        SessionClient.connect(url, **OPTIONS) as client,
     ):
         with gives_up("within 0.5 s"):
             await client.say(SAID, pace=0)
@@ -204,24 +204,24 @@ async def test_a_server_that_takes_the_connection_and_no_handshake() -> None:
             async with VoiceClient.connect(url, deadlines=hasty):
                 pass
         with gives_up("did not answer the handshake within 0.2 s"):
-            async with SessionClient.connect(url, options=ClientOptions(deadlines=hasty)):
+            async with SessionClient.connect(url, deadlines=hasty):
                 pass
 
 
 @pytest.mark.parametrize("handle", [silent, deaf])
 async def test_a_session_that_is_never_started(handle: Handler) -> None:
-    options = ClientOptions(deadlines=Deadlines(start_s=0.2))
+    options = dict[str, Any](deadlines=Deadlines(start_s=0.2))
     async with websocket(handle) as url:
         with gives_up("did not answer 'session.start' within 0.2 s"):
-            async with SessionClient.connect(url, options=options):
+            async with SessionClient.connect(url, **options):
                 pass
 
 
 async def test_giving_up_bounds_a_server_that_accepts_and_says_nothing() -> None:
-    options = ClientOptions(backoff=Backoff(give_up_s=0.2))
+    options = dict[str, Any](backoff=Backoff(give_up_s=0.2))
     async with websocket(silent) as url:
         with gives_up("did not answer 'session.start' within "):
-            async with SessionClient.connect(url, options=options):
+            async with SessionClient.connect(url, **options):
                 pass
 
 
@@ -254,7 +254,7 @@ def answering(*messages: str | bytes) -> Handler:
 async def test_a_session_that_falls_silent(messages: tuple[str | bytes, ...], words: str) -> None:
     async with (
         websocket(answering(*messages)) as url,
-        SessionClient.connect(url, options=OPTIONS) as client,
+        SessionClient.connect(url, **OPTIONS) as client,
     ):
         with gives_up("sent 0.1 s of audio and 'audio.end'", words):
             await client.say(SAID, pace=0)
@@ -265,7 +265,7 @@ async def test_a_session_that_falls_silent(messages: tuple[str | bytes, ...], wo
 async def test_a_session_in_which_nothing_is_acknowledged() -> None:
     async with (
         websocket(answering()) as url,
-        SessionClient.connect(url, options=OPTIONS) as client,
+        SessionClient.connect(url, **OPTIONS) as client,
     ):
         await client.send_audio(AUDIO)
         with gives_up("sent 0.1 s of audio; nothing of it was acknowledged within 0.5 s"):
@@ -273,8 +273,8 @@ async def test_a_session_in_which_nothing_is_acknowledged() -> None:
 
 
 async def test_a_speaker_that_waits_for_room_is_told_that_the_session_is_over() -> None:
-    options = ClientOptions(deadlines=SHORT, backoff=OPTIONS.backoff, ring_s=1.0)
-    async with websocket(answering()) as url, SessionClient.connect(url, options=options) as client:
+    options = dict[str, Any](deadlines=SHORT, backoff=OPTIONS["backoff"], ring_s=1.0)
+    async with websocket(answering()) as url, SessionClient.connect(url, **options) as client:
         with gives_up("nothing of it was acknowledged within 0.5 s"):
             while True:
                 await client.send_audio(bytes(16_000))
@@ -289,8 +289,8 @@ async def test_a_session_whose_server_stops_reading() -> None:
             await socket.send(v1.Pong(id="unasked").encode())
             await asyncio.sleep(0.05)
 
-    options = ClientOptions(deadlines=SHORT, backoff=OPTIONS.backoff, ring_s=600.0)
-    async with websocket(handle) as url, SessionClient.connect(url, options=options) as client:
+    options = dict[str, Any](deadlines=SHORT, backoff=OPTIONS["backoff"], ring_s=600.0)
+    async with websocket(handle) as url, SessionClient.connect(url, **options) as client:
         with gives_up("within 0.5 s"):
             while True:
                 await client.send_audio(bytes(1_000_000))
@@ -299,7 +299,7 @@ async def test_a_session_whose_server_stops_reading() -> None:
 async def test_a_session_in_which_nothing_is_owed_may_be_silent() -> None:
     async with (
         websocket(answering(ack(1, 1600), HEARD, done(2))) as url,
-        SessionClient.connect(url, options=OPTIONS) as client,
+        SessionClient.connect(url, **OPTIONS) as client,
     ):
         assert (await client.say(SAID, pace=0)).transcript == "hi"
         with pytest.raises(TimeoutError):
@@ -312,7 +312,7 @@ async def test_a_server_that_begins_every_session_and_hangs_up_is_given_up() -> 
         await socket.send(STARTED)
         socket.transport.abort()
 
-    async with websocket(handle) as url, SessionClient.connect(url, options=OPTIONS) as client:
+    async with websocket(handle) as url, SessionClient.connect(url, **OPTIONS) as client:
         with gives_up("no session with ws://"):
             while True:
                 await client.next_event()

@@ -15,7 +15,7 @@ from websockets.typing import Origin, Subprotocol
 
 from labkit.audio.pcm import encode_s16le
 from labkit.client.plain import VoiceClient
-from labkit.client.v1 import ClientOptions, SessionClient
+from labkit.client.v1 import SessionClient
 from labkit.errors import ClientError, ServerError, TokenError
 from labkit.net.tls import client_tls
 from labkit.net.tokens import bearer
@@ -243,8 +243,7 @@ async def test_clients_show_a_token_and_say_how_they_were_refused() -> None:
     async with serving(tokens=(ONE,)) as server:
         async with VoiceClient.connect(server.url, headers=bearer(ONE)) as client:
             assert (await client.say(TONE[:160])).transcript == "0.01 seconds of audio"
-        options = ClientOptions(headers=bearer(ONE))
-        async with SessionClient.connect(server.url, options=options) as session:
+        async with SessionClient.connect(server.url, headers=bearer(ONE)) as session:
             assert session.started is not None
         with pytest.raises(ClientError, match="refused the connection: HTTP 401: this server"):
             async with VoiceClient.connect(server.url, headers=bearer(TWO)):
@@ -252,7 +251,6 @@ async def test_clients_show_a_token_and_say_how_they_were_refused() -> None:
         with pytest.raises(ClientError, match="refused the connection: HTTP 401: this server"):
             async with SessionClient.connect(server.url):
                 pass
-        assert ONE not in repr(options)
 
 
 # Binding
@@ -294,8 +292,7 @@ async def test_a_turn_over_tls_in_both_dialects(certificate: Certificate) -> Non
             turn = await client.say(TONE[:1600])
             assert turn.transcript == "0.10 seconds of audio"
             assert len(turn.reply) == 1600
-        options = ClientOptions(tls=trusted)
-        async with SessionClient.connect(server.url, options=options) as session:
+        async with SessionClient.connect(server.url, tls=trusted) as session:
             answer = await session.say(TONE[:1600], pace=0)
             assert answer.transcript == "0.10 seconds of audio"
             assert len(answer.audio) == 3200
@@ -371,9 +368,8 @@ async def converse(server: VoiceServer, token: str) -> list[str]:
         f"{server.url}/?note={QUERY}", stream=False, headers=bearer(token)
     ) as client:
         assert (await client.say(TONE)).transcript == HEARD
-    options = ClientOptions(headers=bearer(token))
     async with SessionClient.connect(
-        f"{server.url}/?note={QUERY}", v1.SessionStart(acknowledges=True), options
+        f"{server.url}/?note={QUERY}", headers=bearer(token)
     ) as session:
         answer = await session.say(TONE, pace=0)
         assert answer.sentences == [REPLY]

@@ -23,7 +23,7 @@ from labkit.audio.pcm import (
     resample,
 )
 from labkit.client.dial import Backoff
-from labkit.client.v1 import ClientOptions, SessionClient
+from labkit.client.v1 import SessionClient
 from labkit.measure.links import Fault
 from labkit.measure.netem import Proxy
 from labkit.measure.recordings import load_manifest
@@ -137,12 +137,12 @@ def spoken(sentence: str) -> Float32:
 
 
 async def test_what_was_said_before_a_lost_connection_is_remembered_after_it() -> None:
-    options = ClientOptions(backoff=Backoff(first_s=0.01), seed=1)
+    quick = Backoff(first_s=0.01)
     async with serving() as server:
         target = urlsplit(server.url)
         async with (
             Proxy(target.hostname or "", target.port or 0) as network,
-            SessionClient.connect(network.url(), options=options) as client,
+            SessionClient.connect(network.url(), backoff=quick, seed=1) as client,
         ):
             told = await client.say(spoken("my name is ada"), pace=0)
             name = told.transcript.split()[-1]
