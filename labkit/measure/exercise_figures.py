@@ -37,6 +37,7 @@ from labkit.measure.figures import (
     Look,
     axes,
     draw_intervals,
+    draw_line,
     log_axis,
     plot_stages,
     plot_waterfall,
@@ -159,13 +160,9 @@ def _plot_cost(
 ) -> None:
     _chunk_axis(ax, _all_sizes(servers))
     for number, server in enumerate(servers):
-        look, shift = _look(number), _shifted(number, len(servers))
-        told = [(s.chunk_ms * shift, cost) for s in server.sizes if (cost := value(s)) is not None]
-        if told:
-            ax.plot(
-                [x for x, _ in told], [y for _, y in told], color=look.colour, marker=look.marker,
-                linestyle=look.style, linewidth=1.4, markersize=4, label=server.name,
-            )  # fmt: skip
+        shift = _shifted(number, len(servers))
+        points = [(size.chunk_ms * shift, value(size)) for size in server.sizes]
+        draw_line(ax, points, look=_look(number), label=server.name)
     ax.set_ylim(bottom=0)
     tidy(ax, title, "chunk size (ms)", unit)
 

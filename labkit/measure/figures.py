@@ -7,7 +7,7 @@ styles and hatches say the same without colour.
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Final, Literal
@@ -107,6 +107,18 @@ class Look:
     colour: str
     marker: str
     style: Literal["-", "--", "-.", ":", ""]
+
+
+def draw_line(
+    ax: Axes, points: Iterable[tuple[float, float | None]], *, look: Look, label: str
+) -> None:
+    """Draw a line through points, each given as x and y; those without a y are left out."""
+    told = [(x, y) for x, y in points if y is not None]
+    if told:  # an empty line has its place at the figure's corner, and the layout obeys
+        ax.plot(
+            *zip(*told, strict=True), color=look.colour, marker=look.marker, linestyle=look.style,
+            linewidth=1.6, markersize=5, label=label, clip_on=False, zorder=3,
+        )  # fmt: skip
 
 
 def draw_intervals(

@@ -18,6 +18,7 @@ from labkit.measure.figures import (
     Look,
     axes,
     draw_intervals,
+    draw_line,
     log_axis,
     tidy,
 )
@@ -60,15 +61,7 @@ def _session_axis(ax: Axes, levels: Sequence[Level]) -> None:
 def _curves(ax: Axes, levels: Sequence[Level], value: Callable[[Level], float | None]) -> None:
     """A line per server; levels without a value are left out."""
     for server, own in _by_server(levels).items():
-        look = _look(server)
-        points = [(_x(level), at) for level in own if (at := value(level)) is not None]
-        if not points:  # an empty line has its place at the figure's corner, and the layout obeys
-            continue
-        ax.plot(
-            [x for x, _ in points], [y for _, y in points], color=look.colour,
-            marker=look.marker, linestyle=look.style, linewidth=1.6, markersize=5, label=server,
-            clip_on=False, zorder=3,
-        )  # fmt: skip
+        draw_line(ax, [(_x(one), value(one)) for one in own], look=_look(server), label=server)
 
 
 def _percentile_curves(
@@ -149,11 +142,8 @@ def plot_cpu(levels: Sequence[Level], *, ax: Axes | None = None) -> Axes:
     _session_axis(ax, levels)
     _curves(ax, levels, lambda level: level.cpu_per_s)
     own = next(iter(_by_server(levels).values()))
-    ax.plot(
-        [_x(level) for level in own], [level.generator_cpu_per_s for level in own],
-        color=ORANGE, marker="^", linestyle=":", markersize=5, linewidth=1.6,
-        label="the callers themselves",
-    )  # fmt: skip
+    points = [(_x(level), level.generator_cpu_per_s) for level in own]
+    draw_line(ax, points, look=Look(ORANGE, "^", ":"), label="the callers themselves")
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False, fontsize=8, loc="upper left")
     return tidy(ax, "CPU", "sessions", "cores")
