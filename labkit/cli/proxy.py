@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Final
-from urllib.parse import urlsplit
 
 import typer
 
@@ -99,9 +98,10 @@ def proxy(
     seed: Annotated[int, typer.Option(help="Draws the jitter.")] = 0,
 ) -> None:
     """Put a bad network before a server: delay, throttle and cut what goes through."""
+    from labkit.client.dial import address_of
     from labkit.measure.netem import Proxy
 
-    host, target_port = _target(to)
+    host, target_port = address_of(to)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     network = _network(profile)
     plan = _plan(
@@ -112,18 +112,6 @@ def proxy(
         cut_connection,
     )
     run(_until_signal(Proxy(host, target_port, conditions=plan, seed=seed, port=port), to))
-
-
-def _target(url: str) -> tuple[str, int]:
-    """Host and port of a server's address."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port or 80
-    except ValueError:
-        host, port = None, 0
-    if host is None or parts.scheme != "ws":
-        raise typer.BadParameter(f"--to is {url!r}; it must be like ws://localhost:{DEFAULT_PORT}")
-    return host, port
 
 
 def _network(named: str | None) -> Conditions:

@@ -96,6 +96,18 @@ def server_url(text: str) -> str:
     return urlunsplit(parts._replace(path=parts.path or "/", fragment=""))
 
 
+def address_of(url: str, *, tls: bool = False) -> tuple[str, int]:
+    """Host and port of the server at `url`; with `tls`, of a ``wss://`` address as well.
+
+    Raises:
+        ClientError: It is no such address.
+    """
+    parts = urlsplit(server_url(url))
+    if parts.scheme == "wss" and not tls:
+        raise ClientError(f"{url!r} is encrypted, which cannot be looked into; name one with ws://")
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80)
+
+
 def with_query(url: str, **fields: str) -> str:
     """`url` with these fields in its query, in place of those of the same names."""
     if not fields:

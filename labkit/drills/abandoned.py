@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import WebSocketException
 
 from labkit.audio.pcm import encode_s16le
-from labkit.client.dial import connected
+from labkit.client.dial import address_of, connected
 from labkit.drills import Finding, Verdict
 from labkit.drills.target import (
     CLOSES,
@@ -27,7 +27,6 @@ from labkit.drills.target import (
     TASKS,
     PipelineName,
     Vitals,
-    address_of,
     spoken,
     target_command,
     vitals_once,

@@ -21,7 +21,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConcurrencyError, ConnectionClosed, WebSocketException
 
 from labkit.audio.pcm import SAMPLE_RATE, decode_s16le
-from labkit.client.dial import dial
+from labkit.client.dial import address_of, dial
 from labkit.client.plain import VoiceClient
 from labkit.client.v1 import SessionClient
 from labkit.drills import Finding, Verdict
@@ -46,7 +46,6 @@ from labkit.drills.target import (
     Dialect,
     Pings,
     Vitals,
-    address_of,
     fetch,
     log_faults,
     pinging,

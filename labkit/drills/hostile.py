@@ -30,7 +30,7 @@ from websockets.exceptions import ConnectionClosed
 
 from labkit.audio.formats import Encoding
 from labkit.audio.pcm import SAMPLE_RATE
-from labkit.client.dial import connected
+from labkit.client.dial import address_of, connected
 from labkit.client.v1 import SessionClient
 from labkit.drills import Finding, Verdict
 from labkit.drills.fuzz import well_served
@@ -38,7 +38,6 @@ from labkit.drills.inputs import frame, handshake
 from labkit.drills.target import (
     Dialect,
     Pings,
-    address_of,
     log_faults,
     memory_of,
     pinging,

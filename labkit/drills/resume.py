@@ -22,10 +22,10 @@ import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks, encode_s16le
 from labkit.client.conversation import Event, Gap, Interrupted, ReplyAudio
-from labkit.client.dial import Backoff
+from labkit.client.dial import Backoff, address_of
 from labkit.client.v1 import SessionClient
 from labkit.drills import Finding, Verdict
-from labkit.drills.target import PipelineName, address_of, spoken, target_command
+from labkit.drills.target import PipelineName, spoken, target_command
 from labkit.errors import ClientError
 from labkit.measure.links import Conditions, Fault, Link
 from labkit.measure.netem import UNCHANGED, Proxy

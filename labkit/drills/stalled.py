@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from labkit.audio.pcm import Float32, encode_s16le
-from labkit.client.dial import dial
+from labkit.client.dial import address_of, dial
 from labkit.client.plain import VoiceClient
 from labkit.drills import Finding, Verdict
 from labkit.drills.target import (
@@ -24,7 +24,6 @@ from labkit.drills.target import (
     LOUD,
     QUEUED_CALLS,
     Vitals,
-    address_of,
     memory_of,
     spoken,
     target_command,

@@ -16,7 +16,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Literal
-from urllib.parse import urlsplit
 
 import httpx2
 import numpy as np
@@ -153,18 +152,6 @@ async def fetch(url: str, path: str) -> tuple[int, str]:
         reason = str(error) or type(error).__name__
         raise ClientError(f"{url} does not give {path}: {reason}") from error
     return response.status_code, response.text
-
-
-def address_of(url: str) -> tuple[str, int]:
-    """Host and port of a WebSocket address.
-
-    Raises:
-        ClientError: It is no `ws://` address.
-    """
-    parts = urlsplit(server_url(url))
-    if parts.scheme != "ws":
-        raise ClientError(f"url: {url!r} is no address that can be drilled; name one with ws://")
-    return parts.hostname or "", parts.port or 80
 
 
 def memory_of(server: RunningServer) -> int:

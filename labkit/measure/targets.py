@@ -20,7 +20,7 @@ from typing import Final, Unpack
 from urllib.parse import urlsplit, urlunsplit
 
 from labkit.client.answers import Deadlines
-from labkit.client.dial import Reach, server_url
+from labkit.client.dial import Reach, address_of, server_url
 from labkit.client.plain import VoiceClient
 from labkit.errors import InstrumentError, ServerError
 from labkit.measure.links import LOOPBACK, Direction, Profile
@@ -182,15 +182,10 @@ async def way_to(target: Target, access: Access) -> AsyncIterator[Way]:
             url, reach["tls"] = await stack.enter_async_context(_tls_before(url))
         if access.network is not LOOPBACK or access.deflate:  # which counts the bytes
             conditions, seed = access.network.conditions, access.seed
-            network = Proxy(*_address(url), conditions=conditions, seed=seed)
+            network = Proxy(*address_of(url, tls=True), conditions=conditions, seed=seed)
             proxy = await stack.enter_async_context(network)
             reach["through"] = proxy.address
         yield Way(url, access, reach, proxy)
-
-
-def _address(url: str) -> tuple[str, int]:
-    parts = urlsplit(server_url(url))
-    return parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80)
 
 
 @asynccontextmanager
@@ -200,7 +195,7 @@ async def _tls_before(url: str) -> AsyncIterator[tuple[str, ssl.SSLContext]]:
         certificate, key = make_certificate(Path(folder))
         context, trust = server_tls(certificate, key), client_tls(certificate)
     callers: set[asyncio.Task[None]] = set()
-    serve = partial(_pass_on, *_address(url), callers)
+    serve = partial(_pass_on, *address_of(url, tls=True), callers)
     front = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     port = front.sockets[0].getsockname()[1]
     try:

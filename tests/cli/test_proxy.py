@@ -22,26 +22,6 @@ app = typer.Typer()
 app.command()(module.proxy)
 
 
-@pytest.mark.parametrize(
-    ("url", "target"),
-    [
-        ("ws://localhost:8765", ("localhost", 8765)),
-        ("ws://[::1]:9/?reply=stream", ("::1", 9)),
-        ("ws://box", ("box", 80)),
-    ],
-)
-def test_a_servers_address_names_host_and_port(url: str, target: tuple[str, int]) -> None:
-    assert module._target(url) == target
-
-
-@pytest.mark.parametrize(
-    "url", ["http://x", "wss://x", "localhost:8765", "ws://x:99999", "ws://:1"]
-)
-def test_another_address_is_refused_by_name(url: str) -> None:
-    with pytest.raises(typer.BadParameter, match=re.escape(url)):
-        module._target(url)
-
-
 def test_options_change_a_network_and_leave_the_rest() -> None:
     base = PROFILES["4g"].conditions.up
     changed = module._link(base, None, 0.0, 80.0, 7, Fault.RESET)

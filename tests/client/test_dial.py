@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
-from labkit.client.dial import connected, dial, hang_up, server_url, with_query
+from labkit.client.dial import address_of, connected, dial, hang_up, server_url, with_query
 from labkit.errors import ClientError, ConnectError
 from labkit.net.tls import server_tls
 from tests.certificates import Certificate, self_signed
@@ -244,3 +244,28 @@ async def test_a_proxy_in_the_environment_is_asked_for_other_machines_only(
             monkeypatch.setenv(name, f"http://{urlsplit(proxy).netloc}")
         assert "HTTP 403" in str(await failure("ws://box.invalid"))
         assert "Connection refused" in str(await failure("ws://127.0.0.1:1"))
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("ws://localhost:8765", ("localhost", 8765)),
+        ("ws://[::1]:9/?reply=stream", ("::1", 9)),
+        ("ws://box", ("box", 80)),
+    ],
+)
+def test_an_address_names_host_and_port(url: str, address: tuple[str, int]) -> None:
+    assert address_of(url) == address
+    assert address_of(url.replace("ws:", "wss:"), tls=True)[0] == address[0]
+
+
+def test_the_port_of_an_encrypted_address_is_that_of_https() -> None:
+    assert address_of("wss://box", tls=True) == ("box", 443)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://x", "wss://x", "localhost:8765", "ws://x:99999", "ws://:1", "ws://["]
+)
+def test_what_cannot_be_looked_into_is_named(url: str) -> None:
+    with pytest.raises(ClientError, match=re.escape(url)):
+        address_of(url)

@@ -1,6 +1,5 @@
 """A server in a process of its own, with any settings, and how it is seen from outside."""
 
-import re
 import time
 
 import pytest
@@ -15,7 +14,6 @@ from labkit.drills.target import (
     SESSIONS,
     TASKS,
     Pings,
-    address_of,
     fetch,
     log_faults,
     parse_vitals,
@@ -89,17 +87,6 @@ def test_sessions_of_all_states_are_added_up() -> None:
 
 def test_what_a_page_does_not_tell_is_unknown() -> None:
     assert parse_vitals("") == {}
-
-
-@pytest.mark.parametrize("url", ["wss://localhost", "localhost:1", "ws://[", "http://x"])
-def test_an_address_that_cannot_be_drilled_is_named(url: str) -> None:
-    with pytest.raises(ClientError, match=re.escape(url)):
-        address_of(url)
-
-
-def test_the_port_is_that_of_http_where_none_is_named() -> None:
-    assert address_of("ws://example/") == ("example", 80)
-    assert address_of("ws://[::1]:9/") == ("::1", 9)
 
 
 async def test_a_server_tells_of_its_sessions_and_that_it_is_alive() -> None:
