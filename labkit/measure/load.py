@@ -235,7 +235,7 @@ async def run_level(
         ping_every_s=load.manners.ping_every_s,
     )
     callers = [Caller(server.url, script, speeches, load.manners, load.clock) for script in scripts]
-    await _at_once(caller.connect() for caller in callers)
+    await _at_once(caller.connect for caller in callers)
     begin_ns = load.clock.now_ns() + round(_LEAD_S * 1e9)
     end_ns = begin_ns + round(load.seconds * 1e9)
     async with asyncio.TaskGroup() as group:
@@ -243,7 +243,7 @@ async def run_level(
         for caller in callers:
             if not caller.log.refused:
                 group.create_task(caller.call(begin_ns, end_ns))
-    await _at_once(caller.hang_up() for caller in callers)
+    await _at_once(caller.hang_up for caller in callers)
     seen, own_s = watch.result()
     level = summarise_level(
         server=name,
@@ -254,13 +254,13 @@ async def run_level(
     return _with_usage(level, [before, *seen, server.usage()], own_s)
 
 
-async def _at_once(work: Iterable[Awaitable[None]]) -> None:
+async def _at_once(work: Iterable[Callable[[], Awaitable[None]]]) -> None:
     """Open or close connections, no more at a time than a listening socket lets wait."""
     gate = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(part: Awaitable[None]) -> None:
+    async def one(part: Callable[[], Awaitable[None]]) -> None:
         async with gate:
-            await part
+            await part()
 
     await asyncio.gather(*map(one, work))
 
