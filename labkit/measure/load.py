@@ -235,15 +235,17 @@ async def run_level(
         ping_every_s=load.manners.ping_every_s,
     )
     callers = [Caller(server.url, script, speeches, load.manners, load.clock) for script in scripts]
-    await _at_once(caller.connect for caller in callers)
-    begin_ns = load.clock.now_ns() + round(_LEAD_S * 1e9)
-    end_ns = begin_ns + round(load.seconds * 1e9)
-    async with asyncio.TaskGroup() as group:
-        watch = group.create_task(_watch(server, begin_ns, end_ns, load.clock, tell))
-        for caller in callers:
-            if not caller.log.refused:
-                group.create_task(caller.call(begin_ns, end_ns))
-    await _at_once(caller.hang_up for caller in callers)
+    try:
+        await _at_once(caller.connect for caller in callers)
+        begin_ns = load.clock.now_ns() + round(_LEAD_S * 1e9)
+        end_ns = begin_ns + round(load.seconds * 1e9)
+        async with asyncio.TaskGroup() as group:
+            watch = group.create_task(_watch(server, begin_ns, end_ns, load.clock, tell))
+            for caller in callers:
+                if not caller.log.refused:
+                    group.create_task(caller.call(begin_ns, end_ns))
+    finally:
+        await _at_once(caller.hang_up for caller in callers)
     seen, own_s = watch.result()
     level = summarise_level(
         server=name,
