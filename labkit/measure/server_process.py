@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import IO, Final
@@ -124,22 +124,16 @@ class RunningServer:
 
         Stopping a server again, or one that somebody else started, does nothing.
         """
-        for wait_s in self._stopping():
-            time.sleep(wait_s)
-
-    async def stop_async(self) -> None:
-        """Do what `stop` does, and leave the event loop to others meanwhile."""
-        for wait_s in self._stopping():
-            await asyncio.sleep(wait_s)
-
-    def _stopping(self) -> Iterator[float]:
-        """End it; gives the seconds to wait, in the caller's way, before looking again."""
         if self.process is None or self.output is None or self.output.closed:
             return
         try:
-            yield from _ending(self.process)
+            _end(self.process)
         finally:  # also where an interrupt ends the wait: the pipe's end then ends the server
             self.output.close()
+
+    async def stop_async(self) -> None:
+        """Do what `stop` does, and leave the event loop to others meanwhile."""
+        await asyncio.to_thread(self.stop)
 
 
 def labkit_server(*options: str) -> list[str]:
@@ -242,21 +236,18 @@ def _written(output: IO[bytes], start: int = 0) -> str:
     return os.pread(output.fileno(), max(0, size - start), start).decode(errors="replace")
 
 
-def _ending(process: subprocess.Popen[bytes]) -> Iterator[float]:
+def _end(process: subprocess.Popen[bytes]) -> None:
     """End a process and its descendants, and wait until it is gone."""
     descendants: list[psutil.Process] = []
     with suppress(psutil.Error):  # it is gone already
         descendants = psutil.Process(process.pid).children(recursive=True)
-    if process.poll() is None:
-        process.terminate()
-    deadline_s = time.monotonic() + _STOP_S
-    while process.poll() is None and time.monotonic() < deadline_s:
-        yield _LOOK_S
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_STOP_S)
     for one in descendants:
         with suppress(psutil.Error):
             one.kill()
     process.kill()
-    while process.poll() is None:
-        yield _LOOK_S
+    process.wait()
     if process.stdin is not None:
         process.stdin.close()
