@@ -199,11 +199,11 @@ def sizes_table(server: "ServerSummary") -> Table:
 def _size_row(size: "SizeSummary") -> dict[str, str]:
     return {
         "chunk\nms": str(size.chunk_ms),
-        "added\nms": told_number(size.effect and size.effect.value, "+.0f"),
+        "added\nms": told_number(_value(size.effect), "+.0f"),
         "95 %\ninterval": _interval(size.effect),
-        "model\nms": told_number(size.effect and size.predicted_ms),
+        "model\nms": told_number(size.predicted_ms if size.effect else None),
         "wait\nms": f"{size.wait.value:.0f}",
-        "p95\nms": told_number(size.wait_p95 and size.wait_p95.value),
+        "p95\nms": told_number(_value(size.wait_p95)),
         "messages\nper s": f"{size.messages_per_s:.1f}",
         "headers\nB/s": f"{size.overhead_bytes_per_s:.0f}",
         "CPU\nms/s": told_number(size.cpu_ms_per_s, ".1f"),
@@ -224,9 +224,9 @@ def _server_row(server: "ServerSummary", first: str) -> dict[str, str]:
     return {
         "server": server.name,
         "wait\nms": f"{server.wait_ms:.0f}",
-        f"against\n{first}, ms": told_number(server.longer and server.longer.value, "+.0f"),
+        f"against\n{first}, ms": told_number(_value(server.longer), "+.0f"),
         "95 %\ninterval": _interval(server.longer),
-        "chunk size\nadds, ms": told_number(effect and effect.value, "+.0f"),
+        "chunk size\nadds, ms": told_number(_value(effect), "+.0f"),
         "ping p99\nms": told_number(server.ping_p99_ms, ".1f"),
         "words\nmisheard": "-" if misheard is None else f"{100 * misheard:.1f} %",
         "turns": str(server.turns)
@@ -252,6 +252,10 @@ def diff_table(comparison: "Comparison") -> Table:
             for part in comparison.parts
         ),
     )
+
+
+def _value(found: "Estimate | None") -> float | None:
+    return None if found is None else found.value
 
 
 def _interval(found: "Estimate | None") -> str:

@@ -67,7 +67,7 @@ def listen(
     size = max(1, round(len(data) / count / form.frame_bytes)) * form.frame_bytes
     pieces = [data[at : at + size] for at in range(0, len(data), size)]
     watch, length_s = FormatWatch(form), seconds * size / len(data)
-    full = length_s * np.arange(1, len(pieces) + 1)
+    full = length_s * np.arange(1, len(pieces) + 1, dtype=np.float64)
     return [
         (full_s, mismatch)
         for piece, full_s, at_s in zip(pieces, full.tolist(), delivery(full), strict=True)

@@ -322,13 +322,17 @@ def _synthetic() -> Iterator[tuple[str, Callable[[Float64, int], Float64]]]:
         yield f"normal noise, sigma {sigma:g}", partial(_noise, sigma, False)
         yield f"uniform noise up to {sigma:g}", partial(_noise, sigma, True)
     yield "dither", partial(_noise, 2 / 32_768, True)
-    yield "chord", lambda t, _: 0.2 * sum(np.sin(2 * np.pi * f * t) for f in (262, 330, 392, 523))
-    yield "square wave", lambda t, _: np.sign(np.sin(2 * np.pi * 220 * t)) * 0.9
-    yield "dying tone", lambda t, _: np.sin(2 * np.pi * 440 * t) * 10.0 ** (-4 * t)
+    yield "chord", lambda t, _: sum((_sine(f, t) for f in (262, 330, 392, 523)), 0 * t) / 5
+    yield "square wave", lambda t, _: 0.9 * np.sign(_sine(220, t))
+    yield "dying tone", lambda t, _: _sine(440, t) * 10.0 ** (-4 * t)
     yield "digital silence", lambda t, _: np.zeros_like(t)
     yield "offset", lambda t, _: np.full_like(t, 0.6)
     yield "minute offset", lambda t, _: np.full_like(t, 1e-20)
     yield "clicks", lambda t, _: (np.arange(len(t)) % (len(t) // 70) == 0).astype(float)
+
+
+def _sine(hertz: float, times: Float64) -> Float64:
+    return np.asarray(np.sin(2 * np.pi * hertz * times))
 
 
 def _tone(share: float, times: Float64, rate: int) -> Float64:

@@ -287,7 +287,7 @@ async def _watch(
 
 def _with_usage(level: Level, seen: Sequence[Usage | None], own_s: float) -> Level:
     """The level with what was seen of its server: before it, from begin to end, and after it."""
-    rss = [usage and usage.rss_bytes for usage in seen]
+    rss = [None if usage is None else usage.rss_bytes for usage in seen]
     first, last = seen[1], seen[-2]
     return replace(
         level,

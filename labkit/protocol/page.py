@@ -22,6 +22,7 @@ from pydantic import BaseModel
 from labkit.audio.formats import Encoding
 from labkit.errors import CloseCode, ErrorCode
 from labkit.protocol import plain, v1
+from labkit.protocol.limits import Limits
 from labkit.protocol.replay import LARGEST, Missing, Position
 from labkit.trace import Mark
 
@@ -52,7 +53,7 @@ CLIENT_EXAMPLES: Final[tuple[v1.ClientMessage, ...]] = (
 """What a client may send."""
 
 
-def server_examples(limits: v1.Limits) -> tuple[v1.ServerMessage, ...]:
+def server_examples(limits: Limits) -> tuple[v1.ServerMessage, ...]:
     """What a server with such limits may send."""
     return (
         v1.SessionStarted(
@@ -116,7 +117,7 @@ class Described:
     meaning: str
 
 
-def page_text(limits: v1.Limits, settings: Mapping[str, object]) -> str:
+def page_text(limits: Limits, settings: Mapping[str, object]) -> str:
     """The page, in Markdown.
 
     Args:
@@ -134,7 +135,7 @@ def page_text(limits: v1.Limits, settings: Mapping[str, object]) -> str:
             [_part(part, _client_fields(part)) for part in _CLIENT_PARTS]
             + [_part(part, _server_fields(part)) for part in _SERVER_PARTS]
         ),
-        "limits": f"{inspect.getdoc(v1.Limits)}\n\n{_limits(limits)}",
+        "limits": f"{inspect.getdoc(Limits)}\n\n{_limits(limits)}",
         "enumerations": "\n\n".join(_enumeration(members) for members in _ENUMERATIONS),
         "marks": _members(Mark, _SERVER_MARKS),
         "error_codes": _error_codes(),
@@ -214,14 +215,14 @@ def _server_fields(model: type[BaseModel]) -> str:
     )
 
 
-def _limits(limits: v1.Limits) -> str:
+def _limits(limits: Limits) -> str:
     told = limits.model_dump()
     header = ["field", "type", "range", "default of the server", "meaning"]
     return table(
         header,
         [
             [*_common(field), f"{told[field.name]:.10g}", field.meaning]
-            for field in fields_of(v1.Limits)
+            for field in fields_of(Limits)
         ],
     )
 
