@@ -293,7 +293,7 @@ class VoiceClient:
         self._deadlines = deadlines or Deadlines()
         self._clock = clock or Clock()
         self._messages: asyncio.Queue[_Received | None] = asyncio.Queue()
-        self._pongs: deque[asyncio.Future[int] | None] = deque()
+        self._pongs: deque[asyncio.Future[int | None] | None] = deque()
         self._end = ""
 
     @classmethod
@@ -397,17 +397,18 @@ class VoiceClient:
         so_far = TurnSoFar(asked="ping")
         if self._end:
             raise self._gone(so_far)
-        pong: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        pong: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         self._pongs.append(pong)
         sent_ns = self._clock.now_ns()
         await self._send("ping", so_far)
         try:
             async with asyncio.timeout(within_s):
-                return (await pong - sent_ns) / 1e9
+                answered_ns = await pong
         except TimeoutError:
             raise so_far.missing("no pong came", within_s) from None
-        except EOFError:
-            raise self._gone(so_far) from None
+        if answered_ns is None:
+            raise self._gone(so_far)
+        return (answered_ns - sent_ns) / 1e9
 
     async def _round_trip(self) -> float:
         """The fastest of several pings, in seconds; 0 where the server answers none."""
@@ -478,7 +479,7 @@ class VoiceClient:
             self._messages.put_nowait(None)
             for pong in self._pongs:
                 if pong is not None and not pong.done():
-                    pong.set_exception(EOFError())
+                    pong.set_result(None)  # no exception: whoever pinged may wait no longer
 
     async def _take_answer(self, turn: _Turn) -> None:
         """Wait for all of the answer; each sign that it goes on has the whole deadline."""
