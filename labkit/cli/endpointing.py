@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from labkit.cli.experiment import carry_out, results_table
+from labkit.cli.experiment import carry_out, results_table, told_number
 from labkit.cli.models import AsrOption, SetOption
 
 if TYPE_CHECKING:
-    from labkit.measure.endpointing import EndpointingSummary
+    from labkit.measure.endpointing import EndpointingSummary, Line
 
 
 def endpointing(
@@ -36,22 +36,20 @@ def endpointing(
 
 def lines_table(summed: "EndpointingSummary") -> Table:
     """Each policy where its line is read off."""
-    from labkit.measure.endpointing import CUT_OFF_AT, DEAD_AIR_AT
+    return results_table("Turns cut off, against dead air", map(_row, summed.lines))
 
-    table = results_table(
-        "Turns cut off, against dead air",
-        "policy",
-        *(f"dead air, ms\nat {100 * at:.0f} % cut off" for at in CUT_OFF_AT),
-        *(f"cut off, %\nat {1000 * at:.0f} ms" for at in DEAD_AIR_AT),
-    )
-    for line in summed.lines:
-        table.add_row(
-            line.policy,
-            *(_told(line.dead_air_s[at], 1000) for at in CUT_OFF_AT),
-            *(_told(line.cut_off[at], 100) for at in DEAD_AIR_AT),
-        )
-    return table
+
+def _row(line: "Line") -> dict[str, str]:
+    dead_air = {
+        f"dead air, ms\nat {100 * at:.0f} % cut off": _told(seconds, 1000)
+        for at, seconds in line.dead_air_s.items()
+    }
+    cut_off = {
+        f"cut off, %\nat {1000 * at:.0f} ms": _told(share, 100)
+        for at, share in line.cut_off.items()
+    }
+    return {"policy": line.policy, **dead_air, **cut_off}
 
 
 def _told(value: float | None, times: int) -> str:
-    return "-" if value is None else f"{times * value:.0f}"
+    return told_number(None if value is None else times * value)

@@ -21,7 +21,7 @@ import numpy as np
 from labkit.audio.pcm import SAMPLE_RATE, Float32
 from labkit.errors import InstrumentError
 from labkit.measure.pauses import Turn, conversations, voices
-from labkit.measure.results import Experiment, Progress, Tell
+from labkit.measure.results import Experiment, Tell
 from labkit.voice import boundary
 from labkit.voice.endpointing import SOON_S, AdaptiveWait, EndpointingPolicy, FixedWait
 from labkit.voice.engines import Asr
@@ -277,12 +277,12 @@ class EndpointingExperiment(Experiment[Decision, EndpointingSummary]):
     async def run(self, record: Callable[[Decision], None], tell: Tell) -> None:
         """Draw the conversations, hear each pause once, and decide."""
         total = len(voices()) * self._each
-        tell(Progress(0, total, "drawing the conversations"))
+        tell("drawing the conversations", 0, total)
         spoken = await asyncio.to_thread(
             conversations, Random(self._seed), voices(), each=self._each
         )
         for caller, turns in enumerate(spoken):
-            tell(Progress(caller, total, turns[0].speaker))
+            tell(turns[0].speaker, caller, total)
             heard = [await asyncio.to_thread(self._hear, turn) for turn in turns]
             for name, (settings, make) in _POLICIES.items():
                 for setting in settings:
@@ -290,7 +290,7 @@ class EndpointingExperiment(Experiment[Decision, EndpointingSummary]):
                     for number, one in enumerate(heard):
                         found = _judge(decide(one, policy), one.turn)
                         record(Decision(name, setting, caller, number, *found))
-        tell(Progress(total, total, "done"))
+        tell("done", total, total)
 
     def _hear(self, turn: Turn) -> Heard:
         return Heard(turn, {frame: self._words(turn, frame) for frame in pauses_of(turn)})

@@ -221,5 +221,7 @@ def test_a_file_that_describes_none_is_refused_with_the_reason(
 
 
 def test_an_unknown_network_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(InstrumentError, match="'5g' is none of loopback, lan, wifi, 4g, 3g, satellite"):
+    with pytest.raises(
+        InstrumentError, match="'5g' is none of loopback, lan, wifi, 4g, 3g, satellite"
+    ):
         read_profile("5g")
