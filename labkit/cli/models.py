@@ -19,7 +19,13 @@ SetOption = Annotated[
     str, typer.Option("--models", metavar="SET", help="Set of models; see 'labkit models list'.")
 ]
 AsrOption = Annotated[str | None, typer.Option(help="Another recogniser, such as base.en.")]
-LlmOption = Annotated[str | None, typer.Option(help="Another language model, such as x.gguf.")]
+LlmOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Another language model: such as x.gguf, or the address of a chat server, such as "
+        "http://localhost:8080/v1."
+    ),
+]
 TtsOption = Annotated[str | None, typer.Option(help="Another voice; see 'labkit models list'.")]
 
 models = typer.Typer(help="Find, pull and examine models.", no_args_is_help=True)

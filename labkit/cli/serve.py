@@ -234,5 +234,5 @@ def _announce(server: "VoiceServer") -> None:
 def _log_to_stderr() -> None:
     form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(level=logging.INFO, format=form)
-    for chatty in ("websockets", "faster_whisper", "httpx"):
+    for chatty in ("websockets", "faster_whisper", "httpx", "httpx2"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

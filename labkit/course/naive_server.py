@@ -112,6 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.add_argument(f"--{role}")
     options = parser.parse_args(arguments)
     paths = resolve(options.models, asr=options.asr, llm=options.llm, tts=options.tts)
+    if isinstance(paths.llm, str):
+        raise SystemExit(f"the naive server runs its model itself; {paths.llm} is a server")
     asyncio.run(_serve(NaiveServer(paths), options.port))
 
 

@@ -6,7 +6,7 @@ A model is named by its role and a word: a name from here, a path, or what its l
 role     what may be named
 =======  =========================================================================================
 `asr`    a name of the catalogue, a folder, `base.en` and the rest of faster-whisper's, `owner/repo`
-`llm`    a name of the catalogue, a `.gguf` file, `owner/repo:file.gguf`
+`llm`    a name of the catalogue, a `.gguf` file, `owner/repo:file.gguf`, `http://…` of a server
 `tts`    a name of the catalogue, an `.onnx` file, `en_US-lessac-medium` and the other Piper voices
 =======  =========================================================================================
 """
@@ -79,7 +79,8 @@ class Model:
     role: Role
     name: str
     """As it was asked for."""
-    place: Path | Embedded | Wheel | hub.Source
+    place: Path | Embedded | Wheel | hub.Source | str
+    """A text is the address of a server, which has the model."""
     licence: str = ""
     """Empty where labkit does not know it."""
     about: str = ""
@@ -285,6 +286,8 @@ def find(role: Role, name: str) -> Model:
         if known.role is not role:
             raise ModelError(f"{name} is a model for --{known.role}, not for --{role}")
         return known
+    if role is Role.LLM and name.startswith(("http://", "https://")):
+        return Model(role, name, name, system=SPOKEN)
     place = _as_path(role, name) or _SOURCES[role](name)
     return Model(role, name, place, system=SPOKEN if role is Role.LLM else "")
 

@@ -6,9 +6,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-from labkit.errors import ModelChangedError, ModelNotFoundError
+from labkit.errors import ModelChangedError, ModelError, ModelNotFoundError
 from labkit.voice import hub
 from labkit.voice.catalogue import Embedded, Model, Role, Wheel, data_folder, find, models_of
+from labkit.voice.chat_server import ChatServerLlm
 from labkit.voice.cores import default_threads
 from labkit.voice.engines import Engines, PiperTts, SileroVad
 from labkit.voice.history import Message
@@ -24,14 +25,14 @@ class ModelPaths:
 
     Attributes:
         asr: Folder of a faster-whisper model.
-        llm: GGUF file.
+        llm: GGUF file, or the address of a chat server.
         tts: ONNX file of a Piper voice; its JSON lies beside it.
         names: The models as they were asked for, by role.
         system: What the language model is told before each conversation.
     """
 
     asr: Path
-    llm: Path
+    llm: Path | str
     tts: Path
     names: Mapping[Role, str]
     system: str = ""
@@ -54,6 +55,8 @@ def locate(model: Model) -> Path:
             mend = "It is part of the repository: run 'git checkout -- data/models'"
         case Path() as path:
             mend = f"Check the path given with --{model.role}"
+        case str() as address:
+            raise ModelError(f"{address} is a server and has no file here")
     if path is None or not path.exists():
         raise ModelNotFoundError(model.name, path, mend)
     return path
@@ -110,7 +113,7 @@ def resolve(
     Args:
         set_name: The set that everything comes from that is not named.
         asr: Another recogniser.
-        llm: Another language model.
+        llm: Another language model, or the address of a chat server.
         tts: Another voice.
         system: What the language model is told, in place of what the catalogue has for it.
 
@@ -120,11 +123,11 @@ def resolve(
     own = {Role.ASR: asr, Role.LLM: llm, Role.TTS: tts}
     models = {m.role: m for m in models_of(set_name)}
     models |= {role: find(role, name) for role, name in own.items() if name is not None}
-    places = {role: locate(model) for role, model in models.items()}
+    elsewhere = models[Role.LLM].place
     return ModelPaths(
-        asr=places[Role.ASR],
-        llm=places[Role.LLM],
-        tts=places[Role.TTS],
+        asr=locate(models[Role.ASR]),
+        llm=elsewhere if isinstance(elsewhere, str) else locate(models[Role.LLM]),
+        tts=locate(models[Role.TTS]),
         names={role: model.name for role, model in models.items()},
         system=models[Role.LLM].system if system is None else system,
     )
@@ -148,7 +151,9 @@ def load_engines(
     engines = Engines(
         vad=SileroVad(),
         asr=asr,
-        llm=LlamaLlm(paths.llm, threads=threads),
+        llm=ChatServerLlm(paths.llm)
+        if isinstance(paths.llm, str)
+        else LlamaLlm(paths.llm, threads=threads),
         tts=PiperTts(paths.tts, threads=threads),
         longest_stretch_s=asr.window.longest_s,
     )
