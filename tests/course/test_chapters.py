@@ -1,5 +1,6 @@
 """The masters and what the chapters say besides: cards, hints, solutions, quizzes, progress."""
 
+import ast
 from pathlib import Path
 
 import jupytext
@@ -10,7 +11,13 @@ from labkit.course.cards import card, hint, progress, quiz, solution
 from labkit.course.chapters import all_chapters, chapter, exercise_of
 from labkit.course.checks import CHECKS
 from labkit.course.folder import Progress
-from labkit.course.keep import keep, kept_sections, server_file
+from labkit.course.keep import (
+    assembled,
+    keep,
+    kept_sections,
+    server_file,
+    undefined_names,
+)
 from labkit.course.masters import cells, masters, sections
 from labkit.errors import LabkitError
 from tests.paths import ROOT
@@ -45,6 +52,21 @@ def test_a_chapter_has_its_exercises_in_its_master(name: str) -> None:
     assert len({one.right for one in about.quiz}) > 1
     stubs = [cell.source for cell in cells(master) if "exercise" in cell.marks]
     assert all("raise NotImplementedError(" in one or "predict(" in one for one in stubs)
+
+
+@pytest.mark.parametrize("number", range(1, 5))
+def test_nothing_in_the_solved_server_is_dead_or_only_in_the_kernel(number: int) -> None:
+    program = assembled(sections(number))
+    nodes = list(ast.walk(ast.parse(program)))
+    named = {
+        node.id if isinstance(node, ast.Name) else node.attr
+        for node in nodes
+        if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load)
+    }
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    made = {node.name for node in nodes if isinstance(node, kinds) and node.name != "__init__"}
+    assert made - named == set()
+    assert undefined_names(program) == []
 
 
 def test_every_check_belongs_to_one_exercise() -> None:
