@@ -21,10 +21,9 @@ from labkit.course.keep import (
     run_section,
     server_file,
     server_hash,
-    stubs_in,
     write_sections,
 )
-from labkit.course.masters import sections, solution_cells
+from labkit.course.masters import sections, solution_cells, still_to_write
 from labkit.course.predictions import Comparison
 from labkit.course.verdict import Verdict
 from labkit.errors import LabkitError
@@ -220,15 +219,16 @@ def _passed(noted: Progress, name: str) -> bool:
     return name in noted.checks and noted.checks[name].verdict is Verdict.PASSED
 
 
-async def begin(number: int, *, in_kernel: bool = True) -> Text:
+async def begin(number: int, *, with_server: bool = True, in_kernel: bool = True) -> Text:
     """Begin a chapter: the first cell of each, which works without the chapters before it.
 
     It lets cells begin with ``%%keep``, and makes sure that what earlier chapters built is there:
-    from the learner's own server where that passes its checks, else from the solution. What was
-    there is never lost.
+    from the learner's own server where that passes its checks, else from the solution. A chapter
+    that was begun goes on with what is there. What was there is never lost.
 
     Args:
         number: The chapter.
+        with_server: Make sure of the server of the earlier chapters; some build nothing on it.
         in_kernel: Run that server's sections in the notebook, so that their names are there. A
             chapter that builds nothing on them keeps its own names free.
 
@@ -237,7 +237,7 @@ async def begin(number: int, *, in_kernel: bool = True) -> Text:
     """
     about = chapter(f"ch{number}")
     register()
-    said = await _build_on(number, in_kernel) if number else ""
+    said = await _build_on(number, in_kernel) if number and with_server else ""
     return Text("\n\n".join(part for part in (f"**{about.title}**", said, str(progress())) if part))
 
 
@@ -247,8 +247,9 @@ async def _build_on(number: int, in_kernel: bool) -> str:
     if not solved:
         return f"What you keep goes into `{server_file()}`."
     kept = kept_sections()
-    lacks = await _lacks(kept, number)
-    if lacks:
+    if _has_begun(kept, number):
+        said = f"You have begun this chapter: it goes on with your own server, `{server_file()}`."
+    elif lacks := await _lacks(kept, number):
         aside = _put_aside(number) if kept else ""
         write_sections({**solved})
         said = f"This chapter builds on the solution of the earlier ones: {lacks}.{aside}"
@@ -257,6 +258,15 @@ async def _build_on(number: int, in_kernel: bool) -> str:
     if in_kernel and (namespace := _namespace()) is not None:
         run_section(server_file().read_text(encoding="utf-8"), namespace)
     return said
+
+
+def _has_begun(kept: dict[str, str], number: int) -> bool:
+    """Whether the learner's server has grown by this chapter already, or by a later one.
+
+    It may be half done then, and fail what it passed before; it is theirs all the same.
+    """
+    earlier, every = sections(number - 1).keys(), sections(len(all_chapters()) - 1).keys()
+    return earlier <= kept.keys() and not kept.keys().isdisjoint(every - earlier)
 
 
 def _put_aside(number: int) -> str:
@@ -287,8 +297,8 @@ async def _lacks(kept: dict[str, str], number: int) -> str:
     """Why the learner's own server will not do for a chapter; empty where it will."""
     if not kept:
         return f"there is no `{server_file().name}` in {mine()} yet"
-    if stubs := stubs_in(kept):
-        return f"in yours, {', '.join(stubs)} still waits to be written"
+    if waiting := still_to_write(kept):
+        return f"in yours, {', '.join(waiting)} still waits to be written"
     noted, now = Progress.load(), server_hash()
     due = [
         one

@@ -18,6 +18,7 @@ from labkit.course.evidence import diagram, keep_evidence
 from labkit.course.folder import Noted, mine, noting
 from labkit.course.hosting import FileServer, Hosted, LogLine, Target, hosted, is_library
 from labkit.course.keep import server_file, server_hash, undefined_names
+from labkit.course.masters import Stub, stubs
 from labkit.course.probe import Probe, Trial
 from labkit.course.verdict import (
     SERVER_SAYS,
@@ -39,6 +40,7 @@ _BUSY: Final = 2.0
 _MOST_LINES: Final = 8
 _LOOK_S: Final = 0.02
 _PLACE: Final = re.compile(r'  File "(?P<file>[^"]+)", line \d+')
+_UNWRITTEN: Final = re.compile(r"^NotImplementedError: (?P<words>.+)")
 _UNHEARD: Final = (
     "look at take and from_wire first: print len(buffer), and the largest of abs(samples)"
 )
@@ -257,8 +259,25 @@ class _Run:
         """What to do now; nothing where there is no fault."""
         if self.fault is None:
             return ()
-        helps = f'hint("{self.one.name}") helps'
-        return (helps, _UNHEARD) if self.fault.observed == "an empty transcript" else (helps,)
+        helps = [f'hint("{self.one.name}") helps']
+        if self.fault.observed == "an empty transcript":
+            helps.append(_UNHEARD)
+        if (stub := self._unwritten()) is not None:
+            helps = [
+                f"`{stub.function}` is still to be written: that is exercise {stub.exercise}, and "
+                f'hint("{stub.exercise}") helps'
+            ]
+        return tuple(helps)
+
+    def _unwritten(self) -> Stub | None:
+        """The function of another exercise that was called and is not written yet, if any."""
+        for line in reversed(self.log):
+            if (raised := _UNWRITTEN.search(line.text)) is not None:
+                stub = stubs().get(raised["words"])
+                if stub is None or self.one.name in exercises()[stub.exercise].checks:
+                    return None
+                return stub
+        return None
 
     def _told(self) -> list[str]:
         """What held, and the last lines of the server's log, in the order of time."""

@@ -25,7 +25,6 @@ __all__ = [
     "run_section",
     "server_file",
     "server_hash",
-    "stubs_in",
     "undefined_names",
     "write_sections",
 ]
@@ -127,11 +126,6 @@ def register() -> None:
             display(Markdown(f"new section `{name}`; there are: {', '.join(before)}"))  # type: ignore[no-untyped-call]
 
     shell.register_magic_function(magic, "cell", "keep")
-
-
-def stubs_in(sections: Mapping[str, str]) -> list[str]:
-    """The sections that still raise `NotImplementedError`."""
-    return [name for name, source in sections.items() if "raise NotImplementedError" in source]
 
 
 def undefined_names(source: str) -> list[str]:

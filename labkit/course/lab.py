@@ -335,6 +335,12 @@ async def leave_alone(
     """Let callers speak without an end to their utterance, and leave their network.
 
     Nobody is told: the proxy swallows everything from then on, as a network that is gone does.
+
+    Args:
+        server: The server.
+        said: What each of them says.
+        callers: How many come, one after the other.
+        watch_s: How long its sessions are counted afterwards; less where none is left.
     """
     refused, crowd, talks = 0, Crowd(0, [], [], []), list[Conversation]()
     async with _proxy(server, [Conditions()]) as proxy, _probe(server) as probe:
@@ -354,6 +360,8 @@ async def leave_alone(
             crowd.at_s.append(at_s)
             crowd.sessions.append(told.session_count)
             crowd.held.append(told.held_bytes or 0)
+            if not told.session_count:
+                break
             await asyncio.sleep(0.25)
         for talk in talks:
             talk.caller.drop()  # or each would wait for a goodbye that cannot come

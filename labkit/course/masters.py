@@ -14,15 +14,20 @@ marker                    the cell
 ========================  ====================================================================
 """
 
+import ast
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 from labkit.errors import LabkitError
 
-__all__ = ["Cell", "cells", "master_of", "masters", "sections", "solution_cells"]
+__all__ = [
+    "Cell", "Stub", "cells", "master_of", "masters", "sections", "solution_cells",
+    "still_to_write", "stubs",
+]  # fmt: skip
 
 _MASTERS: Final = Path(__file__).resolve().parents[2] / "notebooks" / "masters"
 _MARKER: Final = re.compile(r"^# %%(?P<kind> \[markdown\])?(?P<marks>(?: \w+=\"[^\"]*\")*)$", re.M)
@@ -105,3 +110,48 @@ def solution_cells(exercise: str) -> list[str]:
         for cell in cells(master)
         if cell.marks.get("solution") == exercise
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Stub:
+    """A function that a learner has to write.
+
+    Attributes:
+        function: Its name.
+        exercise: The exercise that it belongs to.
+    """
+
+    function: str
+    exercise: str
+
+
+@cache
+def stubs() -> Mapping[str, Stub]:
+    """Every function that a learner has to write, by the words that it raises until then."""
+    return {
+        words: Stub(function.name, cell.marks["exercise"])
+        for master in masters()
+        for cell in cells(master)
+        if "exercise" in cell.marks
+        for function in ast.walk(ast.parse(cell.source))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for words in _raised(function)
+    }
+
+
+def still_to_write(kept: Mapping[str, str]) -> list[str]:
+    """What a learner's server lacks: functions with their exercise, or sections, by name."""
+    found = []
+    for name, source in kept.items():
+        if "raise NotImplementedError" in source:
+            given = [stubs()[words] for words in _raised(ast.parse(source)) if words in stubs()]
+            told = [f"{stub.function} (exercise {stub.exercise})" for stub in given]
+            found += told or [name]
+    return found
+
+
+def _raised(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Raise(exc=ast.Call(args=[ast.Constant(value=str(words))])):
+                yield words

@@ -194,7 +194,8 @@ class _Server:
                     await self._meet(client)
         except (ClientError, ProtocolError) as error:
             if not self.known:
-                raise LabkitError(f"{self.name} failed at its first turn: {error}") from error
+                why = f"{error}\n{self.way.server.last_words()}".rstrip()
+                raise LabkitError(f"{self.name} failed at its first turn: {why}") from error
             return failed_row(turn, recording, str(error))
         return row_of(turn, recording, said, wire_bytes=wire_bytes or None)
 

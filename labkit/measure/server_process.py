@@ -26,14 +26,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import IO, Final
 
 import psutil
 
-from labkit.errors import ServerError
+from labkit.errors import ClientError, ServerError
 from labkit.measure.server_status import ServerStatus, fetch_status
 from labkit.net.tokens import VARIABLE
 
@@ -108,7 +108,29 @@ class RunningServer:
 
     def log(self, start: int = 0) -> str:
         """What it has written so far, from byte `start` on; empty where that is not known."""
-        return "" if self.output is None else _written(self.output, start)
+        if self.output is None or self.output.closed:  # `stop` lets go of it
+            return ""
+        return _written(self.output, start)
+
+    def last_words(self, start: int = 0) -> str:
+        """The end of that, as part of an error; empty where it has written nothing."""
+        words = self.log(start)[-_TAIL:].strip()
+        return f"It said:\n{words}" if words else ""
+
+    @contextmanager
+    def speaking_for_itself(self) -> Iterator[None]:
+        """Let a `ClientError` that ends the block also say what the server has written meanwhile.
+
+        A server that fails closes the connection, which tells its client little; its log has the
+        traceback.
+        """
+        before = len(self.log().encode())
+        try:
+            yield
+        except ClientError as error:
+            if words := self.last_words(before):
+                raise ClientError(f"{error}. {words}") from error
+            raise
 
     def status(self) -> ServerStatus:
         """What it tells of itself at `/metrics`: sessions, queues, the time of each stage.
@@ -225,9 +247,7 @@ async def _accepts(port: int) -> bool:
 
 
 def _failed(server: RunningServer, what: str) -> ServerError:
-    words = server.log()[-_TAIL:].strip()
-    said = f"It said:\n{words}" if words else "It said nothing."
-    return ServerError(f"the server {what}. {said}")
+    return ServerError(f"the server {what}. {server.last_words() or 'It said nothing.'}")
 
 
 def _written(output: IO[bytes], start: int = 0) -> str:

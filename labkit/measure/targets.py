@@ -25,7 +25,7 @@ from labkit.client.plain import VoiceClient
 from labkit.errors import InstrumentError, ServerError
 from labkit.measure.links import LOOPBACK, Direction, Profile
 from labkit.measure.netem import Proxy
-from labkit.measure.server_process import labkit_server, running_server
+from labkit.measure.server_process import RunningServer, labkit_server, running_server
 from labkit.net.tls import client_tls, server_tls
 
 LABKIT: Final = "labkit"
@@ -147,12 +147,14 @@ class Way:
         access: The conditions.
         reach: Token, certificate, network and compression.
         proxy: The network; None without one.
+        server: The server at its end.
     """
 
     url: str
     access: Access
     reach: Reach
     proxy: Proxy | None = None
+    server: RunningServer = RunningServer("")
 
     def bytes_up(self) -> int:
         """What went to the server over the newest connection so far; 0 where nobody counts it."""
@@ -174,10 +176,11 @@ async def way_to(target: Target, access: Access) -> AsyncIterator[Way]:
         InstrumentError: The way cannot be built.
     """
     async with AsyncExitStack() as stack:
-        url, proxy = target.url, None
+        url, proxy, server = target.url, None, RunningServer(target.url)
         reach = Reach(**target.reach, deflate=access.deflate)
         if target.command:
-            url = (await stack.enter_async_context(running_server(target.command))).url
+            server = await stack.enter_async_context(running_server(target.command))
+            url = server.url
         if access.tls and url.startswith("ws:"):
             url, reach["tls"] = await stack.enter_async_context(_tls_before(url))
         if access.network is not LOOPBACK or access.deflate:  # which counts the bytes
@@ -185,7 +188,7 @@ async def way_to(target: Target, access: Access) -> AsyncIterator[Way]:
             network = Proxy(*address_of(url, tls=True), conditions=conditions, seed=seed)
             proxy = await stack.enter_async_context(network)
             reach["through"] = proxy.address
-        yield Way(url, access, reach, proxy)
+        yield Way(url, access, reach, proxy, server)
 
 
 @asynccontextmanager

@@ -10,7 +10,8 @@ from typing import Final
 
 import traitlets
 
-from labkit.course.keep import kept_sections, server_file, stubs_in
+from labkit.course.keep import kept_sections, server_file
+from labkit.course.masters import still_to_write
 from labkit.errors import ServerError
 from labkit.measure.server_process import RunningServer, labkit_server, start_server
 
@@ -97,8 +98,8 @@ async def start_mine(*, name: str = "mine", file: Path | None = None) -> Running
     kept = kept_sections()
     if not kept:
         raise NotImplementedError("nothing is kept yet: run the cells that begin with %%keep")
-    if stubs := stubs_in(kept):
-        raise NotImplementedError(f"still to be written: {', '.join(stubs)}; see the cards above")
+    if waiting := still_to_write(kept):
+        raise NotImplementedError(f"still to be written: {', '.join(waiting)}")
     return await place_of(name).start([str(server_file())])
 
 

@@ -79,10 +79,11 @@ async def say(
         ClientError: Nobody answers, or the connection was lost.
     """
     samples = read_audio(what.path)
-    url = server if isinstance(server, str) else server.url
-    async with VoiceClient.connect(url) as client:
-        end = what.end_of_speech(samples)
-        answer = await client.say(samples, chunk_ms=chunk_ms, end_of_speech=end)
+    running = RunningServer(server) if isinstance(server, str) else server
+    with running.speaking_for_itself():
+        async with VoiceClient.connect(running.url) as client:
+            end = what.end_of_speech(samples)
+            answer = await client.say(samples, chunk_ms=chunk_ms, end_of_speech=end)
     return SpokenTurn(what, samples[: answer.bytes_sent // 2], answer)
 
 

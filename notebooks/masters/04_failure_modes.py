@@ -55,8 +55,8 @@ print(f"The recording says: {said.text!r}")
 # the middle of the sentence? Words that were never said count against it: it is 100 % less the word error
 # rate of chapter 0.
 
-# %%
-predict("ch4.words_percent", 50)
+# %% guess="50"
+predict("ch4.words_percent", ...)
 
 # %%
 uncut = await lab.cut_call(before, said, after=None)
@@ -64,9 +64,9 @@ print(uncut)
 print(await lab.cut_call(before, said, after=45_000))
 
 # %% [markdown]
-# Look at *heard*: the first half is gone, and the second alone is not understood. It was in a buffer of the session, and the session was dropped
-# with its connection. Now at several bytes, in both directions. Cut downwards, it is the reply that breaks
-# off, and nobody sends the rest.
+# Look at *heard*: the first half is gone, and the second alone is not understood. The first half was in a
+# buffer of the session, and the session was dropped with its connection. Now at several bytes, in both
+# directions. Cut downwards, it is the reply that breaks off, and nobody sends the rest.
 
 # %%
 places = [("up", 25_000), ("up", 45_000), ("up", 65_000), ("down", 10_000), ("down", 40_000)]
@@ -155,6 +155,13 @@ before.stop()
 # ```
 #
 # ## Build it: what may have to be said again
+#
+# `Replay` keeps what was said, in order, until the client has acknowledged it. Two of its methods are
+# yours. `acknowledge(position)` lets go of what lies before a position, and of a piece of audio that lies
+# across it, of its first part. `rewind(position)` does the same for a client that is back, and then nothing
+# of what is left counts as sent. Like `begin`, a position counts from the beginning of the session. A client
+# may be wrong about it: where a position is none in the stream, lies before `begin` or behind what was sent,
+# raise `Refused("position_invalid", …)`.
 
 # %% [markdown] card="ch4.replay"
 # The card of the exercise.
@@ -404,6 +411,23 @@ class V1(SessionState):
             await self.send(replay.kept[replay.sent - 1][0])
 
 
+# %% [markdown]
+# ## Build it: the way back
+#
+# A connection begins with a session of its own, `serving[socket]`, which `handle` (below) makes for it. If its
+# `session.start` has `resume`, `begin` above calls `come_back`. What has to happen there:
+#
+# - If there is no session of that name in `lasting`, or the token is none of its `tokens`, raise
+#   `Refused("session_unknown", …)`. A position that is none is refused by `rewind`. Nothing else has changed
+#   then, and the client may send `session.start` without `resume`.
+# - Otherwise the session gets a new token, and keeps the one that was used until the client uses the new
+#   one: the answer with it may be lost, too. The last of `tokens` is the one that the client is told.
+# - The session has the new socket now, `serving` says so, it does not expire any more, and nothing is left
+#   of the new session. If the old connection is still in `serving`, it is taken out, and closed with 4006.
+#   Closing takes a second where nobody answers, so do not wait for it: `session.closing` keeps its task.
+# - The answer is `send_started(resumed=True)`. Behind it goes what the client lacks (`flush`), and
+#   `room.set()` wakes a `put` that waits.
+
 # %% [markdown] card="ch4.come_back"
 # The card of the exercise.
 
@@ -442,8 +466,13 @@ async def come_back(socket, resume):
 #
 # ## Build it: let go
 #
-# Sessions that survive make a new failure: those that nobody comes back to. What you keep here takes the place of
-# chapter 2's `session_of`, by which every session ended with its connection.
+# Sessions that survive make a new failure: those that nobody comes back to. Two functions let go.
+#
+# What you keep here takes the place of chapter 2's `session_of`, by which every session ended with its
+# connection. `handle` asks `has_place` about each new connection, before that is in `serving`. `leave` gets the
+# session of a connection that has ended, for whatever reason. Most wait from then on: without a socket,
+# in `lasting`, for `RESUME_S`, and `PLACES` of them at most. A session that never began, or that its
+# client has ended, is not in `lasting`: nobody can come back to it, so it expires at once.
 
 # %% [markdown] card="ch4.bounds"
 # The card of the exercise.
@@ -485,7 +514,9 @@ def leave(session):
 # ## Build it: name what was sent instead
 #
 # Speech is smooth. The next value is close to the last one, unless the bytes are read wrongly; then it is
-# noise. So read them in several ways, and see which reading is smooth.
+# noise. So read them in several ways, and see which reading is smooth. The client is told one of three
+# codes: `looks_like_float32`, `looks_like_big_endian` (the high byte of each sample first), and
+# `looks_like_file` for a WAV file, whose first four bytes are `RIFF`.
 
 # %% [markdown] card="ch4.misread"
 # The card of the exercise.
@@ -493,7 +524,10 @@ def leave(session):
 
 # %% keep="misread" exercise="ch4.misread"
 def misread(audio):
-    """What bytes that should be 16-bit samples look like instead: an error code, or None."""
+    """What bytes that should be 16-bit samples look like instead: an error code, or None.
+
+    The codes: looks_like_file, looks_like_float32, looks_like_big_endian.
+    """
     raise NotImplementedError("b'RIFF' begins a file; otherwise, which reading is the smoothest?")
 
 
@@ -509,7 +543,10 @@ def roughness(audio, kind):
 
 
 def misread(audio):
-    """What bytes that should be 16-bit samples look like instead: an error code, or None."""
+    """What bytes that should be 16-bit samples look like instead: an error code, or None.
+
+    The codes: looks_like_file, looks_like_float32, looks_like_big_endian.
+    """
     if audio.startswith(b"RIFF"):
         return "looks_like_file"
     with np.errstate(all="ignore"):  # bytes that are no floats may read as no numbers
@@ -532,8 +569,9 @@ for name, form in (("as declared", "<i2"), ("floats", "<f4"), ("high byte first"
 #
 # What is left is given. `handle` knows for each connection which session it serves, so that another
 # connection can take it over. `main` looks after callers who are gone: every second, the library sends
-# a WebSocket ping, and it closes a connection that leaves one unanswered for three. Both are short for
-# a laboratory; labkit's server takes 20 s for each.
+# a WebSocket ping, and it closes a connection that leaves one unanswered for eight, with code 1011. Less
+# would take a busy machine for a network that is gone. Both are short for a laboratory; labkit's server
+# takes 20 s for each.
 
 
 # %% keep="turn"
@@ -580,9 +618,9 @@ def choose(socket, offered):
 
 
 async def main(port):
-    """Serve until the program is ended. Callers who are gone are noticed within five seconds."""
+    """Serve until the program is ended. Callers who are gone are noticed within ten seconds."""
     options = {"select_subprotocol": choose, "process_request": pages}
-    options |= {"ping_interval": 1, "ping_timeout": 3, "close_timeout": 1}  # seconds
+    options |= {"ping_interval": 1, "ping_timeout": 8, "close_timeout": 1}  # seconds
     async with serve(handle, "127.0.0.1", port, **options) as server:
         port = server.sockets[0].getsockname()[1]
         print(f"your server is ready at ws://127.0.0.1:{port}", flush=True)
@@ -639,7 +677,7 @@ print(
 
 # %%
 after = await start_mine(name="after")
-crowd_after = await lab.leave_alone(after, said)
+crowd_after = await lab.leave_alone(after, said, watch_s=30)  # or until nobody is left
 show(
     lab.plot_crowd({"before": crowd_before, "after": crowd_after}).figure,
     alt="Sessions after all callers have gone: before, level at 80; after, from 64 down to none.",
@@ -655,8 +693,8 @@ print(
 # Coming back takes a handshake, then `session.start` and its answer: two round trips. On a geostationary
 # satellite each takes half a second. Predict how long that is, in milliseconds, then measure.
 
-# %%
-predict("ch4.satellite_ms", 1000)
+# %% guess="1000"
+predict("ch4.satellite_ms", ...)
 
 # %%
 after = await start_mine(name="after")

@@ -40,7 +40,7 @@ from labkit.course import (
     solution,
 )
 
-await begin(5, in_kernel=False)
+await begin(5, in_kernel=False)  # your server runs in a process of its own, not in this kernel
 
 # %% [markdown]
 # ## What broke last time
@@ -406,7 +406,7 @@ for row in rows:
 
 # %% exercise="ch5.conclusion"
 def conclude(rows, most_added_ms, most_headers_percent):
-    """What a table says, as a dict.
+    """What a table says, as a dict. Rows are dicts, as in the cell above; low_ms and high_ms are the interval.
 
     - sizes_ms: the chunk sizes that add at most so much, with headers of at most so much; a list,
       smallest first;
@@ -435,17 +435,18 @@ def conclude(rows, most_added_ms, most_headers_percent):
 await check("ch5.conclusion", conclude)
 
 # %% [markdown]
-# Choose the limits yourself. How much added wait would you notice, and how much overhead would you pay?
+# Choose the two limits yourself. How much added wait would you notice, and how much overhead would you pay?
 # Where do *your* data put the band, and would you draw it where it is usual, at 20 to 100 ms? Say why,
 # in two or three sentences: which cost falls to the left, which to the right, and from where on is
 # there hardly anything left to gain?
 
 # %%
+most_added_ms, most_headers_percent = 50, 10
 my_words = "Replace this by your own two or three sentences."
 
 # %%
 predicted(*latency.PREDICTED)
-concluded = conclude(rows, most_added_ms=50, most_headers_percent=10)
+concluded = conclude(rows, most_added_ms, most_headers_percent)
 print(concluded)
 lab_report(
     servers=result,

@@ -29,11 +29,11 @@
 # sound alone, while you may only be thinking. That is *endpointing*.
 
 # %%
-from labkit import play, show, start_labkit
+from labkit import play, recording, say, show, start_labkit
 from labkit.course import begin, check, hint, measured, predict, progress, quiz, solution
 from labkit.course.turns import FixedWait, conversations, decisions, plot_lines, plot_voiced
 
-await begin(6)
+await begin(6, with_server=False)  # this chapter builds nothing on yours
 
 # %% [markdown]
 # ## 150 and 900 milliseconds
@@ -42,8 +42,6 @@ await begin(6)
 
 # %%
 import numpy as np
-
-from labkit import recording, say  # your server may have functions of these names
 
 server = await start_labkit()
 turn = await say(recording("slt-01"), server)
@@ -96,8 +94,8 @@ show(
 #
 # **Predict first:** of 100 turns, how many does a wait of 0.5 s cut off in the middle?
 
-# %%
-predict("ch6.cut_off_percent", 10)
+# %% guess="10"
+predict("ch6.cut_off_percent", ...)
 
 # %%
 caller = next(one for one in callers if hesitant in one)
@@ -322,11 +320,12 @@ await check("ch6.policy", Patience)
 #
 # ## What comes after
 #
-# A server can do more with the pause than to wait for its end; labkit's does not yet. *Partial
-# transcripts* show words while they are spoken; "set a timer for" is unfinished, and what was
-# said is the strongest hint there is. *Barge-in* lets you speak over the reply, which stops.
-# *Work ahead* begins to recognise, or even to answer, while the wait still runs, and throws it
-# away if you go on: it hides the wait, and costs the calls that were for nothing.
+# A server can do more with the pause than to wait for its end. *Work ahead* begins to recognise,
+# and even to answer, while the wait still runs, and throws it away if you go on: it hides a part
+# of the wait, and costs the calls that were for nothing. Labkit's server does that, from 0.2 s of
+# silence on. Two things it does not do yet: *partial transcripts* show words while they are spoken
+# ("set a timer for" is unfinished, and what was said is the strongest hint there is), and
+# *barge-in* lets you speak over the reply, which stops.
 
 # %%
 progress()

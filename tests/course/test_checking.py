@@ -17,6 +17,7 @@ from labkit.course.checks import find_checks
 from labkit.course.checks.check import Check, checked, checked_value
 from labkit.course.folder import Progress
 from labkit.course.keep import server_file
+from labkit.course.masters import stubs
 from labkit.course.probe import Probe, Trial
 from labkit.course.verdict import CheckFailed, NotYet, Report, Reports, Verdict
 from labkit.errors import LabkitError
@@ -306,3 +307,15 @@ async def test_a_traceback_shows_the_line_of_the_learner_not_that_of_a_library(
 
 def _main(program: str) -> str:
     return "async def main" + program.partition("async def main")[2]
+
+
+async def test_a_stub_of_another_exercise_is_named_with_its_hint() -> None:
+    [words] = [words for words, stub in stubs().items() if stub.exercise == "ch1.say"]
+
+    async def handle(socket: ServerConnection) -> None:
+        raise NotImplementedError(words)
+
+    elsewhere, own = await run(handle), await check("ch1.reply_streams", handle)
+    assert "`say_reply` is still to be written: that is exercise ch1.say" in repr(elsewhere)
+    assert 'hint("ch1.say") helps' in repr(elsewhere)
+    assert '→ hint("ch1.reply_streams") helps' in repr(own)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import psutil
 import pytest
 
 from labkit.client.plain import VoiceClient
-from labkit.errors import ServerError
+from labkit.errors import ClientError, ServerError
 from labkit.measure.server_process import (
     RunningServer,
     labkit_server,
@@ -77,6 +78,19 @@ async def test_a_server_that_dies_is_quoted(module: Callable[[str], list[str]]) 
     with pytest.raises(ServerError, match=r"ended with code 1(.|\n)*the models are missing"):
         async with running_server(command):
             pass
+
+
+def test_what_a_server_wrote_meanwhile_explains_why_it_left_its_client() -> None:
+    with tempfile.TemporaryFile() as output:
+        server = RunningServer("ws://127.0.0.1:1", output=output)
+        os.write(output.fileno(), "größer\n".encode())  # longer in bytes than in characters
+        with pytest.raises(ClientError) as raised, server.speaking_for_itself():
+            raise ClientError("it left")
+        assert str(raised.value) == "it left"
+        with pytest.raises(ClientError) as raised, server.speaking_for_itself():
+            os.write(output.fileno(), b"ValueError: no memory\n")
+            raise ClientError("it left")
+    assert str(raised.value) == "it left. It said:\nValueError: no memory"
 
 
 async def test_a_server_that_says_nothing_is_given_up(module: Callable[[str], list[str]]) -> None:

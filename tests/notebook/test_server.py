@@ -11,8 +11,10 @@ import psutil
 import pytest
 
 from labkit.client.plain import VoiceClient
+from labkit.course.keep import write_sections
+from labkit.course.masters import sections
 from labkit.errors import ServerError
-from labkit.notebook.server import start_labkit, stop_servers
+from labkit.notebook.server import start_labkit, start_mine, stop_servers
 from tests.paths import ROOT
 from tests.support import until
 
@@ -67,6 +69,17 @@ async def test_an_interrupt_while_it_starts_leaves_nothing_behind() -> None:
 async def test_a_server_that_does_not_start_says_why() -> None:
     with pytest.raises(ServerError, match="--no-such-option"):
         await start_labkit("--no-such-option")
+
+
+async def test_what_is_still_to_be_written_is_named_with_its_exercise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABKIT_MINE", str(tmp_path))
+    given = sections(2, stubs=["ch1.say"])
+    own = "def extra():\n    raise NotImplementedError('later')"
+    write_sections({**given, "say": sections(1, stubs=["ch1.say"])["say"], "extra": own})
+    with pytest.raises(NotImplementedError, match=r"say_reply \(exercise ch1\.say\), extra$"):
+        await start_mine()
 
 
 KERNEL = """
