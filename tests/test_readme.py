@@ -1,6 +1,8 @@
 """What README.md shows works as it stands there."""
 
+import asyncio
 import re
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,9 +23,10 @@ from labkit.measure.wer import word_errors
 from labkit.notebook.turn import recording, say
 from labkit.protocol.plain import LONGEST_REPLY
 from labkit.session.settings import ServerSettings
-from labkit.trace import Stage
+from labkit.trace import STAGES, Stage
 from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
 from labkit.voice.scripted import scripted_engines
+from tests.callers import serving
 from tests.paths import ROOT, SPEECH
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -79,6 +82,23 @@ async def test_the_bare_server_of_the_readme_can_be_measured(tmp_path: Path) -> 
     assert {row.errors for row in summed.rows if not row.warmup} == {""}
 
 
+async def test_the_client_of_the_readme_counts_the_wait(tmp_path: Path) -> None:
+    (source,) = [block for block in BLOCKS if "end_of_speech_sample" in block]
+    path = tmp_path / "client.py"
+    path.write_text(source, encoding="utf-8")
+    async with serving() as server:
+        url = f"ws://127.0.0.1:{server.port}"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(path), url, cwd=ROOT, stdout=asyncio.subprocess.PIPE
+        )
+        told = (await process.communicate())[0].decode()
+    assert process.returncode == 0
+    transcript, done, wait = told.splitlines()
+    assert transcript.startswith("{'type': 'transcript', ")
+    assert done.startswith("{'type': 'done', ")
+    assert re.fullmatch(r"\d+ ms from the end of speech to the reply", wait)
+
+
 @pytest.mark.engines
 @pytest.mark.slow
 async def test_it_runs_as_a_program_on_the_engines(
@@ -92,6 +112,7 @@ async def test_it_runs_as_a_program_on_the_engines(
     wrong, _ = word_errors(turn.said, turn.heard)
     assert wrong <= 1
     assert turn.reply
+    assert set(turn.trace.stages_ms()) == set(STAGES)
 
 
 def test_the_notebook_of_the_readme_is_six_lines() -> None:

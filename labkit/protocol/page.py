@@ -322,7 +322,7 @@ def _described(
         range=_range(kind.get("additionalProperties") or kind),
         default="required" if required else _default(field["default"]),
         optional=not required and field["default"] is None,
-        meaning=meaning or "Which message this is.",
+        meaning=" ".join((meaning or "Which message this is.").split()),
     )
 
 

@@ -78,7 +78,11 @@ class Transcript(_Message):
 
 
 class Done(_Message):
-    """The reply is complete; only with `/?reply=stream`."""
+    """The reply is complete; only with `/?reply=stream`.
+
+    labkit's server always tells all of it. Of another server, labkit's clients and checks ask for
+    `type` alone, and show the rest as not told.
+    """
 
     type: Literal["done"] = "done"
     reply_text: str
