@@ -256,7 +256,8 @@ async def _build_on(number: int, in_kernel: bool) -> str:
     else:
         said = f"This chapter builds on your own server, `{server_file()}`; it passes its checks."
     if in_kernel and (namespace := _namespace()) is not None:
-        run_section(server_file().read_text(encoding="utf-8"), namespace)
+        for name, source in kept_sections().items():
+            run_section(name, source, namespace)
     return said
 
 

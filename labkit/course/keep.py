@@ -4,15 +4,16 @@ A cell that begins with ``%%keep NAME`` runs, and becomes the section of that na
 again replaces the section. The file is a plain program, ``python mine/server.py``.
 """
 
-import ast
 import builtins
 import hashlib
+import linecache
 import re
 import symtable
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Any, Final
 
 from labkit.course.folder import mine
 from labkit.errors import LabkitError
@@ -73,11 +74,9 @@ def write_sections(sections: Mapping[str, str]) -> Path:
 def keep(name: str, source: str, namespace: dict[str, object]) -> Path:
     """Run a cell, and keep it as a section of the learner's server.
 
-    It runs as a part of that file, so a traceback names the file's own lines.
-
     Args:
         name: The section.
-        source: The cell.
+        source: The cell, without its first line.
         namespace: Where it runs.
 
     Raises:
@@ -86,24 +85,24 @@ def keep(name: str, source: str, namespace: dict[str, object]) -> Path:
     """
     if not name.isidentifier():
         raise LabkitError(f"{name!r} is no name for a section; write, for instance, '%%keep audio'")
-    try:
-        ast.parse(source)  # a cell that is no Python fails here, before anything has changed
-    except SyntaxError as error:
-        where = f"line {(error.lineno or 0) + 1} of this cell"  # below the line with %%keep
-        raise SyntaxError(f"{where}: {error.msg}: {(error.text or '').strip()}") from None
-    kept = {**kept_sections(), name: source.strip("\n")}
-    text = assembled(kept)
-    line = text[: text.index(f"# %% {name}\n")].count("\n") + 1
-    run_section("\n" * line + kept[name], namespace)
-    return write_sections(kept)
+    run_section(name, source, namespace)
+    return write_sections({**kept_sections(), name: source.strip("\n")})
 
 
-def run_section(source: str, namespace: dict[str, object]) -> None:
-    """Run a part of the server's file as if the file were imported: it starts no server."""
+def run_section(name: str, source: str, namespace: dict[str, object]) -> None:
+    """Run a section as if the server's file were imported: it starts no server.
+
+    Tracebacks name it as its cell begins, with the lines of that cell. Lines of the file would be
+    wrong as soon as another section is kept again and has become longer.
+    """
+    filename = f"%%keep {name}"
+    lines = f"{filename}\n{source}\n".splitlines(keepends=True)
+    code = compile(f"\n{source}", filename, "exec")
+    linecache.cache[filename] = (sum(map(len, lines)), None, lines, filename)
     before = namespace.get("__name__")
     namespace["__name__"] = "server"
     try:
-        exec(compile(source, str(server_file()), "exec"), namespace)
+        exec(code, namespace)
     finally:
         namespace["__name__"] = before
 
@@ -126,6 +125,26 @@ def register() -> None:
             display(Markdown(f"new section `{name}`; there are: {', '.join(before)}"))  # type: ignore[no-untyped-call]
 
     shell.register_magic_function(magic, "cell", "keep")
+    shell.set_custom_exc((Exception,), _show_error)
+
+
+def _show_error(
+    shell: Any,
+    kind: type[Exception],
+    error: Exception,
+    traceback: TracebackType,
+    tb_offset: int | None = None,
+) -> None:
+    """Show what a cell raised; of one that is kept, without the frames that ran its section."""
+    inside: TracebackType | None = traceback
+    while inside is not None and inside.tb_frame.f_code is not run_section.__code__:
+        inside = inside.tb_next
+    if inside is None:
+        shell.showtraceback((kind, error, traceback), tb_offset, running_compiled_code=True)
+    elif inside.tb_next is None:  # it is no Python, so that nothing ran
+        shell.showsyntaxerror()
+    else:
+        shell.showtraceback((kind, error, inside.tb_next), tb_offset=0)
 
 
 def undefined_names(source: str) -> list[str]:

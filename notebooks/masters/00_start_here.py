@@ -136,7 +136,8 @@ measured("ch0.dead_air_ms", sorted(one.trace.ttfa_ms() for one in turns)[len(tur
 # models do the same, less often. The server did nothing wrong: it delivered every sample.
 #
 # So we count. The usual number is the **word error rate**: words that are wrong, missing or too
-# many, over the words that were said.
+# many, over the words that were said. Of one sentence, `word_errors(said, heard)` gives both, as
+# two numbers: its errors, and its words.
 
 # %% [markdown] card="ch0.error_rate"
 # The card of the exercise.

@@ -364,7 +364,10 @@ print(await say_reply(Nobody(), ["Good morning.", "The kitchen light is on."]), 
 
 # %% [markdown]
 # What is left is given: the turn, and the handler that reads until the caller leaves. Read it and find
-# where each of your four functions is called, and every place where another caller may get a turn.
+# where each of your functions is called, and every place where another caller may get a turn.
+#
+# `main` serves on the port that the environment variable `PORT` names. Its last two lines are for
+# `python server.py`: a kept cell runs as if the file were imported, so here they start nothing.
 
 
 # %% keep="turn"

@@ -42,6 +42,9 @@ await begin(2)
 # after its connection broke (chapter 4). So the state has to move out of `handle`, and the first place that
 # comes to mind is this one.
 #
+# `begin` has run the file that this chapter builds on, section by section. So `from_wire`, `off_loop`,
+# `models` and all the other names of chapter 1 are here, and so are its imports.
+#
 # ## Fault 1: one buffer for everybody
 #
 # Two callers speak at the same time, into one buffer. **Predict first**: of the words that they say, how

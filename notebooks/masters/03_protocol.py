@@ -39,8 +39,8 @@ await begin(3)
 # **Predict first.** A caller sends good speech at 48 kHz to your server of chapter 2. How many of its
 # words come out right, in percent?
 
-# %%
-predict("ch3.words_percent", 50)
+# %% guess="50"
+predict("ch3.words_percent", ...)
 
 # %%
 server = await start_mine()
@@ -71,7 +71,7 @@ measured("ch3.words_percent", wire.percent_heard(said, heard))
 # | binary: audio | |
 # | `audio.end` | `transcript.final`, binary audio, `response.done` |
 # | `ping` | `pong` |
-# | `session.end` | `session.ended` |
+# | `session.end` | `session.ended`; then it closes the connection |
 # | `response.ack`, and `resume` in `session.start` | not yet: they are for chapter 4 |
 # | anything else | `error` with `code`, `message`, `hint`, `cause` |
 #
@@ -79,6 +79,19 @@ measured("ch3.words_percent", wire.percent_heard(said, heard))
 # and reads into classes. All of them are a *union*: a message is one of these, and nothing else. It is
 # *closed*, so a `match` over it can be complete, and `assert_never` says when it is not. pydantic reads the
 # JSON and checks every field: the type, the range, and that there is no field that nobody knows.
+#
+# An error says by its `code` what was wrong. Your server needs eight, and the checks ask for them by name:
+#
+# | `code` | what was wrong |
+# |---|---|
+# | `invalid_json` | a text that is no JSON, or no JSON object |
+# | `unknown_type` | an object whose `type` no message has, or that has none |
+# | `invalid_field` | one field of a message: its name, its type, its range |
+# | `not_started` | audio, `audio.end` or `session.end` before `session.start` (a `ping` is answered at any time) |
+# | `already_started` | a second `session.start` |
+# | `wrong_frame` | a message as JSON, but in a binary frame |
+# | `odd_length` | half a sample |
+# | `buffer_full` | an utterance longer than `LONGEST_S`, as in chapter 1 |
 #
 # Read this cell, it is given. Where does it say that 200 kHz is no sample rate?
 
@@ -262,8 +275,8 @@ play(decoded(phone, "alaw"), "the same bytes, read as A-law", rate=8_000)
 # **Predict first.** A reply is resampled in chunks of 20 ms, each by itself. How far below the speech lie
 # the faults that this makes, in dB? (20 dB: a tenth as loud. 60 dB: a thousandth.)
 
-# %%
-predict("ch3.below_db", 60)
+# %% guess="60"
+predict("ch3.below_db", ...)
 
 # %%
 words = "The kitchen light is at forty five percent."
