@@ -353,6 +353,7 @@ class VoiceClient:
         chunk_ms: float = 40.0,
         end_of_speech: int | None = None,
         pace: float = 1.0,
+        start_ns: int | None = None,
     ) -> ClientTurn:
         """Speak `samples` at the pace of speech, ask for the answer, and wait for all of it.
 
@@ -364,6 +365,7 @@ class VoiceClient:
                 filled with silence where the recording is over. Without it all of `samples` is
                 sent, and its end counts as the end of speech.
             pace: Times real time; 0 sends at once.
+            start_ns: When the first sample is spoken, by the client's clock; by default now.
 
         Raises:
             ClientError: The connection was lost, or the next sign of the answer did not come in
@@ -371,7 +373,7 @@ class VoiceClient:
             ProtocolError: The server's answer is not of this dialect.
         """
         turn = _Turn(self._clock, stream=self.stream)
-        await self._speak(turn, samples, chunk_ms, end_of_speech, pace)
+        await self._speak(turn, samples, chunk_ms, end_of_speech, pace, start_ns)
         turn.mark(Mark.END_STREAM_SENT)  # before: the server may read it while send returns
         await self._send("end_stream", turn.so_far)
         turn.so_far.asked = "end_stream"
@@ -425,6 +427,7 @@ class VoiceClient:
         chunk_ms: float,
         end_of_speech: int | None,
         pace: float,
+        start_ns: int | None,
     ) -> None:
         """Send each chunk when its last sample has been spoken, up to the end of speech."""
         size = chunk_samples(chunk_ms)
@@ -433,7 +436,7 @@ class VoiceClient:
             end = end_of_speech + 1
             filled = -(-end // size) * size  # a microphone fills its last chunk, too
             samples = np.pad(samples[:filled], (0, max(0, filled - len(samples))))
-        start_ns = self._clock.now_ns()
+        start_ns = self._clock.now_ns() if start_ns is None else start_ns
         turn.mark(Mark.STREAM_STARTED, start_ns)
         turn.mark(Mark.END_OF_SPEECH, start_ns + (spoken_ns(end, pace) if pace else 0))
 

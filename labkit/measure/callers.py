@@ -170,9 +170,9 @@ class Caller:
             start_ns = self._timetable.free(self._clock.now_ns())
 
     async def _say(self, samples: Float32, start_ns: int) -> ClientTurn:
-        await self._clock.sleep_until(start_ns)
         assert self._client is not None, "whoever is not connected does not speak"
-        return await self._client.say(samples, chunk_ms=self._manners.chunk_ms)
+        chunk_ms = self._manners.chunk_ms
+        return await self._client.say(samples, chunk_ms=chunk_ms, start_ns=start_ns)
 
     def _note(self, turn: ClientTurn, due_ns: int) -> None:
         """Note an answer, and count the turn as lost no longer."""

@@ -46,6 +46,16 @@ async def test_what_was_said_comes_back(stream: bool) -> None:
     assert turn.reply_text == ("0.50 seconds of audio" if stream else "")
 
 
+async def test_speech_may_begin_when_it_was_due_to() -> None:
+    clock = Clock()
+    due_ns = clock.now_ns() - 10**9
+    async with calling() as client:
+        turn = await client.say(TONE, start_ns=due_ns)
+    marks = turn.trace.marks
+    assert marks[Mark.STREAM_STARTED] == due_ns
+    assert marks[Mark.END_OF_SPEECH] == due_ns + 5 * 10**8
+
+
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("end", ["", "/", "/?reply=stream", "/?lang=en", "?reply=stream", "/#top"])
 async def test_an_address_may_have_a_path_a_query_and_a_fragment(end: str, stream: bool) -> None:
