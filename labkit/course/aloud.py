@@ -3,8 +3,6 @@
 import anywidget
 import traitlets
 
-__all__ = ["Aloud"]
-
 
 class Aloud(anywidget.AnyWidget):
     """Text that is shown as it is.

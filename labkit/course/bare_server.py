@@ -14,8 +14,6 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from labkit.protocol import plain
 
-__all__ = ["handle", "main"]
-
 _DONE: Final = plain.Done(reply_text="", reply_samples=0).encode()
 
 

@@ -26,20 +26,6 @@ from labkit.measure.wer import normalise, word_errors
 if TYPE_CHECKING:  # matplotlib takes a second to load
     from matplotlib.axes import Axes
 
-__all__ = [
-    "Recall",
-    "Stay",
-    "Talk",
-    "measure_recall",
-    "measure_stays",
-    "measure_weight",
-    "plot_buffer",
-    "plot_recall",
-    "plot_stays",
-    "talk",
-    "words_right",
-]
-
 _CHUNK: Final = SAMPLE_RATE // 25
 _SHOWN_S: Final = 1.0
 _SETTLES_S: Final = 0.5

@@ -31,8 +31,6 @@ from labkit.errors import LabkitError
 if TYPE_CHECKING:
     from ipywidgets import Widget
 
-__all__ = ["Text", "begin", "card", "hint", "progress", "quiz", "solution"]
-
 _MOST: Final = 3
 
 

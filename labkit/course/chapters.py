@@ -13,8 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from labkit.course.checks import CHECKS
 from labkit.errors import LabkitError
 
-__all__ = ["Chapter", "Exercise", "Question", "all_chapters", "chapter", "exercise_of", "exercises"]
-
 _FOLDER: Final = Path(__file__).with_name("texts")
 
 

@@ -32,8 +32,6 @@ from labkit.course.verdict import (
 from labkit.doctor import machine_factor
 from labkit.errors import LabkitError, ServerError
 
-__all__ = ["check", "check_one"]
-
 _LONGEST_S: Final = 90.0
 _BUSY: Final = 2.0
 """Times slower than when the check began: the machine has other work, and time says nothing."""

@@ -16,8 +16,6 @@ from labkit.course.verdict import Caret, NotYet
 from labkit.measure.recordings import Recording
 from labkit.measure.wer import word_errors
 
-__all__ = ["Conversation"]
-
 _V1 = "labkit.v1"
 _BYTES_A_SAMPLE = 2
 _OFTEN = 0.1

@@ -15,8 +15,6 @@ from typing import Final
 from labkit.audio.pcm import decode_s16le, write_wav
 from labkit.course.hosting import LogLine
 
-__all__ = ["Event", "diagram", "keep_evidence"]
-
 _LANE: Final = 260
 _ROW: Final = 26
 _TOP: Final = 40

@@ -10,8 +10,6 @@ from pydantic import BaseModel
 
 from labkit.course.verdict import Verdict
 
-__all__ = ["Noted", "Prediction", "Progress", "mine", "noting"]
-
 _GIVEN: Final = ".chapters.json"
 """What `labkit lab` leaves in the folder that it gives the chapters to."""
 _FILE: Final = "progress.json"

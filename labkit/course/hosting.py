@@ -28,8 +28,6 @@ from websockets.http11 import Request, Response
 from labkit.errors import ServerError
 from labkit.measure.server_process import RunningServer, start_server
 
-__all__ = ["FileServer", "Handler", "Hosted", "LogLine", "Target", "hosted", "is_library"]
-
 Handler: TypeAlias = Callable[[ServerConnection], Awaitable[None]]
 """What serves one caller."""
 Target: TypeAlias = "Handler | Callable[[], Handler] | str | Path | RunningServer | FileServer"

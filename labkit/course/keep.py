@@ -18,18 +18,6 @@ from typing import Any, Final
 from labkit.course.folder import mine
 from labkit.errors import LabkitError
 
-__all__ = [
-    "assembled",
-    "keep",
-    "kept_sections",
-    "register",
-    "run_section",
-    "server_file",
-    "server_hash",
-    "undefined_names",
-    "write_sections",
-]
-
 _HEAD: Final = '"""A voice server, built chapter by chapter. PORT says on which port it listens."""'
 _FIRST, _LAST = "imports", "main"
 _SECTION: Final = re.compile(r"^# %% (\w+)\n", re.M)

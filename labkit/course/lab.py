@@ -33,24 +33,6 @@ if TYPE_CHECKING:  # matplotlib takes a second to load
     from ipywidgets import Widget
     from matplotlib.axes import Axes
 
-__all__ = [
-    "Call",
-    "Crowd",
-    "Taken",
-    "bench",
-    "cut_call",
-    "kill",
-    "leave_alone",
-    "misread_as_integers",
-    "plot_calls",
-    "plot_crowd",
-    "plot_taken",
-    "samples_of",
-    "say_floats",
-    "server_before",
-    "take_nothing",
-]
-
 _OPENING: Final = 600
 """Bytes of the handshake and of `session.start`, about."""
 _CHAPTER: Final = 4

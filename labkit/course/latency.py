@@ -28,12 +28,6 @@ if TYPE_CHECKING:  # matplotlib takes a second to load
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "NETWORKS", "PREDICTED", "Point", "by_network", "longer_ms", "measure_point",
-    "measure_two_writes",
-    "networks_figure", "plot_points", "plot_two_writes", "table", "way_out_ms",
-]  # fmt: skip
-
 NETWORKS: Final = tuple(PROFILES)
 """The networks that there are, the one that is none first."""
 

@@ -21,17 +21,6 @@ from labkit.measure.server_process import RunningServer
 if TYPE_CHECKING:  # matplotlib takes a second to load
     from matplotlib.axes import Axes
 
-__all__ = [
-    "Arrivals",
-    "Pings",
-    "largest_jump",
-    "measure_arrivals",
-    "measure_pings",
-    "plot_arrivals",
-    "plot_pings",
-    "plot_samples",
-]
-
 _CHUNK: Final = SAMPLE_RATE // 25
 _EVERY_S: Final = 0.01
 _BEFORE_S: Final = 0.3

@@ -24,11 +24,6 @@ from typing import Final
 
 from labkit.errors import LabkitError
 
-__all__ = [
-    "Cell", "Stub", "cells", "master_of", "masters", "sections", "solution_cells",
-    "still_to_write", "stubs",
-]  # fmt: skip
-
 _MASTERS: Final = Path(__file__).resolve().parents[2] / "notebooks" / "masters"
 _MARKER: Final = re.compile(r"^# %%(?P<kind> \[markdown\])?(?P<marks>(?: \w+=\"[^\"]*\")*)$", re.M)
 _MARK: Final = re.compile(r'(\w+)="([^"]*)"')

@@ -28,8 +28,6 @@ from labkit.voice.history import Message
 from labkit.voice.models import load_engines, resolve
 from labkit.voice.scheduling import Stop
 
-__all__ = ["Models"]
-
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+")
 _Chat: Final = TypeAdapter(Message)
 

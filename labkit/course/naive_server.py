@@ -32,8 +32,6 @@ from websockets.asyncio.server import ServerConnection, serve
 from labkit.audio.pcm import SAMPLE_RATE, decode_s16le, resample
 from labkit.voice.models import ModelPaths, resolve
 
-__all__ = ["NaiveServer", "main"]
-
 
 class NaiveServer:
     """Everything in the handler."""

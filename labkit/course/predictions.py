@@ -8,8 +8,6 @@ from types import EllipsisType
 from labkit.course.folder import Prediction, Progress, noting
 from labkit.errors import LabkitError
 
-__all__ = ["Comparison", "measured", "predict", "predicted", "predictions_of"]
-
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Comparison:

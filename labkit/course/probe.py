@@ -38,8 +38,6 @@ from labkit.course.verdict import Caret, NotYet
 from labkit.measure.recordings import Kind, Recording, load_manifest
 from labkit.measure.wer import word_errors
 
-__all__ = ["Answer", "Caller", "Probe", "Trial"]
-
 _ANSWER_S: Final = 8.0
 """How long anything may take, on the machine that labkit was measured on."""
 _QUIET_S: Final = 0.1

@@ -21,8 +21,6 @@ from labkit.course.folder import mine
 from labkit.errors import AudioError
 from labkit.measure.recordings import Recording, load_manifest, recording_at
 
-__all__ = ["Recorder", "microphone"]
-
 _LONGEST_S: Final = 60
 _TAKES: Final = "takes"
 

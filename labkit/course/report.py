@@ -18,8 +18,6 @@ from labkit.measure.exercise_summary import ExerciseSummary, ServerSummary
 from labkit.measure.figures import axes, figure_of, image_html
 from labkit.measure.results import about_machine
 
-__all__ = ["LabReport", "lab_report"]
-
 _STYLE: Final = """
 @page { size: A4; margin: 10mm }
 body { font: 10pt/1.3 system-ui, sans-serif; max-width: 190mm; margin: 0 auto; color: #111 }

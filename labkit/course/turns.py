@@ -18,25 +18,11 @@ import numpy as np
 from labkit.audio.pcm import SAMPLE_RATE, encode_s16le
 from labkit.client.speech import speak
 from labkit.client.v1 import SessionClient
-from labkit.measure.endpointing import plot_lines
-from labkit.measure.pauses import FRAME_S, Turn, conversations, voices
+from labkit.measure.pauses import FRAME_S, Turn
 from labkit.protocol import v1
 
 if TYPE_CHECKING:  # matplotlib takes a second to load
     from matplotlib.axes import Axes
-
-__all__ = [
-    "FRAME_S",
-    "FixedWait",
-    "Policy",
-    "Turn",
-    "conversations",
-    "decisions",
-    "plot_lines",
-    "plot_voiced",
-    "say_to_server",
-    "voices",
-]
 
 _SHORTEST_PAUSE_S: Final = 0.1
 """Shorter silences lie between the sounds of a word."""

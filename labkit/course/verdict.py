@@ -11,17 +11,6 @@ from typing import Final, Self
 
 from labkit.errors import LabkitError
 
-__all__ = [
-    "SERVER_SAYS",
-    "CannotTell",
-    "Caret",
-    "CheckFailed",
-    "NotYet",
-    "Report",
-    "Reports",
-    "Verdict",
-]
-
 _WIDTH: Final = 76
 """Characters of a line that carries a caret."""
 _BYTES: Final = 16

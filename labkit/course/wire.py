@@ -21,19 +21,6 @@ from labkit.measure.wer import word_errors
 if TYPE_CHECKING:  # matplotlib takes a second to load
     from matplotlib.axes import Axes
 
-__all__ = [
-    "Understood",
-    "as_bytes",
-    "ask_plain",
-    "below_db",
-    "measure_formats",
-    "plot_differences",
-    "plot_laws",
-    "plot_understood",
-    "percent_heard",
-    "samples_of",
-]
-
 _CHUNK_S: Final = 0.02
 
 

@@ -19,8 +19,6 @@ from labkit.errors import EngineError, ModelError
 from labkit.voice.history import Message
 from labkit.voice.scheduling import Stop
 
-__all__ = ["KEY_VARIABLE", "ChatServerLlm"]
-
 KEY_VARIABLE: Final = "LABKIT_LLM_KEY"
 """The environment variable that holds the key, for servers that ask for one."""
 

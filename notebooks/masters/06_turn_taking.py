@@ -31,7 +31,9 @@
 # %%
 from labkit import play, recording, say, show, start_labkit
 from labkit.course import begin, check, hint, measured, predict, progress, quiz, solution
-from labkit.course.turns import FixedWait, conversations, decisions, plot_lines, plot_voiced
+from labkit.course.turns import FixedWait, decisions, plot_voiced
+from labkit.measure.endpointing import plot_lines
+from labkit.measure.pauses import conversations
 
 await begin(6, with_server=False)  # this chapter builds nothing on yours
 

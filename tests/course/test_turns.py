@@ -5,7 +5,8 @@ from random import Random
 import numpy as np
 import pytest
 
-from labkit.course.turns import FRAME_S, FixedWait, Turn, conversations, decisions, voices
+from labkit.course.turns import FixedWait, decisions
+from labkit.measure.pauses import FRAME_S, Turn, conversations, voices
 from tests.paths import DATA
 
 

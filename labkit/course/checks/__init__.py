@@ -6,8 +6,6 @@ from labkit.course.checks import ch0, ch1, ch2, ch3, ch4, ch5, ch6
 from labkit.course.checks.check import Check
 from labkit.errors import LabkitError
 
-__all__ = ["CHECKS", "find_checks"]
-
 CHECKS: Final[tuple[Check, ...]] = (
     *ch0.CHECKS,
     *ch1.CHECKS,

@@ -10,8 +10,6 @@ from labkit.course.probe import Trial
 from labkit.course.verdict import NotYet
 from labkit.measure.wer import word_error_rate
 
-__all__ = ["CHECKS"]
-
 _CLOSE: Final = 0.002
 """Seconds, and share of an error rate, that an answer may be off."""
 _CLOSE_DB: Final = 0.1

@@ -14,8 +14,6 @@ from labkit.course.verdict import CannotTell, Caret, NotYet
 from labkit.measure.recordings import Recording
 from labkit.measure.wer import normalise
 
-__all__ = ["CHECKS"]
-
 _DIGITS: Final = frozenset("zero one two three four five six seven eight nine".split())
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+")
 _SPOKEN: Final = 0.4

@@ -14,8 +14,6 @@ from labkit.course.verdict import NotYet
 from labkit.measure.recordings import Recording
 from labkit.measure.wer import normalise, word_errors
 
-__all__ = ["CHECKS"]
-
 _NAMES: Final = re.compile(
     r"^(?:hi i am|i'm|i am|(?:please )?call me|(?:hello )?my name is) (\w+)$"
 )

@@ -18,8 +18,6 @@ from labkit.course.verdict import NotYet
 from labkit.measure.recordings import Recording
 from labkit.measure.wer import normalise
 
-__all__ = ["CHECKS"]
-
 _SEAM_DB: Final = -50.0
 """What lies above the speech's own band in a reply at 48 kHz, beside all of it, in its worst 10 ms.
 

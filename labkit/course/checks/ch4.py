@@ -22,8 +22,6 @@ from labkit.measure.links import Conditions, Fault, Link
 from labkit.measure.netem import UNCHANGED, Proxy
 from labkit.measure.recordings import Recording
 
-__all__ = ["CHECKS"]
-
 _V1: Final = "labkit.v1"
 _UNKNOWN: Final = "session_unknown"
 _TOKEN: Final = 22

@@ -12,8 +12,6 @@ from labkit.course.verdict import NotYet
 from labkit.measure.chunking import CHUNK_SIZES_MS, overhead_bytes, packetisation_wait_ms, segments
 from labkit.trace import SERVER_MARKS, STAGES, Mark, Stage
 
-__all__ = ["CHECKS"]
-
 _NS: Final = 1_000_000
 _CLOSE_MS: Final = 0.01
 _CLOSE_PERCENT: Final = 0.05

@@ -8,10 +8,9 @@ import numpy as np
 
 from labkit.course.checks.check import checked_value
 from labkit.course.probe import Trial
-from labkit.course.turns import FixedWait, Policy, Turn, conversations, decisions, voices
+from labkit.course.turns import FixedWait, Policy, decisions
 from labkit.course.verdict import NotYet
-
-__all__ = ["CHECKS", "judge", "point"]
+from labkit.measure.pauses import Turn, conversations, voices
 
 _CLOSE_S: Final = 0.001
 _HELD_OUT: Final = ("-calm", "-deep", "-lively")

@@ -7,8 +7,6 @@ from typing import Any, TypeAlias
 
 from labkit.course.probe import Probe, Trial
 
-__all__ = ["Check", "checked", "checked_value"]
-
 Script: TypeAlias = Callable[[Probe], Awaitable[None]]
 ValueScript: TypeAlias = Callable[[Trial, Any], Awaitable[None]]
 

@@ -12,8 +12,6 @@ from labkit.course.probe import Answer, Caller, Probe
 from labkit.course.verdict import Caret, NotYet
 from labkit.measure.recordings import Recording
 
-__all__ = ["PASSED_OVER", "SUBPROTOCOL", "Speaker", "spec"]
-
 SUBPROTOCOL: Final = "labkit.v1"
 PASSED_OVER: Final = (
     "audio.ack",
