@@ -257,6 +257,13 @@ def leave(session):
     lasting[session.id] = session
     right(session)
 """,
+        "forgets that somebody came back": """
+right = come_back
+async def come_back(socket, resume):
+    await right(socket, resume)
+    session = serving[socket]
+    session.expiry = asyncio.get_running_loop().call_later(RESUME_S, session.expire)
+""",
         "keeps a number of them, for ever": """
 right = leave
 def leave(session):

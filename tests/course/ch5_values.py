@@ -137,7 +137,7 @@ def headers_percent(chunk_ms):
         "forgets that the header needs room": """
 def headers_percent(chunk_ms):
     audio = 32 * chunk_ms
-    return 100 * (8 + 52 * -(-audio // 1456)) / audio
+    return 100 * (8 + 52 * -(-audio // 1448)) / audio
 """,
         "the table of the text": """
 def headers_percent(chunk_ms):

@@ -313,16 +313,21 @@ _WIDE: Final = {"encoding": "pcm_s16le", "sample_rate": 48_000, "channels": 1}
 
 @checked("ch4.abandoned", "A session that nobody comes back to is let go of.")
 async def abandoned(probe: Probe) -> None:
-    """A session is ended, then 80 are begun and dropped; then resume: the ended, first and last.
+    """A session is ended, one is dropped and resumed, then 80 are begun and dropped.
 
-    Only the last is still there. Where `limits` of `session.started` say that it waits for 10 s
-    or less, that time and a second more passes, and it is gone, too.
+    Then resume: the ended, first and last of the 80. Only the last is still there. Where `limits`
+    of `session.started` say that it waits for 10 s or less, that time and a second more passes, and
+    it is gone, too. The one that was resumed at once is not.
     """
     talk = await Conversation.begin(probe)
     await talk.caller.send_json("session.end")
     await talk.until("session.ended")
+    await talk.caller.closed()
     await _require_refused(probe, talk, talk.token, "a session that was ended")
     probe.ok("lets go of a session that its client has ended")
+    back = await Conversation.begin(probe)
+    back.caller.drop()
+    await back.resume()
     waiting = []
     for _ in range(_MOST_WAITING):
         async with AsyncExitStack() as stack:
@@ -344,6 +349,13 @@ async def abandoned(probe: Probe) -> None:
     await asyncio.sleep(waits_s + 1)
     await _require_refused(probe, last, last.token, f"a session that waits for {waits_s + 1:g} s")
     probe.ok(f"lets a session go after the {waits_s:g} s that it tells")
+    back.caller.drop()
+    try:
+        await back.resume()
+    except NotYet as gone:
+        told = "a session that goes on for as long as its client is there, which came back in time"
+        raise NotYet(told, gone.observed, caret=gone.caret, event=gone.event) from gone
+    probe.ok("keeps a session whose client came back in time")
 
 
 @checked("ch4.too_many", "Who finds no place is told so, and those who have one keep it.")
