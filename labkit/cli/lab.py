@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from labkit.errors import LabkitError
-from labkit.notebook.copies import copy_chapters, jupyter_command
+from labkit.notebook.copies import copy_chapters, jupyter_command, jupyter_environment
 
 _CHECKOUT: Final = Path(__file__).resolve().parents[2]
 
@@ -31,4 +31,4 @@ def lab(
     for sentence in copy_chapters(_CHECKOUT / "notebooks", mine):
         sys.stderr.write(f"{sentence}\n")
     command = jupyter_command(mine, context.args)
-    os.execv(command[0], command)
+    os.execve(command[0], command, jupyter_environment())

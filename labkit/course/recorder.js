@@ -97,6 +97,7 @@ async function frames(context, source, tell) {
 function render({ model, el }) {
   const button = document.createElement("button");
   const meter = document.createElement("meter");
+  const time = document.createElement("span");
   const said = document.createElement("span");
   const boxes = Object.entries(SWITCHES).map(([name, label]) => {
     const box = document.createElement("input");
@@ -113,11 +114,13 @@ function render({ model, el }) {
   Object.assign(meter, { min: QUIETEST_DB, max: 0, low: -40, high: -6, optimum: -20 });
   meter.value = QUIETEST_DB;
   meter.setAttribute("aria-label", "Level of the microphone, in decibels below full scale");
+  time.setAttribute("role", "timer");
   said.setAttribute("aria-live", "polite");
   button.textContent = "Record";
+  button.className = "jupyter-button widget-button"; // as the buttons of ipywidgets look
   el.setAttribute("role", "group");
   el.setAttribute("aria-label", "Recorder");
-  el.append(button, " ", meter, " ", said, document.createElement("br"), ...boxes);
+  el.append(button, " ", meter, " ", time, " ", said, document.createElement("br"), ...boxes);
 
   let opened = null;
   let seconds = 0;
@@ -132,6 +135,7 @@ function render({ model, el }) {
       if (opened !== now) return; // what was on its way when the recording was stopped
       seconds += 1 / FRAMES_PER_SECOND;
       meter.value = levelDb(samples);
+      time.textContent = `${seconds.toFixed(1)} s`;
       model.send({ type: "frame" }, undefined, [toS16(samples).buffer]);
     });
     button.textContent = "Stop";
@@ -143,6 +147,7 @@ function render({ model, el }) {
     opened = null;
     button.textContent = "Record";
     meter.value = QUIETEST_DB;
+    time.textContent = "";
     if (was === null) return;
     was.stream.getTracks().forEach((track) => track.stop());
     await was.context.close();

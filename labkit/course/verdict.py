@@ -14,6 +14,8 @@ from labkit.errors import LabkitError
 _WIDTH: Final = 76
 """Characters of a line that carries a caret."""
 _BYTES: Final = 16
+_LINES: Final = "margin:0;white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere"
+"""How a notebook wraps a report: Jupyter itself would break lines within words."""
 SERVER_SAYS: Final = "[your server]"
 """Begins each line of the server's log in a report."""
 
@@ -201,7 +203,7 @@ class Report:
         body = "\n".join(self._body(f'check("{self.check}", …, seed={self.seed}) repeats it'))
         parts = [
             self.heading_html(),
-            f'<pre style="margin:0;white-space:pre-wrap">{escape(body)}</pre>' if body else "",
+            f'<pre style="{_LINES}">{escape(body)}</pre>' if body else "",
         ]
         if self.diagram and not self.passed:
             parts.append(f"<details><summary>The messages</summary>{self.diagram}</details>")

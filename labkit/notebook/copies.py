@@ -8,8 +8,9 @@ beside the copy, and a file of hashes says which versions were handed out.
 
 import hashlib
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -19,6 +20,8 @@ from labkit.errors import LabkitError
 
 _GIVEN: Final = ".chapters.json"
 """Which versions of each chapter the folder was given: name → SHA-256 of each."""
+_SETTINGS: Final = Path(__file__).with_name("jupyter")
+_SETTINGS_PATH: Final = "JUPYTER_CONFIG_PATH"
 
 
 def copy_chapters(chapters: Path, mine: Path) -> list[str]:
@@ -88,16 +91,21 @@ def write_beside(first: Path, content: bytes) -> Path:
 
 
 def jupyter_command(mine: Path, options: Sequence[str] = ()) -> list[str]:
-    """The command that opens JupyterLab on the first copy, and asks nobody on the network anything.
+    """The command that opens JupyterLab on the first copy.
 
-    Without these settings JupyterLab looks for news, for a newer version of itself, and for
-    extensions in the package index.
+    It does not look for extensions in the package index.
     """
     first = min(mine.glob("*.ipynb"), default=mine)
-    return [
-        *(sys.executable, "-m", "jupyterlab", str(first)),
-        "--LabApp.news_url=None",
-        "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
-        "--LabApp.extension_manager=readonly",
-        *options,
-    ]
+    command = [sys.executable, "-m", "jupyterlab", str(first)]
+    return [*command, "--LabApp.extension_manager=readonly", *options]
+
+
+def jupyter_environment() -> Mapping[str, str]:
+    """The environment in which JupyterLab neither asks for news nor whether anybody wants some.
+
+    Its plugin that does is switched off in a file, since no option switches its question off. The
+    user's own settings are still read.
+    """
+    others = os.environ.get(_SETTINGS_PATH)
+    folders = os.pathsep.join(filter(None, [str(_SETTINGS), others]))
+    return {**os.environ, _SETTINGS_PATH: folders}

@@ -7,20 +7,21 @@ import pytest
 from typer.testing import CliRunner
 
 from labkit.cli.app import app
-from labkit.notebook.copies import jupyter_command
+from labkit.notebook.copies import jupyter_command, jupyter_environment
 
 
 def test_the_chapters_are_copied_and_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    became: list[list[str]] = []
-    monkeypatch.setattr(os, "execv", lambda path, command: became.append(command))
+    became: list[object] = []
+    monkeypatch.setattr(os, "execve", lambda path, *told: became.extend(told))
     mine = tmp_path / "mine"
     told = CliRunner().invoke(app, ["lab", "--mine", str(mine), "--no-browser", "--allow-root"])
     assert told.exit_code == 0
     assert "00_start_here is yours to change in" in told.stderr
     assert (mine / "00_start_here.ipynb").exists()
-    assert became == [jupyter_command(mine, ["--no-browser", "--allow-root"])]
+    command = jupyter_command(mine, ["--no-browser", "--allow-root"])
+    assert became == [command, jupyter_environment()]
 
 
 def test_an_environment_that_is_older_than_the_checkout_is_named(

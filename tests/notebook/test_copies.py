@@ -7,11 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from jupyterlab.handlers.announcements import NeverCheckForUpdate
 from jupyterlab.labapp import LabApp
 
 from labkit.errors import LabkitError
-from labkit.notebook.copies import copy_chapters, jupyter_command, write_beside
+from labkit.notebook.copies import (
+    copy_chapters,
+    jupyter_command,
+    jupyter_environment,
+    write_beside,
+)
 from tests.paths import ROOT
 
 FIRST = "00_start_here.ipynb"
@@ -107,14 +111,36 @@ def test_a_folder_that_cannot_be_made_is_named(chapters: Path, tmp_path: Path) -
         copy_chapters(chapters, tmp_path / "file" / "mine")
 
 
-def test_jupyterlab_asks_nobody_for_news(tmp_path: Path) -> None:
+def test_jupyterlab_looks_for_no_extensions(tmp_path: Path) -> None:
     python, dash_m, module, folder, *options = jupyter_command(tmp_path, ["--no-browser"])
     assert (python, dash_m, module, folder) == (sys.executable, "-m", "jupyterlab", str(tmp_path))
     lab = LabApp()
     lab.parse_command_line(options)
-    assert lab.news_url is None
-    assert lab.check_for_updates_class is NeverCheckForUpdate
     assert lab.extension_manager == "readonly"
+
+
+ASKED = """
+import json
+from jupyterlab_server.config import get_page_config
+print(json.dumps(get_page_config([])["disabledExtensions"]))
+"""
+
+
+def test_jupyterlab_does_not_ask_about_news(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own" / "labconfig"
+    own.mkdir(parents=True)
+    (own / "page_config.json").write_text('{"disabledExtensions": {"another": true}}')
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", str(own.parent))
+    told = subprocess.run(
+        [sys.executable, "-c", ASKED],
+        env=jupyter_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert {"another", "@jupyterlab/apputils-extension:announcements"} <= {*json.loads(told.stdout)}
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not here")
