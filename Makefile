@@ -62,7 +62,7 @@ notebooks: $(READY) ## make the notebooks from their masters
 
 .PHONY: check-course
 check-course: $(READY) ## everything about the course, and each check on a hundred draws
-	@LABKIT_REPEATS=100 $(BIN)/python -m pytest tests/course tests/test_notebooks.py $(ARGS)
+	@LABKIT_REPEATS=100 $(BIN)/python -m pytest tests/course tests/browser tests/test_notebooks.py $(ARGS)
 
 .PHONY: protocol
 protocol: $(READY) ## make the protocol's reference page from the code

@@ -102,7 +102,7 @@ def bring_up(
     )
 
 
-ALL: Final = "make c++ git python3 strace speaker-test apt-get"
+ALL: Final = "make c++ git python3 strace speaker-test chromium apt-get"
 
 
 @pytest.mark.parametrize(
@@ -112,6 +112,7 @@ ALL: Final = "make c++ git python3 strace speaker-test apt-get"
         (ALL.replace("git", ""), "git"),
         (ALL.replace("strace", ""), "strace"),
         (ALL.replace("speaker-test", ""), "alsa-utils"),
+        (ALL.replace("chromium", ""), "chromium"),
     ],
 )
 def test_a_bare_machine_gets_what_it_lacks(tmp_path: Path, there: str, package: str) -> None:

@@ -1,0 +1,170 @@
+"""The chapters in JupyterLab, in a real browser: opened, run, clicked, spoken to, interrupted."""
+
+import pytest
+
+from labkit.notebook.turn import recording
+from tests.browser.conftest import BEFORE_S, NOT_TESTED, SAID
+
+pytest.importorskip("playwright", reason=f"playwright is not here (make setup): {NOT_TESTED}")
+
+from playwright.sync_api import expect  # noqa: E402
+
+from tests.browser.lab import Chapter, Lab, error_of, in_words  # noqa: E402
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.notebook,
+    pytest.mark.engines,
+    pytest.mark.slow,
+    pytest.mark.timeout(1200),
+]
+
+STARTS = 10
+
+
+def test_chapter_0(lab: Lab, chapter: Chapter) -> None:
+    chapter.open(lab.first_page)
+    chapter.write('predict("ch0.dead_air_ms"', 'predict("ch0.dead_air_ms", 400)')
+    chapter.run_all()
+    chapter.run_the_rest()
+    only_stubs_raised(chapter)
+    assert "you predicted 400 ms, measured:" in chapter.told('measured("ch0.dead_air_ms"')
+    a_player_plays(chapter)
+    the_microphone_is_understood(chapter)
+    a_quiz_answers(chapter)
+    starting_ten_times_leaves_one_server(lab, chapter)
+
+
+def only_stubs_raised(chapter: Chapter) -> None:
+    """Whatever a cell raised says that something is still to be written."""
+    raised = {error_of(cell) for cell in chapter.cells()} - {""}
+    assert raised == {"NotImplementedError"}, [
+        in_words(cell) for cell in chapter.cells() if error_of(cell)
+    ]
+
+
+def a_player_plays(chapter: Chapter) -> None:
+    """Every clip is there, and the keyboard starts one."""
+    page = chapter.page
+    clips = page.locator("audio")
+    assert clips.count() >= 4
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('audio')].every(clip => clip.duration > 0.5)"
+    )
+    clips.first.focus()
+    page.keyboard.press("Space")
+    page.wait_for_function("() => document.querySelector('audio').currentTime > 0.2")
+
+
+def the_microphone_is_understood(chapter: Chapter) -> None:
+    """Record, wait until the sentence is over, stop; then the next cell says it to the server."""
+    chapter.run("server = await start_labkit()")
+    recorder = chapter.cell("voice = microphone()").get_by_role("group", name="Recorder")
+    recorder.get_by_role("button", name="Record").click()
+    said = recording(SAID)
+    needed_s = BEFORE_S + (said.end_of_speech_sample or 0) / 16_000 + 0.5
+    chapter.page.wait_for_function(
+        "([timer, needed]) => parseFloat(timer.textContent) > needed",
+        arg=[recorder.get_by_role("timer").element_handle(), needed_s],
+    )
+    recorder.get_by_role("button", name="Stop").click()
+    expect(recorder).to_contain_text("s recorded. Run the next cell.")
+    told = chapter.run("print(voice.source)")
+    assert "your own voice" in told
+    assert f"<b>heard</b> {said.text}" in told
+
+
+def a_quiz_answers(chapter: Chapter) -> None:
+    """A choice by mouse, and another by keyboard; each is answered, and remembered."""
+    asked = chapter.cell('quiz("ch0")')
+    for number, keys in enumerate([None, "Space"]):
+        choices = asked.locator(".widget-radio").nth(number).get_by_role("radio")
+        button = asked.get_by_role("button", name="Answer").nth(number)
+        if keys is None:
+            choices.nth(0).check()
+            button.click()
+        else:
+            choices.nth(3).focus()
+            chapter.page.keyboard.press(keys)
+            button.press("Enter")
+    expect(asked).to_contain_text("Not quite. While the first sentence plays")
+    expect(asked).to_contain_text("Right. It has learned a few hundred sentences.")
+
+
+def starting_ten_times_leaves_one_server(lab: Lab, chapter: Chapter) -> None:
+    """The cell is run again before it is done."""
+    words = "server = await start_labkit()"
+    chapter.write(words, 'server = await start_labkit("--pipeline", "echo")')
+    cell = chapter.cell('start_labkit("--pipeline"')
+    before = chapter.executions()
+    for _ in range(STARTS):
+        chapter.page.keyboard.press("Control+Enter")
+    expect(cell.locator(".jp-InputPrompt")).to_have_text(f"[{before + STARTS}]:")
+    assert len(lab.servers()) == 1
+    assert chapter.run("server.stop()") == ""
+    assert lab.servers() == []
+
+
+def test_chapter_1_again_after_a_restart(lab: Lab, chapter: Chapter) -> None:
+    chapter.open(lab.page_of("01_server"))
+    chapter.run_all()  # to the prediction, which the learner has not made yet
+    chapter.write('predict("ch1.slowest_pong_ms"', 'predict("ch1.slowest_pong_ms", 20)')
+    before = lab.servers()
+    chapter.begin("notebook:restart-run-all")
+    chapter.page.get_by_role("button", name="Confirm Kernel Restart").click()
+    chapter.end()
+    assert before
+    assert not {*before} & {*lab.servers()}
+    chapter.run_the_rest()
+    only_stubs_raised(chapter)
+    assert ": not yet. " in chapter.told('await check("ch1", naive')
+
+
+def test_chapter_5_interrupted(lab: Lab, chapter: Chapter) -> None:
+    chapter.open(lab.page_of("05_latency_exercise"))
+    chapter.run_all()
+    chapter.run_the_rest()
+    only_stubs_raised(chapter)
+    predict(chapter, "ch5.wait_ms", "ch5.added_at_500_ms", "ch5.naive_times")
+    predict(chapter, "ch5.more_on_4g_ms")
+    an_interrupt_keeps_what_was_measured(lab, chapter)
+    the_sliders_measure(chapter)
+
+
+def predict(chapter: Chapter, *names: str) -> None:
+    cell = f'predict("{names[0]}", ...)'
+    chapter.write(cell, "\n".join(f'predict("{name}", 400)' for name in names))
+    chapter.run(f'predict("{names[0]}", 400)')
+
+
+def an_interrupt_keeps_what_was_measured(lab: Lab, chapter: Chapter) -> None:
+    words = "result = await run_exercise("
+    chapter.select(words)
+    chapter.begin("notebook:run-cell")
+    expect(chapter.cell(words)).to_contain_text("4 of ")
+    assert lab.servers()
+    chapter.page.locator('[data-command="notebook:interrupt-kernel"]').click()
+    chapter.end()
+    assert error_of(chapter.of(words)) in ("CancelledError", "KeyboardInterrupt")
+    assert "raw data and figures: ../results" in chapter.told(words)
+    assert lab.servers() == []
+    (folder,) = (lab.mine.parent / "results").iterdir()
+    rows = (folder / "turns.csv").read_text().splitlines()
+    assert len(rows) > 4
+
+
+def the_sliders_measure(chapter: Chapter) -> None:
+    """The arrow keys move them, and the button measures what they say."""
+    words = "bench = Bench("
+    chapter.run(words)
+    bench = chapter.cell(words)
+    size, network = bench.get_by_role("slider").all()
+    size.focus()
+    chapter.page.keyboard.press("ArrowRight")
+    network.focus()
+    chapter.page.keyboard.press("ArrowRight")
+    button = bench.get_by_role("button", name="Measure")
+    button.click()
+    expect(bench.get_by_text("50 ms chunks over lan: ")).to_be_visible()
+    expect(bench.get_by_role("img", name="50 ms chunks over lan: ")).to_be_visible()
+    expect(button).to_be_enabled()
