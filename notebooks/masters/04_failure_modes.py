@@ -538,8 +538,8 @@ READINGS = {None: "<i2", "looks_like_float32": "<f4", "looks_like_big_endian": "
 def roughness(audio, kind):
     """How much neighbours differ, for their size: below 1 for speech, above it for noise."""
     samples = np.frombuffer(audio[: len(audio) // 4 * 4], kind).astype(float)
-    size = np.abs(samples).mean()
-    return np.abs(np.diff(samples)).mean() / size if np.isfinite(size) and size > 0 else np.inf
+    size = np.abs(samples).sum()
+    return np.abs(np.diff(samples)).sum() / size if np.isfinite(size) and size > 0 else np.inf
 
 
 def misread(audio):

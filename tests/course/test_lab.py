@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from labkit.course import lab
 from labkit.course.keep import write_sections
 from labkit.course.lab import Call, Crowd, Taken
-from labkit.course.masters import sections
+from labkit.course.masters import sections, solution_cells
 from labkit.measure.server_process import RunningServer
 from labkit.notebook.turn import recording
 from tests.support import until
@@ -89,3 +90,9 @@ async def test_cuts_from_before_are_drawn_and_a_server_that_is_gone_is_told() ->
     await until(lambda: told.text not in ("nothing was cut yet", "Saying it…"))
     await until(lambda: not button.disabled)
     assert len(before) == 1
+
+
+def test_nothing_is_misread_where_nothing_was_said() -> None:
+    cell: dict[str, Any] = {"np": np}
+    exec(solution_cells("ch4.misread")[0], cell)
+    assert cell["misread"](b"") is None  # and warns of no empty mean
