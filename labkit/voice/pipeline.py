@@ -254,7 +254,8 @@ class _Script:
 
     def _count(self, seconds: float) -> None:
         self._unspoken_s += seconds
-        if self._unspoken_s > _MOST_UNSPOKEN_S:
+        # A piece may still come in once there is enough: nobody will speak it and make room.
+        if self._unspoken_s > _MOST_UNSPOKEN_S and not self.enough.is_set():
             self._room.clear()
         else:
             self._room.set()

@@ -519,6 +519,25 @@ async def test_the_model_does_not_write_far_ahead_of_what_is_spoken() -> None:
     pipeline.close()
 
 
+async def test_a_long_piece_that_comes_when_there_is_enough_holds_up_nothing() -> None:
+    class Late(ScriptedLlm):
+        gate = threading.Event()
+
+        def reply(self, messages: Sequence[Message], stop: Stop) -> Iterator[str]:
+            yield "Hello there. And good morning to you all. But "
+            self.gate.wait()
+            yield f"no more. {FIRST} Then"
+
+    llm = Late()
+    engines = scripted_engines(llm=llm, tts=ScriptedTts(seconds_per_word=1.0))
+    pipeline, this = VoicePipeline(engines, reply_rules=ReplyRules(max_s=3.0)), turn(spoken())
+    answer = asyncio.create_task(pipeline.answer(this, CollectingSink()))
+    await until(lambda: Mark.TTS_DONE in this.trace.marks)
+    llm.gate.set()
+    assert (await answer).assistant == "Hello there."
+    pipeline.close()
+
+
 async def test_a_cancelled_reply_stops_at_the_next_token_and_is_closed_by_its_engine() -> None:
     llm = _SteppedLlm()
     pipeline = for_both(llm)
