@@ -79,11 +79,11 @@ class Bench:
         """
         from ipywidgets import HTML, Button, SelectionSlider, VBox
 
-        wide = {"description_width": "9em"}
+        wide = {"style": {"description_width": "9em"}, "layout": {"width": "36em"}}
         size = SelectionSlider(
-            options=CHUNK_SIZES_MS, value=_USUAL_MS, description="Chunk size, ms", style=wide
+            options=CHUNK_SIZES_MS, value=_USUAL_MS, description="Chunk size, ms", **wide
         )
-        network = SelectionSlider(options=NETWORKS, description="Network", style=wide)
+        network = SelectionSlider(options=NETWORKS, description="Network", **wide)
         button = Button(description="Measure", tooltip="Say the recording three times")
         said, drawn = Aloud(), HTML()
         loop = asyncio.get_running_loop()

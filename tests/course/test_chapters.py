@@ -10,7 +10,7 @@ from labkit.course import cards
 from labkit.course.cards import card, hint, progress, quiz, solution
 from labkit.course.chapters import all_chapters, chapter, exercise_of
 from labkit.course.checks import CHECKS
-from labkit.course.folder import Progress
+from labkit.course.folder import Noted, Progress, noting
 from labkit.course.keep import (
     assembled,
     keep,
@@ -19,6 +19,7 @@ from labkit.course.keep import (
     undefined_names,
 )
 from labkit.course.masters import cells, masters, sections
+from labkit.course.verdict import Verdict
 from labkit.errors import LabkitError
 from tests.paths import ROOT
 
@@ -101,6 +102,17 @@ def test_a_quiz_is_answered_by_a_plain_call() -> None:
     for wrong in ((9, "a"), (1, "z")):
         with pytest.raises(LabkitError, match="none of number 9|no answer 'z'"):
             quiz("ch1", *wrong)
+
+
+def test_progress_lists_the_checks_of_chapters_that_were_begun() -> None:
+    assert "`ch" not in str(progress())
+    with noting() as noted:
+        noted.checks["ch1.pong"] = Noted(verdict=Verdict.PASSED, seed=1)
+    told = str(progress())
+    assert "| 1 of 10 |" in told
+    assert "`ch1.transcript`" in told
+    assert "`ch1.pong`" not in told
+    assert "`ch2." not in told
 
 
 def test_a_quiz_can_be_clicked() -> None:
