@@ -9,13 +9,14 @@ callers make them who each have a rhythm of their own.
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, encode_s16le
+from labkit.client.conversation import Event, ReplyAudio
 from labkit.client.speech import speak
 from labkit.client.v1 import SessionClient
 from labkit.measure.pauses import FRAME_S, Turn
@@ -115,39 +116,75 @@ def _silences(
     return found
 
 
-async def say_to_server(url: str, turn: Turn, *, silence_s: float) -> list[str]:
+@dataclass(slots=True)
+class Followed:
+    """What labkit's server made of a turn that it found the end of by itself.
+
+    Times are in seconds since the caller began to speak.
+
+    Attributes:
+        heard: What it heard, utterance by utterance.
+        partials: What it told meanwhile: when, the words so far, and those of them that are sure.
+        first_sound_s: From the end of speech to the first sound of a reply behind it; None where
+            none came.
+    """
+
+    heard: list[str] = field(default_factory=list)
+    partials: list[tuple[float, str, str]] = field(default_factory=list)
+    first_sound_s: float | None = None
+
+    def take(self, event: Event, at_s: float, end_s: float) -> None:
+        """Note what is told; the speech ends at `end_s`."""
+        match event:
+            case v1.TranscriptFinal(text=text) if text:
+                self.heard.append(text)
+            case v1.TranscriptPartial(text=text, confirmed=confirmed):
+                self.partials.append((at_s, text, confirmed))
+            case ReplyAudio() if self.first_sound_s is None and at_s > end_s:
+                self.first_sound_s = at_s - end_s
+
+
+async def follow(
+    url: str, turn: Turn, *, silence_s: float | None = None, adaptive: bool = False
+) -> Followed:
     """Say a turn to labkit's server, which decides by itself when it is over.
 
     Args:
         url: The server's address.
         turn: What is said, at the pace of speech.
-        silence_s: Silence that ends an utterance, 0.2 to 3 s.
-
-    Returns:
-        What it heard, utterance by utterance.
+        silence_s: Silence that ends an utterance, 0.2 to 3 s; by default, the server's own.
+        adaptive: Let it follow the caller and the words.
     """
     start = v1.SessionStart(
-        turn_detection=v1.TurnDetection.SERVER, silence_s=silence_s, acknowledges=True
+        turn_detection=v1.TurnDetection.SERVER,
+        silence_s=silence_s,
+        endpointing=v1.Endpointing.ADAPTIVE if adaptive else v1.Endpointing.FIXED,
+        partials=True,
+        acknowledges=True,
     )
+    followed, loop = Followed(), asyncio.get_running_loop()
     async with SessionClient.connect(url, start) as client:
+        begun_s = loop.time()
         saying = asyncio.create_task(
             speak(turn.samples, lambda chunk: client.send_audio(encode_s16le(chunk)))
         )
-        heard: list[str] = []
-        loop = asyncio.get_running_loop()
-        end_s = loop.time() + len(turn.samples) / SAMPLE_RATE
+        said_s = begun_s + len(turn.samples) / SAMPLE_RATE
         try:
-            async with asyncio.timeout_at(end_s + _QUIET_S) as quiet:
+            async with asyncio.timeout_at(said_s + _QUIET_S) as quiet:
                 while True:
                     event = await client.next_event()
-                    quiet.reschedule(max(end_s, loop.time()) + _QUIET_S)
-                    if isinstance(event, v1.TranscriptFinal) and event.text:
-                        heard.append(event.text)
+                    quiet.reschedule(max(said_s, loop.time()) + _QUIET_S)
+                    followed.take(event, loop.time() - begun_s, turn.end_s)
         except TimeoutError:
-            return heard
+            return followed
         finally:
             saying.cancel()
             await asyncio.gather(saying, return_exceptions=True)
+
+
+async def say_to_server(url: str, turn: Turn, *, silence_s: float) -> list[str]:
+    """What labkit's server hears in a turn, utterance by utterance, with a fixed wait."""
+    return (await follow(url, turn, silence_s=silence_s)).heard
 
 
 def plot_voiced(

@@ -30,7 +30,17 @@
 
 # %%
 from labkit import play, recording, say, show, start_labkit
-from labkit.course import begin, check, hint, measured, predict, progress, quiz, solution
+from labkit.course import (
+    begin,
+    check,
+    hint,
+    measured,
+    predict,
+    predicted,
+    progress,
+    quiz,
+    solution,
+)
 from labkit.course.turns import FixedWait, decisions, plot_voiced
 from labkit.measure.endpointing import plot_lines
 from labkit.measure.pauses import conversations
@@ -309,6 +319,55 @@ print(
 await check("ch6.policy", Patience)
 
 # %% [markdown]
+# ## In the pause
+#
+# A server can do more with a pause than to wait for its end.
+#
+# *Partial transcripts* tell the words while they are spoken. A recogniser that hears the sentence
+# again and again, each time a little more of it, changes its mind about the last words; those that
+# two tries in a row agree on are confirmed, and stay. Look at the right column: it only grows.
+
+# %%
+from labkit.course.turns import follow
+
+followed = await follow(server.url, hesitant, silence_s=1.5)
+print(f"{'s':>5}  {'words so far':45}  confirmed")
+for at_s, text, confirmed in followed.partials:
+    print(f"{at_s:5.1f}  {text:45}  {confirmed}")
+
+# %% [markdown]
+# *Work ahead* begins to answer after 0.2 s of silence, while the wait still runs, and throws it away
+# if you go on. **Predict:** the wait lasts 0.5 s. How much sooner does the reply come?
+
+# %% guess="150"
+predict("ch6.sooner_ms", ...)
+
+# %%
+predicted("ch6.sooner_ms")
+patient = await start_labkit("--no-work-ahead", name="patient")
+fluent = [turn for turn in turns if not turn.pauses][:4]
+waits_ms = {"works ahead": [], "waits first": []}
+for turn in fluent:
+    for name, one in (("works ahead", server), ("waits first", patient)):
+        followed = await follow(one.url, turn, silence_s=0.5)
+        waits_ms[name].append(1000 * (followed.first_sound_s or np.nan))
+for name, waits in waits_ms.items():
+    print(f"{name}: {np.nanmedian(waits):.0f} ms from the end of speech to the reply")
+sooner = [b - a for a, b in zip(*waits_ms.values(), strict=True)]
+print(measured("ch6.sooner_ms", np.nanmedian(sooner)))
+patient.stop()
+
+# %% [markdown]
+# With work ahead, hardly more than the wait itself is left: recognition, the first words and the
+# first sound were there already, if the machine had nothing else to do. It costs the calls that
+# were for nothing, one for each pause in which you go on.
+#
+# And the wait? Labkit's server can follow the caller, as your policy does, and the words as well:
+# "set a timer for" is unfinished, so it waits thrice as long. A client asks for it with
+# `"endpointing": "adaptive"`, and `labkit endpointing`, in a terminal, draws its line beside that of
+# a fixed wait.
+
+# %% [markdown]
 # ## Recap
 #
 # | | |
@@ -319,15 +378,9 @@ await check("ch6.policy", Patience)
 # | the line | an endpointer is no number; compare at the same dead air, or at the same cut-offs |
 # | causal | a policy knows what was, never what comes |
 # | policy | what it knows about *this* caller gets it below the line |
+# | work ahead | hides the work in the wait; costs the calls that were for nothing |
 #
-# ## What comes after
-#
-# A server can do more with the pause than to wait for its end. *Work ahead* begins to recognise,
-# and even to answer, while the wait still runs, and throws it away if you go on: it hides a part
-# of the wait, and costs the calls that were for nothing. Labkit's server does that, from 0.2 s of
-# silence on. Two things it does not do yet: *partial transcripts* show words while they are spoken
-# ("set a timer for" is unfinished, and what was said is the strongest hint there is), and
-# *barge-in* lets you speak over the reply, which stops.
+# What is left for another day is *barge-in*: to speak over the reply, which stops.
 
 # %%
 progress()

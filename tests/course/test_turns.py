@@ -5,8 +5,10 @@ from random import Random
 import numpy as np
 import pytest
 
-from labkit.course.turns import FixedWait, decisions
+from labkit.client.conversation import ReplyAudio
+from labkit.course.turns import FixedWait, Followed, decisions
 from labkit.measure.pauses import FRAME_S, Turn, conversations, voices
+from labkit.protocol import v1
 from tests.paths import DATA
 
 
@@ -63,3 +65,18 @@ def test_pauses_are_put_into_speech_and_the_end_stays_behind_them() -> None:
         assert len(one.voiced) == -(-len(one.samples) // 512)
         for start_s, length_s in one.pauses:
             assert 0 < start_s < start_s + length_s < one.end_s
+
+
+def test_what_a_server_makes_of_a_turn_is_noted_with_its_times() -> None:
+    followed = Followed()
+    told = v1.TranscriptPartial(seq=1, turn=1, text="set a timer", confirmed="set", behind_s=0.1)
+    audio = ReplyAudio(0, bytes(20))
+    followed.take(told, 0.7, end_s=2.0)
+    followed.take(audio, 1.5, end_s=2.0)  # of a reply into a pause
+    followed.take(v1.TranscriptFinal(seq=2, turn=1, text=""), 2.2, end_s=2.0)
+    followed.take(v1.TranscriptFinal(seq=3, turn=2, text="set a timer"), 2.3, end_s=2.0)
+    followed.take(audio, 2.4, end_s=2.0)
+    followed.take(audio, 2.6, end_s=2.0)
+    assert followed.partials == [(0.7, "set a timer", "set")]
+    assert followed.heard == ["set a timer"]
+    assert followed.first_sound_s == pytest.approx(0.4)
