@@ -311,7 +311,7 @@ async def _lacks(kept: dict[str, str], number: int) -> str:
     ]
     if not due:
         return ""
-    _say(f"Your server is checked first, {len(due)} times; that takes about half a minute.")
+    _say("Your server is checked first; that takes about half a minute.")
     try:
         async with hosted(server_file()) as server:
             for one in due:

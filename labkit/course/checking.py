@@ -40,7 +40,7 @@ _LOOK_S: Final = 0.02
 _PLACE: Final = re.compile(r'  File "(?P<file>[^"]+)", line \d+')
 _UNWRITTEN: Final = re.compile(r"^NotImplementedError: (?P<words>.+)")
 _UNHEARD: Final = (
-    "look at take and from_wire first: print len(buffer), and the largest of abs(samples)"
+    "look at what the recogniser is given: print len(samples), and the largest of abs(samples)"
 )
 _SEEDS: Final = 10_000
 

@@ -20,6 +20,7 @@ from labkit.errors import LabkitError
 
 _HEAD: Final = '"""A voice server, built chapter by chapter. PORT says on which port it listens."""'
 _FIRST, _LAST = "imports", "main"
+_LABKIT: Final = str(Path(__file__).resolve().parents[1])
 _SECTION: Final = re.compile(r"^# %% (\w+)\n", re.M)
 
 
@@ -113,17 +114,22 @@ def register() -> None:
             display(Markdown(f"new section `{name}`; there are: {', '.join(before)}"))  # type: ignore[no-untyped-call]
 
     shell.register_magic_function(magic, "cell", "keep")
-    shell.set_custom_exc((Exception,), _show_error)
+    shell.set_custom_exc((Exception,), show_error)
 
 
-def _show_error(
+def show_error(
     shell: Any,
     kind: type[Exception],
     error: Exception,
     traceback: TracebackType,
     tb_offset: int | None = None,
 ) -> None:
-    """Show what a cell raised; of one that is kept, without the frames that ran its section."""
+    """Show what a cell raised, without frames of labkit's that say nothing to a learner.
+
+    Those are the ones that run a section, and those below a call that labkit refuses in words.
+    """
+    if isinstance(error, LabkitError | NotImplementedError):
+        _end_outside(traceback)
     inside: TracebackType | None = traceback
     while inside is not None and inside.tb_frame.f_code is not run_section.__code__:
         inside = inside.tb_next
@@ -133,6 +139,16 @@ def _show_error(
         shell.showsyntaxerror()
     else:
         shell.showtraceback((kind, error, inside.tb_next), tb_offset=0)
+
+
+def _end_outside(traceback: TracebackType) -> None:
+    """Let a traceback end with its last frame that is not labkit's, such as the call in a cell."""
+    last, frame = traceback, traceback.tb_next
+    while frame is not None:
+        if not frame.tb_frame.f_code.co_filename.startswith(_LABKIT):
+            last = frame
+        frame = frame.tb_next
+    last.tb_next = None
 
 
 def undefined_names(source: str) -> list[str]:

@@ -230,6 +230,7 @@ for row, one in enumerate(turns):
         label="the reply's own silence" if row == 0 else None,
     )
 ax.set_yticks(range(len(turns)), [one.recording.name for one in turns])
+ax.set_xlim(0, 1.5 * max(waits_ms))  # with room for the legend
 ax.legend()
 tidy(ax, "Dead air of each turn", "ms", "", grid="x")
 show(

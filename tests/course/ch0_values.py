@@ -58,7 +58,7 @@ def dead_air(end_of_speech_s, first_byte_s, reply):
 """,
         "only upwards": """
 def dead_air(end_of_speech_s, first_byte_s, reply):
-    return first_byte_s - end_of_speech_s + np.argmax(reply > 0.5) / 16_000
+    return first_byte_s - end_of_speech_s + np.argmax(reply > 0.01) / 16_000
 """,
         "in samples": """
 def dead_air(end_of_speech_s, first_byte_s, reply):

@@ -52,6 +52,14 @@ class SessionState(SessionState):
         super().__init__(socket)
         self.buffer = everybody
 """,
+        "nobody is there to hear": """
+class SessionState(SessionState):
+    def __init__(self, socket):
+        super().__init__(socket)
+        self.is_active = False
+    async def send(self, message):
+        await self.socket.send(message)
+""",
         "one history for all": """
 class SessionState(SessionState):
     def __init__(self, socket, history=[]):

@@ -2,12 +2,23 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from traceback import extract_tb
+from types import TracebackType
+from typing import Any
 
 import pytest
 
-from labkit.course.keep import assembled, keep, kept_sections, server_file, undefined_names
+from labkit.course.keep import (
+    assembled,
+    keep,
+    kept_sections,
+    server_file,
+    show_error,
+    undefined_names,
+)
+from labkit.course.predictions import predict
 from labkit.errors import LabkitError
 
 
@@ -55,6 +66,41 @@ def test_a_traceback_names_the_line_of_the_cell_whatever_is_kept_later() -> None
         eval("f()", cell)
     at = extract_tb(raised.value.__traceback__)[-1]
     assert (at.filename, at.lineno, at.line) == ("%%keep broken", 3, "return 1 / 0")
+
+
+class Shell:
+    """In place of IPython's: notes what it is asked to show."""
+
+    def __init__(self) -> None:
+        self.frames: list[str] = []
+
+    def showsyntaxerror(self) -> None:
+        self.frames = ["no Python"]
+
+    def showtraceback(self, told: tuple[Any, Any, TracebackType], *_: Any, **__: Any) -> None:
+        self.frames = [Path(at.filename).name for at in extract_tb(told[2])]
+
+
+@pytest.mark.parametrize(
+    ("call", "frames"),
+    [
+        (lambda: keep("one", "def f(:", {}), ["no Python"]),
+        (lambda: keep("one", "x = y", {}), ["%%keep one"]),
+        (lambda: [][1], ["test_keep.py", "test_keep.py"]),
+        (lambda: keep("two words", "", {}), ["test_keep.py", "test_keep.py"]),
+        (lambda: predict("ch1.x_ms", ...), ["test_keep.py", "test_keep.py"]),
+    ],
+)
+def test_an_error_is_shown_without_frames_that_are_not_the_learners(
+    call: Callable[[], object], frames: list[str]
+) -> None:
+    shell = Shell()
+    try:
+        call()
+    except Exception as error:
+        assert error.__traceback__ is not None
+        show_error(shell, type(error), error, error.__traceback__)
+    assert shell.frames == frames
 
 
 def test_a_name_has_to_be_one() -> None:

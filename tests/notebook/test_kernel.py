@@ -1,8 +1,10 @@
 """The six lines of the README in a real kernel, interrupted and restarted in the middle."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import psutil
 import pytest
@@ -14,6 +16,10 @@ from tests.support import until
 
 pytestmark = [pytest.mark.notebook, pytest.mark.slow]
 
+BEGIN = """
+from labkit.course import begin
+await begin(1)
+"""
 START = """
 from labkit import recording, say, start_labkit
 server = await start_labkit("--pipeline", "echo")
@@ -66,6 +72,20 @@ async def pid_of_started(client: AsyncKernelClient) -> int:
     cell = Cell(client, START)
     assert await cell.run() == ""
     return int(cell.shown("text/plain")[-1])
+
+
+async def test_what_is_no_python_in_a_kept_cell_is_shown_as_in_any_other(tmp_path: Path) -> None:
+    async with kernel() as (_, client):
+        begun = f"import os; os.environ['LABKIT_MINE'] = {str(tmp_path)!r}\n{BEGIN}"
+        assert await Cell(client, begun).run() == ""
+        cell = Cell(client, "%%keep one\nx = 1\ndef f(:")
+        assert await cell.run() == "SyntaxError"
+    (error,) = [one["content"] for one in cell.outputs if one["msg_type"] == "error"]
+    assert isinstance(error, dict)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error["traceback"]))
+    assert "%%keep one:3" in shown
+    assert "def f(:" in shown
+    assert "interactiveshell" not in shown
 
 
 async def test_a_turn_is_seen_and_heard() -> None:

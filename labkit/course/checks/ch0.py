@@ -14,6 +14,8 @@ _CLOSE: Final = 0.002
 """Seconds, and share of an error rate, that an answer may be off."""
 _CLOSE_DB: Final = 0.1
 _AUDIBLE: Final = 0.01
+_ONSET: Final = (0.1 * np.hanning(SAMPLE_RATE // 50)).astype(np.float32)
+"""20 ms in one direction: longer than what an answer may be off."""
 _MISHEARD: Final = (
     ("turn on the kitchen light", "turn on the chicken light"),
     ("call me grace", "call me chris"),
@@ -44,11 +46,12 @@ async def dead_air(trial: Trial, function: Any) -> None:
     """`dead_air(end_of_speech_s, first_byte_s, reply)` for three replies, in 16 kHz samples.
 
     Each begins with a silence of drawn length, with noise in it that nobody hears (below 0.01).
+    The first sound goes up in one, down in another.
     """
-    for said in trial.draw(3):
+    for said, way in zip(trial.draw(3), (1, -1, trial.rng.choice((1, -1))), strict=True):
         end_s = trial.rng.uniform(1, 3)
         first_s = end_s + trial.rng.uniform(0.1, 0.5)
-        reply = _reply(trial, read_audio(said.path))
+        reply = _reply(trial, way * _ONSET, read_audio(said.path))
         silent_s = leading_silence(reply, SAMPLE_RATE, _AUDIBLE)
         true = first_s - end_s + silent_s
         expected = (
@@ -60,11 +63,11 @@ async def dead_air(trial: Trial, function: Any) -> None:
         trial.ok(f"gives {true:.3f} s")
 
 
-def _reply(trial: Trial, speech: Float32) -> Float32:
+def _reply(trial: Trial, onset: Float32, speech: Float32) -> Float32:
     count = round(trial.rng.uniform(0.05, 0.4) * SAMPLE_RATE)
     noise = np.random.default_rng(trial.rng.getrandbits(32)).uniform(-0.008, 0.008, count)
     loud = speech / np.abs(speech).max()
-    return np.concatenate([noise.astype(np.float32), loud])
+    return np.concatenate([noise.astype(np.float32), onset, loud])
 
 
 @checked_value("ch0.error_rate", "All wrong words, over all words that were said.")

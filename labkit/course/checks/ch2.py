@@ -43,6 +43,8 @@ async def sessions_isolated(probe: Probe) -> None:
         await caller.take_answer(answer)
         _require_own(caller, own, other, answer)
         probe.require_heard(own, answer)
+        if answer.reply_text and not answer.audio:
+            raise NotYet("the reply as audio, too", "no audio before `done`", event=answer.last)
         probe.ok(f"gives client {caller.number} what this client has said")
     names = probe.draw(2, _tells_a_name, words=1)
     for caller, answer in zip(callers, await _speak_at_once(probe, callers, names), strict=True):
