@@ -29,6 +29,11 @@ for _number, _handler in (
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
 
+IN_REAL_TIME = ("notebook", "browser", "real_time")
+"""Marks of tests in which kernels, browsers and servers run beside each other in real time. A
+machine that does something else at the wrong moment may fail one, so it gets a second try, which
+pytest tells of (R). A fault of ours fails both."""
+
 LAST_WORDS_S = 5.0
 """How long a thread that was told to stop may take to be gone."""
 
@@ -69,7 +74,10 @@ async def watched_loop() -> AsyncIterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs the public models where they are not installed."""
+    """Try twice what runs in real time, and skip what needs public models that are not here."""
+    for item in items:
+        if any(item.get_closest_marker(mark) for mark in IN_REAL_TIME):
+            item.add_marker(pytest.mark.flaky(reruns=1))
     public = [item for item in items if item.get_closest_marker("public")]
     if not public:
         return

@@ -25,6 +25,7 @@ CASES: Final = [case for servers in CHAPTERS.values() for case in servers.cases(
 
 pytestmark = [
     pytest.mark.engines,
+    pytest.mark.real_time,
     pytest.mark.skipif(
         not (DATA / "models" / "lab-asr-en").exists(), reason="the embedded models are not here"
     ),

@@ -19,6 +19,7 @@ from tests.paths import DATA
 
 pytestmark = [
     pytest.mark.engines,
+    pytest.mark.real_time,
     pytest.mark.slow,
     pytest.mark.timeout(300),
     pytest.mark.skipif(
