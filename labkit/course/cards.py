@@ -23,7 +23,7 @@ from labkit.course.keep import (
     server_hash,
     write_sections,
 )
-from labkit.course.masters import sections, solution_cells, still_to_write
+from labkit.course.masters import section_names, sections, solution_cells, still_to_write
 from labkit.course.predictions import Comparison
 from labkit.course.verdict import Verdict
 from labkit.errors import LabkitError
@@ -269,8 +269,8 @@ def _has_begun(kept: dict[str, str], number: int) -> bool:
 
     It may be half done then, and fail what it passed before; it is theirs all the same.
     """
-    earlier, every = sections(number - 1).keys(), sections(len(all_chapters()) - 1).keys()
-    return earlier <= kept.keys() and not kept.keys().isdisjoint(every - earlier)
+    earlier = sections(number - 1).keys()
+    return earlier <= kept.keys() and not kept.keys().isdisjoint(section_names() - earlier)
 
 
 def _put_aside(number: int) -> str:

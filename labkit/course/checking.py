@@ -142,7 +142,7 @@ def _only_in_the_kernel() -> list[str]:
         names = undefined_names(path.read_text(encoding="utf-8"))
     except (OSError, SyntaxError):
         return []
-    return [f"{name} exists only in the kernel: keep the cell that defines it" for name in names]
+    return [f"{name} is in no cell that is kept: keep the one that defines it" for name in names]
 
 
 async def _watch_log(server: Hosted) -> None:

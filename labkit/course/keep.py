@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from labkit.course.folder import mine
+from labkit.course.masters import section_names
 from labkit.errors import LabkitError
 
 _HEAD: Final = '"""A voice server, built chapter by chapter. PORT says on which port it listens."""'
@@ -110,8 +111,9 @@ def register() -> None:
         """Run this cell, and keep it as a section of mine/server.py."""
         name, before = line.strip(), kept_sections()
         keep(name, cell, shell.user_ns)
-        if before and name not in before:  # on purpose, or the name was mistyped
-            display(Markdown(f"new section `{name}`; there are: {', '.join(before)}"))  # type: ignore[no-untyped-call]
+        if name not in before and name not in section_names():  # on purpose, or mistyped
+            told = f"`{name}` is a section of your own; there are: {', '.join(before)}"
+            display(Markdown(told))  # type: ignore[no-untyped-call]
 
     shell.register_magic_function(magic, "cell", "keep")
     shell.set_custom_exc((Exception,), show_error)

@@ -5,9 +5,10 @@ gives a small object that says and draws what happened: data in, `Axes` out.
 """
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -22,7 +23,7 @@ from labkit.course.masters import cells, master_of, sections
 from labkit.course.probe import Probe
 from labkit.course.verdict import NotYet
 from labkit.doctor import machine_factor
-from labkit.errors import LabkitError
+from labkit.errors import CloseCode, LabkitError
 from labkit.measure.links import PROFILES, Conditions, Direction, Fault, Link
 from labkit.measure.netem import Proxy
 from labkit.measure.recordings import Recording
@@ -37,6 +38,7 @@ _OPENING: Final = 600
 """Bytes of the handshake and of `session.start`, about."""
 _CHAPTER: Final = 4
 _QUIET: Final = 0.1
+_LAST_LINES: Final = 8
 _WIDE: Final = {"encoding": "pcm_s16le", "sample_rate": 48_000, "channels": 1}
 
 
@@ -58,7 +60,11 @@ def server_before() -> Path:
 @asynccontextmanager
 async def _probe(server: RunningServer | str) -> AsyncIterator[Probe]:
     async with hosted(server) as target, AsyncExitStack() as stack:
-        yield Probe(target, seed=4, factor=machine_factor(), stack=stack)
+        try:
+            yield Probe(target, seed=4, factor=machine_factor(), stack=stack)
+        except NotYet as fault:
+            lines = [fault.observed, *(line.text for line in target.log()[-_LAST_LINES:])]
+            raise NotYet(fault.expected, "\n".join(lines), event=fault.event) from fault
 
 
 def _proxy(server: RunningServer, conditions: "list[Conditions]") -> Proxy:
@@ -329,7 +335,9 @@ async def leave_alone(
         for _ in range(callers):
             try:
                 talk = await Conversation.begin(probe, url=proxy.url())
-            except NotYet:
+            except NotYet as fault:
+                if str(CloseCode.INTERNAL_ERROR.value) in fault.observed:
+                    raise  # it failed, which is no refusal
                 refused += 1
                 continue
             talks.append(talk)
@@ -383,7 +391,7 @@ async def kill(
         try:
             await talk.resume(url=new.url)
         except NotYet as refused:
-            lost = refused.observed if refused.caret is None else refused.caret.line
+            lost = _told(probe, refused)
         else:
             lost = "nothing"
     async with _probe(new) as probe:
@@ -392,6 +400,15 @@ async def kill(
         await again.end()
         await again.until("response.done")
     return f'resume: {lost}\nsaid again in a new session: "{again.heard}"'
+
+
+def _told(probe: Probe, refused: NotYet) -> str:
+    """What the server said instead of what was expected."""
+    payload = None if refused.event is None else probe.events[refused.event].payload
+    with suppress(TypeError, ValueError, KeyError):  # it may be anything
+        told = json.loads(payload or "")
+        return f"{told['code']}: {told['message']}"
+    return refused.observed
 
 
 def bench(server: RunningServer, said: Recording, calls: Sequence[Call] = ()) -> "Widget":

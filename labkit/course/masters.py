@@ -97,6 +97,11 @@ def sections(up_to: int, *, stubs: Collection[str] = ()) -> dict[str, str]:
     return found
 
 
+def section_names() -> set[str]:
+    """The sections of the learner's server, in all chapters."""
+    return {cell.marks["keep"] for one in masters() for cell in cells(one) if "keep" in cell.marks}
+
+
 def solution_cells(exercise: str) -> list[str]:
     """The solution of an exercise, cell by cell."""
     return [

@@ -32,7 +32,7 @@ class Comparison:
         if self.predicted is None:
             return f"{self.name}: measured {value} {unit}; you have predicted nothing."
         said = f"you predicted {self.predicted:g} {unit}, measured: {value} {unit}"
-        if not self.predicted or not self.measured:
+        if not self.predicted or not self.measured or self.measured / self.predicted < 0:
             return f"{self.name}: {said}."
         return f"{self.name}: {said}, {_compared(self.measured / self.predicted)}."
 

@@ -335,7 +335,8 @@ print(
 measured("ch5.more_on_4g_ms", latency.longer_ms(result, over["4g"]))
 
 # %% [markdown]
-# A network moves the whole line up: a way there, a way back. The chunk size decides how steep it is.
+# A network moves the whole line up: a way there, a way back. (Below zero, it is another day's weather: the machine
+# had less to do than when loopback was measured.) The chunk size decides how steep it is.
 # Over 3g it is steeper than half a chunk, since the last chunk also has to go out, and a large one
 # takes long on a thin line.
 #

@@ -239,7 +239,7 @@ async def test_what_was_kept_is_checked_afresh() -> None:
         PONG.replace("await socket.send", "await reply(socket) or socket.send")
     )
     report = await check("ch1.pong", fresh=True)
-    assert "note: reply exists only in the kernel" in repr(report)
+    assert "note: reply is in no cell that is kept" in repr(report)
     server_file().write_text(PONG, encoding="utf-8")
     assert (await check("ch1.pong", fresh=True)).passed
     noted = Progress.load().checks["ch1.pong"]

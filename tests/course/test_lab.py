@@ -1,5 +1,6 @@
 """The laboratory of chapter 4: what it tells of a call, and what it draws."""
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from labkit.course import lab
 from labkit.course.keep import write_sections
 from labkit.course.lab import Call, Crowd, Taken
 from labkit.course.masters import sections, solution_cells
-from labkit.measure.server_process import RunningServer
+from labkit.course.verdict import NotYet
+from labkit.measure.server_process import RunningServer, running_server
 from labkit.notebook.turn import recording
 from tests.support import until
 
@@ -57,6 +59,60 @@ def test_the_server_before_has_what_is_ones_own_and_nothing_of_this_chapter(
     assert "OWN = 1" in text
     assert "Replay" not in text
     assert "class V1" in text
+
+
+FORGETS = """
+import asyncio, json, os
+from websockets.asyncio.server import serve
+
+async def handle(socket):
+    async for message in socket:
+        told = json.loads(message) if isinstance(message, str) else {"type": "audio"}
+        if told["type"] == "session.start" and "resume" in told:
+            gone = {"code": "session_unknown", "message": "it is gone with the process, all of it"}
+            await socket.send(json.dumps({"type": "error", "hint": "x" * 80, **gone}))
+        elif told["type"] == "session.start":
+            began = {"session": "s", "token": "t", "resumed": False, "received": {}}
+            await socket.send(json.dumps({"type": "session.started", **began}))
+        elif told["type"] == "ping":
+            await socket.send(json.dumps({"type": "pong", "id": told.get("id")}))
+        elif told["type"] == "audio.end":
+            heard = {"type": "transcript.final", "seq": 1, "turn": 1, "text": "a timer"}
+            await socket.send(json.dumps(heard))
+            done = {"type": "response.done", "seq": 2, "turn": 1, "text": "", "samples": 0}
+            await socket.send(json.dumps(done))
+
+async def main(port):
+    protocols = ["labkit.v1"]
+    async with serve(handle, "127.0.0.1", port, subprotocols=protocols) as server:
+        await server.serve_forever()
+
+asyncio.run(main(int(os.environ["PORT"])))
+"""
+
+
+async def test_a_server_that_was_killed_says_itself_what_is_lost(tmp_path: Path) -> None:
+    file = tmp_path / "forgets.py"
+    file.write_text(FORGETS, encoding="utf-8")
+    async with AsyncExitStack() as stack:
+
+        async def start() -> RunningServer:
+            return await stack.enter_async_context(running_server([str(file)]))
+
+        told = await lab.kill(await start(), start, recording("ked-01"))
+    assert told == (
+        "resume: session_unknown: it is gone with the process, all of it\n"
+        'said again in a new session: "a timer"'
+    )
+
+
+async def test_a_server_that_fails_is_quoted_and_has_refused_nobody(tmp_path: Path) -> None:
+    file = tmp_path / "fails.py"
+    fails = FORGETS.replace("async for", "raise ValueError('no models')\n    async for")
+    file.write_text(fails, encoding="utf-8")
+    async with running_server([str(file)]) as server:
+        with pytest.raises(NotYet, match=r"1011(.|\n)*ValueError: no models"):
+            await lab.leave_alone(server, recording("ked-01"), callers=2)
 
 
 async def test_a_click_cuts_a_call_and_draws_it(monkeypatch: pytest.MonkeyPatch) -> None:

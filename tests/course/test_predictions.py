@@ -33,6 +33,11 @@ def test_a_measurement_near_its_prediction_is_told_in_percent(value: float, told
     assert repr(measured("ch1.pong_ms", value)).endswith(f", {told}.")
 
 
+def test_a_measurement_below_zero_is_compared_with_nothing() -> None:
+    predict("ch1.pong_ms", 40)
+    assert repr(measured("ch1.pong_ms", -74.4)).endswith("measured: -74.4 ms.")
+
+
 def test_without_a_prediction_the_measurement_stands_alone() -> None:
     assert "you have predicted nothing" in repr(measured("ch1.other_ms", 3))
 
