@@ -108,7 +108,7 @@ def plot_effect(
         ax, [size.effect for size in sizes if size.effect], packetisation_wait_ms(chunks[-1])
     )
     ax.legend(frameon=False, fontsize=8, loc="upper left")
-    title = f"Added to the wait for the transcript, against {chunks[0]} ms chunks"
+    title = f"How much later the transcript is than with {chunks[0]} ms"
     return tidy(ax, title, "chunk size (ms)", "ms (median of the pairs, 95 % interval)")
 
 
@@ -279,6 +279,9 @@ def turns_figure(summed: ExerciseSummary) -> Figure:
     for ax, server in zip(panels[0], servers, strict=True):
         plot_turns(rows[server.name], title=f"{server.name}, {server.turns} turns", ax=ax)
         ax.set_ylabel("")
+    # The first panel has fixed the scale, which the others share.
+    waits_ms = [row.ttfa_ms or 0.0 for row in summed.rows if row.block is not None]
+    panels[0, 0].set_ylim(0, 1.05 * max(waits_ms))
     panels[0, 0].set_ylabel("wait for the first audible reply (ms)")
     figure.suptitle("Every turn: a colour is a recording, the line its mean", fontsize=12)
     return figure

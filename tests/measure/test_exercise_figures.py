@@ -81,10 +81,16 @@ def test_every_turn_is_drawn() -> None:
     assert sum(len(line.get_xdata()) for line in dots) == 96  # type: ignore[arg-type]
 
 
+def test_a_server_that_is_slower_than_the_first_is_on_the_scale_that_they_share() -> None:
+    first, *_, slow = turns_figure(side_by_side()).axes
+    highest = max(max(line.get_ydata()) for line in slow.get_lines())  # type: ignore[arg-type]
+    assert highest < first.get_ylim()[1] == slow.get_ylim()[1]
+
+
 def test_the_tradeoff_has_a_panel_per_cost_and_says_where_the_second_segment_begins() -> None:
     panels = tradeoff_figure(summary().servers).axes
     titles = [ax.get_title(loc="left").split()[0] for ax in panels]
-    assert titles == ["Added", "Messages", "Headers,", "Server", "Where"]
+    assert titles == ["How", "Messages", "Headers,", "Server", "Where"]
     assert panels[2].texts[0].get_text() == "40 ms: 1 TCP segment\n50 ms: 2"
 
 
