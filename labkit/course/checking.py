@@ -250,7 +250,7 @@ class _Run:
             help=self._help(),
             seed=self.seed,
             evidence=folder,
-            diagram=drawn,
+            diagram=drawn if self.trial.events else "",
         )
 
     def _help(self) -> tuple[str, ...]:

@@ -14,8 +14,12 @@ from labkit.errors import LabkitError
 _WIDTH: Final = 76
 """Characters of a line that carries a caret."""
 _BYTES: Final = 16
-_LINES: Final = "margin:0;white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere"
-"""How a notebook wraps a report: Jupyter itself would break lines within words."""
+_LINES: Final = (
+    "margin:0;white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;"
+    "font-family:var(--jp-code-font-family,monospace)"
+)
+"""How a notebook shows a report: Jupyter itself would break lines within words, and a page that was
+made of a notebook has proportional text here, in which carets point beside what they mean."""
 SERVER_SAYS: Final = "[your server]"
 """Begins each line of the server's log in a report."""
 

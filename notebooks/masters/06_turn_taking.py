@@ -100,9 +100,9 @@ show(
 # %% [markdown]
 # ## The simplest rule
 #
-# *Half a second of silence is the end.* Labkit's server does this, as most do. `decisions` plays
-# a caller's turns to an endpointer, frame by frame, and gives the moments at which each turn was
-# taken for finished.
+# *Half a second of silence is the end.* Labkit's server does this unless it is asked for more, as
+# most do. `decisions` plays a caller's turns to an endpointer, frame by frame, and gives the moments
+# at which each turn was taken for finished.
 #
 # **Predict first:** of 100 turns, how many does a wait of 0.5 s cut off in the middle?
 
@@ -128,7 +128,7 @@ from labkit.course.turns import say_to_server
 
 for silence_s in (0.3, 1.5):
     heard = await say_to_server(server.url, hesitant, silence_s=silence_s)
-    print(f"a wait of {silence_s} s: {len(heard)} utterances: {' | '.join(heard)}")
+    print(f"What is heard with a wait of {silence_s} s: {' | '.join(heard)}")
 
 # %% [markdown]
 # With the short wait, one sentence becomes several, each of them answered. (Pauses are new to this
@@ -308,7 +308,7 @@ show(
 same = np.interp(mine[0], *np.transpose(fixed))
 print(
     f"Yours cuts off {mine[1]:.1%} with {mine[0]:.2f} s of dead air; a fixed wait, at the same dead air, "
-    f"{same:.1%}."
+    f"{same:.1%}, and three quarters of that are {0.75 * same:.1%}."
 )
 
 # %% [markdown]
