@@ -10,7 +10,7 @@ from labkit.errors import ModelChangedError, ModelError, ModelNotFoundError
 from labkit.voice import hub
 from labkit.voice.catalogue import Embedded, Model, Role, Wheel, data_folder, find, models_of
 from labkit.voice.chat_server import ChatServerLlm
-from labkit.voice.cores import default_threads
+from labkit.voice.cores import default_threads, usable_cores
 from labkit.voice.engines import Engines, PiperTts, SileroVad
 from labkit.voice.history import Message
 from labkit.voice.llama import LlamaLlm
@@ -170,6 +170,9 @@ def load_pipeline(
     if paths.system:
         # Read now, it need not be read while the first caller waits.
         stop = Stop()
-        for _ in engines.llm.reply([Message("system", paths.system), Message("user", "Hi")], stop):
-            stop.set()
-    return VoicePipeline(engines, reply_rules=ReplyRules(system=paths.system))
+        told = [Message("system", paths.system), Message("user", "Hi")]
+        for piece in engines.llm.reply(told, stop):
+            if piece:  # else it still reads
+                stop.set()
+    calls = max(1, usable_cores() // (threads or default_threads()))
+    return VoicePipeline(engines, reply_rules=ReplyRules(system=paths.system), calls=calls)

@@ -20,7 +20,7 @@ from labkit.voice import boundary
 from labkit.voice.engines import Engines
 from labkit.voice.hearing import Endpointing, SpeechSpan, Utterance, speech_stretches
 from labkit.voice.history import Exchange, History, Message
-from labkit.voice.scheduling import Due, EngineQueue, Playback, Stop
+from labkit.voice.scheduling import Cores, Due, EngineQueue, Playback, Stop
 from labkit.voice.speakable import Piece, SpeakableText
 
 T = TypeVar("T")
@@ -313,15 +313,18 @@ class VoicePipeline:
         engines: Engines,
         endpointing: Endpointing | None = None,
         reply_rules: ReplyRules | None = None,
+        *,
+        calls: int = 3,
     ) -> None:
-        """Use `engines`, which are loaded and warm."""
+        """Use `engines`, which are loaded and warm; so many `calls` run at a time, of the three."""
         self._engines = engines
         self._rules = endpointing or Endpointing()
         self._reply_rules = reply_rules or ReplyRules()
-        self._vad = EngineQueue("vad")
-        self._asr = EngineQueue("asr")
-        self._llm = EngineQueue("llm")
-        self._tts = EngineQueue("tts")
+        cores = Cores(calls)
+        self._vad = EngineQueue("vad")  # so quick that it need not wait for a core
+        self._asr = EngineQueue("asr", cores)
+        self._llm = EngineQueue("llm", cores)
+        self._tts = EngineQueue("tts", cores)
 
     @property
     def frame_samples(self) -> int:

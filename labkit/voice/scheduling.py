@@ -23,7 +23,7 @@ ahead of the end of an utterance       after everything else, until it has waite
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -34,6 +34,8 @@ T = TypeVar("T")
 
 Stop = threading.Event
 """Set when the caller no longer wants the result: the engine stops at its next step."""
+
+Ticket = asyncio.Future[None]
 
 Due = Callable[[], int | None]
 """Says when the result of work is needed, on a monotonic clock in nanoseconds; None of work ahead,
@@ -102,9 +104,17 @@ class DeadlineQueue(Generic[T]):
         self._waiting.append(Work(item, owner, due, now_ns))
         self._places.setdefault(owner, next(self._next_place))
 
+    def first(self, now_ns: int) -> Work[T] | None:
+        """What is served next."""
+
+        def place(work: Work[T]) -> tuple[tuple[bool, int], int]:
+            return work.rank(now_ns), self._places[work.owner]
+
+        return min(self._waiting, key=place, default=None)
+
     def take(self, now_ns: int) -> Work[T] | None:
         """What is served next; it waits no longer."""
-        if (first := self._first(now_ns)) is not None:
+        if (first := self.first(now_ns)) is not None:
             self._waiting.remove(first)
             del self._places[first.owner]
             if any(work.owner == first.owner for work in self._waiting):
@@ -116,17 +126,6 @@ class DeadlineQueue(Generic[T]):
         self._waiting = [work for work in self._waiting if work.item is not item]
         owners = {work.owner for work in self._waiting}
         self._places = {owner: at for owner, at in self._places.items() if owner in owners}
-
-    def overtakes(self, served: Work[T], now_ns: int) -> bool:
-        """Whether something waits that should go before `served`."""
-        first = self._first(now_ns)
-        return first is not None and first.rank(now_ns) < served.rank(now_ns)
-
-    def _first(self, now_ns: int) -> Work[T] | None:
-        def place(work: Work[T]) -> tuple[tuple[bool, int], int]:
-            return work.rank(now_ns), self._places[work.owner]
-
-        return min(self._waiting, key=place, default=None)
 
 
 class Playback:
@@ -161,6 +160,41 @@ class Playback:
         return late
 
 
+class Cores:
+    """So many calls at a time over several engines: those that are due first.
+
+    Three engines at work on two cores have two thirds of a core each, also the one whose caller
+    hears nothing yet. So a sentence that has time waits until a core is free.
+    """
+
+    def __init__(self, calls: int, clock: Callable[[], int] = time.perf_counter_ns) -> None:
+        """Let so many calls run; `clock` gives monotonic nanoseconds, those of `Due`."""
+        self.clock = clock
+        self._calls = calls
+        self._queues: list[EngineQueue] = []
+
+    def add(self, queue: "EngineQueue") -> None:
+        """Share them with `queue`, too."""
+        self._queues.append(queue)
+
+    def hand_out(self) -> None:
+        """Let the most urgent work begin that can, and tell who should give way to the rest."""
+        now_ns = self.clock()
+        while sum(queue.at_hand is not None for queue in self._queues) < self._calls:
+            ready = [(first.rank(now_ns), queue) for queue, first in self._idle(now_ns)]
+            if not ready:
+                break
+            min(ready, key=lambda one: one[0])[1].serve(now_ns)
+        held_up = [first.rank(now_ns) for _, first in self._idle(now_ns)]
+        for queue in self._queues:
+            queue.note_urgent(held_up, now_ns)
+
+    def _idle(self, now_ns: int) -> list[tuple["EngineQueue", Work[Ticket]]]:
+        """Engines that could begin, each with what it would do."""
+        idle = [queue for queue in self._queues if queue.at_hand is None]
+        return [(q, first) for q in idle if (first := q.waiting.first(now_ns)) is not None]
+
+
 class EngineQueue:
     """Runs an engine's blocking calls one at a time, outside the event loop, as they are due.
 
@@ -168,22 +202,25 @@ class EngineQueue:
 
     Attributes:
         name: What its worker thread is called.
+        waiting: The calls that wait.
+        at_hand: The call that is served.
         give_way: Work waits that should go before what is at hand. A call that can be taken up
             again looks at it between its steps, on the engine's thread.
     """
 
-    def __init__(self, name: str, clock: Callable[[], int] = time.perf_counter_ns) -> None:
-        """Make a queue; `clock` gives monotonic nanoseconds, those in which work is due."""
+    def __init__(self, name: str, cores: Cores | None = None) -> None:
+        """Make a queue; `cores` are those that its calls share with other engines'."""
         self.name = name
+        self.waiting: DeadlineQueue[Ticket] = DeadlineQueue()
+        self.at_hand: Work[Ticket] | None = None
         self.give_way = False
-        self._clock = clock
+        self._cores = cores or Cores(1)
+        self._cores.add(self)
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"labkit-{name}")
-        self._waiting: DeadlineQueue[asyncio.Future[None]] = DeadlineQueue()
-        self._at_hand: Work[asyncio.Future[None]] | None = None
 
     def __len__(self) -> int:
         """How many calls wait, the running one not counted."""
-        return len(self._waiting)
+        return len(self.waiting)
 
     async def run(self, owner: str, due: Due, work: Callable[[Stop], T]) -> T:
         """Run `work` on the engine's thread when it is this caller's turn.
@@ -230,29 +267,39 @@ class EngineQueue:
 
     async def _wait(self, owner: str, due: Due) -> None:
         ticket = asyncio.get_running_loop().create_future()
-        now_ns = self._clock()
-        self._waiting.add(ticket, owner, due, now_ns)
-        if self._at_hand is None:
-            self._pass_on()
-        else:
-            self.give_way = self._waiting.overtakes(self._at_hand, now_ns)
+        self.waiting.add(ticket, owner, due, self._cores.clock())
+        self._cores.hand_out()
         try:
             await ticket
         except asyncio.CancelledError:
             # The turn may have been handed over in the very step in which the caller gave up.
             if ticket.done() and not ticket.cancelled():
                 self._pass_on()
-            self._waiting.discard(ticket)
+            self.waiting.discard(ticket)
             raise
 
     def _pass_on(self) -> None:
-        self.give_way = False
-        self._at_hand = None
-        while (work := self._waiting.take(self._clock())) is not None:
-            if not work.item.done():  # else its caller gave up, in this very step of the loop
-                self._at_hand = work
-                work.item.set_result(None)
-                return
+        self.at_hand = None
+        self._cores.hand_out()
+
+    def serve(self, now_ns: int) -> None:
+        """Let the next call begin, if its caller did not give up in this very step of the loop."""
+        work = self.waiting.take(now_ns)
+        if work is not None and not work.item.done():
+            self.at_hand = work
+            work.item.set_result(None)
+
+    def note_urgent(self, held_up: Sequence[tuple[bool, int]], now_ns: int) -> None:
+        """Look whether something waits, here or for a core, that should go before the call at hand.
+
+        Args:
+            held_up: The ranks of what waits for a core.
+            now_ns: The time now.
+        """
+        if self.at_hand is not None:
+            own = self.waiting.first(now_ns)
+            waiting = [*held_up, *([own.rank(now_ns)] if own else [])]
+            self.give_way = any(rank < self.at_hand.rank(now_ns) for rank in waiting)
 
     def close(self) -> None:
         """Take no more work and drop what has not started. Does not wait for a running call."""

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from labkit.voice.scheduling import (
     MOST_OVERTAKEN_S,
     PATIENCE_S,
+    Cores,
     DeadlineQueue,
     Due,
     EngineQueue,
@@ -265,6 +266,45 @@ async def test_who_is_served_is_told_to_give_way_to_what_is_due_sooner_only() ->
     await asyncio.gather(later, ahead)
     assert await sooner is False
     queue.close()
+
+
+async def test_what_has_time_waits_for_a_core_and_what_can_gives_way_to_what_has_not() -> None:
+    cores = Cores(2)
+    model, voice, ear = (EngineQueue(name, cores) for name in ("model", "voice", "ear"))
+    order: list[str] = []
+    async with model.turn("a", due(9)), voice.turn("a", due(0)):
+        later = asyncio.create_task(voice.run("b", due(8), lambda _: order.append("later")))
+        await asyncio.sleep(0)
+        assert not model.give_way  # what waits for a busy engine is not helped by another's core
+        first = asyncio.create_task(ear.run("c", due(0), lambda _: order.append("first")))
+        await asyncio.sleep(0)
+        assert model.give_way
+        assert not order
+    await asyncio.gather(later, first)
+    assert sorted(order) == ["first", "later"]
+    async with model.turn("a", due(0)):
+        pass
+    assert not model.give_way
+    for queue in (model, voice, ear):
+        queue.close()
+
+
+async def test_a_core_goes_to_what_is_due_first_whatever_its_engine() -> None:
+    cores = Cores(1)
+    model, voice = EngineQueue("model", cores), EngineQueue("voice", cores)
+    order: list[str] = []
+    async with model.turn("a", due(0)):
+        tasks = [
+            asyncio.create_task(queue.run(name, due(seconds), lambda _, n=name: order.append(n)))
+            for name, queue, seconds in (
+                ("third", model, 5), ("second", voice, 3), ("first", model, 1)
+            )
+        ]  # fmt: skip
+        await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+    assert order == ["first", "second", "third"]
+    model.close()
+    voice.close()
 
 
 async def test_what_a_cancelled_call_leaves_is_tidied_up_before_the_next_call() -> None:
