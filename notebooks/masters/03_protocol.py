@@ -70,7 +70,7 @@ measured("ch3.words_percent", wire.percent_heard(said, heard))
 # | `session.start` with `input` and `output` | `session.started` with the same, `session`, `token` |
 # | binary: audio | |
 # | `audio.end` | `transcript.final`, binary audio, `response.done` |
-# | `ping` | `pong` |
+# | `ping` | `pong`, with the `id` of its `ping` |
 # | `session.end` | `session.ended`; then it closes the connection |
 # | `response.ack`, and `resume` in `session.start` | not yet: they are for chapter 4 |
 # | anything else | `error` with `code`, `message`, `hint`, `cause` |
