@@ -47,7 +47,7 @@ class Fault(StrEnum):
     HALF_OPEN = "half-open"
     """Everything is swallowed and nobody is told, as when a phone leaves its network."""
     STALL = "stall"
-    """Nothing is forwarded until released, and the sender comes to feel it."""
+    """Nothing more is forwarded, and the sender comes to feel it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

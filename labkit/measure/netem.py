@@ -10,7 +10,7 @@ planned by its number, and can be changed while it runs::
     async with Proxy("localhost", 8765, conditions=plan, seed=1) as proxy:
         async with VoiceClient.connect(proxy.url()) as client:
             ...
-            proxy.stall(Direction.DOWN)
+            proxy.cut(Fault.RESET)
 
 What it does not do: the TCP handshake is answered at once, whatever the delay, and a packet is
 never lost, only late, as TCP makes of loss. A peer's reset reaches the other peer without delay.
@@ -62,8 +62,7 @@ class _Line:
     def __init__(self, link: Link, seed: str, clock: Clock, cut: Callable[[], None]) -> None:
         self.carried = 0
         self.held = 0
-        self.released = asyncio.Event()
-        self.released.set()
+        self.stalled = False
         self._link = link
         self._schedule = Schedule(link, seed)
         self._clock = clock
@@ -89,7 +88,7 @@ class _Line:
             due_ns, data = await self._queue.get()
             await self._clock.sleep_until(due_ns)
             await self._forward(data, sink)
-        await self._while_released()
+        await self._unless_stalled()
         sink.shutdown(socket.SHUT_WR)
 
     async def _forward(self, data: bytes, sink: socket.socket) -> None:
@@ -104,9 +103,9 @@ class _Line:
             await self._clock.sleep_until(self._schedule.spend(sent, self._clock.now_ns()))
 
     async def _send(self, piece: memoryview, sink: socket.socket) -> int:
-        """Send a part of `piece` once released, with nothing in between that could change that."""
+        """Send a part of `piece` unless stalled, with nothing in between that could change that."""
         while True:
-            await self._while_released()
+            await self._unless_stalled()
             try:
                 return sink.send(piece)
             except BlockingIOError:
@@ -118,9 +117,10 @@ class _Line:
             await _writable(sink)
             self._cut()
 
-    async def _while_released(self) -> None:
-        while not self.released.is_set():
-            await self.released.wait()
+    async def _unless_stalled(self) -> None:
+        """Wait for the end of the connection where nothing is to be forwarded any more."""
+        if self.stalled:
+            await asyncio.get_running_loop().create_future()
 
     async def _room(self) -> int:
         while self.held >= self._link.window_bytes:
@@ -159,22 +159,12 @@ class Connection:
         """Bytes taken and not forwarded yet; at most the link's `window_bytes`."""
         return self._lines[direction].held
 
-    def stall(self, direction: Direction) -> None:
-        """Forward nothing more in `direction`, from this moment on, until released."""
-        self._lines[direction].released.clear()
-        self._note(Fault.STALL)
-
-    def release(self, direction: Direction) -> None:
-        """Go on in `direction`; what was held goes out at the link's rate."""
-        if not self._fate.done():
-            self._lines[direction].released.set()
-
     def cut(self, fault: Fault = Fault.CLOSE) -> None:
         """Let it fail now; not another byte is forwarded. One that has failed stays as it is."""
         if self._fate.done() or not self.open:
             return
         for line in self._lines.values():
-            line.released.clear()
+            line.stalled = True
         self._note(fault)
         if fault is not Fault.STALL:
             self._fate.set_result(fault)
@@ -183,7 +173,8 @@ class Connection:
         """Do what was planned for `direction` at this byte."""
         fault = self.conditions[direction].fault
         if fault is Fault.STALL:
-            self.stall(direction)
+            self._lines[direction].stalled = True
+            self._note(fault)
         else:
             self.cut(fault)
 
@@ -331,9 +322,9 @@ class Proxy:
             raise InstrumentError("the proxy does not listen; use it as 'async with Proxy(…)'")
         return int(self._listener.getsockname()[1])
 
-    def url(self, scheme: str = "ws") -> str:
+    def url(self) -> str:
         """The address for clients."""
-        return f"{scheme}://{_HOST}:{self.port}"
+        return f"ws://{_HOST}:{self.port}"
 
     @property
     def address(self) -> tuple[str, int]:
@@ -344,16 +335,6 @@ class Proxy:
     def connections(self) -> tuple[Connection, ...]:
         """All connections so far, by number, ended ones, too."""
         return tuple(self._connections)
-
-    def stall(self, direction: Direction) -> None:
-        """Forward nothing more in `direction` on any open connection, until released."""
-        for connection in self._open():
-            connection.stall(direction)
-
-    def release(self, direction: Direction) -> None:
-        """Go on in `direction` on every open connection."""
-        for connection in self._open():
-            connection.release(direction)
 
     def cut(self, fault: Fault = Fault.CLOSE) -> None:
         """Let every open connection fail now."""
