@@ -11,6 +11,7 @@ from labkit.trace import (
     Mark,
     Stage,
     Trace,
+    chrome_events,
     largest_part,
     real_time_factor,
 )
@@ -153,3 +154,17 @@ def test_real_time_factor() -> None:
     for seconds in (0.0, -1.0):
         with pytest.raises(ValueError, match="audio of some length"):
             real_time_factor(0.5, seconds)
+
+
+def test_a_turn_is_drawn_by_tools_for_traces() -> None:
+    trace = Trace({mark: 1_000_000 * place for place, mark in enumerate(Mark)})
+    trace.ahead[Mark.ASR_STARTED] = 2_500_000
+    events = chrome_events(trace)
+    spans = [event for event in events if event["ph"] == "X"]
+    assert [event["name"] for event in spans] == [stage.label for stage in STAGES]
+    assert sum(event["dur"] for event in spans) == pytest.approx(1e3 * (trace.ttfa_ms() or 0))
+    marks = [event for event in events if event["ph"] == "i"]
+    assert len(marks) == len(Mark) + 1
+    assert [event["ts"] for event in marks if event["tid"] == 3] == [2500.0]
+    assert min(event["ts"] for event in marks) == 0
+    assert chrome_events(Trace()) == []

@@ -26,6 +26,12 @@ def talk(
     url: Annotated[str, typer.Option(help="The server.")] = f"ws://localhost:{DEFAULT_PORT}",
     chunk_ms: Annotated[float, typer.Option(min=1, max=1000, help="Length of a message.")] = 40,
     out: Annotated[Path | None, typer.Option(help="Write the reply to this WAV file.")] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write the turn's marks for chrome://tracing or Perfetto (JSON)."
+        ),
+    ] = None,
     token_file: Annotated[
         Path | None,
         typer.Option(
@@ -53,10 +59,12 @@ def talk(
     from labkit.audio.pcm import read_audio, write_wav
     from labkit.measure.recordings import recording_at
     from labkit.net.tls import client_tls
+    from labkit.trace import chrome_events
 
     require_file(recording)
-    if out is not None:
-        require_writable(out)
+    for file in (out, trace):
+        if file is not None:
+            require_writable(file)
     shown = token_in(os.environ) if token_file is None else read_tokens(token_file)[0]
     headers = {} if shown is None else bearer(shown)
     tls = None if ca is None else client_tls(ca)
@@ -67,6 +75,8 @@ def talk(
     turn = run(asking)
     if out is not None:
         write_wav(out, turn.reply)
+    if trace is not None:
+        trace.write_text(json.dumps({"traceEvents": chrome_events(turn.trace)}), encoding="utf-8")
     ended = _end_in_words(spoken, end, len(samples))
     if as_json:
         sys.stdout.write(json.dumps({**_turn_object(turn), "end_of_speech": ended}) + "\n")

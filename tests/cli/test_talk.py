@@ -70,8 +70,10 @@ async def test_a_server_of_bare_websockets_that_keeps_to_the_rules_answers(
     said: Path, capsys: pytest.CaptureFixture[str], chunk_ms: float
 ) -> None:
     async with websocket(of_the_readme()) as url:
-        await asyncio.to_thread(talk, said, url=url, chunk_ms=chunk_ms)
+        trace = said.with_suffix(".json")
+        await asyncio.to_thread(talk, said, url=url, chunk_ms=chunk_ms, trace=trace)
         await asyncio.to_thread(talk, said, url=url, chunk_ms=chunk_ms, as_json=True)
+    assert json.loads(trace.read_text())["traceEvents"]
     printed = capsys.readouterr().out
     shown, turn = printed[: printed.index("{")], json.loads(printed[printed.index("{") :])
     assert "it does not offer ?reply=stream" in " ".join(shown.split())
