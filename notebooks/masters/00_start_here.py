@@ -23,7 +23,7 @@
 # - **say** why a small model mishears, and what that has to do with your server (nothing).
 #
 # Each chapter is yours to change: this is a copy. Run the cells from top to bottom, with Shift
-# and Enter.
+# and Enter. Where you want a hint, make a cell of your own (Esc, then B), and call `hint` there.
 
 # %%
 from labkit import recording, say, show, start_labkit

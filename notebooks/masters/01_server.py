@@ -136,7 +136,7 @@ async with connect(naive.url) as socket:
     except ConnectionClosed as closed:
         print("the connection is gone:", closed)
 await asyncio.sleep(0.3)  # until its last words are written
-print("the server's last words:", naive.log().splitlines()[-1])
+print("the server's last words:", *naive.log().splitlines()[-1:])
 
 # %% [markdown]
 # The handler raised, so the library closed the connection, with code 1011: the server's fault. The
@@ -266,8 +266,8 @@ print(f"The samples are off by {off:.5f} at most; one step of 16 bits is {1 / 32
 def take(buffer, chunk):
     """Add a chunk to the buffer of the utterance; gives an error to send, or None.
 
-    An error is {"type": "error", "code": …, "message": …}. Its code is "odd_length" for an odd
-    number of bytes, and "buffer_full" for more than LONGEST_S seconds; what is refused is not kept.
+    An error is a dict, {"type": "error", "code": …, "message": …}. Its code is "odd_length" for an odd
+    number of bytes, and "buffer_full" for more than LONGEST_S seconds; a chunk is kept whole, or not at all.
     """
     raise NotImplementedError("refuse what is no whole number of samples, and what is too much")
 
