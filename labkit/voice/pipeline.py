@@ -226,8 +226,7 @@ class _Script:
 
     def due(self) -> int | None:
         """When more of it should be in the making: what was not said yet comes before that."""
-        due_ns = self._playback.due()
-        return None if due_ns is None else due_ns + round(self._unspoken_s * 1e9)
+        return self._playback.due(round(self._unspoken_s * 1e9))
 
     def put(self, piece: Piece | None) -> None:
         """Add a piece; None where the reply is over."""
@@ -305,7 +304,9 @@ class VoicePipeline:
     Every call is due when its turn's client has nothing more to hear: the first ones when the
     utterance ended, later ones when the audio in hand runs out. No call is long: the detector
     looks at 2 s at a time, the recogniser at one stretch of speech, the language model gives way
-    between two tokens, the voice speaks a clause or a sentence.
+    between two tokens, the voice speaks a clause or a sentence. With public models a core takes
+    0.4 s for a stretch of 3 s and 1.7 s for one of 29 s; 0.2 s for a clause of 30 letters and
+    0.7 s for a sentence of 120.
     """
 
     def __init__(

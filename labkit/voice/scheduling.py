@@ -48,7 +48,7 @@ _FURTHEST_S: Final = 15.0
 """Work counts as due within so many seconds, before or after it came, whatever its caller says."""
 MOST_OVERTAKEN_S: Final = 2 * _FURTHEST_S
 """What comes so much later than other work never goes before it: nobody starves."""
-_HEAD_START_S: Final = 1.5
+_HEAD_START_S: Final = 2.5
 """So long before a client's audio runs out, more is due: writing and speaking take their time."""
 
 
@@ -138,21 +138,32 @@ class Playback:
 
     def __init__(self, waits_since_ns: int | None = None) -> None:
         """Nothing was sent yet."""
-        self.runs_out_ns = waits_since_ns
+        self.runs_out_ns = self._since_ns = waits_since_ns
         self._begun = False
 
     def wait_from(self, now_ns: int) -> None:
         """From now on the client waits for the first sound."""
-        self.runs_out_ns = now_ns
+        self.runs_out_ns = self._since_ns = now_ns
 
-    def due(self) -> int | None:
-        """When the next audio should be in the making."""
-        if self.runs_out_ns is None or not self._begun:
-            return self.runs_out_ns
-        return self.runs_out_ns - round(_HEAD_START_S * 1e9)
+    def due(self, made_ns: int = 0) -> int | None:
+        """When the next audio should be in the making.
+
+        That is never before the client began to wait: behind a short first clause, the second is
+        as urgent as that was.
+
+        Args:
+            made_ns: Length of what is in the making already and comes before it.
+        """
+        if self.runs_out_ns is None or self._since_ns is None:
+            return None
+        if not self._begun and not made_ns:
+            return self._since_ns
+        return max(self._since_ns, self.runs_out_ns + made_ns - round(_HEAD_START_S * 1e9))
 
     def produced(self, seconds: float, now_ns: int) -> bool:
         """So much more audio was made; gives whether it came too late."""
+        if self.runs_out_ns is None:
+            self.wait_from(now_ns)
         before_ns = self.runs_out_ns or now_ns
         late = self._begun and now_ns > before_ns
         self.runs_out_ns = max(now_ns, before_ns) + round(seconds * 1e9)

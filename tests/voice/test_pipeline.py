@@ -480,9 +480,9 @@ async def test_calls_are_due_when_the_client_has_nothing_more_to_hear(
     await pipeline.answer(this, _PlayingSink(this))
     assert asked["vad"] == asked["asr"] == [7.0]
     in_hand_s = len(FIRST.split()) * 0.5
-    assert asked["tts"] == [7.0, pytest.approx(7 + in_hand_s - 1.5)]
+    assert asked["tts"] == [7.0, pytest.approx(7 + in_hand_s - 2.5)]
     # The second sentence is begun only when the first was spoken: it is so long.
-    assert asked["llm"] == [7.0, pytest.approx(7 + in_hand_s - 1.5)]
+    assert asked["llm"] == [7.0, pytest.approx(7 + in_hand_s - 2.5)]
     pipeline.close()
 
 

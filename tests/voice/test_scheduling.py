@@ -208,6 +208,20 @@ def test_the_first_sound_is_due_at_once_and_more_before_the_rest_is_played() -> 
     assert 6 * SECOND < due_ns < 10 * SECOND
 
 
+def test_behind_a_short_first_clause_more_is_as_urgent_as_that_was() -> None:
+    playback = Playback(5 * SECOND)
+    assert playback.due(SECOND) == 5 * SECOND
+    playback.produced(1.0, 6 * SECOND)
+    assert playback.due() == 5 * SECOND
+    assert playback.due(6 * SECOND) == pytest.approx(10.5 * SECOND)
+
+
+def test_work_ahead_is_not_due_whatever_was_made_of_it() -> None:
+    playback = Playback()
+    assert playback.due() is None
+    assert playback.due(SECOND) is None
+
+
 def due(seconds: float | None) -> Due:
     """So many seconds from now, on the queue's clock; None for work ahead."""
     return at(None if seconds is None else time.perf_counter() + seconds)
