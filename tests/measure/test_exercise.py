@@ -156,7 +156,7 @@ async def test_servers_are_measured_by_turns_and_what_they_lack_is_told(tmp_path
         exercise = Exercise(
             recordings=SPEECH,
             targets=targets,
-            access=Access(deflate=True, patience_s=2.0),
+            access=Access(deflate=True, patience_s=5.0),
             blocks=1,
             chunk_sizes_ms=(40,),
             longest_s=1.1,
