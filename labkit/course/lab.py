@@ -432,7 +432,6 @@ def bench(server: RunningServer, said: Recording, calls: Sequence[Call] = ()) ->
     loop, working, all_calls = asyncio.get_running_loop(), set[asyncio.Task[None]](), list(calls)
 
     async def cut() -> None:
-        button.disabled = True
         told.text = "Saying it…"
         try:
             call = await cut_call(
@@ -443,11 +442,9 @@ def bench(server: RunningServer, said: Recording, calls: Sequence[Call] = ()) ->
             drawn.value = _image(all_calls)
         except (NotYet, LabkitError) as fault:
             told.text = str(fault)
-        finally:
-            button.disabled = False
 
     def start() -> None:
-        if not working:
+        if not working:  # a button that was disabled meanwhile would lose the keyboard's focus
             task = loop.create_task(cut())
             working.add(task)
             task.add_done_callback(working.discard)

@@ -154,8 +154,10 @@ function render({ model, el }) {
     model.send({ type: "stopped" });
   }
 
+  let busy = false; // with a click: a second one would open it twice
   button.onclick = async () => {
-    button.disabled = true; // until this click is done with: a second one would open it twice
+    if (busy) return; // not disabled, or it would lose the keyboard's focus
+    busy = true;
     try {
       if (opened === null) {
         await start();
@@ -167,7 +169,7 @@ function render({ model, el }) {
       await stop();
       said.textContent = whyNot(error);
     } finally {
-      button.disabled = false;
+      busy = false;
     }
   };
   return stop; // when the widget goes, the microphone goes, too

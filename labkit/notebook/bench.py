@@ -75,7 +75,8 @@ class Bench:
         """The sliders, the button, and the figure. A slider is moved by the arrow keys as well.
 
         What a click starts runs on the loop of the cell that made this: a callback may come on
-        another thread.
+        another thread. Meanwhile a further click changes nothing; a button that was disabled would
+        lose the keyboard's focus.
         """
         from ipywidgets import HTML, Button, SelectionSlider, VBox
 
@@ -89,15 +90,12 @@ class Bench:
         loop = asyncio.get_running_loop()
 
         async def run(chosen: dict[str, Any]) -> None:
-            button.disabled = True
             said.text = "Measuring…"
             try:
                 said.text = str(await self.measure(**chosen))
                 drawn.value = self._image()
             except LabkitError as error:
                 said.text = str(error)
-            finally:
-                button.disabled = False
 
         def start(chosen: dict[str, Any]) -> None:
             if self._running is None or self._running.done():

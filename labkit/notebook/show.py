@@ -52,7 +52,7 @@ def player(samples: Float32, label: str, rate: int = SAMPLE_RATE) -> str:
     """Native controls as HTML, which work with the keyboard, on a WAV file within the page."""
     source = base64.b64encode(wav_file(samples, rate)).decode()
     return (
-        f'<audio controls aria-label="{escape(label)}" '
+        f'<audio controls aria-label="{escape(label)}" data-lm-suppress-shortcuts="true" '
         f'src="data:audio/wav;base64,{source}"></audio>'
     )
 

@@ -53,11 +53,11 @@ function render({ model, el }) {
   buttons.forEach((line, number) => line.querySelector(".track")?.append(heads[number]));
   Object.assign(audio, { controls: true, src: url });
   audio.setAttribute("aria-label", model.get("label"));
+  audio.dataset.lmSuppressShortcuts = "true"; // JupyterLab leaves the arrow keys to it
   told.setAttribute("aria-live", "polite");
   el.classList.add("labkit-timeline");
   el.setAttribute("role", "group");
   el.setAttribute("aria-label", "Where the time went. Each row plays the turn from there.");
-  el.dataset.lmSuppressShortcuts = "true"; // Enter and Space are the buttons', not the notebook's
   list.append(...buttons);
   el.append(list, audio, told);
 

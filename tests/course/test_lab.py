@@ -143,7 +143,6 @@ async def test_a_click_cuts_a_call_and_draws_it(monkeypatch: pytest.MonkeyPatch)
     await until(lambda: told.text.startswith("cut after 30,000 bytes down"))
     assert asked == [{"after": 30_000, "direction": "down", "network": "satellite"}]
     assert '<img alt="What gets through a cut.' in drawn.value
-    await until(lambda: not button.disabled)
 
 
 async def test_cuts_from_before_are_drawn_and_a_server_that_is_gone_is_told() -> None:
@@ -153,7 +152,6 @@ async def test_cuts_from_before_are_drawn_and_a_server_that_is_gone_is_told() ->
     assert "cut after 45,000 bytes up" in drawn.value
     button.click()
     await until(lambda: told.text not in ("nothing was cut yet", "Saying it…"))
-    await until(lambda: not button.disabled)
     assert len(before) == 1
 
 
