@@ -30,9 +30,11 @@ def test_chapter_0(lab: Lab, chapter: Chapter) -> None:
     only_stubs_raised(chapter)
     assert "you predicted 400 ms, measured:" in chapter.told('measured("ch0.dead_air_ms"')
     a_player_plays(chapter)
+    a_turn_is_heard_from_a_stage(chapter)
     the_microphone_is_understood(chapter)
     a_quiz_answers(chapter)
     starting_ten_times_leaves_one_server(lab, chapter)
+    a_panel_starts_and_stops_the_server(lab, chapter)
 
 
 def only_stubs_raised(chapter: Chapter) -> None:
@@ -54,6 +56,23 @@ def a_player_plays(chapter: Chapter) -> None:
     clips.first.focus()
     page.keyboard.press("Space")
     page.wait_for_function("() => document.querySelector('audio').currentTime > 0.2")
+
+
+def a_turn_is_heard_from_a_stage(chapter: Chapter) -> None:
+    """The keyboard plays the turn from a row of its waterfall; that row is marked meanwhile."""
+    page = chapter.page
+    turn = page.locator(".labkit-timeline").first
+    clip = turn.locator("audio").element_handle()
+    turn.get_by_role("button", name="Play from reply").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("clip => clip.ended", arg=clip)
+    turn.get_by_role("button", name="Play from ASR").focus()
+    page.keyboard.press("Space")
+    page.wait_for_function(  # in one look: it may be over before a second one
+        "clip => clip.currentTime > 0 && !clip.ended"
+        " && clip.parentElement.querySelector('[aria-current=step]')",
+        arg=clip,
+    )
 
 
 def the_microphone_is_understood(chapter: Chapter) -> None:
@@ -102,6 +121,22 @@ def starting_ten_times_leaves_one_server(lab: Lab, chapter: Chapter) -> None:
     expect(cell.locator(".jp-InputPrompt")).to_have_text(f"[{before + STARTS}]:")
     assert len(lab.servers()) == 1
     assert chapter.run("server.stop()") == ""
+    assert lab.servers() == []
+
+
+def a_panel_starts_and_stops_the_server(lab: Lab, chapter: Chapter) -> None:
+    """With the keyboard; what it says is true, and it says so while no cell runs."""
+    chapter.write("progress()", "from labkit import ServerPanel\nServerPanel()")
+    chapter.run("ServerPanel()")
+    panel = chapter.cell("ServerPanel()")
+    status = panel.get_by_role("status")
+    expect(status).to_contain_text("not running")
+    panel.get_by_role("button", name="Start").press("Enter")
+    expect(status).to_contain_text("running at ws://")
+    expect(panel.get_by_role("rowheader", name="sessions")).to_be_visible()
+    assert len(lab.servers()) == 1
+    panel.get_by_role("button", name="Stop").press("Enter")
+    expect(status).to_have_text("not running")
     assert lab.servers() == []
 
 
