@@ -120,7 +120,7 @@ class Learner:
         notebook = nbformat.reads(text, as_version=4)
         NotebookClient(
             notebook,
-            timeout=300,
+            timeout=600,
             kernel_name="python3",
             allow_errors=allow_errors,
             resources={"metadata": {"path": str(self.mine)}},
@@ -132,7 +132,7 @@ needs_engines = [
     pytest.mark.notebook,
     pytest.mark.engines,
     pytest.mark.slow,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1200),
     pytest.mark.skipif(
         not (DATA / "models" / "lab-asr-en").exists(), reason="the embedded models are not here"
     ),
