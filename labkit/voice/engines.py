@@ -81,7 +81,11 @@ class Llm(Protocol):
         ...
 
     def reply(self, messages: Sequence[Message], stop: Stop) -> Iterator[str]:
-        """The reply to `messages`, piece by piece; ends early once `stop` is set."""
+        """The reply to `messages`, piece by piece; ends early once `stop` is set.
+
+        Several replies may be under way, of which others go on between two pieces of this one. A
+        piece may be empty, so that a long prompt lets others in between, too.
+        """
         ...
 
 

@@ -4,6 +4,8 @@ An engine serves one call at a time: llama.cpp crashes or freezes under concurre
 context (llama-cpp-python issues 471, 1529, 1995), and two calls at once on few cores cost far
 more than one after the other. So each engine has one worker thread, and an `EngineQueue` before
 it. Who is next is decided by `DeadlineQueue`, which knows no clock but the one that it is told.
+And the engines share the cores: where there are fewer than engines, `Cores` lets those calls wait
+that are due last.
 
 Callers can wait for unlike times. Who has just stopped speaking hears nothing: all that makes the
 first sound is due at once. Who hears a reply has seconds of it in hand: the next sentence is due

@@ -138,7 +138,7 @@ def _first_token(llm: LlamaLlm, conversations: Sequence[Conversation]) -> Iterat
 def _time_to_first(llm: LlamaLlm, prompt: Sequence[Message]) -> float:
     started = time.perf_counter()
     pieces = llm.reply(prompt, Stop())
-    next(iter(pieces), "")
+    next(filter(None, pieces), "")  # while it reads, it gives nothing
     elapsed = (time.perf_counter() - started) * 1000
     for _ in pieces:
         pass
