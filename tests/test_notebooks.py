@@ -16,6 +16,7 @@ from labkit.course.folder import Progress
 from labkit.course.verdict import Verdict
 from labkit.notebook.copies import copy_chapters
 from tests.paths import DATA, ROOT
+from tests.support import chromium
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -139,13 +140,16 @@ needs_engines = [
 ]
 
 
-def in_a_kernel(test: Callable[..., None]) -> Callable[..., None]:
-    for mark in needs_engines:
-        test = mark(test)
-    return pytest.mark.parametrize("path", NOTEBOOKS, ids=named)(test)
+def in_a_kernel(paths: list[Path]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def marked(test: Callable[..., None]) -> Callable[..., None]:
+        for mark in needs_engines:
+            test = mark(test)
+        return pytest.mark.parametrize("path", paths, ids=named)(test)
+
+    return marked
 
 
-@in_a_kernel
+@in_a_kernel(NOTEBOOKS)
 def test_the_solved_chapter_runs_with_strict_checks(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,7 +164,11 @@ def test_the_solved_chapter_runs_with_strict_checks(
         assert (learner.mine / "lab_report.html").exists()
 
 
-@in_a_kernel
+# Those that tests/browser runs unedited are not run a second time.
+IN_A_BROWSER = ("00_start_here", "01_server", "05_latency_exercise") if chromium() else ()
+
+
+@in_a_kernel([path for path in NOTEBOOKS if path.stem not in IN_A_BROWSER])
 def test_an_unedited_chapter_runs_to_its_end(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@
 
 const RATE = 16000;
 const FRAMES_PER_SECOND = 50;
+const LATENCY = "playback"; // large buffers: nobody waits for a recording, and models keep cores busy
 const QUIETEST_DB = -60;
 
 const SWITCHES = {
@@ -67,12 +68,12 @@ async function open(constraints) {
   try {
     // Firefox connects a microphone to a context of the microphone's own rate only; then the kernel
     // resamples.
-    const wanted = new AudioContext({ sampleRate: RATE });
+    const wanted = new AudioContext({ sampleRate: RATE, latencyHint: LATENCY });
     try {
       return { stream, context: wanted, source: wanted.createMediaStreamSource(stream) };
     } catch {
       await wanted.close();
-      const context = new AudioContext();
+      const context = new AudioContext({ latencyHint: LATENCY });
       return { stream, context, source: context.createMediaStreamSource(stream) };
     }
   } catch (error) {

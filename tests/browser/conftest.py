@@ -1,6 +1,5 @@
 """A real browser: Debian's Chromium, driven by Playwright, with a microphone that plays a file."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -10,6 +9,7 @@ import pytest
 
 from labkit.audio.pcm import SAMPLE_RATE, read_audio, write_wav
 from labkit.notebook.turn import recording
+from tests.support import chromium
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -22,7 +22,6 @@ BEFORE_S: Final = 3.0
 """The silence before it: a browser takes its time between opening the microphone and listening."""
 AFTER_S: Final = 1.0
 
-_NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
 _OPTIONS: Final = (
     "--headless=new",
     "--no-sandbox",  # it refuses to run as root with one
@@ -53,14 +52,14 @@ def lab(tmp_path_factory: pytest.TempPathFactory, browser: "Browser") -> Iterato
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Browser"]:
     """Chromium with an empty profile."""
-    if (chromium := next(filter(None, map(shutil.which, _NAMES)), None)) is None:
+    if (program := chromium()) is None:
         pytest.skip(f"chromium is not here (Debian: apt install chromium): {NOT_TESTED}")
     from playwright.sync_api import sync_playwright
 
     spoken = microphone(tmp_path_factory.mktemp("microphone") / "said.wav")
     options = [*_OPTIONS, f"--use-file-for-fake-audio-capture={spoken}%noloop"]
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=options)
+        browser = driver.chromium.launch(executable_path=program, args=options)
         yield browser
         browser.close()
 

@@ -1,7 +1,12 @@
 """The chapters in JupyterLab, in a real browser: opened, run, clicked, spoken to, interrupted."""
 
+import re
+
 import pytest
 
+from labkit.course.folder import Progress
+from labkit.course.verdict import Verdict
+from labkit.measure.wer import word_error_rate
 from labkit.notebook.turn import recording
 from tests.browser.conftest import BEFORE_S, NOT_TESTED, SAID
 
@@ -20,6 +25,9 @@ pytestmark = [
 ]
 
 STARTS = 10
+TAKES = 4
+MISHEARD = 0.2
+"""Word errors to be forgiven: the recogniser may miss a word where a piece of sound is lost."""
 
 
 def test_chapter_0(lab: Lab, chapter: Chapter) -> None:
@@ -27,7 +35,7 @@ def test_chapter_0(lab: Lab, chapter: Chapter) -> None:
     chapter.write('predict("ch0.dead_air_ms"', 'predict("ch0.dead_air_ms", 400)')
     chapter.run_all()
     chapter.run_the_rest()
-    only_stubs_raised(chapter)
+    only_stubs_failed(lab, chapter, "ch0")
     assert "you predicted 400 ms, measured:" in chapter.told('measured("ch0.dead_air_ms"')
     a_player_plays(chapter)
     a_turn_is_heard_from_a_stage(chapter)
@@ -37,12 +45,15 @@ def test_chapter_0(lab: Lab, chapter: Chapter) -> None:
     a_panel_starts_and_stops_the_server(lab, chapter)
 
 
-def only_stubs_raised(chapter: Chapter) -> None:
-    """Whatever a cell raised says that something is still to be written."""
+def only_stubs_failed(lab: Lab, chapter: Chapter, name: str) -> None:
+    """Whatever a cell raised says that something is to be written, and no check takes a stub."""
     raised = {error_of(cell) for cell in chapter.cells()} - {""}
     assert raised == {"NotImplementedError"}, [
         in_words(cell) for cell in chapter.cells() if error_of(cell)
     ]
+    noted = Progress.model_validate_json((lab.mine / "progress.json").read_bytes())
+    own = {one: noted.checks[one].verdict for one in noted.checks if one.startswith(f"{name}.")}
+    assert set(own.values()) == {Verdict.NOT_YET}, own
 
 
 def a_player_plays(chapter: Chapter) -> None:
@@ -76,21 +87,32 @@ def a_turn_is_heard_from_a_stage(chapter: Chapter) -> None:
 
 
 def the_microphone_is_understood(chapter: Chapter) -> None:
-    """Record, wait until the sentence is over, stop; then the next cell says it to the server."""
+    """Record, wait until the sentence is over, stop; then the next cell says it to the server.
+
+    Where the machine is so busy that the browser loses a piece of sound, it is said again.
+    """
     chapter.run("server = await start_labkit()")
+    said = recording(SAID)
+    heard = []
+    for _ in range(TAKES):
+        record(chapter, BEFORE_S + (said.end_of_speech_sample or 0) / 16_000 + 0.5)
+        told = chapter.run("print(voice.source)")
+        assert "your own voice" in told
+        heard += re.findall(r"<b>heard</b> ([^<]*)", told)
+        if word_error_rate([(said.text, heard[-1])]) <= MISHEARD:
+            return
+    pytest.fail(f"said {said.text!r}, heard {heard}")
+
+
+def record(chapter: Chapter, seconds: float) -> None:
     recorder = chapter.cell("voice = microphone()").get_by_role("group", name="Recorder")
     recorder.get_by_role("button", name="Record").click()
-    said = recording(SAID)
-    needed_s = BEFORE_S + (said.end_of_speech_sample or 0) / 16_000 + 0.5
     chapter.page.wait_for_function(
-        "([timer, needed]) => parseFloat(timer.textContent) > needed",
-        arg=[recorder.get_by_role("timer").element_handle(), needed_s],
+        "([timer, seconds]) => parseFloat(timer.textContent) > seconds",
+        arg=[recorder.get_by_role("timer").element_handle(), seconds],
     )
     recorder.get_by_role("button", name="Stop").click()
     expect(recorder).to_contain_text("s recorded. Run the next cell.")
-    told = chapter.run("print(voice.source)")
-    assert "your own voice" in told
-    assert f"<b>heard</b> {said.text}" in told
 
 
 def a_quiz_answers(chapter: Chapter) -> None:
@@ -151,7 +173,7 @@ def test_chapter_1_again_after_a_restart(lab: Lab, chapter: Chapter) -> None:
     assert before
     assert not {*before} & {*lab.servers()}
     chapter.run_the_rest()
-    only_stubs_raised(chapter)
+    only_stubs_failed(lab, chapter, "ch1")
     assert ": not yet. " in chapter.told('await check("ch1", naive')
 
 
@@ -159,7 +181,7 @@ def test_chapter_5_interrupted(lab: Lab, chapter: Chapter) -> None:
     chapter.open(lab.page_of("05_latency_exercise"))
     chapter.run_all()
     chapter.run_the_rest()
-    only_stubs_raised(chapter)
+    only_stubs_failed(lab, chapter, "ch5")
     predict(chapter, "ch5.wait_ms", "ch5.added_at_500_ms", "ch5.naive_times")
     predict(chapter, "ch5.more_on_4g_ms")
     an_interrupt_keeps_what_was_measured(lab, chapter)
