@@ -255,7 +255,7 @@ async def test_calls_are_served_as_they_are_due() -> None:
     queue = EngineQueue("test")
     gate, holder = await held(queue)
     order: list[str] = []
-    jobs = {"ahead": due(None), "later": due(9), "first": due(-1)}
+    jobs = {"ahead": due(None), "later": due(1), "first": due(-1)}
     tasks = [
         asyncio.create_task(queue.run(name, needed, lambda _, n=name: order.append(n)))
         for name, needed in jobs.items()
@@ -269,7 +269,7 @@ async def test_calls_are_served_as_they_are_due() -> None:
 
 async def test_who_is_served_is_told_to_give_way_to_what_is_due_sooner_only() -> None:
     queue = EngineQueue("test")
-    async with queue.turn("a", due(5)):
+    async with queue.turn("a", due(1)):
         later = asyncio.create_task(queue.run("b", due(9), lambda _: None))
         ahead = asyncio.create_task(queue.run("c", due(None), lambda _: None))
         await asyncio.sleep(0)
