@@ -85,13 +85,18 @@ def test_no_room(tmp_path: Path) -> None:
 
 
 def bring_up(
-    folder: Path, *, there: str, root: bool, make: str = 'echo "make $*"'
+    folder: Path,
+    *,
+    there: str,
+    root: bool,
+    make: str = 'echo "make $*"',
+    apt: str = 'echo "apt-get $*"',
 ) -> subprocess.CompletedProcess[str]:
     """Run `.ci/run` on a machine that has only the commands `there`; it writes down what it ran."""
     for tool in ("bash", "dirname", "env"):
         (folder / tool).symlink_to(shutil.which(tool) or "")
     for tool in there.split():
-        stub(folder, tool, make if tool == "make" else f'echo "{tool} $*"')
+        stub(folder, tool, {"make": make, "apt-get": apt}.get(tool, f'echo "{tool} $*"'))
     stub(folder, "id", f"echo {0 if root else 1000}")
     return subprocess.run(
         [folder / "bash", ROOT / ".ci" / "run"],
@@ -123,6 +128,14 @@ def test_a_bare_machine_gets_what_it_lacks(tmp_path: Path, there: str, package: 
         "make tiny",
         "make test",
     ]
+
+
+@pytest.mark.parametrize(("lacks", "code"), [("chromium", 0), ("c++", 1)])
+def test_what_is_only_useful_may_fail_to_install(tmp_path: Path, lacks: str, code: int) -> None:
+    apt = '[ "$1" = update ]'
+    done = bring_up(tmp_path, there=ALL.replace(lacks, ""), root=True, apt=apt)
+    assert done.returncode == code
+    assert ("make test" in done.stdout) is (code == 0)
 
 
 def test_the_suite_runs_without_the_public_models_where_they_cannot_be_had(tmp_path: Path) -> None:
