@@ -91,13 +91,19 @@ def write_beside(first: Path, content: bytes) -> Path:
 
 
 def jupyter_command(mine: Path, options: Sequence[str] = ()) -> list[str]:
-    """The command that opens JupyterLab on the first copy.
+    """The command that opens JupyterLab on the first copy, and asks nobody on the network anything.
 
-    It does not look for extensions in the package index.
+    Without these settings its server looks for news, for a newer version of itself, and for
+    extensions in the package index, whenever a page asks it to.
     """
     first = min(mine.glob("*.ipynb"), default=mine)
-    command = [sys.executable, "-m", "jupyterlab", str(first)]
-    return [*command, "--LabApp.extension_manager=readonly", *options]
+    return [
+        *(sys.executable, "-m", "jupyterlab", str(first)),
+        "--LabApp.news_url=None",
+        "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
+        "--LabApp.extension_manager=readonly",
+        *options,
+    ]
 
 
 def jupyter_environment() -> Mapping[str, str]:
