@@ -575,6 +575,7 @@ class Session:
             await self._drop_ahead()
             await self._room_for_turn()
             self._tracker, self._pause = self._fresh_tracker(), 0
+            self._silence_before = 0  # the next utterance begins where its client likes
             self._hand_over(self._unexamined.popleft())
 
     async def _detect(self, utterance: Utterance, *, ended: bool) -> bool:
@@ -622,8 +623,10 @@ class Session:
         frame = self._frame or 1
         if not change.speaking:
             self._silence_before = self._tracker.frames - change.frame
-        elif self._silence_before and change.frame <= frames_in(SOON_S, frame):
-            self._policy.paused((self._silence_before + change.frame) * frame / SAMPLE_RATE)
+            return
+        silence, self._silence_before = self._silence_before, 0
+        if silence and change.frame <= frames_in(SOON_S, frame):
+            self._policy.paused((silence + change.frame) * frame / SAMPLE_RATE)
 
     async def _follow_pause(self, utterance: Utterance, held: int) -> None:
         """Begin to answer in a pause that may be the end, and drop it where speech goes on."""

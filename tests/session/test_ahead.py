@@ -267,3 +267,25 @@ async def test_who_speaks_again_later_did_not_pause() -> None:
         assert len(scene.told.of(TurnOver)) == 3
         await say(scene, SAMPLE_RATE, SAMPLE_RATE // 2)
         assert len(scene.told.of(TurnOver)) == 4
+
+
+async def test_where_the_client_ends_an_utterance_no_silence_runs_into_the_next() -> None:
+    pipeline = Understood(*["stop"] * 9)
+    async with at_work(pipeline, server_ends=True, adaptive=True, silence_s=0.4) as scene:
+        await say(scene, SAMPLE_RATE, 2 * SAMPLE_RATE)
+        scene.session.end_utterance()  # of silence; who speaks now did not pause
+        await scene.session.all_answered()
+        turns = len(scene.told.of(TurnOver))
+        await say(scene, SAMPLE_RATE, SAMPLE_RATE // 2)
+        assert len(scene.told.of(TurnOver)) == turns + 1
+
+
+async def test_an_end_for_length_is_no_pause() -> None:
+    pipeline = Understood(*["stop"] * 9)
+    settings = {"max_utterance_s": 2.0}
+    async with at_work(pipeline, settings, server_ends=True, adaptive=True, silence_s=0.4) as scene:
+        await say(scene, SAMPLE_RATE, SAMPLE_RATE)
+        await say(scene, 5 * SAMPLE_RATE, SAMPLE_RATE // 2)
+        turns = len(scene.told.of(TurnOver))
+        await say(scene, 0, SAMPLE_RATE // 4)
+        assert len(scene.told.of(TurnOver)) == turns
