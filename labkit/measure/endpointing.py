@@ -23,7 +23,7 @@ from labkit.errors import InstrumentError
 from labkit.measure.pauses import Turn, conversations, voices
 from labkit.measure.results import Experiment, Tell
 from labkit.voice import boundary
-from labkit.voice.endpointing import SOON_S, AdaptiveWait, EndpointingPolicy, FixedWait
+from labkit.voice.endpointing import AdaptiveWait, EndpointingPolicy, FixedWait, Pauses
 from labkit.voice.engines import Asr
 from labkit.voice.hearing import Endpointing, SpeechTracker, frames_in
 from labkit.voice.scheduling import Stop
@@ -101,24 +101,18 @@ def decide(heard: Heard, policy: EndpointingPolicy) -> list[float]:
 
     More than once where it was wrong: what comes behind it is an utterance of its own then.
     """
-    ahead, soon = frames_in(_RULES.ahead_s, _FRAME), frames_in(SOON_S, _FRAME)
-    tracker, before, times = _tracker(AdaptiveWait.MOST_S), 0, list[float]()
-    silence = 0  # frames of silence before the utterance, where the one before ended too early
+    ahead = frames_in(_RULES.ahead_s, _FRAME)
+    pauses = Pauses(policy, frame_s=_FRAME / SAMPLE_RATE, shortest=ahead)
+    tracker, times = _tracker(AdaptiveWait.MOST_S), list[float]()
     for frame, probability in enumerate(heard.turn.voiced, 1):
-        changes = tracker.feed([probability])
+        change = next(iter(tracker.feed([probability])), None)
+        pauses.follow(tracker.pause, change)
         if tracker.pause == ahead:
             wait_s = policy.wait_s(heard.words.get(frame))
             tracker.stop_frames = frames_in(wait_s, _FRAME)
-        elif before >= ahead and not tracker.pause and not changes:
-            policy.paused(before * _FRAME / SAMPLE_RATE)
-        before = tracker.pause
-        for change in changes:
-            if not change.speaking:
-                times.append(frame * _FRAME / SAMPLE_RATE)
-                silence = tracker.frames - change.frame
-                tracker, before = _tracker(AdaptiveWait.MOST_S), 0
-            elif silence and change.frame <= soon:
-                policy.paused((silence + change.frame) * _FRAME / SAMPLE_RATE)
+        if change is not None and not change.speaking:
+            times.append(frame * _FRAME / SAMPLE_RATE)
+            tracker = _tracker(AdaptiveWait.MOST_S)
     return times
 
 

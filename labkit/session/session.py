@@ -65,8 +65,8 @@ from labkit.session.turn import (
 )
 from labkit.trace import Mark, Trace
 from labkit.voice import pipeline as voice
-from labkit.voice.endpointing import SOON_S, AdaptiveWait, EndpointingPolicy, FixedWait
-from labkit.voice.hearing import Endpointing, SpeechChange, SpeechTracker, Utterance, frames_in
+from labkit.voice.endpointing import AdaptiveWait, FixedWait, Pauses
+from labkit.voice.hearing import Endpointing, SpeechTracker, Utterance, frames_in
 from labkit.voice.history import Exchange, History
 from labkit.voice.scheduling import Playback
 
@@ -265,11 +265,11 @@ class Session:
         self._cpu_at_start = 0
         self._unexamined: deque[_Ended] = deque()
         self._waiting: deque[_Ended] = deque()
-        self._policy: EndpointingPolicy = (AdaptiveWait if options.adaptive else FixedWait)(
-            options.silence_s
+        self._pauses = Pauses(
+            (AdaptiveWait if options.adaptive else FixedWait)(options.silence_s),
+            frame_s=(self._frame or 1) / SAMPLE_RATE,
+            shortest=self._ahead_frames,
         )
-        self._pause = 0  # frames of silence in the pause that goes on
-        self._silence_before = 0  # such frames at the end of the utterance before
         self._ahead: WorkAhead | None = None
         self._answering: _Ended | None = None
         self._running: asyncio.Task[None] | None = None
@@ -574,8 +574,8 @@ class Session:
             # All of it was judged, or cannot be: then its turn fails, and says so.
             await self._drop_ahead()
             await self._room_for_turn()
-            self._tracker, self._pause = self._fresh_tracker(), 0
-            self._silence_before = 0  # the next utterance begins where its client likes
+            self._tracker = self._fresh_tracker()
+            self._pauses.begin_anew()  # the next utterance begins where its client likes
             self._hand_over(self._unexamined.popleft())
 
     async def _detect(self, utterance: Utterance, *, ended: bool) -> bool:
@@ -597,12 +597,12 @@ class Session:
         tracker, frame = self._tracker, self._frame or 1
         seen = tracker.frames - utterance.dropped_samples // frame
         for probability in utterance.probabilities[seen:]:
-            stopped = None
+            stopped = change = None
             for change in tracker.feed([probability]):
-                self._learn_from(change)
                 at_s = change.frame * frame / SAMPLE_RATE
                 self.tell(SpeechStarted(at_s) if change.speaking else SpeechStopped(at_s))
                 stopped = None if change.speaking else change.frame
+            self._pauses.follow(tracker.pause, change)
             if self.options.server_ends:
                 dropped = utterance.dropped_samples // frame
                 held = tracker.frames - dropped
@@ -613,35 +613,24 @@ class Session:
                     return
                 if held >= self._longest_frames:
                     await self._drop_ahead()
+                    self._pauses.begin_anew()
                     await self._cut(utterance, held, held)
                     return
                 await self._follow_pause(utterance, held)
                 self._drop_silence(utterance)
 
-    def _learn_from(self, change: SpeechChange) -> None:
-        """Speech that goes on right behind an end was cut off: that was a pause."""
-        frame = self._frame or 1
-        if not change.speaking:
-            self._silence_before = self._tracker.frames - change.frame
-            return
-        silence, self._silence_before = self._silence_before, 0
-        if silence and change.frame <= frames_in(SOON_S, frame):
-            self._policy.paused((silence + change.frame) * frame / SAMPLE_RATE)
-
     async def _follow_pause(self, utterance: Utterance, held: int) -> None:
         """Begin to answer in a pause that may be the end, and drop it where speech goes on."""
-        before, self._pause = self._pause, self._tracker.pause
-        if self._pause == self._ahead_frames:
+        pause = self._tracker.pause
+        if pause == self._ahead_frames:
             self._work_ahead(utterance, held)
             if self.options.adaptive:
                 # Waited for, so that what is decided depends on the audio alone. The reply could
                 # not come before the transcript anyway.
                 said = None if self._ahead is None else await self._ahead.said()
-                wait_s = self._policy.wait_s(said)
+                wait_s = self._pauses.policy.wait_s(said)
                 self._tracker.stop_frames = frames_in(wait_s, self._frame or 1)
-        elif not self._pause:
-            if before >= self._ahead_frames:
-                self._policy.paused(before * (self._frame or 1) / SAMPLE_RATE)
+        elif not pause:
             await self._drop_ahead()
 
     def _work_ahead(self, utterance: Utterance, held: int) -> None:
@@ -677,7 +666,7 @@ class Session:
         Of those frames, the last ones may be silence that nobody needs to hear.
         """
         await self._room_for_turn()
-        self._tracker, self._pause = self._fresh_tracker(), 0
+        self._tracker = self._fresh_tracker()
         rest = utterance.split(frames * (self._frame or 1))
         utterance.split(heard * (self._frame or 1))
         # Looked up only now: the client may have ended the utterance while this waited.

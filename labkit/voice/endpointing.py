@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
+from labkit.voice.hearing import SpeechChange
+
 _OPEN: Final = frozenset(
     # Articles and other words that come before a noun.
     "a an the this these those my your his her its our their some any every no "
@@ -122,3 +124,49 @@ class AdaptiveWait:
         """Take a pause into the moving average of this speaker's pauses."""
         before = seconds if self._usual_s is None else self._usual_s
         self._usual_s = before + self._LEARNS * (min(seconds, self.MOST_S) - before)
+
+
+class Pauses:
+    """Follows one speaker's pauses from utterance to utterance, and lets a policy learn from them.
+
+    Attributes:
+        policy: What learns.
+    """
+
+    def __init__(self, policy: EndpointingPolicy, *, frame_s: float, shortest: int) -> None:
+        """Begin with an utterance of which nothing was heard.
+
+        Args:
+            policy: What learns.
+            frame_s: Length of a frame, in seconds.
+            shortest: Shorter silences lie within words, in frames.
+        """
+        self.policy = policy
+        self._frame_s = frame_s
+        self._shortest = shortest
+        self._pause = 0
+        self._before = 0
+        """Frames of silence before the utterance, where the one before ended in them."""
+
+    def follow(self, pause: int, change: SpeechChange | None) -> None:
+        """Take the next frame.
+
+        Args:
+            pause: Frames of silence in the pause that goes on, as its tracker has it.
+            change: Speech began, or ended, in this frame.
+        """
+        before, self._pause = self._pause, pause
+        if change is None:
+            if before >= self._shortest and not pause:
+                self.policy.paused(before * self._frame_s)
+        elif not change.speaking:
+            self._before = change.known - change.frame
+        else:
+            silence, self._before = self._before, 0
+            if silence and change.frame * self._frame_s <= SOON_S:
+                # Speech that goes on right behind an end was cut off: that was a pause.
+                self.policy.paused((silence + change.frame) * self._frame_s)
+
+    def begin_anew(self) -> None:
+        """An utterance begins that does not go on where the one before ended."""
+        self._pause = self._before = 0
