@@ -63,6 +63,9 @@ class Limits(BaseModel):
     """Most bytes that are kept for a client that has not acknowledged them."""
     replay_s: Amount = 15.0
     """Most audio that is kept for it."""
+    send_lead_s: Amount = 1.0
+    """Most audio of a reply that is sent ahead of its playing, where it may be interrupted: more
+    than a network holds up a message, less than anybody says over it."""
     send_timeout_s: Amount = 20.0
     """The connection is closed when the client neither reads nor acknowledges for so long."""
     detached_turn_s: Amount = 30.0

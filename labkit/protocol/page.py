@@ -76,6 +76,9 @@ def server_examples(limits: Limits) -> tuple[v1.ServerMessage, ...]:
         v1.TranscriptFinal(seq=1, turn=1, text="set a timer for five minutes"),
         v1.ResponseStarted(seq=2, turn=1),
         v1.ResponseText(seq=3, turn=1, text="Five minutes, starting now."),
+        v1.ResponsePaused(seq=4, turn=1),
+        v1.ResponseResumed(seq=5, turn=1, text="yeah"),
+        v1.ResponseInterrupted(seq=5, turn=1, heard_samples=9600),
         v1.ResponseDone(
             seq=4,
             turn=1,

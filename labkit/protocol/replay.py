@@ -176,6 +176,30 @@ class ReplayWindow:
         self._make_room()
         return entry.payload
 
+    def take_back(self, samples: int) -> int:
+        """Drop audio that waits, of the last `samples` samples; gives how many samples that was.
+
+        The text messages among it keep their numbers and go out.
+        """
+        kept: deque[_Entry] = deque()
+        dropped = 0
+        while self._waiting and dropped < samples:
+            entry = self._waiting.pop()
+            if entry.samples > samples - dropped:
+                entry, tail = entry.split(entry.samples - (samples - dropped))
+                kept.appendleft(entry)
+            elif entry.samples:
+                tail = entry
+            else:
+                kept.appendleft(entry)
+                continue
+            dropped += tail.samples
+            self._bytes -= tail.size
+            self._waiting_bytes -= tail.size
+        self._waiting += kept
+        self.end = self.end.plus(samples=-dropped)
+        return dropped
+
     def acknowledge(self, received: Position) -> None:
         """Forget what the other side has.
 

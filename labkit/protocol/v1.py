@@ -141,6 +141,9 @@ class SessionStart(_ClientMessage):
     """How that silence is chosen."""
     partials: bool = False
     """Send `transcript.partial` while an utterance goes on."""
+    barge_in: bool = False
+    """Speech over a response pauses it, and ends it where it is an interruption; needs
+    `turn_detection` of `server`. Responses then come at the pace at which they are played."""
     acknowledges: bool = False
     """The client will send `response.ack`; then nothing that it lacks is ever forgotten."""
     resume: Resume | None = None
@@ -228,6 +231,8 @@ class SessionStarted(_ServerMessage):
     """Silence behind speech that ends an utterance where the server decides."""
     endpointing: Endpointing = Endpointing.FIXED
     """How that silence is chosen."""
+    barge_in: bool = False
+    """Whether speech over a response pauses and may end it."""
     received: Position
     """What the server has of the client; send what lies behind it."""
     missing: Missing | None = None
@@ -302,6 +307,35 @@ class ResponseText(_Numbered):
     """As the model wrote it: markup, code and emoji are in it, and are not spoken."""
 
 
+class ResponsePaused(_Numbered):
+    """Somebody speaks over the response: stop playing, and keep what was not played."""
+
+    type: Literal["response.paused"] = "response.paused"
+    turn: Ordinal
+    """Number of the turn, from 1."""
+
+
+class ResponseResumed(_Numbered):
+    """What was said over the response was no interruption: play on where it was paused."""
+
+    type: Literal["response.resumed"] = "response.resumed"
+    turn: Ordinal
+    """Number of the turn, from 1."""
+    text: str
+    """What was said, such as "yeah"; empty where no words were. Nothing answers it."""
+
+
+class ResponseInterrupted(_Numbered):
+    """What was said over the response ends it: drop what was not played."""
+
+    type: Literal["response.interrupted"] = "response.interrupted"
+    turn: Ordinal
+    """Number of the turn, from 1."""
+    heard_samples: Count
+    """Samples of it that were played, as far as the server can tell: the conversation remembers so
+    much. A client that knows better says so with `response.cancel`."""
+
+
 class ResponseStatus(StrEnum):
     """How a turn ended."""
 
@@ -310,7 +344,7 @@ class ResponseStatus(StrEnum):
     NOTHING_HEARD = "nothing_heard"
     """There was no speech to answer."""
     CANCELLED = "cancelled"
-    """The client cancelled it, or was away for too long."""
+    """The client cancelled it or spoke over it, or was away for too long."""
     FAILED = "failed"
     """An engine failed; an `error` says which."""
 
@@ -383,6 +417,9 @@ ServerMessage: TypeAlias = (
     | TranscriptFinal
     | ResponseStarted
     | ResponseText
+    | ResponsePaused
+    | ResponseResumed
+    | ResponseInterrupted
     | ResponseDone
     | Pong
     | Error

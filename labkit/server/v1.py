@@ -18,6 +18,9 @@ from labkit.session.events import (
     Refused,
     ReplyAudio,
     ReplyEnd,
+    ReplyInterrupted,
+    ReplyPaused,
+    ReplyResumed,
     Sentence,
     SpeechStarted,
     SpeechStopped,
@@ -36,6 +39,9 @@ N = TypeVar(
     v1.TranscriptFinal,
     v1.ResponseStarted,
     v1.ResponseText,
+    v1.ResponsePaused,
+    v1.ResponseResumed,
+    v1.ResponseInterrupted,
     v1.ResponseDone,
     v1.Error,
 )
@@ -70,6 +76,12 @@ class V1Encoder:
             case ReplyAudio(samples=samples):
                 if pcm := self._audio.feed(samples):
                     yield pcm
+            case ReplyPaused(turn):
+                yield _numbered(v1.ResponsePaused(turn=turn))
+            case ReplyResumed(turn, text):
+                yield _numbered(v1.ResponseResumed(turn=turn, text=text))
+            case ReplyInterrupted(turn, heard):
+                yield _numbered(v1.ResponseInterrupted(turn=turn, heard_samples=heard))
             case ReplyEnd():
                 if tail := self._audio.flush():
                     yield tail
@@ -235,6 +247,12 @@ class V1Dialect:
                 "this server's pipeline does not detect speech",
                 "end utterances with 'audio.end', and leave 'turn_detection' out",
             )
+        if start.barge_in and not server_ends:
+            raise ProtocolError(
+                ErrorCode.INVALID_FIELD,
+                "field 'barge_in' of 'session.start' is true, and 'turn_detection' is 'client'",
+                "ask for 'turn_detection' of 'server', or interrupt with 'response.cancel'",
+            )
         options = SessionOptions(
             input=start.input.format,
             output=start.output.format,
@@ -242,6 +260,7 @@ class V1Dialect:
             silence_s=start.silence_s or self._settings.silence_s,
             adaptive=start.endpointing is v1.Endpointing.ADAPTIVE,
             partials=start.partials and self._registry.detects_speech,
+            barge_in=start.barge_in,
             acknowledges=start.acknowledges,
             resumable=True,
         )
@@ -264,6 +283,7 @@ class V1Dialect:
             turn_detection=detection,
             silence_s=agreed.silence_s,
             endpointing=v1.Endpointing.ADAPTIVE if agreed.adaptive else v1.Endpointing.FIXED,
+            barge_in=agreed.barge_in,
             received=opened.session.received,
             missing=opened.missing,
             limits=limits_of(self._settings),

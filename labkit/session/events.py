@@ -76,6 +76,39 @@ class ReplyAudio:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplyPaused:
+    """Somebody speaks over a reply: its client should stop playing, and keep what it has."""
+
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyResumed:
+    """What was said over a reply was no interruption: the client plays on where it was.
+
+    Attributes:
+        turn: Its number.
+        text: What was said over it; empty where that was no words.
+    """
+
+    turn: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyInterrupted:
+    """What was said over a reply ends it: what the client has of it is not to be played.
+
+    Attributes:
+        turn: Its number.
+        heard: Samples of it that a client has played that plays at once, in its format.
+    """
+
+    turn: int
+    heard: int
+
+
+@dataclass(frozen=True, slots=True)
 class ReplyEnd:
     """No more audio of this reply comes: what an encoder still holds has to go out."""
 
@@ -140,6 +173,9 @@ Event = (
     | Transcript
     | Sentence
     | ReplyAudio
+    | ReplyPaused
+    | ReplyResumed
+    | ReplyInterrupted
     | ReplyEnd
     | TurnOver
     | Refused

@@ -74,6 +74,12 @@ class Outgoing:
         self._changed()
         return samples
 
+    def take_back(self, samples: int) -> int:
+        """Drop what was not sent yet of the last `samples` samples; gives how many that was."""
+        dropped = self.window.take_back(samples)
+        self._changed()
+        return dropped
+
     async def flushed(self) -> None:
         """Wait until everything was written; where no connection is, that may take for ever."""
         await self._changes.until(lambda: not self.window.waiting and not self._is_writing())

@@ -28,6 +28,7 @@ from labkit.errors import AudioError, Close, EngineError, ErrorCode, ProtocolErr
 from labkit.protocol.replay import Position, ReplayWindow
 from labkit.session import refusals
 from labkit.session.ahead import WorkAhead
+from labkit.session.barge_in import BargeIn
 from labkit.session.events import (
     Cause,
     Encoder,
@@ -36,6 +37,9 @@ from labkit.session.events import (
     Refused,
     ReplyAudio,
     ReplyEnd,
+    ReplyInterrupted,
+    ReplyPaused,
+    ReplyResumed,
     Sentence,
     SpeechStarted,
     SpeechStopped,
@@ -45,6 +49,7 @@ from labkit.session.events import (
 from labkit.session.limits import Activity, Budget, TokenBucket
 from labkit.session.outgoing import Changes, Feed, Outgoing
 from labkit.session.partials import Partials
+from labkit.session.playout import Pacer
 from labkit.session.settings import ServerSettings
 from labkit.session.turn import (
     Answered,
@@ -61,6 +66,7 @@ from labkit.session.turn import (
     Remember,
     Said,
     Stop,
+    TakenBack,
     Turn,
 )
 from labkit.trace import Mark, Trace
@@ -68,6 +74,7 @@ from labkit.voice import pipeline as voice
 from labkit.voice.endpointing import AdaptiveWait, FixedWait, Pauses
 from labkit.voice.hearing import Endpointing, SpeechTracker, Utterance, frames_in
 from labkit.voice.history import Exchange, History
+from labkit.voice.interruption import Verdict
 from labkit.voice.scheduling import Playback
 
 _log = logging.getLogger(__name__)
@@ -139,6 +146,8 @@ class SessionOptions:
         adaptive: How much silence that is follows the speaker and what was said; `silence_s` is for
             those of whom nothing is known.
         partials: The client is told what is heard of an utterance while it goes on.
+        barge_in: Speech over a reply stops it, and replies are sent at the pace at which they are
+            played; for servers that end utterances.
         acknowledges: The client says what it has, so nothing that it lacks is forgotten.
         resumable: What was written may have to be written again.
     """
@@ -149,6 +158,7 @@ class SessionOptions:
     silence_s: float = 0.5
     adaptive: bool = False
     partials: bool = False
+    barge_in: bool = False
     acknowledges: bool = False
     resumable: bool = False
 
@@ -163,6 +173,7 @@ class _Ended:
     listening_cpu_ms: float
     turn: Turn = field(default_factory=lambda: Turn(0))
     ahead: WorkAhead | None = None
+    sink: "_Sink | None" = None
 
     async def drop_ahead(self) -> None:
         """End what was begun ahead, where there is anything."""
@@ -271,6 +282,9 @@ class Session:
             shortest=self._ahead_frames,
         )
         self._ahead: WorkAhead | None = None
+        self._barge_in: BargeIn | None = None
+        if options.barge_in and self._frame is not None:
+            self._barge_in = BargeIn(self._frame, self._rules, settings.send_lead_s, clock)
         self._answering: _Ended | None = None
         self._running: asyncio.Task[None] | None = None
         self._turns: dict[int, Turn] = {}
@@ -304,6 +318,8 @@ class Session:
             + len(self._undecoded)
             + sum(one.utterance.nbytes for one in ended)
             + sum(one.held_bytes for one in self._aheads())
+            + sum(one.sink.held_bytes for one in ended if one.sink is not None)
+            + (0 if self._barge_in is None else self._barge_in.held_bytes)
             + self.outgoing.window.held_bytes
         )
 
@@ -402,6 +418,8 @@ class Session:
         if (known := self._turns.get(turn)) is None:
             raise refusals.unknown_turn(turn, len(self._turns))
         self._perform(known, known.step(Cancel(heard_samples)))
+        if self._barge_in is not None and self._barge_in.turn is known:
+            self._barge_in.end()
 
     def cancel_running(self) -> None:
         """Stop the turn that runs: its client has been away for too long."""
@@ -573,6 +591,7 @@ class Session:
                 return
             # All of it was judged, or cannot be: then its turn fails, and says so.
             await self._drop_ahead()
+            self._interrupt()  # its client wants an answer
             await self._room_for_turn()
             self._tracker = self._fresh_tracker()
             self._pauses.begin_anew()  # the next utterance begins where its client likes
@@ -595,14 +614,26 @@ class Session:
         utterance.
         """
         tracker, frame = self._tracker, self._frame or 1
-        seen = tracker.frames - utterance.dropped_samples // frame
-        for probability in utterance.probabilities[seen:]:
+
+        def next_frame() -> int:
+            return tracker.frames - utterance.dropped_samples // frame
+
+        while (index := next_frame()) < len(utterance.probabilities):
+            if self._barge_in is not None and self._barge_in.expects_echo(utterance, index):
+                if self._barge_in.is_echo(utterance, index):
+                    utterance.probabilities[index] = 0.0
+                await asyncio.sleep(0)  # a look takes a millisecond, and a burst has many frames
             stopped = change = None
-            for change in tracker.feed([probability]):
+            for change in tracker.feed([utterance.probabilities[index]]):
                 at_s = change.frame * frame / SAMPLE_RATE
                 self.tell(SpeechStarted(at_s) if change.speaking else SpeechStopped(at_s))
                 stopped = None if change.speaking else change.frame
             self._pauses.follow(tracker.pause, change)
+            if self._barge_in is not None:
+                if change is not None and change.speaking:
+                    self._contend(self._barge_in, change.frame)
+                if await self._contest(self._barge_in, utterance, stopped=stopped is not None):
+                    return
             if self.options.server_ends:
                 dropped = utterance.dropped_samples // frame
                 held = tracker.frames - dropped
@@ -612,6 +643,7 @@ class Session:
                     await self._cut(utterance, held, heard)
                     return
                 if held >= self._longest_frames:
+                    self._interrupt()
                     await self._drop_ahead()
                     self._pauses.begin_anew()
                     await self._cut(utterance, held, held)
@@ -666,20 +698,28 @@ class Session:
         Of those frames, the last ones may be silence that nobody needs to hear.
         """
         await self._room_for_turn()
-        self._tracker = self._fresh_tracker()
-        rest = utterance.split(frames * (self._frame or 1))
+        self._split(utterance, frames)
         utterance.split(heard * (self._frame or 1))
-        # Looked up only now: the client may have ended the utterance while this waited.
-        if self._utterance is utterance:
-            self._utterance = rest
-        else:
-            self._unexamined[0].utterance = rest
+        if self._barge_in is not None:
+            self._barge_in.learn(utterance)
         ended = self._end(utterance)
         ended.ahead = await self._confirmed()
         if ended.ahead is not None:
             ended.trace = ended.ahead.turn.trace
             utterance.forget()
         self._hand_over(ended)
+
+    def _split(self, utterance: Utterance, frames: int) -> None:
+        """Leave so many frames in `utterance`; what comes behind them is the next one."""
+        self._tracker = self._fresh_tracker()
+        if self._barge_in is not None:
+            self._barge_in.next_utterance()
+        rest = utterance.split(frames * (self._frame or 1))
+        # Looked up only now: the client may have ended the utterance meanwhile.
+        if self._utterance is utterance:
+            self._utterance = rest
+        else:
+            self._unexamined[0].utterance = rest
 
     async def _confirmed(self) -> WorkAhead | None:
         """What was worked on ahead, where it is of use: the past has not changed meanwhile."""
@@ -710,6 +750,80 @@ class Session:
 
     def _fresh_tracker(self) -> SpeechTracker:
         return SpeechTracker(self._frame or 1, self._rules)
+
+    # Barge-in.
+
+    def _contend(self, barge_in: BargeIn, frame: int) -> None:
+        """Somebody began to speak: a reply that plays is paused, whatever it is that they say."""
+        if barge_in.contend(frame) and barge_in.turn is not None:
+            self.tell(ReplyPaused(barge_in.turn.number))
+
+    async def _contest(self, barge_in: BargeIn, utterance: Utterance, *, stopped: bool) -> bool:
+        """Look whether what is said over a reply ends it; gives whether it was nothing at all.
+
+        Then it is dropped: nobody wants an answer to a cough.
+        """
+        tracker = self._tracker
+        due = barge_in.is_due(tracker.frames, tracker.pause, self._ahead_frames)
+        if not barge_in.contended or not (stopped or due):
+            return False
+        held = tracker.frames - utterance.dropped_samples // (self._frame or 1)
+        over = stopped or tracker.pause > 0
+        spoken = utterance.beginning(held)
+        turn = barge_in.turn
+        said = await self._said(spoken)
+        if barge_in.turn is not turn:  # its client has cancelled it meanwhile
+            return False
+        verdict = barge_in.judge(spoken, said, tracker.frames, over=over)
+        if verdict is Verdict.ENDS:
+            utterance.drop_front(barge_in.echo_before(utterance))
+            self._interrupt()
+        if verdict is not Verdict.GOES_ON:
+            return False
+        if not stopped:
+            at = tracker.frames - tracker.pause
+            self.tell(SpeechStopped(at * (self._frame or 1) / SAMPLE_RATE))
+        self._play_on(barge_in, said)
+        self._pauses.begin_anew()
+        self._split(utterance, held)
+        return True
+
+    async def _said(self, utterance: Utterance) -> str:
+        """The words of an utterance that may go on, which somebody waits for."""
+        now_ns = self._clock()
+        stretches = self._pipeline.stretches(utterance)
+        try:
+            words = [
+                await self._pipeline.overhear(
+                    self.id, utterance.audio(one.start, one.end), since_ns=now_ns
+                )
+                for one in stretches
+            ]
+        except EngineError as error:  # its turn will fail, and say so
+            _log.warning("session %s: %s", self.id, error)
+            return ""
+        return " ".join(words)
+
+    def _play_on(self, barge_in: BargeIn, said: str) -> None:
+        paused_ns = barge_in.go_on()
+        if barge_in.turn is not None:
+            self.tell(ReplyResumed(barge_in.turn.number, said))
+        if self._answering is not None and self._answering.sink is not None:
+            self._answering.sink.postpone(paused_ns)
+        self._changes.tell()
+
+    def _interrupt(self) -> None:
+        """End the reply that somebody speaks over, if anybody does."""
+        if self._barge_in is None or not self._barge_in.contended:
+            return
+        turn = self._barge_in.turn
+        heard = round(self._barge_in.end() * self.options.output.sample_rate)
+        if turn is None:
+            return
+        if not turn.over:
+            turn.step(TakenBack(self.outgoing.take_back(turn.samples)))
+        self.tell(ReplyInterrupted(turn.number, min(heard, turn.samples)))
+        self._perform(turn, turn.step(Cancel(heard)))
 
     # Partial transcripts.
 
@@ -800,14 +914,21 @@ class Session:
             raise error
 
     async def _give(self, ended: _Ended) -> None:
-        turn = ended.turn
-        if (ahead := ended.ahead) is not None:
-            exchange = await ahead.deliver(_Sink(self, turn, ahead.turn))
+        turn, ahead = ended.turn, ended.ahead
+        if ahead is not None:
+            asked = ahead.turn
         else:
             asked = voice.Turn(self.id, ended.utterance, self.history, ended.trace, self._clock)
             # Due from now, not from its end: turns that wait for each other claim no more for it.
             asked.playback = Playback(self._clock())
-            exchange = await self._pipeline.answer(asked, _Sink(self, turn, asked))
+        if self._barge_in is not None:
+            self._barge_in.begin(turn)
+        ended.sink = sink = _Sink(self, turn, asked, self._barge_in)
+        try:
+            exchange = await (ahead.deliver(sink) if ahead else self._pipeline.answer(asked, sink))
+            await sink.drain()
+        finally:
+            await sink.drop()
         turn.step(Answered(exchange))
         # The last audio may have to wait for room. Until then the turn is not over, so that a
         # cancel that comes meanwhile still stops it.
@@ -868,13 +989,27 @@ class Session:
 
 
 class _Sink:
-    """Where the pipeline puts what it makes of one turn: into the turn, and to the client."""
+    """Where the pipeline puts what it makes of one turn: into the turn, and to the client.
 
-    def __init__(self, session: Session, turn: Turn, asked: voice.Turn) -> None:
+    Where the client may speak over it, the reply goes out at the pace at which it is played.
+    """
+
+    def __init__(
+        self, session: Session, turn: Turn, asked: voice.Turn, barge_in: BargeIn | None
+    ) -> None:
         self._session = session
         self._turn = turn
         self._asked = asked
         self._first = True
+        self._barge_in = barge_in
+        self._pacer: Pacer | None = None
+        if barge_in is not None:
+            clock, changes = session._clock, session._changes
+            self._pacer = Pacer(barge_in.playout, self._send, changes, clock)
+
+    @property
+    def held_bytes(self) -> int:
+        return 0 if self._pacer is None else self._pacer.held_bytes
 
     async def transcript(self, text: str) -> None:
         if self._take(Heard(_text(text, "the transcript"))):
@@ -883,9 +1018,9 @@ class _Sink:
                 self._session.tell(Refused(refusals.not_understood(start_s, end_s)))
 
     async def text(self, sentence: str) -> None:
-        if self._take(Said(_text(sentence, "a sentence of the reply"))):
-            first, self._first = self._first, False
-            await self._session._emit(self._turn, Sentence(self._turn.number, sentence, first))
+        first, self._first = self._first, False
+        text = _text(sentence, "a sentence of the reply")
+        await self._put(Sentence(self._turn.number, text, first))
 
     async def audio(self, samples: Float32) -> None:
         if samples.ndim != 1 or not np.isfinite(samples).all():
@@ -893,11 +1028,43 @@ class _Sink:
         if self._asked.playback.produced(len(samples) / SAMPLE_RATE, self._session._clock()):
             self._session._observer.underrun()
         for piece in chunks(samples, self._session._piece):
-            if not self._turn.over:
-                await self._session._emit(self._turn, ReplyAudio(self._turn.number, piece))
+            await self._put(ReplyAudio(self._turn.number, piece))
+
+    def postpone(self, paused_ns: int) -> None:
+        """The client did not play for so long: the rest is due that much later."""
+        self._asked.playback.postpone(paused_ns)
+
+    async def drain(self) -> None:
+        """Wait until all of it went out."""
+        if self._pacer is not None:
+            await self._pacer.drain()
+
+    async def drop(self) -> None:
+        """Let nothing more of it out."""
+        if self._pacer is not None:
+            await self._pacer.drop()
+
+    async def _put(self, part: Sentence | ReplyAudio) -> None:
+        if self._pacer is None:
+            await self._send(part)
+        else:
+            await self._pacer.put(part)
+
+    async def _send(self, part: Sentence | ReplyAudio) -> None:
+        """Let the next part out, unless the turn is over.
+
+        An engine may run a step more after a cancel.
+        """
+        if isinstance(part, Sentence) and not self._take(Said(part.text)):
+            return
+        if self._turn.over:
+            return
+        await self._session._emit(self._turn, part)
+        if self._barge_in is not None and isinstance(part, ReplyAudio):
+            self._barge_in.sent(part.samples)
 
     def _take(self, given: Input) -> bool:
-        """Step, unless the turn is over: an engine may run a step more after a cancel."""
+        """Step, unless the turn is over."""
         if self._turn.over:
             return False
         self._turn.step(given)

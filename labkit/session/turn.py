@@ -75,6 +75,13 @@ class Played:
 
 
 @dataclass(frozen=True, slots=True)
+class TakenBack:
+    """So many of those samples will not be sent after all."""
+
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """The engines are through; this was exchanged."""
 
@@ -105,7 +112,7 @@ class Fail:
     error: ProtocolError
 
 
-Input = End | Begin | Heard | Said | Played | Answered | Flushed | Cancel | Fail
+Input = End | Begin | Heard | Said | Played | TakenBack | Answered | Flushed | Cancel | Fail
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +157,10 @@ TABLE: Final[Mapping[tuple[State, type[Input]], State]] = MappingProxyType(
         (S.ANSWERING, Heard): S.ANSWERING,
         (S.ANSWERING, Said): S.ANSWERING,
         (S.ANSWERING, Played): S.ANSWERING,
+        (S.ANSWERING, TakenBack): S.ANSWERING,
         (S.ANSWERING, Answered): S.FINISHING,
         (S.FINISHING, Played): S.FINISHING,
+        (S.FINISHING, TakenBack): S.FINISHING,
         (S.FINISHING, Flushed): S.DONE,
         (S.LISTENING, Cancel): S.CANCELLED,
         (S.ENDED, Cancel): S.CANCELLED,
@@ -215,6 +224,8 @@ class Turn:
                 self._sentences.append((self.samples, sentence))
             case Played(samples):
                 self.samples += samples
+            case TakenBack(samples):
+                self.samples -= samples
             case Answered(exchange):
                 self.said, self.reply = exchange.user, exchange.assistant
             case Flushed():

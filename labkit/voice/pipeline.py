@@ -128,8 +128,14 @@ class Pipeline(Protocol):
         """Where somebody speaks in what was judged so far; each is recognised by itself."""
         ...
 
-    async def overhear(self, session: str, audio: Float32) -> str:
-        """The words of a stretch that may go on, when nobody else needs the recogniser.
+    async def overhear(self, session: str, audio: Float32, *, since_ns: int | None = None) -> str:
+        """The words of a stretch that may go on.
+
+        Args:
+            session: Whose speech it is.
+            audio: The stretch.
+            since_ns: When somebody began to wait for them. Without it nobody does, and everybody
+                else goes first.
 
         Raises:
             EngineError: An engine failed.
@@ -178,7 +184,7 @@ class EchoPipeline:
         """An echo knows no speech."""
         return []
 
-    async def overhear(self, session: str, audio: Float32) -> str:
+    async def overhear(self, session: str, audio: Float32, *, since_ns: int | None = None) -> str:
         """An echo knows no words."""
         return ""
 
@@ -346,10 +352,10 @@ class VoicePipeline:
             longest_s=self._engines.longest_stretch_s,
         )
 
-    async def overhear(self, session: str, audio: Float32) -> str:
+    async def overhear(self, session: str, audio: Float32, *, since_ns: int | None = None) -> str:
         """The words of a stretch that may go on."""
         work = partial(boundary.transcribe, self._engines.asr, audio)
-        return await self._asr.run(session, Playback().due, work)
+        return await self._asr.run(session, Playback(since_ns).due, work)
 
     async def answer(self, turn: Turn, sink: Sink) -> Exchange:
         """Hear the utterance, then write and speak the reply at once."""

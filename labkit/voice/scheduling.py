@@ -147,6 +147,11 @@ class Playback:
         """From now on the client waits for the first sound."""
         self.runs_out_ns = self._since_ns = now_ns
 
+    def postpone(self, paused_ns: int) -> None:
+        """The client has not played for so long, and plays on now."""
+        if self._begun and self.runs_out_ns is not None:
+            self.runs_out_ns += paused_ns
+
     def due(self, made_ns: int = 0) -> int | None:
         """When the next audio should be in the making.
 

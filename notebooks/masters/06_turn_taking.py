@@ -368,6 +368,51 @@ patient.stop()
 # a fixed wait.
 
 # %% [markdown]
+# ## Over the reply
+#
+# People interrupt. *Barge-in* means that the server hears you while it speaks, and lets you. It must
+# fall silent at once, long before anybody can know what you want: so the reply is *paused* at the first
+# sound of speech. Then it is *interrupted* by words, or *resumed* where it was, if you only coughed,
+# said "yeah", or spoke to somebody else.
+#
+# A loudspeaker adds a difficulty: the microphone hears the reply, too. The server knows what it
+# said, and looks for it in what comes in.
+#
+# **Predict:** you say something over a reply. How many milliseconds of your speech pass before it stops?
+
+# %% guess="300"
+predict("ch6.stops_ms", ...)
+
+# %% [markdown]
+# In each line somebody asks something and then speaks over the reply. In the first two, the reply comes
+# back into the microphone 12 dB quieter; in the last, the caller wears a headset, and turns away from
+# its microphone. Look at what became of the reply, and at what the server took for a turn.
+
+# %%
+predicted("ch6.stops_ms")
+from labkit.audio.pcm import read_audio
+from labkit.measure.barge_in import speak_over
+
+question, other = (read_audio(recording(name).path) for name in ("kal-08", "kal-09"))
+over = {
+    "nothing": (np.zeros(0, np.float32), -12),
+    "a question": (other, -12),
+    "an aside": (np.float32(0.2) * other, None),
+}
+stops_ms = np.nan
+for name, (said, echo_db) in over.items():
+    overlap = await speak_over(server.url, question, said, echo_db=echo_db)
+    if overlap.interrupted:
+        stops_ms = 1000 * (overlap.paused_s - overlap.began_s)
+    became = "interrupted" if overlap.interrupted else "resumed" if overlap.pauses else "not paused"
+    print(f"{name:10}  the reply was {became:11}  turns: {overlap.transcripts}")
+print(measured("ch6.stops_ms", stops_ms))
+
+# %% [markdown]
+# Nothing of a reply is sent more than a second ahead of its playing: what was sent cannot be taken back.
+# And what is remembered of it is what you heard; the client knows that best, and says so.
+
+# %% [markdown]
 # ## Recap
 #
 # | | |
@@ -379,8 +424,7 @@ patient.stop()
 # | causal | a policy knows what was, never what comes |
 # | policy | what it knows about *this* caller gets it below the line |
 # | work ahead | hides the work in the wait; costs the calls that were for nothing |
-#
-# What is left for another day is *barge-in*: to speak over the reply, which stops.
+# | barge-in | paused at the first sound; interrupted by words, resumed after a cough or a "yeah" |
 
 # %%
 progress()

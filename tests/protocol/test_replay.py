@@ -199,6 +199,18 @@ class Replay(RuleBasedStateMachine):
     def arrive(self) -> None:
         self.received += flat([self.flying.pop(0)])
 
+    @rule(samples=st.integers(0, 8))
+    def take_back(self, samples: int) -> None:
+        at_hand = len(self.received) + len(flat(self.flying))
+        waiting, kept, left = self.produced[at_hand:], [], samples
+        for part in reversed(waiting):
+            if isinstance(part, bytes) and left:
+                left -= 1
+            else:
+                kept.insert(0, part)
+        assert self.window.take_back(samples) == samples - left
+        self.produced[at_hand:] = kept
+
     @rule()
     def acknowledge(self) -> None:
         self.window.acknowledge(self.position())

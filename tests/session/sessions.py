@@ -46,7 +46,7 @@ class Inline:
     def stretches(self, utterance: Utterance) -> list[SpeechSpan]:
         return speech_stretches(utterance.probabilities, FRAME, Endpointing(pad_s=0))
 
-    async def overhear(self, session: str, audio: Float32) -> str:
+    async def overhear(self, session: str, audio: Float32, *, since_ns: int | None = None) -> str:
         self.overheard += len(audio)
         return " ".join(["la"] * (len(audio) // 1600))
 

@@ -76,7 +76,7 @@ class Held(Inline):
         self.free = asyncio.Event()
         self.calls = 0
 
-    async def overhear(self, session: str, audio: Float32) -> str:
+    async def overhear(self, session: str, audio: Float32, *, since_ns: int | None = None) -> str:
         self.calls += 1
         await self.free.wait()
         return await super().overhear(session, audio)
@@ -108,7 +108,7 @@ async def test_what_comes_late_for_an_utterance_that_is_over_is_not_told() -> No
 
 
 class Deaf(Inline):
-    async def overhear(self, session: str, audio: Float32) -> str:
+    async def overhear(self, session: str, audio: Float32, *, since_ns: int | None = None) -> str:
         raise EngineError("out of memory")
 
 

@@ -27,6 +27,7 @@ from labkit.session.turn import (
     Said,
     State,
     Stop,
+    TakenBack,
     Turn,
 )
 from labkit.voice.history import Exchange
@@ -38,6 +39,7 @@ ONE_OF_EACH: dict[type[Input], Input] = {
     Heard: Heard("hello"),
     Said: Said("Hi."),
     Played: Played(10),
+    TakenBack: TakenBack(10),
     Answered: Answered(Exchange("hello", "Hi. Bye.")),
     Flushed: Flushed(),
     Cancel: Cancel(0),
@@ -192,3 +194,13 @@ def test_nothing_is_remembered_that_was_not_said_or_not_heard(inputs: list[Input
                     heard = at if given_input.heard is None else given_input.heard
                     begun = [sentence for start, sentence in sentences if start < heard]
                     assert effect.exchange.assistant == " ".join(begun)
+
+
+def test_what_was_taken_back_was_not_heard() -> None:
+    turn, _ = turn_after(
+        *[End(), Begin(), Heard("hello"), Said("Hi."), Played(10), Said("Bye."), Played(10)]
+    )
+    turn.step(TakenBack(12))
+    assert turn.samples == 8
+    remembered, *_ = (one for one in turn.step(Cancel()) if isinstance(one, Remember))
+    assert remembered.exchange == Exchange("hello", "Hi.")
