@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from typing import Any
 
@@ -11,11 +12,12 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from labkit.audio.pcm import encode_s16le
+from labkit.audio.pcm import Float32, encode_s16le
 from labkit.errors import CloseCode
 from labkit.session.registry import State
 from labkit.session.session import Session
 from labkit.voice.pipeline import EchoPipeline, VoicePipeline
+from labkit.voice.scheduling import Stop
 from labkit.voice.scripted import ScriptedAsr, ScriptedLlm, scripted_engines
 from tests.callers import (
     CHUNK,
@@ -201,8 +203,20 @@ async def test_a_turn_goes_on_without_its_client() -> None:
             assert audio
 
 
+class ListenedTo(ScriptedAsr):
+    """Tells when it begins."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.begun = threading.Event()
+
+    def transcribe(self, audio: Float32, stop: Stop) -> str:
+        self.begun.set()
+        return super().transcribe(audio, stop)
+
+
 async def test_a_turn_without_its_client_is_cancelled_after_a_while() -> None:
-    asr, clock = ScriptedAsr(), Clock()
+    asr, clock = ListenedTo(), Clock()
     asr.gate.clear()
     pipeline = VoicePipeline(scripted_engines(asr))
     async with serving(pipeline, clock, detached_turn_s=5.0) as server:
@@ -211,7 +225,7 @@ async def test_a_turn_without_its_client_is_cancelled_after_a_while() -> None:
             await first.send(CHUNK * 10)
             await send(first, "audio.end")
             await receive(first, "audio.ack")
-        await until(lambda: server.states()[State.DETACHED] == 1)
+        await until(lambda: server.states()[State.DETACHED] == 1 and asr.begun.is_set())
         clock.now_ns = 5 * SECOND
         server.reap(clock.now_ns)
         resume = {"session": started["session"], "token": started["token"]}

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.frames import Frame, Opcode
+from websockets.protocol import State
 from websockets.typing import Subprotocol
 
 from labkit.server.app import VoiceServer
@@ -115,16 +116,19 @@ async def test_a_message_above_the_limit_is_not_even_read() -> None:
 
 
 async def test_a_client_that_is_held_back_is_not_judged_by_the_keepalive() -> None:
-    impatient = {"ping_interval_s": 0.01, "ping_timeout_s": 0.02}
     async with (
-        serving(burst_s=1.0, max_audio_speed=0.001, **impatient) as server,
+        serving(burst_s=1.0, max_audio_speed=0.001) as server,
         calling(server) as socket,
     ):
+        held = only_socket(server)
         socket.transport.write(frames(Opcode.BINARY, bytes(64_000), 1))
         socket.transport.write(frames(Opcode.BINARY, bytes(MIB - 100), 4))
-        await until(lambda: only_socket(server)._holds)
+        await until(lambda: held._holds)
         socket.transport.pause_reading()  # its pongs would lie behind what is held back anyhow
-        await asyncio.sleep(0.2)
+        held.ping_interval, held.ping_timeout = 0.01, 0.02  # until here, no client is so quick
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(held.keepalive(), 0.2)
+        assert held.state is State.OPEN
         assert server.sessions == 1
         assert server._sockets
 
@@ -194,6 +198,7 @@ async def test_a_chunk_in_one_piece_needs_no_parser() -> None:
         frames(Opcode.BINARY, b"y" * 640, 1)[:300],
         frames(Opcode.CLOSE, b"", 1),
     ],
+    ids=["in a message", "2 bytes", "8 bytes", "300 bytes", "behind the end"],  # masks are random
 )
 async def test_what_looks_like_a_chunk_in_the_midst_of_something_else_is_none(
     before: bytes,
