@@ -2,6 +2,7 @@
 #
 #   PYTHON        the Python (3.11 or newer) that the environment is made with
 #   ARGS          passed on: make exercise ARGS=--quick, make test ARGS="-k audio"
+#   WORKERS       how many tests run at the same time; 0: one by one, in the process of pytest
 #   LLAMA_WHEELS  a folder or a page with built wheels of llama-cpp-python: nothing is compiled
 #   CMAKE_ARGS    more switches for building llama.cpp, for instance -DGGML_CUDA=ON
 
@@ -9,11 +10,15 @@
 
 PYTHON ?= python3
 ARGS ?=
+WORKERS ?= 3
 LLAMA_WHEELS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 LOCK := requirements.lock
+# Three on two cores: a test that waits in real time leaves its core to another; with more of them
+# the cores are busy all the time, and what is measured in real time comes late.
+PYTEST := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadgroup
 
 .PHONY: help
 help: ## list the targets
@@ -28,7 +33,7 @@ test: $(READY) ## set up, then style, types and the whole suite
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 .PHONY: lab
 lab: $(READY) ## open JupyterLab on your own copies of the chapters, in mine/
@@ -62,7 +67,7 @@ notebooks: $(READY) ## make the notebooks from their masters
 
 .PHONY: check-course
 check-course: $(READY) ## everything about the course, and each check on a hundred draws
-	@LABKIT_REPEATS=100 $(BIN)/python -m pytest tests/course tests/browser tests/test_notebooks.py $(ARGS)
+	@LABKIT_REPEATS=100 $(PYTEST) tests/course tests/browser tests/test_notebooks.py $(ARGS)
 
 .PHONY: protocol
 protocol: $(READY) ## make the protocol's reference page from the code

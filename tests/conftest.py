@@ -73,10 +73,17 @@ async def watched_loop() -> AsyncIterator[None]:
     assert not unread, f"exceptions that nobody read: {unread}"
 
 
+def marked(item: pytest.Item, *marks: str) -> bool:
+    """Whether a test has one of these marks."""
+    return any(item.get_closest_marker(mark) for mark in marks)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Try twice what runs in real time, and skip what needs public models that are not here."""
+    if "PYTEST_XDIST_WORKER" in os.environ:  # long ones first: nobody waits for one at the end
+        items.sort(key=lambda item: not marked(item, *IN_REAL_TIME, "slow"))
     for item in items:
-        if any(item.get_closest_marker(mark) for mark in IN_REAL_TIME):
+        if marked(item, *IN_REAL_TIME):
             item.add_marker(pytest.mark.flaky(reruns=1))
     public = [item for item in items if item.get_closest_marker("public")]
     if not public:

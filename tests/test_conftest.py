@@ -8,6 +8,13 @@ pytest_plugins = ["pytester"]
 
 CONFTEST = Path(__file__).with_name("conftest.py").read_text(encoding="utf-8")
 
+SETTINGS = """
+[pytest]
+asyncio_mode = auto
+asyncio_default_fixture_loop_scope = function
+markers = slow
+"""
+
 LEAVES_A_TASK = """
 import asyncio
 
@@ -60,13 +67,23 @@ def test_thread():
 """
 
 
+IS_LONG = """
+import pytest
+
+
+@pytest.mark.slow
+def test_last():
+    pass
+"""
+
+
 @pytest.fixture
 def guarded(pytester: pytest.Pytester) -> pytest.Pytester:
     """A suite of its own, under this suite's guards, that does not wait for a thread."""
     impatient = CONFTEST.replace("LAST_WORDS_S = 5.0", "LAST_WORDS_S = 0.01")
     assert impatient != CONFTEST
     pytester.makeconftest(impatient)
-    pytester.makeini("[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function")
+    pytester.makeini(SETTINGS)
     return pytester
 
 
@@ -88,3 +105,13 @@ def test_what_outlives_a_test_fails_it(guarded: pytest.Pytester, suite: str, mes
 def test_a_tidy_test_passes(guarded: pytest.Pytester) -> None:
     guarded.makepyfile(IS_TIDY)
     assert guarded.runpytest_inprocess("-p", "no:cacheprovider").parseoutcomes() == {"passed": 2}
+
+
+def test_workers_begin_with_what_is_long(
+    guarded: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw0")
+    guarded.makepyfile(test_a=IS_TIDY, test_b=IS_LONG)
+    result = guarded.runpytest_inprocess("-v", "-p", "no:cacheprovider")
+    assert result.parseoutcomes() == {"passed": 3}
+    result.stdout.fnmatch_lines(["test_b.py::test_last PASSED*", "test_a.py::test_it PASSED*"])

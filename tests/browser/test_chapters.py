@@ -22,6 +22,7 @@ pytestmark = [
     pytest.mark.engines,
     pytest.mark.slow,
     pytest.mark.timeout(1200),
+    pytest.mark.xdist_group("browser"),  # one JupyterLab and one browser for all
 ]
 
 STARTS = 10
