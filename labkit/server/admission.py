@@ -9,7 +9,7 @@ status  refused because
 403     a browser asks for a page of another origin (RFC 6454) than this server's, or reads
         pages under a name that is not this server's
 401     tokens are configured, and none of them was shown
-503     the server is closing, or all places are taken
+503     the server is closing, all places are taken, or callers wait for too long already
 429     as many callers as are allowed come from the same address already
 ======  ====================================================================================
 
@@ -28,7 +28,7 @@ once their page is loaded (DNS rebinding), so that such a name has to be an allo
 import logging
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from http import HTTPStatus
@@ -95,11 +95,13 @@ class Places:
         taken: All of them.
         from_address: Those from the address of the one who asks.
         closing: Whether the server is shutting down.
+        behind_s: Longest that one of them has waited for an answer, in seconds.
     """
 
     taken: int = 0
     from_address: int = 0
     closing: bool = False
+    behind_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +204,10 @@ def room(settings: ServerSettings, address: str, places: Places) -> Refusal | No
         return _no_room("the server is shutting down")
     if places.taken >= settings.max_sessions:
         return _no_room(f"all {settings.max_sessions} places are taken; try again later")
+    if places.behind_s > settings.max_wait_s:
+        return _no_room(
+            f"callers wait for more than {settings.max_wait_s:g} s for an answer; try again later"
+        )
     counted = settings.limit_loopback or not is_loopback(address)
     if counted and places.from_address >= settings.max_sessions_per_address:
         return _too_many_of_yours(settings.max_sessions_per_address)
@@ -358,12 +364,26 @@ class Admission:
         closed: Nobody is let in any more.
     """
 
-    def __init__(self, settings: ServerSettings, pages: Pages, metrics: Metrics) -> None:
-        """Let in whom `settings` allow; `pages` need no place."""
+    def __init__(
+        self,
+        settings: ServerSettings,
+        pages: Pages,
+        metrics: Metrics,
+        behind_s: Callable[[], float],
+    ) -> None:
+        """Let in whom `settings` allow.
+
+        Args:
+            settings: The rules.
+            pages: What needs no place.
+            metrics: Count who is refused.
+            behind_s: Gives the longest wait for an answer at this moment.
+        """
         self.closed = False
         self._settings = settings
         self._pages = pages
         self._metrics = metrics
+        self._behind_s = behind_s
         self._access = Access(settings)
         # Those who have a place. A connection leaves when it is lost, or its handshake fails.
         self._admitted: WeakKeyDictionary[ServerConnection, Caller] = WeakKeyDictionary()
@@ -409,6 +429,7 @@ class Admission:
             taken=len(self._admitted),
             from_address=sum(one.address == key for one in self._admitted.values()),
             closing=self.closed,
+            behind_s=self._behind_s(),
         )
 
 

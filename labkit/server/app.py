@@ -74,7 +74,7 @@ class VoiceServer:
         self._pipeline = pipeline
         self._registry = Registry(pipeline, self.settings, self.metrics, clock, FormatWatch)
         pages = Pages(ready=lambda: not self._admission.closed, metrics=self._metrics_page)
-        self._admission = Admission(self.settings, pages, self.metrics)
+        self._admission = Admission(self.settings, pages, self.metrics, self.behind_s)
         # From their first byte, before any handshake: one that never ends its handshake would
         # hold up a shutdown for as long as a handshake may take.
         self._sockets: set[BoundedConnection] = set()
@@ -317,12 +317,16 @@ class VoiceServer:
         closing = [hang_up(socket, CloseCode.GOING_AWAY, reason) for socket in self._sockets]
         await asyncio.gather(*closing)
 
+    def behind_s(self) -> float:
+        """Longest that somebody has waited for an answer at this moment, in seconds."""
+        return self._registry.behind_s(self._clock())
+
     def _metrics_page(self) -> bytes:
         for state, number in self.states().items():
             self.metrics.sessions.labels(state=state.value).set(number)
         for engine, waiting in self._pipeline.queued().items():
             self.metrics.queued.labels(engine=engine).set(waiting)
-        self.metrics.behind.set(self._registry.behind_s(self._clock()))
+        self.metrics.behind.set(self.behind_s())
         self.metrics.tasks.set(len(asyncio.all_tasks()))
         self.metrics.held_bytes.set(self.held_bytes())
         return self.metrics.page()

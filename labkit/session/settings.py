@@ -30,6 +30,9 @@ class ServerSettings(Limits):
     """TCP port; 0 takes a free one."""
     max_sessions: Count = DEFAULT_MAX_SESSIONS
     """Most callers at a time; further ones are refused (HTTP 503)."""
+    max_wait_s: Amount = 20.0
+    """While somebody has waited for so long for the first sound of an answer, further callers are
+    refused (HTTP 503): this machine, with these models, cannot serve them."""
     max_sessions_per_address: Count = DEFAULT_MAX_PER_ADDRESS
     """Most callers at a time from one address; further ones are refused (HTTP 429). An IPv6
     address counts by its first 64 bits."""

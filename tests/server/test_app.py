@@ -209,6 +209,27 @@ async def test_too_many_callers_are_told_to_come_back() -> None:
             assert await third.recv() == "pong"
 
 
+async def test_nobody_is_let_in_while_callers_wait_for_too_long() -> None:
+    asr = ScriptedAsr()
+    asr.gate.clear()
+    pipeline = VoicePipeline(scripted_engines(asr))
+    async with serving(pipeline, max_wait_s=0) as server, connect(server.url) as socket:
+        await socket.send(CHUNK * 10)
+        await socket.send("end_stream")
+        await until(lambda: server.behind_s() > 0)
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(server.url)
+        response = refused.value.response
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
+        assert b"callers wait for more than 0 s" in (response.body or b"")
+        asr.gate.set()
+        assert json.loads(await socket.recv())["type"] == "transcript"
+        assert await socket.recv()
+        async with connect(server.url) as second:
+            await second.send("ping")
+            assert await second.recv() == "pong"
+
+
 async def test_an_engine_that_fails_is_reported_and_the_turn_still_ends() -> None:
     def fail(_: object) -> str:
         raise RuntimeError("out of memory")
