@@ -10,7 +10,10 @@ telescope over consecutive marks, so they add up to the total exactly::
       ─ asr ─► asr_done ─ llm_first_token ─► llm_first_token ─ llm_first_sentence ─►
     llm_first_sentence ─ tts_first_audio ─► tts_first_audio ─ downlink ─► first_audio_received
 
-TTFA adds the silence that the reply begins with.
+TTFA adds the silence that the reply begins with. Where the server decides that the speaker is
+through, nobody asks, and the first parts are one, the dead air::
+
+    end_of_speech ─ dead_air ─► end_stream_received ─ asr ─► …
 """
 
 from collections.abc import Mapping
@@ -35,7 +38,7 @@ class Mark(StrEnum):
     """The client asked for its answer."""
 
     END_STREAM_RECEIVED = "end_stream_received"
-    """The server read the request for the answer."""
+    """The server read the request for the answer, or decided that the speaker is through."""
     ASR_STARTED = "asr_started"
     """The recogniser began (after the voice activity detector and the queue)."""
     ASR_DONE = "asr_done"
@@ -72,6 +75,8 @@ class Stage(StrEnum):
     """Waiting for the last chunk to fill and go out."""
     UPLINK = "uplink"
     """From the client's socket to the server's handler."""
+    DEAD_AIR = "dead_air"
+    """From the last word until it is decided that it was the last: chunk, way, and silence."""
     ASR = "asr"
     """Voice activity, the queue, and recognition."""
     LLM_FIRST_TOKEN = "llm_first_token"
@@ -108,11 +113,22 @@ STAGES: Mapping[Stage, tuple[Mark, Mark]] = MappingProxyType(
         Stage.LEADING_SILENCE: (Mark.FIRST_AUDIO_RECEIVED, Mark.FIRST_AUDIO_HEARD),
     }
 )
-"""Each stage with the two marks that it lies between, in the order of the turn.
+"""Each stage of a turn whose client asks, with the two marks that it lies between, in order.
 
-All but `Stage.UNTOLD`, which lies between none. They follow one another without a gap, so
-together they are the TTFA.
+They follow one another without a gap, so together they are the TTFA. `Stage.UNTOLD` lies between
+no two marks.
 """
+
+DECIDED_STAGES: Mapping[Stage, tuple[Mark, Mark]] = MappingProxyType(
+    {
+        Stage.DEAD_AIR: (Mark.END_OF_SPEECH, Mark.END_STREAM_RECEIVED),
+        **dict(list(STAGES.items())[2:]),
+    }
+)
+"""The same of a turn whose end the server decides."""
+
+_SLACK_MS: Final = 2.0
+"""So much may two sides of one clock disagree: a mark is set shortly after what it marks."""
 
 
 @dataclass(slots=True)
@@ -167,13 +183,18 @@ class Trace:
         """End of speech → first audible sample: TTFB plus the reply's leading silence."""
         return self.between_ms(Mark.END_OF_SPEECH, Mark.FIRST_AUDIO_HEARD)
 
+    @property
+    def stages(self) -> Mapping[Stage, tuple[Mark, Mark]]:
+        """The stages that a turn of this kind has."""
+        return STAGES if Mark.END_STREAM_SENT in self.marks else DECIDED_STAGES
+
     def stages_ms(self) -> dict[Stage, float]:
         """Every stage whose two marks are set, in the order of the turn.
 
         Where the whole wait is known and some of its parts are not, `Stage.UNTOLD` is what they
         take together, in the place of the first of them: the spans add up to `ttfa_ms`.
         """
-        spans = {stage: self.between_ms(*ends) for stage, ends in STAGES.items()}
+        spans = {stage: self.between_ms(*ends) for stage, ends in self.stages.items()}
         known = {stage: span for stage, span in spans.items() if span is not None}
         total = self.ttfa_ms()
         if total is None or len(known) == len(spans):
@@ -201,7 +222,7 @@ def chrome_events(trace: Trace) -> list[dict[str, object]]:
 
     found = [
         event(stage.label, 1, trace.marks[start], ph="X", dur=span * 1e3)
-        for stage, (start, end) in STAGES.items()
+        for stage, (start, end) in trace.stages.items()
         if (span := trace.between_ms(start, end)) is not None
     ]
     for row, marks in ((2, trace.marks), (3, trace.ahead)):
@@ -211,6 +232,21 @@ def chrome_events(trace: Trace) -> list[dict[str, object]]:
         {"name": "thread_name", "ph": "M", "pid": 1, "tid": row, "args": {"name": name}}
         for row, name in names
     ]
+
+
+def wrong_parts(stages_ms: Mapping[Stage, float], ttfa_ms: float | None) -> str:
+    """What is wrong with the parts of a wait, in words; empty where they can be believed.
+
+    No part is negative, and together they are the whole wait, within 2 ms. Otherwise a mark is of
+    another turn, or of another clock.
+    """
+    for stage, span in stages_ms.items():
+        if span < -_SLACK_MS:
+            return f"{stage.label} takes {span:.1f} ms"
+    total = sum(stages_ms.values())
+    if ttfa_ms is not None and abs(total - ttfa_ms) > _SLACK_MS:
+        return f"the parts of the wait add up to {total:.1f} ms of {ttfa_ms:.1f}"
+    return ""
 
 
 def largest_part(stages_ms: Mapping[Stage, float]) -> tuple[Stage, float] | None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.trace import (
+    DECIDED_STAGES,
     STAGES,
     Mark,
     Stage,
@@ -14,6 +15,7 @@ from labkit.trace import (
     chrome_events,
     largest_part,
     real_time_factor,
+    wrong_parts,
 )
 
 instants = st.integers(0, 10**15)
@@ -30,10 +32,11 @@ def test_stages_add_up_to_the_latency(marks: dict[Mark, int]) -> None:
 
 
 def test_stages_follow_one_another_without_a_gap() -> None:
-    assert [*STAGES, Stage.UNTOLD] == list(Stage)
-    assert all(before[1] is after[0] for before, after in pairwise(STAGES.values()))
-    spans = list(STAGES.values())
-    assert (spans[0][0], spans[-1][1]) == (Mark.END_OF_SPEECH, Mark.FIRST_AUDIO_HEARD)
+    assert {*STAGES, *DECIDED_STAGES, Stage.UNTOLD} == set(Stage)
+    for stages in (STAGES, DECIDED_STAGES):
+        spans = list(stages.values())
+        assert all(before[1] is after[0] for before, after in pairwise(spans))
+        assert (spans[0][0], spans[-1][1]) == (Mark.END_OF_SPEECH, Mark.FIRST_AUDIO_HEARD)
 
 
 def test_stages_cannot_be_changed() -> None:
@@ -43,7 +46,8 @@ def test_stages_cannot_be_changed() -> None:
 
 @given(some_marks)
 def test_a_stage_is_there_when_both_of_its_marks_are(marks: dict[Mark, int]) -> None:
-    wanted = [stage for stage, ends in STAGES.items() if set(ends) <= set(marks)]
+    stages = STAGES if Mark.END_STREAM_SENT in marks else DECIDED_STAGES
+    wanted = [stage for stage, ends in stages.items() if set(ends) <= set(marks)]
     told = [stage for stage in Trace(marks).stages_ms() if stage is not Stage.UNTOLD]
     assert told == wanted
 
@@ -55,7 +59,28 @@ def test_what_a_server_does_not_tell_is_a_part_of_its_own(told: set[Mark]) -> No
     stages, total = trace.stages_ms(), trace.ttfa_ms()
     assert total is not None
     assert sum(stages.values()) == pytest.approx(total)
-    assert (Stage.UNTOLD in stages) == (set(STAGES) - set(stages) != set())
+    assert (Stage.UNTOLD in stages) == (set(trace.stages) - set(stages) != set())
+
+
+@given(some_marks)
+def test_parts_of_marks_in_their_order_are_believed(marks: dict[Mark, int]) -> None:
+    in_order = {mark: at for mark, at in zip(Mark, sorted(marks.values()), strict=False)}
+    trace = Trace(in_order)
+    assert wrong_parts(trace.stages_ms(), trace.ttfa_ms()) == ""
+
+
+def test_a_mark_of_another_turn_is_found() -> None:
+    stale = Trace(
+        {
+            Mark.END_OF_SPEECH: 300_000_000_000,
+            Mark.END_STREAM_RECEIVED: 100_000_000_000,
+            Mark.FIRST_AUDIO_RECEIVED: 300_500_000_000,
+            Mark.FIRST_AUDIO_HEARD: 300_520_000_000,
+        }
+    )
+    assert "dead air takes -200000.0 ms" in wrong_parts(stale.stages_ms(), stale.ttfa_ms())
+    missing = wrong_parts({Stage.DEAD_AIR: 500.0, Stage.ASR: 60.0}, 570.0)
+    assert missing == "the parts of the wait add up to 560.0 ms of 570.0"
 
 
 def test_a_server_that_tells_nothing_leaves_one_part_between_those_of_the_client() -> None:

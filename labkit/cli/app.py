@@ -7,6 +7,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from labkit import __version__
+from labkit.cli.bench import bench
 from labkit.cli.check import check, progress
 from labkit.cli.drill import drill
 from labkit.cli.endpointing import endpointing
@@ -23,7 +24,7 @@ from labkit.errors import LabkitError
 
 _ORDER: Final = (
     "doctor", "serve", "talk", "lab", "check", "progress", "exercise", "endpointing",
-    "load", "drill", "proxy", "models", "token", "protocol",
+    "load", "bench", "drill", "proxy", "models", "token", "protocol",
 )  # fmt: skip
 
 
@@ -43,7 +44,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (doctor, serve, talk, check, progress, endpointing, load, proxy, token, protocol):
+for command in (
+    doctor,
+    serve,
+    talk,
+    check,
+    progress,
+    endpointing,
+    load,
+    bench,
+    proxy,
+    token,
+    protocol,
+):
     app.command(command.__name__)(command)
 app.command("lab", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lab)
 app.add_typer(exercise, name="exercise")

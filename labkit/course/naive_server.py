@@ -108,11 +108,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", default="embedded")
     for role in ("asr", "llm", "tts"):
         parser.add_argument(f"--{role}")
-    options = parser.parse_args(arguments)
-    paths = resolve(options.models, asr=options.asr, llm=options.llm, tts=options.tts)
+    parser.add_argument("--system")
+    options = vars(parser.parse_args(arguments))
+    port, models = options.pop("port"), options.pop("models")
+    paths = resolve(models, **options)
     if isinstance(paths.llm, str):
         raise SystemExit(f"the naive server runs its model itself; {paths.llm} is a server")
-    asyncio.run(_serve(NaiveServer(paths), options.port))
+    asyncio.run(_serve(NaiveServer(paths), port))
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ class Exercise(Experiment[Row, ExerciseSummary]):
             InstrumentError: The network or TLS cannot be had.
             LabkitError: No recording is short enough, or a server failed at its first turn.
         """
-        recordings = _short_ones(load_manifest(self.recordings), self.longest_s)
+        recordings = short_recordings(load_manifest(self.recordings), self.longest_s)
         turns = plan_turns(
             seed=self.seed,
             recordings=len(recordings),
@@ -213,7 +213,7 @@ class _Server:
             self.rtts_ms = None
 
 
-def _short_ones(recordings: Sequence[Recording], longest_s: float) -> list[Recording]:
+def short_recordings(recordings: Sequence[Recording], longest_s: float) -> list[Recording]:
     """Utterances that do not take long to say; speaking is most of the exercise's time."""
     short = [
         r

@@ -37,6 +37,7 @@ _COLUMNS: Final = 1000
 _STAGE_LOOK: Final[Mapping[Stage, tuple[str, str]]] = {
     Stage.PACKETISATION: (ORANGE, ""),
     Stage.UPLINK: (GREY, "//"),
+    Stage.DEAD_AIR: ("#E5D9A8", "oo"),
     Stage.ASR: (BLUE, "\\\\"),
     Stage.LLM_FIRST_TOKEN: (GREEN, ""),
     Stage.LLM_FIRST_SENTENCE: (SKY, "xx"),

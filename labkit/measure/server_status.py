@@ -35,6 +35,8 @@ class ServerStatus:
         stages: For each stage of a turn, turns so far and what they took on average, in
             milliseconds.
         held_bytes: Audio and messages that it keeps for its sessions; None where it does not tell.
+        ahead: Answers begun in a pause, by what became of them.
+        underruns: Times that reply audio came too late; None where it does not tell.
     """
 
     url: str
@@ -44,6 +46,8 @@ class ServerStatus:
     waiting: Mapping[str, int] = field(default_factory=dict)
     stages: Mapping[Stage, tuple[int, float]] = field(default_factory=dict)
     held_bytes: int | None = None
+    ahead: Mapping[str, int] = field(default_factory=dict)
+    underruns: int | None = None
 
     @property
     def session_count(self) -> int:
@@ -134,6 +138,7 @@ def read_status(url: str, page: str) -> ServerStatus:
         return ServerStatus(url, f"its page /metrics is not in Prometheus' format: {error}")
     sums, counts = numbers.get("stage_seconds_sum", {}), numbers.get("stage_seconds_count", {})
     held = numbers.get("held_bytes", {}).get("")
+    underruns = numbers.get("underruns_total", {}).get("")
     return ServerStatus(
         url,
         "" if "sessions" in numbers else "its page /metrics has no line `sessions`",
@@ -145,6 +150,8 @@ def read_status(url: str, page: str) -> ServerStatus:
             if (turns := counts.get(stage, 0.0)) and stage in sums
         },
         held_bytes=None if held is None else int(held),
+        ahead=_whole(numbers.get("work_ahead_total", {})),
+        underruns=None if underruns is None else int(underruns),
     )
 
 

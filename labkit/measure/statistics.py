@@ -1,6 +1,6 @@
 """Percentiles, and how sure of them one can be; the intervals are SciPy's."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -75,6 +75,28 @@ def _percentile(values: Sequence[float], q: float, seed: int) -> Estimate:
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return Estimate(value, float(interval.low), float(interval.high), len(data))
+
+
+def resampled(
+    statistic: Callable[..., float], *samples: Sequence[float], paired: bool = False, seed: int = 0
+) -> Estimate:
+    """Anything that is computed from samples, such as a ratio, with its bootstrap interval.
+
+    Args:
+        statistic: Computes it, from arrays.
+        samples: What it is computed from, each with at least one value.
+        paired: The samples belong together, value by value, and are drawn so.
+        seed: Draws the resamples.
+    """
+    rng = np.random.default_rng(seed)
+    arrays = [np.asarray(one, dtype=np.float64) for one in samples]
+
+    def drawn() -> float:
+        places = [rng.integers(len(one), size=len(one)) for one in arrays]
+        return float(statistic(*(one[places[0 if paired else n]] for n, one in enumerate(arrays))))
+
+    low, high = np.percentile([drawn() for _ in range(_RESAMPLES)], (2.5, 97.5))
+    return Estimate(float(statistic(*arrays)), float(low), float(high), len(arrays[0]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,8 @@ def test_the_page_of_labkits_server_becomes_numbers() -> None:
     metrics.sessions.labels(state="expired").set(0)
     metrics.queued.labels(engine="asr").set(4)
     metrics.held_bytes.set(12_000)
+    metrics.worked_ahead(used=True)
+    metrics.underrun()
     for ms in (100, 300):
         marks = {Mark.END_STREAM_RECEIVED: 0, Mark.ASR_DONE: ms * 1_000_000}
         metrics.turn_answered(Trace(marks))
@@ -47,6 +49,8 @@ def test_the_page_of_labkits_server_becomes_numbers() -> None:
     assert told == ServerStatus(
         URL,
         sessions={"attached": 2, "detached": 1, "expired": 0},
+        ahead={"used": 1},
+        underruns=1,
         waiting={"asr": 4},
         stages={Stage.ASR: (2, pytest.approx(200.0))},
         held_bytes=12_000,

@@ -1,0 +1,296 @@
+"""The figures that labkit is held to, each as a ratio within one run, and what became of them.
+
+A bar is a promise with a number. What a row measures is in `labkit.measure.bench_rows`; here is
+what its readings are held against, and nothing is said to hold that was not measured.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from labkit.errors import LabkitError
+from labkit.measure.results import Experiment, Tell
+from labkit.measure.statistics import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What one figure has to reach.
+
+    Attributes:
+        row: What measures it, for `--only`.
+        figure: What it is.
+        bound: The most that it may be; None for what is only stated.
+        unit: Behind its number.
+        at_least: The bound is the least that it has to be.
+        below: The bound itself is too much already.
+    """
+
+    row: str
+    figure: str
+    bound: float | None
+    unit: str = ""
+    at_least: bool = False
+    below: bool = False
+
+    def __str__(self) -> str:
+        if self.bound is None:
+            return "stated"
+        sign = "≥" if self.at_least else "<" if self.below else "≤"
+        return f"{sign} {self.bound:g}{self.unit}"
+
+    def holds(self, value: float) -> bool:
+        """Whether `value` reaches it; nothing falls short of what is only stated."""
+        if self.bound is None:
+            return True
+        if self.at_least:
+            return value >= self.bound
+        return value < self.bound if self.below else value <= self.bound
+
+
+class Verdict(StrEnum):
+    """What became of a bar."""
+
+    HOLDS = "holds"
+    SHORT = "short"
+    STATED = "stated"
+    NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was measured for one bar.
+
+    Attributes:
+        value: With its interval; None where there is none.
+        why: Why it does not say whether the bar holds; empty where it does.
+        note: What belongs to it.
+    """
+
+    value: Estimate | None = None
+    why: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A bar and what was measured for it."""
+
+    name: str
+    bar: Bar
+    reading: Reading
+
+    @property
+    def verdict(self) -> Verdict:
+        """What became of the bar."""
+        if self.reading.why or self.reading.value is None:
+            return Verdict.NOT_MEASURED
+        if self.bar.bound is None:
+            return Verdict.STATED
+        return Verdict.HOLDS if self.bar.holds(self.reading.value.value) else Verdict.SHORT
+
+
+def bars(models: str) -> dict[str, Bar]:
+    """Every bar by its name, for this set of models; the order is that of the table."""
+    over_floor = {"embedded": 0.25}.get(models, 0.35)
+    audible = None if models == "embedded" else 700.0  # what a person would feel
+    return {
+        "decided p50": Bar("decided", "first audio less the wait, server-decided / floor, p50",
+                           over_floor),
+        "decided p95": Bar("decided", "the same, p95", 1.0),
+        "audible p50": Bar("decided", "last word to first audible reply, server-decided, p50",
+                           audible, " ms"),
+        "audible p95": Bar("decided", "the same, p95", None, " ms"),
+        "dead air": Bar("endpointing", "dead air at 5 % cut off, adaptive / fixed wait", 0.5),
+        "smart turn": Bar("smart-turn", "the same / Smart Turn v3 with its own policy", 1.0),
+        "push p50": Bar("push", "push-to-talk: asked to first audio / floor, p50", 1.05),
+        "naive": Bar("naive", "first audio, naive / labkit, replies of five sentences", 5.0,
+                     at_least=True),
+        "ping": Bar("ping", "ping p99 while four turns run, naive / labkit", 20.0, at_least=True),
+        "ping p99": Bar("ping", "labkit's ping p99 meanwhile", 10.0, " ms", below=True),
+        "barge-in p95": Bar("barge-in", "speech over the reply to its last sample sent, p95", 100.0,
+                            " ms"),
+        "words": Bar("words", "words misheard with partials, less one-shot's, points", 0.0, " %"),
+        "ahead calls": Bar("ahead", "recogniser calls in vain, work ahead, per turn", 0.6),
+        "ahead cpu": Bar("ahead", "CPU a turn, with work ahead / without", 1.5),
+        "listening": Bar("listening", "CPU while listening / Silero's own", 1.3),
+        "four p95": Bar("four", "first audio p95, four callers within a second / one", 2.5),
+        "four underruns": Bar("four", "times that their audio ran out", 0.0),
+        "eight p95": Bar("eight", "first audio p95, eight callers for a minute", None, " ms"),
+        "eight underruns": Bar("eight", "times that their audio ran out", 0.0),
+        "idle": Bar("memory", "memory of an idle session", 64.0, " KiB", below=True),
+        "active": Bar("memory", "memory of one that has heard 2 s", None, " KiB"),
+    }  # fmt: skip
+
+
+NEVER: Final[Mapping[str, str]] = {
+    "smart turn": "Smart Turn is none of labkit's packages",
+    "barge-in p95": "this labkit has no barge-in",
+}
+"""Bars that nothing measures yet, with the reason."""
+
+
+class BenchSummary:
+    """Every bar that was asked for, and what became of it."""
+
+    def __init__(self, findings: Sequence[Finding], load: Sequence[float] = ()) -> None:
+        """Sum up; `load` is how busy the machine was, before and after."""
+        self.findings = findings
+        self.load = load
+
+    def sentences(self) -> list[str]:
+        """What became of them, counted, and what the table has no room for."""
+        counted = {v: sum(f.verdict is v for f in self.findings) for v in Verdict}
+        told = [", ".join(f"{n} {verdict}" for verdict, n in counted.items() if n) + "."]
+        for one in self.findings:
+            why = f"not measured, {one.reading.why}" if one.reading.why else ""
+            if said := "; ".join(filter(None, (why, one.reading.note))):
+                told.append(f"{one.name}: {said}.")
+        if self.load:
+            told.append(
+                f"Load of the machine: {self.load[0]:.1f} before, {self.load[-1]:.1f} after; "
+                "what is measured above its cores is the machine's as much as labkit's."
+            )
+        return told
+
+    def content(self) -> Mapping[str, Any]:
+        """The same in figures."""
+        return {
+            "load": self.load,
+            "findings": [{**_flat(one), "bar": asdict(one.bar)} for one in self.findings],
+        }
+
+
+Measure = Callable[["Bench", Callable[[str, int, int], None]], Awaitable[Mapping[str, Reading]]]
+"""Measures bars, by their names; is given whom to tell how far it has come."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Bench(Experiment[Finding, BenchSummary]):
+    """What to measure, through `labkit.measure.results.conduct`.
+
+    Attributes:
+        models: Name of the set.
+        measures: What measures what: rows, and how.
+        only: Rows to measure; all where there is none.
+        quick: Fewer turns; 95th percentiles are not measured then.
+        seed: Draws order, recordings and phases.
+        load: Reads how busy the machine is.
+    """
+
+    models: str = "embedded"
+    measures: Sequence[tuple[frozenset[str], Measure]] = ()
+    only: Sequence[str] = ()
+    quick: bool = False
+    seed: int = 1
+    load: Callable[[], float] = lambda: 0.0
+    loads: list[float] = field(default_factory=list)
+
+    raw: ClassVar[str] = "bench.csv"
+    summary: ClassVar[str] = "bench.json"
+    columns: ClassVar[Sequence[str]] = (
+        "name", "figure", "value", "low", "high", "n", "unit", "held_against", "verdict", "why",
+        "note",
+    )  # fmt: skip
+    libraries: ClassVar[Sequence[str]] = (
+        "labkit", "faster-whisper", "ctranslate2", "llama-cpp-python", "piper-tts", "onnxruntime",
+        "websockets", "numpy",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        """Refuse rows that nobody knows.
+
+        Raises:
+            LabkitError: There is no such row.
+        """
+        rows = list(dict.fromkeys(bar.row for bar in bars(self.models).values()))
+        if unknown := [row for row in self.only if row not in rows]:
+            raise LabkitError(f"there is no row {unknown[0]!r}; rows: {', '.join(rows)}")
+
+    def wants(self, row: str) -> bool:
+        """Whether a row is to be measured."""
+        return not self.only or row in self.only
+
+    async def run(self, record: Callable[[Finding], None], tell: Tell) -> None:
+        """Measure row after row; each finding is recorded as soon as it is there."""
+        wanted = {name: bar for name, bar in bars(self.models).items() if self.wants(bar.row)}
+        self.loads.append(self.load())
+        for rows, measure in self.measures:
+            if any(map(self.wants, rows)):
+                found = await measure(self, tell)
+                for name in [name for name in wanted if name in found]:
+                    record(Finding(name, wanted.pop(name), found[name]))
+        for name, bar in wanted.items():
+            record(Finding(name, bar, Reading(why=NEVER.get(name, "nothing measured it"))))
+        self.loads.append(self.load())
+        tell("done", 1, 1)
+
+    def flat(self, row: Finding) -> Mapping[str, Any]:
+        """A finding as columns."""
+        return _flat(row)
+
+    def summarise(self, rows: Sequence[Finding]) -> BenchSummary:
+        """The findings, in the order of the table."""
+        order = list(bars(self.models))
+        return BenchSummary(sorted(rows, key=lambda one: order.index(one.name)), self.loads)
+
+    def about(self) -> Mapping[str, Any]:
+        """What was asked for."""
+        return {
+            "models": self.models, "only": list(self.only), "quick": self.quick, "seed": self.seed,
+        }  # fmt: skip
+
+    def draw(self, summary: BenchSummary) -> Mapping[str, "Figure"]:
+        """How far each figure is from its bar."""
+        found = [one for one in summary.findings if one.verdict in (Verdict.HOLDS, Verdict.SHORT)]
+        return {"bench": distance_figure(found)} if found else {}
+
+
+def _flat(one: Finding) -> dict[str, Any]:
+    value = one.reading.value
+    return {
+        "name": one.name,
+        "figure": one.bar.figure,
+        "value": value and value.value,
+        "low": value and value.low,
+        "high": value and value.high,
+        "n": value and value.sample,
+        "unit": one.bar.unit.strip(),
+        "held_against": str(one.bar),
+        "verdict": one.verdict.value,
+        "why": one.reading.why,
+        "note": one.reading.note,
+    }
+
+
+def distance_figure(findings: Iterable[Finding]) -> "Figure":
+    """Each figure over its bar, so that all of them are read alike: what is left of 1 holds."""
+    from labkit.measure.figures import BLUE, GREY, RED, axes, figure_of, tidy
+
+    shown = [(one, _over(one)) for one in findings]
+    drawn = [(one, over) for one, over in shown if over is not None]
+    ax = axes(None, 8.0, 1.4 + 0.36 * max(1, len(drawn)))
+    for place, (one, (value, low, high)) in enumerate(drawn):
+        colour = BLUE if one.verdict is Verdict.HOLDS else RED
+        ax.plot([low, high], [place, place], color=colour, linewidth=2)
+        ax.plot(value, place, "o" if one.verdict is Verdict.HOLDS else "X", color=colour)
+    ax.axvline(1, color=GREY, linestyle="--", linewidth=1)
+    ax.set_xscale("log")
+    ax.set_yticks(range(len(drawn)), [f"{one.name} {one.bar}" for one, _ in drawn], fontsize=8)
+    ax.set_ylim(len(drawn) - 0.5, -0.5)
+    title = "Measured over its bar: left of 1 holds (95 % intervals)"
+    return figure_of(tidy(ax, title, "times the bar", "", grid="x"))
+
+
+def _over(one: Finding) -> tuple[float, float, float] | None:
+    """Value and interval over the bar, turned round where more is better; None without a scale."""
+    value, bound = one.reading.value, one.bar.bound
+    if value is None or not bound or min(value.low, value.value) <= 0:
+        return None
+    if one.bar.at_least:
+        return bound / value.value, bound / value.high, bound / value.low
+    return value.value / bound, value.low / bound, value.high / bound

@@ -1,0 +1,488 @@
+"""What each row of the bench measures: server and floor, or two servers, by turns in one run."""
+
+import asyncio
+import random
+import re
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median as middle
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import numpy as np
+
+from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le
+from labkit.client.plain import ClientTurn, VoiceClient
+from labkit.client.speech import Clock, spoken_ns
+from labkit.client.v1 import SessionClient
+from labkit.errors import InstrumentError, ServerError
+from labkit.measure.bench import Bench, Measure, Reading
+from labkit.measure.callers import Manners
+from labkit.measure.decided import CUT_OFF, BackToBack, policy_decides_s, say
+from labkit.measure.endpointing import EndpointingExperiment
+from labkit.measure.exercise import ping_until, prepared, short_recordings
+from labkit.measure.load import Load, recorded_speech, run_level
+from labkit.measure.pauses import conversations, voices
+from labkit.measure.plan import PlannedTurn
+from labkit.measure.recordings import Recording, load_manifest
+from labkit.measure.results import Results, Tell, conduct
+from labkit.measure.server_process import RunningServer, Usage, labkit_server, running_server
+from labkit.measure.statistics import FEW, Estimate, median, percentile_95, resampled
+from labkit.measure.targets import Target
+from labkit.measure.wer import word_errors
+from labkit.protocol import v1
+from labkit.trace import Mark, wrong_parts
+from labkit.voice.catalogue import Role
+from labkit.voice.engines import Vad
+from labkit.voice.hearing import Endpointing
+from labkit.voice.models import load_engines, resolve
+
+_CHUNK_MS: Final = 20
+_LONGEST_S: Final = 2.6
+_AFTER: Final = round(0.2 * SAMPLE_RATE)
+"""Samples behind the last word that the floor hears, as the server does."""
+_SENTENCES: Final = 5
+_END_OF_SENTENCE: Final = re.compile(r"[.!?](?=\s|$)")
+_FIVE: Final = "Answer every question in five short sentences."
+_ALONG_S: Final = 8.0
+"""A caller listens to a reply for so long before it speaks again."""
+_SESSIONS: Final = 100
+_FIRST: Final = 5
+_HEARD_S: Final = 2.0
+"""Time for a server to have heard what was sent to it at once."""
+_TOO_FEW: Final = f"fewer than {FEW} values tell no 95th percentile"
+
+
+@dataclass(slots=True)
+class _Turns:
+    """What the turns of one server and the floor gave, a value per recording."""
+
+    over_floor: list[float] = field(default_factory=list)
+    audible_ms: list[float] = field(default_factory=list)
+    push: list[float] = field(default_factory=list)
+    listening: list[float] = field(default_factory=list)
+    worse: list[float] = field(default_factory=list)
+    words: list[float] = field(default_factory=list)
+    dead_air_ms: list[float] = field(default_factory=list)
+    cut_off: int = 0
+    silent: int = 0
+
+
+def _said(bench: Bench, count: int) -> list[tuple[Recording, Float32, int]]:
+    """Recordings with the end of their speech, anywhere in a chunk with equal chance."""
+    rng = random.Random(bench.seed)
+    found = short_recordings(load_manifest(), _LONGEST_S)
+    drawn = rng.sample(found, min(count, len(found)))
+    planned = [PlannedTurn("", 0, _CHUNK_MS, rng.random(), 0) for _ in drawn]
+    return [(one, *prepared(one, turn)) for one, turn in zip(drawn, planned, strict=True)]
+
+
+async def _push(url: str, samples: Float32, end: int, start_ns: int | None = None) -> ClientTurn:
+    async with VoiceClient.connect(url) as client:
+        turn = await client.say(samples, chunk_ms=_CHUNK_MS, end_of_speech=end, start_ns=start_ns)
+    return believed(turn)
+
+
+def believed(turn: ClientTurn) -> ClientTurn:
+    """A turn whose parts add up.
+
+    Raises:
+        InstrumentError: They do not: nothing that follows from its marks means anything.
+    """
+    if wrong := wrong_parts(turn.trace.stages_ms(), turn.trace.ttfa_ms()):
+        raise InstrumentError(f"a turn cannot be believed: {wrong}")
+    return turn
+
+
+async def measure_turns(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
+    """One server's turns, asked for and decided by it, over the engines without a server."""
+    paths = resolve(bench.models)
+    floor = BackToBack(await asyncio.to_thread(load_engines, paths), paths.system)
+    said, found = _said(bench, 8 if bench.quick else FEW + 5), _Turns()
+    rng = random.Random(bench.seed)
+    async with running_server(labkit_server("--models", bench.models)) as server:
+        await _push(server.url, *said[0][1:])  # whatever is slow once
+        for number, one in enumerate(said):
+            tell(f"turns: {one[0].name}", number, len(said))
+            await _one_recording(found, bench, server.url, floor, one, rng)
+    return _read_turns(found)
+
+
+async def _one_recording(
+    found: _Turns,
+    bench: Bench,
+    url: str,
+    floor: BackToBack,
+    one: tuple[Recording, Float32, int],
+    rng: random.Random,
+) -> None:
+    """All that is compared, on one recording, in random order."""
+    recording, samples, end = one
+    vad = floor.engines.vad
+    turns: dict[str, ClientTurn] = {}
+    beneath = None
+    for what in rng.sample(("floor", "push", "decided", "partials"), 4):
+        if what == "floor":
+            beneath = await asyncio.to_thread(floor.floor, samples[: end + 1 + _AFTER])
+        elif what == "push" and (bench.wants("push") or bench.wants("listening")):
+            turns[what] = await _push(url, samples, end)
+        elif what == "decided" and bench.wants("decided"):
+            turns[what] = await _decided(url, samples, end)
+        elif what == "partials" and bench.wants("words"):
+            turns[what] = await _decided(url, samples, end, v1.SessionStart(partials=True))
+    if beneath is None or beneath.first_audio_s is None:
+        found.silent += 1
+        return
+    if push := turns.get("push"):
+        _note_push(found, push, beneath.first_audio_s)
+        if bench.wants("listening") and push.listening_cpu_ms is not None:
+            own_s = await asyncio.to_thread(_paced_cpu_s, vad, samples[: end + 1])
+            found.listening.append(push.listening_cpu_ms / 1000 / own_s)
+    if decided := turns.get("decided"):
+        at_s = policy_decides_s(
+            vad, samples, end_of_speech=end, silence_s=Endpointing().stop_s, chunk_ms=_CHUNK_MS
+        )
+        _note_decided(found, decided, at_s, beneath.first_audio_s)
+    if partials := turns.get("partials"):
+        heard = (partials.transcript, beneath.transcript)
+        errors = [word_errors(recording.text, words) for words in heard]
+        found.worse.append(errors[0][0] - errors[1][0])
+        found.words.append(errors[0][1])
+
+
+async def _decided(
+    url: str, samples: Float32, end: int, start: v1.SessionStart | None = None
+) -> ClientTurn:
+    return believed(await say(url, samples, end_of_speech=end, chunk_ms=_CHUNK_MS, start=start))
+
+
+def _note_push(found: _Turns, turn: ClientTurn, floor_s: float) -> None:
+    wait_ms = turn.trace.between_ms(Mark.END_STREAM_SENT, Mark.FIRST_AUDIO_RECEIVED)
+    if wait_ms is not None:
+        found.push.append(wait_ms / 1000 / floor_s)
+
+
+def _note_decided(found: _Turns, turn: ClientTurn, decides_s: float | None, floor_s: float) -> None:
+    first_ms = turn.trace.between_ms(Mark.STREAM_STARTED, Mark.FIRST_AUDIO_RECEIVED)
+    audible_ms = turn.trace.ttfa_ms()
+    if CUT_OFF in turn.remarks or decides_s is None:
+        found.cut_off += 1
+    elif first_ms is None or audible_ms is None:
+        found.silent += 1
+    else:
+        found.over_floor.append((first_ms / 1000 - decides_s) / floor_s)
+        found.audible_ms.append(audible_ms)
+        end_ms = turn.trace.between_ms(Mark.STREAM_STARTED, Mark.END_OF_SPEECH) or 0.0
+        found.dead_air_ms.append(1000 * decides_s - end_ms)
+
+
+def _paced_cpu_s(vad: Vad, samples: Float32) -> float:
+    """CPU seconds of the detector alone, frame by frame as speech comes in."""
+    frame, state, spent_s = vad.frame_samples, vad.start(), 0.0
+    begun_s = time.perf_counter()
+    for start in range(0, len(samples) - frame + 1, frame):
+        time.sleep(max(0.0, begun_s + (start + frame) / SAMPLE_RATE - time.perf_counter()))
+        before_s = time.process_time()
+        _, state = vad.probabilities(state, samples[start : start + frame])
+        spent_s += time.process_time() - before_s
+    return spent_s
+
+
+def _read_turns(found: _Turns) -> dict[str, Reading]:
+    waits = f"{found.cut_off} cut off, {found.silent} without a reply are left out"
+    if found.dead_air_ms:
+        waits += f"; the endpointer itself waits {middle(found.dead_air_ms):.0f} ms (median)"
+    words = sum(found.words)
+    return {
+        "decided p50": _half(found.over_floor),
+        "decided p95": _tail(found.over_floor),
+        "audible p50": _half(found.audible_ms, note=waits),
+        "audible p95": _tail(found.audible_ms),
+        "push p50": _half(found.push),
+        "listening": _half(found.listening),
+        "words": Reading(
+            resampled(lambda e, w: 100 * e.sum() / w.sum(), found.worse, found.words, paired=True),
+            note=f"of {words:.0f} words",
+        )
+        if words
+        else Reading(why="nothing was understood"),
+    }
+
+
+def _half(values: Sequence[float], note: str = "") -> Reading:
+    return Reading(median(values), note=note) if values else Reading(why="no turn was answered")
+
+
+def _tail(values: Sequence[float]) -> Reading:
+    found = percentile_95(values)
+    return Reading(why=_TOO_FEW) if found is None else Reading(found)
+
+
+async def measure_naive(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
+    """The same recordings to the naive server and to labkit's, replies of five sentences."""
+    options = ("--models", bench.models, "--system", _FIVE)
+    waits: dict[int, list[float]] = {}
+    said = _said(bench, 4 if bench.quick else 12)
+    async with _both(*options) as servers:
+        for number, (recording, samples, end) in enumerate(said):
+            tell(f"naive: {recording.name}", number, len(said))
+            ours, theirs = [await _push(one.url, samples, end) for one in servers]
+            first = [turn.trace.ttfb_ms() for turn in (ours, theirs)]
+            if first[0] and first[1]:
+                count = min(_sentences(turn.reply_text) for turn in (ours, theirs))
+                waits.setdefault(count, []).append(first[1] / first[0])
+    long = [wait for count, some in waits.items() if count >= _SENTENCES for wait in some]
+    if long:
+        return {"naive": _half(long)}
+    every = [wait for some in waits.values() for wait in some]
+    most = max(waits, default=0)
+    return {
+        "naive": Reading(
+            median(every) if every else None,
+            why=f"no reply of this model has five sentences, even when told to ({most} at most)",
+        )
+    }
+
+
+def _sentences(text: str) -> int:
+    return len(_END_OF_SENTENCE.findall(text))
+
+
+@asynccontextmanager
+async def _both(*options: str) -> AsyncIterator[tuple[RunningServer, RunningServer]]:
+    """Labkit's server and the naive one."""
+    async with AsyncExitStack() as stack:
+        commands = (Target.labkit(*options).command, Target.naive(*options).command)
+        ours, theirs = [
+            await stack.enter_async_context(running_server(command)) for command in commands
+        ]
+        yield ours, theirs
+
+
+async def measure_bystander(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
+    """Pings of somebody who only looks on, while four callers have their turns."""
+    rounds = 1 if bench.quick else 4
+    said = _said(bench, 4 * rounds)
+    rtts: dict[str, list[float]] = {}
+    async with _both("--models", bench.models) as servers:
+        for number in range(rounds):
+            tell("ping while four turns run", number, rounds)
+            for name, server in zip(("labkit", "naive"), servers, strict=True):
+                own = said[4 * number : 4 * number + 4]
+                await _watched(server.url, own, rtts.setdefault(name, []), bench.seed + number)
+    worst = resampled(lambda a: float(np.percentile(a, 99)), rtts["labkit"])
+
+    def ratio(theirs: Float32, ours: Float32) -> float:
+        return float(np.percentile(theirs, 99) / np.percentile(ours, 99))
+
+    return {
+        "ping": Reading(resampled(ratio, rtts["naive"], rtts["labkit"])),
+        "ping p99": Reading(worst),
+    }
+
+
+async def _watched(
+    url: str, said: Sequence[tuple[Recording, Float32, int]], rtts_ms: list[float], seed: int
+) -> None:
+    over = asyncio.Event()
+    async with VoiceClient.connect(url) as client:
+        watching = asyncio.create_task(
+            ping_until(over, client, rtts_ms, random.Random(seed), Clock())
+        )
+        try:
+            await asyncio.gather(*(_push(url, samples, end) for _, samples, end in said))
+        finally:
+            over.set()
+            await watching
+
+
+async def measure_crowd(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
+    """One caller, four who stop within a second, and eight who talk for a minute."""
+    found: dict[str, Reading] = {}
+    options = ("--models", bench.models, "--max-sessions", "64")
+    async with running_server(labkit_server(*options)) as server:
+        if bench.wants("four"):
+            found |= await _four(bench, tell, server)
+        if bench.wants("eight"):
+            found |= await _eight(bench, tell, server)
+    return found
+
+
+async def _four(bench: Bench, tell: Tell, server: RunningServer) -> dict[str, Reading]:
+    rounds, rng = (2 if bench.quick else 6), random.Random(bench.seed)
+    said = _said(bench, 4 * rounds)
+    before = await _underruns(server)
+    one, four = list[float](), list[float]()
+    for number in range(rounds):
+        tell("one caller and four", number, rounds)
+        own = said[4 * number : 4 * number + 4]
+        for _, samples, end in own:
+            one += _first_ms([await _push(server.url, samples, end)])
+        stop_ns = time.perf_counter_ns() + round((_LONGEST_S + 1) * 1e9)
+        starts = [stop_ns + round(rng.random() * 1e9) - spoken_ns(end) for _, _, end in own]
+        asked = [
+            _push(server.url, samples, end, start)
+            for (_, samples, end), start in zip(own, starts, strict=True)
+        ]
+        four += _first_ms(await asyncio.gather(*asked))
+    ran_out = await _underruns(server) - before
+
+    def ratio(many: Float32, alone: Float32) -> float:
+        return float(np.percentile(many, 95) / np.percentile(alone, 95))
+
+    enough = min(len(one), len(four)) >= FEW
+    note = f"one caller waits {middle(one):.0f} ms (median), four {middle(four):.0f}"
+    return {
+        "four p95": Reading(resampled(ratio, four, one), "" if enough else _TOO_FEW, note),
+        "four underruns": Reading(_counted(ran_out, len(four))),
+    }
+
+
+def _first_ms(turns: Sequence[ClientTurn]) -> list[float]:
+    """Waits for the first audio; a turn without any fails the run, for it would look good."""
+    waits = [turn.trace.ttfb_ms() for turn in turns]
+    if None in waits:
+        raise InstrumentError("a caller had no reply; nothing is told of the others")
+    return [wait for wait in waits if wait is not None]
+
+
+async def _underruns(server: RunningServer) -> int:
+    status = await asyncio.to_thread(server.status)
+    if status.underruns is None:
+        raise ServerError(f"{server.url} does not tell how often audio ran out: {status.trouble}")
+    return status.underruns
+
+
+def _counted(count: int, of: int) -> Estimate:
+    return Estimate(count, count, count, of)
+
+
+async def _eight(bench: Bench, tell: Tell, server: RunningServer) -> dict[str, Reading]:
+    tell("eight callers for a minute", 0, 1)
+    manners = Manners(pause_s=_ALONG_S, patience_s=60.0)
+    seconds = 20.0 if bench.quick else 60.0
+    load = Load(pipeline="voice", seconds=seconds, seed=bench.seed, manners=manners)
+    before = await _underruns(server)
+    speeches = recorded_speech(None, manners.chunk_ms)
+    level = await run_level(server, 8, speeches, load, name="labkit")
+    ran_out = await _underruns(server) - before
+    waits = level.turn_ms
+    value = None
+    if waits is not None:
+        value = Estimate(waits.p95, waits.low, waits.high, waits.sample)
+    why = "no turn was asked for" if waits is None else ""
+    if not why and (waits is None or waits.sample < FEW):
+        why = _TOO_FEW
+    half = f"median {waits.p50:.0f} ms, " if waits else ""
+    note = f"{half}{level.lost} turns lost, each caller listens for {_ALONG_S:g} s to a reply"
+    return {
+        "eight p95": Reading(value, why, note),
+        "eight underruns": Reading(_counted(ran_out, level.turns)),
+    }
+
+
+async def measure_ahead(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
+    """Turns of callers who pause, with work ahead and without: what it throws away."""
+    callers = await asyncio.to_thread(conversations, random.Random(bench.seed), voices(), each=1)
+    turns = [turn for caller in callers for turn in caller[: 2 if bench.quick else 6]]
+    cpu_s: dict[str, list[float]] = {"with": [], "without": []}
+    vain = []
+    async with AsyncExitStack() as stack:
+        commands = (("with", ()), ("without", ("--no-work-ahead",)))
+        servers = {
+            name: await stack.enter_async_context(
+                running_server(labkit_server("--models", bench.models, *options))
+            )
+            for name, options in commands
+        }
+        for number, turn in enumerate(turns):
+            tell("work ahead", number, len(turns))
+            end = round(turn.end_s * SAMPLE_RATE) - 1
+            for name, server in servers.items():
+                before_s, dropped = _usage(server).cpu_s, await _dropped(server)
+                await say(server.url, turn.samples, end_of_speech=end, chunk_ms=_CHUNK_MS)
+                cpu_s[name].append(_usage(server).cpu_s - before_s)
+                if name == "with":
+                    vain.append(float(await _dropped(server) - dropped))
+
+    def ratio(ahead: Float32, plain: Float32) -> float:
+        return float(ahead.sum() / plain.sum())
+
+    return {
+        "ahead calls": Reading(resampled(np.mean, vain)),
+        "ahead cpu": Reading(resampled(ratio, cpu_s["with"], cpu_s["without"], paired=True)),
+    }
+
+
+def _usage(server: RunningServer) -> Usage:
+    if (usage := server.usage()) is None:
+        raise ServerError(f"the system does not tell what {server.url} takes up")
+    return usage
+
+
+async def _dropped(server: RunningServer) -> int:
+    return (await asyncio.to_thread(server.status)).ahead.get("dropped", 0)
+
+
+async def measure_endpointing(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
+    """The line of the adaptive wait against that of the fixed one, computation left out."""
+    paths = resolve(bench.models)
+    asr = (await asyncio.to_thread(load_engines, paths)).asr
+    experiment = EndpointingExperiment(
+        asr, models=paths.names[Role.ASR], seed=bench.seed, each=1 if bench.quick else 2
+    )
+    with TemporaryDirectory() as folder:
+        summed = await conduct(experiment, Results(Path(folder)), tell)
+    if summed.ratio is None:
+        return {"dead air": Reading(why="no setting cuts off so few")}
+    return {"dead air": Reading(Estimate(*summed.ratio, summed.turns))}
+
+
+async def measure_memory(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
+    """What a hundred sessions add to the server's memory: silent, and once each has spoken."""
+    options = ("--models", bench.models, "--max-sessions", str(2 * _SESSIONS))
+    payload = encode_s16le(np.zeros(2 * SAMPLE_RATE, np.float32))
+    async with running_server(labkit_server(*options)) as server, AsyncExitStack() as stack:
+        sessions = list[SessionClient]()
+
+        async def open_more(count: int) -> None:
+            for _ in range(count):
+                connecting = SessionClient.connect(server.url)
+                sessions.append(await stack.enter_async_context(connecting))
+
+        async def speak(some: Sequence[SessionClient]) -> float:
+            for client in some:
+                await client.send_audio(payload)
+            await asyncio.sleep(_HEARD_S)
+            return _kib(server)
+
+        tell("memory of sessions", 0, 1)
+        await open_more(_FIRST)
+        before = await speak(sessions)  # what is allocated once is no session's
+        await open_more(_SESSIONS)
+        idle = _kib(server) - before
+        active = await speak(sessions[_FIRST:]) - before
+    return {"idle": Reading(_each(idle)), "active": Reading(_each(active))}
+
+
+def _each(kib: float) -> Estimate:
+    return Estimate(kib / _SESSIONS, kib / _SESSIONS, kib / _SESSIONS, _SESSIONS)
+
+
+def _kib(server: RunningServer) -> float:
+    return _usage(server).rss_bytes / 1024
+
+
+MEASURES: Final[Sequence[tuple[frozenset[str], Measure]]] = (
+    (frozenset({"decided", "push", "words", "listening"}), measure_turns),
+    (frozenset({"endpointing"}), measure_endpointing),
+    (frozenset({"naive"}), measure_naive),
+    (frozenset({"ping"}), measure_bystander),
+    (frozenset({"ahead"}), measure_ahead),
+    (frozenset({"four", "eight"}), measure_crowd),
+    (frozenset({"memory"}), measure_memory),
+)
+"""Rows, and what measures them."""

@@ -1,0 +1,260 @@
+"""A turn whose end the server decides, and the two floors beneath it.
+
+The microphone stays open: behind the last word goes silence, until the server has decided, and has
+answered. What lies between the last word and the first sound is measured from the recording, and
+the server's own marks only explain it.
+
+Under it lie two floors (as in SimulStreaming, 2025): when the same policy decides that computes
+nothing, and what the three engines take one after the other, without a server.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Final, Unpack
+
+import numpy as np
+
+from labkit.audio.pcm import SAMPLE_RATE, Float32, decode_s16le, encode_s16le, leading_silence
+from labkit.client.answers import Deadlines
+from labkit.client.conversation import ReplyAudio
+from labkit.client.dial import Reach
+from labkit.client.plain import ClientTurn
+from labkit.client.speech import chunk_samples, speak, spoken_ns
+from labkit.client.v1 import SessionClient
+from labkit.errors import ClientError
+from labkit.measure.endpointing import Heard, decide
+from labkit.measure.pauses import FRAME_S, Turn
+from labkit.protocol import v1
+from labkit.trace import SERVER_MARKS, Mark
+from labkit.voice import boundary
+from labkit.voice.endpointing import FixedWait
+from labkit.voice.engines import Engines, Vad
+from labkit.voice.hearing import speech_stretches
+from labkit.voice.history import Message
+from labkit.voice.scheduling import Stop
+from labkit.voice.speakable import SpeakableText
+
+_SILENCE_S: Final = 10.0
+"""So much follows the last word, more than any policy waits for."""
+CUT_OFF: Final = "the server took the turn for finished before it was"
+
+
+async def say(
+    url: str,
+    samples: Float32,
+    *,
+    end_of_speech: int,
+    start: v1.SessionStart | None = None,
+    chunk_ms: float = 40.0,
+    deadlines: Deadlines | None = None,
+    **reach: Unpack[Reach],
+) -> ClientTurn:
+    """Say a recording to a server of labkit.v1 that decides by itself when it is over.
+
+    Args:
+        url: The server's address.
+        samples: Mono, 16 kHz.
+        end_of_speech: Index of the last voiced sample; behind it the recording goes on, and then
+            silence.
+        start: What to ask for; by default what the server does by itself.
+        chunk_ms: Length of a message, in milliseconds.
+        deadlines: How long to wait for what.
+        reach: Headers, certificates and such.
+
+    Returns:
+        The turn. One that was taken for finished too early has no waits, and says so.
+
+    Raises:
+        ClientError: The server has no such turns, is lost, or does not answer in time.
+    """
+    start = start or v1.SessionStart()
+    start = start.model_copy(
+        update={"turn_detection": v1.TurnDetection.SERVER, "acknowledges": True}
+    )
+    deadlines = deadlines or Deadlines()
+    silence = end_of_speech + 1 + round(_SILENCE_S * SAMPLE_RATE) - len(samples)
+    heard = np.pad(samples, (0, max(0, silence)))
+    async with SessionClient.connect(url, start, deadlines=deadlines, **reach) as client:
+        begun_ns = time.perf_counter_ns()
+        turn = _Decided(begun_ns, begun_ns + spoken_ns(end_of_speech + 1))
+
+        async def send(chunk: Float32) -> None:
+            payload = encode_s16le(chunk)
+            await client.send_audio(payload)
+            turn.sent(len(payload))
+
+        saying = asyncio.create_task(speak(heard, send, chunk_ms=chunk_ms, start_ns=begun_ns))
+        length_s = (end_of_speech + 1) / SAMPLE_RATE
+        try:
+            async with asyncio.timeout(length_s + deadlines.answer_s):
+                while not turn.take(await client.next_event(), time.perf_counter_ns()):
+                    pass
+        except TimeoutError:
+            raise ClientError(
+                f"said {length_s:.1f} s and then silence; no answer was over within "
+                f"{deadlines.answer_s:.3g} s of its end"
+            ) from None
+        finally:
+            saying.cancel()
+            await asyncio.gather(saying, return_exceptions=True)
+    return turn.result
+
+
+class _Decided:
+    """A turn while it happens; answers to parts of it are taken, and then left out."""
+
+    def __init__(self, begun_ns: int, end_ns: int) -> None:
+        self.result = ClientTurn()
+        self.result.trace.mark(Mark.STREAM_STARTED, begun_ns)
+        self.result.trace.mark(Mark.END_OF_SPEECH, end_ns)
+        self._begun_ns = begun_ns
+        self._end_ns = end_ns
+        self._heard: list[str] = []
+        self._said: list[str] = []
+        self._audio = bytearray()
+        self._times: dict[Mark, int] = {}
+
+    def sent(self, size: int) -> None:
+        """Note a message, and whether it holds the end of speech."""
+        if Mark.LAST_CHUNK_SENT not in self.result.trace.marks:
+            self.result.messages_sent += 1
+            self.result.bytes_sent += size
+            if (now_ns := time.perf_counter_ns()) >= self._end_ns:
+                self.result.trace.mark(Mark.LAST_CHUNK_SENT, now_ns)
+
+    def take(self, event: object, at_ns: int) -> bool:
+        """Take the next event; True once the answer to the last word is complete."""
+        match event:
+            case v1.TranscriptFinal(text=text):
+                self._heard.append(text)
+                self._times.setdefault(Mark.TRANSCRIPT_RECEIVED, at_ns)
+            case v1.ResponseText(text=text):
+                self._said.append(text)
+            case ReplyAudio(payload=payload):
+                self._times.setdefault(Mark.FIRST_AUDIO_RECEIVED, at_ns)
+                self._audio += payload
+            case v1.ResponseDone(marks=marks):
+                return self._over(marks, at_ns)
+        return False
+
+    def _over(self, told: dict[str, int], at_ns: int) -> bool:
+        decided_ns = told.get(Mark.END_STREAM_RECEIVED)
+        if decided_ns is None:
+            raise ClientError("the server's response.done does not tell when the turn was over")
+        if not self._begun_ns <= decided_ns <= at_ns:  # another clock's
+            decided_ns = at_ns
+        if decided_ns < self._end_ns:
+            self.result.remarks = [CUT_OFF]
+            self._said.clear()
+            self._audio.clear()
+            self._times.clear()
+            return False
+        self.result.transcript = " ".join(words for words in self._heard if words)
+        self.result.reply_text = " ".join(self._said)
+        self.result.reply = decode_s16le(bytes(self._audio))
+        if not self.result.remarks:
+            self._mark({mark: told[mark] for mark in SERVER_MARKS if mark in told}, at_ns)
+        return True
+
+    def _mark(self, told: dict[Mark, int], at_ns: int) -> None:
+        trace = self.result.trace
+        trace.merge({**self._times, Mark.REPLY_RECEIVED: at_ns})
+        first_ns = self._times.get(Mark.FIRST_AUDIO_RECEIVED)
+        silence_s = leading_silence(self.result.reply, SAMPLE_RATE)
+        if first_ns is not None and silence_s < self.result.reply_seconds:
+            trace.mark(Mark.FIRST_AUDIO_HEARD, first_ns + round(silence_s * 1e9))
+        if all(self._end_ns <= mark_ns <= at_ns for mark_ns in told.values()):
+            trace.merge(told)
+        else:
+            self.result.remarks.append(
+                "the server's marks do not fit into the turn, and were left out"
+            )
+
+
+def policy_decides_s(
+    vad: Vad, samples: Float32, *, end_of_speech: int, silence_s: float, chunk_ms: float
+) -> float | None:
+    """When a policy that computes nothing knows of the end, in seconds of the recording.
+
+    The detector's frame is judged as soon as the chunk with its last sample has been spoken.
+
+    Returns:
+        None where it takes the turn for finished before it is.
+    """
+    silence = end_of_speech + 1 + round(_SILENCE_S * SAMPLE_RATE) - len(samples)
+    audio = decode_s16le(encode_s16le(np.pad(samples, (0, max(0, silence)))))
+    audio = audio[: len(audio) // vad.frame_samples * vad.frame_samples]
+    voiced, _ = vad.probabilities(vad.start(), audio)
+    end_s = (end_of_speech + 1) / SAMPLE_RATE
+    times = decide(Heard(Turn("", "", audio, voiced, [], end_s), {}), FixedWait(silence_s))
+    if not times or times[0] < end_s:
+        return None
+    size = chunk_samples(chunk_ms)
+    frame_end = round(times[0] / FRAME_S) * vad.frame_samples
+    return -(-frame_end // size) * size / SAMPLE_RATE
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """What the engines take one after the other, without a server.
+
+    Attributes:
+        transcript: What was heard.
+        first_audio_s: From the first call to the first samples; None where nothing was heard.
+    """
+
+    transcript: str
+    first_audio_s: float | None
+
+
+@dataclass(slots=True)
+class BackToBack:
+    """The three engines, one call after the other, for the first sound of a reply.
+
+    Attributes:
+        engines: Loaded and warm.
+        system: Told to the language model.
+    """
+
+    engines: Engines
+    system: str = ""
+    _told: list[Message] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Prepare what the model is told."""
+        self._told = [Message("system", self.system)] if self.system else []
+
+    def floor(self, samples: Float32) -> Floor:
+        """Hear an utterance, write the first piece of a reply, and speak it.
+
+        Speech is found before the clock runs: a server does that while somebody speaks.
+        """
+        vad, stop = self.engines.vad, Stop()
+        whole = np.pad(samples, (0, -len(samples) % vad.frame_samples))
+        voiced, _ = vad.probabilities(vad.start(), whole)
+        stretches = speech_stretches(
+            voiced, vad.frame_samples, longest_s=self.engines.longest_stretch_s
+        )
+        begun_s = time.perf_counter()
+        words = [
+            boundary.transcribe(self.engines.asr, whole[one.start : one.end], stop)
+            for one in stretches
+        ]
+        transcript = " ".join(word for word in words if word)
+        if not transcript or not (first := self._first_piece(transcript, stop)):
+            return Floor(transcript, None)
+        boundary.synthesise(self.engines.tts, first, stop)
+        return Floor(transcript, time.perf_counter() - begun_s)
+
+    def _first_piece(self, said: str, stop: Stop) -> str:
+        text = SpeakableText()
+        deltas = boundary.reply(self.engines.llm, [*self._told, Message("user", said)], stop)
+        try:
+            for delta in deltas:
+                for piece in text.feed(delta):
+                    if piece.spoken:
+                        return piece.spoken
+        finally:
+            deltas.close()
+        return " ".join(piece.spoken for piece in text.flush())

@@ -1,0 +1,155 @@
+"""Bars, and what becomes of them."""
+
+import asyncio
+import csv
+import json
+from collections.abc import Mapping
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from labkit.audio.pcm import SAMPLE_RATE
+from labkit.cli.bench import findings_table
+from labkit.client.plain import ClientTurn
+from labkit.errors import InstrumentError, LabkitError
+from labkit.measure.bench import Bar, Bench, BenchSummary, Finding, Reading, Verdict, bars
+from labkit.measure.bench_rows import MEASURES, _note_decided, _sentences, _Turns, believed
+from labkit.measure.decided import CUT_OFF
+from labkit.measure.results import Results, Tell, conduct
+from labkit.measure.statistics import Estimate, resampled
+from labkit.trace import Mark, Trace
+
+NUMBERS = st.floats(0.01, 1000)
+
+
+def estimate(value: float) -> Estimate:
+    return Estimate(value, value * 0.9, value * 1.1, 20)
+
+
+@given(NUMBERS, NUMBERS, st.booleans(), st.booleans())
+def test_a_bar_holds_on_one_side_of_its_bound(
+    bound: float, value: float, at_least: bool, below: bool
+) -> None:
+    bar = Bar("row", "figure", bound, at_least=at_least, below=below)
+    assert bar.holds(value) == (value >= bound if at_least else value <= bound) or value == bound
+    verdict = Finding("name", bar, Reading(estimate(value))).verdict
+    assert verdict is (Verdict.HOLDS if bar.holds(value) else Verdict.SHORT)
+
+
+@pytest.mark.parametrize("models", ["embedded", "tiny"])
+def test_no_verdict_of_a_bar_is_certain_beforehand(models: str) -> None:
+    for name, bar in bars(models).items():
+        if bar.bound is None:
+            assert Finding(name, bar, Reading(estimate(1))).verdict is Verdict.STATED
+        else:
+            verdicts = {
+                Finding(name, bar, Reading(estimate(bar.bound + off))).verdict
+                for off in (-1e-6, 1e-6)
+            }
+            assert verdicts == {Verdict.HOLDS, Verdict.SHORT}, name
+
+
+def test_what_was_not_measured_holds_nothing_even_with_a_value() -> None:
+    bar = Bar("row", "figure", 5.0)
+    assert Finding("name", bar, Reading(why="too few")).verdict is Verdict.NOT_MEASURED
+    assert Finding("name", bar, Reading(estimate(1), "too few")).verdict is Verdict.NOT_MEASURED
+
+
+def test_every_row_is_measured_or_says_why_not() -> None:
+    rows = {bar.row for bar in bars("tiny").values()}
+    measured = frozenset[str]().union(*(names for names, _ in MEASURES))
+    assert measured < rows
+    assert rows - measured == {"smart-turn", "barge-in"}
+
+
+async def fake(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
+    return {"idle": Reading(estimate(12)), "active": Reading(estimate(80))}
+
+
+def test_a_run_from_rows_to_files(tmp_path: Path) -> None:
+    bench = Bench(measures=[(frozenset({"memory"}), fake)], only=["memory", "barge-in"])
+    summary = asyncio.run(conduct(bench, Results(tmp_path)))
+    verdicts = [one.verdict for one in summary.findings]
+    assert verdicts == [Verdict.NOT_MEASURED, Verdict.HOLDS, Verdict.STATED]
+    told = " ".join(summary.sentences())
+    assert "1 holds, 1 stated, 1 not measured." in told
+    assert "barge-in p95: not measured, this labkit has no barge-in." in told
+    with (tmp_path / "bench.csv").open(newline="") as file:
+        assert [row["verdict"] for row in csv.DictReader(file)] == [
+            "holds",
+            "stated",
+            "not measured",
+        ]
+    (_, idle, _) = json.loads((tmp_path / "bench.json").read_text())["findings"]
+    assert idle["value"] == 12
+    assert idle["bar"]["bound"] == 64
+    assert (tmp_path / "bench.png").exists()
+
+
+def test_an_unknown_row_is_refused_with_those_there_are() -> None:
+    with pytest.raises(LabkitError, match=r"no row 'speed'; rows: decided, .*memory"):
+        Bench(only=["speed"])
+
+
+def test_the_table_fits_into_80_columns() -> None:
+    findings = [
+        Finding(name, bar, Reading(estimate(987.654), "so" if number % 3 else ""))
+        for number, (name, bar) in enumerate(bars("tiny").items())
+    ]
+    written = StringIO()
+    Console(width=80, file=written).print(findings_table(BenchSummary(findings)))
+    text = written.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+
+
+def test_a_turn_whose_parts_are_not_possible_ends_the_run() -> None:
+    stale = Trace({Mark.END_OF_SPEECH: 5_000_000_000, Mark.END_STREAM_RECEIVED: 1_000_000_000})
+    with pytest.raises(InstrumentError, match="cannot be believed: dead air takes -4000.0 ms"):
+        believed(ClientTurn(trace=stale))
+
+
+def test_the_wait_of_the_endpointer_is_taken_off_and_cut_off_turns_are_only_counted() -> None:
+    found = _Turns()
+    ms = 1_000_000
+    trace = Trace(
+        {
+            Mark.STREAM_STARTED: 0,
+            Mark.END_OF_SPEECH: 1000 * ms,
+            Mark.FIRST_AUDIO_RECEIVED: 1600 * ms,
+            Mark.FIRST_AUDIO_HEARD: 1620 * ms,
+        }
+    )
+    _note_decided(found, ClientTurn(trace=trace), 1.5, 0.4)
+    _note_decided(found, ClientTurn(trace=trace, remarks=[CUT_OFF]), 1.5, 0.4)
+    _note_decided(found, ClientTurn(trace=Trace()), 1.5, 0.4)
+    assert found.over_floor == pytest.approx([0.25])
+    assert (found.audible_ms, found.dead_air_ms) == ([620], [500])
+    assert (found.cut_off, found.silent) == (1, 1)
+
+
+def test_sentences_are_counted_by_their_ends() -> None:
+    assert _sentences("One. Two! Is 3.5 three? Four") == 3
+
+
+def test_a_ratio_of_samples_has_an_interval_around_it() -> None:
+    ones, twos = [1.0, 1.1, 0.9, 1.0], [2.0, 2.2, 1.8, 2.0]
+    found = resampled(lambda a, b: float(a.sum() / b.sum()), ones, twos, paired=True)
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5))
+    assert found.sample == 4
+    loose = resampled(lambda a, b: float(a.sum() / b.sum()), ones, twos)
+    assert loose.low < 0.5 < loose.high
+
+
+@pytest.mark.engines
+def test_the_command_with_the_real_engines(tmp_path: Path) -> None:
+    bench = Bench(measures=MEASURES, only=["memory"], quick=True)
+    summary = asyncio.run(conduct(bench, Results(tmp_path)))
+    assert [one.name for one in summary.findings] == ["idle", "active"]
+    for one in summary.findings:
+        assert one.reading.value is not None
+        assert 0 < one.reading.value.value < 4 * SAMPLE_RATE * 4 / 1024

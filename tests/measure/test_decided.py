@@ -1,0 +1,142 @@
+"""Turns whose end the server decides: their marks, and the floors beneath them."""
+
+import asyncio
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le
+from labkit.client.conversation import ReplyAudio
+from labkit.errors import ClientError
+from labkit.measure.decided import CUT_OFF, BackToBack, _Decided, policy_decides_s, say
+from labkit.protocol import v1
+from labkit.server.app import VoiceServer
+from labkit.session.settings import ServerSettings
+from labkit.trace import Mark, Stage, wrong_parts
+from labkit.voice.pipeline import VoicePipeline
+from labkit.voice.scripted import EnergyVad, ScriptedAsr, scripted_engines
+
+MS = 1_000_000
+LOUD = encode_s16le(np.full(1600, 0.5, np.float32))
+
+
+def spoken(*seconds: float) -> Float32:
+    """Sound and silence by turns, beginning with sound."""
+    lengths = [round(one * SAMPLE_RATE) for one in seconds]
+    return np.concatenate(
+        [np.full(size, 0.5 * (n % 2 == 0), np.float32) for n, size in enumerate(lengths)]
+    )
+
+
+def done(decided_ms: int, **more_ms: int) -> v1.ResponseDone:
+    told = {"end_stream_received": decided_ms, **more_ms}
+    marks = {name: at * MS for name, at in told.items()}
+    return v1.ResponseDone(turn=1, status=v1.ResponseStatus.COMPLETED, marks=marks)
+
+
+def taken(turn: _Decided, *events: tuple[object, int]) -> list[bool]:
+    return [turn.take(event, at_ms * MS) for event, at_ms in events]
+
+
+def test_dead_air_is_what_lies_before_the_decision_and_the_parts_add_up() -> None:
+    turn = _Decided(0, 1000 * MS)
+    over = taken(
+        turn,
+        (v1.TranscriptFinal(turn=1, text="hello"), 1560),
+        (v1.ResponseText(turn=1, text="Hi."), 1570),
+        (ReplyAudio(0, LOUD), 1600),
+        (done(1550, asr_done=1550, llm_first_token=1552, tts_first_audio=1590), 1700),
+    )
+    assert over == [False, False, False, True]
+    trace = turn.result.trace
+    assert turn.result.transcript == "hello"
+    assert trace.stages_ms()[Stage.DEAD_AIR] == 550
+    assert trace.ttfa_ms() == 600
+    assert wrong_parts(trace.stages_ms(), trace.ttfa_ms()) == ""
+
+
+def test_a_turn_that_was_cut_off_has_no_waits_and_all_of_its_words() -> None:
+    turn = _Decided(0, 3000 * MS)
+    over = taken(
+        turn,
+        (v1.TranscriptFinal(turn=1, text="set a timer"), 1500),
+        (ReplyAudio(0, LOUD), 1600),
+        (done(1490), 1700),
+        (v1.TranscriptFinal(turn=2, text="for six minutes"), 3510),
+        (ReplyAudio(0, LOUD), 3600),
+        (done(3500), 3700),
+    )
+    assert over == [False, False, False, False, False, True]
+    assert turn.result.remarks == [CUT_OFF]
+    assert turn.result.transcript == "set a timer for six minutes"
+    assert turn.result.trace.ttfb_ms() is None
+    assert turn.result.reply_seconds == 0.1
+
+
+def test_marks_of_another_clock_are_left_out() -> None:
+    turn = _Decided(0, 1000 * MS)
+    taken(turn, (ReplyAudio(0, LOUD), 1600), (done(9000), 1700))
+    assert Mark.END_STREAM_RECEIVED not in turn.result.trace.marks
+    assert "do not fit" in turn.result.remarks[0]
+    assert turn.result.trace.stages_ms() == {Stage.UNTOLD: 600, Stage.LEADING_SILENCE: 0}
+
+
+def test_a_server_that_does_not_tell_when_it_decided_is_told_so() -> None:
+    with pytest.raises(ClientError, match="does not tell when"):
+        _Decided(0, 0).take(v1.ResponseDone(turn=1, status=v1.ResponseStatus.COMPLETED), 5)
+
+
+@given(
+    speech_s=st.floats(0.3, 2.0),
+    silence_s=st.sampled_from((0.3, 0.5, 0.9)),
+    chunk_ms=st.sampled_from((20, 40, 100)),
+)
+def test_a_policy_knows_of_the_end_a_frame_and_a_chunk_after_its_wait(
+    speech_s: float, silence_s: float, chunk_ms: int
+) -> None:
+    samples = spoken(speech_s)
+    at_s = policy_decides_s(
+        EnergyVad(),
+        samples,
+        end_of_speech=len(samples) - 1,
+        silence_s=silence_s,
+        chunk_ms=chunk_ms,
+    )
+    assert at_s is not None
+    wait_s = at_s - len(samples) / SAMPLE_RATE
+    assert silence_s - 1e-9 <= wait_s <= silence_s + 2 * 0.032 + chunk_ms / 1000
+    assert at_s * 1000 / chunk_ms == pytest.approx(round(at_s * 1000 / chunk_ms))
+
+
+def test_a_policy_that_cuts_off_has_no_floor() -> None:
+    samples = spoken(0.5, 0.8, 0.5)
+    found = policy_decides_s(
+        EnergyVad(), samples, end_of_speech=len(samples) - 1, silence_s=0.5, chunk_ms=20
+    )
+    assert found is None
+
+
+def test_the_floor_hears_and_answers_and_is_none_where_nothing_is_said() -> None:
+    engines = scripted_engines(asr=ScriptedAsr(lambda audio: "hello"))
+    floor = BackToBack(engines).floor(spoken(0.5))
+    assert floor.transcript == "hello"
+    assert floor.first_audio_s is not None
+    assert BackToBack(engines).floor(np.zeros(SAMPLE_RATE, np.float32)).first_audio_s is None
+
+
+def test_a_turn_said_to_a_server_that_decides() -> None:
+    async def said() -> None:
+        pipeline = VoicePipeline(scripted_engines(asr=ScriptedAsr(lambda audio: "hello")))
+        settings = ServerSettings(host="127.0.0.1", port=0)
+        async with VoiceServer(pipeline, settings) as server:
+            samples = spoken(0.4)
+            turn = await say(server.url, samples, end_of_speech=len(samples) - 1, chunk_ms=20)
+        stages = turn.trace.stages_ms()
+        assert turn.transcript == "hello"
+        assert turn.remarks == []
+        assert stages[Stage.DEAD_AIR] >= 500
+        assert wrong_parts(stages, turn.trace.ttfa_ms()) == ""
+
+    asyncio.run(said())
