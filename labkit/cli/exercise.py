@@ -1,6 +1,7 @@
 """`labkit exercise`: the latency exercise, and `labkit exercise diff`: two runs compared."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -71,10 +72,26 @@ def run_exercise(
             rich_help_panel=_BESIDE,
         ),
     ] = None,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare",
+            help="Naive, streaming, and streaming with work ahead, in the mode vad and, where no "
+            "--chunks are named, in chunks of 40 ms.",
+            rich_help_panel=_BESIDE,
+        ),
+    ] = False,
     own: Annotated[
         bool,
         typer.Option("--labkit/--no-labkit", help="Labkit's own.", rich_help_panel=_BESIDE),
     ] = True,
+    mode: Annotated[
+        Literal["push", "vad"],
+        typer.Option(
+            help="Who decides that a turn is over: the client at once, or the server.",
+            rich_help_panel=_CONDITIONS,
+        ),
+    ] = "push",
     network: Annotated[
         str,
         typer.Option(
@@ -114,23 +131,31 @@ def run_exercise(
 
     models = {"--models": model_set, "--asr": asr, "--llm": llm, "--tts": tts}
     options = tuple(word for key, value in models.items() if value for word in (key, value))
+    deflating = ["--deflate"] if deflate else []
     targets: list[Target] = []
     if own:
-        targets.append(Target.labkit(*options, *(["--deflate"] if deflate else [])))
-    targets += [Target.naive(*options)] if baseline else []
+        targets.append(Target.labkit(*options, *deflating))
+    if compare:
+        waiting = Target.labkit(*options, *deflating, "--no-work-ahead")
+        targets = [
+            replace(Target.labkit(*options, *deflating), name="work ahead"),
+            replace(waiting, name="streaming"),
+        ]
+    targets += [Target.naive(*options)] if baseline or compare else []
     targets += [Target.script(path) for path in server or ()]
     headers = None if token_file is None else bearer(read_tokens(token_file)[0])
     trusted = None if ca is None else client_tls(ca)
     targets += [Target.running(address, headers=headers, tls=trusted) for address in url or ()]
     if not targets:
         raise LabkitError("--no-labkit leaves no server to measure; name one")
-    if own or baseline:  # it is better to miss a model now than in a subprocess
+    if own or baseline or compare:  # it is better to miss a model now than in a subprocess
         resolve(model_set, asr=asr, llm=llm, tts=tts)
     experiment = Exercise.of_length(
         quick=quick,
         targets=distinct(targets),
         seed=seed,
-        chunk_sizes_ms=CHUNK_SIZES_MS if chunks is None else parse_chunks(chunks),
+        chunk_sizes_ms=parse_chunks(chunks) if chunks else (40,) if compare else CHUNK_SIZES_MS,
+        decided=compare or mode == "vad",
         access=Access(
             network=read_profile(network),
             tls=tls,

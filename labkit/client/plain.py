@@ -352,6 +352,7 @@ class VoiceClient:
         *,
         chunk_ms: float = 40.0,
         end_of_speech: int | None = None,
+        silence_s: float = 0.0,
         pace: float = 1.0,
         start_ns: int | None = None,
     ) -> ClientTurn:
@@ -364,6 +365,8 @@ class VoiceClient:
                 `labkit.audio.pcm.end_of_speech`. The chunk that holds it is the last one sent,
                 filled with silence where the recording is over. Without it all of `samples` is
                 sent, and its end counts as the end of speech.
+            silence_s: Go on for so long behind the end of speech before asking, as a client does
+                that finds the end by itself.
             pace: Times real time; 0 sends at once.
             start_ns: When the first sample is spoken, by the client's clock; by default now.
 
@@ -373,7 +376,7 @@ class VoiceClient:
             ProtocolError: The server's answer is not of this dialect.
         """
         turn = _Turn(self._clock, stream=self.stream)
-        await self._speak(turn, samples, chunk_ms, end_of_speech, pace, start_ns)
+        await self._speak(turn, samples, chunk_ms, end_of_speech, silence_s, pace, start_ns)
         turn.mark(Mark.END_STREAM_SENT)  # before: the server may read it while send returns
         await self._send("end_stream", turn.so_far)
         turn.so_far.asked = "end_stream"
@@ -426,6 +429,7 @@ class VoiceClient:
         samples: Float32,
         chunk_ms: float,
         end_of_speech: int | None,
+        silence_s: float,
         pace: float,
         start_ns: int | None,
     ) -> None:
@@ -434,7 +438,8 @@ class VoiceClient:
         end = len(samples)
         if end_of_speech is not None:
             end = end_of_speech + 1
-            filled = -(-end // size) * size  # a microphone fills its last chunk, too
+            last = end + round(silence_s * SAMPLE_RATE)
+            filled = -(-last // size) * size  # a microphone fills its last chunk, too
             samples = np.pad(samples[:filled], (0, max(0, filled - len(samples))))
         start_ns = self._clock.now_ns() if start_ns is None else start_ns
         turn.mark(Mark.STREAM_STARTED, start_ns)

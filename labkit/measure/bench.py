@@ -4,7 +4,7 @@ A bar is a promise with a number. What a row measures is in `labkit.measure.benc
 what its readings are held against, and nothing is said to hold that was not measured.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -246,7 +246,12 @@ class Bench(Experiment[Finding, BenchSummary]):
 
     def draw(self, summary: BenchSummary) -> Mapping[str, "Figure"]:
         """How far each figure is from its bar."""
-        found = [one for one in summary.findings if one.verdict in (Verdict.HOLDS, Verdict.SHORT)]
+        judged = (Verdict.HOLDS, Verdict.SHORT)
+        found = [
+            (one, over)
+            for one in summary.findings
+            if one.verdict in judged and (over := _over(one)) is not None
+        ]
         return {"bench": distance_figure(found)} if found else {}
 
 
@@ -267,13 +272,15 @@ def _flat(one: Finding) -> dict[str, Any]:
     }
 
 
-def distance_figure(findings: Iterable[Finding]) -> "Figure":
-    """Each figure over its bar, so that all of them are read alike: what is left of 1 holds."""
+def distance_figure(drawn: Sequence[tuple[Finding, tuple[float, float, float]]]) -> "Figure":
+    """Each figure over its bar, so that all of them are read alike: what is left of 1 holds.
+
+    Args:
+        drawn: Findings, each with its value over its bar and the ends of its interval.
+    """
     from labkit.measure.figures import BLUE, GREY, RED, axes, figure_of, tidy
 
-    shown = [(one, _over(one)) for one in findings]
-    drawn = [(one, over) for one, over in shown if over is not None]
-    ax = axes(None, 8.0, 1.4 + 0.36 * max(1, len(drawn)))
+    ax = axes(None, 8.0, 1.4 + 0.36 * len(drawn))
     for place, (one, (value, low, high)) in enumerate(drawn):
         colour = BLUE if one.verdict is Verdict.HOLDS else RED
         ax.plot([low, high], [place, place], color=colour, linewidth=2)

@@ -387,7 +387,7 @@ async def _eight(bench: Bench, tell: Tell, server: RunningServer) -> dict[str, R
 async def measure_ahead(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
     """Turns of callers who pause, with work ahead and without: what it throws away."""
     callers = await asyncio.to_thread(conversations, random.Random(bench.seed), voices(), each=1)
-    turns = [turn for caller in callers for turn in caller[: 2 if bench.quick else 6]]
+    turns = [turn for caller in callers for turn in caller[: 3 if bench.quick else 6]]
     cpu_s: dict[str, list[float]] = {"with": [], "without": []}
     vain = []
     async with AsyncExitStack() as stack:

@@ -1,26 +1,34 @@
-"""The latency exercise: recorded utterances, chunk sizes in random order, one row per turn."""
+"""The latency exercise: recorded utterances, chunk sizes in random order, one row per turn.
+
+Somebody has to decide that a speaker is through. In the mode `push` the client asks for its answer
+as soon as the speech ends; in the mode `vad` it keeps its microphone open, and the server decides.
+For a server that cannot, its client does, after as much silence.
+"""
 
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, leading_silence, read_audio
+from labkit.client.answers import Deadlines
 from labkit.client.plain import ClientTurn, VoiceClient
 from labkit.client.speech import Clock
-from labkit.errors import ClientError, LabkitError, ProtocolError
+from labkit.errors import ClientError, InstrumentError, LabkitError, ProtocolError
+from labkit.measure import decided
 from labkit.measure.chunking import CHUNK_SIZES_MS, overhead_bytes
 from labkit.measure.exercise_summary import ExerciseSummary, Row
 from labkit.measure.plan import PlannedTurn, plan_turns
 from labkit.measure.recordings import Kind, Recording, load_manifest
 from labkit.measure.results import Experiment, Tell
 from labkit.measure.targets import Access, Target, Way, way_to
-from labkit.trace import Mark, Stage, Trace
+from labkit.trace import Mark, Stage, Trace, wrong_parts
+from labkit.voice.hearing import Endpointing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,6 +58,7 @@ class Exercise(Experiment[Row, ExerciseSummary]):
         seed: Draws order, recordings and the phase of the end of speech in its chunk.
         blocks: How many recordings are said, each in every chunk size to every server.
         chunk_sizes_ms: Lengths of one message.
+        decided: Nobody asks for the answer: the server decides when it is due.
         longest_s: Recordings whose speech is longer are left out: speaking is most of the time.
         pings_ms: Round trips of `ping` while turns run, by server; only with several servers.
         notes: What servers do not offer.
@@ -61,6 +70,7 @@ class Exercise(Experiment[Row, ExerciseSummary]):
     seed: int = 1
     blocks: int = _FULL
     chunk_sizes_ms: Sequence[int] = CHUNK_SIZES_MS
+    decided: bool = False
     longest_s: float = _LONGEST_S
     pings_ms: dict[str, list[float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -78,11 +88,26 @@ class Exercise(Experiment[Row, ExerciseSummary]):
     )
 
     @classmethod
-    def of_length(cls, *, quick: bool, targets: Sequence[Target], **settings: Any) -> Self:
-        """An exercise of some nine minutes, or of three; several servers share the time."""
-        blocks = max(_FEWEST, (_QUICK if quick else _FULL) // len(targets))
-        longest_s = _LONGEST_QUICK_S if quick else _LONGEST_S
-        return cls(targets=targets, blocks=blocks, longest_s=longest_s, **settings)
+    def of_length(
+        cls,
+        *,
+        quick: bool,
+        targets: Sequence[Target],
+        chunk_sizes_ms: Sequence[int] = CHUNK_SIZES_MS,
+        **settings: Any,
+    ) -> Self:
+        """An exercise of some nine minutes, or of three; several servers share the time.
+
+        With a single chunk size a block is short, so there are as many as for one server.
+        """
+        share = 1 if len(chunk_sizes_ms) == 1 else len(targets)
+        return cls(
+            targets=targets,
+            chunk_sizes_ms=chunk_sizes_ms,
+            blocks=max(_FEWEST, (_QUICK if quick else _FULL) // share),
+            longest_s=_LONGEST_QUICK_S if quick else _LONGEST_S,
+            **settings,
+        )
 
     async def run(self, record: Callable[[Row], None], tell: Tell) -> None:
         """Run the turns: the servers in processes of their own, the client in this one.
@@ -94,7 +119,8 @@ class Exercise(Experiment[Row, ExerciseSummary]):
             AudioError: A recording or the manifest is not usable.
             ServerError: A server did not start.
             InstrumentError: The network or TLS cannot be had.
-            LabkitError: No recording is short enough, or a server failed at its first turn.
+            LabkitError: No recording is short enough, a server failed at its first turn, or the
+                parts of a wait do not add up to it.
         """
         recordings = short_recordings(load_manifest(self.recordings), self.longest_s)
         turns = plan_turns(
@@ -109,13 +135,18 @@ class Exercise(Experiment[Row, ExerciseSummary]):
             for target in self.targets:
                 tell(f"starting {target.name}", 0, len(turns))
                 way = await stack.enter_async_context(way_to(target, self.access))
-                servers[target.name] = _Server(target.name, way, self.notes)
+                servers[target.name] = server = _Server(target.name, way, self.notes)
+                if self.decided:
+                    await server.find_out_who_decides()
                 if len(self.targets) > 1:
                     servers[target.name].rtts_ms = self.pings_ms.setdefault(target.name, [])
             for number, turn in enumerate(turns):
                 now = "warming up" if turn.warmup else f"chunks of {turn.chunk_ms} ms"
                 tell(now, number, len(turns))
-                record(await servers[turn.server].take(turn, recordings[turn.recording]))
+                row = await servers[turn.server].take(turn, recordings[turn.recording])
+                if wrong := wrong_parts(row.stages, row.ttfa_ms):
+                    raise InstrumentError(f"a turn of {row.server} cannot be believed: {wrong}")
+                record(row)
         tell("done", len(turns), len(turns))
 
     def flat(self, row: Row) -> Mapping[str, Any]:
@@ -139,6 +170,7 @@ class Exercise(Experiment[Row, ExerciseSummary]):
         return {
             "seed": self.seed,
             "blocks": self.blocks,
+            "end_of_a_turn": "decided by the server" if self.decided else "told by the client",
             "chunk_sizes_ms": list(self.chunk_sizes_ms),
             "servers": {t.name: " ".join(t.command) or t.url for t in self.targets},
             **self.access.about(),
@@ -166,6 +198,8 @@ class _Server:
         rtts_ms: Where to note the round trips of pings while turns run; None measures none.
         known: Whether it has answered a turn.
         stream: Whether it streams its replies.
+        decides: Whether it decides that a turn is over, and is left to it.
+        silence_s: Where it does not, and should: how long its client waits instead.
     """
 
     name: str
@@ -174,6 +208,18 @@ class _Server:
     rtts_ms: list[float] | None = None
     known: bool = False
     stream: bool = True
+    decides: bool = False
+    silence_s: float = 0.0
+
+    async def find_out_who_decides(self) -> None:
+        """Leave the end of a turn to the server, or to its client where it cannot."""
+        self.decides = await self.way.decides()
+        if not self.decides:
+            self.silence_s = Endpointing().stop_s
+            self.notes.append(
+                f"{self.name} has no turns whose end it decides (labkit.v1): its client asks after "
+                f"{self.silence_s:g} s of silence."
+            )
 
     async def take(self, turn: PlannedTurn, recording: Recording) -> Row:
         """One turn as a new conversation, so that every turn has the same prompt before it."""
@@ -183,21 +229,37 @@ class _Server:
                 if self.known and not turn.warmup and self.rtts_ms is not None:
                     pinging = _pinging(self.way, self.rtts_ms, turn.recording)
                     await stack.enter_async_context(pinging)
-                client = await stack.enter_async_context(self.way.connect(stream=self.stream))
-                shaken_hands = self.way.bytes_up()
-                said = await client.say(
-                    samples, chunk_ms=turn.chunk_ms, end_of_speech=end_of_speech
-                )
-                wire_bytes = self.way.bytes_up() - shaken_hands
-                self.stream = client.stream
-                if not self.known:
-                    await self._meet(client)
+                if self.decides:
+                    deadlines = Deadlines(answer_s=self.way.access.patience_s)
+                    said, wire_bytes = await decided.say(
+                        self.way.url, samples, end_of_speech=end_of_speech,
+                        chunk_ms=turn.chunk_ms, deadlines=deadlines, **self.way.reach,
+                    ), 0  # fmt: skip
+                    self.known = True
+                else:
+                    said, wire_bytes = await self._ask(stack, turn, samples, end_of_speech)
         except (ClientError, ProtocolError) as error:
             if not self.known:
                 why = f"{error}\n{self.way.server.last_words()}".rstrip()
                 raise LabkitError(f"{self.name} failed at its first turn: {why}") from error
             return failed_row(turn, recording, str(error))
-        return row_of(turn, recording, said, wire_bytes=wire_bytes or None)
+        row = row_of(turn, recording, said, wire_bytes=wire_bytes or None)
+        return _with_dead_air(row) if self.silence_s else row
+
+    async def _ask(
+        self, stack: AsyncExitStack, turn: PlannedTurn, samples: Float32, end_of_speech: int
+    ) -> tuple[ClientTurn, int]:
+        """One turn whose client says when it is over, and the bytes that it took."""
+        client = await stack.enter_async_context(self.way.connect(stream=self.stream))
+        shaken_hands = self.way.bytes_up()
+        said = await client.say(
+            samples, chunk_ms=turn.chunk_ms, end_of_speech=end_of_speech, silence_s=self.silence_s
+        )
+        wire_bytes = self.way.bytes_up() - shaken_hands
+        self.stream = client.stream
+        if not self.known:
+            await self._meet(client)
+        return said, wire_bytes
 
     async def _meet(self, client: VoiceClient) -> None:
         """Learn what the server offers: compression where it is asked for, answers to pings."""
@@ -211,6 +273,15 @@ class _Server:
                 await client.ping()
         except (TimeoutError, ClientError):
             self.rtts_ms = None
+
+
+def _with_dead_air(row: Row) -> Row:
+    """A turn whose client waited for silence: the wait for its last chunk is dead air."""
+    named: dict[Stage, float] = {
+        Stage.DEAD_AIR if stage is Stage.PACKETISATION else stage: span
+        for stage, span in row.stages.items()
+    }
+    return replace(row, stages=named)
 
 
 def short_recordings(recordings: Sequence[Recording], longest_s: float) -> list[Recording]:

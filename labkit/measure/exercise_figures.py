@@ -331,11 +331,11 @@ def exercise_figures(
 ) -> dict[str, Figure]:
     """All figures of an exercise, by the names of their files."""
     servers = summed.servers
-    figures = {
-        "tradeoff": tradeoff_figure(servers, conditions=conditions, bytes_per_s=bytes_per_s),
-        "waterfall": waterfall_figure(servers),
-        "turns": turns_figure(summed),
-    }
+    figures = {"waterfall": waterfall_figure(servers), "turns": turns_figure(summed)}
+    if any(len(server.sizes) > 1 for server in servers):
+        figures["tradeoff"] = tradeoff_figure(
+            servers, conditions=conditions, bytes_per_s=bytes_per_s
+        )
     if len(servers) > 1:
         figures["servers"] = servers_figure(summed)
     return figures

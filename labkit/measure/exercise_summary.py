@@ -16,6 +16,8 @@ from labkit.trace import Mark, Stage, largest_part
 K = TypeVar("K", bound=Hashable)
 
 TOO_FEW: Final = "too few turns to tell"
+_OF_CHUNKS: Final = frozenset((Stage.PACKETISATION, Stage.DEAD_AIR))
+"""Parts of the wait in which a chunk is filled."""
 FEW_BLOCKS: Final = 3
 """Fewer pairs than this have no interval that means anything."""
 
@@ -119,7 +121,7 @@ class ServerSummary:
         name: Which server.
         asked: Turns that it was asked to answer, those that warm up left out.
         sizes: By chunk size, rising; empty where it answered nothing.
-        rest: Mean of each part of the wait but packetisation, over all chunk sizes.
+        rest: Mean of each part of the wait that knows nothing of chunks, over all their sizes.
         longer: How much longer one waits than at the first server: median of the differences
             over the blocks; None for the first itself, and where there is no block to compare.
         word_error_rate: Of its transcripts; None where there are none.
@@ -148,8 +150,8 @@ class ServerSummary:
     @property
     def parts(self) -> dict[Stage, float]:
         """The parts of the wait with the usual chunk size, all others from every turn."""
-        packetisation = {Stage.PACKETISATION: self.middle.stages[Stage.PACKETISATION]}
-        return packetisation | dict(self.rest)
+        own = {stage: span for stage, span in self.middle.stages.items() if stage in _OF_CHUNKS}
+        return own | dict(self.rest)
 
     @property
     def wait_ms(self) -> float:
@@ -227,7 +229,7 @@ def summarise_server(
         name=name,
         asked=len(rows),
         sizes=[_size(groups[size], groups[sizes[0]], seed) for size in sizes],
-        rest={s: t for s, t in _means(answered).items() if s is not Stage.PACKETISATION},
+        rest={s: t for s, t in _means(answered).items() if s not in _OF_CHUNKS},
         longer=median(longer, seed=seed) if longer else None,
         word_error_rate=word_error_rate(pairs) if pairs else None,
         ping_p99_ms=float(np.percentile(rtts_ms, 99)) if rtts_ms else None,

@@ -20,13 +20,14 @@ from typing import Final, Unpack
 from urllib.parse import urlsplit, urlunsplit
 
 from labkit.client.answers import Deadlines
-from labkit.client.dial import Reach, address_of, server_url
+from labkit.client.dial import Reach, address_of, connected, server_url
 from labkit.client.plain import VoiceClient
-from labkit.errors import InstrumentError, ServerError
+from labkit.errors import ConnectError, InstrumentError, ServerError
 from labkit.measure.links import LOOPBACK, Direction, Profile
 from labkit.measure.netem import Proxy
 from labkit.measure.server_process import RunningServer, labkit_server, running_server
 from labkit.net.tls import client_tls, server_tls
+from labkit.protocol.v1 import SUBPROTOCOL
 
 LABKIT: Final = "labkit"
 """Name of labkit's own server, in plans, tables and figures."""
@@ -160,6 +161,14 @@ class Way:
         """What went to the server over the newest connection so far; 0 where nobody counts it."""
         made = () if self.proxy is None else self.proxy.connections
         return made[-1].carried(Direction.UP) if made else 0
+
+    async def decides(self) -> bool:
+        """Whether the server speaks labkit.v1, where it can decide by itself that a turn ended."""
+        try:
+            async with connected(self.url, subprotocol=SUBPROTOCOL, **self.reach) as socket:
+                return socket.subprotocol == SUBPROTOCOL
+        except ConnectError:
+            return False
 
     def connect(self, *, stream: bool = True) -> AbstractAsyncContextManager[VoiceClient]:
         """A client that takes this way for the length of the block."""

@@ -127,6 +127,15 @@ async def test_the_end_of_speech_is_an_index(end_of_speech: int, chunks: int) ->
     assert turn.messages_sent == chunks
 
 
+async def test_a_client_that_finds_the_end_by_itself_goes_on_in_silence() -> None:
+    async with calling() as client:
+        turn = await client.say(TONE, chunk_ms=100, end_of_speech=1_599, silence_s=0.25)
+    assert turn.messages_sent == 4
+    waited = turn.trace.between_ms(Mark.END_OF_SPEECH, Mark.END_STREAM_SENT)
+    assert waited is not None
+    assert waited >= 250
+
+
 async def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

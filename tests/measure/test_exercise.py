@@ -14,13 +14,18 @@ from websockets.asyncio.server import ServerConnection, serve
 from labkit.audio.pcm import encode_s16le
 from labkit.client.plain import ClientTurn, VoiceClient
 from labkit.client.speech import Clock
-from labkit.errors import LabkitError
+from labkit.errors import InstrumentError, LabkitError
+from labkit.measure import exercise as exercise_module
 from labkit.measure.exercise import Exercise, failed_row, ping_until, prepared, row_of
 from labkit.measure.plan import PlannedTurn
 from labkit.measure.recordings import Kind, load_manifest
 from labkit.measure.results import Results, conduct
 from labkit.measure.targets import Access, Target
+from labkit.server.app import VoiceServer
+from labkit.session.settings import ServerSettings
 from labkit.trace import Mark, Stage, Trace
+from labkit.voice.pipeline import VoicePipeline
+from labkit.voice.scripted import ScriptedAsr, scripted_engines
 from tests.measure.samples import rows
 from tests.paths import SPEECH
 
@@ -75,6 +80,8 @@ def test_servers_share_the_time_down_to_five_blocks() -> None:
 
     assert [blocks(False, servers) for servers in (1, 2, 3, 9)] == [20, 10, 6, 5]
     assert [blocks(True, servers) for servers in (1, 2)] == [8, 5]
+    targets = [Target(name) for name in "abc"]
+    assert Exercise.of_length(quick=True, targets=targets, chunk_sizes_ms=(40,)).blocks == 8
 
 
 @pytest.mark.parametrize("phase", [0.0, 0.3, 0.5, 0.999])
@@ -192,3 +199,45 @@ async def test_a_server_that_fails_at_its_first_turn_ends_the_run(tmp_path: Path
         with pytest.raises(LabkitError, match="mine failed at its first turn: .*no microphone"):
             await conduct(exercise, Results(tmp_path / "results"))
     assert not (tmp_path / "results").exists()
+
+
+async def test_the_server_decides_or_its_client_where_it_cannot(tmp_path: Path) -> None:
+    pipeline = VoicePipeline(scripted_engines(asr=ScriptedAsr(lambda audio: "I'm Oliver.")))
+    async with (
+        VoiceServer(pipeline, ServerSettings(host="127.0.0.1", port=0)) as labkit,
+        serve(answering(pongs=True), "127.0.0.1", 0) as bare,
+    ):
+        url = f"ws://127.0.0.1:{bare.sockets[0].getsockname()[1]}"
+        exercise = Exercise(
+            recordings=SPEECH,
+            targets=[Target("labkit", url=labkit.url), Target("bare", url=url)],
+            blocks=1,
+            chunk_sizes_ms=(100,),
+            longest_s=1.1,
+            decided=True,
+        )
+        summed = await conduct(exercise, Results(tmp_path / "results"))
+    first, second = summed.servers
+    assert (first.turns, second.word_error_rate) == (2, 0)
+    for server in summed.servers:
+        assert server.parts[Stage.DEAD_AIR] >= 500
+        assert Stage.PACKETISATION not in server.parts
+    assert Stage.ASR in first.parts
+    assert "bare has no turns whose end it decides" in " ".join(summed.sentences())
+    assert "labkit has no turns" not in " ".join(summed.sentences())
+    assert exercise.about()["end_of_a_turn"] == "decided by the server"
+
+
+def test_parts_that_do_not_add_up_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exercise_module, "wrong_parts", lambda stages, ttfa: "ASR takes -5 ms")
+
+    async def run() -> None:
+        async with serve(answering(pongs=True), "127.0.0.1", 0) as server:
+            url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            exercise = Exercise(recordings=SPEECH, targets=[Target("mine", url=url)], longest_s=1.1)
+            with pytest.raises(InstrumentError, match="a turn of mine cannot be believed: ASR"):
+                await conduct(exercise, Results(tmp_path / "results"))
+
+    asyncio.run(run())
