@@ -173,7 +173,7 @@ class _Caller:
         match event:
             case ReplyAudio(payload=payload):
                 self._to_play = np.concatenate([self._to_play, decode_s16le(payload)])
-                if not overlap.interrupted:
+                if not self._turns_done:
                     overlap.last_audio_s = now_s
             case v1.SpeechStarted() if overlap.began_s is not None and overlap.detected_s is None:
                 overlap.detected_s = now_s

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median as middle
 from tempfile import TemporaryDirectory
@@ -14,11 +14,12 @@ from typing import Final
 
 import numpy as np
 
-from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le
+from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, read_audio
 from labkit.client.plain import ClientTurn, VoiceClient
 from labkit.client.speech import Clock, spoken_ns
 from labkit.client.v1 import SessionClient
 from labkit.errors import InstrumentError, ServerError
+from labkit.measure.barge_in import Overlap, speak_over
 from labkit.measure.bench import Bench, Measure, Reading
 from labkit.measure.callers import Manners
 from labkit.measure.decided import CUT_OFF, BackToBack, policy_decides_s, say
@@ -27,7 +28,7 @@ from labkit.measure.exercise import ping_until, prepared, short_recordings
 from labkit.measure.load import Load, recorded_speech, run_level
 from labkit.measure.pauses import conversations, voices
 from labkit.measure.plan import PlannedTurn
-from labkit.measure.recordings import Recording, load_manifest
+from labkit.measure.recordings import Kind, Recording, load_manifest
 from labkit.measure.results import Results, Tell, conduct
 from labkit.measure.server_process import RunningServer, Usage, labkit_server, running_server
 from labkit.measure.statistics import FEW, Estimate, median, percentile_95, resampled
@@ -49,6 +50,7 @@ _END_OF_SENTENCE: Final = re.compile(r"[.!?](?=\s|$)")
 _FIVE: Final = "Answer every question in five short sentences."
 _ALONG_S: Final = 8.0
 """A caller listens to a reply for so long before it speaks again."""
+_ECHO_DB: Final = -12.0
 _SESSIONS: Final = 100
 _FIRST: Final = 5
 _HEARD_S: Final = 2.0
@@ -441,6 +443,35 @@ async def measure_endpointing(bench: Bench, tell: Tell) -> Mapping[str, Reading]
     return {"dead air": Reading(Estimate(*summed.ratio, summed.turns))}
 
 
+async def measure_barge_in(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
+    """Four callers at a time who each speak over a reply, every other one beside a loudspeaker."""
+    rounds, rng = (2 if bench.quick else 6), random.Random(bench.seed)
+    recordings = [one for one in load_manifest() if one.kind is Kind.UTTERANCE]
+    overlaps = list[Overlap]()
+    async with running_server(labkit_server("--models", bench.models)) as server:
+        for number in range(rounds):
+            tell("speech over replies", number, rounds)
+            drawn = [[read_audio(one.path) for one in rng.sample(recordings, 2)] for _ in range(4)]
+            overlaps += await asyncio.gather(
+                *[
+                    speak_over(server.url, asked, over, echo_db=_ECHO_DB if place % 2 else None)
+                    for place, (asked, over) in enumerate(drawn)
+                ]
+            )
+    ended = [one for one in overlaps if one.interrupted]
+    stopped = [one.stopped_ms for one in ended if one.stopped_ms is not None]
+    paused = [
+        1000 * (one.paused_s - one.began_s)
+        for one in ended
+        if one.paused_s is not None and one.began_s is not None
+    ]
+    note = f"{len(ended)} of {len(overlaps)} replies were interrupted"
+    return {
+        "barge-in p95": replace(_tail(stopped), note=note),
+        "pause p95": _tail(paused),
+    }
+
+
 async def measure_memory(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
     """What a hundred sessions add to the server's memory: silent, and once each has spoken."""
     options = ("--models", bench.models, "--max-sessions", str(2 * _SESSIONS))
@@ -483,6 +514,7 @@ MEASURES: Final[Sequence[tuple[frozenset[str], Measure]]] = (
     (frozenset({"ping"}), measure_bystander),
     (frozenset({"ahead"}), measure_ahead),
     (frozenset({"four", "eight"}), measure_crowd),
+    (frozenset({"barge-in"}), measure_barge_in),
     (frozenset({"memory"}), measure_memory),
 )
 """Rows, and what measures them."""

@@ -63,7 +63,7 @@ def test_every_row_is_measured_or_says_why_not() -> None:
     rows = {bar.row for bar in bars("tiny").values()}
     measured = frozenset[str]().union(*(names for names, _ in MEASURES))
     assert measured < rows
-    assert rows - measured == {"smart-turn", "barge-in"}
+    assert rows - measured == {"smart-turn"}
 
 
 async def fake(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
@@ -71,13 +71,13 @@ async def fake(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
 
 
 def test_a_run_from_rows_to_files(tmp_path: Path) -> None:
-    bench = Bench(measures=[(frozenset({"memory"}), fake)], only=["memory", "barge-in"])
+    bench = Bench(measures=[(frozenset({"memory"}), fake)], only=["memory", "smart-turn"])
     summary = asyncio.run(conduct(bench, Results(tmp_path)))
     verdicts = [one.verdict for one in summary.findings]
     assert verdicts == [Verdict.NOT_MEASURED, Verdict.HOLDS, Verdict.STATED]
     told = " ".join(summary.sentences())
     assert "1 holds, 1 stated, 1 not measured." in told
-    assert "barge-in p95: not measured, this labkit has no barge-in." in told
+    assert "smart turn: not measured, Smart Turn is none of labkit's packages." in told
     with (tmp_path / "bench.csv").open(newline="") as file:
         assert [row["verdict"] for row in csv.DictReader(file)] == [
             "holds",
