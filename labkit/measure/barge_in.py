@@ -175,17 +175,18 @@ class _Caller:
                 self._to_play = np.concatenate([self._to_play, decode_s16le(payload)])
                 if not self._turns_done:
                     overlap.last_audio_s = now_s
-            case v1.SpeechStarted() if overlap.began_s is not None and overlap.detected_s is None:
-                overlap.detected_s = now_s
+            case v1.SpeechStarted() if overlap.began_s is not None:
+                overlap.detected_s = overlap.detected_s or now_s
+                self._turns_wanted = 2
             case v1.ResponsePaused():
                 overlap.pauses += 1
                 overlap.paused_s = overlap.paused_s or now_s
                 self._paused = True
             case v1.ResponseResumed(text=text):
                 overlap.resumed = text
-                self._paused = False
+                self._paused, self._turns_wanted = False, 1
             case v1.ResponseInterrupted(turn=turn, heard_samples=heard):
-                overlap.interrupted, self._turns_wanted = True, 2
+                overlap.interrupted = True
                 overlap.heard_s = self._played / SAMPLE_RATE
                 overlap.told_heard_s = heard / SAMPLE_RATE
                 self._to_play, self._paused = self._to_play[:0], False

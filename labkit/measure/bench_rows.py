@@ -4,7 +4,7 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -51,6 +51,7 @@ _FIVE: Final = "Answer every question in five short sentences."
 _ALONG_S: Final = 8.0
 """A caller listens to a reply for so long before it speaks again."""
 _ECHO_DB: Final = -12.0
+_HEARD_OF_IT_S: Final = 0.5
 _SESSIONS: Final = 100
 _FIRST: Final = 5
 _HEARD_S: Final = 2.0
@@ -445,19 +446,20 @@ async def measure_endpointing(bench: Bench, tell: Tell) -> Mapping[str, Reading]
 
 async def measure_barge_in(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
     """Four callers at a time who each speak over a reply, every other one beside a loudspeaker."""
-    rounds, rng = (2 if bench.quick else 6), random.Random(bench.seed)
+    rounds, rng = (2 if bench.quick else 7), random.Random(bench.seed)
     recordings = [one for one in load_manifest() if one.kind is Kind.UTTERANCE]
     overlaps = list[Overlap]()
     async with running_server(labkit_server("--models", bench.models)) as server:
         for number in range(rounds):
             tell("speech over replies", number, rounds)
-            drawn = [[read_audio(one.path) for one in rng.sample(recordings, 2)] for _ in range(4)]
-            overlaps += await asyncio.gather(
-                *[
-                    speak_over(server.url, asked, over, echo_db=_ECHO_DB if place % 2 else None)
-                    for place, (asked, over) in enumerate(drawn)
-                ]
-            )
+            calls = list[Awaitable[Overlap]]()
+            for place in range(4):
+                voice = rng.choice(recordings).voice  # who speaks much quieter than before, asides
+                asked, over = rng.sample([one for one in recordings if one.voice == voice], 2)
+                said = read_audio(asked.path), read_audio(over.path)
+                echo_db = _ECHO_DB if place % 2 else None
+                calls.append(speak_over(server.url, *said, after_s=_HEARD_OF_IT_S, echo_db=echo_db))
+            overlaps += await asyncio.gather(*calls)
     ended = [one for one in overlaps if one.interrupted]
     stopped = [one.stopped_ms for one in ended if one.stopped_ms is not None]
     paused = [

@@ -19,6 +19,7 @@ from labkit.voice.interruption import Verdict, judge
 _LOOK_S: Final = 0.5
 """So often speech over a reply is recognised while it goes on: once a word or two."""
 _LEARNS: Final = 0.3
+_LATE_S: Final = WINDOW / SAMPLE_RATE
 _ECHO_LASTS_S: Final = 3.0
 """So long after the last of a reply its echo may come."""
 
@@ -96,9 +97,15 @@ class BargeIn:
             self._echo_end = position
         return found
 
-    def echo_before(self, utterance: Utterance) -> int:
-        """Frames at the front of an utterance that hold the reply and not yet the caller."""
-        echo = min(self._echo_end // self._frame, self._began)
+    def echo_before(self, utterance: Utterance, frame: int) -> int:
+        """Frames at the front of an utterance that hold the reply and not yet the caller.
+
+        Args:
+            utterance: What comes in.
+            frame: The first in which the caller was found, from its beginning. That was a little
+                late: in the frames before, the reply was still the louder of the two.
+        """
+        echo = min(self._echo_end // self._frame, frame) - frames_in(_LATE_S, self._frame)
         return max(0, echo - utterance.dropped_samples // self._frame)
 
     def contend(self, frame: int) -> bool:

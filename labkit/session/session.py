@@ -632,6 +632,7 @@ class Session:
             if self._barge_in is not None:
                 if change is not None and change.speaking:
                     self._contend(self._barge_in, change.frame)
+                    utterance.drop_front(self._barge_in.echo_before(utterance, change.frame))
                 if await self._contest(self._barge_in, utterance, stopped=stopped is not None):
                     return
             if self.options.server_ends:
@@ -776,7 +777,6 @@ class Session:
             return False
         verdict = barge_in.judge(spoken, said, tracker.frames, over=over)
         if verdict is Verdict.ENDS:
-            utterance.drop_front(barge_in.echo_before(utterance))
             self._interrupt()
         if verdict is not Verdict.GOES_ON:
             return False
