@@ -102,11 +102,25 @@ class Cause(_ServerPart):
     """Which message of the client an error is about."""
 
     type: str = Field(max_length=64)
-    """Its `type`; `audio` for a binary message, `text` for one that is no valid message."""
+    """Its `type`; `audio` for a binary message, `text` for one without a type of the dialect."""
     position: Position
     """What the server had of the client before that message."""
     id: str | None = None
     """Its `id`, where it had one."""
+
+    @classmethod
+    def of(cls, message: str | bytes, position: Position) -> "Cause":
+        """Which message this is, as far as one that may be wrong says so itself."""
+        if isinstance(message, bytes):
+            return cls(type="audio", position=position)
+        try:
+            _require_short(message, Limits().max_text_bytes)
+            named = _Named.model_validate_json(message)
+        except (ProtocolError, ValueError):
+            return cls(type="text", position=position)
+        kind = str(named.type) if named.type in _TYPES else "text"
+        name = named.id if isinstance(named.id, str) and len(named.id) <= 64 else None
+        return cls(type=kind, position=position, id=name)
 
 
 class _ClientMessage(_Model):
@@ -196,6 +210,14 @@ ClientMessage: TypeAlias = (
     SessionStart | AudioEnd | ResponseCancel | ResponseAck | Ping | SessionEnd
 )
 """Every text message of the client, told apart by `type`."""
+_TYPES: Final = tuple(kind.model_fields["type"].default for kind in get_args(ClientMessage))
+
+
+class _Named(BaseModel):
+    """What names a message, whatever is wrong with it, these two included."""
+
+    type: object = None
+    id: object = None
 
 
 class _ServerMessage(_ServerPart):
@@ -555,6 +577,5 @@ def _unknown_type(what: str) -> ProtocolError:
     return ProtocolError(
         ErrorCode.UNKNOWN_TYPE,
         what,
-        "send one of: "
-        + ", ".join(m.model_fields["type"].default for m in get_args(ClientMessage)),
+        "send one of: " + ", ".join(_TYPES),
     )

@@ -140,9 +140,7 @@ class V1Dialect:
         self._acknowledged = (0, 0)
         self._acknowledge_at = 0.0
         self._max_audio_bytes = settings.max_message_bytes
-        # Of the message in hand, for the cause of an error: its name, and what came before it.
-        self._message: v1.ClientMessage | None = None
-        self._before = (0, 0)
+        self._before = (0, 0)  # what came before the message in hand, for the cause of an error
 
     def open(self) -> None:
         """Wait for `session.start`."""
@@ -154,7 +152,6 @@ class V1Dialect:
             ProtocolError: It is refused; the session goes on.
             Close: The client has ended the session.
         """
-        self._message = None
         session = self._connection.session
         if session is not None:
             self._before = (session.received_messages, session.received_samples)
@@ -167,8 +164,7 @@ class V1Dialect:
                 if session.received_samples >= self._acknowledge_at:
                     self._acknowledge(session)
             return
-        self._message = v1.decode_client(message, max_bytes=self._settings.max_text_bytes)
-        self._obey(self._message)
+        self._obey(v1.decode_client(message, max_bytes=self._settings.max_text_bytes))
 
     def settle(self) -> None:
         """Acknowledge the last audio, too: less than what an acknowledgement is due for."""
@@ -178,10 +174,8 @@ class V1Dialect:
     def cause(self, message: str | bytes) -> Cause:
         """The message that was received last, by its name and its place in the client's stream."""
         messages, samples = self._before
-        position = Position(messages=messages, samples=samples)
-        if self._message is None:
-            return Cause("audio" if isinstance(message, bytes) else "text", position)
-        return Cause(self._message.type, position, self._message.id)
+        told = v1.Cause.of(message, Position(messages=messages, samples=samples))
+        return Cause(told.type, told.position, told.id)
 
     def refusal(self, refused: Refused) -> str:
         """The message that tells of a refusal where no session is."""

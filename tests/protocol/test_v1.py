@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from labkit.audio.formats import Encoding
 from labkit.errors import ErrorCode, ProtocolError
 from labkit.protocol import v1
+from labkit.protocol.replay import Position
 
 CLIENT = get_args(v1.ClientMessage)
 SERVER = get_args(v1.ServerMessage)
@@ -182,3 +183,24 @@ def test_every_field_is_explained(model: type[BaseModel]) -> None:
 def test_tokens_are_not_shown_in_logs() -> None:
     resume = v1.Resume(session="s", token="secret")
     assert "secret" not in repr(v1.SessionStart(resume=resume))
+
+
+@pytest.mark.parametrize(
+    ("message", "kind", "name"),
+    [
+        ('{"type": "ping", "id": "a"}', "ping", "a"),
+        ('{"type": "session.start", "id": "a", "input": {"sample_rate": 1}}', "session.start", "a"),
+        ('{"type": "pingg", "id": "a"}', "text", "a"),
+        ('{"type": ["ping"], "id": 7}', "text", None),
+        (json.dumps({"type": "ping", "id": "a" * 65}), "ping", None),
+        (json.dumps({"type": "ping", "id": "a", "x": "x" * 20_000}), "text", None),
+        ('{"type": "ping"', "text", None),
+        ("[" * 3_000, "text", None),
+        (b'{"type": "ping"}', "audio", None),
+    ],
+)
+def test_a_cause_names_a_message_that_is_wrong_otherwise(
+    message: str | bytes, kind: str, name: str | None
+) -> None:
+    position = Position(messages=1, samples=2)
+    assert v1.Cause.of(message, position) == v1.Cause(type=kind, position=position, id=name)
