@@ -199,7 +199,9 @@ class Conversation:
             )
             if number is None:
                 return False
-            self._take(number, "response.done")
+            message = self._take(number, "response.done")
+            if message is not None and message["type"] == "error":
+                self._look_at(number, message, "response.done")
             if self._rng.random() < acknowledging:
                 await self.acknowledge()
         return True

@@ -145,6 +145,22 @@ class SessionState:
         """Send a piece of the reply."""
         raise NotImplementedError("send the samples as bytes, with to_wire")
 
+    async def send_done(self, text, samples):
+        """Tell the caller that the turn is over."""
+        await self.send_json({"type": "done", "reply_text": text, "reply_samples": samples})
+
+    async def receive(self, message):
+        """Do what one message of the caller asks for."""
+        if isinstance(message, bytes):
+            if (refused := take(self.buffer, message)) is not None:
+                await self.send_json(refused)
+        elif message == "ping":
+            await self.send("pong")
+        elif message == "end_stream":
+            audio = bytes(self.buffer)
+            self.buffer.clear()
+            await answer(self, audio)
+
 
 # %% keep="session" solution="ch2.session"
 from websockets.exceptions import ConnectionClosed
@@ -182,22 +198,39 @@ class SessionState:
         """Send a piece of the reply."""
         await self.send(to_wire(samples))
 
+    async def send_done(self, text, samples):
+        """Tell the caller that the turn is over."""
+        await self.send_json({"type": "done", "reply_text": text, "reply_samples": samples})
+
+    async def receive(self, message):
+        """Do what one message of the caller asks for."""
+        if isinstance(message, bytes):
+            if (refused := take(self.buffer, message)) is not None:
+                await self.send_json(refused)
+        elif message == "ping":
+            await self.send("pong")
+        elif message == "end_stream":
+            audio = bytes(self.buffer)
+            self.buffer.clear()
+            await answer(self, audio)
+
 
 # %% [markdown]
-# Four cells around it are given. `session_of` makes a state and notes it in `sessions`, for as long as a
-# caller is there. `remember` does nothing yet. `say_reply` and the turn are those of chapter 1, with a session
-# in the place of socket, buffer and history. Read where `is_active` is looked at, and why there.
+# The last two methods are given: `send_done` says that a turn is over, and `receive` does what chapter 1 did in
+# `handle` for each message. So are the five cells around the class. `attached` notes a session in `sessions`, for
+# as long as its caller is there. `remember` does nothing yet. `say_reply` and `answer` are those of chapter 1, with
+# a session in the place of socket, buffer and history; of `handle`, only the loop is left. Read where `is_active`
+# is looked at, and why there.
 
 # %% keep="life"
 from contextlib import contextmanager
 
 
 @contextmanager
-def session_of(socket):
-    """The state of one caller, kept for as long as they are here."""
-    session = SessionState(socket)
+def attached(session):
+    """Keep a session for as long as its caller is here."""
     sessions.add(session)
-    yield session
+    yield
     session.is_active = False
     sessions.discard(session)
 
@@ -222,10 +255,8 @@ async def say_reply(session, sentences):
 
 
 # %% keep="turn"
-async def answer(session):
-    """One turn: what was heard, the reply as it is spoken, and `done`."""
-    audio = bytes(session.buffer)
-    session.buffer.clear()
+async def answer(session, audio):
+    """One turn: what was heard, the reply as it is spoken, and that it is over."""
     words = await off_loop(models.hear, from_wire(audio))
     await session.send_transcript(words)
     sentences = []
@@ -234,21 +265,16 @@ async def answer(session):
         sentences = await off_loop(models.think, chat)
         remember(session.history, words, " ".join(sentences))
     samples = await say_reply(session, sentences)
-    text = " ".join(sentences)
-    await session.send_json({"type": "done", "reply_text": text, "reply_samples": samples})
+    await session.send_done(" ".join(sentences), samples)
 
 
+# %% keep="handle"
 async def handle(socket):
     """Serve one caller, until they leave."""
-    with session_of(socket) as session:
+    session = SessionState(socket)
+    with attached(session):
         async for message in socket:
-            if isinstance(message, bytes):
-                if (refused := take(session.buffer, message)) is not None:
-                    await session.send_json(refused)
-            elif message == "ping":
-                await session.send("pong")
-            elif message == "end_stream":
-                await answer(session)
+            await session.receive(message)
 
 
 # %%
@@ -445,7 +471,7 @@ measured("ch2.left_callers", before[-1].sessions)
 
 # %% [markdown]
 # Where a caller hangs up, `async for` ends. Where a connection breaks, it raises `ConnectionClosed`. In
-# `session_of` that exception comes out of the `yield`, and what stands below it never runs. The server would
+# `attached` that exception comes out of the `yield`, and what stands below it never runs. The server would
 # grow until somebody starts it again, and no test that hangs up politely would show it.
 
 # %% [markdown] card="ch2.life"
@@ -456,9 +482,9 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def session_of(socket):
-    """The state of one caller, kept for as long as they are here."""
-    raise NotImplementedError("add a state to sessions, yield it, and take it out whatever happens")
+def attached(session):
+    """Keep a session for as long as its caller is here."""
+    raise NotImplementedError("add it to sessions, yield, and take it out whatever happens")
     yield
 
 
@@ -467,12 +493,11 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def session_of(socket):
-    """The state of one caller, kept for as long as they are here."""
-    session = SessionState(socket)
+def attached(session):
+    """Keep a session for as long as its caller is here."""
     sessions.add(session)
     try:
-        yield session
+        yield
     except ConnectionClosed:
         pass  # callers go away without a word, and that is no fault
     finally:

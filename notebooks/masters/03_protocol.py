@@ -75,12 +75,27 @@ measured("ch3.words_percent", wire.percent_heard(said, heard))
 # | `response.ack`, and `resume` in `session.start` | not yet: they are for chapter 4 |
 # | anything else | `error` with `code`, `message`, `hint`, `cause` |
 #
-# What you tell is yours to get right; what you are told may be anything. So your server sends plain dicts,
-# and reads into classes. All of them are a *union*: a message is one of these, and nothing else. It is
-# *closed*, so a `match` over it can be complete, and `assert_never` says when it is not. pydantic reads the
-# JSON and checks every field: the type, the range, and that there is no field that nobody knows.
+# Each side has a *union*: a message is one of these, and nothing else. It is *closed*, so a `match` over it can
+# be complete, and `assert_never` says when it is not. The messages are classes of `labkit.protocol.v1`, which
+# labkit's own server and client use, too. What you tell is yours to get right; what you are told may be anything.
+# So pydantic reads the JSON into these classes, and checks every field: the type, the range, and that there is no
+# field that nobody knows. This is the longest of them, and what two of its fields are. Where does it say that
+# 200 kHz is no sample rate?
+
+# %%
+import inspect
+
+from labkit.protocol import v1
+
+print(inspect.getsource(v1.AudioSpec), inspect.getsource(v1.SessionStart), sep="\n")
+
+# %% [markdown]
+# What a client asks for, and you do not do, is not always an error. `turn_detection` may be `server`: then the
+# server should find the end of an utterance. Yours answers with the `turn_detection` that it has, `client`, and the
+# client knows where it is. labkit's own client sends this field, and talks to your server.
 #
-# An error says by its `code` what was wrong. Your server needs eight, and the checks ask for them by name:
+# An error says by its `code` what was wrong. Your server needs these, and the checks ask for the
+# first eight by name:
 #
 # | `code` | what was wrong |
 # |---|---|
@@ -92,100 +107,68 @@ measured("ch3.words_percent", wire.percent_heard(said, heard))
 # | `wrong_frame` | a message as JSON, but in a binary frame |
 # | `odd_length` | half a sample |
 # | `buffer_full` | an utterance longer than `LONGEST_S`, as in chapter 1 |
+# | `invalid_audio` | floats that are no numbers |
+# | `session_unknown` | a session to come back to, until chapter 4 |
 #
-# Read this cell, it is given. Where does it say that 200 kHz is no sample rate?
-
-# %% keep="messages"
-import secrets
-from typing import Annotated, Literal, assert_never
-
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
-
-
-class FromClient(BaseModel, extra="forbid", strict=True):
-    """What comes from outside: no field may be of another type, or one that nobody knows."""
-
-
-class Format(FromClient):
-    """How the binary messages of one direction are laid out."""
-
-    encoding: Literal["pcm_s16le", "mulaw", "alaw"] = "pcm_s16le"
-    sample_rate: int = Field(RATE, ge=8_000, le=48_000)
-    channels: Literal[1] = 1
-
-
-class Position(FromClient):
-    """How far somebody is in a stream: messages, and samples of audio."""
-
-    messages: int = 0
-    samples: int = 0
-
-
-class Resume(FromClient):
-    """The session that a client comes back to, and how much of the replies it has."""
-
-    session: str
-    token: str
-    received: Position
-
-
-class Message(FromClient):
-    """Any message: an error about it repeats its id."""
-
-    id: str | None = Field(None, max_length=64)
-
-
-class Signal(Message):
-    """A message that is its type alone."""
-
-    type: Literal["audio.end", "ping", "session.end"]
-
-
-class SessionStart(Message):
-    type: Literal["session.start"]
-    protocol: Literal["labkit.v1"] = "labkit.v1"
-    input: Format = Format()
-    output: Format = Format()
-    resume: Resume | None = None
-    acknowledges: bool = False
-
-
-class ResponseAck(Message):
-    type: Literal["response.ack"]
-    received: Position
-
-
-CLIENT = TypeAdapter(Annotated[SessionStart | ResponseAck | Signal, Field(discriminator="type")])
-
-
-class Refused(Exception):
-    """Why something is not taken: a code for programs; what is wrong and a hint, for people."""
-
+# In Python each is a member of `ErrorCode`, in capitals: `ErrorCode.INVALID_JSON`. `ProtocolError(code, message, hint)`
+# carries it to whoever tells the client. In the next cell both unions are given. `decode` is yours.
 
 # %% [markdown] card="ch3.decode"
 # The card of the exercise.
 
+# %% keep="messages" exercise="ch3.decode"
+from typing import Annotated, assert_never
 
-# %% keep="decode" exercise="ch3.decode"
+from pydantic import Field, TypeAdapter, ValidationError
+
+from labkit.errors import AudioError, ErrorCode, ProtocolError
+from labkit.protocol import v1
+
+FromClient = v1.SessionStart | v1.AudioEnd | v1.ResponseAck | v1.Ping | v1.SessionEnd
+FromServer = (
+    v1.SessionStarted | v1.AudioAck | v1.TranscriptFinal | v1.ResponseDone | v1.Pong | v1.Error
+    | v1.SessionEnded
+)  # fmt: skip
+CLIENT = TypeAdapter(Annotated[FromClient, Field(discriminator="type")])
+
+
 def decode(text):
-    """One text message of the client → its object; raises Refused where it is none."""
-    raise NotImplementedError("CLIENT.validate_json(text), or raise Refused for what is wrong")
+    """One text message of the client → its object; raises ProtocolError where it is none."""
+    raise NotImplementedError(
+        "CLIENT.validate_json(text), or raise ProtocolError for what is wrong"
+    )
 
 
-# %% keep="decode" solution="ch3.decode"
+# %% keep="messages" solution="ch3.decode"
+from typing import Annotated, assert_never
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from labkit.errors import AudioError, ErrorCode, ProtocolError
+from labkit.protocol import v1
+
+FromClient = v1.SessionStart | v1.AudioEnd | v1.ResponseAck | v1.Ping | v1.SessionEnd
+FromServer = (
+    v1.SessionStarted | v1.AudioAck | v1.TranscriptFinal | v1.ResponseDone | v1.Pong | v1.Error
+    | v1.SessionEnded
+)  # fmt: skip
+CLIENT = TypeAdapter(Annotated[FromClient, Field(discriminator="type")])
+
+
 def decode(text):
-    """One text message of the client → its object; raises Refused where it is none."""
+    """One text message of the client → its object; raises ProtocolError where it is none."""
     try:
         return CLIENT.validate_json(text)
     except ValidationError as error:
         wrong = error.errors()[0]
+    code, hint = ErrorCode.INVALID_FIELD, "each field has a name, a type and a range"
     match wrong["type"]:
         case "json_invalid" | "dict_type":
-            raise Refused("invalid_json", wrong["msg"], "text is a JSON object; audio is binary")
+            code, hint = ErrorCode.INVALID_JSON, "text is a JSON object; audio is binary"
         case "union_tag_invalid" | "union_tag_not_found":
-            raise Refused("unknown_type", wrong["msg"], "give a type that this server knows")
-    field = ".".join(str(part) for part in wrong["loc"])
-    raise Refused("invalid_field", f"{field}: {wrong['msg']}", "each field has a type and a range")
+            code, hint = ErrorCode.UNKNOWN_TYPE, "give a type that this server knows"
+    where = [str(part) for part in reversed(wrong["loc"])]
+    raise ProtocolError(code, " in ".join([wrong["msg"], *where]), hint)
 
 
 # %% [markdown]
@@ -202,9 +185,9 @@ for text in (
 ):
     try:
         told = decode(text)
-    except Refused as refused:
-        told = refused
-    print(f"{text}\n  → {told!r}")
+    except ProtocolError as wrong:
+        told = f"{wrong.code}: {wrong}; {wrong.hint}"
+    print(f"{text}\n  → {told}")
 
 # %% [markdown]
 # The last line is the important one. A server that passes over `samplerate` takes the default, and you have
@@ -216,38 +199,11 @@ for text in (
 #
 # G.711 is how telephones have written sound since 1972: 8,000 samples a second, one byte each. The steps
 # between its 256 values are fine near zero and wide far from it, because quiet speech needs the fine
-# ones. There are two laws: µ-law in North America and Japan, A-law elsewhere (ITU-T G.711). soundfile knows
-# both, as it knows the files that hold them.
-
-# %% keep="formats"
-import io
-
-import soundfile
-import soxr
-
-LAWS = {"mulaw": "ULAW", "alaw": "ALAW"}  # as soundfile calls them
-
-
-def decoded(data, encoding):
-    """Bytes of an encoding → float32 samples."""
-    if encoding not in LAWS:
-        return from_wire(data)
-    raw = {"format": "RAW", "subtype": LAWS[encoding], "samplerate": 8_000, "channels": 1}
-    return soundfile.read(io.BytesIO(data), dtype="float32", **raw)[0]
-
-
-def encoded(samples, encoding):
-    """Float32 samples → bytes of an encoding."""
-    if encoding not in LAWS:
-        return to_wire(samples)
-    written = io.BytesIO()
-    # Resampling may have gone beyond 1, for which a law has no byte.
-    soundfile.write(written, np.clip(samples, -1, 1), 8_000, LAWS[encoding], format="RAW")
-    return written.getvalue()
-
+# ones. There are two laws: µ-law in North America and Japan, A-law elsewhere (ITU-T G.711). How bytes are laid
+# out is an `AudioFormat` in labkit: encoding, rate, channels. It knows both laws, as tables.
 
 # %%
-laws = {law: decoded(bytes(range(256)), law) for law in LAWS}
+laws = {law: AudioFormat(law, 8_000).decode(bytes(range(256)))[:, 0] for law in ("mulaw", "alaw")}
 show(
     wire.plot_laws(laws).figure,
     alt="What each of the 256 bytes stands for: both laws rise slowly around zero and steeply at "
@@ -261,9 +217,10 @@ print(f"The finest step of µ-law is {fine * 32768:.0f} of 32768, of 8-bit integ
 # A-law. Listen to the quiet parts.
 
 # %%
-phone = wire.as_bytes(wire.samples_of(said), AudioFormat("mulaw", 8_000))
-play(decoded(phone, "mulaw"), f"µ-law, read as µ-law: {said.text}", rate=8_000)
-play(decoded(phone, "alaw"), "the same bytes, read as A-law", rate=8_000)
+mulaw, alaw = AudioFormat("mulaw", 8_000), AudioFormat("alaw", 8_000)
+phone = wire.as_bytes(wire.samples_of(said), mulaw)
+play(mulaw.decode(phone)[:, 0], f"µ-law, read as µ-law: {said.text}", rate=8_000)
+play(alaw.decode(phone)[:, 0], "the same bytes, read as A-law", rate=8_000)
 
 # %% [markdown]
 # ## Resampling: the seams
@@ -279,6 +236,8 @@ play(decoded(phone, "alaw"), "the same bytes, read as A-law", rate=8_000)
 predict("ch3.below_db", ...)
 
 # %%
+import soxr
+
 words = "The kitchen light is at forty five percent."
 speech = models.speak(words)
 chunk = RATE // 50  # 20 ms
@@ -304,188 +263,206 @@ measured("ch3.below_db", wire.below_db(apart, whole))
 # Look at where the spikes are: 20 ms apart. Fifty faults a second are a buzz; you hear it best in the
 # third player. At both ends of a chunk the filter takes silence for what it cannot see.
 #
-# A *stream* keeps the last samples of one chunk for the first of the next.
-
-# %% [markdown] card="ch3.resampling"
-# The card of the exercise.
-
-
-# %% keep="resampling" exercise="ch3.resampling"
-class Resampler:
-    """Samples at one rate → samples at another: one stream, in chunks of any length."""
-
-    def __init__(self, source, target):
-        raise NotImplementedError("begin a soxr.ResampleStream(source, target, 1, dtype='float32')")
-
-    def feed(self, samples):
-        """The next samples; gives those that are ready."""
-        raise NotImplementedError("give what resample_chunk gives")
-
-    def end(self):
-        """The stream is over; gives what is left, and the next stream may begin."""
-        raise NotImplementedError("resample_chunk with no samples and last=True; then clear()")
-
-
-# %% keep="resampling" solution="ch3.resampling"
-class Resampler:
-    """Samples at one rate → samples at another: one stream, in chunks of any length."""
-
-    def __init__(self, source, target):
-        self.stream = soxr.ResampleStream(source, target, 1, dtype="float32")
-
-    def feed(self, samples):
-        """The next samples; gives those that are ready."""
-        return self.stream.resample_chunk(samples)
-
-    def end(self):
-        """The stream is over; gives what is left, and the next stream may begin."""
-        rest = self.stream.resample_chunk(np.zeros(0, np.float32), last=True)
-        self.stream.clear()
-        return rest
-
-
-# %% [markdown]
-# Now the same chunks through yours. The dashed line should stay at zero.
+# A *stream* keeps the last samples of one chunk for the first of the next. labkit has one for each direction:
+# `StreamEncoder(form)` turns samples at 16 kHz into bytes of a format, `StreamDecoder(form)` bytes into 16-bit
+# samples at 16 kHz. Each has `feed`, for the next chunk, and `flush`, when the utterance or the reply is over.
+# Now the same chunks through one encoder. The dashed line should stay at zero.
 
 # %%
-stream = Resampler(RATE, 48_000)
-joined = np.concatenate([*(stream.feed(one) for one in chunks), stream.end()])
+from labkit.audio.formats import StreamEncoder
+
+wide = AudioFormat(sample_rate=48_000)
+encoder = StreamEncoder(wide)
+encoded = [encoder.feed(one) for one in chunks]
+joined = wide.decode(b"".join([*encoded, encoder.flush()]))[:, 0]
+print(f"The first chunk makes {3 * chunk} samples; {len(encoded[0]) // 2} of them came at once.")
 show(
     wire.plot_differences(
-        {"chunk by chunk": apart, "your stream": joined}, whole,
+        {"chunk by chunk": apart, "one stream": joined}, whole,
         start_s=0.6, seconds=0.12, rate=48_000,
     ).figure,
-    alt="As before; beside it the line of your stream, whose largest difference is "
+    alt="As before; beside it the line of one stream, whose largest difference is "
     f"{np.abs(joined[:len(whole)] - whole[:len(joined)]).max():.6f}.",
 )  # fmt: skip
-play(joined, f"your stream: {words}", rate=48_000)
+play(joined, f"one stream: {words}", rate=48_000)
 print(
     f"Chunk by chunk, the faults lie {wire.below_db(apart, whole):.0f} dB below the speech, "
-    f"of your stream {wire.below_db(joined, whole):.0f} dB. The finest step of 16 bits: 90 dB."
+    f"of one stream {wire.below_db(joined, whole):.0f} dB. The finest step of 16 bits: 90 dB."
 )
 
 # %% [markdown]
-# The price is a delay: of the first chunk a little stays in the filter, and comes with the next one. That is
-# why `end` is there.
+# The price is a delay: what the first chunk makes stays in the filter, and comes with those behind it. That is
+# why `flush` is there.
 #
 # ## Two dialects, one session
 #
-# Both dialects do the same turn. They differ in how they read messages and in how they tell what happens.
-# So each is a kind of `SessionState`: it has `receive`, and its own `send_transcript`, `send_audio` and
-# `send_done`. This is the plain one, as you know it.
-
-
-# %% keep="plain"
-class Plain(SessionState):
-    """One caller who speaks the plain dialect: two words, one format."""
-
-    async def send_done(self, text, samples):
-        """The turn is over."""
-        await self.send_json({"type": "done", "reply_text": text, "reply_samples": samples})
-
-    async def receive(self, message):
-        """One message, of whatever kind."""
-        if isinstance(message, bytes):
-            if (refused := take(self.buffer, message)) is not None:
-                await self.send_json(refused)
-        elif message == "ping":
-            await self.send("pong")
-        elif message == "end_stream":
-            audio = bytes(self.buffer)
-            self.buffer.clear()
-            await answer(self, audio)
-
-
-# %% [markdown]
-# And this is the other. What is wrong with a message is found in three places, `decode`, and `hear` and `obey`
-# below. Each raises `Refused`, and `receive` alone tells the client, since it knows which message it was. Read on:
-# where is the reply resampled, and where does a message get its number?
-
+# Both dialects do the same turn. They differ in how they read messages and in how they tell what happens. So
+# the new one is a kind of `SessionState`: it has a `receive` of its own, and its own `send_transcript`,
+# `send_audio` and `send_done`.
+#
+# These two cells are given. What is wrong with a message is found in `decode`, and in `hear` and `obey` below. Each
+# raises `ProtocolError(code, message, hint)`, and `receive` alone tells the client, since it knows which message it
+# was. Read on: where is the reply resampled, and where does a message get its number?
 
 # %% keep="v1"
+import secrets
+from contextlib import suppress
+
+from labkit.protocol.replay import Position
+
+
 class V1(SessionState):
     """One caller who speaks labkit.v1."""
 
     def __init__(self, socket):
         super().__init__(socket)
-        self.id, self.token = secrets.token_hex(8), secrets.token_urlsafe(24)
+        self.id, self.tokens = secrets.token_hex(8), [secrets.token_urlsafe(24)]
         self.start = None  # the client's session.start, once it came
+        self.received = Position()  # how far the server is in what the client says
         self.seq = self.turn = self.samples = 0
 
     async def receive(self, message):
-        """One message; where it is refused, say why, and which it was, and go on."""
-        cause = {"type": "audio" if isinstance(message, bytes) else "text"}
+        """One message; where it is refused, say why, and go on."""
+        self.cause = v1.Cause.of(message, self.received)
         try:
-            if isinstance(message, bytes):
-                await hear(self, message)
-            else:
-                message = decode(message)
-                cause = {"type": message.type, "id": message.id}
-                await obey(self, message)
-        except Refused as refused:
-            code, why, hint = refused.args
-            error = {"type": "error", "code": code, "message": why, "hint": hint, "cause": cause}
-            await self.send_json(error)
+            await obey(self, decode(message) if isinstance(message, str) else message)
+        except ProtocolError as error:
+            await self.refuse(error)
 
-    async def begin(self, start):
-        """A session, in the formats that the client asks for."""
-        if start.resume is not None:
-            raise Refused("session_unknown", "no session lasts here", "start without resume")
-        self.start = start
-        self.incoming = Resampler(start.input.sample_rate, RATE)
-        self.outgoing = Resampler(RATE, start.output.sample_rate)
-        await self.send_json({
-            "type": "session.started", "protocol": "labkit.v1",
-            "session": self.id, "token": self.token,
-            "resumed": False, "received": {"messages": 0, "samples": 0},
-            "input": start.input.model_dump(), "output": start.output.model_dump(),
-        })  # fmt: skip
+    async def refuse(self, error):
+        """Say what is wrong with the message that came last."""
+        what = {"code": error.code, "message": str(error), "hint": error.hint}
+        await self.tell(v1.Error(**what, cause=self.cause))
 
-    def listen(self, samples):
-        """Take audio at the caller's rate."""
-        if (full := take(self.buffer, to_wire(self.incoming.feed(samples)))) is not None:
-            raise Refused(full["code"], full["message"], "send audio.end")
-
-    async def end_utterance(self):
-        """Answer what was said."""
-        take(self.buffer, to_wire(self.incoming.end()))
-        audio = bytes(self.buffer)
-        self.buffer.clear()
-        await answer(self, audio)
-
-    def acknowledge(self, received):
-        """The client has so much of the replies. Nothing is kept here that could be let go of."""
-
-    async def end(self):
-        """The client leaves."""
-        await self.send_json({"type": "session.ended", "reason": "the client ended it"})
-        await self.socket.close()
-
-    async def tell_numbered(self, kind, **fields):
-        """Send a message about a turn, with the next number."""
-        self.seq += 1
-        await self.send_json({"type": kind, "seq": self.seq, "turn": self.turn, **fields})
+    async def tell(self, message: FromServer):
+        """Say something about the connection; where that is gone, nobody needs it."""
+        with suppress(ConnectionClosed):
+            await self.socket.send(message.encode())
 
     async def send_transcript(self, text):
         """Tell the caller what was heard: a turn begins."""
         self.turn, self.samples = self.turn + 1, 0
-        await self.tell_numbered("transcript.final", text=text)
+        await put(self, v1.TranscriptFinal(turn=self.turn, text=text))
 
     async def send_audio(self, samples):
         """Send a piece of the reply, in the caller's format."""
-        await self.send_ready(self.outgoing.feed(samples))
-
-    async def send_ready(self, samples):
-        if len(samples):
-            self.samples += len(samples)
-            await self.send(encoded(samples, self.start.output.encoding))
+        if audio := self.encoder.feed(samples):
+            await put(self, audio)
 
     async def send_done(self, text, samples):
         """The turn is over: send the last samples, and say so."""
-        await self.send_ready(self.outgoing.end())
-        status = "completed" if text else "nothing_heard"
-        await self.tell_numbered("response.done", status=status, text=text, samples=self.samples)
+        if audio := self.encoder.flush():
+            await put(self, audio)
+        status = v1.ResponseStatus.COMPLETED if text else v1.ResponseStatus.NOTHING_HEARD
+        done = v1.ResponseDone(turn=self.turn, status=status, text=text, samples=self.samples)
+        await put(self, done)
 
+
+# %% keep="stream"
+async def put(session, message):
+    """Say something of a turn: audio, or a message that gets the next number."""
+    if isinstance(message, bytes):
+        session.samples += len(message) // session.start.output.format.frame_bytes
+        await session.send(message)
+    else:
+        session.seq += 1
+        await session.send(message.model_copy(update={"seq": session.seq}).encode())
+
+
+def acknowledge(session, received):
+    """The client has so much of the replies. Nothing is kept here that could be let go of."""
+
+
+# %% [markdown]
+# ## Build it: begin
+#
+# `session.start` is where both sides say what they mean. `decode` has checked it: what it asks for is possible, and
+# `start.input.format` is an `AudioFormat`. What is left is to note it, to make one decoder and one encoder for the
+# whole session, and to answer with a `v1.SessionStarted`:
+#
+# | field | value |
+# |---|---|
+# | `session`, `token` | `session.id`, and the last of `session.tokens` |
+# | `resumed`, `received` | `False`, and `session.received` |
+# | `input`, `output` | those of `start` |
+# | `turn_detection` | `v1.TurnDetection.CLIENT` |
+# | `limits` | `LIMITS`: how much of everything a client may count on |
+#
+# A `start.resume` is refused with `SESSION_UNKNOWN`: no session lasts here yet. Behind `begin` in the
+# same cell is how an utterance ends, and a session.
+
+# %% [markdown] card="ch3.begin"
+# The card of the exercise.
+
+# %% keep="begin" exercise="ch3.begin"
+from labkit.audio.formats import StreamDecoder, StreamEncoder
+from labkit.protocol.limits import Limits
+
+LIMITS = Limits(resume_s=0)
+
+
+async def begin(session, start):
+    """Begin a session, in the formats that the client asks for."""
+    raise NotImplementedError("set session.start, decoder and encoder; tell v1.SessionStarted")
+
+
+async def end_utterance(session):
+    """Answer what was said."""
+    take(session.buffer, session.decoder.flush().tobytes())
+    audio = bytes(session.buffer)
+    session.buffer.clear()
+    await answer(session, audio)
+
+
+async def end(session):
+    """The client leaves."""
+    await session.tell(v1.SessionEnded(reason="the client ended it"))
+    await session.socket.close()
+
+
+# %% keep="begin" solution="ch3.begin"
+from labkit.audio.formats import StreamDecoder, StreamEncoder
+from labkit.protocol.limits import Limits
+
+LIMITS = Limits(resume_s=0)
+
+
+async def begin(session, start):
+    """Begin a session, in the formats that the client asks for."""
+    if start.resume is not None:
+        raise ProtocolError(ErrorCode.SESSION_UNKNOWN, "no session lasts here", "start anew")
+    session.start = start
+    session.decoder = StreamDecoder(start.input.format)
+    session.encoder = StreamEncoder(start.output.format)
+    started = v1.SessionStarted(
+        session=session.id, token=session.tokens[-1], resumed=False, received=session.received,
+        input=start.input, output=start.output, turn_detection=v1.TurnDetection.CLIENT,
+        limits=LIMITS,
+    )  # fmt: skip
+    await session.tell(started)
+
+
+async def end_utterance(session):
+    """Answer what was said."""
+    take(session.buffer, session.decoder.flush().tobytes())
+    audio = bytes(session.buffer)
+    session.buffer.clear()
+    await answer(session, audio)
+
+
+async def end(session):
+    """The client leaves."""
+    await session.tell(v1.SessionEnded(reason="the client ended it"))
+    await session.socket.close()
+
+
+# %% [markdown]
+# ## Build it: hear
+#
+# A binary message is audio in the format of `session.start.input`, which says how many bytes a sample has over all
+# channels: `session.start.input.format.frame_bytes`. Some of what comes is none: control as JSON, which was meant as
+# text, and parts of a sample. `decoder.feed` raises `AudioError` for floats that are no numbers. What is good goes
+# into the buffer, with `take` of chapter 1.
 
 # %% [markdown] card="ch3.hear"
 # The card of the exercise.
@@ -494,21 +471,30 @@ class V1(SessionState):
 # %% keep="hear" exercise="ch3.hear"
 async def hear(session, data):
     """A binary message: audio in the caller's format, or something to refuse."""
-    raise NotImplementedError("refuse what is no audio; decode the rest for session.listen")
+    raise NotImplementedError("refuse what is no audio; give the rest to session.decoder, and take")
 
 
 # %% keep="hear" solution="ch3.hear"
 async def hear(session, data):
     """A binary message: audio in the caller's format, or something to refuse."""
-    if session.start is None:
-        raise Refused("not_started", "no session runs yet", "send session.start first")
     if data.startswith(b"{") and data.rstrip().endswith(b"}") and b'"type"' in data:
-        raise Refused("wrong_frame", "JSON in a binary message", "send control as text")
-    encoding = session.start.input.encoding
-    if encoding == "pcm_s16le" and len(data) % 2:
-        raise Refused("odd_length", f"{len(data)} bytes are no whole samples", "send two for each")
-    session.listen(decoded(data, encoding))
+        raise ProtocolError(ErrorCode.WRONG_FRAME, "JSON as binary", "send control as text")
+    if len(data) % session.start.input.format.frame_bytes:
+        raise ProtocolError(
+            ErrorCode.ODD_LENGTH, f"{len(data)} bytes end in mid-sample", "send whole samples"
+        )
+    try:
+        audio = session.decoder.feed(data).tobytes()
+    except AudioError as error:
+        raise ProtocolError(ErrorCode.INVALID_AUDIO, str(error), "send finite floats") from None
+    if (full := take(session.buffer, audio)) is not None:
+        raise ProtocolError(ErrorCode.BUFFER_FULL, full["message"], "send audio.end")
 
+
+# %% [markdown]
+# ## Build it: obey
+#
+# All messages come here, audio too: what there is to do is one `match`, with one case for each.
 
 # %% [markdown] card="ch3.obey"
 # The card of the exercise.
@@ -516,71 +502,44 @@ async def hear(session, data):
 
 # %% keep="obey" exercise="ch3.obey"
 async def obey(session, message):
-    """Do what a text message asks for."""
-    raise NotImplementedError("match message.type: a case for each, and assert_never at the end")
+    """Do what a message asks for: one of FromClient, or bytes, which are audio."""
+    raise NotImplementedError("match message: a case for each, and assert_never at the end")
 
 
 # %% keep="obey" solution="ch3.obey"
 async def obey(session, message):
-    """Do what a text message asks for."""
-    match message.type:
-        case "ping":
-            await session.send_json({"type": "pong", "id": message.id})
-        case "session.start" if session.start is None:
-            await session.begin(message)
-        case "session.start":
-            raise Refused("already_started", "a session runs", "open another connection")
+    """Do what a message asks for: one of FromClient, or bytes, which are audio."""
+    match message:
+        case v1.Ping():
+            await session.tell(v1.Pong(id=message.id))
+        case v1.SessionStart() if session.start is None:
+            await begin(session, message)
+        case v1.SessionStart():
+            raise ProtocolError(ErrorCode.ALREADY_STARTED, "a session runs", "connect once more")
         case _ if session.start is None:
-            raise Refused("not_started", "no session runs yet", "send session.start first")
-        case "audio.end":
-            await session.end_utterance()
-        case "response.ack":
-            session.acknowledge(message.received)
-        case "session.end":
-            await session.end()
+            raise ProtocolError(ErrorCode.NOT_STARTED, "no session runs", "send session.start")
+        case bytes():
+            await hear(session, message)
+        case v1.AudioEnd():
+            await end_utterance(session)
+        case v1.ResponseAck():
+            acknowledge(session, message.received)
+        case v1.SessionEnd():
+            await end(session)
         case never:
             assert_never(never)
 
 
 # %% [markdown]
-# The rest is given. `session_of` takes a session of either kind now; `answer` tells a turn without knowing
-# whom it tells; `choose` picks the subprotocol while the WebSocket opens.
-
-# %% keep="life"
-from contextlib import contextmanager
+# The rest is given. `handle` makes a session of either kind; `answer` tells a turn without knowing whom it tells;
+# `choose` picks the subprotocol while the WebSocket opens.
 
 
-@contextmanager
-def session_of(session):
-    """Keep one caller's session for as long as they are here."""
-    sessions.add(session)
-    try:
-        yield session
-    except ConnectionClosed:
-        pass  # callers go away without a word, and that is no fault
-    finally:
-        session.is_active = False
-        sessions.discard(session)
-
-
-# %% keep="turn"
-async def answer(session, audio):
-    """One turn, in the words of the session's dialect."""
-    words = await off_loop(models.hear, from_wire(audio))
-    await session.send_transcript(words)
-    sentences = []
-    if words:
-        chat = [*session.history, {"role": "user", "content": words}]
-        sentences = await off_loop(models.think, chat)
-        remember(session.history, words, " ".join(sentences))
-    samples = await say_reply(session, sentences)
-    await session.send_done(" ".join(sentences), samples)
-
-
+# %% keep="handle"
 async def handle(socket):
     """Serve one caller, until they leave."""
-    dialect = V1 if socket.subprotocol == "labkit.v1" else Plain
-    with session_of(dialect(socket)) as session:
+    session = V1(socket) if socket.subprotocol == "labkit.v1" else SessionState(socket)
+    with attached(session):
         async for message in socket:
             await session.receive(message)
 
@@ -629,20 +588,19 @@ await check("ch1", handle)
 
 
 # %%
-class Apart:
-    def __init__(self, source, target):
-        self.rates = source, target
+class Apart(StreamDecoder):
+    def feed(self, data):
+        return np.concatenate([super().feed(data), self.flush()])  # as if each chunk were the last
 
+
+class ApartEncoder(StreamEncoder):
     def feed(self, samples):
-        return soxr.resample(samples, *self.rates)
-
-    def end(self):
-        return np.zeros(0, np.float32)
+        return super().feed(samples) + self.flush()
 
 
-Resampler, mine = Apart, Resampler
+mine, StreamDecoder, StreamEncoder = (StreamDecoder, StreamEncoder), Apart, ApartEncoder
 broken = await check("ch3.formats", handle, strict=False, record=False)
-Resampler = mine
+StreamDecoder, StreamEncoder = mine
 broken
 
 # %% [markdown]
@@ -662,7 +620,7 @@ server = await start_mine()
 async with connect(server.url, subprotocols=["labkit.v1"]) as socket:
     for message in (
         '{"type": "audio.end", "id": "too-early"}',
-        '{"type": "session.start", "input": {"sample_rate": 96000}}',
+        '{"type": "session.start", "id": "too-wide", "input": {"sample_rate": 96000}}',
         '{"type": "session.start"}',
         '{"type": "session.start", "id": "twice"}',
         b'{"type": "audio.end"}',

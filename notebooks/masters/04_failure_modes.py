@@ -154,261 +154,189 @@ before.stop()
 #  the client is at {"messages": 1, "samples": 2100}: send 2100…3200 again, then the rest
 # ```
 #
-# ## Build it: what may have to be said again
+# ## A window of what was said
 #
-# `Replay` keeps what was said, in order, until the client has acknowledged it. Two of its methods are
-# yours. `acknowledge(position)` lets go of what lies before a position, and of a piece of audio that lies
-# across it, of its first part. `rewind(position)` does the same for a client that is back, and then nothing
-# of what is left counts as sent. Like `begin`, a position counts from the beginning of the session. A client
-# may be wrong about it: where a position is none in the stream, lies before `begin` or behind what was sent,
-# raise `Refused("position_invalid", …)`.
-
-# %% [markdown] card="ch4.replay"
-# The card of the exercise.
-
-
-# %% keep="replay" exercise="ch4.replay"
-class Replay:
-    """What was said to a client, as far as it may have to be said again."""
-
-    def __init__(self):
-        self.begin = Position()  # the client has everything up to here
-        self.kept = []  # what lies behind it: pairs of a message and its samples, 0 for text
-        self.sent = 0  # how many of them went out on this connection
-
-    def held(self):
-        """Bytes that are kept."""
-        return sum(len(message) for message, _ in self.kept)
-
-    def forget(self):
-        """Let go of the oldest, which was sent; a client without it cannot resume."""
-        _, samples = self.kept.pop(0)
-        self.sent -= 1
-        self.begin.messages += samples == 0
-        self.begin.samples += samples
-
-    def acknowledge(self, position):
-        """The client has everything up to there: forget it. Refused where it cannot have."""
-        raise NotImplementedError("forget what was sent, one by one, until begin is position")
-
-    def rewind(self, position):
-        """Send again what lies behind that position."""
-        raise NotImplementedError("acknowledge up to there; then nothing of the rest was sent")
-
-
-# %% keep="replay" solution="ch4.replay"
-class Replay:
-    """What was said to a client, as far as it may have to be said again."""
-
-    def __init__(self):
-        self.begin = Position()  # the client has everything up to here
-        self.kept = []  # what lies behind it: pairs of a message and its samples, 0 for text
-        self.sent = 0  # how many of them went out on this connection
-
-    def held(self):
-        """Bytes that are kept."""
-        return sum(len(message) for message, _ in self.kept)
-
-    def forget(self):
-        """Let go of the oldest, which was sent; a client without it cannot resume."""
-        _, samples = self.kept.pop(0)
-        self.sent -= 1
-        self.begin.messages += samples == 0
-        self.begin.samples += samples
-
-    def acknowledge(self, position):
-        """The client has everything up to there: forget it. Refused where it cannot have."""
-        while self.sent and self.begin != position:
-            message, size = self.kept[0]
-            part = position.samples - self.begin.samples  # what the client has of it
-            if 0 < part < size:  # the first part of a piece of audio
-                self.kept[0] = message[part * (len(message) // size) :], size - part
-                self.begin.samples += part
-            elif part < size or (size == 0 and position.messages <= self.begin.messages):
-                break  # nothing of it, so this is no place in the stream
-            else:
-                self.forget()
-        if self.begin != position:
-            raise Refused("position_invalid", f"{position} was never sent", "count what came")
-
-    def rewind(self, position):
-        """Send again what lies behind that position."""
-        self.acknowledge(position)
-        self.sent = 0
-
-
-# %% [markdown]
-# Try it by hand. Two pieces of four samples were sent; the client has a message and six samples. What is
-# left has to be the two samples that it lacks.
+# The server keeps what it said until the client has acknowledged it, and what it has not sent yet. That is
+# labkit's `ReplayWindow`, which its own server and client use. You add at its end, `take` the next message to send,
+# and say what the client has: `acknowledge(position)` lets go of what lies before a position, and `rewind(position)`
+# sends again what lies behind it. Both raise `ProtocolError` where a client claims a position that it cannot have.
+#
+# Four messages were sent, two of them pieces of four samples; the client has a message and six samples. **Predict**
+# which bytes are sent again before you run it.
 
 # %%
-replay = Replay()
-replay.kept = [("hello", 0), (b"aabbccdd", 4), (b"eeffgghh", 4), ("done", 0)]
-replay.sent = 4
-replay.rewind(Position(messages=1, samples=6))
-print("it sends again:", [message for message, _ in replay.kept[replay.sent :]])
+from labkit.protocol.replay import Position, ReplayWindow
+
+window = ReplayWindow(max_bytes=100, max_samples=100, until_acknowledged=True)
+window.add_text("hello")
+window.add_audio(b"aabbccdd", samples=4)
+window.add_audio(b"eeffgghh", samples=4)
+window.add_text("done")
+print("it sends:", [window.take() for _ in range(window.waiting)])
+window.rewind(Position(messages=1, samples=6))
+print("it sends again:", [window.take() for _ in range(window.waiting)])
+window.acknowledge(Position(messages=2, samples=8))
+print("kept, when all of it is acknowledged:", window.held_bytes, "bytes")
 
 # %% [markdown]
-# ## Build it: a session that outlives its connection
+# ## What lasts
 #
-# The next cell is given. It takes the place of chapter 3's `V1`, in your file too, since its section has the same
-# name. Three things are new. What it says of a turn goes through `put`, into the replay, and from there to
-# whatever connection there is. What it hears is counted, in `received`. And a turn runs in a task of its own, so
-# that it goes on while the client is away, and so that `ping` and `response.ack` are read meanwhile. `receive`,
-# and how a reply is said (`send_transcript`, `send_audio`, `send_done`), are as they were.
-#
-# Look for the line in `put` that waits. It is the whole fix of failure 3: where too much is not
-# acknowledged, the reply is not made any further. That is *backpressure*.
+# A connection and its session are two things from here on, so the server keeps two tables: which session each
+# connection has, and which sessions can be come back to. `expire` takes a session out, for good. `LIMITS` are what
+# clients are told in `session.started`, and what you keep to. This cell is given, and the one behind it.
 
-# %% keep="v1"
-from contextlib import suppress
+# %% keep="lasting"
+from labkit.protocol.limits import Limits
 
-RESUME_S = 3.0  # how long a session waits for its client; labkit's server waits for 120 s
-KEPT_BYTES = 256 * 1024  # of a reply, for a client that has not acknowledged it
-PLACES = 64  # connections; and as many sessions that wait
+LIMITS = Limits(resume_s=3)  # labkit's server lets sessions wait for 120 s
 serving = {}  # connections, and the session of each
 lasting = {}  # sessions of labkit.v1 by name; those that wait longest first
 
 
-class V1(SessionState):
-    """A session of labkit.v1, over as many connections as it takes."""
+def expire(session):
+    """Forget a session, and all that it holds."""
+    session.is_active = False
+    sessions.discard(session)
+    if session in lasting.values():
+        del lasting[session.id]
+        if session.turns is not None:
+            session.turns.cancel()
 
-    def __init__(self, socket):
-        super().__init__(socket)
-        self.id, self.tokens = secrets.token_hex(8), [secrets.token_urlsafe(24)]
-        self.start = None  # the client's session.start, once it came
-        self.received = Position()  # how far the server is in what the client says
-        self.replay, self.room = Replay(), asyncio.Event()  # what the server says
-        self.seq = self.turn = self.samples = 0
-        self.turns, self.one_by_one = set(), asyncio.Lock()
-        self.expiry = self.closing = None
 
-    async def receive(self, message):
-        """One message; where it is refused, say why, and which it was, and go on."""
-        cause = {"type": "audio" if isinstance(message, bytes) else "text"}
+# %% [markdown]
+# A session that lasts begins with more than that of chapter 3. The next cell takes the place of chapter 3's section of
+# the same name, in your file too. Three things are new:
+#
+# - what is said of a turn will wait in `session.replay`, and `session.room` is set when there may be room in it again;
+# - what is heard is counted, in `session.received`, and each `audio.end` is acknowledged;
+# - turns run in a task of their own, one after the other, so that they go on while the client is away, and so that
+#   `ping` and `response.ack` are read meanwhile.
+
+# %% keep="begin"
+from labkit.audio.formats import StreamDecoder, StreamEncoder
+from labkit.audio.misread import FormatWatch
+from labkit.protocol.replay import ReplayWindow
+
+
+async def begin(session, start):
+    """Begin a session in the formats that the client asks for, or the one that it comes back to."""
+    if start.resume is not None:
+        return await come_back(session.socket, start.resume)
+    session.start, lasting[session.id] = start, session
+    session.decoder = StreamDecoder(start.input.format)
+    session.encoder = StreamEncoder(start.output.format)
+    session.watch = FormatWatch(start.input.format)
+    longest = start.output.format.samples(LIMITS.replay_s)
+    session.replay = ReplayWindow(
+        max_bytes=LIMITS.replay_bytes, max_samples=longest, until_acknowledged=start.acknowledges
+    )
+    session.room = asyncio.Event()
+    session.utterances, session.turns, session.expiry = [], None, None
+    await welcome(session)
+
+
+async def welcome(session, resumed=False, missing=None):
+    """Tell a client which session it has, and how far that is."""
+    started = v1.SessionStarted(
+        session=session.id, token=session.tokens[-1], resumed=resumed, missing=missing,
+        received=session.received, input=session.start.input, output=session.start.output,
+        turn_detection=v1.TurnDetection.CLIENT, limits=LIMITS,
+    )  # fmt: skip
+    await session.tell(started)
+
+
+async def end_utterance(session):
+    """Answer it behind those that wait, whatever becomes of the connection, and read on."""
+    session.received = session.received.plus(messages=1)
+    await session.tell(v1.AudioAck(received=session.received))
+    if len(session.utterances) == LIMITS.max_waiting_turns:
+        raise ProtocolError(ErrorCode.TOO_MANY_TURNS, "too many wait", "send audio.end later")
+    take(session.buffer, session.decoder.flush().tobytes())
+    session.utterances.append(bytes(session.buffer))
+    session.buffer.clear()
+    if session.turns is None or session.turns.done():
+        session.turns = asyncio.create_task(answer_waiting(session))
+
+
+async def answer_waiting(session):
+    """The turns of a session, one after the other; where one fails, the next may work."""
+    while session.utterances:
         try:
-            if isinstance(message, bytes):
-                await hear(self, message)
-            else:
-                message = decode(message)
-                cause = {"type": message.type, "id": message.id}
-                await obey(self, message)
-        except Refused as refused:
-            code, why, hint = refused.args
-            error = {"type": "error", "code": code, "message": why, "hint": hint, "cause": cause}
-            await self.send_json(error)
+            await answer(session, session.utterances.pop(0))
+        except Exception as error:  # nobody awaits this task, so the client is told
+            code = ErrorCode.ENGINE_FAILED
+            await session.tell(v1.Error(code=code, message=repr(error), hint="say it again"))
 
-    async def begin(self, start):
-        """A session, in the formats that the client asks for; or the one that it comes back to."""
-        if start.resume is not None:
-            return await come_back(self.socket, start.resume)
-        self.start, lasting[self.id] = start, self
-        self.incoming = Resampler(start.input.sample_rate, RATE)
-        self.outgoing = Resampler(RATE, start.output.sample_rate)
-        await self.send_started(resumed=False)
 
-    def listen(self, samples):
-        """Take audio at the caller's rate."""
-        self.received.samples += len(samples)
-        if (full := take(self.buffer, to_wire(self.incoming.feed(samples)))) is not None:
-            raise Refused(full["code"], full["message"], "send audio.end")
+async def end(session):
+    """The client leaves, and does not come back."""
+    expire(session)
+    await session.tell(v1.SessionEnded(reason="the client ended it"))
+    await session.socket.close()
 
-    async def end_utterance(self):
-        """Answer it behind those that wait, whatever becomes of the connection, and read on."""
-        self.received.messages += 1
-        await self.send_json({"type": "audio.ack", "received": self.received.model_dump()})
-        if len(self.turns) == 4:
-            raise Refused("too_many_turns", "4 utterances wait", "send audio.end again later")
-        take(self.buffer, to_wire(self.incoming.end()))
-        audio = bytes(self.buffer)
-        self.buffer.clear()
-        turn = asyncio.create_task(self.answer_in_turn(audio))
-        self.turns.add(turn)
-        turn.add_done_callback(self.turns.discard)
-        if (code := misread(audio)) is not None:  # a guess: it is answered all the same
-            raise Refused(code, "this is no audio as declared", "send what was declared")
 
-    async def answer_in_turn(self, audio):
-        async with self.one_by_one:
-            await answer(self, audio)
+# %% [markdown]
+# ## Build it: say it, and keep it
+#
+# In chapter 3, `put` sent each message at once, and forgot it. Now it has three steps:
+#
+# 1. While `session.replay` has no room (`has_room`), wait for `session.room`: a client that acknowledges makes some.
+#    This line is the whole fix of failure 3. Where too much is not acknowledged, the reply is not made any further.
+#    That is *backpressure*.
+# 2. Add the message: `add_audio(message, samples)`, or `add_text(…)` with the next number, as in chapter 3.
+# 3. `flush(session)`, which is yours, too: take from the window and send, message by message, for as long as
+#    `serving` says that this connection has this session. Where the connection is gone, `ConnectionClosed` is no
+#    fault: the window has it all.
 
-    def acknowledge(self, received):
-        """The client has so much of the replies: there is room for more."""
-        self.replay.acknowledge(received)
-        self.room.set()
+# %% [markdown] card="ch4.put"
+# The card of the exercise.
 
-    async def end(self):
-        """The client leaves, and does not come back."""
-        lasting.pop(self.id, None)
-        await self.send_json({"type": "session.ended", "reason": "the client ended it"})
-        await self.socket.close()
 
-    def expire(self):
-        """Forget the session, and all that it holds."""
-        self.is_active = False
-        lasting.pop(self.id, None)
-        sessions.discard(self)
-        for turn in self.turns:
-            turn.cancel()
+# %% keep="stream" exercise="ch4.put"
+async def put(session, message):
+    """Say something that may have to be said again; wait while too much is kept."""
+    raise NotImplementedError("wait for room, add it to session.replay with its number, and flush")
 
-    async def send(self, message):
-        """Send to the connection that there is; where there is none, the replay has it."""
-        if self.socket is not None:
-            with suppress(ConnectionClosed):
-                await self.socket.send(message)
 
-    async def send_started(self, resumed):
-        """Tell the caller which session this is, and how far it is."""
-        await self.send_json({
-            "type": "session.started", "protocol": "labkit.v1",
-            "session": self.id, "token": self.tokens[-1], "limits": {"resume_s": RESUME_S},
-            "resumed": resumed, "received": self.received.model_dump(),
-            "input": self.start.input.model_dump(), "output": self.start.output.model_dump(),
-        })  # fmt: skip
+async def flush(session):
+    """Send what waits, for as long as the session has this connection."""
+    raise NotImplementedError("while serving has the session here: session.replay.take(), and send")
 
-    async def tell_numbered(self, kind, **fields):
-        """Send a message about a turn, with the next number."""
-        self.seq += 1
-        message = {"type": kind, "seq": self.seq, "turn": self.turn, **fields}
-        await self.put(json.dumps(message), 0)
 
-    async def send_transcript(self, text):
-        """Tell the caller what was heard: a turn begins."""
-        self.turn, self.samples = self.turn + 1, 0
-        await self.tell_numbered("transcript.final", text=text)
+def acknowledge(session, received):
+    """The client has everything up to there: forget it, and there is room for more."""
+    session.replay.acknowledge(received)
+    session.room.set()
 
-    async def send_audio(self, samples):
-        """Send a piece of the reply, in the caller's format."""
-        await self.send_ready(self.outgoing.feed(samples))
 
-    async def send_ready(self, samples):
-        if len(samples):
-            self.samples += len(samples)
-            await self.put(encoded(samples, self.start.output.encoding), len(samples))
+# %% keep="stream" solution="ch4.put"
+async def put(session, message):
+    """Say something that may have to be said again; wait while too much is kept."""
+    while not session.replay.has_room:
+        session.room.clear()
+        await session.room.wait()
+    if isinstance(message, bytes):
+        samples = len(message) // session.start.output.format.frame_bytes
+        session.samples += samples
+        session.replay.add_audio(message, samples)
+    else:
+        session.seq += 1
+        session.replay.add_text(message.model_copy(update={"seq": session.seq}).encode())
+    await flush(session)
 
-    async def send_done(self, text, samples):
-        """The turn is over: send the last samples, and say so."""
-        await self.send_ready(self.outgoing.end())
-        status = "completed" if text else "nothing_heard"
-        await self.tell_numbered("response.done", status=status, text=text, samples=self.samples)
 
-    async def put(self, message, samples):
-        """Say something that may have to be said again; wait while too much is kept."""
-        while self.replay.held() > KEPT_BYTES:
-            if self.replay.sent and not self.start.acknowledges:
-                self.replay.forget()
-            else:
-                self.room.clear()
-                await self.room.wait()
-        self.replay.kept.append((message, samples))
-        await self.flush()
+async def flush(session):
+    """Send what waits, for as long as the session has this connection."""
+    socket = session.socket
+    while serving.get(socket) is session and (message := session.replay.take()) is not None:
+        with suppress(ConnectionClosed):
+            await socket.send(message)
 
-    async def flush(self):
-        """Send what was not sent on this connection yet, for as long as it is this one."""
-        socket, replay = self.socket, self.replay
-        while self.socket is socket and replay.sent < len(replay.kept):
-            replay.sent += 1
-            await self.send(replay.kept[replay.sent - 1][0])
+
+def acknowledge(session, received):
+    """The client has everything up to there: forget it, and there is room for more."""
+    session.replay.acknowledge(received)
+    session.room.set()
 
 
 # %% [markdown]
@@ -417,16 +345,16 @@ class V1(SessionState):
 # A connection begins with a session of its own, `serving[socket]`, which `handle` (below) makes for it. If its
 # `session.start` has `resume`, `begin` above calls `come_back`. What has to happen there:
 #
-# - If there is no session of that name in `lasting`, or the token is none of its `tokens`, raise
-#   `Refused("session_unknown", …)`. A position that is none is refused by `rewind`. Nothing else has changed
-#   then, and the client may send `session.start` without `resume`.
+# - If there is no session of that name in `lasting`, or the token is none of its `tokens`, raise `ProtocolError`
+#   with `SESSION_UNKNOWN`. A position that is none is refused by `rewind`. Nothing else has changed then, and the
+#   client may send `session.start` without `resume`.
 # - Otherwise the session gets a new token, and keeps the one that was used until the client uses the new
 #   one: the answer with it may be lost, too. The last of `tokens` is the one that the client is told.
 # - The session has the new socket now, `serving` says so, it does not expire any more, and nothing is left
 #   of the new session. If the old connection is still in `serving`, it is taken out, and closed with 4006.
 #   Closing takes a second where nobody answers, so do not wait for it: `session.closing` keeps its task.
-# - The answer is `send_started(resumed=True)`. Behind it goes what the client lacks (`flush`), and
-#   `room.set()` wakes a `put` that waits.
+# - The answer is `welcome(session, resumed=True, missing=…)`, with what `rewind` gave. Behind it goes what the client
+#   lacks (`flush`), and `room.set()` wakes a `put` that waits.
 
 # %% [markdown] card="ch4.come_back"
 # The card of the exercise.
@@ -434,28 +362,28 @@ class V1(SessionState):
 
 # %% keep="come_back" exercise="ch4.come_back"
 async def come_back(socket, resume):
-    """Give a connection the session that it asks for; Refused where there is none."""
+    """Give a connection the session that it asks for; ProtocolError where there is none."""
     raise NotImplementedError("find the session, compare the token, rewind, and swap the sockets")
 
 
 # %% keep="come_back" solution="ch4.come_back"
 async def come_back(socket, resume):
-    """Give a connection the session that it asks for; Refused where there is none."""
+    """Give a connection the session that it asks for; ProtocolError where there is none."""
     new, session = serving[socket], lasting.get(resume.session)
     tokens = [] if session is None else session.tokens
     if not any(secrets.compare_digest(resume.token.encode(), one.encode()) for one in tokens):
-        raise Refused("session_unknown", "no such session and token", "start without resume")
-    session.replay.rewind(resume.received)
+        raise ProtocolError(ErrorCode.SESSION_UNKNOWN, "no such session and token", "start anew")
+    missing = session.replay.rewind(resume.received)
     # The answer with the new token may be lost, so the one that was used stays good.
     session.tokens = [resume.token, secrets.token_urlsafe(24)]
     old, session.socket, serving[socket] = session.socket, socket, session
-    new.expire()
+    expire(new)
     if session.expiry is not None:
         session.expiry.cancel()
     if serving.pop(old, None) is not None:
         session.closing = asyncio.create_task(old.close(4006, "resumed on another connection"))
-    await session.send_started(resumed=True)
-    await session.flush()
+    await welcome(session, resumed=True, missing=missing)
+    await flush(session)
     session.room.set()
 
 
@@ -468,17 +396,21 @@ async def come_back(socket, resume):
 #
 # Sessions that survive make a new failure: those that nobody comes back to. Two functions let go.
 #
-# What you keep here takes the place of chapter 2's `session_of`, by which every session ended with its
-# connection. `handle` asks `has_place` about each new connection, before that is in `serving`. `leave` gets the
-# session of a connection that has ended, for whatever reason. Most wait from then on: without a socket,
-# in `lasting`, for `RESUME_S`, and `PLACES` of them at most. A session that never began, or that its
-# client has ended, is not in `lasting`: nobody can come back to it, so it expires at once.
+# What you keep here takes the place of chapter 2's `attached`, by which every session ended with its connection.
+# `handle` asks `has_place` about each new connection, before that is in `serving`. `leave` gets the session of a
+# connection that has ended, for whatever reason, when that is out of `serving`. Most wait from then on, for
+# `LIMITS.resume_s`, and `PLACES` of them at most; `expire`, above, forgets one. A session of the plain dialect, one
+# that never began, and one that its client has ended are not in `lasting`: nobody can come back to them, so they
+# expire at once.
 
 # %% [markdown] card="ch4.bounds"
 # The card of the exercise.
 
 
 # %% keep="life" exercise="ch4.bounds"
+PLACES = 64  # connections; and as many sessions that wait
+
+
 async def has_place(socket):
     """Whether there is a place for one more connection; where there is none, tell it."""
     raise NotImplementedError("count serving; where it is full, close with 1013 and a reason")
@@ -486,10 +418,13 @@ async def has_place(socket):
 
 def leave(session):
     """A connection is gone: its session waits, for a while."""
-    raise NotImplementedError("no socket; expire in RESUME_S; where too many wait, the oldest goes")
+    raise NotImplementedError("expire it in LIMITS.resume_s; where too many wait, the oldest goes")
 
 
 # %% keep="life" solution="ch4.bounds"
+PLACES = 64  # connections; and as many sessions that wait
+
+
 async def has_place(socket):
     """Whether there is a place for one more connection; where there is none, tell it."""
     if len(serving) < PLACES:
@@ -500,69 +435,85 @@ async def has_place(socket):
 
 def leave(session):
     """A connection is gone: its session waits, for a while."""
-    session.socket = None
-    if lasting.pop(session.id, None) is None:
-        return session.expire()  # it never began, or its client has ended it
-    lasting[session.id] = session  # behind those that wait for longer
-    session.expiry = asyncio.get_running_loop().call_later(RESUME_S, session.expire)
-    waiting = [one for one in lasting.values() if one.socket is None]
+    if session not in lasting.values():
+        return expire(session)
+    lasting[session.id] = lasting.pop(session.id)  # behind those that wait for longer
+    session.expiry = asyncio.get_running_loop().call_later(LIMITS.resume_s, expire, session)
+    waiting = [one for one in lasting.values() if one.socket not in serving]
     if len(waiting) > PLACES:
-        waiting[0].expire()
+        expire(waiting[0])
 
 
 # %% [markdown]
 # ## Build it: name what was sent instead
 #
-# Speech is smooth. The next value is close to the last one, unless the bytes are read wrongly; then it is
-# noise. So read them in several ways, and see which reading is smooth. The client is told one of three
-# codes: `looks_like_float32`, `looks_like_big_endian` (the high byte of each sample first), and
-# `looks_like_file` for a WAV file, whose first four bytes are `RIFF`.
+# Speech is smooth. The next value is close to the last one, unless the bytes are read wrongly; then it is noise. So
+# read them in several ways, and see which reading is smooth. That is what labkit's `FormatWatch` does, for each
+# caller, now and then; its text says what cannot be told. It is fed each message with the time at which it came, and
+# gives what is new about the stream: `ProtocolError`s, mostly none.
+#
+# The recording, sent in three ways. Each line should name what it is.
+
+# %%
+from labkit import WIRE
+from labkit.audio.misread import FormatWatch
+
+samples = lab.samples_of(said)
+for name, form in (("as declared", "<i2"), ("floats", "<f4"), ("high byte first", ">i2")):
+    data = (samples if form == "<f4" else samples * 32767).astype(form).tobytes()
+    watch, ns_per_byte = FormatWatch(WIRE), 1e9 * len(samples) / RATE / len(data)
+    steps = range(0, len(data), 1280)
+    found = [one for at in steps for one in watch.feed(data[at : at + 1280], int(at * ns_per_byte))]
+    print(
+        f"{name}: {', '.join(one.code for one in found) or 'nothing is wrong'}",
+        *found,
+        sep="\n    ",
+    )
+
+# %% [markdown]
+# The new `hear` is that of chapter 3 and two things more. It counts: `session.received.plus(samples=…)`, for all that
+# is a whole number of samples. And `session.watch` sees each message *before* it is decoded: what is floats by
+# mistake may be no numbers, which the decoder refuses. A finding is a guess, so the caller is told
+# (`session.refuse`), and the audio is taken all the same.
 
 # %% [markdown] card="ch4.misread"
 # The card of the exercise.
 
 
-# %% keep="misread" exercise="ch4.misread"
-def misread(audio):
-    """What bytes that should be 16-bit samples look like instead: an error code, or None.
-
-    The codes: looks_like_file, looks_like_float32, looks_like_big_endian.
-    """
-    raise NotImplementedError("b'RIFF' begins a file; otherwise, which reading is the smoothest?")
+# %% keep="hear" exercise="ch4.misread"
+import time
 
 
-# %% keep="misread" solution="ch4.misread"
-READINGS = {None: "<i2", "looks_like_float32": "<f4", "looks_like_big_endian": ">i2"}
+async def hear(session, data):
+    """A binary message: audio in the caller's format, or something to refuse."""
+    raise NotImplementedError(
+        "hear of chapter 3; count the samples, and let session.watch see them"
+    )
 
 
-def roughness(audio, kind):
-    """How much neighbours differ, for their size: below 1 for speech, above it for noise."""
-    samples = np.frombuffer(audio[: len(audio) // 4 * 4], kind).astype(float)
-    size = np.abs(samples).sum()
-    return np.abs(np.diff(samples)).sum() / size if np.isfinite(size) and size > 0 else np.inf
+# %% keep="hear" solution="ch4.misread"
+import time
 
 
-def misread(audio):
-    """What bytes that should be 16-bit samples look like instead: an error code, or None.
+async def hear(session, data):
+    """A binary message: audio in the caller's format, or something to refuse."""
+    if data.startswith(b"{") and data.rstrip().endswith(b"}") and b'"type"' in data:
+        raise ProtocolError(ErrorCode.WRONG_FRAME, "JSON as binary", "send control as text")
+    samples, rest = divmod(len(data), session.start.input.format.frame_bytes)
+    if rest:
+        raise ProtocolError(
+            ErrorCode.ODD_LENGTH, f"{len(data)} bytes end in mid-sample", "send whole samples"
+        )
+    session.received = session.received.plus(samples=samples)
+    for guess in session.watch.feed(data, time.perf_counter_ns()):
+        await session.refuse(guess)
+    try:
+        audio = session.decoder.feed(data).tobytes()
+    except AudioError as error:
+        raise ProtocolError(ErrorCode.INVALID_AUDIO, str(error), "send finite floats") from None
+    if (full := take(session.buffer, audio)) is not None:
+        raise ProtocolError(ErrorCode.BUFFER_FULL, full["message"], "send audio.end")
 
-    The codes: looks_like_file, looks_like_float32, looks_like_big_endian.
-    """
-    if audio.startswith(b"RIFF"):
-        return "looks_like_file"
-    with np.errstate(all="ignore"):  # bytes that are no floats may read as no numbers
-        rough = {code: roughness(audio, kind) for code, kind in READINGS.items()}
-    best = min(rough, key=rough.get)
-    return best if rough[best] < 0.7 * rough[None] else None
-
-
-# %% [markdown]
-# The recording, sent in three ways. Each line should name what it is.
-
-# %%
-samples = lab.samples_of(said)
-for name, form in (("as declared", "<i2"), ("floats", "<f4"), ("high byte first", ">i2")):
-    data = samples if form == "<f4" else samples * 32767
-    print(f"{name}: {misread(data.astype(form).tobytes())}")
 
 # %% [markdown]
 # ## Put it together
@@ -574,41 +525,23 @@ for name, form in (("as declared", "<i2"), ("floats", "<f4"), ("high byte first"
 # takes 20 s for each.
 
 
-# %% keep="turn"
-async def answer(session, audio):
-    """One turn, in the words of the session's dialect."""
-    words = await off_loop(models.hear, from_wire(audio))
-    await session.send_transcript(words)
-    sentences = []
-    if words:
-        chat = [*session.history, {"role": "user", "content": words}]
-        sentences = await off_loop(models.think, chat)
-        remember(session.history, words, " ".join(sentences))
-    samples = await say_reply(session, sentences)
-    await session.send_done(" ".join(sentences), samples)
-
-
+# %% keep="handle"
 async def handle(socket):
     """Serve one connection: its own session, or one that it comes back to."""
     if not await has_place(socket):
         return
-    session = V1(socket) if socket.subprotocol == "labkit.v1" else Plain(socket)
-    serving[socket] = session
-    sessions.add(session)
+    serving[socket] = V1(socket) if socket.subprotocol == "labkit.v1" else SessionState(socket)
+    sessions.add(serving[socket])
     try:
         async for message in socket:
-            if (session := serving.get(socket)) is None:
+            if socket not in serving:
                 break  # another connection has the session now
-            await session.receive(message)
+            await serving[socket].receive(message)
     except ConnectionClosed:
         pass  # callers go away without a word, and that is no fault
     finally:
-        session = serving.pop(socket, None)
-        if isinstance(session, V1):
+        if (session := serving.pop(socket, None)) is not None:
             leave(session)
-        elif session is not None:
-            session.is_active = False
-            sessions.discard(session)
 
 
 # %% keep="main"
@@ -704,7 +637,7 @@ measured("ch4.satellite_ms", far.back_ms)
 
 # %% [markdown]
 # Nothing is lost there either. But if your server waited for less than that, the session would be gone
-# when its client arrives: `RESUME_S` has to be longer than the worst way back. Three seconds are for a
+# when its client arrives: `LIMITS.resume_s` has to be longer than the worst way back. Three seconds are for a
 # laboratory; labkit's server waits for two minutes.
 #
 # ## A killed process
@@ -731,8 +664,8 @@ print(await lab.kill(after, again, said))
 #
 # | failure | what it looked like | the fix | where |
 # |---|---|---|---|
-# | the connection drops | half a sentence, half a reply | positions, replay, resume | `Replay`, `come_back` |
-# | wrong format | silence, no error | read it in several ways, name it | `misread` |
+# | the connection drops | half a sentence, half a reply | positions, replay, resume | `put`, `flush`, `come_back` |
+# | wrong format | silence, no error | read it in several ways, name it | `hear`, with `FormatWatch` |
 # | a client takes nothing | memory without an end | wait for acknowledgements | `put` |
 # | callers never come back | sessions without an end | places, expiry, keepalive | `has_place`, `leave`, `main` |
 # | the process dies | everything is gone | say so; the client keeps its half | `come_back` |

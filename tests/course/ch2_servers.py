@@ -21,10 +21,9 @@ labkit_held_bytes {held:e}
 
 WAITS_FOR_A_GOODBYE = """
 @contextmanager
-def session_of(socket):
-    session = SessionState(socket)
+def attached(session):
     sessions.add(session)
-    yield session
+    yield
     sessions.discard(session)
 """
 
@@ -152,9 +151,9 @@ def metrics():
         "waits for a goodbye": WAITS_FOR_A_GOODBYE,
         "keeps everybody": """
 @contextmanager
-def session_of(socket):
-    sessions.add(session := SessionState(socket))
-    yield session
+def attached(session):
+    sessions.add(session)
+    yield
 """,
         "keeps what was said": """
 everything = []
@@ -175,19 +174,19 @@ def metrics():
         "holds on to a lock": """
 one_by_one = asyncio.Lock()
 right = answer
-async def answer(session):
+async def answer(session, audio):
     await one_by_one.acquire()
-    await right(session)
+    await right(session, audio)
     await (await session.socket.ping())
     one_by_one.release()
 """,
         "exits": """
-right = session_of
+right = attached
 @contextmanager
-def session_of(socket):
-    with right(socket) as session:
+def attached(session):
+    with right(session):
         try:
-            yield session
+            yield
         except ConnectionClosed:
             raise SystemExit("nobody there")
 """,

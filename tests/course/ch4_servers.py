@@ -43,11 +43,13 @@ async def handle(socket):
 
 ANOTHER = """
 async def come_back(socket, resume):
-    new = serving[socket]
+    global welcome
+    new, right = serving[socket], welcome
     new.id, new.received = resume.session, Position({place})
-    send_started = new.send_started
-    new.send_started = lambda resumed: send_started(resumed=True)
-    await new.begin(SessionStart(type="session.start"))
+    async def welcome(session):
+        await right(session, resumed=True)
+    await begin(new, v1.SessionStart())
+    welcome = right
 """
 
 WRONG = {
@@ -64,7 +66,7 @@ async def come_back(socket, resume):
 right = decode
 def decode(text):
     if "resume" in json.loads(text):
-        raise Refused("invalid_field", "resume: there is no such field", "leave it out")
+        raise ProtocolError(ErrorCode.INVALID_FIELD, "there is no field resume", "leave it out")
     return right(text)
 """,
         "counts turns anew": """
@@ -76,26 +78,31 @@ async def come_back(socket, resume):
     },
     "ch4.nothing_lost": {
         "says only what it has not said yet": """
-Replay.rewind = Replay.acknowledge
+class ReplayWindow(ReplayWindow):
+    def rewind(self, received):
+        self.acknowledge(received)
 """,
         "says everything that it has kept": """
-def rewind(self, position):
-    self.sent = 0
-Replay.rewind = rewind
+class ReplayWindow(ReplayWindow):
+    def rewind(self, received):
+        super().rewind(self.base)
 """,
         "makes silence of what comes again": """
-right_rewind = Replay.rewind
-def rewind(self, position):
-    right_rewind(self, position)
-    self.kept = [(bytes(len(said)) if size else said, size) for said, size in self.kept]
-Replay.rewind = rewind
+again = False
+class ReplayWindow(ReplayWindow):
+    def rewind(self, received):
+        global again
+        again = True
+        return super().rewind(received)
+    def take(self):
+        message = super().take()
+        return bytes(len(message)) if again and isinstance(message, bytes) else message
 """,
         "claims more than was sent": """
-right_listen = V1.listen
-def listen(self, samples):
-    right_listen(self, samples)
-    self.received.samples += 99
-V1.listen = listen
+right_hear = hear
+async def hear(session, data):
+    await right_hear(session, data)
+    session.received = session.received.plus(samples=99)
 """,
         "forgets what it has acknowledged": """
 V1.received = property(lambda self: Position(), lambda self, position: None)
@@ -127,16 +134,15 @@ right = come_back
 async def come_back(socket, resume):
     for name, session in lasting.items():
         if resume.token in session.tokens:
-            resume.session = name
+            resume = resume.model_copy(update={"session": name})
     await right(socket, resume)
 """,
         "keeps one for ever": """
-right = V1.send_started
-async def send_started(self, resumed):
-    self.first = getattr(self, "first", self.tokens[-1])
-    self.tokens = [self.first]
-    await right(self, resumed)
-V1.send_started = send_started
+right = welcome
+async def welcome(session, **told):
+    session.first = getattr(session, "first", session.tokens[-1])
+    session.tokens = [session.first]
+    await right(session, **told)
 """,
         "voids the old one at once": """
 right = come_back
@@ -158,14 +164,13 @@ async def come_back(socket, resume):
         "keeps the first": """
 right = come_back
 async def come_back(socket, resume):
-    if (session := lasting.get(resume.session)) and session.socket:
-        raise Refused("already_started", "in use", "wait")
+    if (session := lasting.get(resume.session)) and session.socket in serving:
+        raise ProtocolError(ErrorCode.ALREADY_STARTED, "in use", "wait")
     await right(socket, resume)
 """,
         "leaves the first open": """
 right = come_back
 async def come_back(socket, resume):
-    old = lasting[resume.session].socket
     lasting[resume.session].socket = None
     await right(socket, resume)
 """,
@@ -186,45 +191,55 @@ async def come_back(socket, resume):
     async def close():
         await asyncio.sleep(0.3)
         await old.close(4006, "resumed")
+        expire(session)
+        await session.socket.close(1001, "its client has left")
     session.closing = asyncio.create_task(close())
 """,
     },
     "ch4.wrong_format": {
         "says nothing": """
-def misread(audio):
-    return None
+class FormatWatch(FormatWatch):
+    def feed(self, data, at_ns):
+        return ()
 """,
         "suspects everything": """
-def misread(audio):
-    return "looks_like_float32"
+class FormatWatch(FormatWatch):
+    told = False
+    def feed(self, data, at_ns):
+        guess = ProtocolError(ErrorCode.LOOKS_LIKE_FLOAT32, "floats", "send integers")
+        told, self.told = self.told, True
+        return () if told else (guess,)
 """,
         "knows one name by heart": """
-right = misread
-def misread(audio):
-    return right(audio) and "looks_like_file"
+right = V1.refuse
+async def refuse(self, error):
+    error.code = ErrorCode.LOOKS_LIKE_FILE
+    await right(self, error)
+V1.refuse = refuse
 """,
         "calls all noise floats": """
-right = misread
-def misread(audio):
-    return "looks_like_float32" if right(audio) == "looks_like_big_endian" else right(audio)
+right = V1.refuse
+async def refuse(self, error):
+    if error.code is ErrorCode.LOOKS_LIKE_BIG_ENDIAN:
+        error.code = ErrorCode.LOOKS_LIKE_FLOAT32
+    await right(self, error)
+V1.refuse = refuse
 """,
         "hangs up": """
-right = misread
-def misread(audio):
-    if right(audio):
-        raise ValueError("this is no audio")
+async def refuse(self, error):
+    raise ValueError("this is no audio")
+V1.refuse = refuse
 """,
     },
     "ch4.slow_reader": {
         "sends whatever there is": """
-KEPT_BYTES = 2**30
+LIMITS = Limits(resume_s=3, replay_bytes=2**30, replay_s=1e6)
 """,
         "throws away what does not fit": """
-async def put(self, message, samples):
-    if not samples or self.replay.held() < KEPT_BYTES:
-        self.replay.kept.append((message, samples))
-        await self.flush()
-V1.put = put
+right = put
+async def put(session, message):
+    if session.replay.has_room:
+        await right(session, message)
 """,
         "lets nobody speak meanwhile": """
 one_for_all = asyncio.Lock()
@@ -234,22 +249,21 @@ async def answer(session, audio):
         await right(session, audio)
 """,
         "hangs up": """
-async def put(self, message, samples):
-    if self.socket and self.replay.held() > KEPT_BYTES:
-        await self.socket.close(4008, "too slow")
-    self.replay.kept.append((message, samples))
-    await self.flush()
-V1.put = put
+right = put
+async def put(session, message):
+    if not session.replay.has_room:
+        await session.socket.close(4008, "too slow")
+    await right(session, message)
 """,
     },
     "ch4.abandoned": {
         "keeps all of them": """
 def leave(session):
-    session.socket = None
+    pass
 """,
         "keeps none": """
 def leave(session):
-    session.expire()
+    expire(session)
 """,
         "keeps what its client has ended": """
 right = leave
@@ -262,21 +276,20 @@ right = come_back
 async def come_back(socket, resume):
     await right(socket, resume)
     session = serving[socket]
-    session.expiry = asyncio.get_running_loop().call_later(RESUME_S, session.expire)
+    session.expiry = asyncio.get_running_loop().call_later(3, expire, session)
 """,
         "keeps a number of them, for ever": """
 right = leave
 def leave(session):
     right(session)
-    if session.expiry is not None:
+    if session.id in lasting:
         session.expiry.cancel()
 """,
         "does not say for how long": """
-right = V1.send_json
-async def send_json(self, message):
-    message.pop("limits", None)
-    await right(self, message)
-V1.send_json = send_json
+right = V1.tell
+async def tell(self, message):
+    await right(self, message.model_copy(update={"limits": None}))
+V1.tell = tell
 """,
     },
     "ch4.too_many": {
@@ -318,7 +331,7 @@ async def come_back(socket, resume):
 right = come_back
 async def come_back(socket, resume):
     if resume.session not in lasting:
-        raise Refused("gone", "no such session", "begin")
+        raise ProtocolError(ErrorCode.IDLE, "no such session", "begin")
     await right(socket, resume)
 """,
     },

@@ -30,9 +30,9 @@ async def test_a_server_with_a_stub_is_put_aside() -> None:
     assert kept_sections() == sections(3)
 
 
-@pytest.mark.parametrize("written", [["replay"], ["replay", "v1", "come_back", "turn"]])
+@pytest.mark.parametrize("written", [["lasting"], ["lasting", "begin", "stream", "come_back"]])
 async def test_a_chapter_that_was_begun_goes_on_where_it_was(written: list[str]) -> None:
-    given = sections(4, stubs=["ch4.replay", "ch4.come_back"])
+    given = sections(4, stubs=["ch4.put", "ch4.come_back"])
     write_sections({**sections(3), **{name: given[name] for name in written}})
     before = kept_sections()
     said = await begin(4, in_kernel=False)

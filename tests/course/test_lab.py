@@ -5,13 +5,12 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from labkit.course import lab
 from labkit.course.keep import write_sections
 from labkit.course.lab import Call, Crowd, Taken
-from labkit.course.masters import sections, solution_cells
+from labkit.course.masters import sections
 from labkit.course.verdict import NotYet
 from labkit.measure.server_process import RunningServer, running_server
 from labkit.notebook.turn import recording
@@ -153,9 +152,3 @@ async def test_cuts_from_before_are_drawn_and_a_server_that_is_gone_is_told() ->
     button.click()
     await until(lambda: told.text not in ("nothing was cut yet", "Saying it…"))
     assert len(before) == 1
-
-
-def test_nothing_is_misread_where_nothing_was_said() -> None:
-    cell: dict[str, Any] = {"np": np}
-    exec(solution_cells("ch4.misread")[0], cell)
-    assert cell["misread"](b"") is None  # and warns of no empty mean

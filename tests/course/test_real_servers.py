@@ -7,12 +7,17 @@ from pathlib import Path
 import pytest
 from websockets.asyncio.server import ServerConnection
 
+from labkit.audio.pcm import read_audio
+from labkit.client.v1 import SessionClient
 from labkit.course import checking
 from labkit.course.checking import check, check_one
 from labkit.course.checks import CHECKS
 from labkit.course.checks.check import Check
+from labkit.course.keep import assembled
+from labkit.course.masters import sections
 from labkit.course.verdict import Report, Reports, Verdict
 from labkit.measure.server_process import labkit_server, running_server
+from labkit.notebook.turn import recording
 from tests.course.chapters import CHAPTERS
 from tests.course.servers import SOLUTION
 from tests.paths import DATA
@@ -49,6 +54,19 @@ async def test_labkits_own_server_passes_every_check() -> None:
         late = [report.check for report in found.all if not report.passed]
         again = [await check(name, server, seed=8, strict=False) for name in late]
     assert [repr(report) for report in again if not report.passed] == []
+
+
+@pytest.mark.parametrize("chapter", [3, 4])
+async def test_labkits_own_client_talks_to_a_learners_server(chapter: int, tmp_path: Path) -> None:
+    file = tmp_path / "server.py"
+    file.write_text(assembled(sections(chapter)), encoding="utf-8")
+    said = recording("ked-01")
+    async with running_server([str(file)]) as server, SessionClient.connect(server.url) as client:
+        answer = await client.say(read_audio(said.path), pace=0.0)
+    assert answer.transcript.endswith("timer for forty three minutes"), said.text
+    assert answer.done is not None
+    assert answer.done.samples * 2 == len(answer.audio)
+    assert answer.errors == []
 
 
 async def test_the_naive_server_fails_in_many_ways_each_with_its_message() -> None:
