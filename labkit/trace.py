@@ -155,6 +155,25 @@ class Trace:
                 self.marks[mark] = at_ns
         self.mark(Mark.END_STREAM_RECEIVED, at_ns)
 
+    def ahead_spans(self) -> dict[Stage, tuple[int, int]]:
+        """When each stage ran that began before anybody waited; one that ran on, until then."""
+        edges = (Mark.ASR_STARTED, *(end for _, end in list(DECIDED_STAGES.values())[1:5]))
+        begun = zip(list(DECIDED_STAGES)[1:5], edges, edges[1:], strict=False)
+        return {
+            stage: (self.ahead[start], self.ahead.get(end, self.marks[Mark.END_STREAM_RECEIVED]))
+            for stage, start, end in begun
+            if start in self.ahead
+        }
+
+    def ahead_ms(self) -> dict[Stage, tuple[float, float]]:
+        """The same in milliseconds since the end of speech; empty where that is not known."""
+        if (zero_ns := self.marks.get(Mark.END_OF_SPEECH)) is None:
+            return {}
+        return {
+            stage: ((start - zero_ns) / _NS_PER_MS, (end - zero_ns) / _NS_PER_MS)
+            for stage, (start, end) in self.ahead_spans().items()
+        }
+
     def mark(self, mark: Mark, at_ns: int) -> None:
         """Set `mark` to `at_ns`, unless it is set already."""
         self.marks.setdefault(mark, at_ns)
@@ -225,8 +244,11 @@ def chrome_events(trace: Trace) -> list[dict[str, object]]:
         for stage, (start, end) in trace.stages.items()
         if (span := trace.between_ms(start, end)) is not None
     ]
-    for row, marks in ((2, trace.marks), (3, trace.ahead)):
-        found += [event(mark.value, row, at, ph="i", s="t") for mark, at in marks.items()]
+    found += [event(mark.value, 2, at, ph="i", s="t") for mark, at in trace.marks.items()]
+    found += [
+        event(stage.label, 3, start, ph="X", dur=(end - start) / 1e3)
+        for stage, (start, end) in trace.ahead_spans().items()
+    ]
     names = ((1, "stages"), (2, "marks"), (3, "ahead of the wait"))
     return found + [
         {"name": "thread_name", "ph": "M", "pid": 1, "tid": row, "args": {"name": name}}

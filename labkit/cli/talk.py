@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 from rich.table import Table
@@ -14,11 +14,15 @@ from labkit.net.tokens import VARIABLE, bearer, read_tokens, token_in
 from labkit.session.defaults import DEFAULT_PORT
 
 if TYPE_CHECKING:
-    import ssl
+    from collections.abc import Sequence
 
     from labkit.audio.pcm import Float32
+    from labkit.client.dial import Reach
     from labkit.client.plain import ClientTurn
     from labkit.measure.recordings import Recording
+
+_BAR: Final = 30
+"""Signs of a waterfall from end to end."""
 
 
 def talk(
@@ -32,6 +36,12 @@ def talk(
             metavar="FILE", help="Write the turn's marks for chrome://tracing or Perfetto (JSON)."
         ),
     ] = None,
+    mode: Annotated[
+        Literal["push", "vad"],
+        typer.Option(
+            help="Who decides that the turn is over: the client at once, or the server (labkit.v1)."
+        ),
+    ] = "push",
     token_file: Annotated[
         Path | None,
         typer.Option(
@@ -54,9 +64,11 @@ def talk(
 ) -> None:
     """Say a recording to any server of the plain dialect, and print the answer and the wait.
 
-    It is said at the pace of speech, up to the chunk in which the speech ends.
+    With `--mode vad`, to one of labkit.v1 that decides when the turn is over. It is said at the
+    pace of speech, up to the chunk in which the speech ends.
     """
     from labkit.audio.pcm import read_audio, write_wav
+    from labkit.client.dial import Reach
     from labkit.measure.recordings import recording_at
     from labkit.net.tls import client_tls
     from labkit.trace import chrome_events
@@ -71,7 +83,8 @@ def talk(
     spoken = recording_at(recording)
     samples = read_audio(recording)
     end = spoken.end_of_speech(samples)
-    asking = _say(samples, end, url, chunk_ms, headers=headers, tls=tls, wait_s=wait_s)
+    reach = Reach(headers=headers, tls=tls)
+    asking = _say(samples, end, url, chunk_ms, reach, wait_s=wait_s, decided=mode == "vad")
     turn = run(asking)
     if out is not None:
         write_wav(out, turn.reply)
@@ -89,16 +102,22 @@ async def _say(
     end_of_speech: int | None,
     url: str,
     chunk_ms: float,
+    reach: "Reach",
     *,
-    headers: dict[str, str],
-    tls: "ssl.SSLContext | None",
     wait_s: float,
+    decided: bool,
 ) -> "ClientTurn":
     from labkit.client.answers import Deadlines
     from labkit.client.plain import VoiceClient
+    from labkit.measure.decided import say
 
     deadlines = Deadlines(answer_s=wait_s)
-    async with VoiceClient.connect(url, headers=headers, tls=tls, deadlines=deadlines) as client:
+    if decided:
+        end = len(samples) - 1 if end_of_speech is None else end_of_speech
+        return await say(
+            url, samples, end_of_speech=end, chunk_ms=chunk_ms, deadlines=deadlines, **reach
+        )
+    async with VoiceClient.connect(url, deadlines=deadlines, **reach) as client:
         return await client.say(samples, chunk_ms=chunk_ms, end_of_speech=end_of_speech)
 
 
@@ -155,14 +174,29 @@ def print_turn(turn: "ClientTurn", end_of_speech: str = "") -> None:
 
 
 def _waits(turn: "ClientTurn") -> Table:
-    """The parts of the wait, each with its share of the whole."""
+    """The parts of the wait, each with its share of the whole and where it lies in it."""
     total, stages = turn.trace.ttfa_ms() or 0.0, turn.trace.stages_ms()
-    table = Table("from the end of speech to the first audible reply", "ms", "share")
-    for column in table.columns[1:]:
+    ahead, start = turn.trace.ahead_ms(), 0.0
+    table = Table("from the last word", "ms", "share", "to the first audible reply")
+    for column in table.columns[1:3]:
         column.justify = "right"
     for stage, milliseconds in stages.items():
         share = f"{100 * milliseconds / total:.0f} %" if total else ""
-        table.add_row(stage.label, f"{milliseconds:.1f}", share)
+        spans = [(start, start + milliseconds, "█"), (*ahead.get(stage, (0.0, 0.0)), "░")]
+        table.add_row(stage.label, f"{milliseconds:.1f}", share, _bar(spans, total))
+        start += milliseconds
     table.add_section()
-    table.add_row("total", f"{total:.1f}", "", style="bold")
+    table.add_row("total", f"{total:.1f}", "", "░ worked on ahead" if ahead else "", style="bold")
     return table
+
+
+def _bar(spans: "Sequence[tuple[float, float, str]]", total: float) -> str:
+    """Spans of time as signs, on a line that is `total` long; the first of two goes above."""
+    drawn = [" "] * _BAR
+    for begun, ended, sign in reversed(spans):
+        first, last = (round(_BAR * min(max(at / total, 0), 1)) for at in (begun, ended))
+        if ended > begun:
+            size = max(1, last - first)
+            first = min(first, _BAR - size)
+            drawn[first : first + size] = sign * size
+    return "".join(drawn).rstrip()

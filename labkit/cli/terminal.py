@@ -23,6 +23,7 @@ T = TypeVar("T")
 _SUBSTITUTES: Final = {
     "≤": "<=", "≥": ">=", "±": "+-", "×": "x", "µ": "u", "μ": "u", "…": "...", "–": "-", "—": "-",
     "→": "->", "‘": "'", "’": "'", "“": '"', "”": '"', "•": "*", "·": ".", "°": " deg",
+    "█": "#", "░": "-",
 }  # fmt: skip
 """What stands for a character on a console that does not have it."""
 _HANDLER: Final = "labkit.substitute"

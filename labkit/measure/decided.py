@@ -134,11 +134,12 @@ class _Decided:
             case ReplyAudio(payload=payload):
                 self._times.setdefault(Mark.FIRST_AUDIO_RECEIVED, at_ns)
                 self._audio += payload
-            case v1.ResponseDone(marks=marks):
-                return self._over(marks, at_ns)
+            case v1.ResponseDone():
+                return self._over(event, at_ns)
         return False
 
-    def _over(self, told: dict[str, int], at_ns: int) -> bool:
+    def _over(self, done: v1.ResponseDone, at_ns: int) -> bool:
+        told = done.marks
         decided_ns = told.get(Mark.END_STREAM_RECEIVED)
         if decided_ns is None:
             raise ClientError("the server's response.done does not tell when the turn was over")
@@ -154,10 +155,10 @@ class _Decided:
         self.result.reply_text = " ".join(self._said)
         self.result.reply = decode_s16le(bytes(self._audio))
         if not self.result.remarks:
-            self._mark({mark: told[mark] for mark in SERVER_MARKS if mark in told}, at_ns)
+            self._mark(_server_marks(told), _server_marks(done.ahead), at_ns)
         return True
 
-    def _mark(self, told: dict[Mark, int], at_ns: int) -> None:
+    def _mark(self, told: dict[Mark, int], ahead: dict[Mark, int], at_ns: int) -> None:
         trace = self.result.trace
         trace.merge({**self._times, Mark.REPLY_RECEIVED: at_ns})
         first_ns = self._times.get(Mark.FIRST_AUDIO_RECEIVED)
@@ -166,10 +167,15 @@ class _Decided:
             trace.mark(Mark.FIRST_AUDIO_HEARD, first_ns + round(silence_s * 1e9))
         if all(self._end_ns <= mark_ns <= at_ns for mark_ns in told.values()):
             trace.merge(told)
+            trace.ahead |= ahead
         else:
             self.result.remarks.append(
                 "the server's marks do not fit into the turn, and were left out"
             )
+
+
+def _server_marks(told: dict[str, int]) -> dict[Mark, int]:
+    return {mark: told[mark] for mark in SERVER_MARKS if mark in told}
 
 
 def policy_decides_s(

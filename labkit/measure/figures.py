@@ -139,6 +139,8 @@ def plot_waterfall(
 ) -> Axes:
     """Draw where the time of a turn goes: each stage begins where the one before it ended.
 
+    What was worked on ahead of the wait is drawn pale, where it ran.
+
     Args:
         turn: The marks of a turn, or milliseconds by stage, such as means over many turns.
         ax: Draw here instead of into a figure of its own.
@@ -148,8 +150,12 @@ def plot_waterfall(
     stages = turn.stages_ms() if isinstance(turn, Trace) else turn
     total = sum(stages.values())
     start = 0.0
+    ahead = turn.ahead_ms() if isinstance(turn, Trace) else {}
     for row, (stage, span) in enumerate(stages.items()):
         colour, hatch = _STAGE_LOOK[stage]
+        if stage in ahead:
+            begun, ended = ahead[stage]
+            ax.barh(row, ended - begun, left=begun, color=colour, alpha=0.4, height=0.7)
         ax.barh(
             row, span, left=start, color=colour, hatch=hatch, edgecolor="white", linewidth=0,
             height=0.7,
@@ -161,7 +167,7 @@ def plot_waterfall(
         )  # fmt: skip
     ax.set_yticks(range(len(stages)), [stage.label for stage in stages])
     ax.invert_yaxis()
-    ax.set_xlim(0, max(total, 1) * 1.14)
+    ax.set_xlim(min([0.0, *(begun for begun, _ in ahead.values())]), max(total, 1) * 1.14)
     return tidy(ax, title or f"Where {total:.0f} ms go", "ms since the end of speech", "", grid="x")
 
 

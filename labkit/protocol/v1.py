@@ -385,6 +385,9 @@ class ResponseDone(_Numbered):
     """Samples of its audio that were sent."""
     marks: dict[str, Count] = {}
     """When each stage of the turn ended, in nanoseconds of the server's monotonic clock."""
+    ahead: dict[str, Count] = {}
+    """Of those that were worked on before the utterance was over, when that really was. In `marks`
+    they end as it is over: nobody waited for them before."""
 
 
 class Pong(_ServerMessage):

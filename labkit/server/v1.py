@@ -106,6 +106,7 @@ def _done(over: TurnOver) -> v1.ResponseDone:
         text=over.text,
         samples=over.samples,
         marks=dict(over.marks),
+        ahead=dict(over.ahead),
     )
 
 

@@ -126,6 +126,7 @@ class TurnOver:
         samples: Samples of its audio that were sent, in the client's format.
         marks: When each stage ended, in nanoseconds of the server's monotonic clock.
         listening_cpu_ms: CPU time of the process while the utterance came in.
+        ahead: When those stages ended that were worked on before the turn was over, likewise.
     """
 
     turn: int
@@ -134,6 +135,7 @@ class TurnOver:
     samples: int
     marks: Mapping[str, int]
     listening_cpu_ms: float
+    ahead: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -960,8 +960,9 @@ class Session:
                 self.outgoing.put_now(message)
         ended = self._answering if self._answers(turn) else None
         marks = {} if ended is None else {m.value: at for m, at in ended.trace.marks.items()}
+        ahead = {} if ended is None else {m.value: at for m, at in ended.trace.ahead.items()}
         cpu_ms = 0.0 if ended is None else ended.listening_cpu_ms
-        event = TurnOver(turn.number, over.status, over.text, turn.samples, marks, cpu_ms)
+        event = TurnOver(turn.number, over.status, over.text, turn.samples, marks, cpu_ms, ahead)
         for message in self._encoder.encode(event):
             self.outgoing.put_now(message)
 

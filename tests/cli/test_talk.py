@@ -60,9 +60,30 @@ def test_a_share_is_one_of_the_whole_wait(capsys: pytest.CaptureFixture[str]) ->
     print_turn(ClientTurn(trace=marked(told=False), remarks=["[b] is odd"]))
     rows = [line.split("\u2502")[1:-1] for line in capsys.readouterr().out.splitlines()]
     table = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows if row}
-    assert table["packetisation"] == ["20.0", "15 %"]
-    assert table["not told by the server"] == ["100.0", "77 %"]
-    assert table["total"] == ["130.0", ""]
+    assert table["packetisation"] == ["20.0", "15 %", "█" * 5]
+    assert table["not told by the server"] == ["100.0", "77 %", "█" * 23]
+    assert table["total"] == ["130.0", "", ""]
+
+
+def test_work_ahead_is_drawn_where_it_ran(capsys: pytest.CaptureFixture[str]) -> None:
+    ms = 1_000_000
+    trace = Trace({Mark.ASR_STARTED: 200 * ms, Mark.ASR_DONE: 300 * ms})
+    trace.wait_from(500 * ms)
+    trace.merge(
+        {
+            Mark.END_OF_SPEECH: 0,
+            Mark.LLM_FIRST_TOKEN: 600 * ms,
+            Mark.FIRST_AUDIO_HEARD: 1000 * ms,
+        }
+    )
+    print_turn(ClientTurn(trace=trace))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    drawn = {row[1].strip(): row[4] for line in lines if len(row := line.split("\u2502")) > 4}
+    assert drawn["dead air"] == " " + "█" * 15 + " " * (len(drawn["dead air"]) - 16)
+    assert drawn["ASR"].rstrip() == " " + " " * 6 + "░" * 3
+    assert drawn["LLM first token"].rstrip() == " " + " " * 9 + "░" * 6 + "█" * 3
+    assert "worked on ahead" in drawn["total"]
 
 
 @pytest.mark.parametrize("chunk_ms", [10.0, 400.0])

@@ -42,18 +42,22 @@ def taken(turn: _Decided, *events: tuple[object, int]) -> list[bool]:
 
 def test_dead_air_is_what_lies_before_the_decision_and_the_parts_add_up() -> None:
     turn = _Decided(0, 1000 * MS)
+    worked = done(1550, asr_done=1550, llm_first_token=1552, tts_first_audio=1590)
+    ahead = {"asr_started": 1210 * MS, "asr_done": 1260 * MS}
+    worked = worked.model_copy(update={"ahead": ahead})
     over = taken(
         turn,
         (v1.TranscriptFinal(turn=1, text="hello"), 1560),
         (v1.ResponseText(turn=1, text="Hi."), 1570),
         (ReplyAudio(0, LOUD), 1600),
-        (done(1550, asr_done=1550, llm_first_token=1552, tts_first_audio=1590), 1700),
+        (worked, 1700),
     )
     assert over == [False, False, False, True]
     trace = turn.result.trace
     assert turn.result.transcript == "hello"
     assert trace.stages_ms()[Stage.DEAD_AIR] == 550
     assert trace.ttfa_ms() == 600
+    assert trace.ahead_ms()[Stage.ASR] == (210, 260)
     assert wrong_parts(trace.stages_ms(), trace.ttfa_ms()) == ""
 
 

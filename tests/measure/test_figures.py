@@ -28,6 +28,14 @@ def test_a_turn_and_its_stages_give_the_same_waterfall() -> None:
         assert ends[-1] == pytest.approx(sum(SPANS.values()))
 
 
+def test_work_ahead_is_drawn_beside_its_stage() -> None:
+    trace = turn()
+    asked_ns = trace.marks[Mark.END_STREAM_RECEIVED]
+    trace.ahead = {Mark.ASR_STARTED: asked_ns - 9_000_000, Mark.ASR_DONE: asked_ns - 2_000_000}
+    pale = [bar for bar in plot_waterfall(trace).patches if bar.get_alpha()]
+    assert [round(bar.get_width(), 3) for bar in pale] == [7, 2]  # type: ignore[attr-defined]
+
+
 def test_stages_have_the_names_that_they_have_everywhere() -> None:
     names = [tick.get_text() for tick in plot_waterfall(SPANS).get_yticklabels()]
     assert names == [stage.label for stage in STAGES]
