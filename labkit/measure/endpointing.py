@@ -12,13 +12,13 @@ was said so far is what a recogniser makes of the audio up to then. A fixed wait
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
-from labkit.audio.pcm import SAMPLE_RATE, Float32
+from labkit.audio.pcm import SAMPLE_RATE
 from labkit.errors import InstrumentError
 from labkit.measure.pauses import Turn, conversations, voices
 from labkit.measure.results import Experiment, Tell
@@ -26,6 +26,7 @@ from labkit.voice import boundary
 from labkit.voice.endpointing import AdaptiveWait, EndpointingPolicy, FixedWait, Pauses
 from labkit.voice.engines import Asr
 from labkit.voice.hearing import Endpointing, SpeechTracker, frames_in
+from labkit.voice.prosody import Prosody, prosody
 from labkit.voice.scheduling import Stop
 
 if TYPE_CHECKING:
@@ -37,20 +38,16 @@ _FRAME: Final = 512
 _LATE_S: Final = 0.1
 """The detector may hear the end of speech so much before the annotation."""
 _WAITS: Final = tuple(float(wait) for wait in np.arange(0.25, 2.05, 0.05).round(2))
-_TIMES: Final = tuple(float(times) for times in np.arange(0.5, 3.6, 0.1).round(1))
+_TIMES: Final = tuple(float(times) for times in np.arange(0.3, 3.05, 0.05).round(2))
 CUT_OFF_AT: Final = (0.05, 0.10)
 DEAD_AIR_AT: Final = (0.3, 0.6)
 _RESAMPLES: Final = 1000
 
 _POLICIES: Final[Mapping[str, tuple[Sequence[float], Callable[[float], EndpointingPolicy]]]] = {
     "fixed": (_WAITS, FixedWait),
-    "adaptive": (
-        _TIMES,
-        lambda times: AdaptiveWait(0.5 * times / AdaptiveWait.TIMES_USUAL, times_usual=times),
-    ),
+    "adaptive": (_TIMES, lambda times: AdaptiveWait(_RULES.stop_s, times_usual=times)),
 }
-"""By name, the settings that are tried, and what makes a policy of one. The first wait of an
-adaptive one grows with its factor; at the default factor it is the server's, 0.5 s."""
+"""By name, the settings that are tried, and what makes a policy of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +73,11 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A turn, and what was understood of it in each pause, by the frame in which that is known."""
+    """A turn, and what was understood of it in each pause, and how that sounds, by frame."""
 
     turn: Turn
     words: Mapping[int, str]
+    sounds: Mapping[int, Prosody | None] = field(default_factory=dict)
 
 
 def pauses_of(turn: Turn) -> list[int]:
@@ -108,7 +106,7 @@ def decide(heard: Heard, policy: EndpointingPolicy) -> list[float]:
         change = next(iter(tracker.feed([probability])), None)
         pauses.follow(tracker.pause, change)
         if tracker.pause == ahead:
-            wait_s = policy.wait_s(heard.words.get(frame))
+            wait_s = policy.wait_s(heard.words.get(frame), heard.sounds.get(frame))
             tracker.stop_frames = frames_in(wait_s, _FRAME)
         if change is not None and not change.speaking:
             times.append(frame * _FRAME / SAMPLE_RATE)
@@ -287,11 +285,9 @@ class EndpointingExperiment(Experiment[Decision, EndpointingSummary]):
         tell("done", total, total)
 
     def _hear(self, turn: Turn) -> Heard:
-        return Heard(turn, {frame: self._words(turn, frame) for frame in pauses_of(turn)})
-
-    def _words(self, turn: Turn, frame: int) -> str:
-        audio: Float32 = turn.samples[: frame * _FRAME]
-        return boundary.transcribe(self._asr, audio, Stop())
+        audio = {frame: turn.samples[: frame * _FRAME] for frame in pauses_of(turn)}
+        words = {at: boundary.transcribe(self._asr, said, Stop()) for at, said in audio.items()}
+        return Heard(turn, words, {at: prosody(said) for at, said in audio.items()})
 
     def flat(self, row: Decision) -> Mapping[str, Any]:
         """A row as columns."""

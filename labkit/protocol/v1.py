@@ -83,8 +83,9 @@ class Endpointing(StrEnum):
     FIXED = "fixed"
     """`silence_s`, for everybody."""
     ADAPTIVE = "adaptive"
-    """More than this speaker's usual pause, and more again where what was said calls for more, such
-    as "set a timer for"; `silence_s` while nothing is known of the speaker. At most 2 s."""
+    """This speaker's usual pause, less where the speaker ended low and softly, more where not, and
+    more again where what was said calls for more, such as "set a timer for". `silence_s` is taken
+    for the usual pause of a speaker of whom nothing is known. 0.25 to 2 s."""
 
 
 class Resume(_Model):

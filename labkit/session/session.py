@@ -75,6 +75,7 @@ from labkit.voice.endpointing import AdaptiveWait, FixedWait, Pauses
 from labkit.voice.hearing import Endpointing, SpeechTracker, Utterance, frames_in
 from labkit.voice.history import Exchange, History
 from labkit.voice.interruption import Verdict
+from labkit.voice.prosody import WINDOW_SAMPLES, prosody
 from labkit.voice.scheduling import Playback
 
 _log = logging.getLogger(__name__)
@@ -143,8 +144,8 @@ class SessionOptions:
         output: The audio that it hears.
         server_ends: The server decides where an utterance ends.
         silence_s: Silence behind speech that ends one then, in seconds.
-        adaptive: How much silence that is follows the speaker and what was said; `silence_s` is for
-            those of whom nothing is known.
+        adaptive: How much silence that is follows the speaker, what was said and how it sounds;
+            `silence_s` is for those of whom nothing is known.
         partials: The client is told what is heard of an utterance while it goes on.
         barge_in: Speech over a reply stops it, and replies are sent at the pace at which they are
             played; for servers that end utterances.
@@ -661,7 +662,9 @@ class Session:
                 # Waited for, so that what is decided depends on the audio alone. The reply could
                 # not come before the transcript anyway.
                 said = None if self._ahead is None else await self._ahead.said()
-                wait_s = self._pauses.policy.wait_s(said)
+                end = held * (self._frame or 1)
+                sound = prosody(utterance.audio(max(0, end - WINDOW_SAMPLES), end))
+                wait_s = self._pauses.policy.wait_s(said, sound)
                 self._tracker.stop_frames = frames_in(wait_s, self._frame or 1)
         elif not pause:
             await self._drop_ahead()

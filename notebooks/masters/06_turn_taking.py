@@ -362,10 +362,10 @@ patient.stop()
 # first sound were there already, if the machine had nothing else to do. It costs the calls that
 # were for nothing, one for each pause in which you go on.
 #
-# And the wait? Labkit's server can follow the caller, as your policy does, and the words as well:
-# "set a timer for" is unfinished, so it waits thrice as long. A client asks for it with
-# `"endpointing": "adaptive"`, and `labkit endpointing`, in a terminal, draws its line beside that of
-# a fixed wait.
+# And the wait? Labkit's server can follow the caller, as your policy does, and hear more than the
+# silence: who has finished tends to end low and softly, and "set a timer for" is unfinished. A client
+# asks for it with `"endpointing": "adaptive"`, and `labkit endpointing`, in a terminal, draws its line
+# beside that of a fixed wait.
 
 # %% [markdown]
 # ## Over the reply

@@ -219,15 +219,29 @@ class Understood(Inline):
 
 async def test_what_was_said_so_far_moves_the_wait() -> None:
     pipeline = Understood("set a timer for", "set a timer for six minutes")
-    async with at_work(pipeline, server_ends=True, adaptive=True, silence_s=0.4) as scene:
+    async with at_work(pipeline, server_ends=True, adaptive=True, silence_s=0.6) as scene:
         await say(scene, SAMPLE_RATE, SAMPLE_RATE)
         assert not scene.told.of(TurnOver)
         await say(scene, SAMPLE_RATE, SAMPLE_RATE)
-        # 1.3 times the second for which the speaker has paused before.
+        # Longer than the second for which the speaker has paused before.
         assert not scene.told.of(TurnOver)
         await say(scene, 0, SAMPLE_RATE // 2)
         assert [one.text for one in scene.told.of(Transcript)] == ["set a timer for six minutes"]
         assert scene.counts.ahead == [False, True]
+
+
+@pytest.mark.parametrize("chunk", [160, 1600, 2 * SAMPLE_RATE])
+@pytest.mark.parametrize(("last_hz", "ended"), [(150, True), (200, False)])
+async def test_how_the_end_sounds_moves_the_wait(chunk: int, last_hz: int, ended: bool) -> None:
+    pitch = np.repeat([200, last_hz], [7 * SAMPLE_RATE // 8, SAMPLE_RATE // 8])
+    hum = np.sign(np.sin(2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE)) * 8000
+    audio = np.pad(hum, (0, 3 * SAMPLE_RATE // 4)).astype("<i2").tobytes()
+    pipeline = Understood("stop", "stop")
+    async with at_work(pipeline, server_ends=True, adaptive=True, silence_s=0.4) as scene:
+        for start in range(0, len(audio), 2 * chunk):
+            scene.hear(audio[start : start + 2 * chunk])
+            await scene.settle()
+        assert bool(scene.told.of(TurnOver)) is ended
 
 
 async def test_the_decision_waits_for_the_words_that_it_depends_on() -> None:
@@ -244,7 +258,7 @@ async def test_the_decision_waits_for_the_words_that_it_depends_on() -> None:
 async def test_where_nothing_is_done_ahead_nothing_is_known_of_the_words() -> None:
     settings = {"work_ahead": False}
     pipeline = Understood("set a timer for")
-    async with at_work(pipeline, settings, server_ends=True, adaptive=True, silence_s=0.4) as scene:
+    async with at_work(pipeline, settings, server_ends=True, adaptive=True, silence_s=0.3) as scene:
         await say(scene, SAMPLE_RATE, SAMPLE_RATE // 2)
         assert len(scene.told.of(TurnOver)) == 1
 
@@ -253,15 +267,15 @@ async def test_who_was_cut_off_is_waited_for_longer_afterwards() -> None:
     pipeline = Understood(*["stop"] * 9)
     async with at_work(pipeline, server_ends=True, adaptive=True, silence_s=0.4) as scene:
         pause = round(0.6 * SAMPLE_RATE)
-        await say(scene, SAMPLE_RATE, pause, SAMPLE_RATE, LONG)
+        await say(scene, SAMPLE_RATE, pause, SAMPLE_RATE, 2 * SAMPLE_RATE)
         assert len(scene.told.of(TurnOver)) == 2
-        await say(scene, SAMPLE_RATE, pause, SAMPLE_RATE, LONG)
+        await say(scene, SAMPLE_RATE, pause, SAMPLE_RATE, 2 * SAMPLE_RATE)
         assert len(scene.told.of(TurnOver)) == 3
 
 
 async def test_who_speaks_again_later_did_not_pause() -> None:
     pipeline = Understood(*["stop"] * 9)
-    async with at_work(pipeline, server_ends=True, adaptive=True, silence_s=0.4) as scene:
+    async with at_work(pipeline, server_ends=True, adaptive=True, silence_s=0.3) as scene:
         for _ in range(3):
             await say(scene, SAMPLE_RATE, 2 * SAMPLE_RATE)
         assert len(scene.told.of(TurnOver)) == 3
@@ -271,7 +285,7 @@ async def test_who_speaks_again_later_did_not_pause() -> None:
 
 async def test_where_the_client_ends_an_utterance_no_silence_runs_into_the_next() -> None:
     pipeline = Understood(*["stop"] * 9)
-    async with at_work(pipeline, server_ends=True, adaptive=True, silence_s=0.4) as scene:
+    async with at_work(pipeline, server_ends=True, adaptive=True, silence_s=0.3) as scene:
         await say(scene, SAMPLE_RATE, 2 * SAMPLE_RATE)
         scene.session.end_utterance()  # of silence; who speaks now did not pause
         await scene.session.all_answered()
@@ -283,7 +297,7 @@ async def test_where_the_client_ends_an_utterance_no_silence_runs_into_the_next(
 async def test_an_end_for_length_is_no_pause() -> None:
     pipeline = Understood(*["stop"] * 9)
     settings = {"max_utterance_s": 2.0}
-    async with at_work(pipeline, settings, server_ends=True, adaptive=True, silence_s=0.4) as scene:
+    async with at_work(pipeline, settings, server_ends=True, adaptive=True, silence_s=0.3) as scene:
         await say(scene, SAMPLE_RATE, SAMPLE_RATE)
         await say(scene, 5 * SAMPLE_RATE, SAMPLE_RATE // 2)
         turns = len(scene.told.of(TurnOver))
