@@ -17,8 +17,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 LOCK := requirements.lock
 # Three on two cores: a test that waits in real time leaves its core to another; with more of them
-# the cores are busy all the time, and what is measured in real time comes late.
-PYTEST := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadgroup
+# the cores are busy all the time, and what is measured in real time comes late. One at a time goes
+# to whoever is free, since some take minutes.
+PYTEST := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --maxschedchunk=1
 
 .PHONY: help
 help: ## list the targets

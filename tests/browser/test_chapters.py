@@ -22,7 +22,6 @@ pytestmark = [
     pytest.mark.engines,
     pytest.mark.slow,
     pytest.mark.timeout(1200),
-    pytest.mark.xdist_group("browser"),  # one JupyterLab and one browser for all
 ]
 
 STARTS = 10
