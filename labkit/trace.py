@@ -137,10 +137,16 @@ class Trace:
 
     Marks are write-once: the first instant is the one that is kept, so that a repeated event
     (a second token, a second sentence) does not move the mark of the first.
+
+    Attributes:
+        marks: When it was, by mark.
+        ahead: Where marks were that were set before anybody waited; see `wait_from`.
+        tokens: Pieces of text that the language model gave.
     """
 
     marks: dict[Mark, int] = field(default_factory=dict)
     ahead: dict[Mark, int] = field(default_factory=dict)
+    tokens: int = 0
 
     def wait_from(self, at_ns: int) -> None:
         """Somebody waits for the answer from here on: what was marked before was done ahead.

@@ -67,7 +67,7 @@ def _row(one: "Finding") -> dict[str, str]:
     return {
         "name": one.name,
         "figure": one.bar.figure,
-        "value": "-" if value is None else f"{value.value:.3g}",
+        "value": "-" if value is None else _short(value.value),
         "95 %\ninterval": _interval(value),
         "n": "-" if value is None else str(value.sample),
         "bar": str(one.bar),
@@ -78,4 +78,9 @@ def _row(one: "Finding") -> dict[str, str]:
 def _interval(value: "Estimate | None") -> str:
     if value is None or value.low == value.high:
         return "-"
-    return f"{value.low:.3g} to {value.high:.3g}"
+    return f"{_short(value.low)}–{_short(value.high)}"
+
+
+def _short(value: float) -> str:
+    """Three digits, and all of those before the point."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

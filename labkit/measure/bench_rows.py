@@ -41,7 +41,7 @@ from labkit.voice.engines import Vad
 from labkit.voice.hearing import Endpointing
 from labkit.voice.models import load_engines, resolve
 
-_CHUNK_MS: Final = 20
+_CHUNK_MS: Final = 40
 _LONGEST_S: Final = 2.6
 _AFTER: Final = round(0.2 * SAMPLE_RATE)
 """Samples behind the last word that the floor hears, as the server does."""

@@ -33,6 +33,7 @@ from labkit.measure.plan import draw_scripts, due_times, plan_levels
 from labkit.measure.recordings import Kind, load_manifest
 from labkit.measure.results import Experiment, Tell
 from labkit.measure.server_process import RunningServer, Usage, labkit_server, running_server
+from labkit.measure.server_status import fetch_status
 from labkit.measure.targets import LABKIT
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ async def run_level(
         name: What to call the server.
         tell: Told several times a second how many seconds have passed.
     """
-    before = server.usage()
+    before, tokens = server.usage(), await _tokens(server)
     scripts = draw_scripts(
         seed=load.seed,
         callers=sessions,
@@ -253,7 +254,14 @@ async def run_level(
         patience_s=load.manners.patience_s,
         logs=[caller.log for caller in callers],
     )
+    made = await _tokens(server) - tokens
+    level = replace(level, tokens_per_s=made / load.seconds if made else None)
     return _with_usage(level, [before, *seen, server.usage()], own_s)
+
+
+async def _tokens(server: RunningServer) -> int:
+    """Tokens of the server's replies so far; 0 where it does not tell."""
+    return (await asyncio.to_thread(fetch_status, server.url)).tokens or 0
 
 
 async def _at_once(work: Iterable[Callable[[], Awaitable[None]]]) -> None:

@@ -76,6 +76,8 @@ class Level:
         rss_after: Once they had gone.
         cpu_per_s: CPU seconds of the server per second of the level.
         generator_cpu_per_s: CPU seconds of the callers' process per second of the level.
+        tokens_per_s: Tokens of the replies that it finished, per second of the level; None where
+            it does not tell, or has no language model.
     """
 
     server: str
@@ -95,6 +97,7 @@ class Level:
     rss_after: int | None = None
     cpu_per_s: float | None = None
     generator_cpu_per_s: float = 0.0
+    tokens_per_s: float | None = None
 
     @property
     def generator_limited(self) -> bool:
@@ -295,6 +298,12 @@ class LoadSummary:
         fair = [ratio for ratio in ratios(self.levels) if ratio.sessions not in limited]
         if fair:
             found.append(_ratio_sentence(fair[-1]))
+        if served := [
+            f"{level.tokens_per_s:.1f} with {_count(level.sessions)}"
+            for level in self.levels
+            if level.tokens_per_s is not None
+        ]:
+            found.append(f"Tokens of replies served per second: {', '.join(served)}.")
         if not self.streamed:
             found.append("The server does not offer ?reply=stream: waits are for whole replies.")
         return found

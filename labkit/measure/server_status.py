@@ -37,6 +37,7 @@ class ServerStatus:
         held_bytes: Audio and messages that it keeps for its sessions; None where it does not tell.
         ahead: Answers begun in a pause, by what became of them.
         underruns: Times that reply audio came too late; None where it does not tell.
+        tokens: Tokens of the replies so far; None where it does not tell.
     """
 
     url: str
@@ -48,6 +49,7 @@ class ServerStatus:
     held_bytes: int | None = None
     ahead: Mapping[str, int] = field(default_factory=dict)
     underruns: int | None = None
+    tokens: int | None = None
 
     @property
     def session_count(self) -> int:
@@ -138,7 +140,7 @@ def read_status(url: str, page: str) -> ServerStatus:
         return ServerStatus(url, f"its page /metrics is not in Prometheus' format: {error}")
     sums, counts = numbers.get("stage_seconds_sum", {}), numbers.get("stage_seconds_count", {})
     held = numbers.get("held_bytes", {}).get("")
-    underruns = numbers.get("underruns_total", {}).get("")
+    underruns, tokens = (numbers.get(f"{n}_total", {}).get("") for n in ("underruns", "tokens"))
     return ServerStatus(
         url,
         "" if "sessions" in numbers else "its page /metrics has no line `sessions`",
@@ -152,6 +154,7 @@ def read_status(url: str, page: str) -> ServerStatus:
         held_bytes=None if held is None else int(held),
         ahead=_whole(numbers.get("work_ahead_total", {})),
         underruns=None if underruns is None else int(underruns),
+        tokens=None if tokens is None else int(tokens),
     )
 
 

@@ -15,6 +15,7 @@ class Metrics:
     Attributes:
         sessions: Sessions at this moment, by state.
         turns: Turns answered.
+        tokens: Tokens of the replies to them.
         refusals: Messages refused and turns failed, by error code.
         queued: Calls that wait, by engine.
         stages: Seconds of each stage of a turn.
@@ -35,6 +36,7 @@ class Metrics:
             "labkit_sessions", "Sessions now, by state", ["state"], registry=self.registry
         )
         self.turns = Counter("labkit_turns", "Turns answered", registry=self.registry)
+        self.tokens = Counter("labkit_tokens", "Tokens of replies", registry=self.registry)
         self.refusals = Counter(
             "labkit_refusals", "Messages refused, by code", ["code"], registry=self.registry
         )
@@ -90,6 +92,7 @@ class Metrics:
     def turn_answered(self, trace: Trace) -> None:
         """Count a turn that was answered."""
         self.turns.inc()
+        self.tokens.inc(trace.tokens)
         for stage, milliseconds in trace.stages_ms().items():
             self.stages.labels(stage=stage.value).observe(milliseconds / 1000)
 

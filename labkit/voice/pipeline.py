@@ -293,6 +293,7 @@ class _Writing:
         for delta in self.deltas:
             if delta:
                 self.turn.mark(Mark.LLM_FIRST_TOKEN)
+                self.turn.trace.tokens += 1
                 self.tokens_left -= 1
             whole = self.text.feed(delta)
             if not self.tokens_left:

@@ -146,6 +146,15 @@ def test_the_ratio_of_a_level_that_the_callers_limited_is_not_stated() -> None:
     assert found[1].startswith("With 8 sessions its ping took 2.00 times as long")
 
 
+def test_tokens_are_told_where_the_server_tells_them() -> None:
+    levels = [level(sessions=1, tokens_per_s=12.34), level(sessions=4, tokens_per_s=30.0)]
+    told = LoadSummary([*levels, level(sessions=8)], 100).sentences()
+    assert told[-1] == (
+        "Tokens of replies served per second: 12.3 with 1 session, 30.0 with 4 sessions."
+    )
+    assert "Tokens" not in " ".join(LoadSummary([level()], 100).sentences())
+
+
 def test_the_file_has_a_row_per_level_and_server(tmp_path: Path) -> None:
     levels = [*run(), level(errors={"closed_1011": 2, "engine_failed": 1}, turn_ms=None)]
     with Results(tmp_path).rows("load.csv", COLUMNS) as write:

@@ -44,13 +44,14 @@ def test_the_page_of_labkits_server_becomes_numbers() -> None:
     metrics.underrun()
     for ms in (100, 300):
         marks = {Mark.END_STREAM_RECEIVED: 0, Mark.ASR_DONE: ms * 1_000_000}
-        metrics.turn_answered(Trace(marks))
+        metrics.turn_answered(Trace(marks, tokens=21))
     told = read_status(URL, metrics.page().decode())
     assert told == ServerStatus(
         URL,
         sessions={"attached": 2, "detached": 1, "expired": 0},
         ahead={"used": 1},
         underruns=1,
+        tokens=42,
         waiting={"asr": 4},
         stages={Stage.ASR: (2, pytest.approx(200.0))},
         held_bytes=12_000,
