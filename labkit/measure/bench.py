@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from labkit.errors import LabkitError
+from labkit.errors import ClientError, LabkitError, ProtocolError, ServerError
 from labkit.measure.results import Experiment, Tell
 from labkit.measure.statistics import Estimate
 
@@ -216,12 +216,24 @@ class Bench(Experiment[Finding, BenchSummary]):
         return not self.only or row in self.only
 
     async def run(self, record: Callable[[Finding], None], tell: Tell) -> None:
-        """Measure row after row; each finding is recorded as soon as it is there."""
+        """Measure row after row; each finding is recorded as soon as it is there.
+
+        Raises:
+            InstrumentError: A turn cannot be believed.
+        """
         wanted = {name: bar for name, bar in bars(self.models).items() if self.wants(bar.row)}
         self.loads.append(self.load())
         for rows, measure in self.measures:
             if any(map(self.wants, rows)):
-                found = await measure(self, tell)
+                try:
+                    found = await measure(self, tell)
+                except (ClientError, ProtocolError, ServerError) as error:
+                    # The other rows are worth their half hour; what cannot be believed ends it.
+                    found = {
+                        name: Reading(why=str(error))
+                        for name, bar in wanted.items()
+                        if bar.row in rows
+                    }
                 for name in [name for name in wanted if name in found]:
                     record(Finding(name, wanted.pop(name), found[name]))
         for name, bar in wanted.items():
@@ -287,6 +299,7 @@ def distance_figure(drawn: Sequence[tuple[Finding, tuple[float, float, float]]])
         ax.plot(value, place, "o" if one.verdict is Verdict.HOLDS else "X", color=colour)
     ax.axvline(1, color=GREY, linestyle="--", linewidth=1)
     ax.set_xscale("log")
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.set_yticks(range(len(drawn)), [f"{one.name} {one.bar}" for one, _ in drawn], fontsize=8)
     ax.set_ylim(len(drawn) - 0.5, -0.5)
     title = "Measured over its bar: left of 1 holds (95 % intervals)"
@@ -296,8 +309,9 @@ def distance_figure(drawn: Sequence[tuple[Finding, tuple[float, float, float]]])
 def _over(one: Finding) -> tuple[float, float, float] | None:
     """Value and interval over the bar, turned round where more is better; None without a scale."""
     value, bound = one.reading.value, one.bar.bound
-    if value is None or not bound or min(value.low, value.value) <= 0:
+    if value is None or not bound or value.value <= 0:
         return None
+    low = max(value.low, value.value / 100)  # a logarithm has no zero
     if one.bar.at_least:
-        return bound / value.value, bound / value.high, bound / value.low
-    return value.value / bound, value.low / bound, value.high / bound
+        return bound / value.value, bound / value.high, bound / low
+    return value.value / bound, low / bound, value.high / bound

@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, read_audio
+from labkit.client.answers import Deadlines
 from labkit.client.plain import ClientTurn, VoiceClient
 from labkit.client.speech import Clock, spoken_ns
 from labkit.client.v1 import SessionClient
@@ -43,6 +44,8 @@ from labkit.voice.models import load_engines, resolve
 
 _CHUNK_MS: Final = 40
 _LONGEST_S: Final = 2.6
+_PATIENT: Final = Deadlines(answer_s=180.0)
+"""The naive server lets the last of four callers wait for all of the others' replies."""
 _AFTER: Final = round(0.2 * SAMPLE_RATE)
 """Samples behind the last word that the floor hears, as the server does."""
 _SENTENCES: Final = 5
@@ -84,7 +87,7 @@ def _said(bench: Bench, count: int) -> list[tuple[Recording, Float32, int]]:
 
 
 async def _push(url: str, samples: Float32, end: int, start_ns: int | None = None) -> ClientTurn:
-    async with VoiceClient.connect(url) as client:
+    async with VoiceClient.connect(url, deadlines=_PATIENT) as client:
         turn = await client.say(samples, chunk_ms=_CHUNK_MS, end_of_speech=end, start_ns=start_ns)
     return believed(turn)
 
@@ -175,6 +178,8 @@ def _note_decided(found: _Turns, turn: ClientTurn, decides_s: float | None, floo
         found.cut_off += 1
     elif first_ms is None or audible_ms is None:
         found.silent += 1
+    elif first_ms / 1000 < decides_s:
+        raise InstrumentError("a reply came before anybody could know that it was due")
     else:
         found.over_floor.append((first_ms / 1000 - decides_s) / floor_s)
         found.audible_ms.append(audible_ms)

@@ -15,7 +15,7 @@ from rich.console import Console
 from labkit.audio.pcm import SAMPLE_RATE
 from labkit.cli.bench import findings_table
 from labkit.client.plain import ClientTurn
-from labkit.errors import InstrumentError, LabkitError
+from labkit.errors import ClientError, InstrumentError, LabkitError
 from labkit.measure.bench import Bar, Bench, BenchSummary, Finding, Reading, Verdict, bars
 from labkit.measure.bench_rows import MEASURES, _note_decided, _sentences, _Turns, believed
 from labkit.measure.decided import CUT_OFF
@@ -90,6 +90,19 @@ def test_a_run_from_rows_to_files(tmp_path: Path) -> None:
     assert (tmp_path / "bench.png").exists()
 
 
+def test_a_server_that_fails_one_row_leaves_the_others(tmp_path: Path) -> None:
+    async def failing(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
+        raise ClientError("no transcript came")
+
+    rows = (frozenset({"naive"}), failing), (frozenset({"memory"}), fake)
+    summary = asyncio.run(
+        conduct(Bench(measures=rows, only=["naive", "memory"]), Results(tmp_path))
+    )
+    verdicts = [(one.name, one.verdict.value) for one in summary.findings]
+    assert verdicts == [("naive", "not measured"), ("idle", "holds"), ("active", "stated")]
+    assert "naive: not measured, no transcript came." in summary.sentences()
+
+
 def test_an_unknown_row_is_refused_with_those_there_are() -> None:
     with pytest.raises(LabkitError, match=r"no row 'speed'; rows: decided, .*memory"):
         Bench(only=["speed"])
@@ -130,6 +143,8 @@ def test_the_wait_of_the_endpointer_is_taken_off_and_cut_off_turns_are_only_coun
     assert found.over_floor == pytest.approx([0.25])
     assert (found.audible_ms, found.dead_air_ms) == ([620], [500])
     assert (found.cut_off, found.silent) == (1, 1)
+    with pytest.raises(InstrumentError, match="before anybody could know"):
+        _note_decided(found, ClientTurn(trace=trace), 1.7, 0.4)
 
 
 def test_sentences_are_counted_by_their_ends() -> None:
