@@ -20,16 +20,25 @@ def endpointing(
         int, typer.Option(min=1, max=50, help="Callers with each voice, of nine turns each.")
     ] = 2,
     seed: Annotated[int, typer.Option(help="Draws pauses, rhythms and noise.")] = 1,
+    compare: Annotated[
+        Path | None,
+        typer.Option(help="A decisions.csv of other policies, for the same --each and --seed."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Results go into a folder in here.")] = Path("results"),
 ) -> None:
     """Measure how well the end of a turn is found: cut-offs against dead air."""
-    from labkit.measure.endpointing import EndpointingExperiment
+    from labkit.measure.endpointing import EndpointingExperiment, read_decisions
     from labkit.voice.catalogue import Role
     from labkit.voice.models import load_engines, resolve
 
+    compared = [] if compare is None else read_decisions(compare)
     paths = resolve(model_set, asr=asr)
     experiment = EndpointingExperiment(
-        load_engines(paths).asr, models=paths.names[Role.ASR], seed=seed, each=each
+        load_engines(paths).asr,
+        models=paths.names[Role.ASR],
+        seed=seed,
+        each=each,
+        compared=compared,
     )
     carry_out(experiment, out, lambda summed: [lines_table(summed)])
 

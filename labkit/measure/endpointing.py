@@ -8,11 +8,14 @@ faster machine gets.
 
 The decisions are those of the server: the same tracker, the same policies, frame by frame, and what
 was said so far is what a recogniser makes of the audio up to then. A fixed wait is the baseline.
+Policies of others can be drawn beside it: their decisions on the same turns come from a file.
 """
 
 import asyncio
+import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -71,6 +74,30 @@ class Decision:
     dead_air_s: float
 
 
+def read_decisions(path: Path) -> list[Decision]:
+    """Read what other policies decided, from a file with the columns of `decisions.csv`.
+
+    Raises:
+        InstrumentError: It cannot be read, or a row lacks a column or has what does not belong.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [_decision(row) for row in csv.DictReader(file)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InstrumentError(f"{path} cannot be read as decisions: {error!r}") from error
+
+
+def _decision(row: Mapping[str, str]) -> Decision:
+    return Decision(
+        row["policy"],
+        float(row["setting"]),
+        int(row["caller"]),
+        int(row["turn"]),
+        cut_off={"True": True, "False": False}[row["cut_off"]],
+        dead_air_s=float(row["dead_air_s"]),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Heard:
     """A turn, and what was understood of it in each pause, and how that sounds, by frame."""
@@ -114,8 +141,8 @@ def decide(heard: Heard, policy: EndpointingPolicy) -> list[float]:
     return times
 
 
-def _judge(times: Sequence[float], turn: Turn) -> tuple[bool, float]:
-    """Whether the turn was cut off, and its dead air."""
+def judge(times: Sequence[float], turn: Turn) -> tuple[bool, float]:
+    """Whether a turn that was taken for finished at these times was cut off, and its dead air."""
     behind = [time for time in times if time >= turn.end_s - _LATE_S]
     longest_s = len(turn.samples) / SAMPLE_RATE - turn.end_s
     return len(behind) < len(times), (behind[0] - turn.end_s if behind else longest_s)
@@ -145,8 +172,9 @@ class EndpointingSummary:
     Attributes:
         lines: In the order in which they were tried, the baseline first.
         turns: How many turns were judged at each setting.
-        ratio: Dead air of the last policy at 5 % cut-offs over the baseline's, with a 95 % interval
-            from resampling the callers; None where either has none.
+        ratios: By the name of each other policy, its dead air at 5 % cut-offs over the baseline's,
+            with a 95 % interval from resampling the callers; None where either has none.
+        ratio: The first of them.
     """
 
     def __init__(self, decisions: Sequence[Decision]) -> None:
@@ -161,7 +189,9 @@ class EndpointingSummary:
         callers = sorted({one.caller for one in decisions})
         self.turns = len({(one.caller, one.turn) for one in decisions})
         self.lines = [_line(name, own.points(callers)) for name, own in sums.items()]
-        self.ratio = _ratio(list(sums.values()), callers)
+        baseline, *others = sums.items()
+        self.ratios = {name: _ratio(baseline[1], own, callers) for name, own in others}
+        self.ratio = next(iter(self.ratios.values()), None)
 
     def sentences(self) -> list[str]:
         """What was found, in words."""
@@ -176,18 +206,18 @@ class EndpointingSummary:
                     else f"{1000 * dead_air:.0f} ms of dead air where 5 % of the turns are cut off."
                 )
             )
-        if self.ratio is not None:
-            value, low, high = self.ratio
-            told.append(
-                f"The dead air of {self.lines[-1].policy} is {value:.2f} times that of "
-                f"{self.lines[0].policy} (95 % interval {low:.2f} to {high:.2f}, "
-                f"{self.turns} turns)."
-            )
+        for name, ratio in self.ratios.items():
+            if ratio is not None:
+                value, low, high = ratio
+                told.append(
+                    f"The dead air of {name} is {value:.2f} times that of {self.lines[0].policy} "
+                    f"(95 % interval {low:.2f} to {high:.2f}, {self.turns} turns)."
+                )
         return told
 
     def content(self) -> Mapping[str, Any]:
         """The same in figures."""
-        return {"turns": self.turns, "lines": self.lines, "ratio": self.ratio}
+        return {"turns": self.turns, "lines": self.lines, "ratios": self.ratios}
 
 
 class _Sums:
@@ -223,14 +253,14 @@ def _least(points: Iterable[tuple[float, float]], *, share: float) -> float | No
     return min((seconds for seconds, cut in points if cut <= share), default=None)
 
 
-def _ratio(sums: Sequence[_Sums], callers: Sequence[int]) -> tuple[float, float, float] | None:
+def _ratio(
+    baseline: _Sums, own: _Sums, callers: Sequence[int]
+) -> tuple[float, float, float] | None:
     def of(drawn: Sequence[int]) -> float | None:
-        first, last = (
-            _least(own.points(drawn), share=CUT_OFF_AT[0]) for own in (sums[0], sums[-1])
-        )
-        return None if last is None or first is None else last / first
+        first, other = (_least(one.points(drawn), share=CUT_OFF_AT[0]) for one in (baseline, own))
+        return None if other is None or first is None else other / first
 
-    if len(sums) < 2 or (value := of(callers)) is None:
+    if (value := of(callers)) is None:
         return None
     rng = Random(0)
     drawn = [of(rng.choices(callers, k=len(callers))) for _ in range(_RESAMPLES)]
@@ -241,14 +271,22 @@ def _ratio(sums: Sequence[_Sums], callers: Sequence[int]) -> tuple[float, float,
 class EndpointingExperiment(Experiment[Decision, EndpointingSummary]):
     """Conversations of callers who pause, played to every policy at every setting."""
 
-    __slots__ = ("_about", "_asr", "_each", "_seed")
+    __slots__ = ("_about", "_asr", "_compared", "_each", "_seed")
 
     raw: ClassVar[str] = "decisions.csv"
     summary: ClassVar[str] = "summary.json"
     columns: ClassVar[Sequence[str]] = tuple(Decision.__dataclass_fields__)
     libraries: ClassVar[Sequence[str]] = ("numpy", "onnxruntime", "faster-whisper")
 
-    def __init__(self, asr: Asr, *, models: str, seed: int = 1, each: int = 2) -> None:
+    def __init__(
+        self,
+        asr: Asr,
+        *,
+        models: str,
+        seed: int = 1,
+        each: int = 2,
+        compared: Sequence[Decision] = (),
+    ) -> None:
         """Understand with `asr`.
 
         Args:
@@ -256,7 +294,9 @@ class EndpointingExperiment(Experiment[Decision, EndpointingSummary]):
             models: What it is called.
             seed: Draws the conversations.
             each: Callers with each voice; each says nine turns.
+            compared: What other policies decided on the same turns.
         """
+        self._compared = compared
         self._asr = asr
         self._seed = seed
         self._each = each
@@ -267,12 +307,19 @@ class EndpointingExperiment(Experiment[Decision, EndpointingSummary]):
         return {**self._about, "rules": asdict(_RULES), "computation_s": 0.0}
 
     async def run(self, record: Callable[[Decision], None], tell: Tell) -> None:
-        """Draw the conversations, hear each pause once, and decide."""
+        """Draw the conversations, hear each pause once, and decide.
+
+        Raises:
+            InstrumentError: What is to be compared was decided on other turns.
+        """
         total = len(voices()) * self._each
         tell("drawing the conversations", 0, total)
         spoken = await asyncio.to_thread(
             conversations, Random(self._seed), voices(), each=self._each
         )
+        drawn = {(caller, n) for caller, turns in enumerate(spoken) for n in range(len(turns))}
+        if self._compared and {(one.caller, one.turn) for one in self._compared} != drawn:
+            raise InstrumentError("what is to be compared was decided on other turns than these")
         for caller, turns in enumerate(spoken):
             tell(turns[0].speaker, caller, total)
             heard = [await asyncio.to_thread(self._hear, turn) for turn in turns]
@@ -280,8 +327,10 @@ class EndpointingExperiment(Experiment[Decision, EndpointingSummary]):
                 for setting in settings:
                     policy = make(setting)
                     for number, one in enumerate(heard):
-                        found = _judge(decide(one, policy), one.turn)
+                        found = judge(decide(one, policy), one.turn)
                         record(Decision(name, setting, caller, number, *found))
+        for decision in self._compared:
+            record(decision)
         tell("done", total, total)
 
     def _hear(self, turn: Turn) -> Heard:

@@ -2,7 +2,8 @@
 
 Whoever has finished tends to end low in their range and softly; whoever only pauses keeps pitch and
 voice up (Gravano and Hirschberg, "Turn-taking cues in task-oriented dialogue", 2011). A question
-may rise, and many ends are level, so this is a hint and no proof.
+may rise, and many ends are level, so this is a hint and no proof. Synthetic voices fall with
+particular regularity: what it gains on them is more than what it gains with people.
 
 The pitch is the strongest autocorrelation of each frame, looked for twice: once anywhere, and once
 around the median of the first time, which leaves hardly an octave error.

@@ -17,6 +17,7 @@ from labkit.measure.endpointing import (
     Heard,
     decide,
     pauses_of,
+    read_decisions,
 )
 from labkit.measure.pauses import FRAME_S, Turn
 from labkit.measure.results import Results, conduct
@@ -111,3 +112,44 @@ def test_an_experiment_from_turns_to_files(tmp_path: Path, monkeypatch: pytest.M
         "decisions.csv", "summary.json", "endpointing.png", "endpointing.svg",
     }  # fmt: skip
     assert all(isinstance(one, Figure) for one in experiment.draw(summary).values())
+
+
+def test_decisions_of_others_are_drawn_beside_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpointing, "conversations", lambda rng, of, each: [[turn(1.0)]])
+    path = tmp_path / "theirs.csv"
+    path.write_text("policy,setting,caller,turn,cut_off,dead_air_s\ntheirs,7,0,0,False,0.25\n")
+    theirs = read_decisions(path)
+    assert theirs == [Decision("theirs", 7.0, 0, 0, cut_off=False, dead_air_s=0.25)]
+    asr = ScriptedAsr(lambda audio: "stop")
+    experiment = EndpointingExperiment(asr, models="script", compared=theirs)
+    summary = asyncio.run(conduct(experiment, Results(tmp_path / "out")))
+    assert [line.policy for line in summary.lines] == ["fixed", "adaptive", "theirs"]
+    assert list(summary.ratios) == ["adaptive", "theirs"]
+    assert any(one.startswith("The dead air of theirs is") for one in summary.sentences())
+
+
+def test_decisions_on_other_turns_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpointing, "conversations", lambda rng, of, each: [[turn(1.0)] * 2])
+    theirs = [Decision("theirs", 7.0, 0, 0, cut_off=False, dead_air_s=0.25)]
+    asr = ScriptedAsr(lambda audio: "stop")
+    with pytest.raises(InstrumentError, match="other turns"):
+        asyncio.run(
+            conduct(EndpointingExperiment(asr, models="script", compared=theirs), Results(tmp_path))
+        )
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["policy,setting\na,1\n", "policy,setting,caller,turn,cut_off,dead_air_s\na,1,0,0,maybe,1\n"],
+)
+def test_what_holds_no_decisions_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "theirs.csv"
+    path.write_text(content)
+    with pytest.raises(InstrumentError, match="cannot be read as decisions"):
+        read_decisions(path)
+    with pytest.raises(InstrumentError, match="cannot be read as decisions"):
+        read_decisions(tmp_path / "none.csv")
