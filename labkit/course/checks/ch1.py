@@ -22,7 +22,7 @@ _LONGEST_PIECE_S: Final = 1.0
 _AHEAD: Final = 0.05
 """Share of a turn by which the first sound comes before the last, where the reply streams."""
 _TRIES: Final = 4
-_TURNS_OF_PINGS: Final = 5
+_MOST_OF_FIVE: Final = 3
 _SHARE_OF_A_TURN: Final = 0.25
 _TIMES_IDLE: Final = 20
 _FITS_S: Final = (45, 55)
@@ -56,28 +56,31 @@ async def pong(probe: Probe) -> None:
 async def pong_while_busy(probe: Probe) -> None:
     """Client 1 says a recording and `end_stream`; client 2 sends `ping` all the while.
 
-    The slowest `pong` may take 20 times as long as an idle one, or a quarter of the turn, in one of
-    five turns: a machine that is busy with something else delays some, a frozen server each.
+    In most of five turns, the slowest `pong` may take 20 times as long as an idle one, or a quarter
+    of the turn: a machine that is busy with something else delays some, a frozen server nearly all.
     """
     speaker, pinger = await probe.connect(), await probe.connect()
     idle = [await _round_trip(pinger) for _ in range(20)]
     idle_s = sorted(idle)[len(idle) // 2]
     probe.ok("answers `ping` when nobody speaks")
     await speaker.ask(probe.draw(1)[0])  # the first turn of a server is slower than the others
-    for _ in range(_TURNS_OF_PINGS):
+    good = late = 0
+    while good < _MOST_OF_FIVE:
         await speaker.say(probe.draw(1)[0])
         turn_s, slowest_s, slowest = await _slowest_pong(probe, speaker, pinger)
         if slowest_s <= max(_TIMES_IDLE * idle_s, _SHARE_OF_A_TURN * turn_s):
-            break
-    else:
-        raise NotYet(
-            f"every pong within a quarter of the turn ({turn_s * 250:.0f} ms), or within "
-            f"{_TIMES_IDLE} times an idle one ({idle_s * 1e3:.1f} ms)",
-            f"a pong that took {slowest_s * 1e3:.0f} ms, while client 1 was answered",
-            off=f"{slowest_s / idle_s:.0f} times an idle one",
-            event=slowest,
-            late=True,
-        )
+            good += 1
+            continue
+        late += 1
+        if late == _MOST_OF_FIVE:
+            raise NotYet(
+                f"every pong within a quarter of the turn ({turn_s * 250:.0f} ms), or within "
+                f"{_TIMES_IDLE} times an idle one ({idle_s * 1e3:.1f} ms)",
+                f"a pong that took {slowest_s * 1e3:.0f} ms, while client 1 was answered",
+                off=f"{slowest_s / idle_s:.0f} times an idle one",
+                event=slowest,
+                late=True,
+            )
     probe.ok("answers every `ping` while another caller's turn runs")
 
 
