@@ -13,7 +13,7 @@
 # %% [markdown]
 # # 2. State of a session
 #
-# *About 30 minutes. Needs: this checkout, set up with `make lab`. No network, no GPU, no
+# *About 40 minutes. Needs: this checkout, set up with `make lab`. No network, no GPU, no
 # microphone.*
 #
 # ## What you will be able to do

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # 3. A protocol
 #
-# *About 45 minutes. Needs: this checkout, set up with `make lab`. No network, no GPU, no
+# *About 55 minutes. Needs: this checkout, set up with `make lab`. No network, no GPU, no
 # microphone.*
 #
 # ## What you will be able to do
@@ -99,10 +99,10 @@ print(inspect.getsource(v1.AudioSpec), inspect.getsource(v1.SessionStart), sep="
 #
 # | `code` | what was wrong |
 # |---|---|
-# | `invalid_json` | a text that is no JSON, or no JSON object |
+# | `invalid_json` | a text that is no JSON, no JSON object, or nested more deeply than anybody reads |
 # | `unknown_type` | an object whose `type` no message has, or that has none |
 # | `invalid_field` | one field of a message: its name, its type, its range |
-# | `not_started` | audio, `audio.end` or `session.end` before `session.start` (a `ping` is answered at any time) |
+# | `not_started` | anything before `session.start`, but for `ping`, which is answered at any time |
 # | `already_started` | a second `session.start` |
 # | `wrong_frame` | a message as JSON, but in a binary frame |
 # | `odd_length` | half a sample |

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # 4. Failure modes
 #
-# *About 45 minutes, five of them for the machine. Needs: this checkout, set up with `make lab`. No network, no GPU, no
+# *About an hour, five minutes of it for the machine. Needs: this checkout, set up with `make lab`. No network, no GPU, no
 # microphone.*
 #
 # ## What you will be able to do
@@ -140,8 +140,8 @@ before.stop()
 # in one order. It goes on from one connection to the next. A **position** says how far somebody is in it:
 # how many numbered messages, and how many samples.
 #
-# - The client comes back with `resume`: the session's name, its secret *token*, and its position in the
-#   reply. The server sends what lies behind it.
+# - The client comes back with `resume`: the session's name (`session`), its secret `token`, and its position in
+#   the reply (`received`). The server sends what lies behind it.
 # - The server answers with its own position in what the client says. The client sends what lies behind it.
 # - In between, `response.ack` and `audio.ack` say "I have everything up to here", and the other side may
 #   forget it.
@@ -574,7 +574,7 @@ await check("ch4", fresh=True)
 
 # %% [markdown]
 # And everything from chapter 1 on, with the same server: what was right before should still be. It takes
-# one or two minutes.
+# a minute.
 
 # %%
 await check("all", fresh=True)

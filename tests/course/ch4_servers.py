@@ -182,6 +182,14 @@ async def come_back(socket, resume):
     await right(socket, resume)
     old.transport.abort()
 """,
+        "lets the end of the first let the session go": """
+right = come_back
+async def come_back(socket, resume):
+    session = lasting[resume.session]
+    old = session.socket
+    await right(socket, resume)
+    serving[old] = session
+""",
         "lets the end of the first end the session": """
 right = come_back
 async def come_back(socket, resume):

@@ -56,8 +56,8 @@ async def pong(probe: Probe) -> None:
 async def pong_while_busy(probe: Probe) -> None:
     """Client 1 says a recording and `end_stream`; client 2 sends `ping` all the while.
 
-    In most of five turns, the slowest `pong` may take 20 times as long as an idle one, or a quarter
-    of the turn: a machine that is busy with something else delays some, a frozen server nearly all.
+    In three of five turns, no `pong` may take longer than 20 times an idle one, or a quarter of the
+    turn: a machine that is busy with something else delays a few, a frozen server nearly all.
     """
     speaker, pinger = await probe.connect(), await probe.connect()
     idle = [await _round_trip(pinger) for _ in range(20)]

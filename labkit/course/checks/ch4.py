@@ -195,7 +195,7 @@ async def takeover(probe: Probe) -> None:
     """Half of a recording; a second connection resumes while the first is open and goes on sending.
 
     The first is closed with 4006, and what it still sent is ignored: the second sends the other
-    half, and the transcript is right.
+    half, and the transcript is right. So is the next, once a session that waits would be let go.
     """
     talk = await Conversation.begin(probe)
     said = probe.draw(1)[0]
@@ -217,6 +217,19 @@ async def takeover(probe: Probe) -> None:
     probe.ok(f"closes the first connection with {_TAKEN_OVER}")
     await talk.ask(rest, about=said)
     probe.ok("hears what the second one says, and nothing more of the first")
+    waits_s = _wait_told(probe, talk)
+    if waits_s > _LONGEST_WAIT_S:
+        return
+    await asyncio.sleep(waits_s + 1)
+    came = len(talk.came)
+    await talk.ask(probe.draw(1)[0])
+    if len(talk.came) == came:
+        raise NotYet(
+            f"a reply, {waits_s + 1:g} s after the first connection was closed",
+            "a turn without any audio: the end of that connection let the session go",
+            event=probe.last,
+        )
+    probe.ok("goes on when a session that waits would be let go")
 
 
 @checked("ch4.wrong_format", "Audio that is not what was declared is named.")
@@ -338,10 +351,7 @@ async def abandoned(probe: Probe) -> None:
     last = waiting[-1]
     await last.resume()
     probe.ok(f"lets the oldest go where {_MOST_WAITING} wait, and keeps the newest")
-    limits = last.started.get("limits")
-    waits_s = limits.get("resume_s") if isinstance(limits, dict) else None
-    if not isinstance(waits_s, int | float) or waits_s <= 0:
-        raise NotYet('"limits": {"resume_s": …} in `session.started`', "none", event=probe.last)
+    waits_s = _wait_told(probe, last)
     if waits_s > _LONGEST_WAIT_S:
         probe.ok(f"says that a session waits for {waits_s:g} s, too long to be waited for here")
         return
@@ -356,6 +366,15 @@ async def abandoned(probe: Probe) -> None:
         told = "a session that goes on for as long as its client is there, which came back in time"
         raise NotYet(told, gone.observed, caret=gone.caret, event=gone.event) from gone
     probe.ok("keeps a session whose client came back in time")
+
+
+def _wait_told(probe: Probe, talk: Conversation) -> float:
+    """How long the server says that a session waits for its client, in seconds."""
+    limits = talk.started.get("limits")
+    waits_s = limits.get("resume_s") if isinstance(limits, dict) else None
+    if not isinstance(waits_s, int | float) or waits_s <= 0:
+        raise NotYet('"limits": {"resume_s": …} in `session.started`', "none", event=probe.last)
+    return float(waits_s)
 
 
 @checked("ch4.too_many", "Who finds no place is told so, and those who have one keep it.")
