@@ -36,8 +36,8 @@ test: $(READY) ## set up, then style, types and the whole suite
 	@$(BIN)/mypy --no-error-summary
 	@$(PYTEST) $(ARGS)
 
-.PHONY: not-root
-not-root: # said before the environment is set up, not after
+# No file of that name is ever made; said before the environment is set up, not after.
+not-root:
 	@[ "$$(id -u)" != 0 ] || case "$(ARGS)" in *--allow-root*) ;; *) \
 		echo "error: JupyterLab does not run as root unless it is told to: make lab ARGS=--allow-root" >&2; \
 		exit 1;; esac
