@@ -66,6 +66,9 @@ class Limits(BaseModel):
     send_lead_s: Amount = 1.0
     """Most audio of a reply that is sent ahead of its playing, where it may be interrupted: more
     than a network holds up a message, less than anybody says over it."""
+    muted_s: Amount = 3.0
+    """A reply that somebody spoke over goes on when no audio came from its client for so long: the
+    microphone was switched off."""
     send_timeout_s: Amount = 20.0
     """The connection is closed when the client neither reads nor acknowledges for so long."""
     detached_turn_s: Amount = 30.0

@@ -421,6 +421,7 @@ class Session:
         self._perform(known, known.step(Cancel(heard_samples)))
         if self._barge_in is not None and self._barge_in.turn is known:
             self._barge_in.end()
+            self._changes.tell()
 
     def cancel_running(self) -> None:
         """Stop the turn that runs: its client has been away for too long."""
@@ -571,11 +572,26 @@ class Session:
         """Examine audio while it comes in; what piled up meanwhile is taken in one go."""
         try:
             while True:
-                await self._audio.wait()
+                await self._more_audio()
                 self._audio.clear()
                 await self._examine()
         finally:
             await self._drop_ahead()
+
+    async def _more_audio(self) -> None:
+        """Wait for audio.
+
+        A client whose microphone was switched off speaks no longer, though its silence never comes:
+        the reply that was paused for it goes on. A lost connection may bring the rest, and waits.
+        """
+        while not self._audio.is_set():
+            contended = self._barge_in is not None and self._barge_in.contended
+            try:
+                async with asyncio.timeout(self._settings.muted_s if contended else None):
+                    await self._audio.wait()
+            except TimeoutError:
+                if self._barge_in is not None and self._barge_in.contended and self.carrier:
+                    self._play_on(self._barge_in, "")
 
     async def _examine(self) -> None:
         """Examine all that came, in order, and hand on the utterances that are over."""
@@ -821,6 +837,7 @@ class Session:
             return
         turn = self._barge_in.turn
         heard = round(self._barge_in.end() * self.options.output.sample_rate)
+        self._changes.tell()
         if turn is None:
             return
         if not turn.over:
@@ -918,15 +935,17 @@ class Session:
 
     async def _give(self, ended: _Ended) -> None:
         turn, ahead = ended.turn, ended.ahead
+        if (barge_in := self._barge_in) is not None:
+            # The reply before it may be over and still be played: its client waits for a verdict.
+            await self._changes.until(lambda: not barge_in.contended)
+            barge_in.begin(turn)
         if ahead is not None:
             asked = ahead.turn
         else:
             asked = voice.Turn(self.id, ended.utterance, self.history, ended.trace, self._clock)
             # Due from now, not from its end: turns that wait for each other claim no more for it.
             asked.playback = Playback(self._clock())
-        if self._barge_in is not None:
-            self._barge_in.begin(turn)
-        ended.sink = sink = _Sink(self, turn, asked, self._barge_in)
+        ended.sink = sink = _Sink(self, turn, asked, barge_in)
         try:
             exchange = await (ahead.deliver(sink) if ahead else self._pipeline.answer(asked, sink))
             await sink.drain()

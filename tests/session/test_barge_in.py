@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, to_int16
-from labkit.errors import EngineError
+from labkit.errors import Close, EngineError
 from labkit.session.events import (
     ReplyAudio,
     ReplyInterrupted,
@@ -27,6 +27,13 @@ from tests.session.sessions import Inline, Scene, at_work, sound
 S = 10**9
 SHORT, LONG = 5 * SAMPLE_RATE // 16, SAMPLE_RATE
 LEAD = SAMPLE_RATE
+
+
+class Nobody:
+    """A connection that carries a session, and that nobody looks at."""
+
+    def end(self, why: Close) -> None:
+        raise AssertionError(why)
 
 
 class Talkative(Inline):
@@ -73,9 +80,12 @@ def given(scene: Scene) -> int:
 
 
 @asynccontextmanager
-async def replying(over: str | Exception, *, reads: bool = True) -> AsyncIterator[Scene]:
+async def replying(
+    over: str | Exception, *, reads: bool = True, muted_s: float = 60.0
+) -> AsyncIterator[Scene]:
     """A session whose reply of four seconds has been played for one."""
-    async with at_work(Talkative(over), server_ends=True, barge_in=True) as scene:
+    settings = {"muted_s": muted_s}
+    async with at_work(Talkative(over), settings, server_ends=True, barge_in=True) as scene:
         await say(scene, SAMPLE_RATE, LONG)
         await scene.settle()
         await played(scene, 1.0, reads=reads)
@@ -208,6 +218,39 @@ async def test_a_client_that_ends_its_utterance_over_a_reply_wants_an_answer() -
         scene.session.end_utterance()
         await scene.settle()
         assert scene.told.of(ReplyInterrupted)
+        assert [one.turn for one in scene.told.of(Transcript)] == [1, 2]
+
+
+@pytest.mark.parametrize("over", ["yeah", "what about tomorrow"])
+async def test_a_turn_that_begins_meanwhile_leaves_it_undecided(over: str) -> None:
+    """Nothing was heard in the first, nothing in the second, and somebody speaks over both."""
+    pipeline = Talkative(over)
+    pipeline.gate.clear()
+    async with at_work(pipeline, server_ends=True, barge_in=True) as scene:
+        for _ in range(2):
+            await say(scene, 0, SHORT)
+            scene.session.end_utterance()
+            await scene.settle()
+        await say(scene, 4 * 512 + 1600)
+        assert [one.turn for one in scene.told.of(ReplyPaused)] == [1]
+        pipeline.gate.set()
+        await scene.settle()
+        assert [one.turn for one in scene.told.of(TurnOver)] == [1]
+        await say(scene, LONG if over != "yeah" else 0, LONG)
+        decided = scene.told.of(ReplyResumed, ReplyInterrupted)
+        assert [one.turn for one in decided] == [1]
+        await scene.settle()
+        assert [one.turn for one in scene.told.of(TurnOver)][:2] == [1, 2]
+
+
+async def test_who_falls_silent_by_a_switch_has_nothing_to_say() -> None:
+    async with replying("what about tomorrow", muted_s=0.001) as scene:
+        scene.session.carrier = Nobody()
+        await say(scene, 4 * 512 + 1600)
+        await scene.session._changes.until(lambda: scene.told.of(ReplyResumed))
+        await played(scene, 5.0)
+        assert given(scene) == 40 * 1600
+        await say(scene, 1600, LONG)  # switched on again
         assert [one.turn for one in scene.told.of(Transcript)] == [1, 2]
 
 
