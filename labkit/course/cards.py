@@ -212,7 +212,7 @@ def progress() -> Text:
             f"| {right} of {len(about.quiz)} |"
         )
     told = [
-        f"- {Comparison(name, one.predicted, one.measured)!r}"
+        f"- {Comparison(name, one.predicted, one.measured, one.late)!r}"
         for name, one in noted.predictions.items()
     ]
     return Text("\n".join([*rows, *(["", *told] if told else [])]))

@@ -40,11 +40,9 @@ class Prediction(BaseModel):
     predicted: float | None = None
     """The prediction, in the unit that the name ends with."""
     measured: float | None = None
-    """The measurement; once it is there, the prediction is locked."""
-    predicted_at: float | None = None
-    """When the prediction was made last, in seconds since 1970."""
-    measured_at: float | None = None
-    """When it was measured first, likewise."""
+    """The measurement; once both are there, they are locked."""
+    late: bool = False
+    """Whether the prediction was made when the measurement was there already."""
 
 
 class Progress(BaseModel):

@@ -1,6 +1,8 @@
-"""Predictions: made before a measurement, locked by it, and compared with it."""
+"""Predictions: made before a measurement, locked by it, and compared with it.
 
-import time
+Who ran the cells first and predicted nothing may do so once, and it is said that it came late.
+"""
+
 from dataclasses import dataclass
 from math import isfinite
 from types import EllipsisType
@@ -17,11 +19,13 @@ class Comparison:
         name: What it is about; its ending is the unit.
         predicted: What the learner expected.
         measured: What came out.
+        late: Whether it was predicted when it was measured already.
     """
 
     name: str
     predicted: float | None
     measured: float | None
+    late: bool = False
 
     def __repr__(self) -> str:
         """Both in a sentence."""
@@ -30,8 +34,12 @@ class Comparison:
             return f"{self.name}: you predict {self.predicted:g} {unit}; the measurement locks it."
         value = f"{self.measured:.0f}" if abs(self.measured) >= 100 else f"{self.measured:.3g}"
         if self.predicted is None:
-            return f"{self.name}: measured {value} {unit}; you have predicted nothing."
-        said = f"you predicted {self.predicted:g} {unit}, measured: {value} {unit}"
+            return (
+                f"{self.name}: measured {value} {unit}; you have predicted nothing. You still may, "
+                "once, and it will be said that it came after the measurement."
+            )
+        after = " after the measurement" if self.late else ""
+        said = f"you predicted {self.predicted:g} {unit}{after}, measured: {value} {unit}"
         if not self.predicted or not self.measured or self.measured / self.predicted < 0:
             return f"{self.name}: {said}."
         return f"{self.name}: {said}, {_compared(self.measured / self.predicted)}."
@@ -49,6 +57,8 @@ def _compared(ratio: float) -> str:
 def predict(name: str, value: "float | EllipsisType") -> Comparison:
     """Predict a measurement, before it is made; until then you may change your mind.
 
+    Where it was made without a prediction, the first one still counts, and is noted as late.
+
     Args:
         name: What is predicted, such as ``"ch5.p95_ms"``; its ending is the unit.
         value: What you expect.
@@ -63,9 +73,9 @@ def predict(name: str, value: "float | EllipsisType") -> Comparison:
         raise LabkitError(f"a prediction is a number, such as predict({name!r}, 400)")
     with noting() as progress:
         noted = progress.predictions.setdefault(name, Prediction())
-        if noted.measured is None:
-            noted.predicted, noted.predicted_at = float(value), time.time()
-        return Comparison(name, noted.predicted, noted.measured)
+        if noted.measured is None or noted.predicted is None:
+            noted.predicted, noted.late = float(value), noted.measured is not None
+        return Comparison(name, noted.predicted, noted.measured, noted.late)
 
 
 def measured(name: str, value: float) -> Comparison:
@@ -73,8 +83,8 @@ def measured(name: str, value: float) -> Comparison:
     with noting() as progress:
         noted = progress.predictions.setdefault(name, Prediction())
         if noted.measured is None:
-            noted.measured, noted.measured_at = float(value), time.time()
-        return Comparison(name, noted.predicted, float(value))
+            noted.measured = float(value)
+        return Comparison(name, noted.predicted, float(value), noted.late)
 
 
 def predicted(*names: str) -> None:

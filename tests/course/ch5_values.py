@@ -49,7 +49,7 @@ WRONG = {
 right = all_measured
 def all_measured():
     return {
-        name: one.model_copy(update={"predicted_at": one.measured_at + 60, "predicted": 120.0})
+        name: one.model_copy(update={"late": True, "predicted": 120.0})
         for name, one in right().items()
     }
 """,

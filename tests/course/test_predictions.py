@@ -62,9 +62,18 @@ def test_a_measurement_waits_for_its_prediction() -> None:
     predicted("ch1.pong_ms")
     measured("ch1.pong_ms", 400)
     (one,) = predictions_of("ch1").values()
-    assert one.predicted_at is not None
-    assert one.measured_at is not None
-    assert one.predicted_at <= one.measured_at
+    assert not one.late
+
+
+def test_who_measured_first_predicts_once_and_late() -> None:
+    measured("ch1.pong_ms", 400)
+    assert "You still may, once" in repr(measured("ch1.pong_ms", 380))
+    late = repr(predict("ch1.pong_ms", 100))
+    assert "you predicted 100 ms after the measurement, measured: 400 ms, 4.0 times" in late
+    assert repr(predict("ch1.pong_ms", 400)) == late, "locked, as any other"
+    assert "100 ms after the measurement" in repr(measured("ch1.pong_ms", 380))
+    (one,) = predictions_of("ch1").values()
+    assert (one.predicted, one.measured, one.late) == (100, 400, True)
 
 
 def test_a_broken_file_is_put_aside() -> None:

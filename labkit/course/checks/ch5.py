@@ -29,9 +29,9 @@ async def predicted_first(trial: Trial, noted: Any) -> None:
         one = noted.get(name, Prediction())
         if one.predicted is None:
             raise NotYet(f"a prediction of {name}", "none so far")
-        if one.measured is None or one.measured_at is None:
+        if one.measured is None:
             raise NotYet(f"a measurement of {name}", "none so far")
-        if one.predicted_at is None or one.predicted_at > one.measured_at:
+        if one.late:
             raise NotYet(f"a prediction of {name} before it was measured", "one made afterwards")
         trial.ok(f"{name} was predicted, then measured")
 
