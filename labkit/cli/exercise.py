@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from labkit.measure.exercise_summary import ExerciseSummary, ServerSummary, SizeSummary
     from labkit.measure.statistics import Estimate
 
-_BESIDE = "Servers beside labkit's"
-_CONDITIONS = "Conditions"
+_beside = partial(typer.Option, rich_help_panel="Servers beside labkit's")
+_condition = partial(typer.Option, rich_help_panel="Conditions")
 
 exercise = typer.Typer(invoke_without_command=True)
 
@@ -37,77 +38,55 @@ def run_exercise(
     out: Annotated[Path, typer.Option(help="Results go into a folder in here.")] = Path("results"),
     baseline: Annotated[
         Literal["naive"] | None,
-        typer.Option(help="The server as one writes it first.", rich_help_panel=_BESIDE),
+        _beside(help="The server as one writes it first."),
     ] = None,
     server: Annotated[
         list[Path] | None,
-        typer.Option(
+        _beside(
             metavar="FILE.py",
             help="A server of your own: it is started, and told its port by the environment "
             "variable PORT. May be given several times.",
-            rich_help_panel=_BESIDE,
         ),
     ] = None,
     url: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="ws://…",
-            help="A server that runs already. May be given several times.",
-            rich_help_panel=_BESIDE,
-        ),
+        _beside(metavar="ws://…", help="A server that runs already. May be given several times."),
     ] = None,
     token_file: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Show its first token to the servers at --url.",
-            rich_help_panel=_BESIDE,
-        ),
+        _beside(metavar="FILE", help="Show its first token to the servers at --url."),
     ] = None,
     ca: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Trust this certificate (PEM) of theirs.",
-            rich_help_panel=_BESIDE,
-        ),
+        _beside(metavar="FILE", help="Trust this certificate (PEM) of theirs."),
     ] = None,
     compare: Annotated[
         bool,
-        typer.Option(
+        _beside(
             "--compare",
             help="Naive, streaming, and streaming with work ahead, in the mode vad and, where no "
             "--chunks are named, in chunks of 40 ms.",
-            rich_help_panel=_BESIDE,
         ),
     ] = False,
     own: Annotated[
         bool,
-        typer.Option("--labkit/--no-labkit", help="Labkit's own.", rich_help_panel=_BESIDE),
+        _beside("--labkit/--no-labkit", help="Labkit's own."),
     ] = True,
     mode: Annotated[
         Literal["push", "vad"],
-        typer.Option(
-            help="Who decides that a turn is over: the client at once, or the server.",
-            rich_help_panel=_CONDITIONS,
-        ),
+        _condition(help="Who decides that a turn is over: the client at once, or the server."),
     ] = "push",
     network: Annotated[
         str,
-        typer.Option(
+        _condition(
             metavar="NAME|FILE",
             help="loopback, lan, wifi, 4g, 3g, satellite, or a file that describes one.",
-            rich_help_panel=_CONDITIONS,
         ),
     ] = "loopback",
-    tls: Annotated[
-        bool, typer.Option("--tls", help="Encrypted.", rich_help_panel=_CONDITIONS)
-    ] = False,
+    tls: Annotated[bool, _condition("--tls", help="Encrypted.")] = False,
     deflate: Annotated[
         bool,
-        typer.Option(
-            "--deflate", help="permessage-deflate is offered.", rich_help_panel=_CONDITIONS
-        ),
+        _condition("--deflate", help="permessage-deflate is offered."),
     ] = False,
     model_set: SetOption = "embedded",
     asr: AsrOption = None,

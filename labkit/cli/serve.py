@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -31,7 +32,7 @@ _log = logging.getLogger("labkit")
 _MOST_TOLD: Final = 1500
 """Characters of a system message, some 400 of the context's 1,024 tokens."""
 
-_ACCESS: Final = "Who may come in"
+_access = partial(typer.Option, rich_help_panel="Who may come in")
 
 
 def serve(
@@ -82,61 +83,46 @@ def serve(
     ] = False,
     max_sessions: Annotated[
         int,
-        typer.Option(
-            min=1,
-            help="Callers at a time; further ones are refused.",
-            rich_help_panel=_ACCESS,
-        ),
+        _access(min=1, help="Callers at a time; further ones are refused."),
     ] = DEFAULT_MAX_SESSIONS,
     max_per_address: Annotated[
         int,
-        typer.Option(
+        _access(
             min=1,
             help="Callers at a time from one address; those from this machine are not counted.",
-            rich_help_panel=_ACCESS,
         ),
     ] = DEFAULT_MAX_PER_ADDRESS,
     token_file: Annotated[
         Path | None,
-        typer.Option(
+        _access(
             metavar="FILE",
             help="Let in only those who show a token of this file: one per line, # comments. "
             f"The variable {VARIABLE} may hold one more. Make one with: labkit token.",
-            rich_help_panel=_ACCESS,
         ),
     ] = None,
     insecure: Annotated[
         bool,
-        typer.Option(
-            "--insecure",
-            help="Listen beyond this machine without a token: everybody may come in.",
-            rich_help_panel=_ACCESS,
+        _access(
+            "--insecure", help="Listen beyond this machine without a token: everybody may come in."
         ),
     ] = False,
     allow_origin: Annotated[
         list[str] | None,
-        typer.Option(
+        _access(
             metavar="ORIGIN",
             help="Let pages of another site call, such as https://voice.example; may be repeated. "
             "Pages of localhost and of the server's own address always may; those of its own name "
             "where tokens are asked for.",
-            rich_help_panel=_ACCESS,
         ),
     ] = None,
     tls_cert: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Speak TLS (wss://) with this certificate, in PEM.",
-            rich_help_panel=_ACCESS,
-        ),
+        _access(metavar="FILE", help="Speak TLS (wss://) with this certificate, in PEM."),
     ] = None,
     tls_key: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Its key, in PEM, not encrypted; none where --tls-cert holds it.",
-            rich_help_panel=_ACCESS,
+        _access(
+            metavar="FILE", help="Its key, in PEM, not encrypted; none where --tls-cert holds it."
         ),
     ] = None,
 ) -> None:

@@ -32,7 +32,15 @@ from labkit.measure.plan import PlannedTurn
 from labkit.measure.recordings import Kind, Recording, load_manifest
 from labkit.measure.results import Results, Tell, conduct
 from labkit.measure.server_process import RunningServer, Usage, labkit_server, running_server
-from labkit.measure.statistics import FEW, Estimate, median, percentile_95, resampled
+from labkit.measure.statistics import (
+    FEW,
+    Estimate,
+    median,
+    percentile,
+    percentile_95,
+    ratio,
+    resampled,
+)
 from labkit.measure.targets import Target
 from labkit.measure.wer import word_errors
 from labkit.protocol import v1
@@ -203,7 +211,7 @@ def _read_turns(found: _Turns) -> dict[str, Reading]:
     waits = f"{found.cut_off} cut off, {found.silent} without a reply are left out"
     if found.dead_air_ms:
         waits += f"; the endpointer itself waits {middle(found.dead_air_ms):.0f} ms (median)"
-    words = sum(found.words)
+    words, worse = sum(found.words), [100 * errors for errors in found.worse]
     return {
         "decided p50": _half(found.over_floor),
         "decided p95": _tail(found.over_floor),
@@ -212,7 +220,7 @@ def _read_turns(found: _Turns) -> dict[str, Reading]:
         "push p50": _half(found.push),
         "listening": _half(found.listening),
         "words": Reading(
-            resampled(lambda e, w: 100 * e.sum() / w.sum(), found.worse, found.words, paired=True),
+            resampled(ratio(np.sum), worse, found.words, paired=True),
             note=f"of {words:.0f} words",
         )
         if words
@@ -281,14 +289,9 @@ async def measure_bystander(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
             for name, server in zip(("labkit", "naive"), servers, strict=True):
                 own = said[4 * number : 4 * number + 4]
                 await _watched(server.url, own, rtts.setdefault(name, []), bench.seed + number)
-    worst = resampled(lambda a: float(np.percentile(a, 99)), rtts["labkit"])
-
-    def ratio(theirs: Float32, ours: Float32) -> float:
-        return float(np.percentile(theirs, 99) / np.percentile(ours, 99))
-
     return {
-        "ping": Reading(resampled(ratio, rtts["naive"], rtts["labkit"])),
-        "ping p99": Reading(worst),
+        "ping": Reading(resampled(ratio(percentile(99)), rtts["naive"], rtts["labkit"])),
+        "ping p99": Reading(resampled(percentile(99), rtts["labkit"])),
     }
 
 
@@ -337,15 +340,13 @@ async def _four(bench: Bench, tell: Tell, server: RunningServer) -> dict[str, Re
         ]
         four += _first_ms(await asyncio.gather(*asked))
     ran_out = await _underruns(server) - before
-
-    def ratio(many: Float32, alone: Float32) -> float:
-        return float(np.percentile(many, 95) / np.percentile(alone, 95))
-
     enough = min(len(one), len(four)) >= FEW
     note = f"one caller waits {middle(one):.0f} ms (median), four {middle(four):.0f}"
     return {
-        "four p95": Reading(resampled(ratio, four, one), "" if enough else _TOO_FEW, note),
-        "four underruns": Reading(_counted(ran_out, len(four))),
+        "four p95": Reading(
+            resampled(ratio(percentile(95)), four, one), "" if enough else _TOO_FEW, note
+        ),
+        "four underruns": Reading(Estimate.exact(ran_out, len(four))),
     }
 
 
@@ -362,10 +363,6 @@ async def _underruns(server: RunningServer) -> int:
     if status.underruns is None:
         raise ServerError(f"{server.url} does not tell how often audio ran out: {status.trouble}")
     return status.underruns
-
-
-def _counted(count: int, of: int) -> Estimate:
-    return Estimate(count, count, count, of)
 
 
 async def _eight(bench: Bench, tell: Tell, server: RunningServer) -> dict[str, Reading]:
@@ -388,7 +385,7 @@ async def _eight(bench: Bench, tell: Tell, server: RunningServer) -> dict[str, R
     note = f"{half}{level.lost} turns lost, each caller listens for {_ALONG_S:g} s to a reply"
     return {
         "eight p95": Reading(value, why, note),
-        "eight underruns": Reading(_counted(ran_out, level.turns)),
+        "eight underruns": Reading(Estimate.exact(ran_out, level.turns)),
     }
 
 
@@ -415,13 +412,11 @@ async def measure_ahead(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
                 cpu_s[name].append(_usage(server).cpu_s - before_s)
                 if name == "with":
                     vain.append(float(await _dropped(server) - dropped))
-
-    def ratio(ahead: Float32, plain: Float32) -> float:
-        return float(ahead.sum() / plain.sum())
-
     return {
         "ahead calls": Reading(resampled(np.mean, vain)),
-        "ahead cpu": Reading(resampled(ratio, cpu_s["with"], cpu_s["without"], paired=True)),
+        "ahead cpu": Reading(
+            resampled(ratio(np.sum), cpu_s["with"], cpu_s["without"], paired=True)
+        ),
     }
 
 
@@ -507,7 +502,7 @@ async def measure_memory(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
 
 
 def _each(kib: float) -> Estimate:
-    return Estimate(kib / _SESSIONS, kib / _SESSIONS, kib / _SESSIONS, _SESSIONS)
+    return Estimate.exact(kib / _SESSIONS, _SESSIONS)
 
 
 def _kib(server: RunningServer) -> float:

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Any, Final, Self
 
 import numpy as np
 from scipy import stats
@@ -31,14 +32,23 @@ class Estimate:
     high: float
     sample: int
 
+    @classmethod
+    def exact(cls, value: float, sample: int) -> Self:
+        """A value that nothing was drawn for, such as a count."""
+        return cls(value, value, value, sample)
+
     @property
     def clear(self) -> bool:
         """Whether a difference is more than noise: its interval does not hold 0."""
         return self.sample > 1 and not self.low <= 0 <= self.high
 
 
+Statistic = Callable[..., Any]
+"""Computes something along the `axis` that it is told, from one array or several, as NumPy does."""
+
+
 def median(values: Sequence[float], *, seed: int = 0) -> Estimate:
-    """The median, with its bootstrap interval (the percentile method of Efron, 1979).
+    """The median, with its bootstrap interval.
 
     A median and not a mean: one turn that the machine held up says nothing of the others, and on
     a machine that does something else as well there always is one.
@@ -50,53 +60,55 @@ def median(values: Sequence[float], *, seed: int = 0) -> Estimate:
     Raises:
         ValueError: There are no values.
     """
-    return _percentile(values, 50, seed)
+    return resampled(np.median, values, seed=seed)
 
 
 def percentile_95(values: Sequence[float], *, seed: int = 0) -> Estimate | None:
     """The 95th percentile likewise; None where fewer than `FEW` values cannot tell it."""
-    return None if len(values) < FEW else _percentile(values, 95, seed)
+    return None if len(values) < FEW else resampled(percentile(95), values, seed=seed)
 
 
-def _percentile(values: Sequence[float], q: float, seed: int) -> Estimate:
-    if not values:
-        raise ValueError("no values to compute a percentile from")
-    data = np.asarray(values, dtype=np.float64)
-    value = float(np.percentile(data, q))
-    if len(data) == 1:  # nothing to draw from
-        return Estimate(value, value, value, 1)
+def percentile(q: float) -> Statistic:
+    """The percentile `q` as a statistic."""
+    return partial(np.percentile, q=q)
+
+
+def ratio(of: Statistic) -> Statistic:
+    """One sample's statistic over another's."""
+    return lambda over, base, axis: of(over, axis=axis) / of(base, axis=axis)
+
+
+def resampled(
+    statistic: Statistic, *samples: Sequence[float], paired: bool = False, seed: int = 0
+) -> Estimate:
+    """What is computed from samples, with its bootstrap interval (Efron's percentile method, 1979).
+
+    Args:
+        statistic: Computes it.
+        samples: What it is computed from, each with at least one value.
+        paired: The samples belong together, value by value, and are drawn so.
+        seed: Draws the resamples.
+
+    Raises:
+        ValueError: A sample is empty.
+    """
+    if not all(map(len, samples)):
+        raise ValueError("no values to compute anything from")
+    arrays = [np.asarray(sample, dtype=np.float64) for sample in samples]
+    value = float(statistic(*arrays, axis=-1))
+    if min(map(len, arrays)) == 1:  # nothing to draw from
+        return Estimate.exact(value, 1)
     interval = stats.bootstrap(
-        (data,),
-        lambda x, axis: np.percentile(x, q, axis=axis),
+        arrays,
+        statistic,
         n_resamples=_RESAMPLES,
         vectorized=True,
+        paired=paired,
         confidence_level=_CONFIDENCE,
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Estimate(value, float(interval.low), float(interval.high), len(data))
-
-
-def resampled(
-    statistic: Callable[..., float], *samples: Sequence[float], paired: bool = False, seed: int = 0
-) -> Estimate:
-    """Anything that is computed from samples, such as a ratio, with its bootstrap interval.
-
-    Args:
-        statistic: Computes it, from arrays.
-        samples: What it is computed from, each with at least one value.
-        paired: The samples belong together, value by value, and are drawn so.
-        seed: Draws the resamples.
-    """
-    rng = np.random.default_rng(seed)
-    arrays = [np.asarray(one, dtype=np.float64) for one in samples]
-
-    def drawn() -> float:
-        places = [rng.integers(len(one), size=len(one)) for one in arrays]
-        return float(statistic(*(one[places[0 if paired else n]] for n, one in enumerate(arrays))))
-
-    low, high = np.percentile([drawn() for _ in range(_RESAMPLES)], (2.5, 97.5))
-    return Estimate(float(statistic(*arrays)), float(low), float(high), len(arrays[0]))
+    return Estimate(value, float(interval.low), float(interval.high), len(arrays[0]))
 
 
 @dataclass(frozen=True, slots=True)

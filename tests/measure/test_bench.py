@@ -20,7 +20,7 @@ from labkit.measure.bench import Bar, Bench, BenchSummary, Finding, Reading, Ver
 from labkit.measure.bench_rows import MEASURES, _note_decided, _sentences, _Turns, believed
 from labkit.measure.decided import CUT_OFF
 from labkit.measure.results import Results, Tell, conduct
-from labkit.measure.statistics import Estimate, resampled
+from labkit.measure.statistics import Estimate
 from labkit.trace import Mark, Trace
 
 NUMBERS = st.floats(0.01, 1000)
@@ -149,15 +149,6 @@ def test_the_wait_of_the_endpointer_is_taken_off_and_cut_off_turns_are_only_coun
 
 def test_sentences_are_counted_by_their_ends() -> None:
     assert _sentences("One. Two! Is 3.5 three? Four") == 3
-
-
-def test_a_ratio_of_samples_has_an_interval_around_it() -> None:
-    ones, twos = [1.0, 1.1, 0.9, 1.0], [2.0, 2.2, 1.8, 2.0]
-    found = resampled(lambda a, b: float(a.sum() / b.sum()), ones, twos, paired=True)
-    assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5))
-    assert found.sample == 4
-    loose = resampled(lambda a, b: float(a.sum() / b.sum()), ones, twos)
-    assert loose.low < 0.5 < loose.high
 
 
 @pytest.mark.engines

@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.measure.statistics import FEW, Estimate, median, percentile_95, percentiles_ms
+from labkit.measure.statistics import (
+    FEW,
+    Estimate,
+    median,
+    percentile_95,
+    percentiles_ms,
+    ratio,
+    resampled,
+)
 
 MS = 1_000_000
 
@@ -55,6 +63,15 @@ def test_no_values() -> None:
 def test_a_single_value_is_its_own_interval() -> None:
     found = median([3.0])
     assert (found.value, found.low, found.high, found.sample) == (3.0, 3.0, 3.0, 1)
+
+
+def test_a_ratio_of_samples_has_an_interval_around_it() -> None:
+    ones, twos = [1.0, 1.1, 0.9, 1.0], [2.0, 2.2, 1.8, 2.0]
+    found = resampled(ratio(np.sum), ones, twos, paired=True)
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5))
+    assert found.sample == 4
+    loose = resampled(ratio(np.sum), ones, twos)
+    assert loose.low < 0.5 < loose.high
 
 
 def test_percentiles_are_in_milliseconds() -> None:
