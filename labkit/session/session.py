@@ -89,6 +89,12 @@ MOST_AT_ONCE: Final = 32 * 1024
 131 s of µ-law, which would keep everybody else waiting."""
 _PARTIALS_S: Final = 0.4
 """Least time between two partial transcripts: about the length of a word."""
+_SPEECH_AT_ONCE: Final = 3
+"""Frames of speech that are examined in one go: fewer than lie between the beginning of a pause and
+the first decision about it."""
+_SILENCE_AT_ONCE: Final = 12
+_HUSH: Final = 33
+"""Samples below -60 dBFS: quieter than a room with a microphone in it."""
 _PIECE_S: Final = 0.2
 _PIECE_BYTES: Final = 16 * 1024
 """Most audio of a reply that is put at a time: a `pong` never waits for long behind it, and no
@@ -546,10 +552,25 @@ class Session:
         if utterance.nbytes != before:  # it grows by blocks, so this is once a second
             self._budget.hold(self.held_bytes())
             self.must_wait = self._budget.full
-        # A chunk that completes no frame wakes nobody.
-        if utterance.unexamined():
+        # Of what decides nothing now, several frames are examined at a time.
+        if utterance.unexamined() >= self._worth_a_look(pcm):
             self._audio.set()
         return dropped
+
+    def _worth_a_look(self, pcm: bytes) -> int:
+        """So many unexamined frames are examined at once.
+
+        No decision depends on it, and none that somebody waits for comes later: in the midst of
+        speech a pause has only begun, and before it near silence is followed by more.
+        """
+        tracker = self._tracker
+        if tracker.pause or (self._barge_in is not None and self._barge_in.contended):
+            return 1
+        if tracker.speaking:
+            return _SPEECH_AT_ONCE
+        samples = np.frombuffer(pcm, "<i2")
+        quiet = tracker.quiet and len(samples) and -_HUSH < samples.min() <= samples.max() < _HUSH
+        return _SILENCE_AT_ONCE if quiet else 1
 
     def _slow_down(self, now_ns: int, wait_s: float) -> None:
         """Say once that audio comes too fast, until it no longer does."""

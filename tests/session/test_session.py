@@ -18,9 +18,10 @@ from labkit.session.events import (
     Transcript,
     TurnOver,
 )
+from labkit.voice.hearing import Utterance
 from labkit.voice.history import Exchange
 from labkit.voice.pipeline import EchoPipeline, Sink, Turn
-from tests.session.sessions import Inline, Scene, at_work, sound
+from tests.session.sessions import FRAME, Inline, Scene, at_work, sound
 from tests.support import until
 
 SECOND = 16_000
@@ -331,6 +332,47 @@ async def test_an_open_microphone_in_a_silent_room_fills_nothing() -> None:
             scene.hear(sound(SECOND, 0))
             await scene.settle()
             assert scene.session.held_bytes() < 12 * 2 * SECOND
+
+
+class Looks(Inline):
+    """Notes at how many frames it looked at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    async def listen(self, session: str, utterance: Utterance, *, ended: bool = False) -> None:
+        before = len(utterance.probabilities)
+        await super().listen(session, utterance, ended=ended)
+        self.sizes.append(len(utterance.probabilities) - before)
+
+
+async def test_what_decides_nothing_now_is_examined_several_frames_at_a_time() -> None:
+    pipeline = Looks()
+    async with at_work(pipeline) as scene:
+        looks = []
+        for level in (0.0, 0.25, 0.0):  # silence, speech, and the pause that may be its end
+            pipeline.sizes.clear()
+            for _ in range(31):
+                scene.hear(sound(FRAME, level))
+                await scene.settle()
+            looks.append(list(pipeline.sizes))
+    assert looks[0] == [12, 12]
+    assert looks[1][0] == 8  # with the silence that waited
+    assert looks[1][1:4] == [1, 1, 1]
+    assert set(looks[1][4:]) == {3}
+    assert looks[2][0] <= 3
+    assert set(looks[2][1:-1]) == {1}
+    assert looks[2][-1] == 12  # the utterance is over
+
+
+@pytest.mark.parametrize("level", [0.0009, 0.002, 0.25])
+async def test_sound_before_speech_is_examined_at_once(level: float) -> None:
+    pipeline = Looks()
+    async with at_work(pipeline) as scene:
+        scene.hear(sound(512, level))
+        await scene.settle()
+    assert bool(pipeline.sizes) == (level > 0.001)
 
 
 async def test_speech_without_a_pause_is_ended_at_the_limit_and_nothing_is_dropped() -> None:
