@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 
 from labkit.errors import ModelError, ModelNotFoundError, ServerError
-from labkit.net.addresses import addresses_to_bind
+from labkit.net import addresses_to_bind
 from labkit.session.defaults import DEFAULT_PORT
 from labkit.voice.catalogue import Model, Role
 from labkit.voice.cores import default_threads, usable_cores

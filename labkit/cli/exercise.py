@@ -104,8 +104,7 @@ def run_exercise(
     from labkit.measure.exercise import Exercise
     from labkit.measure.links import read_profile
     from labkit.measure.targets import Access, Target, distinct
-    from labkit.net.tls import client_tls
-    from labkit.net.tokens import bearer, read_tokens
+    from labkit.net import bearer, client_tls, read_tokens
     from labkit.voice.models import resolve
 
     models = {"--models": model_set, "--asr": asr, "--llm": llm, "--tts": tts}

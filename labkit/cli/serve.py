@@ -14,8 +14,7 @@ import typer
 from labkit import __version__
 from labkit.cli.models import AsrOption, LlmOption, SetOption, TtsOption
 from labkit.cli.terminal import run
-from labkit.net.addresses import addresses_to_bind
-from labkit.net.tokens import VARIABLE, read_tokens, token_in
+from labkit.net import TOKEN_VARIABLE, addresses_to_bind, read_tokens, token_in
 from labkit.session.defaults import (
     DEFAULT_MAX_PER_ADDRESS,
     DEFAULT_MAX_SESSIONS,
@@ -97,7 +96,7 @@ def serve(
         _access(
             metavar="FILE",
             help="Let in only those who show a token of this file: one per line, # comments. "
-            f"The variable {VARIABLE} may hold one more. Make one with: labkit token.",
+            f"The variable {TOKEN_VARIABLE} may hold one more. Make one with: labkit token.",
         ),
     ] = None,
     insecure: Annotated[

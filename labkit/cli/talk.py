@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from labkit.cli.terminal import console, require_file, require_writable, run, told
-from labkit.net.tokens import VARIABLE, bearer, read_tokens, token_in
+from labkit.net import TOKEN_VARIABLE, bearer, read_tokens, token_in
 from labkit.session.defaults import DEFAULT_PORT
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def talk(
     token_file: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help=f"Show its first token; else that of {VARIABLE}, if any."
+            metavar="FILE", help=f"Show its first token; else that of {TOKEN_VARIABLE}, if any."
         ),
     ] = None,
     ca: Annotated[
@@ -70,7 +70,7 @@ def talk(
     from labkit.audio.pcm import read_audio, write_wav
     from labkit.client.dial import Reach
     from labkit.measure.recordings import recording_at
-    from labkit.net.tls import client_tls
+    from labkit.net import client_tls
     from labkit.trace import chrome_events
 
     require_file(recording)

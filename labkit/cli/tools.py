@@ -33,7 +33,7 @@ def doctor(model_set: SetOption = "embedded") -> None:
 
 def token() -> None:
     """Print a fresh token for --token-file, on the server and for its callers."""
-    from labkit.net.tokens import new_token
+    from labkit.net import new_token
 
     sys.stdout.write(f"{new_token()}\n")
 

@@ -27,8 +27,7 @@ from websockets.frames import Close, CloseCode
 from websockets.typing import Subprotocol
 
 from labkit.errors import ClientError, ConnectError
-from labkit.net import wire_log
-from labkit.net.addresses import is_loopback
+from labkit.net import is_loopback, wire_log
 
 CONNECT_S: Final = 10.0
 """Longest that connecting may take: name, TCP, TLS, and the answer to the handshake."""
@@ -121,9 +120,9 @@ class Reach(TypedDict, total=False):
     """How a server is reached; each part may be left out."""
 
     headers: Mapping[str, str] | None
-    """Further headers of the handshake, such as those of `labkit.net.tokens.bearer`."""
+    """Further headers of the handshake, such as those of `labkit.net.bearer`."""
     tls: ssl.SSLContext | None
-    """Whom to trust under ``wss://``, such as `labkit.net.tls.client_tls` gives; without it, whom
+    """Whom to trust under ``wss://``, such as `labkit.net.client_tls` gives; without it, whom
     this machine trusts."""
     through: tuple[str, int] | None
     """Address and port of what stands before the server, such as
@@ -289,7 +288,7 @@ def _fault(url: str, error: Exception, within_s: float, *, reached: bool) -> tup
         case ssl.SSLCertVerificationError():
             return (
                 f"the certificate of {url} is not trusted: {error.verify_message}. If it is your "
-                "own, give its file: labkit talk --ca FILE, or labkit.net.tls.client_tls(FILE)"
+                "own, give its file: labkit talk --ca FILE, or labkit.net.client_tls(FILE)"
             ), False
         case ssl.SSLError(reason=reason) if reason in _NO_TLS:
             return f"{url}: {_no_tls(url)}", False

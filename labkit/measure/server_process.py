@@ -35,7 +35,7 @@ import psutil
 
 from labkit.errors import ClientError, ServerError
 from labkit.measure.server_status import ServerStatus, fetch_status
-from labkit.net.tokens import VARIABLE
+from labkit.net import TOKEN_VARIABLE
 
 _READY: Final = re.compile(r"ready at (wss?://\S+)\n")
 _START_S: Final = 120.0
@@ -204,7 +204,7 @@ def _free_port() -> int:
 
 def _spawn(command: Sequence[str], port: int | None) -> RunningServer:
     """A server that was started and has no address yet."""
-    environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    environment = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
     if port is not None:
         environment |= {_PORT: str(port), "PYTHONUNBUFFERED": "1"}
     output = tempfile.TemporaryFile()

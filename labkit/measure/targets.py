@@ -26,7 +26,7 @@ from labkit.errors import ConnectError, InstrumentError, ServerError
 from labkit.measure.links import LOOPBACK, Direction, Profile
 from labkit.measure.netem import Proxy
 from labkit.measure.server_process import RunningServer, labkit_server, running_server
-from labkit.net.tls import client_tls, server_tls
+from labkit.net import client_tls, server_tls
 from labkit.protocol.v1 import SUBPROTOCOL
 
 LABKIT: Final = "labkit"

@@ -40,8 +40,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
 from labkit.errors import ServerError
-from labkit.net.addresses import caller_at, is_address, is_loopback
-from labkit.net.tokens import require_token
+from labkit.net import caller_at, is_address, is_loopback, require_token
 from labkit.server.http import Pages, page
 from labkit.server.metrics import Metrics
 from labkit.session.events import Caller

@@ -21,9 +21,7 @@ from websockets.typing import Subprotocol
 
 from labkit.audio.misread import FormatWatch
 from labkit.errors import Close, CloseCode, ErrorCode, ServerError
-from labkit.net import wire_log
-from labkit.net.addresses import addresses_to_bind
-from labkit.net.tls import server_tls
+from labkit.net import addresses_to_bind, server_tls, wire_log
 from labkit.protocol import plain, v1
 from labkit.server.admission import Admission, require_safe, warnings_about
 from labkit.server.connection import Connection, Dialect

@@ -18,7 +18,7 @@ from labkit.cli import serve as module
 from labkit.cli.tools import token
 from labkit.errors import ServerError, TokenError
 from labkit.measure.server_process import labkit_server, running_server
-from labkit.net.tokens import VARIABLE, require_token
+from labkit.net import TOKEN_VARIABLE, require_token
 from labkit.server.app import VoiceServer
 from labkit.session.settings import ServerSettings
 from labkit.voice.models import ModelPaths
@@ -46,7 +46,7 @@ def settings_of(monkeypatch: pytest.MonkeyPatch, *options: str) -> ServerSetting
 
 @pytest.fixture(autouse=True)
 def no_token_around(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
 
 
 def test_without_options_the_defaults_hold(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +58,7 @@ def test_options_become_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     tokens = tmp_path / "tokens.txt"
     tokens.write_text(f"{ONE}\n")
     tokens.chmod(0o600)
-    monkeypatch.setenv(VARIABLE, TWO)
+    monkeypatch.setenv(TOKEN_VARIABLE, TWO)
     settings = settings_of(
         monkeypatch,
         *("--host", "0.0.0.0", "--port", "0", "--token-file", str(tokens)),
@@ -209,7 +209,7 @@ async def test_the_token_of_the_environment_is_shown(
             await asyncio.to_thread(command_line.run_command_line)
         assert refused.value.code == 1
         assert "HTTP 401" in capsys.readouterr().err
-        monkeypatch.setenv(VARIABLE, ONE)
+        monkeypatch.setenv(TOKEN_VARIABLE, ONE)
         with pytest.raises(SystemExit) as heard:
             await asyncio.to_thread(command_line.run_command_line)
         assert heard.value.code == 0

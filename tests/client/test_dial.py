@@ -18,7 +18,7 @@ from websockets.http11 import Request, Response
 
 from labkit.client.dial import address_of, connected, dial, hang_up, server_url, with_query
 from labkit.errors import ClientError, ConnectError
-from labkit.net.tls import server_tls
+from labkit.net import server_tls
 from tests.certificates import Certificate, self_signed
 from tests.client.peers import deaf, silent, tcp, websocket
 

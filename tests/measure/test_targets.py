@@ -10,7 +10,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from labkit.errors import ClientError, ServerError
 from labkit.measure.links import LOOPBACK, Conditions, Link, Profile
 from labkit.measure.targets import Access, Target, distinct, way_to
-from labkit.net.tokens import bearer, new_token
+from labkit.net import bearer, new_token
 from labkit.server.app import VoiceServer
 from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import EchoPipeline

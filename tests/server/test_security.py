@@ -17,8 +17,7 @@ from labkit.audio.pcm import encode_s16le
 from labkit.client.plain import VoiceClient
 from labkit.client.v1 import SessionClient
 from labkit.errors import ClientError, ServerError, TokenError
-from labkit.net.tls import client_tls
-from labkit.net.tokens import bearer
+from labkit.net import bearer, client_tls
 from labkit.protocol import v1
 from labkit.server.app import VoiceServer
 from labkit.session.settings import ServerSettings
