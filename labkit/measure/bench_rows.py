@@ -4,8 +4,8 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median as middle
@@ -17,21 +17,26 @@ import numpy as np
 from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, read_audio
 from labkit.client.answers import Deadlines
 from labkit.client.plain import ClientTurn, VoiceClient
-from labkit.client.speech import Clock, spoken_ns
+from labkit.client.speech import spoken_ns
 from labkit.client.v1 import SessionClient
 from labkit.errors import InstrumentError, ServerError
 from labkit.measure.barge_in import Overlap, speak_over
 from labkit.measure.bench import Bench, Measure, Reading
-from labkit.measure.callers import Manners
+from labkit.measure.callers import Manners, pinging
 from labkit.measure.decided import CUT_OFF, BackToBack, policy_decides_s, say
 from labkit.measure.endpointing import EndpointingExperiment
-from labkit.measure.exercise import ping_until, prepared, short_recordings
 from labkit.measure.load import Load, recorded_speech, run_level
 from labkit.measure.pauses import conversations, voices
-from labkit.measure.plan import PlannedTurn
-from labkit.measure.recordings import Kind, Recording, load_manifest
+from labkit.measure.plan import LONGEST_S, PlannedTurn, prepared, short_utterances
+from labkit.measure.recordings import Recording, utterances
 from labkit.measure.results import Results, Tell, conduct
-from labkit.measure.server_process import RunningServer, Usage, labkit_server, running_server
+from labkit.measure.server_process import (
+    RunningServer,
+    Usage,
+    labkit_server,
+    running_server,
+    running_servers,
+)
 from labkit.measure.statistics import (
     FEW,
     Estimate,
@@ -51,7 +56,6 @@ from labkit.voice.hearing import Endpointing
 from labkit.voice.models import load_engines, resolve
 
 _CHUNK_MS: Final = 40
-_LONGEST_S: Final = 2.6
 _PATIENT: Final = Deadlines(answer_s=180.0)
 """The naive server lets the last of four callers wait for all of the others' replies."""
 _AFTER: Final = round(0.2 * SAMPLE_RATE)
@@ -88,7 +92,7 @@ class _Turns:
 def _said(bench: Bench, count: int) -> list[tuple[Recording, Float32, int]]:
     """Recordings with the end of their speech, anywhere in a chunk with equal chance."""
     rng = random.Random(bench.seed)
-    found = short_recordings(load_manifest(), _LONGEST_S)
+    found = short_utterances()
     drawn = rng.sample(found, min(count, len(found)))
     planned = [PlannedTurn("", 0, _CHUNK_MS, rng.random(), 0) for _ in drawn]
     return [(one, *prepared(one, turn)) for one, turn in zip(drawn, planned, strict=True)]
@@ -242,10 +246,10 @@ async def measure_naive(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
     options = ("--models", bench.models, "--system", _FIVE)
     waits: dict[int, list[float]] = {}
     said = _said(bench, 4 if bench.quick else 12)
-    async with _both(*options) as servers:
+    async with running_servers(_both(*options)) as servers:
         for number, (recording, samples, end) in enumerate(said):
             tell(f"naive: {recording.name}", number, len(said))
-            ours, theirs = [await _push(one.url, samples, end) for one in servers]
+            ours, theirs = [await _push(one.url, samples, end) for one in servers.values()]
             first = [turn.trace.ttfb_ms() for turn in (ours, theirs)]
             if first[0] and first[1]:
                 count = min(_sentences(turn.reply_text) for turn in (ours, theirs))
@@ -263,19 +267,13 @@ async def measure_naive(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
     }
 
 
+def _both(*options: str) -> dict[str, Sequence[str]]:
+    """What starts labkit's server and the naive one."""
+    return {one.name: one.command for one in (Target.labkit(*options), Target.naive(*options))}
+
+
 def _sentences(text: str) -> int:
     return len(_END_OF_SENTENCE.findall(text))
-
-
-@asynccontextmanager
-async def _both(*options: str) -> AsyncIterator[tuple[RunningServer, RunningServer]]:
-    """Labkit's server and the naive one."""
-    async with AsyncExitStack() as stack:
-        commands = (Target.labkit(*options).command, Target.naive(*options).command)
-        ours, theirs = [
-            await stack.enter_async_context(running_server(command)) for command in commands
-        ]
-        yield ours, theirs
 
 
 async def measure_bystander(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
@@ -283,10 +281,10 @@ async def measure_bystander(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
     rounds = 1 if bench.quick else 4
     said = _said(bench, 4 * rounds)
     rtts: dict[str, list[float]] = {}
-    async with _both("--models", bench.models) as servers:
+    async with running_servers(_both("--models", bench.models)) as servers:
         for number in range(rounds):
             tell("ping while four turns run", number, rounds)
-            for name, server in zip(("labkit", "naive"), servers, strict=True):
+            for name, server in servers.items():
                 own = said[4 * number : 4 * number + 4]
                 await _watched(server.url, own, rtts.setdefault(name, []), bench.seed + number)
     return {
@@ -298,16 +296,8 @@ async def measure_bystander(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
 async def _watched(
     url: str, said: Sequence[tuple[Recording, Float32, int]], rtts_ms: list[float], seed: int
 ) -> None:
-    over = asyncio.Event()
-    async with VoiceClient.connect(url) as client:
-        watching = asyncio.create_task(
-            ping_until(over, client, rtts_ms, random.Random(seed), Clock())
-        )
-        try:
-            await asyncio.gather(*(_push(url, samples, end) for _, samples, end in said))
-        finally:
-            over.set()
-            await watching
+    async with VoiceClient.connect(url) as bystander, pinging(bystander, rtts_ms, seed):
+        await asyncio.gather(*(_push(url, samples, end) for _, samples, end in said))
 
 
 async def measure_crowd(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
@@ -332,7 +322,7 @@ async def _four(bench: Bench, tell: Tell, server: RunningServer) -> dict[str, Re
         own = said[4 * number : 4 * number + 4]
         for _, samples, end in own:
             one += _first_ms([await _push(server.url, samples, end)])
-        stop_ns = time.perf_counter_ns() + round((_LONGEST_S + 1) * 1e9)
+        stop_ns = time.perf_counter_ns() + round((LONGEST_S + 1) * 1e9)
         starts = [stop_ns + round(rng.random() * 1e9) - spoken_ns(end) for _, _, end in own]
         asked = [
             _push(server.url, samples, end, start)
@@ -395,14 +385,12 @@ async def measure_ahead(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
     turns = [turn for caller in callers for turn in caller[: 3 if bench.quick else 6]]
     cpu_s: dict[str, list[float]] = {"with": [], "without": []}
     vain = []
-    async with AsyncExitStack() as stack:
-        commands = (("with", ()), ("without", ("--no-work-ahead",)))
-        servers = {
-            name: await stack.enter_async_context(
-                running_server(labkit_server("--models", bench.models, *options))
-            )
-            for name, options in commands
-        }
+    options = ("--models", bench.models)
+    commands = {
+        "with": labkit_server(*options),
+        "without": labkit_server(*options, "--no-work-ahead"),
+    }
+    async with running_servers(commands) as servers:
         for number, turn in enumerate(turns):
             tell("work ahead", number, len(turns))
             end = round(turn.end_s * SAMPLE_RATE) - 1
@@ -447,7 +435,7 @@ async def measure_endpointing(bench: Bench, tell: Tell) -> Mapping[str, Reading]
 async def measure_barge_in(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
     """Four callers at a time who each speak over a reply, every other one beside a loudspeaker."""
     rounds, rng = (2 if bench.quick else 7), random.Random(bench.seed)
-    recordings = [one for one in load_manifest() if one.kind is Kind.UTTERANCE]
+    recordings = utterances()
     overlaps = list[Overlap]()
     async with running_server(labkit_server("--models", bench.models)) as server:
         for number in range(rounds):

@@ -6,25 +6,22 @@ For a server that cannot, its client does, after as much silence.
 """
 
 import asyncio
-import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-import numpy as np
-
-from labkit.audio.pcm import SAMPLE_RATE, Float32, leading_silence, read_audio
+from labkit.audio.pcm import SAMPLE_RATE, Float32
 from labkit.client.answers import Deadlines
 from labkit.client.plain import ClientTurn, VoiceClient
-from labkit.client.speech import Clock
 from labkit.errors import ClientError, InstrumentError, LabkitError, ProtocolError
 from labkit.measure import decided
+from labkit.measure.callers import pinging
 from labkit.measure.chunking import CHUNK_SIZES_MS, overhead_bytes
 from labkit.measure.exercise_summary import ExerciseSummary, Row
-from labkit.measure.plan import PlannedTurn, plan_turns
-from labkit.measure.recordings import Kind, Recording, load_manifest
+from labkit.measure.plan import LONGEST_S, PlannedTurn, plan_turns, prepared, short_utterances
+from labkit.measure.recordings import Recording
 from labkit.measure.results import Experiment, Tell
 from labkit.measure.targets import Access, Target, Way, way_to
 from labkit.trace import Mark, Stage, Trace, wrong_parts
@@ -39,10 +36,7 @@ all of them speech, so that twenty blocks take nine minutes."""
 _QUICK: Final = 8
 _FEWEST: Final = 5
 """Blocks of a run of several servers, who share the time; fewer would have no interval."""
-_LONGEST_S: Final = 2.6
 _LONGEST_QUICK_S: Final = 1.6
-_KEPT_SILENCE_S: Final = 0.1
-_PING_EVERY_S: Final = 0.05
 _PONG_S: Final = 2.0
 """A server that has not answered a ping by then answers none."""
 
@@ -71,7 +65,7 @@ class Exercise(Experiment[Row, ExerciseSummary]):
     blocks: int = _FULL
     chunk_sizes_ms: Sequence[int] = CHUNK_SIZES_MS
     decided: bool = False
-    longest_s: float = _LONGEST_S
+    longest_s: float = LONGEST_S
     pings_ms: dict[str, list[float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -105,7 +99,7 @@ class Exercise(Experiment[Row, ExerciseSummary]):
             targets=targets,
             chunk_sizes_ms=chunk_sizes_ms,
             blocks=max(_FEWEST, (_QUICK if quick else _FULL) // share),
-            longest_s=_LONGEST_QUICK_S if quick else _LONGEST_S,
+            longest_s=_LONGEST_QUICK_S if quick else LONGEST_S,
             **settings,
         )
 
@@ -122,7 +116,7 @@ class Exercise(Experiment[Row, ExerciseSummary]):
             LabkitError: No recording is short enough, a server failed at its first turn, or the
                 parts of a wait do not add up to it.
         """
-        recordings = short_recordings(load_manifest(self.recordings), self.longest_s)
+        recordings = short_utterances(self.recordings, longest_s=self.longest_s)
         turns = plan_turns(
             seed=self.seed,
             recordings=len(recordings),
@@ -227,8 +221,9 @@ class _Server:
         try:
             async with AsyncExitStack() as stack:
                 if self.known and not turn.warmup and self.rtts_ms is not None:
-                    pinging = _pinging(self.way, self.rtts_ms, turn.recording)
-                    await stack.enter_async_context(pinging)
+                    bystander = await stack.enter_async_context(self.way.connect())
+                    pings = pinging(bystander, self.rtts_ms, turn.recording)
+                    await stack.enter_async_context(pings)
                 if self.decides:
                     deadlines = Deadlines(answer_s=self.way.access.patience_s)
                     said, wire_bytes = await decided.say(
@@ -282,71 +277,6 @@ def _with_dead_air(row: Row) -> Row:
         for stage, span in row.stages.items()
     }
     return replace(row, stages=named)
-
-
-def short_recordings(recordings: Sequence[Recording], longest_s: float) -> list[Recording]:
-    """Utterances that do not take long to say; speaking is most of the exercise's time."""
-    short = [
-        r
-        for r in recordings
-        if r.kind is Kind.UTTERANCE and (r.end_of_speech_sample or 0) < longest_s * SAMPLE_RATE
-    ]
-    if not short:
-        raise LabkitError(f"no recording ends within {longest_s:g} s; add shorter ones")
-    return short
-
-
-def prepared(recording: Recording, turn: PlannedTurn) -> tuple[Float32, int]:
-    """The recording without most of its leading silence, and its end of speech.
-
-    Silence is put before it, less than a chunk, so that the speech ends at the planned phase.
-    """
-    samples = read_audio(recording.path)
-    silence = leading_silence(samples, SAMPLE_RATE) - _KEPT_SILENCE_S
-    cut = max(0, round(silence * SAMPLE_RATE))
-    end = (recording.end_of_speech_sample or len(samples)) - cut
-    chunk = turn.chunk_ms * SAMPLE_RATE // 1000
-    lead_in = (int(turn.phase * chunk) - end) % chunk
-    return np.pad(samples[cut:], (lead_in, 0)), end + lead_in
-
-
-@asynccontextmanager
-async def _pinging(way: Way, rtts_ms: list[float], seed: int) -> AsyncIterator[None]:
-    """Measure ping round trips on a connection of its own for the length of the block."""
-    over = asyncio.Event()
-    async with way.connect() as client:
-        pinging = ping_until(over, client, rtts_ms, random.Random(seed), Clock())
-        task = asyncio.create_task(pinging)  # a TaskGroup would wrap what the block raises
-        try:
-            yield
-        finally:
-            over.set()
-            await task
-
-
-async def ping_until(
-    over: asyncio.Event,
-    client: VoiceClient,
-    rtts_ms: list[float],
-    rng: random.Random,
-    clock: Clock,
-) -> None:
-    """Ping at random moments, and count every round trip from when it was due.
-
-    A server that stands still for a second holds up all pings that are due in it, and not just
-    the first. Those that are due before `over` are all waited for.
-    """
-    due_ns = clock.now_ns()
-    while True:
-        due_ns += round(rng.expovariate(1 / _PING_EVERY_S) * 1e9)
-        held_up = clock.now_ns() >= due_ns
-        await clock.sleep_until(due_ns)
-        if over.is_set() and not held_up:
-            return
-        # That a sleep lasted too long is this process's doing, and not the server's.
-        start_ns = due_ns if held_up else clock.now_ns()
-        await client.ping()
-        rtts_ms.append((clock.now_ns() - start_ns) / 1e6)
 
 
 def row_of(

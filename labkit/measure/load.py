@@ -30,9 +30,9 @@ from labkit.measure.load_summary import (
     summarise_level,
 )
 from labkit.measure.plan import draw_scripts, due_times, plan_levels
-from labkit.measure.recordings import Kind, load_manifest
+from labkit.measure.recordings import utterances
 from labkit.measure.results import Experiment, Tell
-from labkit.measure.server_process import RunningServer, Usage, labkit_server, running_server
+from labkit.measure.server_process import RunningServer, Usage, labkit_server, running_servers
 from labkit.measure.server_status import fetch_status
 from labkit.measure.targets import LABKIT
 
@@ -75,17 +75,12 @@ def recorded_speech(folder: Path | None, chunk_ms: int) -> list[Float32]:
 
     Raises:
         AudioError: A recording or the manifest is not usable.
-        LabkitError: There is no recording of an utterance.
     """
     size = chunk_samples(chunk_ms)
-    found = []
-    for recording in load_manifest(folder):
-        if recording.kind is Kind.UTTERANCE and recording.end_of_speech_sample is not None:
-            chunks = recording.end_of_speech_sample // size + 1
-            found.append(read_audio(recording.path)[: chunks * size])
-    if not found:
-        raise LabkitError(f"recordings: {folder} holds no utterance; add one to its manifest")
-    return found
+    return [
+        read_audio(one.path)[: ((one.end_of_speech_sample or 0) // size + 1) * size]
+        for one in utterances(folder)
+    ]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -155,10 +150,7 @@ class Load(Experiment[Level, LoadSummary]):
             ),
             BARE: ["labkit.course.bare_server"],
         }
-        return {
-            name: await stack.enter_async_context(running_server(command))
-            for name, command in commands.items()
-        }
+        return await stack.enter_async_context(running_servers(commands))
 
     async def _meet(self, url: str) -> None:
         """Say something once: what a server does wrong is told in words, and whether it streams.

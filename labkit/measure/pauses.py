@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio
-from labkit.measure.recordings import Kind, Recording, load_manifest
+from labkit.measure.recordings import Recording, utterances
 from labkit.voice.engines import SileroVad
 
 FRAME_S: Final = 512 / SAMPLE_RATE
@@ -54,11 +54,7 @@ class Turn:
 
 def voices() -> list[str]:
     """The voices that the course has recordings of."""
-    return sorted({one.voice for one in _sentences()})
-
-
-def _sentences() -> list[Recording]:
-    return [one for one in load_manifest() if one.kind is Kind.UTTERANCE]
+    return sorted({one.voice for one in utterances()})
 
 
 def conversations(
@@ -72,7 +68,7 @@ def conversations(
         turns: Turns of a conversation, at most nine.
         each: Conversations of one voice.
     """
-    known, vad = _sentences(), SileroVad()
+    known, vad = utterances(), SileroVad()
     voices = [voice for voice in of for _ in range(each)]
     rhythms = _rhythms(rng, len(voices))
     return [

@@ -7,14 +7,23 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import Final, TypeVar
 
-from labkit.audio.pcm import Float32
+import numpy as np
+
+from labkit.audio.pcm import SAMPLE_RATE, Float32, leading_silence, read_audio
 from labkit.client.speech import chunk_samples
+from labkit.errors import LabkitError
 from labkit.measure.chunking import CHUNK_SIZES_MS
+from labkit.measure.recordings import Recording, utterances
 
 T = TypeVar("T")
 
+LONGEST_S: Final = 2.6
+"""Longest speech of what is said, unless something else is asked for."""
+
+_KEPT_SILENCE_S: Final = 0.1
 _NS: Final = 1_000_000_000
 _TWICE_FROM_MS: Final = 200
 """From here on a chunk size is said twice in a block: one phase scatters its wait by 60 ms and
@@ -47,6 +56,40 @@ class PlannedTurn:
     def warmup(self) -> bool:
         """Whether the turn does not count."""
         return self.block is None
+
+
+def short_utterances(
+    folder: Path | None = None, *, longest_s: float = LONGEST_S
+) -> list[Recording]:
+    """Utterances that do not take long to say; speaking is most of the exercise's time.
+
+    Args:
+        folder: Where they are; by default labkit's own.
+        longest_s: The speech of a longer one is left out.
+
+    Raises:
+        AudioError: A recording or the manifest is not usable.
+        LabkitError: None is short enough.
+    """
+    longest = longest_s * SAMPLE_RATE
+    short = [one for one in utterances(folder) if (one.end_of_speech_sample or 0) < longest]
+    if not short:
+        raise LabkitError(f"no recording ends within {longest_s:g} s; add shorter ones")
+    return short
+
+
+def prepared(recording: Recording, turn: PlannedTurn) -> tuple[Float32, int]:
+    """The recording without most of its leading silence, and its end of speech.
+
+    Silence is put before it, less than a chunk, so that the speech ends at the planned phase.
+    """
+    samples = read_audio(recording.path)
+    silence = leading_silence(samples, SAMPLE_RATE) - _KEPT_SILENCE_S
+    cut = max(0, round(silence * SAMPLE_RATE))
+    end = (recording.end_of_speech_sample or len(samples)) - cut
+    chunk = chunk_samples(turn.chunk_ms)
+    lead_in = (int(turn.phase * chunk) - end) % chunk
+    return np.pad(samples[cut:], (lead_in, 0)), end + lead_in
 
 
 def plan_turns(

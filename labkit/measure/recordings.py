@@ -126,6 +126,20 @@ def load_manifest(folder: Path | None = None) -> list[Recording]:
     return list(recordings.values())
 
 
+def utterances(folder: Path | None = None) -> list[Recording]:
+    """The recordings of one utterance, in which the end of speech is known.
+
+    Raises:
+        AudioError: The manifest is not usable, or lists none.
+    """
+    listed = load_manifest(folder)
+    found = [one for one in listed if one.kind is Kind.UTTERANCE]
+    if not found:
+        where = listed[0].path.parent
+        raise AudioError(f"recordings: {where} holds no utterance; add one to its manifest")
+    return found
+
+
 def recording_at(path: Path) -> Recording:
     """The recording at `path`, with its annotation where the manifest beside it has one.
 

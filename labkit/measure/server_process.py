@@ -26,8 +26,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import IO, Final
 
@@ -194,6 +194,18 @@ async def running_server(
         yield server
     finally:
         await server.stop_async()
+
+
+@asynccontextmanager
+async def running_servers(
+    commands: Mapping[str, Sequence[str]],
+) -> AsyncIterator[dict[str, RunningServer]]:
+    """Run several servers for the length of the block, by their names."""
+    async with AsyncExitStack() as stack:
+        yield {
+            name: await stack.enter_async_context(running_server(command))
+            for name, command in commands.items()
+        }
 
 
 def _free_port() -> int:

@@ -1,24 +1,21 @@
 """Turns as rows, their columns, and that the exercise runs as planned."""
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from labkit.audio.pcm import encode_s16le
-from labkit.client.plain import ClientTurn, VoiceClient
-from labkit.client.speech import Clock
+from labkit.client.plain import ClientTurn
 from labkit.errors import InstrumentError, LabkitError
 from labkit.measure import exercise as exercise_module
-from labkit.measure.exercise import Exercise, failed_row, ping_until, prepared, row_of
+from labkit.measure.exercise import Exercise, failed_row, row_of
 from labkit.measure.plan import PlannedTurn
-from labkit.measure.recordings import Kind, load_manifest
+from labkit.measure.recordings import load_manifest
 from labkit.measure.results import Results, conduct
 from labkit.measure.targets import Access, Target
 from labkit.server.app import VoiceServer
@@ -84,15 +81,6 @@ def test_servers_share_the_time_down_to_five_blocks() -> None:
     assert Exercise.of_length(quick=True, targets=targets, chunk_sizes_ms=(40,)).blocks == 8
 
 
-@pytest.mark.parametrize("phase", [0.0, 0.3, 0.5, 0.999])
-@pytest.mark.parametrize("chunk_ms", [10, 32, 500])
-def test_the_speech_ends_where_it_is_planned_to(phase: float, chunk_ms: int) -> None:
-    recording = next(r for r in load_manifest(SPEECH) if r.kind is Kind.UTTERANCE)
-    samples, end = prepared(recording, PlannedTurn("labkit", 0, chunk_ms, phase, 0))
-    assert end % (16 * chunk_ms) == int(phase * 16 * chunk_ms)
-    assert end < len(samples)
-
-
 async def test_recordings_that_are_too_long_are_told(tmp_path: Path) -> None:
     (tmp_path / "long.wav").touch()
     (tmp_path / "manifest.jsonl").write_text(
@@ -101,34 +89,6 @@ async def test_recordings_that_are_too_long_are_told(tmp_path: Path) -> None:
     )
     with pytest.raises(LabkitError, match="no recording ends within 2.6 s"):
         await Exercise(recordings=tmp_path).run(lambda _: None, lambda *_: None)
-
-
-class Standing:
-    """A server that stands still for a second at the first ping, which is the last of a turn."""
-
-    def __init__(self, over: asyncio.Event) -> None:
-        self.now_ns = 0
-        self.over = over
-
-    async def sleep(self, seconds: float) -> None:
-        self.now_ns += round(seconds * 1e9)
-
-    async def ping(self) -> None:
-        self.now_ns += 10**6 if self.over.is_set() else 10**9
-        self.over.set()
-
-
-class Every100Ms(random.Random):
-    def expovariate(self, lambd: float = 1.0) -> float:
-        return 0.1
-
-
-async def test_every_ping_that_a_server_holds_up_counts() -> None:
-    over, rtts_ms = asyncio.Event(), list[float]()
-    server = Standing(over)
-    clock = Clock(source=lambda: server.now_ns, sleep=server.sleep)
-    await ping_until(over, cast(VoiceClient, server), rtts_ms, Every100Ms(), clock)
-    assert [round(rtt) for rtt in rtts_ms] == [1000 - 99 * n for n in range(11)]
 
 
 def answering(*, pongs: bool) -> Callable[[ServerConnection], Awaitable[None]]:

@@ -16,7 +16,10 @@ from labkit.measure.plan import (
     draw_scripts,
     due_times,
     plan_turns,
+    prepared,
 )
+from labkit.measure.recordings import utterances
+from tests.paths import SPEECH
 
 SIZES = (10, 40, 250, 500)
 TWICE = (10, 250, 500)
@@ -168,3 +171,12 @@ def test_behind_is_how_late_the_next_utterance_begins(turns: list[tuple[int, int
         timetable.said(length)
         begin = timetable.free(begin + length + wait)
         assert timetable.behind_ns == begin - timetable.due_ns
+
+
+@pytest.mark.parametrize("phase", [0.0, 0.3, 0.5, 0.999])
+@pytest.mark.parametrize("chunk_ms", [10, 32, 500])
+def test_the_speech_ends_where_it_is_planned_to(phase: float, chunk_ms: int) -> None:
+    recording = utterances(SPEECH)[0]
+    samples, end = prepared(recording, PlannedTurn("labkit", 0, chunk_ms, phase, 0))
+    assert end % (16 * chunk_ms) == int(phase * 16 * chunk_ms)
+    assert end < len(samples)
