@@ -18,11 +18,12 @@ from typing import Any, Final, Protocol
 from websockets.exceptions import ConnectionClosed
 
 from labkit.errors import Close, CloseCode, ErrorCode, ProtocolError
+from labkit.session.common import Observer
 from labkit.session.events import Cause, Refused
 from labkit.session.limits import TokenBucket
 from labkit.session.outgoing import Feed, slow_reader
 from labkit.session.refusals import RefusalRow
-from labkit.session.session import MOST_AT_ONCE, Observer, Session
+from labkit.session.session import MOST_AT_ONCE, Session
 from labkit.session.settings import ServerSettings
 
 _log = logging.getLogger(__name__)

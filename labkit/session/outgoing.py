@@ -112,6 +112,11 @@ class Outgoing:
         self._feed = feed
         feed.carry(self)
 
+    @property
+    def attached(self) -> bool:
+        """Whether a connection takes what is put."""
+        return self._feed is not None
+
     def detach(self) -> None:
         """Let nobody take from here."""
         if self._feed is not None:

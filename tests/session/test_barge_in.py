@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, to_int16
-from labkit.errors import Close, EngineError
+from labkit.errors import EngineError
 from labkit.session.events import (
     ReplyAudio,
     ReplyInterrupted,
@@ -21,19 +21,13 @@ from labkit.session.events import (
     Transcript,
     TurnOver,
 )
+from labkit.session.outgoing import Feed
 from labkit.voice.history import Exchange
 from tests.session.sessions import Inline, Scene, at_work, sound
 
 S = 10**9
 SHORT, LONG = 5 * SAMPLE_RATE // 16, SAMPLE_RATE
 LEAD = SAMPLE_RATE
-
-
-class Nobody:
-    """A connection that carries a session, and that nobody looks at."""
-
-    def end(self, why: Close) -> None:
-        raise AssertionError(why)
 
 
 class Talkative(Inline):
@@ -245,7 +239,7 @@ async def test_a_turn_that_begins_meanwhile_leaves_it_undecided(over: str) -> No
 
 async def test_who_falls_silent_by_a_switch_has_nothing_to_say() -> None:
     async with replying("what about tomorrow", muted_s=0.001) as scene:
-        scene.session.carrier = Nobody()
+        scene.session.outgoing.attach(Feed(60.0))
         await say(scene, 4 * 512 + 1600)
         await scene.session._changes.until(lambda: scene.told.of(ReplyResumed))
         await played(scene, 5.0)

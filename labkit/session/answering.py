@@ -1,0 +1,427 @@
+"""The turns of a session: utterances that are over, answered one after the other.
+
+Each is answered by the pipeline, in a task of its own that a cancel stops at any moment. What the
+pipeline gives goes through the turn's table of states, whose effects are the only way into the
+history, and through `_emit` into the stream.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks
+from labkit.errors import EngineError
+from labkit.session import refusals
+from labkit.session.ahead import WorkAhead
+from labkit.session.barge_in import BargeIn
+from labkit.session.common import Common
+from labkit.session.events import (
+    Event,
+    Refused,
+    ReplyAudio,
+    ReplyEnd,
+    ReplyInterrupted,
+    ReplyPaused,
+    ReplyResumed,
+    Sentence,
+    Transcript,
+    TurnOver,
+)
+from labkit.session.playout import Pacer
+from labkit.session.turn import (
+    Answered,
+    Begin,
+    Cancel,
+    Effect,
+    End,
+    Fail,
+    Flushed,
+    Heard,
+    Input,
+    Over,
+    Played,
+    Remember,
+    Said,
+    Stop,
+    TakenBack,
+    Turn,
+)
+from labkit.trace import Mark, Trace
+from labkit.voice import pipeline as voice
+from labkit.voice.hearing import Utterance
+from labkit.voice.history import Exchange, History
+from labkit.voice.scheduling import Playback
+
+_log = logging.getLogger(__name__)
+
+_PIECE_S: Final = 0.2
+_PIECE_BYTES: Final = 16 * 1024
+"""Most audio of a reply that is put at a time: a `pong` never waits for long behind it, and no
+more than that lies beyond the bound on what waits."""
+
+
+@dataclass(slots=True)
+class Ended:
+    """An utterance that is over, and its turn from there on.
+
+    Attributes:
+        utterance: What was said.
+        trace: When what happened to it.
+        heard_s: Its length, in seconds.
+        listening_cpu_ms: CPU time of the process while it came in, in milliseconds.
+        turn: Where it stands.
+        ahead: An answer that was begun before it was over.
+    """
+
+    utterance: Utterance
+    trace: Trace
+    heard_s: float
+    listening_cpu_ms: float
+    turn: Turn = field(default_factory=lambda: Turn(0))
+    ahead: WorkAhead | None = None
+    sink: "_Sink | None" = None
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of what was said, and of what waits of its answer."""
+        held = self.utterance.nbytes
+        held += 0 if self.ahead is None else self.ahead.held_bytes
+        return held + (0 if self.sink is None else self.sink.held_bytes)
+
+    async def drop_ahead(self) -> None:
+        """End what was begun ahead, where there is anything."""
+        if self.ahead is not None:
+            await self.ahead.drop()
+
+
+class Answers:
+    """The answers to one caller, in the order of what was said.
+
+    Attributes:
+        history: What is remembered; written by this class alone, from the turns' effects.
+        barge_in: Follows what is said over the reply that plays, where the client wants that.
+    """
+
+    def __init__(self, common: Common, barge_in: BargeIn | None) -> None:
+        """Nothing was said yet."""
+        self.history = History(common.settings.history)
+        self.barge_in = barge_in
+        self._common = common
+        self._waiting: deque[Ended] = deque()
+        self._answering: Ended | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._turns: dict[int, Turn] = {}
+        self._begun = 0
+
+    # What is known of them.
+
+    @property
+    def busy(self) -> bool:
+        """Whether a turn runs or waits."""
+        return self._answering is not None or bool(self._waiting)
+
+    @property
+    def waiting(self) -> int:
+        """Utterances that wait for their turn."""
+        return len(self._waiting)
+
+    @property
+    def next_turn(self) -> int:
+        """The number of the turn that the next utterance will be."""
+        return self._begun + 1
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of what was said and is not answered, and of replies that may be interrupted."""
+        ended = [*self._waiting, *([self._answering] if self._answering else [])]
+        held = sum(one.held_bytes for one in ended)
+        return held + (0 if self.barge_in is None else self.barge_in.held_bytes)
+
+    def behind_s(self, now_ns: int) -> float:
+        """Seconds that the oldest utterance without an audible answer has waited for it."""
+        if self._answering is None or Mark.TTS_FIRST_AUDIO in self._answering.trace.marks:
+            return 0.0
+        return (now_ns - self._answering.trace.marks[Mark.END_STREAM_RECEIVED]) / 1e9
+
+    # What is done to them.
+
+    def hand_over(self, ended: Ended) -> None:
+        """Let an utterance wait for its answer, as the next turn."""
+        settings = self._common.settings
+        self._begun += 1
+        ended.turn = turn = Turn(self._begun)
+        turn.step(End())
+        self._turns[turn.number] = turn
+        self._turns.pop(turn.number - settings.history - settings.max_waiting_turns, 0)
+        self._waiting.append(ended)
+        self._common.changes.tell()
+
+    def cancel(self, turn: int, heard_samples: int) -> None:
+        """Stop a reply, and remember only what was heard of it.
+
+        Raises:
+            ProtocolError: There is no such turn, or it is too long ago.
+        """
+        if (known := self._turns.get(turn)) is None:
+            raise refusals.unknown_turn(turn, len(self._turns))
+        self._perform(known, known.step(Cancel(heard_samples)))
+        if self.barge_in is not None and self.barge_in.turn is known:
+            self.barge_in.end()
+            self._common.changes.tell()
+
+    def cancel_running(self) -> None:
+        """Stop the turn that runs."""
+        if self._answering is not None and not self._answering.turn.over:
+            turn = self._answering.turn
+            self._perform(turn, turn.step(Cancel()))
+
+    # Replies that somebody speaks over.
+
+    def pause(self, frame: int) -> None:
+        """Somebody began to speak in `frame`: a reply that plays is paused, whatever is said."""
+        barge_in = self.barge_in
+        if barge_in is not None and barge_in.contend(frame) and barge_in.turn is not None:
+            self._common.tell(ReplyPaused(barge_in.turn.number))
+
+    def play_on(self, said: str) -> None:
+        """What was said over it was no interruption: it goes on where it was."""
+        if self.barge_in is None:
+            return
+        paused_ns = self.barge_in.go_on()
+        if self.barge_in.turn is not None:
+            self._common.tell(ReplyResumed(self.barge_in.turn.number, said))
+        if self._answering is not None and self._answering.sink is not None:
+            self._answering.sink.postpone(paused_ns)
+        self._common.changes.tell()
+
+    def interrupt(self) -> None:
+        """End the reply that somebody speaks over, if anybody does."""
+        if self.barge_in is None or not self.barge_in.contended:
+            return
+        turn = self.barge_in.turn
+        heard = round(self.barge_in.end() * self._common.options.output.sample_rate)
+        self._common.changes.tell()
+        if turn is None:
+            return
+        if not turn.over:
+            turn.step(TakenBack(self._common.outgoing.take_back(turn.samples)))
+        self._common.tell(ReplyInterrupted(turn.number, min(heard, turn.samples)))
+        self._perform(turn, turn.step(Cancel(heard)))
+
+    # Their work.
+
+    async def run(self) -> None:
+        """Answer what is handed over, until cancelled."""
+        try:
+            while True:
+                await self._common.changes.until(lambda: self._waiting)
+                self._answering = ended = self._waiting.popleft()
+                try:
+                    if not ended.turn.over:
+                        await self._answer(ended)
+                finally:
+                    # Cancelled or not, begun or not: nobody else ends what was begun ahead.
+                    await ended.drop_ahead()
+                    self._answering = None
+                    self._common.recount()
+        finally:
+            for waiting in self._waiting:
+                await waiting.drop_ahead()
+
+    async def _answer(self, ended: Ended) -> None:
+        """Answer one utterance in a task of its own, which a cancel can stop at any moment."""
+        # Begun before the task runs: a cancel may come between.
+        ended.turn.step(Begin())
+        self._running = task = asyncio.create_task(self._give(ended))
+        try:
+            await asyncio.wait([task])
+        finally:
+            self._running = None
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, EngineError):
+            _log.error("session %s: turn %d: %s", self._common.id, ended.turn.number, error)
+            if not ended.turn.over:
+                self._perform(ended.turn, ended.turn.step(Fail(refusals.not_answered(error))))
+        elif error is not None:
+            raise error
+
+    async def _give(self, ended: Ended) -> None:
+        common, turn, ahead = self._common, ended.turn, ended.ahead
+        if (barge_in := self.barge_in) is not None:
+            # The reply before it may be over and still be played: its client waits for a verdict.
+            await common.changes.until(lambda: not barge_in.contended)
+            barge_in.begin(turn)
+        if ahead is not None:
+            asked = ahead.turn
+        else:
+            asked = voice.Turn(common.id, ended.utterance, self.history, ended.trace, common.clock)
+            # Due from now, not from its end: turns that wait for each other claim no more for it.
+            asked.playback = Playback(common.clock())
+        ended.sink = sink = _Sink(self, turn, asked, common)
+        try:
+            answer = ahead.deliver(sink) if ahead else common.pipeline.answer(asked, sink)
+            exchange = await answer
+            await sink.drain()
+        finally:
+            await sink.drop()
+        turn.step(Answered(exchange))
+        # The last audio may have to wait for room. Until then the turn is not over, so that a
+        # cancel that comes meanwhile still stops it.
+        await self._emit(turn, ReplyEnd(turn.number))
+        self._perform(turn, turn.step(Flushed()))
+        common.observer.turn_answered(ended.trace)
+        self._log_turn(ended)
+
+    async def _emit(self, turn: Turn, event: Event) -> None:
+        """Put what tells of `event` into the stream, as soon as there is room."""
+        for message in self._common.encoder.encode(event):
+            samples = await self._common.outgoing.put(message)
+            if samples:
+                turn.step(Played(samples))
+        self._common.recount()
+
+    def _perform(self, turn: Turn, effects: tuple[Effect, ...]) -> None:
+        for effect in effects:
+            match effect:
+                case Remember(exchange):
+                    self.history.record(turn.number, exchange)
+                    if self._common.settings.log_transcripts:
+                        self._log_words(exchange)
+                case Stop():
+                    if self._running is not None and self._answers(turn):
+                        self._running.cancel()
+                case Over():
+                    self._tell_over(turn, effect)
+
+    def _answers(self, turn: Turn) -> bool:
+        return self._answering is not None and self._answering.turn is turn
+
+    def _tell_over(self, turn: Turn, over: Over) -> None:
+        if over.error is not None:
+            self._common.observer.refused(over.error.code, 1)
+            self._common.put_now(Refused(over.error))
+        ended = self._answering if self._answers(turn) else None
+        marks = {} if ended is None else {m.value: at for m, at in ended.trace.marks.items()}
+        ahead = {} if ended is None else {m.value: at for m, at in ended.trace.ahead.items()}
+        cpu_ms = 0.0 if ended is None else ended.listening_cpu_ms
+        self._common.put_now(
+            TurnOver(turn.number, over.status, over.text, turn.samples, marks, cpu_ms, ahead)
+        )
+
+    def _log_words(self, exchange: Exchange) -> None:
+        _log.info("session %s: %r, answered %r", self._common.id, exchange.user, exchange.assistant)
+
+    def _log_turn(self, ended: Ended) -> None:
+        wait_ms = ended.trace.between_ms(Mark.END_STREAM_RECEIVED, Mark.TTS_FIRST_AUDIO)
+        after = "no reply" if wait_ms is None else f"first sound after {wait_ms:.0f} ms"
+        _log.info(
+            "session %s: turn %d: %.1f s heard, %s",
+            self._common.id,
+            ended.turn.number,
+            ended.heard_s,
+            after,
+        )
+
+
+class _Sink:
+    """Where the pipeline puts what it makes of one turn: into the turn, and to the client.
+
+    Where the client may speak over it, the reply goes out at the pace at which it is played.
+    """
+
+    def __init__(self, answers: Answers, turn: Turn, asked: voice.Turn, common: Common) -> None:
+        self._answers = answers
+        self._turn = turn
+        self._asked = asked
+        self._common = common
+        self._first = True
+        piece_s = min(_PIECE_S, _PIECE_BYTES / common.options.output.bytes_per_second)
+        self._piece = round(piece_s * SAMPLE_RATE)
+        self._barge_in = answers.barge_in
+        self._pacer: Pacer | None = None
+        if self._barge_in is not None:
+            self._pacer = Pacer(self._barge_in.playout, self._send, common.changes, common.clock)
+
+    @property
+    def held_bytes(self) -> int:
+        return 0 if self._pacer is None else self._pacer.held_bytes
+
+    async def transcript(self, text: str) -> None:
+        if self._take(Heard(_text(text, "the transcript"))):
+            await self._answers._emit(self._turn, Transcript(self._turn.number, text))
+            for start_s, end_s in self._asked.missed:
+                self._common.tell(Refused(refusals.not_understood(start_s, end_s)))
+
+    async def text(self, sentence: str) -> None:
+        first, self._first = self._first, False
+        text = _text(sentence, "a sentence of the reply")
+        await self._put(Sentence(self._turn.number, text, first))
+
+    async def audio(self, samples: Float32) -> None:
+        if samples.ndim != 1 or not np.isfinite(samples).all():
+            raise EngineError("the reply's audio is no row of finite numbers")
+        if self._asked.playback.produced(len(samples) / SAMPLE_RATE, self._common.clock()):
+            self._common.observer.underrun()
+        for piece in chunks(samples, self._piece):
+            await self._put(ReplyAudio(self._turn.number, piece))
+
+    def postpone(self, paused_ns: int) -> None:
+        """The client did not play for so long: the rest is due that much later."""
+        self._asked.playback.postpone(paused_ns)
+
+    async def drain(self) -> None:
+        """Wait until all of it went out."""
+        if self._pacer is not None:
+            await self._pacer.drain()
+
+    async def drop(self) -> None:
+        """Let nothing more of it out."""
+        if self._pacer is not None:
+            await self._pacer.drop()
+
+    async def _put(self, part: Sentence | ReplyAudio) -> None:
+        if self._pacer is None:
+            await self._send(part)
+        else:
+            await self._pacer.put(part)
+
+    async def _send(self, part: Sentence | ReplyAudio) -> None:
+        """Let the next part out, unless the turn is over.
+
+        An engine may run a step more after a cancel.
+        """
+        if isinstance(part, Sentence) and not self._take(Said(part.text)):
+            return
+        if self._turn.over:
+            return
+        await self._answers._emit(self._turn, part)
+        if self._barge_in is not None and isinstance(part, ReplyAudio):
+            self._barge_in.sent(part.samples)
+
+    def _take(self, given: Input) -> bool:
+        """Step, unless the turn is over."""
+        if self._turn.over:
+            return False
+        self._turn.step(given)
+        return True
+
+
+def _text(value: object, what: str) -> str:
+    """`value`, if it can be written into a message.
+
+    Raises:
+        EngineError: It is no text, or holds half a character.
+    """
+    if not isinstance(value, str):
+        raise EngineError(f"{what} is no text, but {type(value).__name__}")
+    if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise EngineError(f"{what} holds half a character (a lone surrogate)")
+    return value
