@@ -1,34 +1,24 @@
-"""How audio is laid out on the wire: encodings, formats, and streams of them.
+"""How audio is laid out on the wire: formats, and streams of them.
 
-A caller declares its `AudioFormat`; inside labkit audio is mono at 16 kHz. The codecs here go
-between bytes and float32. `StreamDecoder` and `StreamEncoder` add the resampling; what a caller
-says comes in as int16, since a server keeps much of it, for many callers, and for long.
-
-The two laws of the telephone, ITU-T G.711, write a sample in one byte: a sign, three bits of
-segment and four of step. The steps are equal within a segment and twice as wide in the next one,
-so that the error stays some 37 dB below speech whether it is loud or quiet. µ-law (North America,
-Japan) begins with the finer steps, A-law (elsewhere) with the wider ones. The same bytes under the
-other law are the same sound with its quiet parts torn up, so a caller says which one it sends.
+A caller declares its `AudioFormat`; inside labkit audio is mono at 16 kHz. `StreamDecoder` and
+`StreamEncoder` go between the two; what a caller says comes in as int16, since a server keeps much
+of it, for many callers, and for long.
 """
 
-import io
-from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 import numpy as np
-import soundfile
-from numpy.typing import NDArray
 
 from labkit.audio.pcm import (
+    CODECS,
     SAMPLE_RATE,
+    Bytes,
+    Encoding,
     Float32,
     Int16,
     StreamResampler,
-    decode_s16le,
-    encode_s16le,
-    to_float32,
+    require_finite,
     to_int16,
 )
 from labkit.errors import AudioError
@@ -39,121 +29,6 @@ MAX_RATE: Final = 48_000
 """Highest sample rate that a caller may declare."""
 MAX_CHANNELS: Final = 2
 """Most channels that a caller may declare."""
-
-Bytes = bytes | bytearray | memoryview
-
-
-def decode_f32le(data: Bytes) -> Float32:
-    """Turn 32-bit float little-endian bytes into float32, clipped to [-1, 1].
-
-    Raises:
-        AudioError: `data` is no whole number of samples, or holds NaN or an infinity.
-    """
-    if len(data) % 4:
-        raise AudioError(f"f32le audio needs a multiple of four bytes, got {len(data)}")
-    return _clipped(np.frombuffer(data, dtype="<f4"))
-
-
-def encode_f32le(samples: Float32) -> bytes:
-    """Turn float samples, clipped to [-1, 1], into 32-bit float little-endian bytes.
-
-    Raises:
-        AudioError: A sample is NaN or infinite.
-    """
-    return _clipped(samples).astype("<f4").tobytes()
-
-
-def _clipped(samples: Float32) -> Float32:
-    _require_finite(samples)
-    return samples.clip(-1, 1).astype(np.float32, copy=False)
-
-
-def _require_finite(samples: Float32) -> None:
-    if not np.isfinite(samples).all():
-        raise AudioError("audio holds samples that are not finite (NaN or infinity)")
-
-
-class Law:
-    """A law of G.711, as tables: there are 256 codes, and 65,536 samples of 16 bits.
-
-    Attributes:
-        levels: The 16-bit value of each code.
-    """
-
-    def __init__(self, subtype: str) -> None:
-        """Let libsndfile, which calls the law `subtype`, write down both tables."""
-        every_code, every_value = bytes(range(256)), np.arange(65_536, dtype=np.uint16)
-        raw = {"samplerate": MIN_RATE, "format": "RAW", "subtype": subtype}
-        self.levels: Int16 = soundfile.read(
-            io.BytesIO(every_code), channels=1, dtype="int16", **raw
-        )[0]
-        written = io.BytesIO()
-        soundfile.write(written, every_value.view(np.int16), **raw)
-        # In the order of the value's bits read as unsigned.
-        self._codes: NDArray[np.uint8] = np.frombuffer(written.getvalue(), np.uint8)
-        self._floats = to_float32(self.levels)
-        for table in (self.levels, self._floats):  # which all streams share
-            table.flags.writeable = False
-
-    def decode_int16(self, data: Bytes) -> Int16:
-        """Turn codes into 16-bit integers."""
-        return self.levels[np.frombuffer(data, dtype=np.uint8)]
-
-    def decode(self, data: Bytes) -> Float32:
-        """Turn codes into float32 in (-1, 1)."""
-        return self._floats[np.frombuffer(data, dtype=np.uint8)]
-
-    def encode(self, samples: Float32) -> bytes:
-        """Turn float samples, clipped to [-1, 1], each into the code of the step that it lies in.
-
-        Raises:
-            AudioError: A sample is not a number.
-        """
-        return self._codes[to_int16(samples).view(np.uint16)].tobytes()
-
-
-MULAW: Final = Law("ULAW")
-"""µ-law: from −32124 to 32124 on the scale of 16 bits, and two zeros."""
-ALAW: Final = Law("ALAW")
-"""A-law: from −32256 to 32256 on the scale of 16 bits, and no zero: silence is ±8."""
-
-
-class Encoding(StrEnum):
-    """How one sample is written."""
-
-    PCM_S16LE = "pcm_s16le"
-    """Signed 16-bit integer, little-endian."""
-    PCM_F32LE = "pcm_f32le"
-    """IEEE 754 32-bit float, little-endian, full scale ±1."""
-    MULAW = "mulaw"
-    """G.711 µ-law, one byte."""
-    ALAW = "alaw"
-    """G.711 A-law, one byte."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Codec:
-    sample_bytes: int
-    decode: Callable[[Bytes], Float32]
-    decode_int16: Callable[[Bytes], Int16]
-    encode: Callable[[Float32], bytes]
-
-
-def _s16le_int16(data: Bytes) -> Int16:
-    """A view of the bytes, where the machine has the low byte first, too."""
-    return np.frombuffer(data, dtype="<i2").astype(np.int16, copy=False)
-
-
-def _f32le_int16(data: Bytes) -> Int16:
-    return to_int16(decode_f32le(data))
-
-
-_CODECS: Final = {
-    Encoding.PCM_S16LE: _Codec(2, decode_s16le, _s16le_int16, encode_s16le),
-    Encoding.PCM_F32LE: _Codec(4, decode_f32le, _f32le_int16, encode_f32le),
-    Encoding.MULAW: _Codec(1, MULAW.decode, MULAW.decode_int16, MULAW.encode),
-    Encoding.ALAW: _Codec(1, ALAW.decode, ALAW.decode_int16, ALAW.encode),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +60,7 @@ class AudioFormat:
     @property
     def frame_bytes(self) -> int:
         """Bytes of one sample over all channels."""
-        return _CODECS[self.encoding].sample_bytes * self.channels
+        return CODECS[self.encoding].sample_bytes * self.channels
 
     @property
     def bytes_per_second(self) -> int:
@@ -207,7 +82,7 @@ class AudioFormat:
             AudioError: `data` is no whole number of frames, or a float in it is not finite.
         """
         self._require_whole_frames(data)
-        return _CODECS[self.encoding].decode(data).reshape(-1, self.channels)
+        return CODECS[self.encoding].decode(data).reshape(-1, self.channels)
 
     def decode_int16(self, data: Bytes) -> Int16:
         """Turn bytes into 16-bit integers mixed to mono, shape `(frames,)`.
@@ -220,7 +95,7 @@ class AudioFormat:
         if self.channels > 1:
             return to_int16(mix(self.decode(data)))
         self._require_whole_frames(data)
-        return _CODECS[self.encoding].decode_int16(data)
+        return CODECS[self.encoding].decode_int16(data)
 
     def check(self, data: Bytes) -> None:
         """Refuse what `decode` would, at little cost: for a message that is decoded in pieces.
@@ -230,7 +105,7 @@ class AudioFormat:
         """
         self._require_whole_frames(data)
         if self.encoding is Encoding.PCM_F32LE:
-            _require_finite(np.frombuffer(data, dtype="<f4"))
+            require_finite(np.frombuffer(data, dtype="<f4"))
 
     def _require_whole_frames(self, data: Bytes) -> None:
         size = self.frame_bytes
@@ -243,7 +118,7 @@ class AudioFormat:
         Raises:
             AudioError: A sample is not a number.
         """
-        return _CODECS[self.encoding].encode(np.repeat(mono, self.channels))
+        return CODECS[self.encoding].encode(np.repeat(mono, self.channels))
 
     def __str__(self) -> str:
         layout = "mono" if self.channels == 1 else "stereo"

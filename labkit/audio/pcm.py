@@ -1,12 +1,21 @@
-"""Audio as numbers: int16 ↔ float32, s16le, resampling, chunking, and files.
+"""Audio as numbers and as bytes: encodings of a sample, resampling, chunking, and files.
 
 Inside labkit audio is mono at 16 kHz, shape `(samples,)`: float32 in [-1, 1] where it is computed
-with, int16 where much of it is kept, in half of the memory. How it is laid out on the wire is in
-`labkit.audio.formats`.
+with, int16 where much of it is kept, in half of the memory. How a stream of it is laid out on the
+wire is in `labkit.audio.formats`.
+
+The two laws of the telephone, ITU-T G.711, write a sample in one byte: a sign, three bits of
+segment and four of step. The steps are equal within a segment and twice as wide in the next one,
+so that the error stays some 37 dB below speech whether it is loud or quiet. µ-law (North America,
+Japan) begins with the finer steps, A-law (elsewhere) with the wider ones. The same bytes under the
+other law are the same sound with its quiet parts torn up, so a caller says which one it sends.
 """
 
+import io
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -22,6 +31,7 @@ Int16: TypeAlias = NDArray[np.int16]
 
 SAMPLE_RATE: Final = 16_000
 """Samples per second of all audio inside labkit."""
+Bytes = bytes | bytearray | memoryview
 
 _FULL_SCALE: Final = 32_768.0
 _FRAME: Final = SAMPLE_RATE // 200
@@ -58,7 +68,7 @@ def to_int16(samples: Float32) -> Int16:
     return scaled.astype(np.int16)
 
 
-def decode_s16le(data: bytes | bytearray | memoryview) -> Float32:
+def decode_s16le(data: Bytes) -> Float32:
     """Turn s16le bytes into float32 in [-1, 1).
 
     Raises:
@@ -76,6 +86,126 @@ def encode_s16le(samples: Float32) -> bytes:
         AudioError: A sample is not a number.
     """
     return to_int16(samples).astype("<i2", copy=False).tobytes()
+
+
+def decode_f32le(data: Bytes) -> Float32:
+    """Turn 32-bit float little-endian bytes into float32, clipped to [-1, 1].
+
+    Raises:
+        AudioError: `data` is no whole number of samples, or holds NaN or an infinity.
+    """
+    if len(data) % 4:
+        raise AudioError(f"f32le audio needs a multiple of four bytes, got {len(data)}")
+    return _clipped(np.frombuffer(data, dtype="<f4"))
+
+
+def encode_f32le(samples: Float32) -> bytes:
+    """Turn float samples, clipped to [-1, 1], into 32-bit float little-endian bytes.
+
+    Raises:
+        AudioError: A sample is NaN or infinite.
+    """
+    return _clipped(samples).astype("<f4").tobytes()
+
+
+def _clipped(samples: Float32) -> Float32:
+    require_finite(samples)
+    return samples.clip(-1, 1).astype(np.float32, copy=False)
+
+
+def require_finite(samples: Float32) -> None:
+    """Refuse floats that no encoding but one can write.
+
+    Raises:
+        AudioError: A sample is NaN or infinite.
+    """
+    if not np.isfinite(samples).all():
+        raise AudioError("audio holds samples that are not finite (NaN or infinity)")
+
+
+class Law:
+    """A law of G.711, as tables: there are 256 codes, and 65,536 samples of 16 bits.
+
+    Attributes:
+        levels: The 16-bit value of each code.
+    """
+
+    def __init__(self, subtype: str) -> None:
+        """Let libsndfile, which calls the law `subtype`, write down both tables."""
+        every_code, every_value = bytes(range(256)), np.arange(65_536, dtype=np.uint16)
+        raw = {"samplerate": SAMPLE_RATE, "format": "RAW", "subtype": subtype}
+        self.levels: Int16 = soundfile.read(
+            io.BytesIO(every_code), channels=1, dtype="int16", **raw
+        )[0]
+        written = io.BytesIO()
+        soundfile.write(written, every_value.view(np.int16), **raw)
+        # In the order of the value's bits read as unsigned.
+        self._codes: NDArray[np.uint8] = np.frombuffer(written.getvalue(), np.uint8)
+        self._floats = to_float32(self.levels)
+        for table in (self.levels, self._floats):  # which all streams share
+            table.flags.writeable = False
+
+    def decode_int16(self, data: Bytes) -> Int16:
+        """Turn codes into 16-bit integers."""
+        return self.levels[np.frombuffer(data, dtype=np.uint8)]
+
+    def decode(self, data: Bytes) -> Float32:
+        """Turn codes into float32 in (-1, 1)."""
+        return self._floats[np.frombuffer(data, dtype=np.uint8)]
+
+    def encode(self, samples: Float32) -> bytes:
+        """Turn float samples, clipped to [-1, 1], each into the code of the step that it lies in.
+
+        Raises:
+            AudioError: A sample is not a number.
+        """
+        return self._codes[to_int16(samples).view(np.uint16)].tobytes()
+
+
+MULAW: Final = Law("ULAW")
+"""µ-law: from −32124 to 32124 on the scale of 16 bits, and two zeros."""
+ALAW: Final = Law("ALAW")
+"""A-law: from −32256 to 32256 on the scale of 16 bits, and no zero: silence is ±8."""
+
+
+class Encoding(StrEnum):
+    """How one sample is written."""
+
+    PCM_S16LE = "pcm_s16le"
+    """Signed 16-bit integer, little-endian."""
+    PCM_F32LE = "pcm_f32le"
+    """IEEE 754 32-bit float, little-endian, full scale ±1."""
+    MULAW = "mulaw"
+    """G.711 µ-law, one byte."""
+    ALAW = "alaw"
+    """G.711 A-law, one byte."""
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """How samples of one encoding become bytes, and bytes samples."""
+
+    sample_bytes: int
+    decode: Callable[[Bytes], Float32]
+    decode_int16: Callable[[Bytes], Int16]
+    encode: Callable[[Float32], bytes]
+
+
+def _s16le_int16(data: Bytes) -> Int16:
+    """A view of the bytes, where the machine has the low byte first, too."""
+    return np.frombuffer(data, dtype="<i2").astype(np.int16, copy=False)
+
+
+def _f32le_int16(data: Bytes) -> Int16:
+    return to_int16(decode_f32le(data))
+
+
+CODECS: Final = {
+    Encoding.PCM_S16LE: Codec(2, decode_s16le, _s16le_int16, encode_s16le),
+    Encoding.PCM_F32LE: Codec(4, decode_f32le, _f32le_int16, encode_f32le),
+    Encoding.MULAW: Codec(1, MULAW.decode, MULAW.decode_int16, MULAW.encode),
+    Encoding.ALAW: Codec(1, ALAW.decode, ALAW.decode_int16, ALAW.encode),
+}
 
 
 def resample(samples: Float32, from_rate: int, to_rate: int) -> Float32:

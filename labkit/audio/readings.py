@@ -21,7 +21,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from labkit.audio.formats import ALAW, MULAW, Encoding
+from labkit.audio.pcm import ALAW, MULAW, Encoding
 from labkit.errors import ErrorCode
 
 Float64: TypeAlias = NDArray[np.float64]

@@ -19,9 +19,9 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from labkit.audio.formats import WIRE, AudioFormat, Encoding
+from labkit.audio.formats import WIRE, AudioFormat
 from labkit.audio.misread import MISMATCHES, FormatWatch
-from labkit.audio.pcm import Float32, read_audio
+from labkit.audio.pcm import Encoding, Float32, read_audio
 from labkit.client.conversation import Lost, begin
 from labkit.client.dial import connected
 from labkit.drills import Finding, Verdict

@@ -28,8 +28,7 @@ from typing import Any, Final
 import numpy as np
 from websockets.exceptions import ConnectionClosed
 
-from labkit.audio.formats import Encoding
-from labkit.audio.pcm import SAMPLE_RATE
+from labkit.audio.pcm import SAMPLE_RATE, Encoding
 from labkit.client.dial import address_of, connected
 from labkit.client.v1 import SessionClient
 from labkit.drills import Finding, Verdict

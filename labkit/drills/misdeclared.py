@@ -13,8 +13,18 @@ from typing import Final
 import numpy as np
 import soundfile
 
-from labkit.audio.formats import ALAW, MULAW, AudioFormat, Encoding, encode_f32le
-from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, read_audio, resample
+from labkit.audio.formats import AudioFormat
+from labkit.audio.pcm import (
+    ALAW,
+    MULAW,
+    SAMPLE_RATE,
+    Encoding,
+    Float32,
+    encode_f32le,
+    encode_s16le,
+    read_audio,
+    resample,
+)
 from labkit.audio.readings import Float64
 from labkit.errors import ErrorCode
 from labkit.measure.recordings import Recording

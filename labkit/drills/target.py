@@ -22,8 +22,7 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import WebSocketException
 
-from labkit.audio.formats import Encoding
-from labkit.audio.pcm import Float32, read_audio
+from labkit.audio.pcm import Encoding, Float32, read_audio
 from labkit.client.dial import connected, server_url
 from labkit.errors import ClientError
 from labkit.measure.recordings import load_manifest

@@ -19,7 +19,7 @@ from typing import Any, Final, get_args
 
 from pydantic import BaseModel
 
-from labkit.audio.formats import Encoding
+from labkit.audio.pcm import Encoding
 from labkit.errors import CloseCode, ErrorCode
 from labkit.protocol import plain, v1
 from labkit.protocol.limits import Limits

@@ -19,8 +19,8 @@ from typing import Annotated, ClassVar, Final, Literal, TypeAlias, TypeVar, get_
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from labkit.audio.formats import MAX_CHANNELS, MAX_RATE, MIN_RATE, AudioFormat, Encoding
-from labkit.audio.pcm import SAMPLE_RATE
+from labkit.audio.formats import MAX_CHANNELS, MAX_RATE, MIN_RATE, AudioFormat
+from labkit.audio.pcm import SAMPLE_RATE, Encoding
 from labkit.errors import ErrorCode, ProtocolError
 from labkit.protocol.limits import Amount, Limits
 from labkit.protocol.replay import LARGEST, WHOLE, Count, Missing, Position

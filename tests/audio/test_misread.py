@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.audio import formats
-from labkit.audio.formats import AudioFormat, Encoding, encode_f32le
+from labkit.audio import pcm
+from labkit.audio.formats import AudioFormat
 from labkit.audio.misread import (
     MISMATCHES,
     ArrivalMeter,
@@ -18,7 +18,7 @@ from labkit.audio.misread import (
     Rule,
     Window,
 )
-from labkit.audio.pcm import Float32, encode_s16le, read_audio, resample
+from labkit.audio.pcm import Encoding, Float32, encode_f32le, encode_s16le, read_audio, resample
 from labkit.errors import ErrorCode, ProtocolError
 from tests.paths import SPEECH
 
@@ -56,10 +56,10 @@ def kinds(form: AudioFormat, data: bytes, pace: float = 1.0) -> list[ErrorCode]:
     ("declared", "write", "kind"),
     [
         (S16, encode_f32le, ErrorCode.LOOKS_LIKE_FLOAT32),
-        (S16, formats.MULAW.encode, ErrorCode.LOOKS_LIKE_MULAW),
-        (S16, formats.ALAW.encode, ErrorCode.LOOKS_LIKE_ALAW),
-        (MULAW, formats.ALAW.encode, ErrorCode.LOOKS_LIKE_ALAW),
-        (ALAW, formats.MULAW.encode, ErrorCode.LOOKS_LIKE_MULAW),
+        (S16, pcm.MULAW.encode, ErrorCode.LOOKS_LIKE_MULAW),
+        (S16, pcm.ALAW.encode, ErrorCode.LOOKS_LIKE_ALAW),
+        (MULAW, pcm.ALAW.encode, ErrorCode.LOOKS_LIKE_ALAW),
+        (ALAW, pcm.MULAW.encode, ErrorCode.LOOKS_LIKE_MULAW),
         (F32, encode_s16le, ErrorCode.LOOKS_LIKE_INT16),
         (MULAW, encode_s16le, ErrorCode.LOOKS_LIKE_INT16),
         (ALAW, encode_s16le, ErrorCode.LOOKS_LIKE_INT16),

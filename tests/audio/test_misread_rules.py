@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.audio import misread
-from labkit.audio.formats import AudioFormat, Encoding
+from labkit.audio.formats import AudioFormat
 from labkit.audio.misread import MISMATCHES, RULES, Layout, Pace, Rule, Window
-from labkit.audio.pcm import Float32
+from labkit.audio.pcm import Encoding, Float32
 from labkit.audio.readings import DECLARED
 from labkit.errors import ErrorCode
 

@@ -1,5 +1,10 @@
-"""Audio as numbers: conversions that must not wrap, seams, and files of every shape."""
+"""Audio as numbers: conversions that must not wrap, seams, and files of every shape.
 
+Both laws of G.711 are held against its own values and its smooth formulas.
+"""
+
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from labkit.audio import pcm
+from labkit.audio.pcm import ALAW, MULAW, Float32, Law
 from labkit.errors import AudioError, LabkitError
 from labkit.measure.recordings import load_manifest
 from tests.paths import ROOT
@@ -21,7 +27,7 @@ floats = hnp.arrays(
 rates = st.sampled_from([8_000, 11_025, 22_050, 24_000, 44_100, 48_000])
 
 
-def tone(seconds: float, rate: int, hertz: float = 440.0) -> pcm.Float32:
+def tone(seconds: float, rate: int, hertz: float = 440.0) -> Float32:
     """A sine of half the full scale."""
     times = np.arange(round(seconds * rate)) / rate
     return (0.5 * np.sin(2 * np.pi * hertz * times)).astype(np.float32)
@@ -62,7 +68,7 @@ def test_loud_samples_clip_and_never_wrap(sample: float, wanted: int) -> None:
 
 
 @given(floats)
-def test_encoding_keeps_sign_order_and_value(samples: pcm.Float32) -> None:
+def test_encoding_keeps_sign_order_and_value(samples: Float32) -> None:
     decoded = pcm.decode_s16le(pcm.encode_s16le(samples))
     assert np.abs(decoded - np.clip(samples, -1, 32_767 / 32_768)).max(initial=0) <= 0.5 / 32_768
 
@@ -75,7 +81,7 @@ def test_integers_come_back_from_floats(samples: np.ndarray) -> None:
 
 
 @given(floats)
-def test_samples_and_bytes_are_clipped_alike(samples: pcm.Float32) -> None:
+def test_samples_and_bytes_are_clipped_alike(samples: Float32) -> None:
     assert pcm.to_int16(samples).astype("<i2").tobytes() == pcm.encode_s16le(samples)
 
 
@@ -145,7 +151,7 @@ def test_a_stream_of_the_same_rate_passes_through() -> None:
 
 
 @given(floats, st.integers(1, 64))
-def test_chunks_join_to_the_whole(samples: pcm.Float32, size: int) -> None:
+def test_chunks_join_to_the_whole(samples: Float32, size: int) -> None:
     pieces = list(pcm.chunks(samples, size))
     assert np.array_equal(np.concatenate([*pieces, samples[:0]]), samples)
     assert all(len(piece) == size for piece in pieces[:-1])
@@ -262,3 +268,123 @@ def test_speech_without_a_pause_keeps_its_soft_end() -> None:
     loud = np.tile(np.float32([0.5, -0.5]), 4000)
     soft = loud * np.float32(0.15)  # 16 dB softer: the quietest that there is
     assert pcm.end_of_speech(np.concatenate([soft, loud, soft])) == 23_999
+
+
+@given(hnp.arrays(np.float32, 20, elements=st.floats(-3, 3, width=32)))
+def test_floats_come_back_clipped_and_otherwise_bit_for_bit(samples: Float32) -> None:
+    wanted = np.clip(samples, -1, 1)
+    assert np.array_equal(pcm.decode_f32le(pcm.encode_f32le(samples)), wanted)
+    assert np.array_equal(pcm.decode_f32le(samples.astype("<f4").tobytes()), wanted)
+
+
+@pytest.mark.parametrize("sample", [np.nan, np.inf, -np.inf])
+def test_floats_that_are_not_finite_are_refused(sample: float) -> None:
+    broken = np.float32([0, sample])
+    with pytest.raises(AudioError, match="not finite"):
+        pcm.decode_f32le(broken.tobytes())
+    with pytest.raises(AudioError, match="not finite"):
+        pcm.encode_f32le(broken)
+
+
+def test_a_part_of_a_float_is_refused() -> None:
+    with pytest.raises(AudioError, match="multiple of four bytes, got 6"):
+        pcm.decode_f32le(bytes(6))
+
+
+# -- the laws of G.711 -----------------------------------------------------------------------
+
+ALL_CODES = bytes(range(256))
+
+laws = pytest.mark.parametrize("law", [MULAW, ALAW], ids=["mu", "a"])
+
+
+def as_float(values: np.ndarray) -> Float32:
+    return (values / 32_768).astype(np.float32)
+
+
+def smooth_mu(share: float) -> float:
+    """The curve that the segments of µ-law follow, µ = 255."""
+    return math.log1p(255 * share) / math.log1p(255)
+
+
+def smooth_a(share: float) -> float:
+    """The curve that the segments of A-law follow, A = 87.6."""
+    linear = 87.6 * share
+    return (linear if linear < 1 else 1 + math.log(linear)) / (1 + math.log(87.6))
+
+
+@pytest.mark.parametrize(
+    ("law", "code", "level"),
+    [
+        (MULAW, 0xFF, 0),
+        (MULAW, 0x7F, 0),
+        (MULAW, 0x00, -32_124),
+        (MULAW, 0x80, 32_124),
+        (MULAW, 0xFE, 8),
+        (MULAW, 0xEF, 132),
+        (MULAW, 0x8F, 16_764),
+        (ALAW, 0xD5, 8),
+        (ALAW, 0x55, -8),
+        (ALAW, 0xAA, 32_256),
+        (ALAW, 0x2A, -32_256),
+        (ALAW, 0xC5, 264),
+        (ALAW, 0xF5, 528),
+        (ALAW, 0xA5, 16_896),
+    ],
+)
+def test_codes_have_the_levels_of_g711(law: Law, code: int, level: int) -> None:
+    assert law.decode_int16(bytes([code])).tolist() == [level]
+    assert law.decode(bytes([code])).tolist() == [level / 32_768]
+
+
+@pytest.mark.parametrize(("law", "smooth"), [(MULAW, smooth_mu), (ALAW, smooth_a)])
+@given(value=st.integers(-32_768, 32_767))
+def test_codes_follow_the_smooth_curve_of_their_law(
+    law: Law, smooth: Callable[[float], float], value: int
+) -> None:
+    code = law.encode(as_float(np.array([value])))[0] ^ (0xFF if law is MULAW else 0xD5)
+    assert bool(code & 0x80) == (value < 0)
+    assert abs((code & 0x7F) + 0.5 - 128 * smooth(abs(value) / 32_768)) < 2
+
+
+@pytest.mark.parametrize(("law", "bias"), [(MULAW, 132), (ALAW, 256)])
+@given(value=st.integers(-32_000, 32_000))
+def test_the_error_is_half_a_step_at_most(law: Law, bias: int, value: int) -> None:
+    heard = int(law.decode_int16(law.encode(as_float(np.array([value]))))[0])
+    assert abs(heard - value) <= (abs(value) + bias) / 32
+
+
+@pytest.mark.parametrize(("law", "other_zeros"), [(MULAW, {0x7F: 0xFF}), (ALAW, {})])
+def test_codes_survive_the_round_trip_save_for_a_second_zero(
+    law: Law, other_zeros: dict[int, int]
+) -> None:
+    again = law.encode(law.decode(ALL_CODES))
+    assert {code: again[code] for code in ALL_CODES if again[code] != code} == other_zeros
+
+
+@laws
+@given(samples=floats)
+def test_what_was_once_coded_stays_as_it_is(law: Law, samples: Float32) -> None:
+    once = law.decode(law.encode(samples))
+    assert np.array_equal(law.decode(law.encode(once)), once)
+
+
+@laws
+@pytest.mark.parametrize("peak_db", [0, -10, -20, -30])
+def test_the_noise_lies_35_db_below_a_tone_over_30_db_of_levels(law: Law, peak_db: int) -> None:
+    tone = np.float32(10 ** (peak_db / 20) * 0.97 * np.sin(0.1234 * np.arange(40_000)))
+    error = law.decode(law.encode(tone)) - tone
+    assert 10 * np.log10(np.mean(tone**2) / np.mean(error**2)) > 35
+
+
+@pytest.mark.parametrize(("law", "ends"), [(MULAW, b"\x80\x00"), (ALAW, b"\xaa\x2a")])
+def test_loud_samples_clip_and_nan_is_refused(law: Law, ends: bytes) -> None:
+    assert law.encode(np.float32([2, -2])) == ends
+    with pytest.raises(AudioError, match="NaN"):
+        law.encode(np.float32([np.nan]))
+
+
+@laws
+def test_nobody_writes_into_the_tables(law: Law) -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        law.levels[0] = 0

@@ -10,8 +10,8 @@ import pytest
 import soundfile
 from scipy.signal import lfilter
 
-from labkit.audio.formats import AudioFormat, Encoding
-from labkit.audio.pcm import encode_s16le
+from labkit.audio.formats import AudioFormat
+from labkit.audio.pcm import Encoding, encode_s16le
 from labkit.audio.readings import (
     DECLARED,
     READINGS,

@@ -14,8 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
-from labkit.audio.formats import Encoding
-from labkit.audio.pcm import encode_s16le
+from labkit.audio.pcm import Encoding, encode_s16le
 from labkit.client.answers import Unknown
 from labkit.client.conversation import Gap, Interrupted, ReplyAudio
 from labkit.client.dial import Backoff

@@ -108,10 +108,10 @@ class StreamEncoder:
         return b""
 """,
         "takes A-law for mu-law": """
-from labkit.audio import formats
+from labkit.audio import formats, pcm
 def mulaw(form):
     encoding = "mulaw" if form.encoding == "alaw" else form.encoding
-    return formats.AudioFormat(formats.Encoding(encoding), form.sample_rate)
+    return formats.AudioFormat(pcm.Encoding(encoding), form.sample_rate)
 def StreamDecoder(form):
     return formats.StreamDecoder(mulaw(form))
 def StreamEncoder(form):

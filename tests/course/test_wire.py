@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import soxr
 
-from labkit.audio.formats import AudioFormat, Encoding
-from labkit.audio.pcm import SAMPLE_RATE
+from labkit.audio.formats import AudioFormat
+from labkit.audio.pcm import SAMPLE_RATE, Encoding
 from labkit.course import wire
 from labkit.notebook.turn import recording
 

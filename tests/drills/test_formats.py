@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from labkit.audio.formats import AudioFormat, Encoding
+from labkit.audio.formats import AudioFormat
 from labkit.audio.misread import MISMATCHES
-from labkit.audio.pcm import read_audio
+from labkit.audio.pcm import Encoding, read_audio
 from labkit.drills import Finding, formats, misdeclared
 from labkit.errors import ErrorCode, ProtocolError
 from labkit.measure.recordings import load_manifest

@@ -13,8 +13,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel, ConfigDict, Field
 
-from labkit.audio.formats import Encoding
-from labkit.audio.pcm import read_audio, write_wav
+from labkit.audio.pcm import Encoding, read_audio, write_wav
 from labkit.cli.tools import reference_page
 from labkit.errors import CloseCode, ErrorCode
 from labkit.protocol import v1

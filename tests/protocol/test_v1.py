@@ -8,7 +8,7 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from labkit.audio.formats import Encoding
+from labkit.audio.pcm import Encoding
 from labkit.errors import ErrorCode, ProtocolError
 from labkit.protocol import v1
 from labkit.protocol.replay import Position

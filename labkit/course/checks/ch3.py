@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from labkit.audio.formats import AudioFormat, Encoding
+from labkit.audio.formats import AudioFormat
 from labkit.audio.misread import FormatWatch
-from labkit.audio.pcm import SAMPLE_RATE, Float32, resample
+from labkit.audio.pcm import SAMPLE_RATE, Encoding, Float32, resample
 from labkit.course.checks.check import checked
 from labkit.course.checks.v1 import SUBPROTOCOL, Speaker
 from labkit.course.models import Models
