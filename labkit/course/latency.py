@@ -103,8 +103,7 @@ async def measure_point(
 
 def plot_points(points: Iterable[Point], *, ax: "Axes | None" = None) -> "Axes":
     """Draw every turn over its chunk size, a mark for each network, a line through the medians."""
-    from labkit.measure.exercise_figures import LOOKS
-    from labkit.measure.figures import axes, log_axis, tidy
+    from labkit.measure.figures import LOOKS, axes, log_axis, tidy
 
     drawn = axes(ax, 7.0, 3.4)
     told = [point for point in points if point.waits_ms]

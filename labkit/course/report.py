@@ -110,7 +110,7 @@ def lab_report(
 
 def _origin(servers: Sequence[ServerSummary], networks: Sequence[ServerSummary]) -> str:
     """When, on which machine, and how much was measured."""
-    machine = about_machine(["labkit"])
+    machine = about_machine()
     turns, over = (sum(one.asked for one in asked) for asked in (servers, networks))
     return (
         f"{date.today()} · {machine['cpu']}, {machine['cores']} cores · {turns} turns of "

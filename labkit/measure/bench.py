@@ -196,10 +196,6 @@ class Bench(Experiment[Finding, BenchSummary]):
         "name", "figure", "value", "low", "high", "n", "unit", "held_against", "verdict", "why",
         "note",
     )  # fmt: skip
-    libraries: ClassVar[Sequence[str]] = (
-        "labkit", "faster-whisper", "ctranslate2", "llama-cpp-python", "piper-tts", "onnxruntime",
-        "websockets", "numpy",
-    )  # fmt: skip
 
     def __post_init__(self) -> None:
         """Refuse rows that nobody knows.

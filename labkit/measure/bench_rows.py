@@ -365,16 +365,13 @@ async def _eight(bench: Bench, tell: Tell, server: RunningServer) -> dict[str, R
     level = await run_level(server, 8, speeches, load, name="labkit")
     ran_out = await _underruns(server) - before
     waits = level.turn_ms
-    value = None
-    if waits is not None:
-        value = Estimate(waits.p95, waits.low, waits.high, waits.sample)
-    why = "no turn was asked for" if waits is None else ""
-    if not why and (waits is None or waits.sample < FEW):
-        why = _TOO_FEW
     half = f"median {waits.p50:.0f} ms, " if waits else ""
     note = f"{half}{level.lost} turns lost, each caller listens for {_ALONG_S:g} s to a reply"
+    asked = Reading(why="no turn was asked for", note=note)
+    if waits is not None:
+        asked = Reading(waits.tail, "" if waits.sample >= FEW else _TOO_FEW, note)
     return {
-        "eight p95": Reading(value, why, note),
+        "eight p95": asked,
         "eight underruns": Reading(Estimate.exact(ran_out, level.turns)),
     }
 

@@ -1,6 +1,5 @@
 """Two runs of the latency exercise compared: recording by recording, with intervals."""
 
-import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pydantic import TypeAdapter
 
 from labkit.errors import InstrumentError
 from labkit.measure.exercise_summary import FEW_BLOCKS, TOO_FEW, Row, balanced_means, by_server
+from labkit.measure.results import read_rows
 from labkit.measure.statistics import Estimate, median
 from labkit.trace import Stage
 
@@ -84,19 +84,13 @@ class Comparison:
         """What it says of the whole wait, and no more than the data do."""
         whole = self.parts[0]
         named = self.first if self.first == self.second else f"{self.second} for {self.first}"
-        span = f"95 % interval {whole.change.low:.0f} to {whole.change.high:.0f}"
-        over = f"{whole.change.sample} recordings"
+        over, by_ms = f"{whole.change.sample} recordings", whole.change.value
         if whole.verdict == TOO_FEW:
             return f"{named}: {TOO_FEW} ({over} in both runs)."
+        sure = f"({whole.change.interval()}, {over})"
         if whole.verdict == "noise":
-            return (
-                f"{named}: the wait differs by {whole.change.value:+.0f} ms ({span}, {over}): "
-                "noise."
-            )
-        return (
-            f"{named}: the second run is {whole.verdict} by {abs(whole.change.value):.0f} ms "
-            f"({span}, {over})."
-        )
+            return f"{named}: the wait differs by {by_ms:+.0f} ms {sure}: noise."
+        return f"{named}: the second run is {whole.verdict} by {abs(by_ms):.0f} ms {sure}."
 
 
 def read_run(folder: Path) -> Run:
@@ -105,16 +99,16 @@ def read_run(folder: Path) -> Run:
     Raises:
         InstrumentError: There are no turns of an exercise in it.
     """
+    summary = folder / _SUMMARY
     try:
-        with (folder / _TURNS).open(newline="", encoding="utf-8") as file:
-            rows = [_row(columns) for columns in csv.DictReader(file)]
-        summary = folder / _SUMMARY
+        rows = read_rows(folder / _TURNS, _row)
         about = json.loads(summary.read_text(encoding="utf-8"))["about"] if summary.exists() else {}
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not as this labkit writes them"
+    except (InstrumentError, OSError, KeyError, TypeError, ValueError) as error:
+        ours = isinstance(error, InstrumentError)
+        why = error if ours else f"{summary} is not as this labkit writes it"
         raise InstrumentError(
-            f"{folder} holds no turns of an exercise that can be read: {why}; name a folder that "
-            "'labkit exercise' wrote"
+            f"{folder} holds no turns of an exercise: {why}; "
+            "name a folder that 'labkit exercise' wrote"
         ) from error
     return Run(folder, about, by_server(rows))
 
@@ -173,8 +167,7 @@ def _differences(first: Sequence[Row], second: Sequence[Row], seed: int) -> list
     for stage in Stage:
         span = partial(_span, stage)
         wanted[stage.label] = partial(balanced_means, key=_recording, value=span)
-    before, after = sides
-    found = [_difference(what, part(before), part(after), seed) for what, part in wanted.items()]
+    found = [_difference(what, *map(part, sides), seed=seed) for what, part in wanted.items()]
     if found[0] is None:
         raise InstrumentError("the runs have no recording in common that both answered")
     return [difference for difference in found if difference is not None]
@@ -189,7 +182,7 @@ def _span(stage: Stage, row: Row) -> float | None:
 
 
 def _difference(
-    what: str, before: Mapping[str, float], after: Mapping[str, float], seed: int
+    what: str, before: Mapping[str, float], after: Mapping[str, float], *, seed: int
 ) -> Difference | None:
     both = [name for name in before if name in after]
     if not both:

@@ -12,7 +12,6 @@ Policies of others can be drawn beside it: their decisions on the same turns com
 """
 
 import asyncio
-import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,11 +19,12 @@ from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from labkit.audio.pcm import SAMPLE_RATE
 from labkit.errors import InstrumentError
 from labkit.measure.pauses import Turn, conversations, voices
-from labkit.measure.results import Experiment, Tell
+from labkit.measure.results import Experiment, Tell, read_rows
 from labkit.voice import boundary
 from labkit.voice.endpointing import AdaptiveWait, EndpointingPolicy, FixedWait, Pauses
 from labkit.voice.engines import Asr
@@ -80,22 +80,7 @@ def read_decisions(path: Path) -> list[Decision]:
     Raises:
         InstrumentError: It cannot be read, or a row lacks a column or has what does not belong.
     """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return [_decision(row) for row in csv.DictReader(file)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InstrumentError(f"{path} cannot be read as decisions: {error!r}") from error
-
-
-def _decision(row: Mapping[str, str]) -> Decision:
-    return Decision(
-        row["policy"],
-        float(row["setting"]),
-        int(row["caller"]),
-        int(row["turn"]),
-        cut_off={"True": True, "False": False}[row["cut_off"]],
-        dead_air_s=float(row["dead_air_s"]),
-    )
+    return read_rows(path, TypeAdapter(Decision).validate_python)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +261,6 @@ class EndpointingExperiment(Experiment[Decision, EndpointingSummary]):
     raw: ClassVar[str] = "decisions.csv"
     summary: ClassVar[str] = "summary.json"
     columns: ClassVar[Sequence[str]] = tuple(Decision.__dataclass_fields__)
-    libraries: ClassVar[Sequence[str]] = ("numpy", "onnxruntime", "faster-whisper")
 
     def __init__(
         self,
@@ -348,11 +332,11 @@ class EndpointingExperiment(Experiment[Decision, EndpointingSummary]):
 
     def draw(self, summary: EndpointingSummary) -> Mapping[str, "Figure"]:
         """The lines in one figure."""
+        from labkit.measure.figures import figure_of
+
         ax = plot_lines({line.policy: line.points for line in summary.lines})
         ax.axhline(100 * CUT_OFF_AT[0], color="grey", linestyle=":", linewidth=1)
-        figure = ax.get_figure(root=True)
-        assert figure is not None
-        return {"endpointing": figure}
+        return {"endpointing": figure_of(ax)}
 
 
 def plot_lines(

@@ -71,10 +71,6 @@ class Exercise(Experiment[Row, ExerciseSummary]):
 
     raw = "turns.csv"
     summary = "summary.json"
-    libraries = (
-        "labkit", "faster-whisper", "ctranslate2", "llama-cpp-python", "piper-tts", "onnxruntime",
-        "websockets", "numpy",
-    )  # fmt: skip
     columns = (
         *(f.name for f in fields(Row) if f.name not in ("stages", "marks")),
         *(f"stage_{stage}_ms" for stage in Stage),

@@ -1,6 +1,6 @@
 """The figures of the latency exercise, all servers side by side: a summary in, `Axes` out."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import Final
@@ -27,13 +27,9 @@ from labkit.measure.exercise_summary import (
 )
 from labkit.measure.figures import (
     BLACK,
-    BLUE,
-    GREEN,
     GREY,
+    LOOKS,
     ORANGE,
-    PURPLE,
-    RED,
-    SKY,
     Look,
     axes,
     draw_intervals,
@@ -49,11 +45,6 @@ from labkit.measure.statistics import Estimate
 _BAND: Final = "#EDF3E6"
 _APART: Final = 1.035
 """Lines of several servers are drawn so much apart, so that the bars of all are seen."""
-LOOKS: Final = (
-    Look(BLUE, "o", "-"), Look(RED, "s", "--"), Look(GREEN, "D", "-."), Look(PURPLE, "^", ":"),
-    Look(ORANGE, "v", "-"), Look(SKY, "P", "--"), Look(GREY, "X", "-."), Look(BLACK, "*", ":"),
-)  # fmt: skip
-"""What is drawn side by side: the first server, the second, and so on."""
 _BYTES_PER_MS: Final = 32
 
 
@@ -75,9 +66,10 @@ def _all_sizes(servers: Sequence[ServerSummary]) -> list[SizeSummary]:
     return [size for server in servers for size in server.sizes]
 
 
-def _shifted(number: int, servers: int) -> float:
-    """By what factor the points of one server stand beside the size that they belong to."""
-    return float(_APART ** (number - (servers - 1) / 2))
+def _side_by_side(servers: Sequence[ServerSummary]) -> Iterator[tuple[ServerSummary, Look, float]]:
+    """Each server, its look, and by what factor its points stand beside their chunk size."""
+    for number, server in enumerate(servers):
+        yield server, _look(number), float(_APART ** (number - (len(servers) - 1) / 2))
 
 
 def plot_effect(
@@ -95,15 +87,11 @@ def plot_effect(
     _chunk_axis(ax, sizes)
     chunks = sorted({size.chunk_ms for size in sizes})
     _model(ax, chunks, bytes_per_s)
-    for number, server in enumerate(servers):
-        shift = _shifted(number, len(servers))
-        points = [(server.sizes[0].chunk_ms * shift, 0.0, 0.0, 0.0)] + [
-            (size.chunk_ms * shift, size.effect.value, size.effect.low, size.effect.high)
-            for size in server.sizes
-            if size.effect is not None
-        ]
-        look = replace(_look(number), style="")  # the model is the line through the points
-        draw_intervals(ax, points, look=look, label=f"{server.name}, measured")
+    for server, look, shift in _side_by_side(servers):
+        smallest = (server.sizes[0].chunk_ms * shift, Estimate.exact(0.0, 1))
+        points = [smallest, *((size.chunk_ms * shift, size.effect) for size in server.sizes)]
+        dots = replace(look, style="")  # the model is the line through the points
+        draw_intervals(ax, points, look=dots, label=f"{server.name}, measured")
     _keep_in_sight(
         ax, [size.effect for size in sizes if size.effect], packetisation_wait_ms(chunks[-1])
     )
@@ -159,10 +147,9 @@ def _plot_cost(
     ax: Axes,
 ) -> None:
     _chunk_axis(ax, _all_sizes(servers))
-    for number, server in enumerate(servers):
-        shift = _shifted(number, len(servers))
+    for server, look, shift in _side_by_side(servers):
         points = [(size.chunk_ms * shift, value(size)) for size in server.sizes]
-        draw_line(ax, points, look=_look(number), label=server.name)
+        draw_line(ax, points, look=look, label=server.name)
     ax.set_ylim(bottom=0)
     tidy(ax, title, "chunk size (ms)", unit)
 
@@ -291,13 +278,9 @@ def plot_waits(servers: Sequence[ServerSummary], *, ax: Axes | None = None) -> A
     """How long the wait is with each chunk size, a line for each server."""
     ax = axes(ax)
     _chunk_axis(ax, _all_sizes(servers))
-    for number, server in enumerate(servers):
-        shift = _shifted(number, len(servers))
-        points = [
-            (size.chunk_ms * shift, size.wait.value, size.wait.low, size.wait.high)
-            for size in server.sizes
-        ]
-        draw_intervals(ax, points, look=_look(number), label=server.name)
+    for server, look, shift in _side_by_side(servers):
+        points = [(size.chunk_ms * shift, size.wait) for size in server.sizes]
+        draw_intervals(ax, points, look=look, label=server.name)
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False, fontsize=8)
     title = "Wait for the first audible reply"

@@ -395,7 +395,7 @@ def chunk_sentence(server: ServerSummary) -> str:
 def _changed(effect: Estimate) -> str:
     if effect.sample < FEW_BLOCKS:
         return f"changed by {effect.value:+.0f} ms in the one or two blocks there are: {TOO_FEW}"
-    span = f"95 % interval {effect.low:.0f} to {effect.high:.0f}, {effect.sample} blocks"
+    span = f"{effect.interval()}, {effect.sample} blocks"
     if not effect.clear:
         return f"did not change by more than the noise: {effect.value:+.0f} ms, {span}"
     verb = "grew" if effect.value > 0 else "shrank"
@@ -406,15 +406,13 @@ def _comparison(first: ServerSummary, other: ServerSummary) -> str:
     """How one server compares with the first, over the recordings that both answered."""
     if other.longer is None or other.longer.sample < FEW_BLOCKS:
         return f"{other.name} and {first.name}: {TOO_FEW}."
-    ratio = other.wait_ms / first.wait_ms
+    longer, ratio = other.longer, other.wait_ms / first.wait_ms
     found = (
-        f"{other.name} takes {abs(other.longer.value):.0f} ms "
-        f"{'longer' if other.longer.value > 0 else 'less'} than {first.name} (95 % interval "
-        f"{other.longer.low:+.0f} to {other.longer.high:+.0f}), {ratio:.1f} times the wait"
-        if other.longer.clear
+        f"{other.name} takes {abs(longer.value):.0f} ms {'longer' if longer.value > 0 else 'less'} "
+        f"than {first.name} ({longer.interval('+.0f')}), {ratio:.1f} times the wait"
+        if longer.clear
         else f"{other.name} and {first.name} differ by no more than the noise "
-        f"({other.longer.value:+.0f} ms, 95 % interval {other.longer.low:.0f} to "
-        f"{other.longer.high:.0f})"
+        f"({longer.value:+.0f} ms, {longer.interval()})"
     )
     if first.ping_p99_ms and other.ping_p99_ms:
         pings = f"{other.ping_p99_ms:.1f} ms against {first.ping_p99_ms:.1f}"

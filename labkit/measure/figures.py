@@ -10,7 +10,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,6 +19,9 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from labkit.audio.pcm import Float32
 from labkit.trace import Stage, Trace
+
+if TYPE_CHECKING:  # which loads SciPy
+    from labkit.measure.statistics import Estimate
 
 BLUE: Final = "#0072B2"
 ORANGE: Final = "#E69F00"
@@ -110,6 +113,13 @@ class Look:
     style: Literal["-", "--", "-.", ":", ""]
 
 
+LOOKS: Final = (
+    Look(BLUE, "o", "-"), Look(RED, "s", "--"), Look(GREEN, "D", "-."), Look(PURPLE, "^", ":"),
+    Look(ORANGE, "v", "-"), Look(SKY, "P", "--"), Look(GREY, "X", "-."), Look(BLACK, "*", ":"),
+)  # fmt: skip
+"""What is drawn side by side: the first server, the second, and so on."""
+
+
 def draw_line(
     ax: Axes, points: Iterable[tuple[float, float | None]], *, look: Look, label: str
 ) -> None:
@@ -123,12 +133,13 @@ def draw_line(
 
 
 def draw_intervals(
-    ax: Axes, points: Sequence[tuple[float, float, float, float]], *, look: Look, label: str
+    ax: Axes, points: Iterable[tuple[float, "Estimate | None"]], *, look: Look, label: str
 ) -> None:
-    """Draw a line through points, each given as x, y, and the two ends of its interval in y."""
-    bars = [[max(0, y - low), max(0, high - y)] for _, y, low, high in points]
+    """Draw a line through points with their intervals; those without a y are left out."""
+    told = [(x, y) for x, y in points if y is not None]
+    bars = [[max(0, y.value - y.low), max(0, y.high - y.value)] for _, y in told]
     ax.errorbar(
-        [p[0] for p in points], [p[1] for p in points], yerr=np.reshape(bars, (-1, 2)).T,
+        [x for x, _ in told], [y.value for _, y in told], yerr=np.reshape(bars, (-1, 2)).T,
         color=look.colour, marker=look.marker, linestyle=look.style, linewidth=1.6, markersize=5,
         elinewidth=0.8, capsize=2, label=label,
     )  # fmt: skip

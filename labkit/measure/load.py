@@ -112,7 +112,6 @@ class Load(Experiment[Level, LoadSummary]):
     raw = "load.csv"
     summary = "load.json"
     columns = COLUMNS
-    libraries = ("labkit", "websockets", "numpy")
 
     @property
     def bound_ms(self) -> float:

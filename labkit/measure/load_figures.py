@@ -69,11 +69,10 @@ def _percentile_curves(
 ) -> None:
     """95th percentiles with their intervals; hollow where few values stand behind them."""
     for server, own in _by_server(levels).items():
-        seen = [(_x(level), found) for level in own if (found := value(level)) is not None]
-        points = [(x, f.p95, f.low, f.high) for x, f in seen]
+        seen = [(_x(level), found.tail) for level in own if (found := value(level)) is not None]
         look = _look(server)
-        draw_intervals(ax, points, look=look, label=server)
-        few = [(x, found.p95) for x, found in seen if found.sample < FEW]
+        draw_intervals(ax, seen, look=look, label=server)
+        few = [(x, found.value) for x, found in seen if found.sample < FEW]
         ax.plot(
             [x for x, _ in few], [y for _, y in few], color=look.colour, linestyle="none",
             marker=look.marker, markersize=5, markerfacecolor="white", zorder=4,

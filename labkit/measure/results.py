@@ -11,13 +11,13 @@ import json
 import os
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, TypeVar
 
 from labkit.errors import InstrumentError
 
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 S = TypeVar("S", bound="Summary")
 
+
+_LIBRARIES: Final = (
+    "labkit", "faster-whisper", "ctranslate2", "llama-cpp-python", "piper-tts", "onnxruntime",
+    "websockets", "numpy",
+)  # fmt: skip
 
 Tell = Callable[[str, int, int], None]
 """Is told what happens now, how much is over, and how much there is in all: turns, or seconds."""
@@ -49,7 +54,6 @@ class Experiment(ABC, Generic[R, S]):
         raw: Name of the file of rows.
         summary: Name of the summary's file.
         columns: Of the file of rows.
-        libraries: Those whose versions may matter to what is measured.
     """
 
     __slots__ = ()
@@ -57,7 +61,6 @@ class Experiment(ABC, Generic[R, S]):
     raw: ClassVar[str]
     summary: ClassVar[str]
     columns: ClassVar[Sequence[str]]
-    libraries: ClassVar[Sequence[str]]
 
     @abstractmethod
     def about(self) -> Mapping[str, Any]:
@@ -107,11 +110,25 @@ async def conduct(
 
         await experiment.run(record, tell)
     summed = experiment.summarise(measured)
-    about = {**about_machine(experiment.libraries), **experiment.about()}
+    about = {**about_machine(), **experiment.about()}
     results.write_json(experiment.summary, {"about": about, **summed.content()})
     results.write_figures(experiment.draw(summed))
     results.complete = True
     return summed
+
+
+def read_rows(path: Path, row: Callable[[dict[str, str]], R]) -> list[R]:
+    """The rows of such a file; `row` makes one of columns.
+
+    Raises:
+        InstrumentError: There is no file, or its columns or values are others.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [row(columns) for columns in csv.DictReader(file)]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not as this labkit writes them"
+        raise InstrumentError(f"{path} cannot be read: {why}") from error
 
 
 class Results:
@@ -239,14 +256,14 @@ def _plain(value: object) -> Any:
     raise TypeError(f"{type(value).__name__} does not go into JSON")
 
 
-def about_machine(libraries: Iterable[str]) -> dict[str, Any]:
-    """The processor, the system, and the versions of Python and of `libraries`."""
+def about_machine() -> dict[str, Any]:
+    """The processor, the system, and the versions of Python and of what may matter to a figure."""
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in libraries},
+        "versions": {name: version(name) for name in _LIBRARIES},
     }
 
 

@@ -42,6 +42,10 @@ class Estimate:
         """Whether a difference is more than noise: its interval does not hold 0."""
         return self.sample > 1 and not self.low <= 0 <= self.high
 
+    def interval(self, form: str = ".0f") -> str:
+        """The interval in words, its ends in that form."""
+        return f"95 % interval {self.low:{form}} to {self.high:{form}}"
+
 
 Statistic = Callable[..., Any]
 """Computes something along the `axis` that it is told, from one array or several, as NumPy does."""
@@ -130,6 +134,11 @@ class Percentiles:
     low: float
     high: float
     sample: int
+
+    @property
+    def tail(self) -> Estimate:
+        """The 95th percentile with its interval."""
+        return Estimate(self.p95, self.low, self.high, self.sample)
 
 
 def percentiles_ms(durations_ns: Sequence[int]) -> Percentiles | None:

@@ -149,7 +149,7 @@ def test_decisions_on_other_turns_are_refused(
 def test_what_holds_no_decisions_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "theirs.csv"
     path.write_text(content)
-    with pytest.raises(InstrumentError, match="cannot be read as decisions"):
+    with pytest.raises(InstrumentError, match="cannot be read: "):
         read_decisions(path)
-    with pytest.raises(InstrumentError, match="cannot be read as decisions"):
+    with pytest.raises(InstrumentError, match="cannot be read: "):
         read_decisions(tmp_path / "none.csv")
