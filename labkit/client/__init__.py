@@ -1,11 +1,10 @@
 """Clients: one of the plain dialect that notes the times, and one whose session survives.
 
-==============  =================================================================================
-`dial`          connects: addresses, headers, certificates, proxies, refusals in words
-`speech`        sends audio at the pace of speech
-`answers`       gets answers: reads what any server says, and says what did not come
-`plain`         `VoiceClient`: turns over one connection, for the plain dialect of any server
-`v1`            `SessionClient`, for labkit.v1: resumes one session over many connections
-`conversation`  what such a session sends, gets and acknowledges, whatever carries it
-==============  =================================================================================
+=========  ======================================================================================
+`dial`     connects: addresses, headers, certificates, proxies, refusals in words
+`speech`   sends audio at the pace of speech
+`answers`  gets answers: reads what any server says, and says what did not come
+`plain`    `VoiceClient`: turns over one connection, for the plain dialect of any server
+`v1`       `SessionClient`, for labkit.v1: resumes one session over many connections
+=========  ======================================================================================
 """

@@ -16,11 +16,10 @@ from websockets.asyncio.server import ServerConnection
 
 from labkit.audio.pcm import encode_s16le
 from labkit.client.answers import Deadlines, TurnSoFar, Unknown
-from labkit.client.conversation import UnknownError, read_message
 from labkit.client.dial import Backoff
 from labkit.client.plain import VoiceClient
 from labkit.client.speech import Clock
-from labkit.client.v1 import SessionClient
+from labkit.client.v1 import SessionClient, UnknownError, read_message
 from labkit.errors import ClientError, ErrorCode, ProtocolError
 from labkit.protocol import plain, v1
 from labkit.protocol.replay import Position

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from labkit.client.conversation import Conversation, ReplyAudio
 from labkit.client.speech import Clock
+from labkit.client.v1 import Conversation, ReplyAudio
 from labkit.errors import ClientError, ErrorCode, ProtocolError
 from labkit.protocol import v1
 from labkit.protocol.replay import Position, ReplayWindow
@@ -39,8 +39,8 @@ async def taken(stream: Conversation, count: int) -> list[str | bytes]:
 
 async def test_what_is_urgent_goes_first_and_of_acknowledgements_the_latest() -> None:
     stream = conversation()
-    await stream.put_audio(b"1122", 2)
-    await stream.put_text("end")
+    await stream.put(b"1122", 2)
+    await stream.put("end")
     stream.acknowledge_reply("ack 1")
     leaving = asyncio.create_task(stream.put_urgent("leave"))
     await asyncio.sleep(0)
@@ -51,9 +51,9 @@ async def test_what_is_urgent_goes_first_and_of_acknowledgements_the_latest() ->
 
 async def test_what_was_not_acknowledged_is_sent_again_and_what_is_urgent_is_not() -> None:
     stream = conversation()
-    await stream.put_audio(b"1122", 2)
-    await stream.put_audio(b"3344", 2)
-    await stream.put_text("end")
+    await stream.put(b"1122", 2)
+    await stream.put(b"3344", 2)
+    await stream.put("end")
     assert await taken(stream, 3) == [b"1122", b"3344", "end"]
     stream.acknowledged(Position(samples=2))
     leaving = asyncio.create_task(stream.put_urgent("leave"))
@@ -66,7 +66,7 @@ async def test_what_was_not_acknowledged_is_sent_again_and_what_is_urgent_is_not
 
 async def test_a_position_that_was_never_sent_is_refused() -> None:
     stream = conversation()
-    await stream.put_audio(b"1122", 2)
+    await stream.put(b"1122", 2)
     for tell in (stream.acknowledged, stream.resume):
         with pytest.raises(ProtocolError):
             tell(Position(samples=1))
@@ -74,9 +74,9 @@ async def test_a_position_that_was_never_sent_is_refused() -> None:
 
 async def test_whoever_waits_for_room_is_woken_by_room_or_by_the_end() -> None:
     stream = conversation(samples=1)
-    await stream.put_text("first")  # text does not count as samples
-    await stream.put_audio(b"11", 1)
-    waiting = [asyncio.create_task(stream.put_audio(b"22", 1)) for _ in range(2)]
+    await stream.put("first")  # text does not count as samples
+    await stream.put(b"11", 1)
+    waiting = [asyncio.create_task(stream.put(b"22", 1)) for _ in range(2)]
     assert await taken(stream, 2) == ["first", b"11"]
     stream.acknowledged(Position(messages=1, samples=1))
     await until(lambda: stream.window.waiting_bytes)
@@ -85,7 +85,7 @@ async def test_whoever_waits_for_room_is_woken_by_room_or_by_the_end() -> None:
     with pytest.raises(ClientError, match="it is over"):
         await asyncio.gather(*waiting)
     with pytest.raises(ClientError, match="it is over"):
-        await stream.put_text("later")
+        await stream.put("later")
 
 
 async def test_a_server_that_does_not_read_what_is_urgent_is_told() -> None:
@@ -147,7 +147,7 @@ async def test_a_server_that_owes_nothing_is_never_overdue() -> None:
     stream = conversation(time=time, within_s=1)
     time.now_s = 1000
     assert not stream.is_overdue()
-    await stream.put_audio(b"11", 1)
+    await stream.put(b"11", 1)
     assert not stream.is_overdue()
     time.now_s = 1002
     assert stream.is_overdue()
@@ -169,7 +169,7 @@ async def test_the_time_for_an_answer_begins_with_what_asks_for_it() -> None:
 
 async def test_an_acknowledgement_says_whether_it_is_news() -> None:
     stream = conversation()
-    await stream.put_audio(b"1122", 2)
+    await stream.put(b"1122", 2)
     await stream.next_payload()
     assert [stream.acknowledged(Position(samples=2)) for _ in range(2)] == [True, False]
 

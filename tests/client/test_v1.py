@@ -16,10 +16,9 @@ from websockets.typing import Subprotocol
 
 from labkit.audio.pcm import Encoding, encode_s16le
 from labkit.client.answers import Unknown
-from labkit.client.conversation import Gap, Interrupted, ReplyAudio
 from labkit.client.dial import Backoff
 from labkit.client.speech import Clock
-from labkit.client.v1 import SessionClient
+from labkit.client.v1 import Gap, Interrupted, ReplyAudio, SessionClient
 from labkit.errors import ClientError, ErrorCode
 from labkit.measure.links import Conditions, Fault, Link
 from labkit.measure.netem import Proxy
