@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -40,25 +41,18 @@ _UP: Final = "Up, from the client to the server"
 _DOWN: Final = "Down, from the server to the client"
 
 
-def _delay(panel: str) -> Any:
-    return typer.Option(
-        min=0, metavar="MS", help="Milliseconds by which bytes are late.", rich_help_panel=panel
-    )
-
-
-def _jitter(panel: str) -> Any:
-    about = "Most milliseconds added to the delay; bytes stay in order."
-    return typer.Option(min=0, metavar="MS", help=about, rich_help_panel=panel)
-
-
-def _rate(panel: str) -> Any:
-    about = "Most kilobits (1000 bits) per second."
-    return typer.Option(min=0.001, metavar="KBPS", help=about, rich_help_panel=panel)
-
-
-def _cut(panel: str) -> Any:
-    about = "Let exactly so many bytes of a connection pass; then --fault happens."
-    return typer.Option(min=0, metavar="BYTES", help=about, rich_help_panel=panel)
+_delay = partial(typer.Option, min=0, metavar="MS", help="Milliseconds by which bytes are late.")
+_jitter = partial(
+    typer.Option, min=0, metavar="MS",
+    help="Most milliseconds added to the delay; bytes stay in order.",
+)  # fmt: skip
+_rate = partial(
+    typer.Option, min=0.001, metavar="KBPS", help="Most kilobits (1000 bits) per second."
+)
+_cut = partial(
+    typer.Option, min=0, metavar="BYTES",
+    help="Let exactly so many bytes of a connection pass; then --fault happens.",
+)  # fmt: skip
 
 
 def proxy(
@@ -76,14 +70,14 @@ def proxy(
             f"+ jitter and rates up / down: {_KNOWN}. Or name a file that describes one.",
         ),
     ] = None,
-    up_delay_ms: Annotated[float | None, _delay(_UP)] = None,
-    up_jitter_ms: Annotated[float | None, _jitter(_UP)] = None,
-    up_kbps: Annotated[float | None, _rate(_UP)] = None,
-    cut_up_after: Annotated[int | None, _cut(_UP)] = None,
-    down_delay_ms: Annotated[float | None, _delay(_DOWN)] = None,
-    down_jitter_ms: Annotated[float | None, _jitter(_DOWN)] = None,
-    down_kbps: Annotated[float | None, _rate(_DOWN)] = None,
-    cut_down_after: Annotated[int | None, _cut(_DOWN)] = None,
+    up_delay_ms: Annotated[float | None, _delay(rich_help_panel=_UP)] = None,
+    up_jitter_ms: Annotated[float | None, _jitter(rich_help_panel=_UP)] = None,
+    up_kbps: Annotated[float | None, _rate(rich_help_panel=_UP)] = None,
+    cut_up_after: Annotated[int | None, _cut(rich_help_panel=_UP)] = None,
+    down_delay_ms: Annotated[float | None, _delay(rich_help_panel=_DOWN)] = None,
+    down_jitter_ms: Annotated[float | None, _jitter(rich_help_panel=_DOWN)] = None,
+    down_kbps: Annotated[float | None, _rate(rich_help_panel=_DOWN)] = None,
+    cut_down_after: Annotated[int | None, _cut(rich_help_panel=_DOWN)] = None,
     fault: Annotated[
         Fault,
         typer.Option(
@@ -131,14 +125,9 @@ def _link(
     fault: Fault,
 ) -> Link:
     """`base` with what was asked for changed."""
-    return replace(
-        base,
-        delay_ms=base.delay_ms if delay_ms is None else delay_ms,
-        jitter_ms=base.jitter_ms if jitter_ms is None else jitter_ms,
-        bytes_per_s=base.bytes_per_s if kbps is None else kbps * 125,
-        cut_after=cut_after,
-        fault=fault,
-    )
+    asked = {"delay_ms": delay_ms, "jitter_ms": jitter_ms, "bytes_per_s": kbps and 125 * kbps}
+    changed: dict[str, Any] = {name: told for name, told in asked.items() if told is not None}
+    return replace(base, cut_after=cut_after, fault=fault, **changed)
 
 
 def _plan(conditions: Conditions, cut_connection: int | None) -> Callable[[int], Conditions]:

@@ -19,6 +19,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from labkit.audio.pcm import SAMPLE_RATE
@@ -51,6 +52,9 @@ _POLICIES: Final[Mapping[str, tuple[Sequence[float], Callable[[float], Endpointi
     "adaptive": (_TIMES, lambda times: AdaptiveWait(_RULES.stop_s, times_usual=times)),
 }
 """By name, the settings that are tried, and what makes a policy of one."""
+
+
+Float64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +174,11 @@ class EndpointingSummary:
         """
         if not decisions:
             raise InstrumentError("no turn was judged")
-        sums = {name: _Sums(decisions, name) for name in dict.fromkeys(d.policy for d in decisions)}
-        callers = sorted({one.caller for one in decisions})
+        sums = {name: _sums(decisions, name) for name in dict.fromkeys(d.policy for d in decisions)}
         self.turns = len({(one.caller, one.turn) for one in decisions})
-        self.lines = [_line(name, own.points(callers)) for name, own in sums.items()]
+        self.lines = [_line(name, _points(own)) for name, own in sums.items()]
         baseline, *others = sums.items()
-        self.ratios = {name: _ratio(baseline[1], own, callers) for name, own in others}
+        self.ratios = {name: _ratio(baseline[1], own) for name, own in others}
         self.ratio = next(iter(self.ratios.values()), None)
 
     def sentences(self) -> list[str]:
@@ -205,24 +208,22 @@ class EndpointingSummary:
         return {"turns": self.turns, "lines": self.lines, "ratios": self.ratios}
 
 
-class _Sums:
-    """Cut-offs, dead air and turns of one policy, by setting and caller."""
+def _sums(decisions: Sequence[Decision], policy: str) -> Float64:
+    """Cut-offs, seconds of dead air, and turns of one policy, by setting and caller."""
+    callers = sorted({one.caller for one in decisions})
+    own = [one for one in decisions if one.policy == policy]
+    settings = sorted({one.setting for one in own})
+    sums = np.zeros((len(settings), len(callers), 3))
+    for one in own:
+        place = settings.index(one.setting), callers.index(one.caller)
+        sums[place] += (one.cut_off, one.dead_air_s, 1)
+    return sums
 
-    def __init__(self, decisions: Iterable[Decision], policy: str) -> None:
-        self._sums: dict[tuple[float, int], list[float]] = {}
-        for one in decisions:
-            if one.policy == policy:
-                sums = self._sums.setdefault((one.setting, one.caller), [0.0, 0.0, 0.0])
-                for place, value in enumerate((one.cut_off, one.dead_air_s, 1)):
-                    sums[place] += value
 
-    def points(self, callers: Sequence[int]) -> list[tuple[float, float]]:
-        """Mean dead air and share of cut-offs of each setting, over these callers."""
-        found = []
-        for setting in sorted({setting for setting, _ in self._sums}):
-            cut, dead, turns = np.sum([self._sums[setting, one] for one in callers], axis=0)
-            found.append((float(dead / turns), float(cut / turns)))
-        return found
+def _points(sums: Float64) -> list[tuple[float, float]]:
+    """Mean dead air and share of cut-offs of each setting."""
+    cut, dead_air, turns = sums.sum(axis=1).T
+    return list(zip((dead_air / turns).tolist(), (cut / turns).tolist(), strict=True))
 
 
 def _line(name: str, points: Sequence[tuple[float, float]]) -> Line:
@@ -238,11 +239,13 @@ def _least(points: Iterable[tuple[float, float]], *, share: float) -> float | No
     return min((seconds for seconds, cut in points if cut <= share), default=None)
 
 
-def _ratio(
-    baseline: _Sums, own: _Sums, callers: Sequence[int]
-) -> tuple[float, float, float] | None:
+def _ratio(baseline: Float64, own: Float64) -> tuple[float, float, float] | None:
+    callers = range(baseline.shape[1])
+
     def of(drawn: Sequence[int]) -> float | None:
-        first, other = (_least(one.points(drawn), share=CUT_OFF_AT[0]) for one in (baseline, own))
+        first, other = (
+            _least(_points(sums[:, drawn]), share=CUT_OFF_AT[0]) for sums in (baseline, own)
+        )
         return None if other is None or first is None else other / first
 
     if (value := of(callers)) is None:

@@ -1,7 +1,4 @@
-"""The capacity curve: levels of a load, of all servers, in, and `Axes` out.
-
-Where there is a bound for the 95th percentile of the wait for a reply, it is drawn as a line.
-"""
+"""The capacity curve: levels of a load, of all servers, in one figure."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
@@ -16,7 +13,6 @@ from labkit.measure.figures import (
     ORANGE,
     RED,
     Look,
-    axes,
     draw_intervals,
     draw_line,
     log_axis,
@@ -25,6 +21,13 @@ from labkit.measure.figures import (
 from labkit.measure.load_summary import BARE, Level
 from labkit.measure.statistics import FEW, Percentiles
 
+_TITLES: Final = (
+    ("reply", "Wait for the reply, p95 from when it was due", "ms"),
+    ("behind", "Seconds behind at the end of the level", "s"),
+    ("ping", "Ping, p95 from when it was due", "ms"),
+    ("cpu", "CPU", "cores"),
+)
+"""Each panel's title and unit."""
 _LIMITED: Final = "#F3E3D9"
 _NOTE: Final = (
     "Bars are 95 % intervals; hollow markers stand for fewer than {few} values, so for hardly "
@@ -88,24 +91,6 @@ def _plain_number(value: float, _: object) -> str:
     return f"{value:g}" if digits in "125" else ""
 
 
-def plot_replies(
-    levels: Sequence[Level], *, bound_ms: float | None = None, ax: Axes | None = None
-) -> Axes:
-    """95th percentile of the wait for a reply, by number of callers, with the turns lost."""
-    ax = axes(ax)
-    _session_axis(ax, levels)
-    if bound_ms is not None:
-        ax.axhline(bound_ms, color=RED, linewidth=1, linestyle=":")
-        ax.annotate(
-            f"bound: {bound_ms:g} ms", (0.01, bound_ms), xycoords=("axes fraction", "data"),
-            xytext=(0, 3), textcoords="offset points", va="bottom", fontsize=8, color=RED,
-        )  # fmt: skip
-    _percentile_curves(ax, levels, lambda level: level.turn_ms)
-    _note_losses(ax, levels)
-    ax.legend(frameon=False, fontsize=8)
-    return tidy(ax, "Wait for the reply, p95 from when it was due", "sessions", "ms")
-
-
 def _note_losses(ax: Axes, levels: Sequence[Level]) -> None:
     """Write beside a point how many turns were lost there."""
     for level in levels:
@@ -117,46 +102,42 @@ def _note_losses(ax: Axes, levels: Sequence[Level]) -> None:
             )  # fmt: skip
 
 
-def plot_pings(levels: Sequence[Level], *, ax: Axes | None = None) -> Axes:
-    """95th percentile of the ping's round trip, by number of callers."""
-    ax = axes(ax)
-    _session_axis(ax, levels)
-    _percentile_curves(ax, levels, lambda level: level.ping_ms)
-    ax.legend(frameon=False, fontsize=8)
-    return tidy(ax, "Ping, p95 from when it was due", "sessions", "ms")
-
-
-def plot_backlog(levels: Sequence[Level], *, ax: Axes | None = None) -> Axes:
-    """Seconds behind at the end of each level, by number of callers."""
-    ax = axes(ax)
-    _session_axis(ax, levels)
-    _curves(ax, levels, lambda level: level.behind_s)
-    ax.set_ylim(0, max(1.0, *(1.1 * level.behind_s for level in levels)))
-    return tidy(ax, "Seconds behind at the end of the level", "sessions", "s")
-
-
-def plot_cpu(levels: Sequence[Level], *, ax: Axes | None = None) -> Axes:
-    """CPU of each server, and of the callers who loaded it, by number of callers."""
-    ax = axes(ax)
-    _session_axis(ax, levels)
-    _curves(ax, levels, lambda level: level.cpu_per_s)
-    own = next(iter(_by_server(levels).values()))
-    points = [(_x(level), level.generator_cpu_per_s) for level in own]
-    draw_line(ax, points, look=Look(ORANGE, "^", ":"), label="the callers themselves")
-    ax.set_ylim(bottom=0)
-    ax.legend(frameon=False, fontsize=8, loc="upper left")
-    return tidy(ax, "CPU", "sessions", "cores")
+def _note_bound(ax: Axes, bound_ms: float) -> None:
+    ax.axhline(bound_ms, color=RED, linewidth=1, linestyle=":")
+    ax.annotate(
+        f"bound: {bound_ms:g} ms", (0.01, bound_ms), xycoords=("axes fraction", "data"),
+        xytext=(0, 3), textcoords="offset points", va="bottom", fontsize=8, color=RED,
+    )  # fmt: skip
 
 
 def capacity_figure(levels: Sequence[Level], *, bound_ms: float | None = None) -> Figure:
-    """How many callers a server bears: replies, pings, seconds behind, and CPU."""
+    """How many callers a server bears: replies, pings, seconds behind, and CPU.
+
+    Args:
+        levels: Of all servers.
+        bound_ms: Drawn as a line, for the 95th percentile of the wait for a reply.
+    """
     figure = Figure(figsize=(11, 7.2), layout="constrained")
     panels = figure.subplot_mosaic([["reply", "behind"], ["ping", "cpu"]], width_ratios=(1.3, 1))
     panels["ping"].sharey(panels["reply"])
-    plot_replies(levels, bound_ms=bound_ms, ax=panels["reply"])
-    plot_backlog(levels, ax=panels["behind"])
-    plot_pings(levels, ax=panels["ping"])
-    plot_cpu(levels, ax=panels["cpu"])
+    for ax in panels.values():
+        _session_axis(ax, levels)
+    if bound_ms is not None:
+        _note_bound(panels["reply"], bound_ms)
+    _percentile_curves(panels["reply"], levels, lambda level: level.turn_ms)
+    _note_losses(panels["reply"], levels)
+    _percentile_curves(panels["ping"], levels, lambda level: level.ping_ms)
+    _curves(panels["behind"], levels, lambda level: level.behind_s)
+    panels["behind"].set_ylim(0, max(1.0, *(1.1 * level.behind_s for level in levels)))
+    _curves(panels["cpu"], levels, lambda level: level.cpu_per_s)
+    own = next(iter(_by_server(levels).values()))
+    points = [(_x(level), level.generator_cpu_per_s) for level in own]
+    draw_line(panels["cpu"], points, look=Look(ORANGE, "^", ":"), label="the callers themselves")
+    panels["cpu"].set_ylim(bottom=0)
+    for name in ("reply", "ping", "cpu"):
+        panels[name].legend(frameon=False, fontsize=8)
+    for name, title, unit in _TITLES:
+        tidy(panels[name], title, "sessions", unit)
     figure.suptitle("How many callers, all speaking at the pace of speech, a server bears")
     figure.supxlabel(_NOTE.format(few=FEW), fontsize=8, color=GREY)
     return figure
