@@ -9,6 +9,7 @@ one utterance after the other, and puts what the pipeline gives into the stream.
 """
 
 import time
+import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 from zlib import crc32
@@ -147,7 +148,7 @@ class Session:
             observer=observer,
             clock=clock,
             changes=self._changes,
-            recount=self.recount,
+            recount=_weakly(self.recount),
         )
         rules = Endpointing(stop_s=options.silence_s)
         barge_in = None
@@ -385,3 +386,14 @@ class Session:
         if wait_s and not self._too_fast:
             self.tell(Refused(refusals.too_fast(self._settings)))
         self._too_fast = wait_s > 0
+
+
+def _weakly(method: Callable[[], None]) -> Callable[[], None]:
+    """`method`, without a hold on whose it is: a session is freed when it is let go of."""
+    weak = weakref.WeakMethod(method)
+
+    def call() -> None:
+        if (strong := weak()) is not None:
+            strong()
+
+    return call
