@@ -187,8 +187,8 @@ def _voice(
     fit_window: bool,
 ) -> "Pipeline":
     """The engines, loaded."""
-    from labkit.voice.cores import default_threads
     from labkit.voice.models import load_pipeline, resolve
+    from labkit.voice.scheduling import default_threads
 
     paths = resolve(model_set, asr=asr, llm=llm, tts=tts, system=system)
     _log.info(

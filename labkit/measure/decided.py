@@ -27,12 +27,12 @@ from labkit.measure.pauses import FRAME_S, Turn
 from labkit.protocol import v1
 from labkit.trace import SERVER_MARKS, Mark
 from labkit.voice import boundary
-from labkit.voice.endpointing import FixedWait
 from labkit.voice.engines import Engines, Vad
 from labkit.voice.hearing import speech_stretches
 from labkit.voice.history import Message
 from labkit.voice.scheduling import Stop
 from labkit.voice.speakable import SpeakableText
+from labkit.voice.turn_taking import FixedWait
 
 _SILENCE_S: Final = 10.0
 """So much follows the last word, more than any policy waits for."""

@@ -27,11 +27,17 @@ from labkit.errors import InstrumentError
 from labkit.measure.pauses import Turn, conversations, voices
 from labkit.measure.results import Experiment, Tell, read_rows
 from labkit.voice import boundary
-from labkit.voice.endpointing import AdaptiveWait, EndpointingPolicy, FixedWait, Pauses
 from labkit.voice.engines import Asr
 from labkit.voice.hearing import Endpointing, SpeechTracker, frames_in
-from labkit.voice.prosody import Prosody, prosody
 from labkit.voice.scheduling import Stop
+from labkit.voice.turn_taking import (
+    AdaptiveWait,
+    EndpointingPolicy,
+    FixedWait,
+    Pauses,
+    Prosody,
+    prosody,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,7 +14,7 @@ from labkit.audio.pcm import SAMPLE_RATE, Float32
 from labkit.session.playout import Playout
 from labkit.session.turn import Turn
 from labkit.voice.hearing import Endpointing, Utterance, frames_in
-from labkit.voice.interruption import Verdict, judge
+from labkit.voice.turn_taking import Verdict, judge
 
 _LOOK_S: Final = 0.5
 """So often speech over a reply is recognised while it goes on: once a word or two."""

@@ -23,10 +23,15 @@ from labkit.session.events import PartialTranscript, SpeechStarted, SpeechStoppe
 from labkit.session.partials import Partials
 from labkit.trace import Mark, Trace
 from labkit.voice import pipeline as voice
-from labkit.voice.endpointing import AdaptiveWait, FixedWait, Pauses
 from labkit.voice.hearing import Endpointing, SpeechTracker, Utterance, frames_in
-from labkit.voice.interruption import Verdict
-from labkit.voice.prosody import WINDOW_SAMPLES, prosody
+from labkit.voice.turn_taking import (
+    WINDOW_SAMPLES,
+    AdaptiveWait,
+    FixedWait,
+    Pauses,
+    Verdict,
+    prosody,
+)
 
 _log = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ from labkit.measure.endpointing import (
 )
 from labkit.measure.pauses import FRAME_S, Turn
 from labkit.measure.results import Results, conduct
-from labkit.voice.endpointing import AdaptiveWait, FixedWait
 from labkit.voice.scripted import ScriptedAsr
+from labkit.voice.turn_taking import AdaptiveWait, FixedWait
 
 
 def turn(*seconds: float, text: str = "said") -> Turn:

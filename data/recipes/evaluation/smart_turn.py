@@ -34,7 +34,7 @@ from pipecat.audio.turn.smart_turn.local_smart_turn_v3 import LocalSmartTurnAnal
 from labkit.audio.pcm import SAMPLE_RATE
 from labkit.measure.endpointing import Decision, Heard, decide, judge, pauses_of
 from labkit.measure.pauses import FRAME_S, Turn, conversations, voices
-from labkit.voice.prosody import Prosody
+from labkit.voice.turn_taking import Prosody
 
 _ACTION_S: Final = 0.2
 _SHIPPED: Final = (0.5, 3.0)
