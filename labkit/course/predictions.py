@@ -29,7 +29,7 @@ class Comparison:
 
     def __repr__(self) -> str:
         """Both in a sentence."""
-        unit = self.name.rpartition("_")[2]
+        unit = self.name.rpartition("_")[2].replace("db", "dB")
         if self.measured is None:
             return f"{self.name}: you predict {self.predicted:g} {unit}; the measurement locks it."
         value = f"{self.measured:.0f}" if abs(self.measured) >= 100 else f"{self.measured:.3g}"
@@ -40,7 +40,13 @@ class Comparison:
             )
         after = " after the measurement" if self.late else ""
         said = f"you predicted {self.predicted:g} {unit}{after}, measured: {value} {unit}"
-        if not self.predicted or not self.measured or self.measured / self.predicted < 0:
+        decibels = unit == "dB"  # a ratio already
+        if (
+            decibels
+            or not self.predicted
+            or not self.measured
+            or self.measured / self.predicted < 0
+        ):
             return f"{self.name}: {said}."
         return f"{self.name}: {said}, {_compared(self.measured / self.predicted)}."
 

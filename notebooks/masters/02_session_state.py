@@ -470,7 +470,7 @@ show(
 )
 print(
     f"All are gone. The server counts {before[-1].sessions}, and keeps {before[-1].held_bytes:,} bytes "
-    f"for them. It has written {len(server.log().splitlines())} lines."
+    f"for them. Lines in its log: {len(server.log().splitlines())}."
 )
 measured("ch2.left_callers", before[-1].sessions)
 
@@ -534,7 +534,7 @@ show(
 )
 print(
     f"Now it counts {after[-1].sessions}, and keeps {after[-1].held_bytes:,} bytes for them. "
-    f"It has written {len(server.log().splitlines())} line."
+    f"Lines in its log: {len(server.log().splitlines())}, that it is ready."
 )
 
 # %% [markdown]

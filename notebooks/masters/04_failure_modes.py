@@ -183,7 +183,7 @@ print("kept, when all of it is acknowledged:", window.held_bytes, "bytes")
 #
 # A connection and its session are two things from here on, so the server keeps two tables: which session each
 # connection has, and which sessions can be come back to. `expire` takes a session out, for good. `LIMITS` are what
-# clients are told in `session.started`, and what you keep to. This cell is given, and the one behind it.
+# clients are told in `session.started`, and what you keep to. This cell is given, and so are the next four.
 
 # %% keep="lasting"
 from labkit.protocol.limits import Limits
@@ -276,6 +276,66 @@ async def end(session):
 
 
 # %% [markdown]
+# Three more cells are given. The first takes the place of chapter 2's `attached`, by which every session ended with its
+# connection. It does hardly anything yet: it is your last exercise. `handle` knows for each connection which session it
+# serves, so that another connection can take it over.
+#
+# `main` looks after callers who are gone: every second, the library sends a WebSocket ping, and it closes a connection
+# that leaves one unanswered for eight, with code 1011. Less would take a busy machine for a network that is gone. Both
+# are short for a laboratory; labkit's server takes 20 s for each.
+
+
+# %% keep="life"
+async def has_place(socket):
+    """Whether there is a place for one more connection; for now, always."""
+    return True
+
+
+def leave(session):
+    """A connection is gone; for now, a session that can be come back to waits for ever."""
+    if session not in lasting.values():
+        expire(session)
+
+
+# %% keep="handle"
+async def handle(socket):
+    """Serve one connection: its own session, or one that it comes back to."""
+    if not await has_place(socket):
+        return
+    serving[socket] = V1(socket) if socket.subprotocol == "labkit.v1" else SessionState(socket)
+    sessions.add(serving[socket])
+    try:
+        async for message in socket:
+            if socket not in serving:
+                break  # another connection has the session now
+            await serving[socket].receive(message)
+    except ConnectionClosed:
+        pass  # callers go away without a word, and that is no fault
+    finally:
+        if (session := serving.pop(socket, None)) is not None:
+            leave(session)
+
+
+# %% keep="main"
+def choose(socket, offered):
+    """The dialect for a new connection: labkit.v1 where the client offers it, else the plain one."""
+    return "labkit.v1" if "labkit.v1" in offered else None
+
+
+async def main(port):
+    """Serve until the program is ended. Callers who are gone are noticed within ten seconds."""
+    options = {"select_subprotocol": choose, "process_request": pages}
+    options |= {"ping_interval": 1, "ping_timeout": 8, "close_timeout": 1}  # seconds
+    async with serve(handle, "127.0.0.1", port, **options) as server:
+        port = server.sockets[0].getsockname()[1]
+        print(f"your server is ready at ws://127.0.0.1:{port}", flush=True)
+        await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(os.environ.get("PORT", "8766"))))
+
+# %% [markdown]
 # ## Build it: say it, and keep it
 #
 # In chapter 3, `put` sent each message at once, and forgot it. Now it has three steps:
@@ -340,109 +400,10 @@ def acknowledge(session, received):
 
 
 # %% [markdown]
-# ## Build it: the way back
-#
-# A connection begins with a session of its own, `serving[socket]`, which `handle` (below) makes for it. If its
-# `session.start` has `resume`, `begin` above calls `come_back`. What has to happen there:
-#
-# - If there is no session of that name in `lasting`, or the token is none of its `tokens`, raise `ProtocolError`
-#   with `SESSION_UNKNOWN`. A position that is none is refused by `rewind`. Nothing else has changed then, and the
-#   client may send `session.start` without `resume`.
-# - Otherwise the session gets a new token, and keeps the one that was used until the client uses the new
-#   one: the answer with it may be lost, too. The last of `tokens` is the one that the client is told.
-# - The session has the new socket now, `serving` says so, it does not expire any more, and nothing is left
-#   of the new session. If the old connection is still in `serving`, it is taken out, and closed with 4006.
-#   Closing takes a second where nobody answers, so do not wait for it: `session.closing` keeps its task.
-# - The answer is `welcome(session, resumed=True, missing=…)`, with what `rewind` gave. Behind it goes what the client
-#   lacks (`flush`), and `room.set()` wakes a `put` that waits.
+# Of its two checks, this one can run now. `ch4.nothing_lost` needs all of the next two exercises, too.
 
-# %% [markdown] card="ch4.come_back"
-# The card of the exercise.
-
-
-# %% keep="come_back" exercise="ch4.come_back"
-async def come_back(socket, resume):
-    """Give a connection the session that it asks for; ProtocolError where there is none."""
-    raise NotImplementedError("find the session, compare the token, rewind, and swap the sockets")
-
-
-# %% keep="come_back" solution="ch4.come_back"
-async def come_back(socket, resume):
-    """Give a connection the session that it asks for; ProtocolError where there is none."""
-    new, session = serving[socket], lasting.get(resume.session)
-    tokens = [] if session is None else session.tokens
-    if not any(secrets.compare_digest(resume.token.encode(), one.encode()) for one in tokens):
-        raise ProtocolError(ErrorCode.SESSION_UNKNOWN, "no such session and token", "start anew")
-    missing = session.replay.rewind(resume.received)
-    # The answer with the new token may be lost, so the one that was used stays good.
-    session.tokens = [resume.token, secrets.token_urlsafe(24)]
-    old, session.socket, serving[socket] = session.socket, socket, session
-    expire(new)
-    if session.expiry is not None:
-        session.expiry.cancel()
-    if serving.pop(old, None) is not None:
-        session.closing = asyncio.create_task(old.close(4006, "resumed on another connection"))
-    await welcome(session, resumed=True, missing=missing)
-    await flush(session)
-    session.room.set()
-
-
-# %% [markdown]
-# Why `compare_digest`? `==` stops at the first character that differs, so how long it takes tells an
-# attacker how many were right. And why is a token needed at all: who knows a session's name could
-# otherwise have its conversation.
-#
-# ## Build it: let go
-#
-# Sessions that survive make a new failure: those that nobody comes back to. Two functions let go.
-#
-# What you keep here takes the place of chapter 2's `attached`, by which every session ended with its connection.
-# `handle` asks `has_place` about each new connection, before that is in `serving`. `leave` gets the session of a
-# connection that has ended, for whatever reason, when that is out of `serving`. Most wait from then on, for
-# `LIMITS.resume_s`, and `PLACES` of them at most; `expire`, above, forgets one. A session of the plain dialect, one
-# that never began, and one that its client has ended are not in `lasting`: nobody can come back to them, so they
-# expire at once.
-
-# %% [markdown] card="ch4.bounds"
-# The card of the exercise.
-
-
-# %% keep="life" exercise="ch4.bounds"
-PLACES = 64  # connections; and as many sessions that wait
-
-
-async def has_place(socket):
-    """Whether there is a place for one more connection; where there is none, tell it."""
-    raise NotImplementedError("count serving; where it is full, close with 1013 and a reason")
-
-
-def leave(session):
-    """A connection is gone: its session waits, for a while."""
-    raise NotImplementedError("expire it in LIMITS.resume_s; where too many wait, the oldest goes")
-
-
-# %% keep="life" solution="ch4.bounds"
-PLACES = 64  # connections; and as many sessions that wait
-
-
-async def has_place(socket):
-    """Whether there is a place for one more connection; where there is none, tell it."""
-    if len(serving) < PLACES:
-        return True
-    await socket.close(1013, f"all {PLACES} places are taken; try again in a few seconds")
-    return False
-
-
-def leave(session):
-    """A connection is gone: its session waits, for a while."""
-    if session not in lasting.values():
-        return expire(session)
-    lasting[session.id] = lasting.pop(session.id)  # behind those that wait for longer
-    session.expiry = asyncio.get_running_loop().call_later(LIMITS.resume_s, expire, session)
-    waiting = [one for one in lasting.values() if one.socket not in serving]
-    if len(waiting) > PLACES:
-        expire(waiting[0])
-
+# %%
+await check("ch4.slow_reader", handle)
 
 # %% [markdown]
 # ## Build it: name what was sent instead
@@ -515,66 +476,132 @@ async def hear(session, data):
         raise ProtocolError(ErrorCode.BUFFER_FULL, full["message"], "send audio.end")
 
 
+# %%
+await check("ch4.misread", handle)
+
 # %% [markdown]
-# ## Put it together
+# ## Build it: the way back
 #
-# What is left is given. `handle` knows for each connection which session it serves, so that another
-# connection can take it over. `main` looks after callers who are gone: every second, the library sends
-# a WebSocket ping, and it closes a connection that leaves one unanswered for eight, with code 1011. Less
-# would take a busy machine for a network that is gone. Both are short for a laboratory; labkit's server
-# takes 20 s for each.
+# A connection begins with a session of its own, `serving[socket]`, which `handle` makes for it. If its
+# `session.start` has `resume`, `begin` above calls `come_back`. What has to happen there:
+#
+# - If there is no session of that name in `lasting`, or the token is none of its `tokens`, raise `ProtocolError`
+#   with `SESSION_UNKNOWN`. A position that is none is refused by `rewind`. Nothing else has changed then, and the
+#   client may send `session.start` without `resume`.
+# - Otherwise the session gets a new token, and keeps the one that was used until the client uses the new
+#   one: the answer with it may be lost, too. The last of `tokens` is the one that the client is told.
+# - The session has the new socket now, `serving` says so, it does not expire any more, and nothing is left
+#   of the new session. If the old connection is still in `serving`, it is taken out, and closed with 4006.
+#   Closing takes a second where nobody answers, so do not wait for it: `session.closing` keeps its task.
+# - The answer is `welcome(session, resumed=True, missing=…)`, with what `rewind` gave. Behind it goes what the client
+#   lacks (`flush`), and `room.set()` wakes a `put` that waits.
+
+# %% [markdown] card="ch4.come_back"
+# The card of the exercise.
 
 
-# %% keep="handle"
-async def handle(socket):
-    """Serve one connection: its own session, or one that it comes back to."""
-    if not await has_place(socket):
-        return
-    serving[socket] = V1(socket) if socket.subprotocol == "labkit.v1" else SessionState(socket)
-    sessions.add(serving[socket])
-    try:
-        async for message in socket:
-            if socket not in serving:
-                break  # another connection has the session now
-            await serving[socket].receive(message)
-    except ConnectionClosed:
-        pass  # callers go away without a word, and that is no fault
-    finally:
-        if (session := serving.pop(socket, None)) is not None:
-            leave(session)
+# %% keep="come_back" exercise="ch4.come_back"
+async def come_back(socket, resume):
+    """Give a connection the session that it asks for; ProtocolError where there is none."""
+    raise NotImplementedError("find the session, compare the token, rewind, and swap the sockets")
 
 
-# %% keep="main"
-def choose(socket, offered):
-    """The dialect for a new connection: labkit.v1 where the client offers it, else the plain one."""
-    return "labkit.v1" if "labkit.v1" in offered else None
+# %% keep="come_back" solution="ch4.come_back"
+async def come_back(socket, resume):
+    """Give a connection the session that it asks for; ProtocolError where there is none."""
+    new, session = serving[socket], lasting.get(resume.session)
+    tokens = [] if session is None else session.tokens
+    if not any(secrets.compare_digest(resume.token.encode(), one.encode()) for one in tokens):
+        raise ProtocolError(ErrorCode.SESSION_UNKNOWN, "no such session and token", "start anew")
+    missing = session.replay.rewind(resume.received)
+    # The answer with the new token may be lost, so the one that was used stays good.
+    session.tokens = [resume.token, secrets.token_urlsafe(24)]
+    old, session.socket, serving[socket] = session.socket, socket, session
+    expire(new)
+    if session.expiry is not None:
+        session.expiry.cancel()
+    if serving.pop(old, None) is not None:
+        session.closing = asyncio.create_task(old.close(4006, "resumed on another connection"))
+    await welcome(session, resumed=True, missing=missing)
+    await flush(session)
+    session.room.set()
 
 
-async def main(port):
-    """Serve until the program is ended. Callers who are gone are noticed within ten seconds."""
-    options = {"select_subprotocol": choose, "process_request": pages}
-    options |= {"ping_interval": 1, "ping_timeout": 8, "close_timeout": 1}  # seconds
-    async with serve(handle, "127.0.0.1", port, **options) as server:
-        port = server.sockets[0].getsockname()[1]
-        print(f"your server is ready at ws://127.0.0.1:{port}", flush=True)
-        await server.serve_forever()
+# %%
+await check("ch4.come_back", handle)
+
+# %% [markdown]
+# Now the check of `put` that was left: six cuts at drawn bytes, up and down, and each sample is compared. It is the
+# hardest of the course.
+
+# %%
+await check("ch4.nothing_lost", handle)
+
+# %% [markdown]
+# Why `compare_digest`? `==` stops at the first character that differs, so how long it takes tells an
+# attacker how many were right. And why is a token needed at all: who knows a session's name could
+# otherwise have its conversation.
+#
+# ## Build it: let go
+#
+# Sessions that survive make a new failure: those that nobody comes back to. Two functions let go.
+#
+# What you keep here takes the place of the two that were given.
+# `handle` asks `has_place` about each new connection, before that is in `serving`. `leave` gets the session of a
+# connection that has ended, for whatever reason, when that is out of `serving`. Most wait from then on, for
+# `LIMITS.resume_s`, and `PLACES` of them at most; `expire`, above, forgets one. A session of the plain dialect, one
+# that never began, and one that its client has ended are not in `lasting`: nobody can come back to them, so they
+# expire at once.
+
+# %% [markdown] card="ch4.bounds"
+# The card of the exercise.
 
 
-if __name__ == "__main__":
-    asyncio.run(main(int(os.environ.get("PORT", "8766"))))
+# %% keep="life" exercise="ch4.bounds"
+PLACES = 64  # connections; and as many sessions that wait
+
+
+async def has_place(socket):
+    """Whether there is a place for one more connection; where there is none, tell it."""
+    raise NotImplementedError("count serving; where it is full, close with 1013 and a reason")
+
+
+def leave(session):
+    """A connection is gone: its session waits, for a while."""
+    raise NotImplementedError("expire it in LIMITS.resume_s; where too many wait, the oldest goes")
+
+
+# %% keep="life" solution="ch4.bounds"
+PLACES = 64  # connections; and as many sessions that wait
+
+
+async def has_place(socket):
+    """Whether there is a place for one more connection; where there is none, tell it."""
+    if len(serving) < PLACES:
+        return True
+    await socket.close(1013, f"all {PLACES} places are taken; try again in a few seconds")
+    return False
+
+
+def leave(session):
+    """A connection is gone: its session waits, for a while."""
+    if session not in lasting.values():
+        return expire(session)
+    lasting[session.id] = lasting.pop(session.id)  # behind those that wait for longer
+    session.expiry = asyncio.get_running_loop().call_later(LIMITS.resume_s, expire, session)
+    waiting = [one for one in lasting.values() if one.socket not in serving]
+    if len(waiting) > PLACES:
+        expire(waiting[0])
+
+
+# %%
+await check("ch4.bounds", handle)
 
 # %% [markdown]
 # ## Check it
 #
-# Nine checks. `ch4.nothing_lost` is the hard one: six cuts at drawn bytes, up and down, and each sample is
-# compared. The last one kills your process, so the file is checked, in a process of its own.
-
-# %%
-await check("ch4", fresh=True)
-
-# %% [markdown]
-# And everything from chapter 1 on, with the same server: what was right before should still be. It takes
-# a minute.
+# The nine checks of this chapter on your file, in a process of its own: `ch4.killed` can kill it now. And everything
+# from chapter 1 on with it, since what was right before should still be. It takes a minute.
 
 # %%
 await check("all", fresh=True)

@@ -38,6 +38,11 @@ def test_a_measurement_below_zero_is_compared_with_nothing() -> None:
     assert repr(measured("ch1.pong_ms", -74.4)).endswith("measured: -74.4 ms.")
 
 
+def test_decibels_are_compared_without_a_ratio() -> None:
+    predict("ch3.below_db", 60)
+    assert repr(measured("ch3.below_db", 30.5)).endswith("60 dB, measured: 30.5 dB.")
+
+
 def test_without_a_prediction_the_measurement_stands_alone() -> None:
     assert "you have predicted nothing" in repr(measured("ch1.other_ms", 3))
 
