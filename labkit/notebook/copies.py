@@ -15,6 +15,7 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from labkit.errors import LabkitError
 
@@ -93,12 +94,15 @@ def write_beside(first: Path, content: bytes) -> Path:
 def jupyter_command(mine: Path, options: Sequence[str] = ()) -> list[str]:
     """The command that opens JupyterLab on the first copy, and asks nobody on the network anything.
 
-    Without these settings its server looks for news, for a newer version of itself, and for
-    extensions in the package index, whenever a page asks it to.
+    The addresses that it prints open that copy, too, for whoever copies one by hand. Without
+    these settings its server looks for news, for a newer version of itself, and for extensions in
+    the package index, whenever a page asks it to.
     """
     first = min(mine.glob("*.ipynb"), default=mine)
+    page = "/lab" if first == mine else f"/lab/tree/{quote(first.name)}"
     return [
         *(sys.executable, "-m", "jupyterlab", str(first)),
+        f"--LabApp.default_url={page}",
         "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
         "--LabApp.extension_manager=readonly",

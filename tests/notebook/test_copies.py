@@ -116,7 +116,15 @@ def test_jupyterlab_looks_for_no_extensions(tmp_path: Path) -> None:
     assert (python, dash_m, module, folder) == (sys.executable, "-m", "jupyterlab", str(tmp_path))
     lab = LabApp()
     lab.parse_command_line(options)
-    assert lab.extension_manager == "readonly"
+    assert (lab.extension_manager, lab.default_url) == ("readonly", "/lab")
+
+
+def test_the_addresses_that_are_printed_open_the_first_chapter(tmp_path: Path) -> None:
+    for name in ("01_server.ipynb", FIRST):
+        (tmp_path / name).write_text("{}")
+    lab = LabApp()
+    lab.parse_command_line(jupyter_command(tmp_path)[4:])
+    assert lab.default_url == f"/lab/tree/{FIRST}"
 
 
 ASKED = """
