@@ -175,6 +175,10 @@ class Conversation:
                 event=number,
             )
 
+    async def take_one(self, expected: str) -> None:
+        """Take in one message, whatever it is; `expected` is for people."""
+        self._take(await self.caller.next_number(expected), "…")
+
     async def settle(self) -> None:
         """Send `ping`, and take in everything up to its `pong`."""
         await self.caller.send_json("ping")

@@ -5,9 +5,12 @@ loop, leave tasks behind and raise, and none of it holds up the check, which see
 """
 
 import asyncio
+import ctypes
 import gc
 import io
 import logging
+import re
+import signal
 import sys
 import sysconfig
 import threading
@@ -21,8 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, Self, TypeAlias
 
+from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.http11 import Request, Response
 
 from labkit.errors import ServerError
@@ -36,6 +40,9 @@ Target: TypeAlias = "Handler | Callable[[], Handler] | str | Path | RunningServe
 _STOP_S: Final = 5.0
 _SETTLE_S: Final = 0.5
 _PLACES: Final = 2
+_HANDSHAKE_S: Final = 8.0
+_DUMP_S: Final = 0.3
+_FRAME: Final = re.compile(r'  File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<name>.+)')
 _LABKIT: Final = str(Path(__file__).resolve().parents[1])
 _LIBRARIES: Final = tuple(
     sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
@@ -71,6 +78,10 @@ class Hosted(Protocol):
         """How it ended by itself; empty while it lives, or where nobody can know."""
         ...
 
+    async def stuck_at(self) -> str:
+        """The line of the learner's at which it is right now; empty where nobody can know."""
+        ...
+
     async def restart(self) -> None:
         """Kill it as a crash would, and start it again; only a process can be."""
         ...
@@ -92,7 +103,7 @@ async def hosted(target: Target) -> AsyncIterator[Hosted]:
         ServerError: It is nothing that can be run, or did not start.
     """
     if isinstance(target, FileServer):
-        if target.ended():
+        if target.ended() or not await answers(target.url, _HANDSHAKE_S):
             await target.restart()
         yield target
         return
@@ -101,6 +112,18 @@ async def hosted(target: Target) -> AsyncIterator[Hosted]:
         yield server
     finally:
         await server.stop()
+
+
+async def answers(url: str, within_s: float) -> bool:
+    """Whether a server answers one more connection in time, be it with a refusal."""
+    try:
+        async with connect(url, open_timeout=within_s, close_timeout=1, proxy=None):
+            pass
+    except TimeoutError:
+        return False
+    except (OSError, WebSocketException):
+        pass
+    return True
 
 
 async def _start(target: Target) -> Hosted:
@@ -167,6 +190,18 @@ class _Address:
             return ""
         how = f"with code {code}" if code >= 0 else f"by signal {-code}"
         return f"the process of your server ended {how}"
+
+    async def stuck_at(self) -> str:
+        process = None if self._server is None else self._server.process
+        if process is None or not hasattr(signal, "SIGUSR1"):
+            return ""
+        before = len(self.log())
+        process.send_signal(signal.SIGUSR1)  # labkit.measure.child writes where it is
+        await asyncio.sleep(_DUMP_S)
+        for line in self.log()[before:]:
+            if (at := _FRAME.match(line.text)) and not is_library(at["file"]):
+                return f"{Path(at['file']).name}, line {at['line']}, in {at['name']}"
+        return ""
 
     async def restart(self) -> None:
         raise ServerError("a server at an address cannot be killed; give its file")
@@ -290,6 +325,7 @@ class _Thread:
         self._over = asyncio.Event()
         self._ready: Future[str] = Future()
         self._left: list[str] = []
+        self._is_stuck = False
         self._thread = threading.Thread(target=self._run, name="checked server", daemon=True)
 
     @classmethod
@@ -305,6 +341,14 @@ class _Thread:
     def ended(self) -> str:
         return "" if self._thread.is_alive() else "the thread of your server ended"
 
+    async def stuck_at(self) -> str:
+        frame = sys._current_frames().get(self._thread.ident or 0)
+        own = [at for at in traceback.extract_stack(frame) if not is_library(at.filename)]
+        if frame is None or not own:
+            return ""
+        self._is_stuck = True
+        return f"{Path(own[-1].filename).name}, line {own[-1].lineno}, in {own[-1].name}"
+
     async def restart(self) -> None:
         raise ServerError("a handler of this program cannot be killed; use fresh=True")
 
@@ -315,14 +359,25 @@ class _Thread:
         if self._loop is None or not self._thread.is_alive():
             return
         self._loop.call_soon_threadsafe(self._over.set)
-        deadline_s = time.monotonic() + _STOP_S
-        while self._thread.is_alive() and time.monotonic() < deadline_s:  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
-        if self._thread.is_alive():
+        if not await self._ends_within(_SETTLE_S if self._is_stuck else _STOP_S):
             self._left.append(
                 "your server could not be stopped: its event loop is blocked, or a handler waits "
                 "for what never comes"
             )
+            await self._interrupt()
+
+    async def _ends_within(self, seconds: float) -> bool:
+        deadline_s = time.monotonic() + seconds
+        while self._thread.is_alive() and time.monotonic() < deadline_s:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        return not self._thread.is_alive()
+
+    async def _interrupt(self) -> None:
+        """End what runs for ever in the learner's code: it would slow down all that follows."""
+        if await self.stuck_at():
+            ident, error = ctypes.c_ulong(self._thread.ident or 0), asyncio.CancelledError
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(error))
+            await self._ends_within(_STOP_S)
 
     def _run(self) -> None:
         _collecting.set(self._lines)

@@ -33,13 +33,14 @@ from websockets.typing import Subprotocol
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, decode_s16le, encode_s16le, read_audio
 from labkit.course.evidence import Event
-from labkit.course.hosting import Hosted
+from labkit.course.hosting import Hosted, answers
 from labkit.course.verdict import Caret, NotYet
 from labkit.measure.recordings import Kind, Recording, load_manifest
 from labkit.measure.wer import word_errors
 
 _ANSWER_S: Final = 8.0
 """How long anything may take, on the machine that labkit was measured on."""
+_HANDSHAKE_S: Final = 2.0
 _QUIET_S: Final = 0.1
 _WORDS: Final = 5
 _DIED_S: Final = 0.5
@@ -204,11 +205,12 @@ class Probe(Trial):
                 close_timeout=1,
                 proxy=None,
             )
+        except TimeoutError as error:
+            raise await self.blocked(f"client {self._clients} to be connected") from error
         except (OSError, WebSocketException) as error:
             raise NotYet(
                 f"client {self._clients} to be connected",
                 self.died() or f"no WebSocket came about: {str(error) or type(error).__name__}",
-                late=isinstance(error, TimeoutError),
             ) from error
 
     async def page(self, path: str) -> str:
@@ -221,12 +223,27 @@ class Probe(Trial):
         except httpx2.HTTPError as error:
             await self.until_dead()
             why = self.died() or f"no answer to GET {path}: {str(error) or type(error).__name__}"
-            late = isinstance(error, httpx2.TimeoutException)
-            raise NotYet(wanted, why, late=late) from error
+            if isinstance(error, httpx2.TimeoutException):
+                raise await self.late(wanted, why) from error
+            raise NotYet(wanted, why) from error
         if not response.is_success:
             status = f"HTTP status {response.status_code}, {response.reason_phrase}"
             raise NotYet(wanted, status, event=self.happened(1, f"GET {path}: {status}"))
         return response.text
+
+    async def late(self, expected: str, observed: str) -> NotYet:
+        """What to raise where nothing came in time; where nobody is answered, it says so."""
+        if await answers(self.server.url, self.limit(_HANDSHAKE_S)):
+            return NotYet(expected, observed, late=True)
+        return await self.blocked(expected, f"{observed}, and ")
+
+    async def blocked(self, expected: str, observed: str = "") -> NotYet:
+        """What to raise where a new connection is not answered."""
+        if not (why := self.died()):
+            at = await self.server.stuck_at()
+            why = f"{observed}no answer to a new connection: the event loop of your server is "
+            why += f"blocked, at {at}" if at else "blocked"
+        return NotYet(expected, why, late=True)
 
     def died(self) -> str:
         """How the server ended; empty while it lives, as far as anybody can know."""
@@ -308,9 +325,8 @@ class Caller:
                     await self._socket.send(message)
         except TimeoutError:
             what = repr(message) if isinstance(message, str) else f"{len(message):,} bytes"
-            raise NotYet(
-                f"the server to take {what}", "that it reads nothing any more", late=True
-            ) from None
+            wanted = f"the server to take {what}"
+            raise await self._probe.late(wanted, "that it reads nothing any more") from None
         return sent_ns
 
     async def send_json(self, kind: str, **fields: Any) -> int:
@@ -344,7 +360,7 @@ class Caller:
                 await self._until_dead()
                 raise self._lost(expected)
             if time.monotonic() > deadline_s:
-                raise NotYet(expected, f"nothing within {limit_s:.0f} s", late=True)
+                raise await self._probe.late(expected, f"nothing within {limit_s:.0f} s")
             lost = self._is_lost()
         return number
 
@@ -507,7 +523,7 @@ class Caller:
         lost = False
         while (number := await self._within(_LOOK_S)) is None and not lost:
             if time.monotonic() > deadline_s:
-                raise NotYet(expected, f"nothing within {limit_s:.0f} s", late=True)
+                raise await self._probe.late(expected, f"nothing within {limit_s:.0f} s")
             lost = self._is_lost()  # and then looks once more: what came before the end counts
         return number
 

@@ -6,8 +6,11 @@ The parent holds the other end of this process's standard input and writes nothi
 parent ends, in whatever way, the kernel closes that end, and this process terminates itself. That
 holds for a parent that was killed, too, which no handler or `finally` of the parent could see to,
 and on every Unix. (Linux's `PR_SET_PDEATHSIG` fires when the *thread* that forked ends.)
+
+On the signal `SIGUSR1` it writes where it is, even if its event loop is blocked.
 """
 
+import faulthandler
 import os
 import runpy
 import signal
@@ -34,6 +37,8 @@ def _end_with_parent() -> None:
 def main() -> None:
     """Run the module or the file that the command line names, with the arguments after it."""
     threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
+    if hasattr(signal, "SIGUSR1"):
+        faulthandler.register(signal.SIGUSR1, all_threads=False)
     del sys.argv[0]
     if sys.argv[0].endswith(".py"):
         sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))  # as `python FILE.py` has it

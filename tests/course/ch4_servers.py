@@ -243,6 +243,19 @@ V1.refuse = refuse
         "sends whatever there is": """
 LIMITS = Limits(resume_s=3, replay_bytes=2**30, replay_s=1e6)
 """,
+        "waits for what was told already": """
+async def put(session, message):
+    while not session.replay.has_room:
+        await session.room.wait()
+    if isinstance(message, bytes):
+        samples = len(message) // session.start.output.format.frame_bytes
+        session.samples += samples
+        session.replay.add_audio(message, samples)
+    else:
+        session.seq += 1
+        session.replay.add_text(message.model_copy(update={"seq": session.seq}).encode())
+    await flush(session)
+""",
         "throws away what does not fit": """
 right = put
 async def put(session, message):

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection
@@ -16,6 +17,7 @@ from labkit.course.checking import check, check_one
 from labkit.course.checks import find_checks
 from labkit.course.checks.check import Check, checked, checked_value
 from labkit.course.folder import Progress
+from labkit.course.hosting import hosted
 from labkit.course.keep import server_file
 from labkit.course.masters import stubs
 from labkit.course.probe import Probe, Trial
@@ -145,6 +147,49 @@ async def test_a_loop_that_is_blocked_is_left_alone(monkeypatch: pytest.MonkeyPa
         over.set()
     assert "nothing within" in repr(report)
     assert "its event loop is blocked" in repr(report)
+
+
+HANGS = PONG.replace(
+    "await socket.send", 'while message == "ping": pass\n            await socket.send'
+)
+
+
+@checked("ch1.soon", "A ping is answered soon.")
+async def soon(probe: Probe) -> None:
+    """One `ping`."""
+    caller = await probe.connect()
+    await caller.send("ping")
+    await caller.next("pong", within_s=0.3)
+
+
+async def test_a_handler_that_runs_for_ever_is_named_and_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("labkit.course.probe._HANDSHAKE_S", 0.3)
+    before = threading.active_count()
+    server: dict[str, Any] = {}
+    exec(compile(HANGS.split("async def main")[0], "mine.py", "exec"), server)
+    report = await run(server["handle"], soon)
+    assert "the event loop of your server is blocked, at mine.py, line 8, in handle" in repr(report)
+    assert threading.active_count() == before
+
+
+async def test_a_file_that_hangs_is_named_and_started_anew_for_the_next_check(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @checked("ch1.connects", "It takes a caller.")
+    async def connects(probe: Probe) -> None:
+        """Nothing."""
+        await probe.connect()
+
+    monkeypatch.setattr("labkit.course.probe._HANDSHAKE_S", 0.3)
+    monkeypatch.setattr("labkit.course.hosting._HANDSHAKE_S", 0.3)
+    file = folder / "server.py"
+    file.write_text(HANGS, encoding="utf-8")
+    async with hosted(file) as server:
+        report = await run(server, soon)
+        assert "is blocked, at server.py, line 8, in handle" in repr(report)
+        assert (await run(server, connects)).verdict is Verdict.PASSED
 
 
 async def test_a_check_that_fails_by_itself_is_our_fault() -> None:

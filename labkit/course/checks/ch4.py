@@ -289,11 +289,27 @@ async def slow_reader(probe: Probe) -> None:
     """Client 1 says that it acknowledges, asks again and again, and acknowledges nothing.
 
     No more than 512 KiB may be sent to it. Client 2 has its turns meanwhile. Then client 1
-    acknowledges what came, and the rest comes.
+    acknowledges what came, and does the same once more. In the end it acknowledges all that comes,
+    and the rest comes.
     """
     slow = await Conversation.begin(probe, acknowledges=True, output=_WIDE)
     other = await Conversation.begin(probe)
-    turns, before = 0, -1
+    turns = await _until_it_stops(probe, slow, other, 0)
+    probe.ok("stops the reply where nothing is acknowledged, and answers `ping`")
+    probe.ok("answers another client meanwhile")
+    await slow.acknowledge()
+    await slow.take_one("more of the reply, since all that came of it is acknowledged")
+    turns = await _until_it_stops(probe, slow, other, turns)
+    probe.ok("goes on when that is acknowledged, and stops again")
+    while slow.turns < turns:
+        await slow.acknowledge()
+        await slow.until("response.done", acknowledging=True)
+    probe.ok("goes on when it is acknowledged, to the last sample")
+
+
+async def _until_it_stops(probe: Probe, slow: Conversation, other: Conversation, turns: int) -> int:
+    """Ask for more and more, until no more of it comes; gives how many turns were asked for."""
+    start, before = len(slow.came), -1
     for _ in range(_LOOKS):
         if slow.turns == turns:  # all of it was sent: more has to be asked for
             for said in probe.draw(3):
@@ -302,23 +318,17 @@ async def slow_reader(probe: Probe) -> None:
             turns += 3
         await other.ask(probe.draw(1)[0])
         await slow.settle()
-        if len(slow.came) > _MOST_UNACKNOWLEDGED:
+        came = len(slow.came) - start
+        if came > _MOST_UNACKNOWLEDGED:
             raise NotYet(
                 "a reply that waits for acknowledgements after 512 KiB",
-                f"{len(slow.came):,} bytes, and none of them acknowledged",
+                f"{came:,} bytes, and none of them acknowledged",
                 event=probe.last,
             )
-        if len(slow.came) == before and slow.turns < turns:
-            break
-        before = len(slow.came)
-    else:
-        raise CannotTell("the replies were too short to find out where they stop")
-    probe.ok("stops the reply where nothing is acknowledged, and answers `ping`")
-    probe.ok("answers another client meanwhile")
-    while slow.turns < turns:
-        await slow.acknowledge()
-        await slow.until("response.done", acknowledging=True)
-    probe.ok("goes on when it is acknowledged, to the last sample")
+        if came == before and slow.turns < turns:
+            return turns
+        before = came
+    raise CannotTell("the replies were too short to find out where they stop")
 
 
 _WIDE: Final = {"encoding": "pcm_s16le", "sample_rate": 48_000, "channels": 1}
