@@ -230,9 +230,9 @@ class _Script:
         self._room = asyncio.Event()
         self._room.set()
 
-    def due(self) -> int | None:
+    def due(self, now_ns: int) -> int | None:
         """When more of it should be in the making: what was not said yet comes before that."""
-        return self._playback.due(round(self._unspoken_s * 1e9))
+        return self._playback.due(now_ns, round(self._unspoken_s * 1e9))
 
     def put(self, piece: Piece | None) -> None:
         """Add a piece; None where the reply is over."""

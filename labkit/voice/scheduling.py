@@ -16,10 +16,14 @@ nobody waits at all.
 =====================================  ============================================
 work                                   is due
 =====================================  ============================================
+for a client that is about to run out  before all first sounds
 towards a reply's first sound          when the utterance ended
 towards a later sentence               shortly before the client's audio runs out
 ahead of the end of an utterance       after everything else, until it has waited long
 =====================================  ============================================
+
+Who hears a reply hears each gap in it; who waits for one to begin hears nothing yet. So where there
+is more to do than can be done, replies begin later, and those that have begun go on.
 """
 
 import asyncio
@@ -41,10 +45,10 @@ Stop = threading.Event
 
 Ticket = asyncio.Future[None]
 
-Due = Callable[[], int | None]
-"""Says when the result of work is needed, on a monotonic clock in nanoseconds; None of work ahead,
-for which nobody waits. It is asked again and again: while work waits, somebody may begin to wait
-for it, and a client may get more to hear."""
+Due = Callable[[int], int | None]
+"""Says, at the time that it is told, when the result of work is needed, both on a monotonic clock
+in nanoseconds; None of work ahead, for which nobody waits. It is asked again and again: while work
+waits, somebody may begin to wait for it, and a client may get more to hear."""
 
 PATIENCE_S: Final = 2.0
 """Work ahead that has waited for so long is due."""
@@ -54,6 +58,8 @@ MOST_OVERTAKEN_S: Final = 2 * _FURTHEST_S
 """What comes so much later than other work never goes before it: nobody starves."""
 _HEAD_START_S: Final = 2.5
 """So long before a client's audio runs out, more is due: writing and speaking take their time."""
+_RUNS_OUT_S: Final = 1.0
+"""A client with less audio in hand is about to run out: a sentence takes about so long to speak."""
 
 
 @dataclass(slots=True, eq=False)
@@ -74,7 +80,7 @@ class Work(Generic[T]):
 
     def rank(self, now_ns: int) -> tuple[bool, int]:
         """What goes first has the lower rank; of work ahead, none goes before the other."""
-        due_ns = self.due()
+        due_ns = self.due(now_ns)
         if due_ns is None:
             due_ns = self.came_ns + round(PATIENCE_S * 1e9)
             if now_ns < due_ns:
@@ -154,20 +160,24 @@ class Playback:
         if self._begun and self.runs_out_ns is not None:
             self.runs_out_ns += paused_ns
 
-    def due(self, made_ns: int = 0) -> int | None:
+    def due(self, now_ns: int, made_ns: int = 0) -> int | None:
         """When the next audio should be in the making.
 
-        That is never before the client began to wait: behind a short first clause, the second is
-        as urgent as that was.
+        Behind a short first clause, the second is as urgent as that was, and where the client is
+        about to run out, more urgent than any.
 
         Args:
+            now_ns: The time now.
             made_ns: Length of what is in the making already and comes before it.
         """
         if self.runs_out_ns is None or self._since_ns is None:
             return None
         if not self._begun and not made_ns:
             return self._since_ns
-        return max(self._since_ns, self.runs_out_ns + made_ns - round(_HEAD_START_S * 1e9))
+        runs_out_ns = self.runs_out_ns + made_ns
+        if self._begun and runs_out_ns - now_ns < _RUNS_OUT_S * 1e9:
+            return runs_out_ns - round(_FURTHEST_S * 1e9)
+        return max(self._since_ns, runs_out_ns - round(_HEAD_START_S * 1e9))
 
     def produced(self, seconds: float, now_ns: int) -> bool:
         """So much more audio was made; gives whether it came too late."""

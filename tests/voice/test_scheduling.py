@@ -34,7 +34,7 @@ SECOND: Final = 10**9
 
 def at(due_s: float | None) -> Due:
     """Due at that second, or never."""
-    return lambda: None if due_s is None else round(due_s * SECOND)
+    return lambda _: None if due_s is None else round(due_s * SECOND)
 
 
 def served(queue: DeadlineQueue[str], now_s: float = 0) -> list[str]:
@@ -208,25 +208,39 @@ def test_what_is_in_hand_is_what_was_sent_less_what_was_played(
 
 def test_the_first_sound_is_due_at_once_and_more_before_the_rest_is_played() -> None:
     playback = Playback(5 * SECOND)
-    assert playback.due() == 5 * SECOND
+    assert playback.due(5 * SECOND) == 5 * SECOND
     playback.produced(4.0, 6 * SECOND)
-    due_ns = playback.due()
+    due_ns = playback.due(6 * SECOND)
     assert due_ns is not None
     assert 6 * SECOND < due_ns < 10 * SECOND
 
 
 def test_behind_a_short_first_clause_more_is_as_urgent_as_that_was() -> None:
     playback = Playback(5 * SECOND)
-    assert playback.due(SECOND) == 5 * SECOND
+    assert playback.due(6 * SECOND, SECOND) == 5 * SECOND
     playback.produced(1.0, 6 * SECOND)
-    assert playback.due() == 5 * SECOND
-    assert playback.due(6 * SECOND) == pytest.approx(10.5 * SECOND)
+    assert playback.due(6 * SECOND) == 5 * SECOND
+    assert playback.due(6 * SECOND, 6 * SECOND) == pytest.approx(10.5 * SECOND)
+
+
+def test_who_is_about_to_run_out_goes_before_first_sounds_but_not_for_ever() -> None:
+    plays, waits, forgotten = Playback(0), Playback(SECOND), Playback(-20 * SECOND)
+    plays.produced(4.0, 2 * SECOND)  # until 6 s
+    queue: DeadlineQueue[str] = DeadlineQueue()
+
+    def order(now_s: float) -> list[str]:
+        for name, playback in (("waits", waits), ("plays", plays), ("forgotten", forgotten)):
+            queue.add(name, name, playback.due, 0)
+        return served(queue, now_s)
+
+    assert order(4.9) == ["forgotten", "waits", "plays"]
+    assert order(5.1) == ["forgotten", "plays", "waits"]
 
 
 def test_work_ahead_is_not_due_whatever_was_made_of_it() -> None:
     playback = Playback()
-    assert playback.due() is None
-    assert playback.due(SECOND) is None
+    assert playback.due(0) is None
+    assert playback.due(0, SECOND) is None
 
 
 def due(seconds: float | None) -> Due:
