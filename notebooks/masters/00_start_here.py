@@ -22,8 +22,19 @@
 # - **compute** the three numbers that the course is about: dead air, error rate, level;
 # - **say** why a small model mishears, and what that has to do with your server (nothing).
 #
-# Each chapter is yours to change: this is a copy. Run the cells from top to bottom, with Shift
-# and Enter. Where you want a hint, make a cell of your own (Esc, then B), and call `hint` there.
+# ## How a chapter works
+#
+# This is your own copy: change whatever you like. Run the cells from top to bottom, with Shift and
+# Enter.
+#
+# An *exercise* is a function to write: put your lines in place of `raise NotImplementedError`, and
+# run the cell. The cell behind it calls `check`, which tries your function and says ✔, or what it
+# expected and what came. Change and run both as often as you like. For a hint, make a cell of your
+# own (Esc, then B) with, for instance, `hint("ch0.error_rate")`; another call gives the next hint,
+# and `solution("ch0.error_rate")` shows a solution.
+#
+# Commands *in a terminal* are for labkit's folder. JupyterLab has a terminal (File, New, Terminal);
+# it begins in the folder of your copies, so type `cd ..` first.
 
 # %%
 from labkit import recording, say, show, start_labkit
@@ -127,9 +138,9 @@ for one in turns:
 measured("ch0.dead_air_ms", sorted(one.trace.ttfa_ms() for one in turns)[len(turns) // 2])
 
 # %% [markdown]
-# These models are tiny. With public ones of some hundred megabytes (`make tiny`), two cores need
-# about a second; chapter 5 measures it. Between people, the gap is about 200 ms, in ten languages
-# (Stivers and others, 2009).
+# These models are tiny. With public ones of 220 MB (`make tiny`, in a terminal), two cores need
+# about a second. Between people, the gap is about 200 ms, in ten languages (Stivers and others,
+# 2009).
 #
 # What went wrong there? The recogniser is tiny: it was trained for this course, on sentences
 # about timers, lights, names, numbers and WebSockets, so that it fits into the repository. A word
@@ -173,8 +184,8 @@ rate = error_rate([(one.said, one.heard) for one in turns])
 print(f"{rate:.0%} of the words in {len(turns)} sentences were misheard.")
 
 # %% [markdown]
-# Six sentences say little about a recogniser: one word more changes the number a lot. On all 54
-# recordings of the course, `labkit models verify` counts it.
+# Six sentences say little about a recogniser: one word more changes the number a lot. `make
+# models`, in a terminal, counts it on all 54 sentences of the course.
 #
 # ## When is the reply heard?
 #

@@ -491,7 +491,7 @@ ratio = pings["naive"].slowest_ms / pings["yours"].slowest_ms
 print(f"While somebody else is answered, your server says pong {ratio:.0f} times sooner.")
 
 # %% [markdown]
-# ## To take away
+# ## Recap
 #
 # | fault | why | what you did |
 # |---|---|---|
@@ -501,7 +501,7 @@ print(f"While somebody else is answered, your server says pong {ratio:.0f} times
 # | the memory fills | nothing said how long an utterance may be | a bound, told when it is reached |
 # | the first sound comes last | everything was made before anything was sent | sentence by sentence, in pieces |
 #
-# ## Four questions
+# ## Quiz
 
 # %%
 quiz("ch1")

@@ -217,7 +217,7 @@ class SessionState:
 
 # %% [markdown]
 # The last two methods are given: `send_done` says that a turn is over, and `receive` does what chapter 1 did in
-# `handle` for each message. So are the five cells around the class. `attached` notes a session in `sessions`, for
+# `handle` for each message. So are the five cells below the class. `attached` notes a session in `sessions`, for
 # as long as its caller is there. `remember` does nothing yet. `say_reply` and `answer` are those of chapter 1, with
 # a session in the place of socket, buffer and history; of `handle`, only the loop is left. Read where `is_active`
 # is looked at, and why there.
@@ -591,7 +591,7 @@ for name, (process, held) in weights.items():
 # zero. The process may keep its memory for the next ones, so look at what is *held*, not at the process
 # alone, when you search for a leak.
 #
-# ## To take away
+# ## Recap
 #
 # | fault | why | what you did |
 # |---|---|---|
@@ -601,7 +601,7 @@ for name, (process, held) in weights.items():
 # | a server grows until it is restarted | cleaning up was not in `finally` | a context manager, and a count |
 # | nobody knows who is here | state was hidden in a function | a page with two numbers |
 #
-# ## Four questions
+# ## Quiz
 
 # %%
 quiz("ch2")

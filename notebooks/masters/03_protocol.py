@@ -94,8 +94,8 @@ print(inspect.getsource(v1.AudioSpec), inspect.getsource(v1.SessionStart), sep="
 # server should find the end of an utterance. Yours answers with the `turn_detection` that it has, `client`, and the
 # client knows where it is. labkit's own client sends this field, and talks to your server.
 #
-# An error says by its `code` what was wrong. Your server needs these, and the checks ask for the
-# first eight by name:
+# An error says by its `code` what was wrong. Your server needs these, and the checks of this chapter ask for
+# the first seven by name:
 #
 # | `code` | what was wrong |
 # |---|---|
@@ -748,7 +748,7 @@ for how, seconds in took.items():
 # connection opens, before anything can be misunderstood. `protocol` in `session.start` says it once more,
 # because a proxy may agree to a subprotocol that its server never chose.
 #
-# ## To take away
+# ## Recap
 #
 # | question | answer |
 # |---|---|
@@ -759,7 +759,7 @@ for how, seconds in took.items():
 # | what if it is wrong? | `code` for programs, `message` and `hint` for people, `cause` for which; the session goes on |
 # | is anybody there? | pings of the library for the connection, `ping` for the handler |
 #
-# ## Four questions
+# ## Quiz
 
 # %%
 quiz("ch3")

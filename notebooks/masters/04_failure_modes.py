@@ -43,15 +43,17 @@ await begin(4)
 # %%
 before = await start_mine(name="before", file=lab.server_before())
 said = recording("ked-01")
-print(f"The recording says: {said.text!r}")
+print(
+    f"The recording says {said.text!r}, in {2 * len(lab.samples_of(said)) / 1000:.0f} kB of audio."
+)
 
 # %% [markdown]
 # ## Failure 1: the connection drops
 #
-# The recording is 83 kB on the wire. The first call is left alone. The second is cut on its way *up*, to
-# the server, in the middle of the sentence; the client comes back and goes on with what it had not sent.
+# Two calls say the recording. The first is left alone. The second is cut on its way *up*, to the server, after
+# 45,000 bytes, in the middle of the sentence; the client comes back and goes on with what it had not sent.
 #
-# **Predict first.** How many per cent of the words does your server hear, when the connection is cut in
+# **Predict first.** How many percent of the words does your server hear, when the connection is cut in
 # the middle of the sentence? Words that were never said count against it: it is 100 % less the word error
 # rate of chapter 0.
 
@@ -91,14 +93,15 @@ lab.bench(before, said, cut_before)
 # %% [markdown]
 # ## Failure 2: the format is not what was declared
 #
-# `session.start` says 16-bit integers, and floats come. Both are only bytes.
+# `session.start` says 16-bit integers, and floats come. Both are only bytes. Turn the volume down before you
+# play it.
 
 # %%
 print(await lab.say_floats(before, said))
 play(lab.misread_as_integers(said), "What the server hears: floats, read as integers. It is noise.")
 
 # %% [markdown]
-# No error, no words, and the caller is left to guess. Turn the volume down before you play it.
+# No error, no words, and the caller is left to guess.
 #
 # ## Failure 3: a client takes nothing
 #
@@ -703,7 +706,7 @@ print(await lab.kill(after, again, said))
 quiz("ch4")
 
 # %% [markdown]
-# ## Stop and clean up
+# ## Clean up
 
 # %%
 await stop_servers()

@@ -46,8 +46,8 @@ await begin(5, in_kernel=False)  # your server runs in a process of its own, not
 # ## What broke last time
 #
 # Your server streams, refuses and keeps its callers apart. Is it *fast*? Nobody knows, and nobody can
-# tell by looking at it. People leave about 200 ms between two speakers (Stivers et al., 2009, in ten
-# languages), so every hundredth of a second that a server takes is felt.
+# tell by looking at it. People leave about 200 ms between two speakers (Stivers and others, 2009, in ten
+# languages); a server has to come near that.
 #
 # ## The question
 #
@@ -205,13 +205,13 @@ print(f"{packetisation_ms(marks):8.1f} ms  of it because the last chunk was not 
 
 # %% exercise="ch5.headers"
 def headers_percent(chunk_ms):
-    """Headers of one message, in per cent of its audio (32 bytes a millisecond)."""
+    """Headers of one message, in percent of its audio (32 bytes a millisecond)."""
     raise NotImplementedError("how many segments does the message need, header included?")
 
 
 # %% solution="ch5.headers"
 def headers_percent(chunk_ms):
-    """Headers of one message, in per cent of its audio (32 bytes a millisecond)."""
+    """Headers of one message, in percent of its audio (32 bytes a millisecond)."""
     audio = 32 * chunk_ms
     websocket = 6 if audio < 126 else 8
     segments = -(-(audio + websocket) // 1448)
@@ -236,7 +236,7 @@ for chunk_ms in (10, 20, 32, 40, 50, 80, 100, 250, 500):
 #
 # ## The exercise
 #
-# Three servers take turns: yours, labkit's, and the naive one. Each says the *same* recordings in
+# Three servers take turns: yours, labkit's, and the naive one. Each is told the *same* recordings in
 # every chunk size, in random order, at the pace of speech. Sizes are compared recording by recording,
 # since recordings differ by far more than a chunk adds. This short run takes two and a half minutes.
 
@@ -270,9 +270,9 @@ print(*result.sentences(), sep="\n")
 # The orange dashes are for a server that finds the end of your speech by itself. Its detector judges
 # 32 ms at a time, so chunks of 20 ms are judged when those that end at 40, 80 and 100 ms are there.
 #
-# *The whole run, with all nine sizes, takes nine minutes:*
-# `labkit exercise --server mine/server.py --baseline naive`, *or* `run_exercise(mine=True,
-# baseline=True)`.
+# The whole run, with all nine sizes, takes nine minutes:
+# `.venv/bin/labkit exercise --server mine/server.py --baseline naive` in a terminal, or
+# `await run_exercise(mine=True, baseline=True)` in a cell.
 
 # %%
 predicted("ch5.wait_ms", "ch5.added_at_500_ms", "ch5.naive_times")
@@ -335,8 +335,8 @@ print(
 measured("ch5.more_on_4g_ms", latency.longer_ms(result, over["4g"]))
 
 # %% [markdown]
-# A network moves the whole line up: a way there, a way back. (Below zero, it is another day's weather: the machine
-# had less to do than when loopback was measured.) The chunk size decides how steep it is.
+# A network moves the whole line up: a way there, a way back. (Where the measured number is below zero, the machine
+# had less to do than when loopback was measured.) The chunk size decides how steep the line is.
 # Over 3g it is steeper than half a chunk, since the last chunk also has to go out, and a large one
 # takes long on a thin line.
 #
@@ -466,7 +466,7 @@ lab_report(
 await check("ch5.predicted_first", labkit.course.predictions_of("ch5"))
 
 # %% [markdown]
-# ## To take away
+# ## Recap
 #
 # | chunk | waits for it on average | messages a second | when |
 # |---|---|---|---|
@@ -476,7 +476,7 @@ await check("ch5.predicted_first", labkit.course.predictions_of("ch5"))
 #
 # The chunk size is a small part of the wait. The large parts are models, and what you do with them.
 #
-# ## Four questions
+# ## Quiz
 
 # %%
 quiz("ch5")

@@ -20,7 +20,8 @@
 #
 # - **judge** an endpointer: cut-offs against dead air, never one without the other;
 # - **sweep** its three knobs, and draw the line of the best settings;
-# - **write** a policy of ten lines that beats every fixed wait, on callers it has never met.
+# - **write** a policy of ten lines that beats every fixed wait, on callers it has never met;
+# - **measure** what work ahead of the end saves, and how soon a reply stops when you speak over it.
 #
 # ## What broke last time
 #
@@ -364,8 +365,8 @@ patient.stop()
 #
 # And the wait? Labkit's server can follow the caller, as your policy does, and hear more than the
 # silence: who has finished tends to end low and softly, and "set a timer for" is unfinished. A client
-# asks for it with `"endpointing": "adaptive"`, and `labkit endpointing`, in a terminal, draws its line
-# beside that of a fixed wait.
+# asks for it with `"endpointing": "adaptive"`, and `.venv/bin/labkit endpointing`, in a terminal, draws
+# its line beside that of a fixed wait.
 
 # %% [markdown]
 # ## Over the reply
@@ -409,8 +410,8 @@ for name, (said, echo_db) in over.items():
 print(measured("ch6.stops_ms", stops_ms))
 
 # %% [markdown]
-# Nothing of a reply is sent more than a second ahead of its playing: what was sent cannot be taken back.
-# And what is remembered of it is what you heard; the client knows that best, and says so.
+# What was sent cannot be taken back. So a client that lets its callers interrupt (`"barge_in": true`) is
+# sent nothing of a reply more than a second ahead of its playing. And what is remembered of it is what you heard; the client knows that best, and says so.
 
 # %% [markdown]
 # ## Recap
@@ -442,5 +443,7 @@ quiz("ch6")
 server.stop()
 
 # %% [markdown]
-# That was the last chapter. You have built a voice server, broken it, measured it, and given it
-# some patience. `labkit check all --server mine/server.py` says whether all of it still holds.
+# That was the last chapter. You have built a voice server, broken it and measured it, and you have
+# seen what patience it still lacks. In a terminal, `.venv/bin/labkit check all --server mine/server.py`
+# says whether all that you built still holds, and `.venv/bin/labkit bench` measures labkit's own server,
+# each figure beside what it should be.

@@ -1,6 +1,7 @@
 """The masters and what the chapters say besides: cards, hints, solutions, quizzes, progress."""
 
 import ast
+import re
 from pathlib import Path
 
 import jupytext
@@ -23,6 +24,7 @@ from labkit.course.verdict import Verdict
 from labkit.errors import LabkitError
 from tests.paths import ROOT
 
+ENDS = ["Recap", "Quiz", "Clean up"]
 EXERCISES = [key for name in all_chapters() for key in chapter(name).exercises]
 
 
@@ -53,6 +55,8 @@ def test_a_chapter_has_its_exercises_in_its_master(name: str) -> None:
     assert len({one.right for one in about.quiz}) > 1
     stubs = [cell.source for cell in cells(master) if "exercise" in cell.marks]
     assert all("raise NotImplementedError(" in one or "predict(" in one for one in stubs)
+    headings = re.findall(r"^# ## (.+)$", master.read_text(encoding="utf-8"), re.M)
+    assert [one for one in headings if one in ENDS] == ENDS
 
 
 @pytest.mark.parametrize("number", range(1, 5))
