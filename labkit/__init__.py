@@ -50,13 +50,14 @@ if TYPE_CHECKING:
     from labkit.client.v1 import SessionClient
     from labkit.errors import LabkitError
     from labkit.measure.exercise_figures import exercise_figures
+    from labkit.measure.recordings import recording
     from labkit.notebook.bench import Bench
     from labkit.notebook.exercise import run_exercise
     from labkit.notebook.loop import run
     from labkit.notebook.panel import ServerPanel
     from labkit.notebook.server import start_labkit, start_mine, start_naive, stop_servers
     from labkit.notebook.show import play, show
-    from labkit.notebook.turn import SpokenTurn, recording, recordings, say
+    from labkit.notebook.turn import SpokenTurn, recordings, say
     from labkit.server.app import VoiceServer
     from labkit.session.settings import ServerSettings
     from labkit.voice.hearing import Utterance
@@ -128,7 +129,7 @@ _PLACES = MappingProxyType(
         "exercise_figures": "labkit.measure.exercise_figures",
         "load_pipeline": "labkit.voice.models",
         "play": "labkit.notebook.show",
-        "recording": "labkit.notebook.turn",
+        "recording": "labkit.measure.recordings",
         "recordings": "labkit.notebook.turn",
         "resolve": "labkit.voice.models",
         "run": "labkit.notebook.loop",

@@ -16,11 +16,12 @@ from websockets.asyncio.server import serve
 from labkit.cli.app import app
 from labkit.client.plain import VoiceClient
 from labkit.measure.exercise import Exercise
+from labkit.measure.recordings import recording
 from labkit.measure.results import Results, conduct
 from labkit.measure.server_process import running_server
 from labkit.measure.targets import Target
 from labkit.measure.wer import word_errors
-from labkit.notebook.turn import recording, say
+from labkit.notebook.turn import say
 from labkit.protocol.plain import LONGEST_REPLY
 from labkit.session.settings import ServerSettings
 from labkit.trace import STAGES, Stage

@@ -8,11 +8,10 @@ from typer.core import TyperGroup
 
 from labkit import __version__
 from labkit.cli.bench import bench
-from labkit.cli.check import check, progress
+from labkit.cli.course import check, lab, progress
 from labkit.cli.drill import drill
 from labkit.cli.endpointing import endpointing
 from labkit.cli.exercise import exercise
-from labkit.cli.lab import lab
 from labkit.cli.load import load
 from labkit.cli.models import models
 from labkit.cli.proxy import proxy

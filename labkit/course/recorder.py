@@ -18,8 +18,7 @@ import traitlets
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, decode_s16le, resample, write_wav
 from labkit.course.folder import mine
-from labkit.errors import AudioError
-from labkit.measure.recordings import Recording, load_manifest, recording_at
+from labkit.measure.recordings import Recording, recording, recording_at
 
 _LONGEST_S: Final = 60
 _TAKES: Final = "takes"
@@ -74,7 +73,7 @@ class Recorder(anywidget.AnyWidget):
         """
         samples = self.samples
         if not np.any(samples):
-            found = _instead(self._instead)
+            found = recording(self._instead)
             why = "only silence came from the microphone" if self._frames else "nothing recorded"
             self.source = f"{why}: {found.path.name} is said instead"
             return found
@@ -83,17 +82,6 @@ class Recorder(anywidget.AnyWidget):
         write_wav(path, samples)
         self.source = f"your own voice, {len(samples) / SAMPLE_RATE:.1f} s, kept in {path}"
         return recording_at(path)
-
-
-def _instead(what: str | Path) -> Recording:
-    """A recording of the course by its name, or any file."""
-    known = {one.name: one for one in load_manifest()}
-    if (found := known.get(str(what))) is not None:
-        return found
-    path = Path(what).expanduser()
-    if not path.is_file():
-        raise AudioError(f"there is no recording {str(what)!r} in the course, and no such file")
-    return recording_at(path)
 
 
 def microphone(instead: str | Path = "slt-03") -> Recorder:

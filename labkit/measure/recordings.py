@@ -7,12 +7,19 @@ A folder of recordings carries one `manifest.jsonl`, a JSON object a line::
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from labkit.audio.pcm import Float32, end_of_speech
 from labkit.errors import AudioError
@@ -40,9 +47,11 @@ class Kind(StrEnum):
         return self in (Kind.UTTERANCE, Kind.TWO_UTTERANCES)
 
 
-@dataclass(frozen=True, slots=True)
-class Recording:
-    """One recording and what is known about it.
+_Name = Annotated[str, Field(min_length=1)]
+
+
+class Recording(BaseModel):
+    """One recording and what is known about it: a line of the manifest.
 
     Attributes:
         path: The audio file.
@@ -55,13 +64,36 @@ class Recording:
             nothing is said.
     """
 
-    path: Path
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Annotated[Path, Field(alias="file")]
     text: str
-    voice: str
+    voice: _Name
     kind: Kind
-    synthesiser: str
-    licence: str
-    end_of_speech_sample: int | None
+    synthesiser: _Name
+    licence: _Name
+    end_of_speech_sample: Annotated[int, Field(ge=0, strict=True)] | None
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _lies_beside_the_manifest(cls, file: object, info: ValidationInfo) -> str:
+        if not isinstance(file, str) or not file or not {"/", "\\"}.isdisjoint(file):
+            raise ValueError(f"{file!r} is no name of a file")
+        path = Path(str(info.context), file)
+        if not path.is_file():
+            raise ValueError(f"there is no {path}")
+        return str(path)
+
+    @model_validator(mode="after")
+    def _speech_has_words_and_an_end(self) -> Self:
+        for name, told in (
+            ("the text", self.text.strip()),
+            ("end_of_speech_sample", self.end_of_speech_sample is not None),
+        ):
+            if self.kind.is_speech != bool(told):
+                value = getattr(self, name.removeprefix("the "))
+                raise ValueError(f"kind {self.kind!s} does not go with {name} {value!r}")
+        return self
 
     @property
     def name(self) -> str:
@@ -79,32 +111,6 @@ class Recording:
         """
         annotated = self.end_of_speech_sample
         return end_of_speech(samples) if annotated is None else annotated
-
-
-_Name = Annotated[str, Field(min_length=1)]
-
-
-class _Line(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    file: Annotated[str, Field(pattern=r"^[^/\\]+$")]
-    text: str
-    voice: _Name
-    kind: Kind
-    synthesiser: _Name
-    licence: _Name
-    end_of_speech_sample: Annotated[int, Field(ge=0, strict=True)] | None
-
-    @model_validator(mode="after")
-    def _speech_has_words_and_an_end(self) -> Self:
-        if self.kind.is_speech != bool(self.text.strip()):
-            raise ValueError(f"kind {self.kind!s} does not go with the text {self.text!r}")
-        if self.kind.is_speech != (self.end_of_speech_sample is not None):
-            raise ValueError(
-                f"kind {self.kind!s} does not go with end_of_speech_sample"
-                f" {self.end_of_speech_sample}"
-            )
-        return self
 
 
 def load_manifest(folder: Path | None = None) -> list[Recording]:
@@ -150,10 +156,31 @@ def recording_at(path: Path) -> Recording:
         for listed in load_manifest(path.parent):
             if listed.path.name == path.name:
                 return listed
-    return Recording(
-        path, text="", voice="", kind=Kind.UTTERANCE, synthesiser="", licence="",
+    return Recording.model_construct(
+        path=path, text="", voice="", kind=Kind.UTTERANCE, synthesiser="", licence="",
         end_of_speech_sample=None,
     )  # fmt: skip
+
+
+def recording(what: str | Path) -> Recording:
+    """One recording.
+
+    Args:
+        what: The name of one that comes with the course, such as ``"ked-01"``, or the path of
+            any WAV or FLAC file.
+
+    Raises:
+        AudioError: There is none of that name.
+    """
+    known = {one.name: one for one in load_manifest()}
+    if (found := known.get(str(what))) is not None:
+        return found
+    path = Path(what).expanduser()
+    if not path.is_file():
+        raise AudioError(
+            f"there is no recording {str(what)!r} and no such file; there are {', '.join(known)}"
+        )
+    return recording_at(path)
 
 
 def _numbered_lines(manifest: Path) -> Iterator[tuple[str, str]]:
@@ -168,13 +195,9 @@ def _numbered_lines(manifest: Path) -> Iterator[tuple[str, str]]:
 
 def _recording(folder: Path, place: str, raw: str) -> Recording:
     try:
-        line = _Line.model_validate_json(raw)
+        return Recording.model_validate_json(raw, context=folder)
     except ValidationError as error:
         raise AudioError(f"{place}: {_first_fault(error)}") from error
-    path = folder / line.file
-    if not path.is_file():
-        raise AudioError(f"{place}: field 'file': there is no {path}")
-    return Recording(path=path, **line.model_dump(exclude={"file"}))
 
 
 def _first_fault(error: ValidationError) -> str:

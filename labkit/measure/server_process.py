@@ -163,6 +163,11 @@ def labkit_server(*options: str) -> list[str]:
     return ["labkit", "serve", "--port", "0", *options]
 
 
+def naive_server(*options: str) -> list[str]:
+    """The server that is written the naive way, likewise; its options name its models."""
+    return ["labkit.course.naive_server", "--port", "0", *options]
+
+
 async def start_server(command: Sequence[str], *, start_s: float = _START_S) -> RunningServer:
     """Start a server in a process of its own, and wait until it accepts callers.
 

@@ -25,7 +25,7 @@ from labkit.client.plain import VoiceClient
 from labkit.errors import ConnectError, InstrumentError, ServerError
 from labkit.measure.links import LOOPBACK, Direction, Profile
 from labkit.measure.netem import Proxy
-from labkit.measure.server_process import RunningServer, labkit_server, running_server
+from labkit.measure.server_process import RunningServer, labkit_server, naive_server, running_server
 from labkit.net import client_tls, server_tls
 from labkit.protocol.v1 import SUBPROTOCOL
 
@@ -62,7 +62,7 @@ class Target:
     @classmethod
     def naive(cls, *options: str) -> "Target":
         """The naive server, with the options that name its models."""
-        return cls(NAIVE, ["labkit.course.naive_server", "--port", "0", *options])
+        return cls(NAIVE, naive_server(*options))
 
     @classmethod
     def named(cls, text: str) -> "Target":

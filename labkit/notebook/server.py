@@ -13,7 +13,7 @@ import traitlets
 from labkit.course.keep import kept_sections, server_file
 from labkit.course.masters import still_to_write
 from labkit.errors import ServerError
-from labkit.measure.server_process import RunningServer, labkit_server, start_server
+from labkit.measure.server_process import RunningServer, labkit_server, naive_server, start_server
 
 
 class Place(traitlets.HasTraits):
@@ -105,7 +105,7 @@ async def start_mine(*, name: str = "mine", file: Path | None = None) -> Running
 
 async def start_naive(*, name: str = "naive") -> RunningServer:
     """Start the server of chapter 1 that does everything in its handler, likewise."""
-    return await place_of(name).start(["labkit.course.naive_server", "--port", "0"])
+    return await place_of(name).start(naive_server())
 
 
 async def stop_servers() -> None:

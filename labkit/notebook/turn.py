@@ -8,15 +8,14 @@ nobody on the network for anything.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio
 from labkit.client.plain import ClientTurn, VoiceClient
-from labkit.errors import AudioError, LabkitError
-from labkit.measure.recordings import Recording, load_manifest, recording_at
+from labkit.errors import LabkitError
+from labkit.measure.recordings import Recording, load_manifest
 from labkit.measure.server_process import RunningServer
 from labkit.notebook.show import play, player, show, wav_file
 from labkit.trace import Mark, Stage, Trace, largest_part
@@ -43,34 +42,13 @@ def recordings() -> list[Recording]:
     return load_manifest()
 
 
-def recording(name: str | Path) -> Recording:
-    """One recording.
-
-    Args:
-        name: The name of one that comes with the course, such as ``"ked-01"``, or the path of
-            any WAV or FLAC file.
-
-    Raises:
-        AudioError: There is none of that name.
-    """
-    known = {one.name: one for one in recordings()}
-    if (found := known.get(str(name))) is not None:
-        return found
-    path = Path(name).expanduser()
-    if not path.is_file():
-        raise AudioError(
-            f"there is no recording {str(name)!r} and no such file; there are {', '.join(known)}"
-        )
-    return recording_at(path)
-
-
 async def say(
     what: Recording, server: RunningServer | str, *, chunk_ms: float = 40.0
 ) -> "SpokenTurn":
     """Say a recording to a server at the pace of speech, and wait for the whole reply.
 
     Args:
-        what: The recording, such as `recording` gives.
+        what: The recording, such as `labkit.recording` gives.
         server: The server, or its address.
         chunk_ms: Length of one message, in milliseconds.
 

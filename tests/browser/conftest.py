@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from labkit.audio.pcm import SAMPLE_RATE, read_audio, write_wav
-from labkit.notebook.turn import recording
+from labkit.measure.recordings import recording
 from tests.support import chromium
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import pytest
 
 from labkit.course.folder import Progress
 from labkit.course.verdict import Verdict
+from labkit.measure.recordings import recording
 from labkit.measure.wer import word_error_rate
-from labkit.notebook.turn import recording
 from tests.browser.conftest import BEFORE_S, NOT_TESTED, SAID
 
 pytest.importorskip("playwright", reason=f"playwright is not here (make setup): {NOT_TESTED}")

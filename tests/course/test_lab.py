@@ -12,8 +12,8 @@ from labkit.course.keep import write_sections
 from labkit.course.lab import Call, Crowd, Taken
 from labkit.course.masters import sections
 from labkit.course.verdict import NotYet
+from labkit.measure.recordings import recording
 from labkit.measure.server_process import RunningServer, running_server
-from labkit.notebook.turn import recording
 from tests.support import until
 
 

@@ -16,8 +16,8 @@ from labkit.course.checks.check import Check
 from labkit.course.keep import assembled
 from labkit.course.masters import sections
 from labkit.course.verdict import Report, Reports, Verdict
-from labkit.measure.server_process import labkit_server, running_server
-from labkit.notebook.turn import recording
+from labkit.measure.recordings import recording
+from labkit.measure.server_process import labkit_server, naive_server, running_server
 from tests.course.chapters import CHAPTERS
 from tests.course.servers import SOLUTION
 from tests.paths import DATA
@@ -70,7 +70,7 @@ async def test_labkits_own_client_talks_to_a_learners_server(chapter: int, tmp_p
 
 
 async def test_the_naive_server_fails_in_many_ways_each_with_its_message() -> None:
-    found = await reports(["labkit.course.naive_server", "--port", "0"])
+    found = await reports(naive_server())
     failed = {report.check for report in found if report.verdict is Verdict.NOT_YET}
     assert failed >= {
         "ch1.pong_while_busy",

@@ -7,7 +7,7 @@ import soxr
 from labkit.audio.formats import AudioFormat
 from labkit.audio.pcm import SAMPLE_RATE, Encoding
 from labkit.course import wire
-from labkit.notebook.turn import recording
+from labkit.measure.recordings import recording
 
 TONE = np.sin(np.arange(SAMPLE_RATE) * 0.2).astype(np.float32) / 2
 

@@ -6,10 +6,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from labkit.course.latency import NETWORKS
+from labkit.measure.recordings import recording
 from labkit.measure.server_process import RunningServer
 from labkit.notebook.bench import Bench
 from labkit.notebook.server import start_labkit, stop_servers
-from labkit.notebook.turn import recording
 from tests.support import until
 
 
