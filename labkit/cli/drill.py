@@ -80,8 +80,8 @@ def fuzz(
     ] = None,
 ) -> None:
     """Send hostile messages; the server must answer each in its dialect, and lose nothing."""
+    from labkit.drills import Dialect
     from labkit.drills.fuzz import Crowd, run_fuzz
-    from labkit.drills.target import Dialect
 
     dialects = tuple(Dialect) if dialect == "both" else (Dialect(dialect),)
     crowd = Crowd(seed=seed, dialects=dialects, parallel=parallel)

@@ -6,7 +6,15 @@ decides, and gives a `Verdict`: a row for each promise, with the figure found an
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Self
+
+
+class Dialect(StrEnum):
+    """What a caller speaks, or pretends to speak."""
+
+    PLAIN = "plain"
+    V1 = "v1"
 
 
 @dataclass(frozen=True, slots=True)

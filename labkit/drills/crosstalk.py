@@ -34,8 +34,8 @@ from labkit.client.answers import Deadlines
 from labkit.client.dial import Backoff, with_query
 from labkit.client.plain import VoiceClient
 from labkit.client.v1 import SessionClient
-from labkit.drills import Finding, Verdict
-from labkit.drills.target import Dialect, target_command
+from labkit.drills import Dialect, Finding, Verdict
+from labkit.drills.target import target_command
 from labkit.errors import ClientError, InstrumentError, ProtocolError
 from labkit.measure.recordings import Kind, Recording, load_manifest
 from labkit.measure.results import Tell

@@ -16,15 +16,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConcurrencyError, ConnectionClosed, WebSocketException
 
-from labkit.audio.pcm import SAMPLE_RATE, decode_s16le
 from labkit.client.dial import address_of, dial
-from labkit.client.plain import VoiceClient
-from labkit.client.v1 import SessionClient
-from labkit.drills import Finding, Verdict
+from labkit.drills import Dialect, Finding, Verdict
 from labkit.drills.answers import Answers, PlainAnswers, Tally, V1Answers
 from labkit.drills.inputs import (
     LIMITS,
@@ -43,7 +39,6 @@ from labkit.drills.target import (
     OPEN_FILES,
     RSS_BYTES,
     SESSIONS,
-    Dialect,
     Pings,
     Vitals,
     fetch,
@@ -52,8 +47,9 @@ from labkit.drills.target import (
     target_command,
     vitals_of,
     vitals_once,
+    well_served,
 )
-from labkit.errors import ClientError, ConnectError, LabkitError
+from labkit.errors import ClientError, ConnectError
 from labkit.measure.results import Tell
 from labkit.measure.server_process import RunningServer, running_server
 from labkit.protocol import v1
@@ -165,28 +161,6 @@ async def fuzz(server: RunningServer, messages: int, crowd: Crowd, tell: Tell) -
         await _health(server.url),
         pings,
     )
-
-
-async def well_served(url: str, dialect: Dialect) -> str:
-    """What is wrong with one good turn against a server that echoes; empty where nothing is."""
-    said = np.full(SAMPLE_RATE // 5, 0.25, np.float32)
-    try:
-        if dialect is Dialect.PLAIN:
-            async with VoiceClient.connect(url) as caller:
-                turn = await caller.say(said)
-            transcript, reply = turn.transcript, turn.reply
-        else:
-            async with SessionClient.connect(url) as client:
-                answer = await client.say(said, pace=0)
-                await client.end()
-            transcript, reply = answer.transcript, decode_s16le(bytes(answer.audio))
-    except LabkitError as error:
-        return f"{type(error).__name__}: {error}"
-    if transcript != "0.20 seconds of audio":
-        return f"the transcript is {transcript!r}"
-    if len(reply) != len(said) or np.abs(reply - said).max() > 1e-3:
-        return f"the reply of {len(reply)} samples is not what was said"
-    return ""
 
 
 async def _health(url: str) -> str:

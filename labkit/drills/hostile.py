@@ -31,17 +31,16 @@ from websockets.exceptions import ConnectionClosed
 from labkit.audio.pcm import SAMPLE_RATE, Encoding
 from labkit.client.dial import address_of, connected
 from labkit.client.v1 import SessionClient
-from labkit.drills import Finding, Verdict
-from labkit.drills.fuzz import well_served
+from labkit.drills import Dialect, Finding, Verdict
 from labkit.drills.inputs import frame, handshake
 from labkit.drills.target import (
-    Dialect,
     Pings,
     log_faults,
     memory_of,
     pinging,
     settings_of,
     target_command,
+    well_served,
 )
 from labkit.errors import CloseCode, ErrorCode, InstrumentError
 from labkit.measure.results import Tell

@@ -18,7 +18,7 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, Final
 
-from labkit.drills.target import Dialect
+from labkit.drills import Dialect
 from labkit.protocol.limits import Limits
 from labkit.protocol.replay import Position
 from labkit.protocol.schema import schema

@@ -17,6 +17,7 @@ import numpy as np
 from labkit.audio.pcm import Float32, encode_s16le
 from labkit.client.dial import address_of, dial
 from labkit.client.plain import VoiceClient
+from labkit.client.v1 import begin
 from labkit.drills import Finding, Verdict
 from labkit.drills.target import (
     CLOSES,
@@ -62,8 +63,7 @@ async def stall(url: str, speech: bytes, number: int) -> AsyncIterator[None]:
     client = await dial(url, sock=raw, subprotocol=v1.SUBPROTOCOL)
     try:
         start = v1.SessionStart(output=LOUD, acknowledges=number % 2 == 0)
-        await client.send(start.encode())
-        await client.recv()
+        await begin(client, start, _PATIENCE_S)
         client.transport.pause_reading()
         for _ in range(2):
             await client.send(speech)

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any, Final, Literal
 
 import httpx2
@@ -22,21 +21,16 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import WebSocketException
 
-from labkit.audio.pcm import Encoding, Float32, read_audio
+from labkit.audio.pcm import SAMPLE_RATE, Encoding, Float32, decode_s16le, read_audio
 from labkit.client.dial import connected, server_url
-from labkit.errors import ClientError
+from labkit.client.plain import VoiceClient
+from labkit.client.v1 import SessionClient
+from labkit.drills import Dialect
+from labkit.errors import ClientError, LabkitError
 from labkit.measure.recordings import load_manifest
 from labkit.measure.server_process import RunningServer
 from labkit.protocol import v1
 from labkit.session.settings import ServerSettings
-
-
-class Dialect(StrEnum):
-    """What a caller speaks, or pretends to speak."""
-
-    PLAIN = "plain"
-    V1 = "v1"
-
 
 PipelineName = Literal["echo", "voice", "scripted"]
 """What answers: an echo, the engines, or engines that follow a script: what they hear is the
@@ -165,6 +159,28 @@ def log_faults(log: str) -> list[str]:
 
 
 # -- an honest caller --------------------------------------------------------------------------
+
+
+async def well_served(url: str, dialect: Dialect) -> str:
+    """What is wrong with one good turn against a server that echoes; empty where nothing is."""
+    said = np.full(SAMPLE_RATE // 5, 0.25, np.float32)
+    try:
+        if dialect is Dialect.PLAIN:
+            async with VoiceClient.connect(url) as caller:
+                turn = await caller.say(said)
+            transcript, reply = turn.transcript, turn.reply
+        else:
+            async with SessionClient.connect(url) as client:
+                answer = await client.say(said, pace=0)
+                await client.end()
+            transcript, reply = answer.transcript, decode_s16le(bytes(answer.audio))
+    except LabkitError as error:
+        return f"{type(error).__name__}: {error}"
+    if transcript != "0.20 seconds of audio":
+        return f"the transcript is {transcript!r}"
+    if len(reply) != len(said) or np.abs(reply - said).max() > 1e-3:
+        return f"the reply of {len(reply)} samples is not what was said"
+    return ""
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from labkit.audio.pcm import Float32, decode_s16le, write_wav
-from labkit.drills import Verdict
+from labkit.drills import Dialect, Verdict
 from labkit.drills.crosstalk import (
     CallerPlan,
     Crosstalk,
@@ -28,7 +28,7 @@ from labkit.drills.crosstalk import (
     spoken_questions,
     streamed,
 )
-from labkit.drills.target import Dialect, settings_of, target_command
+from labkit.drills.target import settings_of, target_command
 from labkit.errors import ClientError, InstrumentError
 from labkit.measure.recordings import Recording, load_manifest
 from labkit.measure.server_process import running_server

@@ -11,7 +11,7 @@ from websockets.exceptions import WebSocketException
 from websockets.frames import Frame, Opcode
 from websockets.server import ServerProtocol
 
-from labkit.drills import inputs
+from labkit.drills import Dialect, inputs
 from labkit.drills.inputs import (
     LIMITS,
     Context,
@@ -26,7 +26,6 @@ from labkit.drills.inputs import (
     mutated,
     start_message,
 )
-from labkit.drills.target import Dialect
 from labkit.errors import ErrorCode, ProtocolError
 from labkit.protocol import v1
 from labkit.protocol.replay import Position

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from labkit.client.v1 import SessionClient
+from labkit.drills import Dialect
 from labkit.drills.target import (
     CLOSES,
     HELD_BYTES,
@@ -22,11 +23,13 @@ from labkit.drills.target import (
     target_command,
     vitals_of,
     vitals_once,
+    well_served,
 )
 from labkit.errors import ClientError, ServerError
 from labkit.measure.server_process import running_server
 from labkit.server.app import VoiceServer
-from labkit.voice.pipeline import EchoPipeline
+from labkit.voice.history import Exchange
+from labkit.voice.pipeline import EchoPipeline, Sink, Turn
 from tests.support import until
 
 PAGE = """
@@ -133,3 +136,17 @@ async def test_a_server_that_is_gone_is_worse_than_any_round_trip() -> None:
     async with pinging("ws://127.0.0.1:1", pings):
         pass
     assert pings.worst_ms == pings.p99_ms == float("inf")
+
+
+async def test_a_good_turn_has_to_give_back_what_was_said() -> None:
+    class Deaf(EchoPipeline):
+        async def answer(self, turn: Turn, sink: Sink) -> Exchange:
+            await sink.transcript("0.20 seconds of audio")
+            return Exchange("0.20 seconds of audio", "nothing")
+
+    async with VoiceServer(Deaf(), settings_of({})) as server:
+        for dialect in Dialect:
+            assert "the reply of 0 samples" in await well_served(server.url, dialect)
+    async with VoiceServer(EchoPipeline(), settings_of({})) as server:
+        for dialect in Dialect:
+            assert await well_served(server.url, dialect) == ""
