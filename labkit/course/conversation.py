@@ -107,13 +107,13 @@ class Conversation:
         samples = read_audio(what.path) if isinstance(what, Recording) else what
         await self.say_bytes(encode_s16le(samples))
 
-    async def say_bytes(self, data: bytes) -> None:
-        """Send audio that is encoded already."""
+    async def say_bytes(self, data: bytes, *, at_once: bool = False) -> None:
+        """Send audio that is encoded already, in chunks or in one message."""
         self.sent += data
-        await self._send_audio(data)
+        await self._send_audio(data, len(data) if at_once else 0)
 
-    async def _send_audio(self, data: bytes | bytearray) -> None:
-        size = _BYTES_A_SAMPLE * self._rng.randint(320, 1600)
+    async def _send_audio(self, data: bytes | bytearray, size: int = 0) -> None:
+        size = size or _BYTES_A_SAMPLE * self._rng.randint(320, 1600)
         for start in range(0, len(data), size):
             await self.caller.send(bytes(data[start : start + size]))
 
@@ -143,7 +143,7 @@ class Conversation:
         said = about or what
         assert isinstance(said, Recording)
         told = await self.until("response.done")
-        self._require_heard(said, self.heard)
+        self.require_heard(said)
         return told[-1]
 
     async def until(
@@ -191,7 +191,7 @@ class Conversation:
         """
         if not await self.take_in(turns, acknowledging=_OFTEN):
             return False
-        self._require_heard(said, self.heard)
+        self.require_heard(said)
         return True
 
     async def take_in(self, turns: int, *, acknowledging: float = 0.0) -> bool:
@@ -228,13 +228,18 @@ class Conversation:
         """What this client has said."""
         return decode_s16le(bytes(self.sent))
 
-    def _require_heard(self, said: Recording, heard: str) -> None:
-        """Make sure that a transcript has enough of the words."""
-        wrong, words = word_errors(said.text, heard)
+    def require_heard(self, said: Recording, why: str = "") -> None:
+        """Make sure that the last transcript has enough of the words.
+
+        Args:
+            said: The recording that was said.
+            why: What to say besides, where it has not.
+        """
+        wrong, words = word_errors(said.text, self.heard)
         if wrong > words / 2:
             raise NotYet(
-                f'a transcript of "{said.text}" ({said.name})',
-                f'"{heard}"' if heard else "an empty transcript",
+                f'a transcript of "{said.text}" ({said.name}){why}',
+                f'"{self.heard}"' if self.heard else "an empty transcript",
                 off=f"{wrong} wrong, of {words} words",
                 event=self._probe.last,
             )

@@ -225,12 +225,25 @@ async def refuse(self, error):
     await right(self, error)
 V1.refuse = refuse
 """,
-        "calls all noise floats": """
-right = V1.refuse
+        "takes nothing of a message that it doubts": """
+class FormatWatch(FormatWatch):
+    def feed(self, data, at_ns):
+        for guess in super().feed(data, at_ns):
+            raise guess
+        return ()
+""",
+        "counts nothing of a message that it doubts": """
+right = hear
+async def hear(session, data):
+    before = session.received
+    session.doubts = False
+    await right(session, data)
+    if session.doubts:
+        session.received = before
+right_refuse = V1.refuse
 async def refuse(self, error):
-    if error.code is ErrorCode.LOOKS_LIKE_BIG_ENDIAN:
-        error.code = ErrorCode.LOOKS_LIKE_FLOAT32
-    await right(self, error)
+    self.doubts = True
+    await right_refuse(self, error)
 V1.refuse = refuse
 """,
         "hangs up": """

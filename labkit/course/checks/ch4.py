@@ -104,6 +104,12 @@ async def nothing_lost(probe: Probe) -> None:
                 await talk.send_again()
         probe.ok(f"answers every turn over {cuts} cuts, no sample lost, and none repeated")
         await talk.settle()
+    _require_acknowledged(talk, turns)
+    probe.ok("has acknowledged all that was sent, and no more")
+
+
+def _require_acknowledged(talk: Conversation, turns: int) -> None:
+    """Make sure that the server says of all that was sent that it has it."""
     has = {"messages": turns, "samples": talk.sent_samples}
     if talk.acknowledged != has:
         raise NotYet(
@@ -111,7 +117,6 @@ async def nothing_lost(probe: Probe) -> None:
             f"the last one says {json.dumps(talk.acknowledged)}",
             event=talk.last_ack,
         )
-    probe.ok("has acknowledged all that was sent, and no more")
 
 
 def _cut(rng: random.Random, *, up: bool) -> Conditions:
@@ -236,16 +241,24 @@ async def takeover(probe: Probe) -> None:
 async def wrong_format(probe: Probe) -> None:
     """Two recordings as 16-bit integers, as declared; then otherwise than declared, in drawn order.
 
-    That is: as floats, with the high byte first, as a WAV file; each on a connection of its own.
-    The error has to come before `response.done`, and the session goes on.
+    That is: as floats, with the high byte first, and one of them as a WAV file in one message; each
+    on a connection of its own. The error has to come before `response.done`. All of the audio
+    counts as received, and of the file, whose samples are right, the words have to be heard. Then
+    comes a recording as declared.
     """
     await _send_as(probe, "", encode_s16le)
     probe.ok("finds nothing wrong with audio that is right")
     wrong = list(_WRONG.items())
     probe.rng.shuffle(wrong)
     for code, encode in wrong:
-        await _send_as(probe, code, encode)
-        probe.ok(f"names it: `{code}`")
+        talk = await _send_as(probe, code, encode)
+        probe.ok(f"names it: `{code}`, and takes it all the same")
+    said = probe.draw(1)[0]
+    await talk.say(said)
+    await talk.end()
+    await talk.until("response.done", errors=True)
+    talk.require_heard(said)
+    probe.ok("goes on with the session")
 
 
 def _with_header(samples: Float32) -> bytes:
@@ -262,11 +275,14 @@ _WRONG: Final[Mapping[str, Callable[[Float32], bytes]]] = {
 }
 
 
-async def _send_as(probe: Probe, code: str, encode: Callable[[Float32], bytes]) -> None:
-    """Say two recordings in one encoding, and make sure which error comes; none for no code."""
+async def _send_as(probe: Probe, code: str, encode: Callable[[Float32], bytes]) -> Conversation:
+    """Say recordings in one encoding, and make sure which error comes; none for no code."""
     talk = await Conversation.begin(probe)
-    samples = np.concatenate([read_audio(said.path) for said in probe.draw(2)])
-    await talk.say_bytes(encode(samples))
+    said = probe.draw(2)
+    if is_file := encode is _with_header:
+        await talk.say_bytes(encode(read_audio(said[0].path)), at_once=True)
+    else:
+        await talk.say_bytes(encode(np.concatenate([read_audio(one.path) for one in said])))
     await talk.end()
     told = await talk.until("response.done", errors=True)
     codes = [str(one.get("code")) for one in told if one["type"] == "error"]
@@ -279,7 +295,11 @@ async def _send_as(probe: Probe, code: str, encode: Callable[[Float32], bytes]) 
             f"the codes {', '.join(codes)}" if codes else "no error",
             event=probe.last,
         )
+    if is_file:
+        talk.require_heard(said[0], "; what looks wrong is taken all the same")
     await talk.settle()
+    _require_acknowledged(talk, 1)
+    return talk
 
 
 @checked(
