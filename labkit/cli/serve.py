@@ -23,7 +23,6 @@ from labkit.session.defaults import (
 
 if TYPE_CHECKING:
     from labkit.server.app import VoiceServer
-    from labkit.session.settings import ServerSettings
     from labkit.voice.pipeline import Pipeline
 
 _log = logging.getLogger("labkit")
@@ -126,8 +125,9 @@ def serve(
     ] = None,
 ) -> None:
     """Run the voice server until Ctrl-C."""
-    from labkit.server.app import require_startable
+    from labkit.server.app import require_startable, serve_until_signal
     from labkit.session.settings import ServerSettings
+    from labkit.voice.pipeline import EchoPipeline
 
     _log_to_stderr()
     settings = ServerSettings(
@@ -149,13 +149,13 @@ def serve(
     answering = (
         _voice(model_set, asr, llm, tts, _told(system), threads, fit_window)
         if pipeline == "voice"
-        else _echo()
+        else EchoPipeline()
     )
     # What is loaded now lives as long as the process. A full collection would look at all of it
     # again and again, which holds the event loop for 50 ms; frozen, it is left out.
     gc.collect()
     gc.freeze()
-    _serve(answering, settings)
+    run(serve_until_signal(answering, settings, _announce))
 
 
 def _tokens(path: Path | None, environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -197,18 +197,6 @@ def _voice(
         threads or default_threads(),
     )
     return load_pipeline(paths, threads=threads, fit_window=fit_window)
-
-
-def _echo() -> "Pipeline":
-    from labkit.voice.pipeline import EchoPipeline
-
-    return EchoPipeline()
-
-
-def _serve(pipeline: "Pipeline", settings: "ServerSettings") -> None:
-    from labkit.server.app import serve_until_signal
-
-    run(serve_until_signal(pipeline, settings, _announce))
 
 
 def _announce(server: "VoiceServer") -> None:

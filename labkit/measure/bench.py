@@ -4,10 +4,11 @@ A bar is a promise with a number. What a row measures is in `labkit.measure.benc
 what its readings are held against, and nothing is said to hold that was not measured.
 """
 
+import operator
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from labkit.errors import ClientError, LabkitError, ProtocolError, ServerError
 from labkit.measure.results import Experiment, Tell
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_SENSES: Final = {"≤": operator.le, "<": operator.lt, "≥": operator.ge}
+
+
 @dataclass(frozen=True, slots=True)
 class Bar:
     """What one figure has to reach.
@@ -24,32 +28,23 @@ class Bar:
     Attributes:
         row: What measures it, for `--only`.
         figure: What it is.
-        bound: The most that it may be; None for what is only stated.
+        bound: What it is held against; None for what is only stated.
         unit: Behind its number.
-        at_least: The bound is the least that it has to be.
-        below: The bound itself is too much already.
+        sense: On which side of the bound it has to be.
     """
 
     row: str
     figure: str
     bound: float | None
     unit: str = ""
-    at_least: bool = False
-    below: bool = False
+    sense: Literal["≤", "<", "≥"] = "≤"
 
     def __str__(self) -> str:
-        if self.bound is None:
-            return "stated"
-        sign = "≥" if self.at_least else "<" if self.below else "≤"
-        return f"{sign} {self.bound:g}{self.unit}"
+        return "stated" if self.bound is None else f"{self.sense} {self.bound:g}{self.unit}"
 
     def holds(self, value: float) -> bool:
         """Whether `value` reaches it; nothing falls short of what is only stated."""
-        if self.bound is None:
-            return True
-        if self.at_least:
-            return value >= self.bound
-        return value < self.bound if self.below else value <= self.bound
+        return self.bound is None or bool(_SENSES[self.sense](value, self.bound))
 
 
 class Verdict(StrEnum):
@@ -109,9 +104,9 @@ def bars(models: str) -> dict[str, Bar]:
         "smart turn": Bar("smart-turn", "the same / Smart Turn v3 with its own policy", 1.0),
         "push p50": Bar("push", "push-to-talk: asked to first audio / floor, p50", 1.05),
         "naive": Bar("naive", "first audio, naive / labkit, replies of five sentences", 5.0,
-                     at_least=True),
-        "ping": Bar("ping", "ping p99 while four turns run, naive / labkit", 20.0, at_least=True),
-        "ping p99": Bar("ping", "labkit's ping p99 meanwhile", 10.0, " ms", below=True),
+                     sense="≥"),
+        "ping": Bar("ping", "ping p99 while four turns run, naive / labkit", 20.0, sense="≥"),
+        "ping p99": Bar("ping", "labkit's ping p99 meanwhile", 10.0, " ms", sense="<"),
         "barge-in p95": Bar("barge-in", "speech found over the reply to its last sample, p95",
                             100.0, " ms"),
         "pause p95": Bar("barge-in", "speech over the reply to its pause, p95", None, " ms"),
@@ -123,7 +118,7 @@ def bars(models: str) -> dict[str, Bar]:
         "four underruns": Bar("four", "times that their audio ran out", 0.0),
         "eight p95": Bar("eight", "first audio p95, eight callers for a minute", None, " ms"),
         "eight underruns": Bar("eight", "times that their audio ran out", 0.0),
-        "idle": Bar("memory", "memory of an idle session", 64.0, " KiB", below=True),
+        "idle": Bar("memory", "memory of an idle session", 64.0, " KiB", sense="<"),
         "active": Bar("memory", "memory of one that has heard 2 s", None, " KiB"),
     }  # fmt: skip
 
@@ -308,6 +303,6 @@ def _over(one: Finding) -> tuple[float, float, float] | None:
     if value is None or not bound or value.value <= 0:
         return None
     low = max(value.low, value.value / 100)  # a logarithm has no zero
-    if one.bar.at_least:
+    if one.bar.sense == "≥":
         return bound / value.value, bound / value.high, bound / low
     return value.value / bound, low / bound, value.high / bound

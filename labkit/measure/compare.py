@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
@@ -19,6 +20,7 @@ from labkit.trace import Stage
 Part = Callable[[Sequence[Row]], dict[str, float]]
 """Gives milliseconds by recording."""
 
+_RECORDING: Final = attrgetter("utterance")
 _ROWS: Final = TypeAdapter(Row)
 _TURNS: Final = "turns.csv"
 _SUMMARY: Final = "summary.json"
@@ -161,20 +163,16 @@ def _differences(first: Sequence[Row], second: Sequence[Row], seed: int) -> list
         raise InstrumentError("the runs have no chunk size in common")
     small, large = min(sizes), max(sizes)
     sides = [[row for row in rows if row.chunk_ms in sizes] for rows in (first, second)]
-    wanted: dict[str, Part] = {"the whole wait": partial(balanced_means, key=_recording)}
+    by_recording = partial(balanced_means, key=_RECORDING)
+    wanted: dict[str, Part] = {"the whole wait": by_recording}
     if small < large:
         wanted[f"effect of {small} to {large} ms"] = partial(_effects, small=small, large=large)
     for stage in Stage:
-        span = partial(_span, stage)
-        wanted[stage.label] = partial(balanced_means, key=_recording, value=span)
+        wanted[stage.label] = partial(by_recording, value=partial(_span, stage))
     found = [_difference(what, *map(part, sides), seed=seed) for what, part in wanted.items()]
     if found[0] is None:
         raise InstrumentError("the runs have no recording in common that both answered")
     return [difference for difference in found if difference is not None]
-
-
-def _recording(row: Row) -> str:
-    return row.utterance
 
 
 def _span(stage: Stage, row: Row) -> float | None:
@@ -198,7 +196,7 @@ def _difference(
 def _effects(rows: Sequence[Row], small: int, large: int) -> dict[str, float]:
     """How much longer each recording's wait is with large chunks than with small ones."""
     low, high = (
-        balanced_means([row for row in rows if row.chunk_ms == size], _recording)
+        balanced_means([row for row in rows if row.chunk_ms == size], _RECORDING)
         for size in (small, large)
     )
     return {name: high[name] - low[name] for name in low if name in high}

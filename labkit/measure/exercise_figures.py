@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import cycle
 from statistics import fmean
 from typing import Final
 
@@ -48,10 +49,6 @@ _APART: Final = 1.035
 _BYTES_PER_MS: Final = 32
 
 
-def _look(number: int) -> Look:
-    return LOOKS[number % len(LOOKS)]
-
-
 def _chunk_axis(ax: Axes, sizes: Iterable[SizeSummary]) -> None:
     """A logarithmic axis with a tick at each size, and the usual 20 to 100 ms shaded."""
     ticks = sorted({size.chunk_ms for size in sizes})
@@ -68,8 +65,8 @@ def _all_sizes(servers: Sequence[ServerSummary]) -> list[SizeSummary]:
 
 def _side_by_side(servers: Sequence[ServerSummary]) -> Iterator[tuple[ServerSummary, Look, float]]:
     """Each server, its look, and by what factor its points stand beside their chunk size."""
-    for number, server in enumerate(servers):
-        yield server, _look(number), float(_APART ** (number - (len(servers) - 1) / 2))
+    for number, (server, look) in enumerate(zip(servers, cycle(LOOKS), strict=False)):
+        yield server, look, float(_APART ** (number - (len(servers) - 1) / 2))
 
 
 def plot_effect(
@@ -244,8 +241,8 @@ def plot_turns(rows: Sequence[Row], *, title: str = "", ax: Axes | None = None) 
             block.setdefault(row.chunk_ms, []).append(row.ttfa_ms)
     log_axis(ax, sorted({size for block in blocks.values() for size in block}))
     ax.tick_params(axis="x", labelsize=8)
-    for number, block in enumerate(blocks.values()):
-        look, sizes = _look(number), sorted(block)
+    for look, block in zip(cycle(LOOKS), blocks.values(), strict=False):
+        sizes = sorted(block)
         turns = [(size, wait) for size in sizes for wait in block[size]]
         means = [fmean(block[size]) for size in sizes]
         ax.plot(sizes, means, color=look.colour, linestyle=look.style, linewidth=0.8, alpha=0.7)
@@ -297,9 +294,9 @@ def servers_figure(summed: ExerciseSummary) -> Figure:
 
 
 def _plot_pings(summed: ExerciseSummary, ax: Axes) -> None:
-    for number, server in enumerate(summed.servers):
+    for server, look, _ in _side_by_side(summed.servers):
         rtts = np.sort(summed.rtts_ms.get(server.name, []))
-        share, look = 100 * np.arange(1, len(rtts) + 1) / max(1, len(rtts)), _look(number)
+        share = 100 * np.arange(1, len(rtts) + 1) / max(1, len(rtts))
         label = server.name if len(rtts) else f"{server.name}: answers none"
         ax.step(rtts, share, where="post", color=look.colour, linestyle=look.style, label=label)
     ax.set_xscale("log")

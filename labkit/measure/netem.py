@@ -28,7 +28,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from functools import partial
 from ipaddress import ip_address
-from types import TracebackType
 from typing import Final, Self
 
 from labkit.client.speech import Clock
@@ -268,12 +267,7 @@ class Proxy:
         self.start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Close."""
         await self.close()
 

@@ -35,7 +35,9 @@ app.command()(module.serve)
 def settings_of(monkeypatch: pytest.MonkeyPatch, *options: str) -> ServerSettings:
     """The settings that these options make, of a server that is not started."""
     asked: list[ServerSettings] = []
-    monkeypatch.setattr(module, "_serve", lambda _, settings: asked.append(settings))
+    serving = "labkit.server.app.serve_until_signal"
+    monkeypatch.setattr(serving, lambda _, settings, __: asked.append(settings))
+    monkeypatch.setattr(module, "run", lambda _: None)
     monkeypatch.setattr(module, "_log_to_stderr", lambda: None)
     monkeypatch.setattr(module, "addresses_to_bind", lambda *_: ["127.0.0.1"])
     command = ["--pipeline", "echo", *options]

@@ -3,9 +3,10 @@
 import asyncio
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -24,18 +25,18 @@ from labkit.measure.statistics import Estimate
 from labkit.trace import Mark, Trace
 
 NUMBERS = st.floats(0.01, 1000)
+Sense = Literal["≤", "<", "≥"]
+SENSES: Sequence[Sense] = ("≤", "<", "≥")
 
 
 def estimate(value: float) -> Estimate:
     return Estimate(value, value * 0.9, value * 1.1, 20)
 
 
-@given(NUMBERS, NUMBERS, st.booleans(), st.booleans())
-def test_a_bar_holds_on_one_side_of_its_bound(
-    bound: float, value: float, at_least: bool, below: bool
-) -> None:
-    bar = Bar("row", "figure", bound, at_least=at_least, below=below)
-    assert bar.holds(value) == (value >= bound if at_least else value <= bound) or value == bound
+@given(NUMBERS, NUMBERS, st.sampled_from(SENSES))
+def test_a_bar_holds_on_one_side_of_its_bound(bound: float, value: float, sense: Sense) -> None:
+    bar = Bar("row", "figure", bound, sense=sense)
+    assert bar.holds(value) == {"≤": value <= bound, "<": value < bound, "≥": value >= bound}[sense]
     verdict = Finding("name", bar, Reading(estimate(value))).verdict
     assert verdict is (Verdict.HOLDS if bar.holds(value) else Verdict.SHORT)
 
