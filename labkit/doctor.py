@@ -33,14 +33,14 @@ _LOADING_S: Final = 120
 _WORK_S: Final = 0.012
 """What `_work_s` takes on one of two virtual cores of a server of 2024, otherwise idle."""
 _PROGRAM: Final = (
-    "import sys\nfrom pathlib import Path\nfrom labkit.voice import engines, llama, whisper\n"
+    "import sys\nfrom pathlib import Path\nfrom labkit.voice import llama, piper, whisper\n"
     "model = Path(sys.argv[1])\n"
 )
 
 _LOAD: Final[Mapping[Role, str]] = {
     Role.ASR: "whisper.FasterWhisperAsr(model, threads=1).warm_up()",
     Role.LLM: "llama.LlamaLlm(model, threads=1).warm_up()",
-    Role.TTS: "engines.PiperTts(model, threads=1).warm_up()",
+    Role.TTS: "piper.PiperTts(model, threads=1).warm_up()",
 }
 
 

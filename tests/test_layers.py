@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-ENGINES: Final = ("faster_whisper", "ctranslate2", "llama_cpp", "piper", "onnxruntime")
+ENGINES: Final = ("faster_whisper", "ctranslate2", "llama_cpp", "piper", "onnx", "onnxruntime")
 
 SERVER_INTERNALS: Final = tuple(
     f"labkit.server.{name}"

@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 from pydantic import TypeAdapter
 
-from labkit.audio.pcm import SAMPLE_RATE, Float32, resample
+from labkit.audio.pcm import Float32
 from labkit.voice import boundary
 from labkit.voice.engines import Engines
 from labkit.voice.hearing import Endpointing, speech_stretches
@@ -96,8 +96,8 @@ class Models:
         Its loudest sample is 1.0 or −1.0, as Piper makes it by default.
         """
         with self._speaking:
-            spoken, rate = boundary.synthesise(self._engines.tts, sentence, Stop())
-        speech = resample(np.concatenate([*spoken, np.zeros(0, np.float32)]), rate, SAMPLE_RATE)
+            pieces = list(boundary.synthesise(self._engines.tts, sentence, Stop()))
+        speech: Float32 = np.concatenate(pieces)
         return speech / max(float(np.abs(speech).max(initial=0.0)), 1e-9)
 
 

@@ -42,8 +42,9 @@ from labkit.measure.results import Tell
 from labkit.measure.server_process import running_server
 from labkit.measure.wer import normalise
 from labkit.protocol import plain, v1
-from labkit.voice.engines import PiperTts, Tts
+from labkit.voice.engines import Tts
 from labkit.voice.models import resolve
+from labkit.voice.piper import PiperTts
 from labkit.voice.scheduling import Stop
 
 _BEGIN_S: Final = 3.0

@@ -206,7 +206,8 @@ class Floor:
 
     Attributes:
         transcript: What was heard.
-        first_audio_s: From the first call to the first samples; None where nothing was heard.
+        first_audio_s: From the first call to the first audible samples; None where nothing was
+            heard.
     """
 
     transcript: str
@@ -249,7 +250,9 @@ class BackToBack:
         transcript = " ".join(word for word in words if word)
         if not transcript or not (first := self._first_piece(transcript, stop)):
             return Floor(transcript, None)
-        boundary.synthesise(self.engines.tts, first, stop)
+        for piece in boundary.synthesise(self.engines.tts, first, stop):
+            if leading_silence(piece, SAMPLE_RATE) < len(piece) / SAMPLE_RATE:
+                break
         return Floor(transcript, time.perf_counter() - begun_s)
 
     def _first_piece(self, said: str, stop: Stop) -> str:

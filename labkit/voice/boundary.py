@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from labkit.audio.pcm import Float32
+from labkit.audio.pcm import SAMPLE_RATE, Float32, StreamResampler
 from labkit.errors import EngineError
 from labkit.voice.engines import Asr, Llm, Tts, Vad, VadState
 from labkit.voice.history import Message
@@ -86,18 +86,20 @@ def reply(llm: Llm, messages: Sequence[Message], stop: Stop) -> Generator[str, N
             yield _text(_LLM, piece)
 
 
-def synthesise(tts: Tts, sentence: str, stop: Stop) -> tuple[list[Float32], int]:
-    """Speech for one sentence, in pieces, and its samples per second.
+def synthesise(tts: Tts, sentence: str, stop: Stop) -> Generator[Float32, None, None]:
+    """Speech for one sentence, 16 kHz, piece by piece.
 
     Raises:
         EngineError: It failed, or gave something else than float32 samples in one row.
     """
     with _named(_TTS):
         sample_rate: Any = tts.sample_rate
-        pieces: list[Any] = list(tts.synthesise(sentence, stop))
-    if type(sample_rate) is not int or sample_rate < 1:
-        raise EngineError(f"{_TTS} gave a sample rate of {_told(sample_rate)}")
-    return [_audio(piece) for piece in pieces], sample_rate
+        if type(sample_rate) is not int or sample_rate < 1:
+            raise EngineError(f"{_TTS} gave a sample rate of {_told(sample_rate)}")
+        resampler = StreamResampler(sample_rate, SAMPLE_RATE)
+        for piece in tts.synthesise(sentence, stop):
+            yield resampler.feed(_audio(piece))
+        yield resampler.feed(np.zeros(0, np.float32), last=True)
 
 
 @contextmanager

@@ -1,25 +1,26 @@
 """The four engines behind four small Protocols, and their one real implementation each.
 
-=====  role   implementation                library
-=====  VAD    `SileroVad`                   Silero VAD on onnxruntime, weights from faster-whisper
-ASR    `FasterWhisperAsr`            faster-whisper (Whisper on CTranslate2)
-LLM    `llama.LlamaLlm`              llama-cpp-python (llama.cpp)
-TTS    `PiperTts`                    piper-tts (VITS and kin on onnxruntime)
-=====
+====  ===========================  ===========================================================
+role  implementation               library
+====  ===========================  ===========================================================
+VAD   `SileroVad`                  Silero VAD on onnxruntime, weights from faster-whisper
+ASR   `whisper.FasterWhisperAsr`   faster-whisper (Whisper on CTranslate2)
+LLM   `llama.LlamaLlm`             llama-cpp-python (llama.cpp)
+TTS   `piper.PiperTts`             piper-tts (VITS and kin on onnxruntime)
+====  ===========================  ===========================================================
+
 Every call here blocks and belongs on an engine's own thread (`labkit.voice.scheduling`). Each
 engine loads once per process, and uses the number of threads that it is told to.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 
 from labkit.audio.pcm import Float32
-from labkit.errors import EngineError, ModelBrokenError
+from labkit.errors import EngineError
 from labkit.voice.history import Message
 from labkit.voice.scheduling import Stop
 
@@ -102,7 +103,11 @@ class Tts(Protocol):
         ...
 
     def synthesise(self, text: str, stop: Stop) -> Iterator[Float32]:
-        """Speech for `text`, piece by piece; ends early once `stop` is set."""
+        """Speech for `text`, piece by piece; ends early once `stop` is set.
+
+        Several may be under way, of which others go on between two pieces of this one. The first
+        piece is what a caller waits for, so it should be short.
+        """
         ...
 
 
@@ -179,96 +184,3 @@ class SileroVad:
         )
         after = VadState(hidden=hidden, cell=cell, context=tails[-1].copy())
         return [float(probability) for probability in np.ravel(speech)], after
-
-
-def clauses(phonemes: Sequence[str], most: int) -> Iterator[Sequence[str]]:
-    """Cut the phonemes of a sentence into pieces of `most` at most.
-
-    Each piece ends at the last clause mark that it may hold, where that leaves a third of it;
-    else between two words; else anywhere.
-    """
-    while len(phonemes) > most:
-        marks = (i for i in range(most, most // 3, -1) if phonemes[i - 1] in _CLAUSE_MARKS)
-        spaces = (i for i in range(most, 0, -1) if phonemes[i - 1] == " ")
-        end = next(marks, None) or next(spaces, None) or most
-        yield phonemes[:end]
-        phonemes = phonemes[end:]
-    yield phonemes
-
-
-_CLAUSE_MARKS: Final = frozenset(",;:—–")
-
-
-class PiperTts:
-    """A voice on Piper, one piece of audio per sentence, or per clause of a long one.
-
-    onnxruntime keeps what its largest call took. With a medium voice a sentence of 17 s takes the
-    process from 196 MB to 549 for good; in pieces of 120 phonemes (5 s) to 303, and no slower.
-    Without the arena (`enable_cpu_mem_arena`) it ends at 411, and its peak is 690.
-    """
-
-    _MOST_PHONEMES: Final = 120
-
-    def __init__(self, model: Path, *, threads: int) -> None:
-        """Load the voice.
-
-        Args:
-            model: The `.onnx` file; its `.onnx.json` lies beside it.
-            threads: CPU threads of one call.
-
-        Raises:
-            ModelBrokenError: The voice does not load.
-        """
-        from piper import PiperVoice
-        from piper.config import SynthesisConfig
-
-        class Voice(PiperVoice):
-            def phonemize(self, text: str) -> list[list[str]]:
-                most = PiperTts._MOST_PHONEMES
-                whole = super().phonemize(text)
-                return [list(piece) for sentence in whole for piece in clauses(sentence, most)]
-
-        self._voice = Voice(session=self._open(model, threads), config=self._config(model))
-        self._settings = SynthesisConfig(normalize_audio=True, volume=0.7)
-
-    @staticmethod
-    def _config(model: Path) -> Any:
-        from piper.config import PiperConfig
-
-        path = model.with_name(model.name + ".json")
-        try:
-            return PiperConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelBrokenError(path, repr(error)) from error
-
-    @staticmethod
-    def _open(model: Path, threads: int) -> Any:
-        """An onnxruntime session on `threads` threads: Piper's own `load` takes every core."""
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        try:
-            return onnxruntime.InferenceSession(
-                str(model), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # onnxruntime raises classes of its own making
-            raise ModelBrokenError(model, str(error)) from error
-
-    @property
-    def sample_rate(self) -> int:
-        """What the voice was trained on."""
-        return int(self._voice.config.sample_rate)
-
-    def warm_up(self) -> None:
-        """Speak one word."""
-        for _ in self.synthesise("Ready.", Stop()):
-            pass
-
-    def synthesise(self, text: str, stop: Stop) -> Iterator[Float32]:
-        """A piece for each sentence or clause of `text`; text without words gives no audio."""
-        for chunk in self._voice.synthesize(text, self._settings):
-            yield np.asarray(chunk.audio_float_array, dtype=np.float32)
-            if stop.is_set():
-                return

@@ -7,14 +7,15 @@ reads slowly holds up its own synthesis, and nobody else's.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
 import numpy as np
 
-from labkit.audio.pcm import SAMPLE_RATE, Float32, StreamResampler, chunks, leading_silence
+from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks, leading_silence
 from labkit.trace import Mark, Trace
 from labkit.voice import boundary
 from labkit.voice.engines import Engines
@@ -33,6 +34,11 @@ _MOST_UNSPOKEN_S: Final = 6.0
 """Speech that is written and not yet spoken, in seconds: with so much the model pauses."""
 _LETTERS_PER_S: Final = 15.0
 """How fast a voice speaks, about: letters, spaces and marks."""
+_SLOWEST_LETTERS_PER_S: Final = 4.0
+"""Slower than any voice speaks: what is short enough even so is surely short enough."""
+_TELLING_LETTERS: Final = 30
+_SLOWER: Final = 0.75
+"""A text may be spoken so much more slowly than the slowest before it: figures, many pauses."""
 _ONSET_S: Final = 0.02
 """Silence that is kept before the first audible sample of a reply."""
 
@@ -157,18 +163,6 @@ class Pipeline(Protocol):
     def close(self) -> None:
         """Stop taking work."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Speech:
-    """What was synthesised of a piece."""
-
-    pieces: list[Float32] = field(default_factory=list)
-    rate: int = SAMPLE_RATE
-
-    @property
-    def seconds(self) -> float:
-        return sum(map(len, self.pieces)) / self.rate
 
 
 class EchoPipeline:
@@ -305,6 +299,23 @@ class _Writing:
         return self.text.flush()
 
 
+class _Pace:
+    """How slowly a voice may speak, learnt from how it spoke."""
+
+    def __init__(self) -> None:
+        self._letters_per_s: float | None = None
+
+    def longest_s(self, text: str) -> float:
+        """The longest that `text` may take, in seconds."""
+        return len(text) / (self._letters_per_s or _SLOWEST_LETTERS_PER_S)
+
+    def learn(self, text: str, seconds: float) -> None:
+        """`text` took so long; a word or two say little, since voices pause at both ends."""
+        if len(text) >= _TELLING_LETTERS and seconds > 0:
+            slow = len(text) / seconds * _SLOWER
+            self._letters_per_s = min(slow, self._letters_per_s or slow)
+
+
 class VoicePipeline:
     """VAD → ASR → LLM → TTS, each behind a queue of its own and off the event loop.
 
@@ -328,6 +339,7 @@ class VoicePipeline:
         self._engines = engines
         self._rules = endpointing or Endpointing()
         self._reply_rules = reply_rules or ReplyRules()
+        self._pace = _Pace()
         cores = Cores(calls)
         self._vad = EngineQueue("vad")  # so quick that it need not wait for a core
         self._asr = EngineQueue("asr", cores)
@@ -459,50 +471,61 @@ class VoicePipeline:
         return [*told, *turn.history.messages(said)]
 
     async def _speak(self, turn: Turn, script: _Script, sink: Sink) -> str:
-        """Show and speak each piece that there is time for; gives what was shown."""
+        """Show and speak each piece that there is time for; gives what was shown.
+
+        A piece is heard while the rest of it is made, unless it may turn out to be too long.
+        """
         shown: list[str] = []
+        onset = _Onset()
         left_s = self._reply_rules.max_s
         while (written := await script.get()) is not None:
-            piece = written
-            first = left_s == self._reply_rules.max_s
-            speech = await self._synthesise(turn, piece)
-            while first and speech.seconds > left_s and len(piece.spoken.split()) > 1:
-                piece = _shortened(piece, left_s / speech.seconds)
-                speech = await self._synthesise(turn, piece)
-            if speech.seconds > left_s:
-                script.end()
-                break
+            piece, speech = written, self._synthesise(turn, written)
+            if self._pace.longest_s(piece.spoken) > left_s:
+                shorten = left_s == self._reply_rules.max_s
+                piece, whole = await self._measured(turn, piece, left_s, shorten=shorten)
+                if _length_s(whole) > left_s:
+                    script.end()
+                    break
+                speech = _given(whole)
             if text := piece.shown.strip():
                 await sink.text(text)
-            await self._play(turn, speech, sink, at_once=first)
+            before_s = left_s
+            async with aclosing(speech):
+                async for samples in speech:
+                    left_s -= len(samples) / SAMPLE_RATE
+                    await _play(onset.feed(samples), sink)
+            self._pace.learn(piece.spoken, before_s - left_s)
             script.spoken(written)
             shown.append(piece.shown)
-            left_s -= speech.seconds
         turn.mark(Mark.TTS_DONE)
         return "".join(shown).strip()
 
-    async def _synthesise(self, turn: Turn, piece: Piece) -> _Speech:
-        if not piece.spoken:
-            return _Speech()
-        speak = partial(boundary.synthesise, self._engines.tts, piece.spoken)
-        return _Speech(*await self._tts.run(turn.session, turn.playback.due, speak))
+    async def _measured(
+        self, turn: Turn, piece: Piece, left_s: float, *, shorten: bool
+    ) -> tuple[Piece, list[Float32]]:
+        """All of a piece that may be too long for `left_s`, or what is left of it."""
+        whole = [samples async for samples in self._synthesise(turn, piece)]
+        while shorten and _length_s(whole) > left_s and len(piece.spoken.split()) > 1:
+            piece = _shortened(piece, left_s / _length_s(whole))
+            whole = [samples async for samples in self._synthesise(turn, piece)]
+        return piece, whole
 
-    async def _play(self, turn: Turn, speech: _Speech, sink: Sink, *, at_once: bool) -> None:
-        """Hand speech to the sink; `at_once` leaves out the silence that voices begin with."""
-        pieces, rate = speech.pieces, speech.rate
-        if not pieces:
+    async def _synthesise(self, turn: Turn, piece: Piece) -> AsyncGenerator[Float32, None]:
+        """Speech for a piece as the voice makes it; others may be served in between."""
+        if not piece.spoken:
             return
-        turn.mark(Mark.TTS_FIRST_AUDIO)
-        if at_once:
-            pieces[0] = _without_leading_silence(pieces[0], rate)
-        resampler = StreamResampler(rate, SAMPLE_RATE)
-        for piece in pieces:
-            # Block by block: the sink may wait for long, and a second copy would wait with it.
-            for block in chunks(piece, _BLOCK):
-                await sink.audio(resampler.feed(block))
-        tail = resampler.feed(np.zeros(0, np.float32), last=True)
-        if len(tail):
-            await sink.audio(tail)
+        stop = Stop()
+        pieces = boundary.synthesise(self._engines.tts, piece.spoken, stop)
+        go_on = partial(_next, pieces)
+        try:
+            while (
+                samples := await self._tts.run(turn.session, turn.playback.due, go_on)
+            ) is not None:
+                turn.mark(Mark.TTS_FIRST_AUDIO)
+                yield samples
+        finally:
+            stop.set()
+            self._tts.tidy(pieces.close)
 
 
 def _shortened(piece: Piece, share: float) -> Piece:
@@ -516,10 +539,46 @@ def _shortened(piece: Piece, share: float) -> Piece:
     return Piece(rest(piece.shown), rest(piece.spoken))
 
 
-def _without_leading_silence(piece: Float32, sample_rate: int) -> Float32:
-    """`piece` from shortly before its first audible sample: quiet consonants begin there."""
-    silence = leading_silence(piece, sample_rate) - _ONSET_S
-    return piece[max(0, round(silence * sample_rate)) :]
+def _next(pieces: Iterator[Float32], _: Stop) -> Float32 | None:
+    return next(pieces, None)
+
+
+async def _given(pieces: Iterable[Float32]) -> AsyncGenerator[Float32, None]:
+    for samples in pieces:
+        yield samples
+
+
+async def _play(samples: Float32, sink: Sink) -> None:
+    """Hand speech to the sink, block by block: it may take in a little and wait for long."""
+    for block in chunks(samples, _BLOCK):
+        await sink.audio(block)
+
+
+def _length_s(pieces: Iterable[Float32]) -> float:
+    return sum(map(len, pieces)) / SAMPLE_RATE
+
+
+class _Onset:
+    """Leaves out the silence that a reply begins with.
+
+    It begins shortly before its first audible sample: quiet consonants are there.
+    """
+
+    def __init__(self) -> None:
+        self._held: Float32 | None = np.zeros(0, np.float32)
+
+    def feed(self, samples: Float32) -> Float32:
+        """What of the next samples, and of those that were held back, is to be heard."""
+        if self._held is None:
+            return samples
+        samples = np.concatenate([self._held, samples])
+        silence = leading_silence(samples, SAMPLE_RATE)
+        rest = samples[max(0, round((silence - _ONSET_S) * SAMPLE_RATE)) :]
+        if silence == len(samples) / SAMPLE_RATE:
+            self._held = rest
+            return rest[:0]
+        self._held = None
+        return rest
 
 
 async def _only_error(work: Awaitable[T]) -> T:

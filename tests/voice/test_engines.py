@@ -1,23 +1,15 @@
-"""The four engines themselves, on the embedded models."""
+"""The detector and the recogniser themselves, on the embedded models."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio, to_int16
 from labkit.errors import ModelBrokenError
 from labkit.measure.recordings import load_manifest
 from labkit.measure.wer import word_errors
-from labkit.voice.engines import (
-    PiperTts,
-    SileroVad,
-    Vad,
-    clauses,
-)
+from labkit.voice.engines import SileroVad, Vad
 from labkit.voice.hearing import Endpointing, Utterance, speech_stretches
 from labkit.voice.history import History
 from labkit.voice.pipeline import Turn, VoicePipeline
@@ -38,28 +30,6 @@ def said_in(name: str) -> str:
 
 def whole_frames(vad: Vad, audio: Float32) -> Float32:
     return audio[: len(audio) // vad.frame_samples * vad.frame_samples]
-
-
-class TestClauses:
-    @given(st.text(alphabet="ab ,;"), st.integers(1, 20))
-    def test_nothing_is_lost_and_no_piece_is_too_long(self, text: str, most: int) -> None:
-        pieces = list(clauses(list(text), most))
-        assert "".join("".join(piece) for piece in pieces) == text
-        assert all(len(piece) <= most for piece in pieces)
-        assert all(pieces) or not text
-
-    @pytest.mark.parametrize(
-        ("text", "pieces"),
-        [
-            ("short", ["short"]),
-            ("one two, three four", ["one two,", " three four"]),
-            ("one two three four", ["one two ", "three four"]),
-            ("a, onetwothreefour", ["a, ", "onetwothreef", "our"]),
-            ("onetwothreefour", ["onetwothreef", "our"]),
-        ],
-    )
-    def test_a_piece_ends_where_a_speaker_would_pause(self, text: str, pieces: list[str]) -> None:
-        assert ["".join(piece) for piece in clauses(list(text), 12)] == pieces
 
 
 @pytest.mark.engines
@@ -165,85 +135,3 @@ class TestLongUtterances:
         heard, _ = await self.heard(recording("two-utterances"))
         errors, words = word_errors(said_in("two-utterances"), heard)
         assert errors <= words // 5
-
-
-@pytest.mark.engines
-class TestTts:
-    @staticmethod
-    def speak(text: str) -> Float32:
-        pieces = list(embedded_engines().tts.synthesise(text, Stop()))
-        return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
-
-    def test_speech_has_a_length_and_a_level(self) -> None:
-        tts = embedded_engines().tts
-        audio = self.speak("The timer is set for ten minutes.")
-        assert 1.0 < len(audio) / tts.sample_rate < 5.0
-        assert 0.3 < np.abs(audio).max() <= 1.0
-
-    def test_the_recogniser_understands_it(self) -> None:
-        texts = ("turn on the kitchen light", "repeat after me one two three", "my name is clara")
-        pause = np.zeros(SAMPLE_RATE // 3, np.float32)
-        for text in texts:
-            audio = np.concatenate([pause, self.speak(text), pause])
-            errors, words = word_errors(text, embedded_engines().asr.transcribe(audio, Stop()))
-            assert errors <= words // 3
-
-    @pytest.mark.parametrize("text", ["", "...", " "])
-    def test_text_without_words_gives_no_audio(self, text: str) -> None:
-        assert not len(self.speak(text))
-
-    def test_each_sentence_is_a_piece_and_a_stop_ends_after_one(self) -> None:
-        tts, stop = embedded_engines().tts, Stop()
-        text = "Hello. Good morning. Goodbye."
-        assert len(list(tts.synthesise(text, Stop()))) == 3
-        stop.set()
-        assert len(list(tts.synthesise(text, stop))) == 1
-
-    def test_no_piece_of_a_sentence_without_end_is_long(self) -> None:
-        tts = embedded_engines().tts
-        pieces = list(tts.synthesise("and then again another number " * 30, Stop()))
-        assert len(pieces) > 5
-        assert max(map(len, pieces)) < 12 * tts.sample_rate
-
-    def test_a_caller_who_hangs_up_stops_a_long_sentence_at_the_next_clause(self) -> None:
-        stop = Stop()
-        spoken = []
-        for piece in embedded_engines().tts.synthesise("and then again another " * 30, stop):
-            spoken.append(piece)
-            stop.set()
-        assert len(spoken) == 1
-
-    @pytest.mark.parametrize(
-        "damage", ["", "{}", "not json"], ids=["no config", "empty config", "no json"]
-    )
-    def test_a_broken_voice_names_its_file(
-        self, tmp_path: Path, damage: str, copied: Callable[[Path], Path]
-    ) -> None:
-        voice = copied(tmp_path)
-        config = voice.with_name(voice.name + ".json")
-        config.unlink()
-        if damage:
-            config.write_text(damage)
-        with pytest.raises(ModelBrokenError, match="lab-voice-en"):
-            PiperTts(voice, threads=1)
-
-    def test_a_broken_onnx_names_its_file(
-        self, tmp_path: Path, copied: Callable[[Path], Path]
-    ) -> None:
-        voice = copied(tmp_path)
-        voice.write_bytes(b"not a model")
-        with pytest.raises(ModelBrokenError, match=r"lab-voice-en\.onnx"):
-            PiperTts(voice, threads=1)
-
-
-@pytest.fixture
-def copied() -> Callable[[Path], Path]:
-    """Copies the embedded voice into a folder, where a test may damage it."""
-
-    def copy(folder: Path) -> Path:
-        source = embedded_paths().tts
-        for path in (source, source.with_name(source.name + ".json")):
-            (folder / path.name).write_bytes(path.read_bytes())
-        return folder / source.name
-
-    return copy

@@ -479,11 +479,37 @@ async def test_calls_are_due_when_the_client_has_nothing_more_to_hear(
     this.clock, this.playback = lambda: 7 * 10**9, Playback(7 * 10**9)
     await pipeline.answer(this, _PlayingSink(this))
     assert asked["vad"] == asked["asr"] == [7.0]
-    in_hand_s = len(FIRST.split()) * 0.5
-    assert asked["tts"] == [7.0, pytest.approx(7 + in_hand_s - 2.5)]
+    words = len(FIRST.split())
+    in_hand_s = words * 0.5
+    # One call a word, and one that finds the end.
+    due = [max(7.0, 7 + spoken * 0.5 - 2.5) for spoken in range(words + 1)]
+    assert asked["tts"][: words + 1] == pytest.approx(due)
+    assert asked["tts"][words + 1] == pytest.approx(7 + in_hand_s - 2.5)
     # The second sentence is begun only when the first was spoken: it is so long.
     assert asked["llm"] == [7.0, pytest.approx(7 + in_hand_s - 2.5)]
     pipeline.close()
+
+
+class _SteppedTts(ScriptedTts):
+    """Notes each piece that it makes; behind ann's second it waits until its gate is open."""
+
+    def __init__(self, seconds_per_word: float = 0.1) -> None:
+        super().__init__(seconds_per_word=seconds_per_word)
+        self.order: list[str] = []
+        self.reached, self.gate = threading.Event(), threading.Event()
+        self.closed_on: list[str] = []
+
+    def synthesise(self, text: str, stop: Stop) -> Iterator[Float32]:
+        caller = text.split()[0]
+        try:
+            for number, piece in enumerate(super().synthesise(text, stop)):
+                self.order.append(f"{caller} {number}")
+                if self.order[-1] in ("ann 2", "One 2"):
+                    self.reached.set()
+                    self.gate.wait()
+                yield piece
+        finally:
+            self.closed_on.append(threading.current_thread().name)
 
 
 class _TwoSentences(ScriptedLlm):
@@ -635,6 +661,68 @@ async def test_an_engine_that_fails_is_named() -> None:
     pipeline = VoicePipeline(scripted_engines(llm=_BrokenLlm()))
     with pytest.raises(EngineError, match="language model failed: RuntimeError: llama_decode"):
         await pipeline.answer(turn(spoken()), CollectingSink())
+    pipeline.close()
+
+
+async def test_a_sentence_is_heard_while_the_rest_of_it_is_made() -> None:
+    tts = _SteppedTts()
+    pipeline, sink = for_both(ScriptedLlm(lambda _: "One two three."), tts), CollectingSink()
+    answer = asyncio.create_task(pipeline.answer(of("ann"), sink))
+    await asyncio.to_thread(tts.reached.wait)
+    assert sum(map(len, sink.pieces)) == pytest.approx(0.2 * SAMPLE_RATE, abs=0.03 * SAMPLE_RATE)
+    tts.gate.set()
+    await answer
+    assert tts.closed_on == ["labkit-tts_0"]
+    pipeline.close()
+
+
+async def test_the_voice_gives_way_within_a_sentence_to_who_hears_nothing_yet() -> None:
+    tts = _SteppedTts(seconds_per_word=20.0)
+    pipeline = for_both(ScriptedLlm(lambda m: f"{m[-1].content} two three."), tts)
+    ann, bob = of("ann"), of("bob")
+    talks = asyncio.create_task(pipeline.answer(ann, _PlayingSink(ann)))
+    await asyncio.to_thread(tts.reached.wait)
+    waits = asyncio.create_task(pipeline.answer(bob, _PlayingSink(bob)))
+    await until(lambda: pipeline.queued()["tts"] == 1)
+    tts.gate.set()
+    await asyncio.gather(talks, waits)
+    assert tts.order[:4] == ["ann 0", "ann 1", "ann 2", "bob 0"]
+    pipeline.close()
+
+
+async def test_a_turn_that_is_cancelled_within_a_sentence_makes_no_more_of_it() -> None:
+    tts = _SteppedTts()
+    pipeline = for_both(ScriptedLlm(lambda m: f"{m[-1].content} two three."), tts)
+    cancelled = asyncio.create_task(pipeline.answer(of("ann"), CollectingSink()))
+    await asyncio.to_thread(tts.reached.wait)
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    tts.gate.set()
+    await pipeline.answer(of("bob"), CollectingSink())
+    assert tts.order == ["ann 0", "ann 1", "ann 2", "bob 0", "bob 1", "bob 2"]
+    assert tts.closed_on == ["labkit-tts_0"] * 2
+    pipeline.close()
+
+
+async def test_how_long_a_text_may_take_is_learnt_from_the_voice() -> None:
+    """Whether a sentence of 150 letters fits into 8 s is not known before the first one is over."""
+    whole: list[bool] = []
+
+    class Voice(ScriptedTts):
+        def synthesise(self, text: str, stop: Stop) -> Iterator[Float32]:
+            yield from super().synthesise(text, stop)
+            whole.append(not sink.pieces)
+
+    engines = scripted_engines(
+        llm=ScriptedLlm(lambda _: "So " + "many " * 28 + "words."), tts=Voice()
+    )
+    pipeline = VoicePipeline(engines, reply_rules=ReplyRules(max_s=8.0))
+    for _ in range(2):
+        sink = CollectingSink()
+        await pipeline.answer(turn(spoken()), sink)
+        assert sum(map(len, sink.pieces)) == 3 * SAMPLE_RATE
+    assert whole == [True, False]
     pipeline.close()
 
 

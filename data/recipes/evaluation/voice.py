@@ -16,7 +16,7 @@ from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, read_audio, res
 from labkit.errors import LabkitError
 from labkit.measure.recordings import Recording, load_manifest
 from labkit.measure.wer import normalise, word_errors
-from labkit.voice.engines import PiperTts
+from labkit.voice.piper import PiperTts
 from labkit.voice.scheduling import Stop
 from labkit.voice.whisper import FasterWhisperAsr
 

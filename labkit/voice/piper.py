@@ -1,0 +1,276 @@
+"""A Piper voice that is heard before its sentence is whole.
+
+Piper's voices are VITS in one ONNX graph. Its first part reads all phonemes of a sentence and plans
+the whole of it, in frames of some 12 ms; the decoder behind it, a HiFi-GAN, makes the samples. The
+decoder takes two thirds of the time, and it is local: a sample depends on the few frames around
+it. So the graph is cut before the decoder, which then speaks the plan in windows: a short one, for
+which somebody waits, and longer ones, with as many frames on both sides as its samples depend on.
+All windows together are the sentence, to the last bit but one of 16, and with the same noise, since
+that is in the plan.
+
+Between two windows the voice can be stopped, or let somebody else go first. And onnxruntime keeps
+what its largest call took: of a window that is always the same, of a sentence it grows with it.
+
+Graphs of another kind, such as the embedded voice's or those of several speakers, are not cut: they
+speak sentence by sentence.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from labkit.audio.pcm import Float32
+from labkit.errors import ModelBrokenError
+from labkit.voice.scheduling import Stop
+
+_FIRST_WINDOW_S: Final = 0.3
+_LONGEST_WINDOW_S: Final = 2.0
+"""Each window is twice as long as the one before, up to this: while one is played the next is made,
+and what is computed twice, at the edges, is less with long windows."""
+_MOST_PHONEMES: Final = 120
+"""5 s of speech: more is cut at a clause. What comes before the decoder takes as long as its
+sentence, and so does a voice that is not cut."""
+_DECODER: Final = "dec.conv_pre.weight"
+"""How the name ends that VITS gives to the weights of the decoder's first convolution."""
+_POINTWISE: Final = frozenset(
+    "Add Sub Mul Div LeakyRelu Relu Tanh Sigmoid Clip Identity Unsqueeze Squeeze".split()
+)
+"""Operations that make each sample of one sample, whatever stands beside it."""
+_USUAL_PEAK: Final = 0.7
+_MOST_GAIN: Final = 10.0
+_HEARD_FIRST: Final = ("Yes, of course.", "I do not know.", "The timer is set for ten minutes.")
+"""Sentences by which the level of a voice is measured."""
+
+
+class PiperTts:
+    """A voice on Piper, window by window, or else by sentences and clauses.
+
+    Piper itself brings each sentence to the same peak, which cannot be known before its end. Here
+    a voice has one gain, with which the peaks of a few sentences are at 0.7; so what is said
+    softly stays soft.
+    """
+
+    def __init__(self, model: Path, *, threads: int) -> None:
+        """Load the voice, and say a few words to hear how loud it is.
+
+        Args:
+            model: The `.onnx` file; its `.onnx.json` lies beside it.
+            threads: CPU threads of one call.
+
+        Raises:
+            ModelBrokenError: The voice does not load.
+        """
+        from piper import PiperVoice
+
+        config = _config(model)
+        try:
+            planner, self._decoder = _open(model, threads, config.sample_rate)
+        except Exception as error:  # onnx and onnxruntime raise classes of their own making
+            raise ModelBrokenError(model, str(error)) from error
+        self._voice = PiperVoice(session=planner, config=config)
+        self._gain = 1.0
+        peaks = [self._peak(text) for text in _HEARD_FIRST]
+        self._gain = min(_MOST_GAIN, _USUAL_PEAK / max(float(np.median(peaks)), 1e-9))
+
+    def _peak(self, text: str) -> float:
+        return max(float(np.abs(piece).max()) for piece in self.synthesise(text, Stop()))
+
+    @property
+    def sample_rate(self) -> int:
+        """What the voice was trained on."""
+        return int(self._voice.config.sample_rate)
+
+    def warm_up(self) -> None:
+        """Nothing is left to do: it has spoken."""
+
+    def synthesise(self, text: str, stop: Stop) -> Iterator[Float32]:
+        """Speech for `text`; text without words gives no audio."""
+        for sentence in self._voice.phonemize(text):
+            for phonemes in clauses(sentence, _MOST_PHONEMES):
+                if not phonemes:
+                    continue
+                for piece in self._pieces(phonemes):
+                    yield np.clip(self._gain * piece, -1.0, 1.0).astype(np.float32)
+                    if stop.is_set():
+                        return
+
+    def _pieces(self, phonemes: Sequence[str]) -> Iterator[Float32]:
+        # Piper takes what comes out of its session for audio, and drops all axes of one.
+        made: Any = self._voice.phoneme_ids_to_audio(self._voice.phonemes_to_ids(list(phonemes)))
+        return iter([made]) if self._decoder is None else self._decoder.windows(made)
+
+
+def clauses(phonemes: Sequence[str], most: int) -> Iterator[Sequence[str]]:
+    """Cut the phonemes of a sentence into pieces of `most` at most.
+
+    Each piece ends at the last clause mark that it may hold, where that leaves a third of it;
+    else between two words; else anywhere.
+    """
+    while len(phonemes) > most:
+        marks = (i for i in range(most, most // 3, -1) if phonemes[i - 1] in _CLAUSE_MARKS)
+        spaces = (i for i in range(most, 0, -1) if phonemes[i - 1] == " ")
+        end = next(marks, None) or next(spaces, None) or most
+        yield phonemes[:end]
+        phonemes = phonemes[end:]
+    yield phonemes
+
+
+_CLAUSE_MARKS: Final = frozenset(",;:—–")
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How local a decoder is.
+
+    Attributes:
+        samples: Samples that it makes of each frame.
+        frames: Frames before and behind a frame that its samples may depend on.
+    """
+
+    samples: int
+    frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoder:
+    """The decoder of a voice.
+
+    Attributes:
+        session: Runs it.
+        reach: How local it is.
+        sample_rate: Samples per second.
+    """
+
+    session: Any
+    reach: Reach
+    sample_rate: int
+
+    def windows(self, plan: Float32) -> Iterator[Float32]:
+        """The audio of `plan`, which is of shape `(channels, frames)`."""
+        frames, size = plan.shape[-1], self._frames(_FIRST_WINDOW_S)
+        start = 0
+        while start < frames:
+            # What is left is not worth a window when it is shorter than what surrounds one.
+            end = frames if frames - start - size <= self.reach.frames else start + size
+            yield self._window(plan, start, end)
+            start, size = end, min(2 * size, self._frames(_LONGEST_WINDOW_S))
+
+    def _frames(self, seconds: float) -> int:
+        return max(1, round(seconds * self.sample_rate / self.reach.samples))
+
+    def _window(self, plan: Float32, start: int, end: int) -> Float32:
+        first = max(0, start - self.reach.frames)
+        around = plan[None, :, first : end + self.reach.frames]
+        audio: Float32 = self.session.run(None, {self.session.get_inputs()[0].name: around})[0]
+        begin = (start - first) * self.reach.samples
+        return audio.ravel()[begin : begin + (end - start) * self.reach.samples]
+
+
+def _config(model: Path) -> Any:
+    from piper.config import PiperConfig
+
+    path = model.with_name(model.name + ".json")
+    try:
+        return PiperConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelBrokenError(path, repr(error)) from error
+
+
+def _open(model: Path, threads: int, sample_rate: int) -> tuple[Any, _Decoder | None]:
+    """Sessions of both parts of a voice; of one that cannot be cut, the whole and no decoder."""
+    import onnx
+
+    if (parts := cut(onnx.load(str(model)))) is None:
+        return _session(str(model), threads), None
+    planner, decoder, reach = parts
+    speaks = _session(decoder.SerializeToString(), threads)
+    return _session(planner.SerializeToString(), threads), _Decoder(speaks, reach, sample_rate)
+
+
+def _session(model: str | bytes, threads: int) -> Any:
+    """An onnxruntime session on `threads` threads: Piper's own `load` takes every core."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def cut(model: Any) -> tuple[Any, Any, Reach] | None:
+    """Cut a voice into the part that plans, and the decoder; None where that is not sure to work.
+
+    Args:
+        model: An `onnx.ModelProto`, which is left as it is.
+    """
+    from onnx import TensorProto
+    from onnx.helper import make_tensor_value_info
+    from onnx.utils import Extractor
+
+    graph = model.graph
+    found = [n for n in graph.node if any(name.endswith(_DECODER) for name in n.input)]
+    if len(found) != 1 or len(graph.output) != 1:
+        return None
+    plan, audio = found[0].input[0], graph.output[0].name
+    parts = Extractor(model)
+    parts.value_infos.setdefault(plan, make_tensor_value_info(plan, TensorProto.FLOAT, None))
+    decoder = parts.extract_model([plan], [audio])
+    if (reach := reach_of(decoder.graph)) is None:
+        return None
+    return parts.extract_model([one.name for one in graph.input], [plan]), decoder, reach
+
+
+def reach_of(graph: Any) -> Reach | None:
+    """How local a decoder is; None where it holds anything that may look far away.
+
+    Args:
+        graph: An `onnx.GraphProto` with one input, of shape `(1, channels, frames)`, and one
+            output.
+    """
+    given = {one.name for one in graph.initializer}
+    rates = {graph.input[0].name: 1}
+    reaches = {graph.input[0].name: 0.0}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            given.update(node.output)
+            continue
+        sources = [name for name in node.input if name and name not in given]
+        if not sources or any(name not in rates for name in sources):
+            return None
+        step = _step(node)
+        if step is None or len({rates[name] for name in sources}) > 1:
+            return None
+        ((stride, samples), rate) = step, rates[sources[0]]
+        for name in node.output:
+            rates[name] = rate * stride
+            reaches[name] = max(reaches[one] for one in sources) + samples / rate
+    audio = graph.output[0].name
+    # One more, since the samples of a frame lie behind its beginning.
+    return Reach(rates[audio], math.ceil(reaches[audio]) + 1) if audio in rates else None
+
+
+def _step(node: Any) -> tuple[int, float] | None:
+    """What one operation does: samples that it makes of one, and how far to the sides it looks."""
+    from onnx.helper import get_attribute_value
+
+    if node.op_type in _POINTWISE:
+        return 1, 0.0
+    said = {one.name: get_attribute_value(one) for one in node.attribute}
+    shape, pads = said.get("kernel_shape", ()), said.get("pads", ())
+    if node.op_type not in ("Conv", "ConvTranspose") or (len(shape), len(pads)) != (1, 2):
+        return None
+    if said.get("auto_pad", b"NOTSET") != b"NOTSET" or any(said.get("output_padding", ())):
+        return None
+    (kernel,), (before, behind) = shape, pads
+    (stride,), (dilation,) = said.get("strides", [1]), said.get("dilations", [1])
+    span = (kernel - 1) * dilation
+    if node.op_type == "Conv":
+        same_length = stride == 1 and before + behind == span
+        return (1, float(max(before, behind))) if same_length else None
+    same_length = before + behind == span + 1 - stride
+    return (stride, (span + 1) / stride) if same_length else None
