@@ -27,6 +27,7 @@ from tests.certificates import self_signed
 
 ONE = "one-token-of-sixteen"
 TWO = "two_token_of_sixteen"
+SERVING = "labkit.server.app.serve_until_signal"
 
 app = typer.Typer()
 app.command()(module.serve)
@@ -35,8 +36,7 @@ app.command()(module.serve)
 def settings_of(monkeypatch: pytest.MonkeyPatch, *options: str) -> ServerSettings:
     """The settings that these options make, of a server that is not started."""
     asked: list[ServerSettings] = []
-    serving = "labkit.server.app.serve_until_signal"
-    monkeypatch.setattr(serving, lambda _, settings, __: asked.append(settings))
+    monkeypatch.setattr(SERVING, lambda _, settings, __: asked.append(settings))
     monkeypatch.setattr(module, "run", lambda _: None)
     monkeypatch.setattr(module, "_log_to_stderr", lambda: None)
     monkeypatch.setattr(module, "addresses_to_bind", lambda *_: ["127.0.0.1"])
@@ -143,7 +143,8 @@ def test_what_the_model_is_told_is_a_text_or_a_file(
 
     (tmp_path / "told.txt").write_text("Be kind.\n")
     monkeypatch.setattr("labkit.voice.models.load_pipeline", load)
-    monkeypatch.setattr(module, "_serve", lambda *_: None)
+    monkeypatch.setattr(SERVING, lambda *_: None)
+    monkeypatch.setattr(module, "run", lambda _: None)
     monkeypatch.setattr(module, "_log_to_stderr", lambda: None)
     monkeypatch.setattr("labkit.server.app.require_startable", lambda _: None)
     monkeypatch.setattr(module, "addresses_to_bind", lambda *_: None)
