@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Final
@@ -89,6 +90,7 @@ def imports(source: str) -> Iterator[str]:
                 pytest.fail(f"relative import in line {node.lineno}; write it in full")
 
 
+@cache
 def imports_of(name: str) -> set[str]:
     """What a module of labkit imports."""
     return set(imports(MODULES[name].read_text(encoding="utf-8")))

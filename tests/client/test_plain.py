@@ -222,12 +222,6 @@ async def test_several_turns_on_one_connection() -> None:
     assert [len(turn.reply) for turn in turns] == [160, 320, 480]
 
 
-async def test_nobody_there() -> None:
-    with pytest.raises(ClientError, match="no voice server answers at ws://127.0.0.1:1"):
-        async with VoiceClient.connect("ws://127.0.0.1:1"):
-            pass
-
-
 async def test_a_server_that_goes_away_is_named() -> None:
     async def leave(socket: ServerConnection) -> None:
         await socket.close(1011, "out of coffee")

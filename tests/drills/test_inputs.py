@@ -33,7 +33,7 @@ from labkit.protocol.schema import schema
 
 TICKETS = (Ticket("a session", "a token", Position(messages=3, samples=40)),)
 CONTEXT = {dialect: Context(dialect, TICKETS) for dialect in Dialect}
-MANY = 2_000
+MANY = 600
 SCHEMA = schema()
 
 
