@@ -547,14 +547,15 @@ await check("ch4.nothing_lost", handle)
 #
 # ## Build it: let go
 #
-# Sessions that survive make a new failure: those that nobody comes back to. Two functions let go.
+# Sessions that survive make a new failure: those that nobody comes back to. Two functions let go, in the place of
+# the two that were given:
 #
-# What you keep here takes the place of the two that were given.
-# `handle` asks `has_place` about each new connection, before that is in `serving`. `leave` gets the session of a
-# connection that has ended, for whatever reason, when that is out of `serving`. Most wait from then on, for
-# `LIMITS.resume_s`, and `PLACES` of them at most; `expire`, above, forgets one. A session of the plain dialect, one
-# that never began, and one that its client has ended are not in `lasting`: nobody can come back to them, so they
-# expire at once.
+# - `handle` asks `has_place` about each new connection, before that is in `serving`. Where `PLACES` connections are
+#   there already, close the new one with code 1013 and a reason, and give False.
+# - `leave` gets the session of a connection that has ended, for whatever reason, when that is out of `serving`. The
+#   session waits for `LIMITS.resume_s`; then `expire`, above, forgets it. Where more than `PLACES` wait, forget the
+#   one that has waited longest. A session that is not in `lasting` expires at once, since nobody can come back to it:
+#   one of the plain dialect, one that never began, one that its client has ended.
 
 # %% [markdown] card="ch4.bounds"
 # The card of the exercise.
