@@ -7,12 +7,10 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from labkit import __version__
-from labkit.cli.bench import bench
 from labkit.cli.course import check, lab, progress
 from labkit.cli.drill import drill
-from labkit.cli.endpointing import endpointing
 from labkit.cli.exercise import exercise
-from labkit.cli.load import load
+from labkit.cli.measure import bench, endpointing, load
 from labkit.cli.models import models
 from labkit.cli.proxy import proxy
 from labkit.cli.serve import serve

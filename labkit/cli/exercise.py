@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from labkit.cli.experiment import carry_out, results_table, told_number
+from labkit.cli.measure import RESULTS, OutOption, carry_out, results_table, told_number
 from labkit.cli.models import AsrOption, LlmOption, SetOption, TtsOption
 from labkit.cli.terminal import console
 from labkit.errors import LabkitError
@@ -35,7 +35,7 @@ def run_exercise(
         str | None, typer.Option(metavar="MS,MS", help="Other chunk sizes, such as 20,100,500.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Draws order, recordings and phases.")] = 1,
-    out: Annotated[Path, typer.Option(help="Results go into a folder in here.")] = Path("results"),
+    out: OutOption = RESULTS,
     baseline: Annotated[
         Literal["naive"] | None,
         _beside(help="The server as one writes it first."),

@@ -1,4 +1,4 @@
-"""The command `labkit load`: its tables, its errors, and a short real run."""
+"""The commands that measure: their tables, their errors, and a short real run."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from labkit.cli import app as command_line
-from labkit.cli.load import costs_table, waits_table
+from labkit.cli.measure import costs_table, lines_table, waits_table
+from labkit.measure.endpointing import Decision, EndpointingSummary
 from tests.measure.load_samples import UNKNOWN, level, run, spread
 
 
@@ -17,6 +18,17 @@ def printed(table: Table, width: int = 80) -> str:
     with console.capture() as capture:
         console.print(table)
     return capture.get()
+
+
+def test_each_policy_is_a_row_and_what_it_does_not_reach_is_a_dash() -> None:
+    summary = EndpointingSummary(
+        [
+            Decision("fixed", 0.5, 0, 0, cut_off=True, dead_air_s=0.5),
+            Decision("adaptive", 1.3, 0, 0, cut_off=False, dead_air_s=0.4),
+        ]
+    )
+    columns = [list(column.cells) for column in lines_table(summary).columns]
+    assert columns == [["fixed", "adaptive"], ["-", "400"], ["-", "400"], ["-", "-"], ["100", "0"]]
 
 
 def test_the_tables_fit_into_80_columns() -> None:
