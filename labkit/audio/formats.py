@@ -35,18 +35,16 @@ MAX_CHANNELS: Final = 2
 class AudioFormat:
     """How a stream of audio is laid out.
 
-    Attributes:
-        encoding: How one sample is written.
-        sample_rate: Frames per second, 8000 to 48000.
-        channels: Interleaved channels, 1 or 2. A frame is one sample of each.
-
     Raises:
         AudioError: Rate or channels are out of range.
     """
 
     encoding: Encoding = Encoding.PCM_S16LE
+    """How one sample is written."""
     sample_rate: int = SAMPLE_RATE
+    """Frames per second, 8000 to 48000."""
     channels: int = 1
+    """Interleaved channels, 1 or 2. A frame is one sample of each."""
 
     def __post_init__(self) -> None:
         """Refuse what no caller may declare."""

@@ -69,15 +69,12 @@ network that is a little off, and 22.05 kHz as 16 kHz can."""
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast a stretch of a stream came in; good until the next message is counted.
-
-    Attributes:
-        marks: Nanoseconds of the clock, and bytes that had come by then.
-        end: The same, of the last message.
-    """
+    """How fast a stretch of a stream came in; good until the next message is counted."""
 
     marks: Sequence[tuple[int, int]]
+    """Nanoseconds of the clock, and bytes that had come by then."""
     end: tuple[int, int]
+    """The same, of the last message."""
 
     @property
     def span_s(self) -> float:

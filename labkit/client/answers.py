@@ -42,18 +42,15 @@ _EXPECTED: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadlines:
-    """How long a client waits, in seconds.
-
-    Attributes:
-        connect_s: For a connection: name, TCP, TLS, and the answer to the handshake.
-        start_s: For the answer to `session.start`.
-        answer_s: For each next sign of an answer (its transcript, a piece of it, a pong), and
-            for room in a connection whose server does not read.
-    """
+    """How long a client waits, in seconds."""
 
     connect_s: float = CONNECT_S
+    """For a connection: name, TCP, TLS, and the answer to the handshake."""
     start_s: float = 10.0
+    """For the answer to `session.start`."""
     answer_s: float = 60.0
+    """For each next sign of an answer (its transcript, a piece of it, a pong), and for room in a
+    connection whose server does not read."""
 
     def __post_init__(self) -> None:
         """Refuse deadlines that leave no time.
@@ -68,15 +65,12 @@ class Deadlines:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A message of a type that this client does not know.
-
-    Attributes:
-        type: Its type.
-        fields: All that it says, its type included.
-    """
+    """A message of a type that this client does not know."""
 
     type: str
+    """Its type."""
     fields: Mapping[str, object]
+    """All that it says, its type included."""
 
     @property
     def seq(self) -> int | None:
@@ -87,23 +81,20 @@ class Unknown:
 
 @dataclass(slots=True)
 class TurnSoFar:
-    """What went out and what came in of one turn, to be told where the rest does not come.
-
-    Attributes:
-        said_s: Audio that was sent, in seconds.
-        asked: The message that asked for the answer; empty while none has.
-        came: What came, by name, and how often.
-        heard: The transcript of the whole utterance, None while it has not come.
-        reply_s: Audio of the reply that came, in seconds.
-        refused: What the server's last error said.
-    """
+    """What went out and what came in of one turn, to be told where the rest does not come."""
 
     said_s: float = 0.0
+    """Audio that was sent, in seconds."""
     asked: str = ""
+    """The message that asked for the answer; empty while none has."""
     came: Counter[str] = field(default_factory=Counter)
+    """What came, by name, and how often."""
     heard: str | None = None
+    """The transcript of the whole utterance, None while it has not come."""
     reply_s: float = 0.0
+    """Audio of the reply that came, in seconds."""
     refused: str = ""
+    """What the server's last error said."""
 
     def note(self, message: "ServerText | v1.ServerMessage") -> None:
         """Note a text message of the server, of either dialect."""

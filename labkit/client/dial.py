@@ -51,17 +51,15 @@ class Backoff:
     Each wait is drawn evenly between nothing and a bound that doubles up to a limit, so that
     clients which were cut off together do not come back together (M. Brooker, "Exponential
     Backoff And Jitter", AWS Architecture Blog, 2015).
-
-    Attributes:
-        first_s: Bound of the first wait, in seconds.
-        limit_s: Largest bound.
-        give_up_s: After so many seconds without a session there is no further try, whether
-            nobody answers or somebody who says nothing.
     """
 
     first_s: float = 0.1
+    """Bound of the first wait, in seconds."""
     limit_s: float = 5.0
+    """Largest bound."""
     give_up_s: float = 60.0
+    """After so many seconds without a session there is no further try, whether nobody answers or
+    somebody who says nothing."""
 
     def delays(self, random_source: random.Random) -> Iterator[float]:
         """Waits before the first try again, the second, and so on, without end."""

@@ -43,33 +43,29 @@ _QUIET_S: Final = 0.5
 
 @dataclass(slots=True)
 class ClientTurn:
-    """One turn as the client saw it.
-
-    Attributes:
-        transcript: What the server heard.
-        reply_text: What the spoken reply says; empty without a streamed reply.
-        reply: The spoken reply, 16 kHz.
-        trace: The marks of the client, and those of the server where it sent them.
-        messages_sent: Binary messages of the utterance.
-        bytes_sent: Payload bytes of the utterance.
-        listening_cpu_ms: CPU time of the server's process while the utterance came in; None where
-            it does not tell.
-        errors: What the server refused during the turn.
-        clock_offset_ns: The server's clock minus this one, estimated from ping round trips
-            and taken out of the server's marks; None where both share one clock.
-        remarks: What is odd about the answer, or missing from it: a sentence each.
-    """
+    """One turn as the client saw it."""
 
     transcript: str = ""
+    """What the server heard."""
     reply_text: str = ""
+    """What the spoken reply says; empty without a streamed reply."""
     reply: Float32 = field(default_factory=lambda: np.zeros(0, np.float32))
+    """The spoken reply, 16 kHz."""
     trace: Trace = field(default_factory=Trace)
+    """The marks of the client, and those of the server where it sent them."""
     messages_sent: int = 0
+    """Binary messages of the utterance."""
     bytes_sent: int = 0
+    """Payload bytes of the utterance."""
     listening_cpu_ms: float | None = None
+    """CPU time of the server's process while the utterance came in; None where it does not tell."""
     errors: list[plain.Error] = field(default_factory=list)
+    """What the server refused during the turn."""
     clock_offset_ns: int | None = None
+    """The server's clock minus this one, estimated from ping round trips and taken out of the
+    server's marks; None where both share one clock."""
     remarks: list[str] = field(default_factory=list)
+    """What is odd about the answer, or missing from it: a sentence each."""
 
     @property
     def reply_seconds(self) -> float:

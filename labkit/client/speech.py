@@ -15,17 +15,14 @@ from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """The clock that a client or a proxy goes by, and how to wait for it.
-
-    Attributes:
-        speed: Seconds of this clock per real second; above 1, a rehearsal takes less time.
-        source: Real monotonic nanoseconds.
-        sleep: Waits for so many real seconds.
-    """
+    """The clock that a client or a proxy goes by, and how to wait for it."""
 
     speed: int = 1
+    """Seconds of this clock per real second; above 1, a rehearsal takes less time."""
     source: Callable[[], int] = time.perf_counter_ns
+    """Real monotonic nanoseconds."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    """Waits for so many real seconds."""
 
     def now_ns(self) -> int:
         """Nanoseconds of this clock."""

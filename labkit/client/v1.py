@@ -79,39 +79,30 @@ def read_message(text: str) -> TextMessage:
 
 @dataclass(frozen=True, slots=True)
 class ReplyAudio:
-    """A piece of a spoken reply.
-
-    Attributes:
-        start: Position of its first sample among all reply audio of the session.
-        payload: The audio, in the format that was agreed on.
-    """
+    """A piece of a spoken reply."""
 
     start: int
+    """Position of its first sample among all reply audio of the session."""
     payload: bytes
+    """The audio, in the format that was agreed on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """The connection was lost, and is back.
-
-    Attributes:
-        seconds: How long it was gone.
-        reason: Why it was lost.
-    """
+    """The connection was lost, and is back."""
 
     seconds: float
+    """How long it was gone."""
     reason: str
+    """Why it was lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """The server could not keep all that was to be sent again.
-
-    Attributes:
-        missing: What is lost.
-    """
+    """The server could not keep all that was to be sent again."""
 
     missing: Missing
+    """What is lost."""
 
 
 Event = TextMessage | ReplyAudio | Interrupted | Gap
@@ -510,27 +501,24 @@ def _lost(closed: ConnectionClosed) -> Lost | ClientError:
 
 @dataclass(slots=True)
 class Answer:
-    """One turn as the client saw it.
-
-    Attributes:
-        turn: Its number.
-        transcript: What the server heard.
-        sentences: What the reply says.
-        audio: The reply's audio, in the format that was agreed on.
-        done: How it ended; None while it has not.
-        errors: What the server refused meanwhile; each says how many messages it is about.
-        interruptions: Lost connections meanwhile.
-        gaps: What the server could not send again.
-    """
+    """One turn as the client saw it."""
 
     turn: int = 0
+    """Its number."""
     transcript: str = ""
+    """What the server heard."""
     sentences: list[str] = field(default_factory=list)
+    """What the reply says."""
     audio: bytearray = field(default_factory=bytearray)
+    """The reply's audio, in the format that was agreed on."""
     done: v1.ResponseDone | None = None
+    """How it ended; None while it has not."""
     errors: list[v1.Error] = field(default_factory=list)
+    """What the server refused meanwhile; each says how many messages it is about."""
     interruptions: list[Interrupted] = field(default_factory=list)
+    """Lost connections meanwhile."""
     gaps: list[Gap] = field(default_factory=list)
+    """What the server could not send again."""
 
     def take(self, event: Event) -> bool:
         """Take the next event; True once the turn is complete."""

@@ -226,30 +226,26 @@ class SpeechSpan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpointing:
-    """What counts as speech.
-
-    Attributes:
-        threshold: Probability at which speech begins.
-        release: Probability below which it ends.
-        min_s: Shorter bursts (clicks, a cough) are no speech, in seconds.
-        pad_s: Kept on both sides, in seconds. The detector may miss a quiet word for half a
-            second, and the client has said where its utterance ends: only long silence is worth
-            cutting.
-        split_s: Silence at which an utterance is split into stretches that are recognised one by
-            one, in seconds. People pause for less inside a sentence, and for more behind it.
-        stop_s: So much silence ends an utterance, where the server decides, in seconds. Half a
-            second is the usual wait of endpointers without a model of turns.
-        ahead_s: So much of that silence is heard with the utterance, in seconds; once it was heard,
-            the answer may be worked on. What comes behind it until the decision is silence, too.
-    """
+    """What counts as speech."""
 
     threshold: float = 0.5
+    """Probability at which speech begins."""
     release: float = 0.35
+    """Probability below which it ends."""
     min_s: float = 0.128
+    """Shorter bursts (clicks, a cough) are no speech, in seconds."""
     pad_s: float = 0.64
+    """Kept on both sides, in seconds. The detector may miss a quiet word for half a second, and the
+    client has said where its utterance ends: only long silence is worth cutting."""
     split_s: float = 0.4
+    """Silence at which an utterance is split into stretches that are recognised one by one, in
+    seconds. People pause for less inside a sentence, and for more behind it."""
     stop_s: float = 0.5
+    """So much silence ends an utterance, where the server decides, in seconds. Half a second is the
+    usual wait of endpointers without a model of turns."""
     ahead_s: float = 0.2
+    """So much of that silence is heard with the utterance, in seconds; once it was heard, the
+    answer may be worked on. What comes behind it until the decision is silence, too."""
 
     def over(self, probability: float, *, before: bool) -> bool:
         """Whether a frame counts as speech; `before` says whether the one before it did."""
@@ -377,18 +373,14 @@ def _speaking(probabilities: Sequence[float], rules: Endpointing) -> list[bool]:
 
 @dataclass(frozen=True, slots=True)
 class SpeechChange:
-    """Speech began, or ended.
-
-    Attributes:
-        speaking: Whether it began.
-        frame: Its first frame, or the first behind its last, counted from the utterance's
-            beginning.
-        known: Frames that it took to know, from the beginning.
-    """
+    """Speech began, or ended."""
 
     speaking: bool
+    """Whether it began."""
     frame: int
+    """Its first frame, or the first behind its last, counted from the utterance's beginning."""
     known: int
+    """Frames that it took to know, from the beginning."""
 
 
 class SpeechTracker:

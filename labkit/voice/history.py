@@ -7,15 +7,12 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a chat.
-
-    Attributes:
-        role: Who said it.
-        content: The words.
-    """
+    """One message of a chat."""
 
     role: Literal["system", "user", "assistant"]
+    """Who said it."""
     content: str
+    """The words."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,32 +35,26 @@ _BLOCK: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Files of one repository of the hub.
-
-    Attributes:
-        repo: `owner/name`.
-        files: File names, or patterns of them.
-        main: The file that the engine is given; empty where it is given their folder.
-        optional: Those of `files` that a repository may lack.
-    """
+    """Files of one repository of the hub."""
 
     repo: str
+    """`owner/name`."""
     files: tuple[str, ...]
+    """File names, or patterns of them."""
     main: str = ""
+    """The file that the engine is given; empty where it is given their folder."""
     optional: frozenset[str] = frozenset()
+    """Those of `files` that a repository may lack."""
 
 
 @dataclass(slots=True)
 class Pulled:
-    """What was recorded of a repository at its first pull.
-
-    Attributes:
-        revision: The commit.
-        files: SHA-256 of each file, in hexadecimal.
-    """
+    """What was recorded of a repository at its first pull."""
 
     revision: str
+    """The commit."""
     files: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of each file, in hexadecimal."""
 
 
 def record_file() -> Path:

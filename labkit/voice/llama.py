@@ -195,19 +195,16 @@ def _shared(one: Sequence[int], other: Sequence[int]) -> int:
 
 @dataclass(slots=True, eq=False)
 class _Conversation:
-    """A conversation in llama.cpp's context, as far as it was read.
-
-    Attributes:
-        sequence: Its number there; `_NONE` before it has one, and once it had to make room.
-        tokens: What was read of it.
-        busy: A reply to it is being written.
-        lost: It had to make room, and is read again.
-    """
+    """A conversation in llama.cpp's context, as far as it was read."""
 
     sequence: int = _NONE
+    """Its number there; `_NONE` before it has one, and once it had to make room."""
     tokens: list[int] = field(default_factory=list)
+    """What was read of it."""
     busy: bool = True
+    """A reply to it is being written."""
     lost: bool = False
+    """It had to make room, and is read again."""
 
 
 class _Conversations:

@@ -44,15 +44,12 @@ class EnergyVad:
 
 @dataclass
 class ScriptedAsr:
-    """Hears what `hear` makes of the audio.
-
-    Attributes:
-        hear: From audio to words.
-        gate: Recognition waits until this is set; open by default.
-    """
+    """Hears what `hear` makes of the audio."""
 
     hear: Callable[[Float32], str] = lambda audio: f"{len(audio)} samples"
+    """From audio to words."""
     gate: threading.Event = field(default_factory=threading.Event)
+    """Recognition waits until this is set; open by default."""
 
     def __post_init__(self) -> None:
         """Open the gate."""
@@ -71,13 +68,10 @@ class ScriptedAsr:
 
 @dataclass
 class ScriptedLlm:
-    """Answers with `answer`, word by word.
-
-    Attributes:
-        answer: From the conversation to the reply.
-    """
+    """Answers with `answer`, word by word."""
 
     answer: Callable[[Sequence[Message]], str] = lambda messages: f"You: {messages[-1].content}."
+    """From the conversation to the reply."""
 
     def warm_up(self) -> None:
         """Nothing to warm up."""
@@ -92,15 +86,12 @@ class ScriptedLlm:
 
 @dataclass
 class ScriptedTts:
-    """Speaks a steady tone, `seconds_per_word` for each word.
-
-    Attributes:
-        sample_rate: Samples per second.
-        seconds_per_word: Length of a word.
-    """
+    """Speaks a steady tone, `seconds_per_word` for each word."""
 
     sample_rate: int = SAMPLE_RATE
+    """Samples per second."""
     seconds_per_word: float = 0.1
+    """Length of a word."""
 
     def warm_up(self) -> None:
         """Nothing to warm up."""

@@ -79,21 +79,18 @@ _BOUND: Final = _CONJUNCTIONS | frozenset("as even only than both not just".spli
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A piece of the model's text, as the model wrote it; all of them together are the text.
-
-    Attributes:
-        text: The piece, with the white space behind it.
-        at_line_start: A line begins with it, so marks of lists and headings may stand there.
-        on_first_line: No line of the text ended before it.
-        ends_line: It is not merely a clause: nothing follows it in its sentence.
-        mute: Code, or another run of characters that is not for the ear.
-    """
+    """A piece of the model's text, as the model wrote it; all of them together are the text."""
 
     text: str
+    """The piece, with the white space behind it."""
     at_line_start: bool = False
+    """A line begins with it, so marks of lists and headings may stand there."""
     on_first_line: bool = False
+    """No line of the text ended before it."""
     ends_line: bool = False
+    """It is not merely a clause: nothing follows it in its sentence."""
     mute: bool = False
+    """Code, or another run of characters that is not for the ear."""
 
 
 class SentenceSplitter:

@@ -122,15 +122,12 @@ _ENDED: Final = re.compile(r"""[.!?…]["'”’)*_]*\s*$""")
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A piece of a reply.
-
-    Attributes:
-        shown: As the model wrote it; all of them together are the text.
-        spoken: What the voice reads; empty where nothing of it is for the ear.
-    """
+    """A piece of a reply."""
 
     shown: str
+    """As the model wrote it; all of them together are the text."""
     spoken: str
+    """What the voice reads; empty where nothing of it is for the ear."""
 
 
 class SpeakableText:

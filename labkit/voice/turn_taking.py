@@ -55,17 +55,14 @@ _FEWEST: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Prosody:
-    """How the last voiced sounds lie beside the others.
-
-    Attributes:
-        pitch: Median pitch of all of them, in octaves above 1 Hz.
-        last_pitch: Median pitch of the last 100 ms of them, in the same unit.
-        last_db: Level of these over the median level, in dB; below 0 where they are softer.
-    """
+    """How the last voiced sounds lie beside the others."""
 
     pitch: float
+    """Median pitch of all of them, in octaves above 1 Hz."""
     last_pitch: float
+    """Median pitch of the last 100 ms of them, in the same unit."""
     last_db: float
+    """Level of these over the median level, in dB; below 0 where they are softer."""
 
 
 def prosody(samples: Float32) -> Prosody | None:

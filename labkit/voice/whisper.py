@@ -54,19 +54,16 @@ which costs seconds."""
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """How much audio a Whisper model is to be given at once.
-
-    Attributes:
-        trained: Whether it was trained for windows cut to the utterance.
-        floor_s: Shortest window that it hears well through, in seconds.
-        margin_s: Least silence behind the utterance inside the window, in seconds.
-        longest_s: Longest stretch of speech that it was trained on, in seconds.
-    """
+    """How much audio a Whisper model is to be given at once."""
 
     trained: bool = False
+    """Whether it was trained for windows cut to the utterance."""
     floor_s: float = 15.0
+    """Shortest window that it hears well through, in seconds."""
     margin_s: float = 3.0
+    """Least silence behind the utterance inside the window, in seconds."""
     longest_s: float = _WHOLE_S
+    """Longest stretch of speech that it was trained on, in seconds."""
 
     @classmethod
     def of(cls, model: Path) -> "Window":
@@ -98,21 +95,18 @@ def _preprocessor(model: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """What the decoder made of one window, and how sure it was.
-
-    Attributes:
-        text: The words.
-        seconds: Length of the audio that they were heard in.
-        log_probability: Mean over the tokens.
-        no_speech: Probability that nobody speaks, 0 to 1.
-        cut_off: Whether the decoder was still writing when it was stopped.
-    """
+    """What the decoder made of one window, and how sure it was."""
 
     text: str
+    """The words."""
     seconds: float
+    """Length of the audio that they were heard in."""
     log_probability: float
+    """Mean over the tokens."""
     no_speech: float
+    """Probability that nobody speaks, 0 to 1."""
     cut_off: bool = False
+    """Whether the decoder was still writing when it was stopped."""
 
     @property
     def doubtful(self) -> bool:
