@@ -15,7 +15,7 @@ from labkit.voice.history import Message
 from labkit.voice.llama import LlamaLlm
 from labkit.voice.pipeline import ReplyRules, VoicePipeline
 from labkit.voice.piper import PiperTts
-from labkit.voice.scheduling import Stop, default_threads, usable_cores
+from labkit.voice.scheduling import Stop, default_threads, engine_thread, usable_cores
 from labkit.voice.whisper import FasterWhisperAsr
 
 
@@ -166,7 +166,9 @@ def load_pipeline(
 ) -> VoicePipeline:
     """A pipeline over engines that `load_engines` has loaded; by default, the embedded models."""
     paths = paths or resolve()
-    engines = load_engines(paths, threads=threads, fit_window=fit_window)
+    with engine_thread("load") as thread:  # the threads that libraries start then are as polite
+        load = thread.submit(load_engines, paths, threads=threads, fit_window=fit_window)
+        engines = load.result()
     if paths.system:
         # Read now, it need not be read while the first caller waits.
         stop = Stop()

@@ -28,6 +28,7 @@ is more to do than can be done, replies begin later, and those that have begun g
 
 import asyncio
 import os
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -58,6 +59,8 @@ MOST_OVERTAKEN_S: Final = 2 * _FURTHEST_S
 """What comes so much later than other work never goes before it: nobody starves."""
 _HEAD_START_S: Final = 2.5
 """So long before a client's audio runs out, more is due: writing and speaking take their time."""
+_NICER: Final = 5
+"""Steps of priority that engines are below the event loop: a third of its share of a core."""
 _RUNS_OUT_S: Final = 1.0
 """A client with less audio in hand is about to run out: a sentence takes about so long to speak."""
 
@@ -225,6 +228,25 @@ class Cores:
         return [(q, first) for q in idle if (first := q.waiting.first(now_ns)) is not None]
 
 
+def engine_thread(name: str) -> ThreadPoolExecutor:
+    """One thread for an engine's work; what that starts of its own makes way like it."""
+    return ThreadPoolExecutor(
+        max_workers=1, thread_name_prefix=f"labkit-{name}", initializer=_make_way
+    )
+
+
+def _make_way() -> None:
+    """Let the event loop's thread have a core when it wants one.
+
+    It needs one for a millisecond, and an engine for a second: without this each `pong` waits until
+    the system takes a core away from an engine. Only Linux gives each thread a priority of its own.
+    """
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        nice = os.getpriority(os.PRIO_PROCESS, thread) + _NICER
+        os.setpriority(os.PRIO_PROCESS, thread, nice)
+
+
 class EngineQueue:
     """Runs an engine's blocking calls one at a time, outside the event loop, as they are due.
 
@@ -246,7 +268,7 @@ class EngineQueue:
         self.give_way = False
         self._cores = cores or Cores(1)
         self._cores.add(self)
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"labkit-{name}")
+        self._worker = engine_thread(name)
 
     def __len__(self) -> int:
         """How many calls wait, the running one not counted."""

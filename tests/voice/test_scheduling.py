@@ -5,6 +5,7 @@ And threads: never more, for all engines together, than there are cores.
 
 import asyncio
 import os
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -270,6 +271,15 @@ async def held(queue: EngineQueue) -> tuple[Gate, asyncio.Task[None]]:
     task = asyncio.create_task(queue.run("holder", due(0), gate))
     await asyncio.to_thread(gate.started.wait)
     return gate, task
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives a thread its own priority")
+async def test_engines_make_way_for_the_event_loop() -> None:
+    def nice(_: object = None) -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    queue = EngineQueue("one")
+    assert await queue.run("a", due(0), nice) == min(19, nice() + 5)
 
 
 async def test_calls_are_served_as_they_are_due() -> None:
