@@ -475,14 +475,14 @@ async def test_calls_are_due_when_the_client_has_nothing_more_to_hear(
         return wait(queue, owner, due)
 
     monkeypatch.setattr(EngineQueue, "turn", noted)
-    pipeline, this = for_both(_TwoSentences(), ScriptedTts(seconds_per_word=0.5)), of("ann")
+    pipeline, this = for_both(_TwoSentences(), ScriptedTts(seconds_per_word=2.0)), of("ann")
     this.clock, this.playback = lambda: 7 * 10**9, Playback(7 * 10**9)
     await pipeline.answer(this, _PlayingSink(this))
     assert asked["vad"] == asked["asr"] == [7.0]
     words = len(FIRST.split())
-    in_hand_s = words * 0.5
+    in_hand_s = words * 2.0
     # One call a word, and one that finds the end.
-    due = [max(7.0, 7 + spoken * 0.5 - 2.5) for spoken in range(words + 1)]
+    due = [max(7.0, 7 + spoken * 2.0 - 2.5) for spoken in range(words + 1)]
     assert asked["tts"][: words + 1] == pytest.approx(due)
     assert asked["tts"][words + 1] == pytest.approx(7 + in_hand_s - 2.5)
     # The second sentence is begun only when the first was spoken: it is so long.
