@@ -9,25 +9,15 @@ import time
 from pathlib import Path
 
 import pytest
-from rich.console import Console
-from rich.table import Table
 from typer.testing import CliRunner
 
 from labkit.cli.app import app
 from labkit.cli.exercise import diff_table, parse_chunks, servers_table, sizes_table
 from labkit.errors import LabkitError
 from labkit.measure.compare import compare, read_run
+from tests.cli.commands import printed
 from tests.measure.samples import REST, rows, side_by_side, summary
 from tests.measure.test_compare import written
-
-
-def printed(table: Table) -> str:
-    console = Console(width=80)
-    with console.capture() as capture:
-        console.print(table)
-    assert "…" not in capture.get()
-    assert all(len(line) <= 80 for line in capture.get().splitlines())
-    return capture.get()
 
 
 def test_the_tables_fit_into_80_columns() -> None:

@@ -9,29 +9,29 @@ import pytest
 
 from data.recipes.evaluation import verify as examination
 from data.recipes.evaluation.figure import Figure
-from labkit.cli import app as command_line
 from labkit.voice.catalogue import SETS, Model, Role
+from tests.cli.commands import Labkit
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
-    monkeypatch.setattr(sys, "argv", ["labkit", "models", "verify", *words])
+@pytest.fixture(autouse=True)
+def same_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Python looks for modules, to which a command adds the checkout."""
     monkeypatch.setattr(sys, "path", list(sys.path))
-    with pytest.raises(SystemExit) as caught:
-        command_line.run_command_line()
-    return caught.value.code
 
 
 def test_without_a_checkout_one_line_says_so(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    labkit: Labkit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("LABKIT_DATA", str(tmp_path / "data"))
-    assert run(monkeypatch) == 1
-    err = capsys.readouterr().err
-    assert err.startswith("error: models are examined by data/recipes/evaluation")
-    assert err.count("\n") == 1
+    done = labkit("models", "verify")
+    assert done.code == 1
+    assert done.err.startswith("error: models are examined by data/recipes/evaluation")
+    assert done.err.count("\n") == 1
 
 
-def test_the_examination_of_the_checkout_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examination_of_the_checkout_decides(
+    labkit: Labkit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[list[str]] = []
 
     def main(arguments: list[str]) -> int:
@@ -40,8 +40,8 @@ def test_the_examination_of_the_checkout_decides(monkeypatch: pytest.MonkeyPatch
 
     found = importlib.import_module("data.recipes.evaluation.verify")
     monkeypatch.setattr(found, "main", main)
-    assert run(monkeypatch) == 0
-    assert run(monkeypatch, "--digits", "digits.tar") == 1
+    assert labkit("models", "verify").code == 0
+    assert labkit("models", "verify", "--digits", "digits.tar").code == 1
     assert asked == [[], ["--digits", "digits.tar"]]
 
 
@@ -56,26 +56,23 @@ def test_a_bar_that_is_missed_is_told(capsys: pytest.CaptureFixture[str]) -> Non
 
 @pytest.mark.parametrize(("same", "code"), [(True, 0), (False, 1)])
 def test_the_files_of_other_sets_are_read_and_a_changed_one_is_told(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], same: bool, code: int
+    labkit: Labkit, monkeypatch: pytest.MonkeyPatch, same: bool, code: int
 ) -> None:
     def check_files(model: Model) -> Iterator[tuple[Path, bool]]:
         yield Path(f"{model.role}.bin"), same or model.role is not Role.LLM
 
     monkeypatch.setattr("labkit.voice.models.check_files", check_files)
-    assert run(monkeypatch, "--models", "tiny") == code
-    told = capsys.readouterr().out
-    assert [line.split()[-1] for line in told.splitlines()] == ["asr.bin", "llm.bin", "tts.bin"]
-    assert told.count("CHANGED smollm2-135m") == code
+    done = labkit("models", "verify", "--models", "tiny")
+    assert done.code == code
+    assert [line.split()[-1] for line in done.out.splitlines()] == ["asr.bin", "llm.bin", "tts.bin"]
+    assert done.out.count("CHANGED smollm2-135m") == code
 
 
 def test_the_list_says_for_each_set_what_it_is_for_and_how_to_get_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    labkit: Labkit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    monkeypatch.setattr(sys, "argv", ["labkit", "models", "list"])
-    with pytest.raises(SystemExit):
-        command_line.run_command_line()
-    told = capsys.readouterr().out
+    told = labkit("models", "list").out
     for set_name, chosen in SETS.items():
         assert f"{set_name}  {chosen.about}" in told
     assert "licence Apache-2.0" in told

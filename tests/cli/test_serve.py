@@ -13,7 +13,6 @@ import typer
 from typer.testing import CliRunner
 
 from labkit.audio.pcm import write_wav
-from labkit.cli import app as command_line
 from labkit.cli import serve as module
 from labkit.cli.tools import token
 from labkit.errors import ServerError, TokenError
@@ -24,6 +23,7 @@ from labkit.session.settings import ServerSettings
 from labkit.voice.models import ModelPaths
 from labkit.voice.pipeline import EchoPipeline, Pipeline
 from tests.certificates import self_signed
+from tests.cli.commands import Labkit
 
 ONE = "one-token-of-sixteen"
 TWO = "two_token_of_sixteen"
@@ -187,13 +187,7 @@ async def test_talking_to_a_server_with_token_and_certificate(
     ) as server:
         assert server.url.startswith("wss://127.0.0.1:")
         process = await asyncio.create_subprocess_exec(
-            *(
-                sys.executable,
-                "-m",
-                "labkit",
-                "talk",
-                recording,
-            ),
+            *(sys.executable, "-m", "labkit", "talk", recording),
             *("--url", server.url, "--token-file", str(tokens), "--ca", str(made.cert), "--json"),
             stdout=asyncio.subprocess.PIPE,
         )
@@ -203,17 +197,15 @@ async def test_talking_to_a_server_with_token_and_certificate(
 
 
 async def test_the_token_of_the_environment_is_shown(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], recording: str
+    labkit: Labkit, monkeypatch: pytest.MonkeyPatch, recording: str
 ) -> None:
     settings = ServerSettings(host="127.0.0.1", port=0, tokens=(ONE,))
     async with VoiceServer(EchoPipeline(), settings) as server:
-        monkeypatch.setattr(sys, "argv", ["labkit", "talk", recording, "--url", server.url])
-        with pytest.raises(SystemExit) as refused:
-            await asyncio.to_thread(command_line.run_command_line)
-        assert refused.value.code == 1
-        assert "HTTP 401" in capsys.readouterr().err
+        words = ("talk", recording, "--url", server.url)
+        refused = await asyncio.to_thread(labkit, *words)
+        assert refused.code == 1
+        assert "HTTP 401" in refused.err
         monkeypatch.setenv(TOKEN_VARIABLE, ONE)
-        with pytest.raises(SystemExit) as heard:
-            await asyncio.to_thread(command_line.run_command_line)
-        assert heard.value.code == 0
-        assert "seconds of audio" in capsys.readouterr().out
+        heard = await asyncio.to_thread(labkit, *words)
+        assert heard.code == 0
+        assert "seconds of audio" in heard.out
