@@ -299,10 +299,27 @@ def leave(session):
 def leave(session):
     expire(session)
 """,
+        "lets them go in the order in which they began": """
+def leave(session):
+    if session not in lasting.values():
+        return expire(session)
+    session.expiry = asyncio.get_running_loop().call_later(LIMITS.resume_s, expire, session)
+    waiting = [one for one in lasting.values() if one.socket not in serving]
+    if len(waiting) > PLACES:
+        expire(waiting[0])
+""",
+        "lets all of them wait": """
+right = leave
+def leave(session):
+    if session in lasting.values():
+        return right(session)
+    asyncio.get_running_loop().call_later(LIMITS.resume_s, expire, session)
+""",
         "keeps what its client has ended": """
 right = leave
 def leave(session):
-    lasting[session.id] = session
+    if getattr(session, "start", None) is not None:
+        lasting[session.id] = session
     right(session)
 """,
         "forgets that somebody came back": """
@@ -316,7 +333,7 @@ async def come_back(socket, resume):
 right = leave
 def leave(session):
     right(session)
-    if session.id in lasting:
+    if session in lasting.values():
         session.expiry.cancel()
 """,
         "does not say for how long": """

@@ -163,7 +163,7 @@ async def _tell_a_name(probe: Probe, caller: Caller) -> Recording:
 
 
 @dataclass(frozen=True, slots=True)
-class _Counts:
+class Counts:
     """What a server's page of metrics says.
 
     Attributes:
@@ -175,20 +175,21 @@ class _Counts:
     held_bytes: int
 
 
-async def _counts(probe: Probe) -> _Counts:
+async def read_counts(probe: Probe) -> Counts:
+    """What the page says now."""
     page = await probe.page("/metrics")
     found = {name: int(float(number)) for name, number in _COUNT.findall(page)}
     for name in ("sessions", "held_bytes"):
         if name not in found:
             raise NotYet(f'a line "{name} N" in the page /metrics', f"{page[:60]!r}")
-    return _Counts(found["sessions"], found["held_bytes"])
+    return Counts(found["sessions"], found["held_bytes"])
 
 
-async def _require_sessions(probe: Probe, wanted: int, after: str) -> _Counts:
+async def _require_sessions(probe: Probe, wanted: int, after: str) -> Counts:
     """Make sure that the server comes to count so many callers: coming and going take a moment."""
     limit_s = probe.limit(_SETTLES_S)
     deadline_s = time.monotonic() + limit_s
-    while (counts := await _counts(probe)).sessions != wanted:
+    while (counts := await read_counts(probe)).sessions != wanted:
         if time.monotonic() > deadline_s:
             raise NotYet(
                 f'"sessions {wanted}" in /metrics, after {after}',
@@ -205,7 +206,7 @@ async def activity(probe: Probe) -> None:
     The page is text with a number in each line, among them `sessions` and `held_bytes`; names may
     begin with `labkit_`.
     """
-    before = await _counts(probe)
+    before = await read_counts(probe)
     probe.ok("gives a page /metrics, with `sessions` and `held_bytes`")
     here: list[Caller] = []
     for comes in _comings(probe):
@@ -233,7 +234,7 @@ async def released(probe: Probe) -> None:
 
     Then the others go away without a word. `/metrics` is read before, between and after.
     """
-    before = await _counts(probe)
+    before = await read_counts(probe)
     sent, callers = 0, [await probe.connect() for _ in range(2 * probe.rng.randint(2, 4))]
     for caller in callers:
         samples = read_audio(probe.draw(1)[0].path)
@@ -241,7 +242,7 @@ async def released(probe: Probe) -> None:
         sent += len(samples) // 2 * 2
         await caller.send("ping")
         await caller.expect("pong")
-    held = (await _counts(probe)).held_bytes - before.held_bytes
+    held = (await read_counts(probe)).held_bytes - before.held_bytes
     if not 0.5 * sent <= held <= 2 * sent:
         raise NotYet(
             f"held_bytes to grow by {sent:,} or so: as many bytes of audio were sent",
@@ -273,7 +274,7 @@ async def leaves_mid_turn(probe: Probe) -> None:
     One goes at once, one when the first message of its answer comes, one when the first audio
     comes. After each, another client says a recording, and `/metrics` is read.
     """
-    before = await _counts(probe)
+    before = await read_counts(probe)
     moments = ["at once", "as its answer began", "in the middle of the reply"]
     probe.rng.shuffle(moments)
     for moment in moments:

@@ -13,6 +13,7 @@ import numpy as np
 from websockets.exceptions import InvalidStatus
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, read_audio
+from labkit.course.checks.ch2 import read_counts
 from labkit.course.checks.check import checked
 from labkit.course.conversation import Conversation
 from labkit.course.probe import Caller, Probe
@@ -34,6 +35,10 @@ _CUT_BYTES: Final = (3_000, 60_000)
 """Behind the handshake and `session.started`."""
 _MOST_UNACKNOWLEDGED: Final = 512 * 1024
 _LOOKS: Final = 6
+_LOOK_S: Final = 0.02
+_SETTLES_S: Final = 3.0
+_STEP: Final = 5
+"""Connections that end at the same time may be noticed in any order, but not five of them."""
 _MOST_CALLERS, _MOST_WAITING = 100, 80
 _LONGEST_WAIT_S: Final = 10.0
 
@@ -187,6 +192,18 @@ async def _require_refused(probe: Probe, talk: Conversation, token: str, what: s
     caller.require_fields(number, message, {"type": "error", "code": _UNKNOWN})
     await caller.send_json("session.start")
     await caller.expect_json("session.started", resumed=False)
+
+
+async def _is_kept(probe: Probe, talk: Conversation) -> bool:
+    """Whether a session is still there; it waits anew then."""
+    wanted = 'JSON {"type": "session.started", …}, or an error'
+    async with probe.caller("/", protocol=_V1) as caller:
+        await _resume(caller, talk.session, talk.token)
+        number = await caller.next_number(wanted)
+        message = caller.json_of(number, wanted)
+        if message["type"] != "session.started":
+            caller.require_fields(number, message, {"type": "error", "code": _UNKNOWN})
+        return bool(message["type"] == "session.started")
 
 
 async def _resume(caller: Caller, session: str, token: str) -> None:
@@ -356,31 +373,23 @@ _WIDE: Final = {"encoding": "pcm_s16le", "sample_rate": 48_000, "channels": 1}
 
 @checked("ch4.abandoned", "A session that nobody comes back to is let go of.")
 async def abandoned(probe: Probe) -> None:
-    """A session is ended, one is dropped and resumed, then 80 are begun and dropped.
+    """A plain client, one that begins nothing, and one that ends its session; `/metrics` is read.
 
-    Then resume: the ended, first and last of the 80. Only the last is still there. Where `limits`
-    of `session.started` say that it waits for 10 s or less, that time and a second more passes, and
-    it is gone, too. The one that was resumed at once is not.
+    Then a session is dropped and resumed, another is begun, then 80 are begun and dropped, and the
+    other one among the last of them. Then every fifth is asked for, the last to go first: from the
+    last on, some are still there; the first is not. Where `limits` of `session.started` say that a
+    session waits for 10 s or less, that time and a second more passes, and the last to go is gone,
+    too. The one that was resumed at once is not.
     """
-    talk = await Conversation.begin(probe)
-    await talk.caller.send_json("session.end")
-    await talk.until("session.ended")
-    await talk.caller.closed()
-    await _require_refused(probe, talk, talk.token, "a session that was ended")
-    probe.ok("lets go of a session that its client has ended")
+    await _leave_for_good(probe)
     back = await Conversation.begin(probe)
     back.caller.drop()
     await back.resume()
-    waiting = []
-    for _ in range(_MOST_WAITING):
-        async with AsyncExitStack() as stack:
-            talk = await Conversation.begin(probe, stack=stack)
-            talk.caller.drop()
-        waiting.append(talk)
-    await _require_refused(probe, waiting[0], waiting[0].token, "the session that waits longest")
+    waiting = await _drop_many(probe)
     last = waiting[-1]
     await last.resume()
-    probe.ok(f"lets the oldest go where {_MOST_WAITING} wait, and keeps the newest")
+    await _require_order(probe, waiting)
+    probe.ok(f"lets those go that went first where {_MOST_WAITING} wait, and keeps the newest")
     waits_s = _wait_told(probe, last)
     if waits_s > _LONGEST_WAIT_S:
         probe.ok(f"says that a session waits for {waits_s:g} s, too long to be waited for here")
@@ -396,6 +405,69 @@ async def abandoned(probe: Probe) -> None:
         told = "a session that goes on for as long as its client is there, which came back in time"
         raise NotYet(told, gone.observed, caret=gone.caret, event=gone.event) from gone
     probe.ok("keeps a session whose client came back in time")
+
+
+async def _leave_for_good(probe: Probe) -> None:
+    """Nobody can come back to these sessions, so the server may not let them wait."""
+    before = (await read_counts(probe)).sessions
+    plain = await probe.connect()
+    await plain.say(read_audio(probe.draw(1)[0].path))
+    idle = await probe.connect("/", protocol=_V1)
+    talk = await Conversation.begin(probe)
+    await talk.caller.send_json("session.end")
+    await talk.until("session.ended")
+    await talk.caller.closed()
+    await _require_refused(probe, talk, talk.token, "a session that was ended")
+    probe.ok("lets go of a session that its client has ended")
+    limit_s = min(_wait_told(probe, talk) / 2, probe.limit(_SETTLES_S))
+    left_s = time.monotonic()
+    plain.drop()
+    idle.drop()
+    while (count := (await read_counts(probe)).sessions) > before + 1:  # whose resume was refused
+        if (late_s := time.monotonic() - left_s) > limit_s:
+            raise NotYet(
+                f'"sessions {before + 1}" in /metrics: nobody can come back to a session of the '
+                "plain dialect, to one that never began, or to one that was ended",
+                f'still "sessions {count}", {late_s:.1f} s after their clients were gone',
+                late=True,
+            )
+        await asyncio.sleep(_LOOK_S)
+    probe.ok("does not let sessions wait to which nobody can come back")
+
+
+async def _drop_many(probe: Probe) -> list[Conversation]:
+    """Sessions that wait, in the order in which they went; one that was begun first went late."""
+    first = await Conversation.begin(probe)
+    goes = probe.rng.randrange(1, _STEP) * _STEP
+    waiting = []
+    for number in range(_MOST_WAITING, 0, -1):
+        if number == goes:
+            first.caller.drop()
+            waiting.append(first)
+        async with AsyncExitStack() as stack:
+            talk = await Conversation.begin(probe, stack=stack)
+            talk.caller.drop()
+        waiting.append(talk)
+    return waiting
+
+
+async def _require_order(probe: Probe, waiting: list[Conversation]) -> None:
+    """Make sure that those are gone which went first, the very first at least."""
+    gone = 0
+    for number in range(len(waiting) - _STEP, 1, -_STEP):
+        talk = waiting[number - 1]
+        if not await _is_kept(probe, talk):
+            gone = gone or number
+        elif gone:
+            first = waiting[gone - 1] is min(waiting, key=lambda one: one.caller.number)
+            begun = ", which was begun before all the others," if first else ""
+            raise NotYet(
+                "those to be let go of that have waited longest",
+                f"number {number} of {len(waiting)} to go away is still there, and number "
+                f"{gone}{begun} is not",
+                event=probe.last,
+            )
+    await _require_refused(probe, waiting[0], waiting[0].token, "the session that waits longest")
 
 
 def _wait_told(probe: Probe, talk: Conversation) -> float:
