@@ -19,14 +19,9 @@ from labkit.client.dial import address_of, connected
 from labkit.client.v1 import Lost, begin
 from labkit.drills import Finding, Verdict
 from labkit.drills.target import (
-    CLOSES,
-    HELD_BYTES,
     LOUD,
-    OPEN_FILES,
-    QUEUED_CALLS,
-    SESSIONS,
-    TASKS,
     PipelineName,
+    Vital,
     Vitals,
     spoken,
     target_command,
@@ -61,11 +56,11 @@ _WARM_UP_S: Final = 6.0
 _HALF_OPEN_S: Final = 4.0
 """Longer than a keepalive ping and its patience."""
 _LEFT_BEHIND: Final[Mapping[str, str]] = {
-    "sessions": SESSIONS,
-    "tasks": TASKS,
-    "held bytes": HELD_BYTES,
-    "queued calls": QUEUED_CALLS,
-    "open files": OPEN_FILES,
+    "sessions": Vital.SESSIONS,
+    "tasks": Vital.TASKS,
+    "held bytes": Vital.HELD_BYTES,
+    "queued calls": Vital.QUEUED_CALLS,
+    "open files": Vital.OPEN_FILES,
 }
 _CHUNK: Final = 3200
 
@@ -241,7 +236,9 @@ async def run_abandoned(clients: int, pipeline: PipelineName, tell: Tell) -> Ver
         before = await settled(server.url, {}, _WARM_UP_S)
         await abandon(server.url, speech, clients, tell)
         after = await settled(server.url, before)
-    codes = (f"{after[name]} with {name.split()[1]}" for name in after if f"{CLOSES} " in name)
+    codes = (
+        f"{after[name]} with {name.split()[1]}" for name in after if f"{Vital.CLOSES} " in name
+    )
     return Verdict(
         f"abandoned: {clients * len(WAYS)} clients, {len(WAYS)} ways of leaving",
         (

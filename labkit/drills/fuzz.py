@@ -36,10 +36,8 @@ from labkit.drills.inputs import (
     start_message,
 )
 from labkit.drills.target import (
-    OPEN_FILES,
-    RSS_BYTES,
-    SESSIONS,
     Pings,
+    Vital,
     Vitals,
     fetch,
     log_faults,
@@ -149,7 +147,9 @@ async def fuzz(server: RunningServer, messages: int, crowd: Crowd, tell: Tell) -
         async with pinging(server.url, pings):
             await attackers.send(part)
         seconds += time.perf_counter() - start
-        seen.append(await vitals_once(server.url, lambda now: not now.get(SESSIONS), _QUIET_S))
+        seen.append(
+            await vitals_once(server.url, lambda now: not now.get(Vital.SESSIONS), _QUIET_S)
+        )
     return Fuzzed(
         attackers.tally,
         seconds,
@@ -219,16 +219,19 @@ def _log_findings(faults: list[str] | None) -> list[Finding]:
 def _left_behind(fuzzed: Fuzzed) -> Iterator[Finding]:
     """Sessions, open files and memory, where the server tells of them."""
     before, half, after = fuzzed.before, fuzzed.half, fuzzed.after
-    for name, figure in (("sessions left over", SESSIONS), ("files left open", OPEN_FILES)):
+    for name, figure in (
+        ("sessions left over", Vital.SESSIONS),
+        ("files left open", Vital.OPEN_FILES),
+    ):
         if figure in after and figure in before:
             yield Finding.none_of(name, max(0, after[figure] - before[figure]))
-    if RSS_BYTES in after and RSS_BYTES in half:
+    if Vital.RSS_BYTES in after and Vital.RSS_BYTES in half:
         name, grown = (
             "growth from the half to the end, MB",
-            (after[RSS_BYTES] - half[RSS_BYTES]) / 1e6,
+            (after[Vital.RSS_BYTES] - half[Vital.RSS_BYTES]) / 1e6,
         )
         settled = fuzzed.tally.sent.total() >= _SETTLED
-        yield Finding.told("memory at the half, MB", half[RSS_BYTES] / 1e6)
+        yield Finding.told("memory at the half, MB", half[Vital.RSS_BYTES] / 1e6)
         yield Finding.at_most(name, grown, _GROWTH_MB) if settled else Finding.told(name, grown)
 
 

@@ -19,17 +19,7 @@ from labkit.client.dial import address_of, dial
 from labkit.client.plain import VoiceClient
 from labkit.client.v1 import begin
 from labkit.drills import Finding, Verdict
-from labkit.drills.target import (
-    CLOSES,
-    HELD_BYTES,
-    LOUD,
-    QUEUED_CALLS,
-    Vitals,
-    memory_of,
-    spoken,
-    target_command,
-    vitals_once,
-)
+from labkit.drills.target import LOUD, Vital, Vitals, memory_of, spoken, target_command, vitals_once
 from labkit.errors import CloseCode
 from labkit.measure.results import Tell
 from labkit.measure.server_process import running_server
@@ -178,7 +168,7 @@ def judged(
 async def _closed_in_time(speech: Sequence[Float32]) -> int:
     """How many clients a server closes that stand still for longer than it allows."""
     limits: dict[str, Any] = {"send_timeout_s": _CLOSED_AFTER_S, "ping_interval_s": 3600.0}
-    closed = f"{CLOSES} {CloseCode.SLOW_READER.value}"
+    closed = f"{Vital.CLOSES} {CloseCode.SLOW_READER.value}"
     async with (
         running_server(target_command(**limits)) as server,
         _stalling(server.url, speech, _CLOSED_CLIENTS, lambda *_: None),
@@ -196,9 +186,9 @@ async def _calm(url: str) -> int:
     looks: list[int] = []
 
     def calm(now: Vitals) -> bool:
-        looks.append(now.get(HELD_BYTES, 0))
+        looks.append(now.get(Vital.HELD_BYTES, 0))
         still = len(looks) > _STILL and len(set(looks[-_STILL:])) == 1
-        return still and not now.get(QUEUED_CALLS)
+        return still and not now.get(Vital.QUEUED_CALLS)
 
     await vitals_once(url, calm, _PATIENCE_S)
     return looks[-1]

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Final, Literal
 
 import httpx2
@@ -86,17 +87,22 @@ def spoken() -> list[Float32]:
 
 # -- what it tells of itself -------------------------------------------------------------------
 
+
+class Vital(StrEnum):
+    """A figure that a server of labkit tells of itself, by its name in `/metrics`."""
+
+    SESSIONS = "labkit_sessions"
+    TASKS = "labkit_tasks"
+    HELD_BYTES = "labkit_held_bytes"
+    QUEUED_CALLS = "labkit_queued_calls"
+    CLOSES = "labkit_closes_total"
+    OPEN_FILES = "process_open_fds"
+    RSS_BYTES = "process_resident_memory_bytes"
+
+
 Vitals = Mapping[str, int]
 """A server at one instant: the figures of its `/metrics` by name, each added up over its labels,
 and by name and label (`labkit_closes_total 4008`). What it does not tell is not in it."""
-
-SESSIONS: Final = "labkit_sessions"
-TASKS: Final = "labkit_tasks"
-HELD_BYTES: Final = "labkit_held_bytes"
-QUEUED_CALLS: Final = "labkit_queued_calls"
-CLOSES: Final = "labkit_closes_total"
-OPEN_FILES: Final = "process_open_fds"
-RSS_BYTES: Final = "process_resident_memory_bytes"
 
 
 def parse_vitals(page: str) -> Vitals:

@@ -3,20 +3,13 @@
 import pytest
 
 from labkit.drills.abandoned import LIMITS, WAYS, abandon, judged, settled
-from labkit.drills.target import (
-    HELD_BYTES,
-    OPEN_FILES,
-    QUEUED_CALLS,
-    SESSIONS,
-    TASKS,
-    settings_of,
-)
+from labkit.drills.target import Vital, settings_of
 from labkit.server.app import VoiceServer
 from labkit.voice.pipeline import EchoPipeline
 
 SHORT = {**LIMITS, "idle_s": 0.5, "idle_audio_s": 0.5, "max_session_s": 1.0, "resume_s": 0.25}
 MANY = 1_000_000
-NOTHING = {TASKS: MANY, OPEN_FILES: MANY}
+NOTHING = {Vital.TASKS: MANY, Vital.OPEN_FILES: MANY}
 """The client is in the server's process: its tasks and files are counted, too."""
 
 
@@ -31,7 +24,7 @@ async def test_every_way_of_leaving_leaves_nothing(monkeypatch: pytest.MonkeyPat
         assert server.held_bytes() == 0
 
 
-FIGURES = (SESSIONS, TASKS, HELD_BYTES, QUEUED_CALLS, OPEN_FILES)
+FIGURES = (Vital.SESSIONS, Vital.TASKS, Vital.HELD_BYTES, Vital.QUEUED_CALLS, Vital.OPEN_FILES)
 
 
 @pytest.mark.parametrize("figure", FIGURES)

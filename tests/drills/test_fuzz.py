@@ -12,14 +12,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from labkit.drills import Dialect, Verdict
 from labkit.drills.answers import Tally
 from labkit.drills.fuzz import TARGET, Crowd, Fuzzed, fuzz, judged
-from labkit.drills.target import (
-    OPEN_FILES,
-    RSS_BYTES,
-    SESSIONS,
-    Pings,
-    settings_of,
-    target_command,
-)
+from labkit.drills.target import Pings, Vital, settings_of, target_command
 from labkit.errors import ErrorCode
 from labkit.measure.server_process import RunningServer, running_server
 from labkit.protocol import v1
@@ -29,12 +22,12 @@ from labkit.voice.pipeline import EchoPipeline, Sink, Turn
 
 GROWTH = "growth from the half to the end, MB"
 CROWD = Crowd(seed=7, patience_s=5.0)
-AFTER = {SESSIONS: 0, RSS_BYTES: 81_000_000, OPEN_FILES: 9}
+AFTER = {Vital.SESSIONS: 0, Vital.RSS_BYTES: 81_000_000, Vital.OPEN_FILES: 9}
 GOOD = Fuzzed(
     Tally(sent=Counter(audio=40_000)),
     2.0,
-    {SESSIONS: 0, RSS_BYTES: 70_000_000, OPEN_FILES: 9},
-    {SESSIONS: 0, RSS_BYTES: 80_000_000, OPEN_FILES: 9},
+    {Vital.SESSIONS: 0, Vital.RSS_BYTES: 70_000_000, Vital.OPEN_FILES: 9},
+    {Vital.SESSIONS: 0, Vital.RSS_BYTES: 80_000_000, Vital.OPEN_FILES: 9},
     AFTER,
     [],
     {Dialect.PLAIN: "", Dialect.V1: ""},
@@ -120,9 +113,9 @@ def test_a_good_run_holds() -> None:
     ("wrong", "name"),
     [
         (replace(GOOD, log_faults=["Traceback"]), "faults in the log"),
-        (replace(GOOD, after=AFTER | {SESSIONS: 1}), "sessions left over"),
-        (replace(GOOD, after=AFTER | {OPEN_FILES: 10}), "files left open"),
-        (replace(GOOD, after=AFTER | {RSS_BYTES: 85_100_000}), GROWTH),
+        (replace(GOOD, after=AFTER | {Vital.SESSIONS: 1}), "sessions left over"),
+        (replace(GOOD, after=AFTER | {Vital.OPEN_FILES: 10}), "files left open"),
+        (replace(GOOD, after=AFTER | {Vital.RSS_BYTES: 85_100_000}), GROWTH),
         (replace(GOOD, health="HTTP 500"), "/healthz"),
         (replace(GOOD, pings=Pings([1.0], 101.0)), "its longest round trip, ms"),
         (replace(GOOD, pings=Pings([1.0], lost=1)), "pings of an honest caller that were lost"),
@@ -142,7 +135,7 @@ def test_each_broken_promise_is_told_by_its_name(wrong: Fuzzed, name: str) -> No
 
 
 def test_memory_is_not_judged_while_a_server_grows_to_its_working_size() -> None:
-    grown = replace(GOOD, after=AFTER | {RSS_BYTES: 90_000_000})
+    grown = replace(GOOD, after=AFTER | {Vital.RSS_BYTES: 90_000_000})
     assert not judged(grown, CROWD).holds
     assert judged(replace(grown, tally=Tally(sent=Counter(audio=39_999))), CROWD).holds
 

@@ -7,14 +7,8 @@ import pytest
 from labkit.client.v1 import SessionClient
 from labkit.drills import Dialect
 from labkit.drills.target import (
-    CLOSES,
-    HELD_BYTES,
-    OPEN_FILES,
-    QUEUED_CALLS,
-    RSS_BYTES,
-    SESSIONS,
-    TASKS,
     Pings,
+    Vital,
     fetch,
     log_faults,
     parse_vitals,
@@ -76,15 +70,15 @@ def test_sessions_of_all_states_are_added_up() -> None:
         "labkit_sessions": 5,
         "labkit_sessions attached": 2,
         "labkit_sessions detached": 3,
-        TASKS: 7,
-        HELD_BYTES: 123,
-        QUEUED_CALLS: 3,
-        f"{QUEUED_CALLS} asr": 1,
-        f"{QUEUED_CALLS} tts": 2,
-        OPEN_FILES: 12,
-        RSS_BYTES: 85_000_000,
-        CLOSES: 3,
-        f"{CLOSES} 4004": 3,
+        Vital.TASKS: 7,
+        Vital.HELD_BYTES: 123,
+        Vital.QUEUED_CALLS: 3,
+        f"{Vital.QUEUED_CALLS} asr": 1,
+        f"{Vital.QUEUED_CALLS} tts": 2,
+        Vital.OPEN_FILES: 12,
+        Vital.RSS_BYTES: 85_000_000,
+        Vital.CLOSES: 3,
+        f"{Vital.CLOSES} 4004": 3,
     }
 
 
@@ -97,9 +91,11 @@ async def test_a_server_tells_of_its_sessions_and_that_it_is_alive() -> None:
     async with VoiceServer(EchoPipeline(), settings) as server:
         assert await fetch(server.url, "/healthz") == (200, "alive\n")
         async with SessionClient.connect(server.url) as client:
-            assert (await vitals_of(server.url))[SESSIONS] == 1
+            assert (await vitals_of(server.url))[Vital.SESSIONS] == 1
             await client.end()
-        assert (await vitals_once(server.url, lambda now: not now[SESSIONS], 10))[SESSIONS] == 0
+        assert (await vitals_once(server.url, lambda now: not now[Vital.SESSIONS], 10))[
+            Vital.SESSIONS
+        ] == 0
         url = server.url
     with pytest.raises(ClientError, match="does not give /healthz"):
         await fetch(url, "/healthz")
