@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from labkit.measure.bench import BenchSummary, Finding
     from labkit.measure.endpointing import EndpointingSummary, Line
     from labkit.measure.load_summary import Level, Ratio
-    from labkit.measure.results import Experiment, Results, Summary
+    from labkit.measure.results import Experiment, Measured, Results, Summary
     from labkit.measure.statistics import Estimate, Percentiles
 
 S = TypeVar("S", bound="Summary")
-R = TypeVar("R")
+R = TypeVar("R", bound="Measured")
 
 OutOption = Annotated[Path, typer.Option(help="Results go into a folder in here.")]
 RESULTS = Path("results")

@@ -8,7 +8,7 @@ import operator
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from labkit.errors import ClientError, LabkitError, ProtocolError, ServerError
 from labkit.measure.results import Experiment, Tell
@@ -88,6 +88,23 @@ class Finding:
             return Verdict.STATED
         return Verdict.HOLDS if self.bar.holds(self.reading.value.value) else Verdict.SHORT
 
+    def columns(self) -> dict[str, Any]:
+        """The finding as columns."""
+        value = self.reading.value
+        return {
+            "name": self.name,
+            "figure": self.bar.figure,
+            "value": value and value.value,
+            "low": value and value.low,
+            "high": value and value.high,
+            "n": value and value.sample,
+            "unit": self.bar.unit.strip(),
+            "held_against": str(self.bar),
+            "verdict": self.verdict.value,
+            "why": self.reading.why,
+            "note": self.reading.note,
+        }
+
 
 def bars(models: str) -> dict[str, Bar]:
     """Every bar by its name, for this set of models; the order is that of the table."""
@@ -156,7 +173,7 @@ class BenchSummary:
         """The same in figures."""
         return {
             "load": self.load,
-            "findings": [{**_flat(one), "bar": asdict(one.bar)} for one in self.findings],
+            "findings": [{**one.columns(), "bar": asdict(one.bar)} for one in self.findings],
         }
 
 
@@ -185,9 +202,9 @@ class Bench(Experiment[Finding, BenchSummary]):
     load: Callable[[], float] = lambda: 0.0
     loads: list[float] = field(default_factory=list)
 
-    raw: ClassVar[str] = "bench.csv"
-    summary: ClassVar[str] = "bench.json"
-    columns: ClassVar[Sequence[str]] = (
+    raw = "bench.csv"
+    summary = "bench.json"
+    columns = (
         "name", "figure", "value", "low", "high", "n", "unit", "held_against", "verdict", "why",
         "note",
     )  # fmt: skip
@@ -232,10 +249,6 @@ class Bench(Experiment[Finding, BenchSummary]):
         self.loads.append(self.load())
         tell("done", 1, 1)
 
-    def flat(self, row: Finding) -> Mapping[str, Any]:
-        """A finding as columns."""
-        return _flat(row)
-
     def summarise(self, rows: Sequence[Finding]) -> BenchSummary:
         """The findings, in the order of the table."""
         order = list(bars(self.models))
@@ -256,23 +269,6 @@ class Bench(Experiment[Finding, BenchSummary]):
             if one.verdict in judged and (over := _over(one)) is not None
         ]
         return {"bench": distance_figure(found)} if found else {}
-
-
-def _flat(one: Finding) -> dict[str, Any]:
-    value = one.reading.value
-    return {
-        "name": one.name,
-        "figure": one.bar.figure,
-        "value": value and value.value,
-        "low": value and value.low,
-        "high": value and value.high,
-        "n": value and value.sample,
-        "unit": one.bar.unit.strip(),
-        "held_against": str(one.bar),
-        "verdict": one.verdict.value,
-        "why": one.reading.why,
-        "note": one.reading.note,
-    }
 
 
 def distance_figure(drawn: Sequence[tuple[Finding, tuple[float, float, float]]]) -> "Figure":

@@ -13,10 +13,10 @@ Policies of others can be drawn beside it: their decisions on the same turns com
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +82,10 @@ class Decision:
     turn: int
     cut_off: bool
     dead_air_s: float
+
+    def columns(self) -> dict[str, Any]:
+        """The same as columns."""
+        return asdict(self)
 
 
 def read_decisions(path: Path) -> list[Decision]:
@@ -262,42 +266,33 @@ def _ratio(baseline: Float64, own: Float64) -> tuple[float, float, float] | None
     return value, float(low), float(high)
 
 
+@dataclass(slots=True)
 class EndpointingExperiment(Experiment[Decision, EndpointingSummary]):
-    """Conversations of callers who pause, played to every policy at every setting."""
+    """Conversations of callers who pause, played to every policy at every setting.
 
-    __slots__ = ("_about", "_asr", "_compared", "_each", "_seed")
+    Attributes:
+        asr: Hears what was said so far.
+        models: What it is called.
+        seed: Draws the conversations.
+        each: Callers with each voice; each says nine turns.
+        compared: What other policies decided on the same turns.
+    """
 
-    raw: ClassVar[str] = "decisions.csv"
-    summary: ClassVar[str] = "summary.json"
-    columns: ClassVar[Sequence[str]] = tuple(Decision.__dataclass_fields__)
+    asr: Asr
+    _: KW_ONLY
+    models: str
+    seed: int = 1
+    each: int = 2
+    compared: Sequence[Decision] = ()
 
-    def __init__(
-        self,
-        asr: Asr,
-        *,
-        models: str,
-        seed: int = 1,
-        each: int = 2,
-        compared: Sequence[Decision] = (),
-    ) -> None:
-        """Understand with `asr`.
-
-        Args:
-            asr: Hears what was said so far.
-            models: What it is called.
-            seed: Draws the conversations.
-            each: Callers with each voice; each says nine turns.
-            compared: What other policies decided on the same turns.
-        """
-        self._compared = compared
-        self._asr = asr
-        self._seed = seed
-        self._each = each
-        self._about = {"models": models, "seed": seed, "callers_of_a_voice": each}
+    raw = "decisions.csv"
+    summary = "summary.json"
+    columns = tuple(f.name for f in fields(Decision))
 
     def about(self) -> Mapping[str, Any]:
         """What was drawn, and how it was judged."""
-        return {**self._about, "rules": asdict(_RULES), "computation_s": 0.0}
+        drawn = {"models": self.models, "seed": self.seed, "callers_of_a_voice": self.each}
+        return {**drawn, "rules": asdict(_RULES), "computation_s": 0.0}
 
     async def run(self, record: Callable[[Decision], None], tell: Tell) -> None:
         """Draw the conversations, hear each pause once, and decide.
@@ -305,13 +300,11 @@ class EndpointingExperiment(Experiment[Decision, EndpointingSummary]):
         Raises:
             InstrumentError: What is to be compared was decided on other turns.
         """
-        total = len(voices()) * self._each
+        total = len(voices()) * self.each
         tell("drawing the conversations", 0, total)
-        spoken = await asyncio.to_thread(
-            conversations, Random(self._seed), voices(), each=self._each
-        )
+        spoken = await asyncio.to_thread(conversations, Random(self.seed), voices(), each=self.each)
         drawn = {(caller, n) for caller, turns in enumerate(spoken) for n in range(len(turns))}
-        if self._compared and {(one.caller, one.turn) for one in self._compared} != drawn:
+        if self.compared and {(one.caller, one.turn) for one in self.compared} != drawn:
             raise InstrumentError("what is to be compared was decided on other turns than these")
         for caller, turns in enumerate(spoken):
             tell(turns[0].speaker, caller, total)
@@ -322,18 +315,14 @@ class EndpointingExperiment(Experiment[Decision, EndpointingSummary]):
                     for number, one in enumerate(heard):
                         found = judge(decide(one, policy), one.turn)
                         record(Decision(name, setting, caller, number, *found))
-        for decision in self._compared:
+        for decision in self.compared:
             record(decision)
         tell("done", total, total)
 
     def _hear(self, turn: Turn) -> Heard:
         audio = {frame: turn.samples[: frame * _FRAME] for frame in pauses_of(turn)}
-        words = {at: boundary.transcribe(self._asr, said, Stop()) for at, said in audio.items()}
+        words = {at: boundary.transcribe(self.asr, said, Stop()) for at, said in audio.items()}
         return Heard(turn, words, {at: prosody(said) for at, said in audio.items()})
-
-    def flat(self, row: Decision) -> Mapping[str, Any]:
-        """A row as columns."""
-        return asdict(row)
 
     def summarise(self, rows: Sequence[Decision]) -> EndpointingSummary:
         """The lines."""

@@ -6,9 +6,9 @@ For a server that cannot, its client does, after as much silence.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -19,7 +19,7 @@ from labkit.errors import ClientError, InstrumentError, LabkitError, ProtocolErr
 from labkit.measure import decided
 from labkit.measure.callers import pinging
 from labkit.measure.chunking import CHUNK_SIZES_MS, overhead_bytes
-from labkit.measure.exercise_summary import ExerciseSummary, Row
+from labkit.measure.exercise_summary import COLUMNS, ExerciseSummary, Row
 from labkit.measure.plan import LONGEST_S, PlannedTurn, plan_turns, prepared, short_utterances
 from labkit.measure.recordings import Recording
 from labkit.measure.results import Experiment, Tell
@@ -71,11 +71,7 @@ class Exercise(Experiment[Row, ExerciseSummary]):
 
     raw = "turns.csv"
     summary = "summary.json"
-    columns = (
-        *(f.name for f in fields(Row) if f.name not in ("stages", "marks")),
-        *(f"stage_{stage}_ms" for stage in Stage),
-        *(f"mark_{mark}_ms" for mark in Mark),
-    )
+    columns = COLUMNS
 
     @classmethod
     def of_length(
@@ -138,14 +134,6 @@ class Exercise(Experiment[Row, ExerciseSummary]):
                     raise InstrumentError(f"a turn of {row.server} cannot be believed: {wrong}")
                 record(row)
         tell("done", len(turns), len(turns))
-
-    def flat(self, row: Row) -> Mapping[str, Any]:
-        """The row as columns; stages and marks one each, empty where there is none."""
-        columns = {name: getattr(row, name, None) for name in self.columns}
-        columns["warmup"] = int(row.warmup)
-        columns |= {f"stage_{stage}_ms": span for stage, span in row.stages.items()}
-        columns |= {f"mark_{mark}_ms": at for mark, at in row.marks.items()}
-        return columns
 
     def summarise(self, rows: Sequence[Row]) -> ExerciseSummary:
         """Sum up the turns.

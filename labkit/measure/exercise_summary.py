@@ -1,7 +1,7 @@
 """What the turns of a latency exercise say: by server and chunk size, and in sentences."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from statistics import fmean
 from typing import Any, Final, TypeVar
 
@@ -75,6 +75,21 @@ class Row:
     errors: str = ""
     stages: Mapping[Stage, float] = field(default_factory=dict)
     marks: Mapping[Mark, float] = field(default_factory=dict)
+
+    def columns(self) -> dict[str, Any]:
+        """Stages and marks are one each, empty where there is none."""
+        told = {f.name: getattr(self, f.name) for f in fields(self)[:-2]}
+        told["warmup"] = int(self.warmup)
+        told |= {f"stage_{stage}_ms": self.stages.get(stage) for stage in Stage}
+        return told | {f"mark_{mark}_ms": self.marks.get(mark) for mark in Mark}
+
+
+COLUMNS: Final = (
+    *(f.name for f in fields(Row)[:-2]),
+    *(f"stage_{stage}_ms" for stage in Stage),
+    *(f"mark_{mark}_ms" for mark in Mark),
+)
+"""Of a file of turns."""
 
 
 @dataclass(frozen=True, slots=True)

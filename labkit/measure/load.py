@@ -6,7 +6,7 @@ each server has a process of its own, and all callers together have this one.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -26,7 +26,6 @@ from labkit.measure.load_summary import (
     LATENESS_BOUND_MS,
     Level,
     LoadSummary,
-    flat,
     summarise_level,
 )
 from labkit.measure.plan import draw_scripts, due_times, plan_levels
@@ -162,10 +161,6 @@ class Load(Experiment[Level, LoadSummary]):
         async with VoiceClient.connect(url, deadlines=deadlines) as client:
             await client.say(np.zeros(SAMPLE_RATE // 10, np.float32))
             self.manners = replace(self.manners, stream=client.stream)
-
-    def flat(self, row: Level) -> Mapping[str, Any]:
-        """A level as columns."""
-        return flat(row)
 
     def summarise(self, rows: Sequence[Level]) -> LoadSummary:
         """Sum up the levels."""

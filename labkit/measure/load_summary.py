@@ -110,6 +110,19 @@ class Level:
         cpu, taken = self.cpu_per_s, self.sessions - self.refused
         return None if cpu is None or not taken else 1000 * cpu / taken
 
+    def columns(self) -> dict[str, Any]:
+        """One for each percentile; memory in bytes, empty where nobody tells."""
+        told = asdict(self)
+        told |= {
+            "generator_limited": int(self.generator_limited),
+            "cpu_ms_per_session": self.cpu_ms_per_session,
+            "errors": "; ".join(f"{code}: {count}" for code, count in self.errors.items()),
+        }
+        for name in ("turn", "ping", "lateness"):
+            found = told.pop(f"{name}_ms") or {}
+            told |= {f"{name}_{column}": found.get(field) for field, column in _COLUMNS.items()}
+        return told
+
     def holds(self, bound_ms: float) -> bool:
         """Whether everybody was served, with a 95th percentile under `bound_ms`."""
         return not self.why_not(bound_ms)
@@ -173,21 +186,7 @@ def summarise_level(
     )
 
 
-def flat(level: Level) -> dict[str, Any]:
-    """The level as columns, one for each percentile; memory in bytes, empty where nobody tells."""
-    told = asdict(level)
-    told |= {
-        "generator_limited": int(level.generator_limited),
-        "cpu_ms_per_session": level.cpu_ms_per_session,
-        "errors": "; ".join(f"{code}: {count}" for code, count in level.errors.items()),
-    }
-    for name in ("turn", "ping", "lateness"):
-        found = told.pop(f"{name}_ms") or {}
-        told |= {f"{name}_{column}": found.get(field) for field, column in _COLUMNS.items()}
-    return told
-
-
-COLUMNS: Final = tuple(flat(summarise_level(server="", seconds=0, patience_s=0, logs=[])))
+COLUMNS: Final = tuple(summarise_level(server="", seconds=0, patience_s=0, logs=[]).columns())
 """Of a table of levels; a level without callers has all of them."""
 
 

@@ -24,7 +24,7 @@ from labkit.errors import InstrumentError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-R = TypeVar("R")
+R = TypeVar("R", bound="Measured")
 S = TypeVar("S", bound="Summary")
 
 
@@ -35,6 +35,13 @@ _LIBRARIES: Final = (
 
 Tell = Callable[[str, int, int], None]
 """Is told what happens now, how much is over, and how much there is in all: turns, or seconds."""
+
+
+class Measured(Protocol):
+    """A row: one turn, one level, one figure."""
+
+    def columns(self) -> Mapping[str, Any]:
+        """The row as columns."""
 
 
 class Summary(Protocol):
@@ -71,10 +78,6 @@ class Experiment(ABC, Generic[R, S]):
         """Measure; every row is recorded as soon as it is there."""
 
     @abstractmethod
-    def flat(self, row: R) -> Mapping[str, Any]:
-        """A row as columns."""
-
-    @abstractmethod
     def summarise(self, rows: Sequence[R]) -> S:
         """Sum up what was recorded.
 
@@ -105,7 +108,7 @@ async def conduct(
     with results.rows(experiment.raw, experiment.columns) as write:
 
         def record(row: R) -> None:
-            write(experiment.flat(row))
+            write(row.columns())
             measured.append(row)
 
         await experiment.run(record, tell)

@@ -22,7 +22,7 @@ def written(folder: Path, measured: Sequence[Row], **about: object) -> Path:
     exercise, results = Exercise(recordings=SPEECH), Results(folder)
     with results.rows(exercise.raw, exercise.columns) as write:
         for row in measured:
-            write(exercise.flat(row))
+            write(row.columns())
     if about:
         results.write_json(exercise.summary, {"about": about})
     return folder

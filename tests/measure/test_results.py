@@ -16,6 +16,11 @@ from labkit.errors import InstrumentError, LabkitError
 from labkit.measure.results import Experiment, Results, Tell, about_machine, conduct
 
 
+class Number(int):
+    def columns(self) -> Mapping[str, Any]:
+        return {"number": int(self), "half": self / 3}
+
+
 @dataclass
 class Counted:
     """What counting found."""
@@ -30,7 +35,7 @@ class Counted:
 
 
 @dataclass
-class Counting(Experiment[int, Counted]):
+class Counting(Experiment[Number, Counted]):
     """An experiment that counts up to `upto`; `before` is called before each row."""
 
     upto: int
@@ -44,17 +49,14 @@ class Counting(Experiment[int, Counted]):
     def about(self) -> Mapping[str, Any]:
         return {"upto": self.upto}
 
-    async def run(self, record: Callable[[int], None], tell: Tell) -> None:
+    async def run(self, record: Callable[[Number], None], tell: Tell) -> None:
         for number in range(self.upto):
             tell("counting", number, self.upto)
             self.before(number)
             self.ran.append(number)
-            record(number)
+            record(Number(number))
 
-    def flat(self, row: int) -> Mapping[str, Any]:
-        return {"number": row, "half": row / 3}
-
-    def summarise(self, rows: Sequence[int]) -> Counted:
+    def summarise(self, rows: Sequence[Number]) -> Counted:
         return Counted(rows)
 
     def draw(self, summary: Counted) -> Mapping[str, Figure]:
