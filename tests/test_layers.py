@@ -40,6 +40,7 @@ LAYERS: Final = (
     Layer("labkit.voice", 2, ("websockets", "labkit.session", "labkit.server")),
     Layer("labkit.session", 3, ("websockets", "labkit.protocol.plain", "labkit.protocol.v1")),
     Layer("labkit.server", 4, ("labkit.voice.engines", *ENGINES)),
+    Layer("labkit.spans", 4, ("labkit.voice", *ENGINES)),
     Layer("labkit.client", 4, ("labkit.server", "labkit.session", "labkit.voice")),
     Layer("labkit.measure", 5, SERVER_INTERNALS),
     Layer("labkit.drills", 5, SERVER_INTERNALS),

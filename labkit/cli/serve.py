@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
@@ -79,6 +80,10 @@ def serve(
     log_transcripts: Annotated[
         bool, typer.Option("--log-transcripts", help="Log what was heard and answered.")
     ] = False,
+    spans: Annotated[
+        bool,
+        typer.Option("--spans", help="Send each turn as OpenTelemetry spans; see README.md."),
+    ] = False,
     max_sessions: Annotated[
         int,
         _access(min=1, help="Callers at a time; further ones are refused."),
@@ -127,6 +132,7 @@ def serve(
     """Run the voice server until Ctrl-C."""
     from labkit.server.app import require_startable, serve_until_signal
     from labkit.session.settings import ServerSettings
+    from labkit.spans import open_spans
     from labkit.voice.pipeline import EchoPipeline
 
     _log_to_stderr()
@@ -155,7 +161,8 @@ def serve(
     # again and again, which holds the event loop for 50 ms; frozen, it is left out.
     gc.collect()
     gc.freeze()
-    run(serve_until_signal(answering, settings, _announce))
+    with open_spans("labkit serve") if spans else nullcontext() as told:
+        run(serve_until_signal(answering, settings, _announce, told.export if told else None))
 
 
 def _tokens(path: Path | None, environment: Mapping[str, str]) -> tuple[str, ...]:

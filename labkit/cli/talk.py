@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -36,6 +37,10 @@ def talk(
             metavar="FILE", help="Write the turn's marks for chrome://tracing or Perfetto (JSON)."
         ),
     ] = None,
+    spans: Annotated[
+        bool,
+        typer.Option("--spans", help="Send the turn as OpenTelemetry spans; see README.md."),
+    ] = False,
     mode: Annotated[
         Literal["push", "vad"],
         typer.Option(
@@ -71,6 +76,7 @@ def talk(
     from labkit.client.dial import Reach
     from labkit.measure.recordings import recording_at
     from labkit.net import client_tls
+    from labkit.spans import open_spans
     from labkit.trace import chrome_events
 
     require_file(recording)
@@ -85,7 +91,10 @@ def talk(
     end = spoken.end_of_speech(samples)
     reach = Reach(headers=headers, tls=tls)
     asking = _say(samples, end, url, chunk_ms, reach, wait_s=wait_s, decided=mode == "vad")
-    turn = run(asking)
+    with open_spans("labkit talk") if spans else nullcontext() as exporter:
+        turn = run(asking)
+        if exporter is not None:
+            exporter.export(turn.trace)
     if out is not None:
         write_wav(out, turn.reply)
     if trace is not None:

@@ -32,6 +32,7 @@ from labkit.server.v1 import V1Dialect
 from labkit.server.websocket import BoundedConnection
 from labkit.session.registry import Registry, State
 from labkit.session.settings import ServerSettings
+from labkit.trace import Trace
 from labkit.voice.pipeline import Pipeline
 
 _log = logging.getLogger(__name__)
@@ -64,10 +65,18 @@ class VoiceServer:
         settings: ServerSettings | None = None,
         *,
         clock: Callable[[], int] = time.perf_counter_ns,
+        on_turn: Callable[[Trace], None] | None = None,
     ) -> None:
-        """Serve `pipeline` as `settings` say; `clock` gives monotonic nanoseconds."""
+        """Serve `pipeline` as `settings` say.
+
+        Args:
+            pipeline: What answers.
+            settings: Where to listen and what to allow.
+            clock: Monotonic nanoseconds.
+            on_turn: Told each turn that was answered.
+        """
         self.settings = settings or ServerSettings()
-        self.metrics = Metrics()
+        self.metrics = Metrics(on_turn)
         self._clock = clock
         self._pipeline = pipeline
         self._registry = Registry(pipeline, self.settings, self.metrics, clock, FormatWatch)
@@ -395,6 +404,7 @@ async def serve_until_signal(
     pipeline: Pipeline,
     settings: ServerSettings,
     on_ready: Callable[[VoiceServer], None],
+    on_turn: Callable[[Trace], None] | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM, then shut down in order.
 
@@ -402,6 +412,7 @@ async def serve_until_signal(
         pipeline: Loaded and warm.
         settings: Where to listen and what to allow.
         on_ready: Called once callers are accepted.
+        on_turn: Told each turn that was answered.
 
     Raises:
         ServerError: See `VoiceServer.start`.
@@ -412,7 +423,7 @@ async def serve_until_signal(
     loop.set_exception_handler(_tell_once)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, asked.set)
-    async with VoiceServer(pipeline, settings) as server:
+    async with VoiceServer(pipeline, settings, on_turn=on_turn) as server:
         on_ready(server)
         await asked.wait()
 

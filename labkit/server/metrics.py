@@ -1,5 +1,7 @@
 """What a server counts, in Prometheus' words. One registry per server, none shared."""
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import generate_latest
 
@@ -28,8 +30,9 @@ class Metrics:
         closes: Connections that the server closed, by WebSocket close code.
     """
 
-    def __init__(self) -> None:
-        """Begin with zeros."""
+    def __init__(self, on_turn: Callable[[Trace], None] | None = None) -> None:
+        """Begin with zeros; `on_turn` is told each turn that was answered."""
+        self._on_turn = on_turn
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.sessions = Gauge(
@@ -95,6 +98,8 @@ class Metrics:
         self.tokens.inc(trace.tokens)
         for stage, milliseconds in trace.stages_ms().items():
             self.stages.labels(stage=stage.value).observe(milliseconds / 1000)
+        if self._on_turn is not None:
+            self._on_turn(trace)
 
     def page(self) -> bytes:
         """The page that a Prometheus server scrapes."""

@@ -36,7 +36,7 @@ app.command()(module.serve)
 def settings_of(monkeypatch: pytest.MonkeyPatch, *options: str) -> ServerSettings:
     """The settings that these options make, of a server that is not started."""
     asked: list[ServerSettings] = []
-    monkeypatch.setattr(SERVING, lambda _, settings, __: asked.append(settings))
+    monkeypatch.setattr(SERVING, lambda _, settings, *__: asked.append(settings))
     monkeypatch.setattr(module, "run", lambda _: None)
     monkeypatch.setattr(module, "_log_to_stderr", lambda: None)
     monkeypatch.setattr(module, "addresses_to_bind", lambda *_: ["127.0.0.1"])
