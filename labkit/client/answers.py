@@ -9,7 +9,7 @@ what cannot be understood is told in words, with what was expected.
 import io
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -215,9 +215,9 @@ def _wrong(what: str, kind: str) -> ProtocolError:
 class ReplyReader:
     """The audio of a reply: s16le mono at 16 kHz, or whatever else came and can be read."""
 
-    def __init__(self, remarks: list[str]) -> None:
-        """Add to `remarks` what is wrong with it, a sentence each."""
-        self._remarks = remarks
+    def __init__(self, remark: Callable[[str], None]) -> None:
+        """Let `remark` note what is wrong with it, a sentence each."""
+        self._remark = remark
         self._sizes: list[int] = []
         self._pieces: list[Float32] = []
         self._raw = bytearray()
@@ -277,10 +277,6 @@ class ReplyReader:
             raise _wrong(told, "audio")
         self._remark(f"{told}, where {_SAMPLES} are due, without a header")
         return resample(mix(frames), self._rate, SAMPLE_RATE)
-
-    def _remark(self, sentence: str) -> None:
-        if sentence not in self._remarks:
-            self._remarks.append(sentence)
 
 
 def _mismatch(raw: bytes) -> ProtocolError | None:

@@ -5,6 +5,7 @@ for as long as it can be understood. What is odd about an answer becomes a remar
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -67,6 +68,11 @@ class ClientTurn:
     remarks: list[str] = field(default_factory=list)
     """What is odd about the answer, or missing from it: a sentence each."""
 
+    def remark(self, sentence: str) -> None:
+        """Note what is odd, once."""
+        if sentence not in self.remarks:
+            self.remarks.append(sentence)
+
     @property
     def reply_seconds(self) -> float:
         """Length of the reply, its silences included."""
@@ -111,7 +117,7 @@ class _Turn:
         self.in_turn = False
         self._clock = clock
         self._stream = stream
-        self._reply = ReplyReader(self.result.remarks)
+        self._reply = ReplyReader(self.result.remark)
         self._failed = False
         self._last_ns = 0
         self._silence_s = 0.0
@@ -159,7 +165,7 @@ class _Turn:
         """
         whole = self._reply.is_whole
         offer = "it does not offer ?reply=stream" if whole else "the reply came in pieces, though"
-        self._remark(f"{why}: {offer}")
+        self.result.remark(f"{why}: {offer}")
         self._settle()
         return whole
 
@@ -178,17 +184,17 @@ class _Turn:
                 return
             name = name if isinstance(message, bytes) else repr(message.type)
         self.so_far.came[f"{name} before 'end_stream'"] += 1
-        self._remark(f"{name} came before 'end_stream' was sent, and was left out")
+        self.result.remark(f"{name} came before 'end_stream' was sent, and was left out")
 
     def _take_text(self, message: ServerText, at_ns: int, *, as_bytes: bool) -> None:
         if as_bytes:
-            self._remark(f"{message.type!r} came as a binary message, where text is due")
+            self.result.remark(f"{message.type!r} came as a binary message, where text is due")
         self.so_far.note(message)
         match message:
             case plain.Transcript(text=heard):
                 marks = self.result.trace.marks
                 if self._reply.has_begun and Mark.TRANSCRIPT_RECEIVED not in marks:
-                    self._remark("the reply came before the transcript")
+                    self.result.remark("the reply came before the transcript")
                 self.mark(Mark.TRANSCRIPT_RECEIVED, at_ns)
                 self.result.transcript = heard
             case plain.Error() as error:
@@ -197,7 +203,7 @@ class _Turn:
             case ForeignDone() as done:
                 self._take_done(done)
             case Unknown(type=kind):
-                self._remark(f"a message of the unknown type {kind[:40]!r} came")
+                self.result.remark(f"a message of the unknown type {kind[:40]!r} came")
 
     def _take_audio(self, payload: bytes, at_ns: int) -> None:
         samples = self._reply.take(payload)
@@ -225,14 +231,10 @@ class _Turn:
             mark: round(at_ns) for mark in SERVER_MARKS if (at_ns := done.marks.get(mark))
         }
         if self.so_far.heard is None and not self.result.errors:
-            self._remark("no transcript came")
+            self.result.remark("no transcript came")
         if not self.so_far.reply_s and (done.reply_text or done.reply_samples):
-            self._remark("'done' tells of a reply, and came before any of its audio")
+            self.result.remark("'done' tells of a reply, and came before any of its audio")
         self._settle()
-
-    def _remark(self, sentence: str) -> None:
-        if sentence not in self.result.remarks:
-            self.result.remarks.append(sentence)
 
     def shares_clock(self, slack_ns: int = 0) -> bool:
         """Whether the server's marks lie inside of the turn, each at most `slack_ns` beside it.
@@ -256,7 +258,7 @@ class _Turn:
         if not self.shares_clock(round(round_trip_s * 1e9)):
             self._server_marks.clear()
             self.result.clock_offset_ns = None
-            self._remark("the server's marks do not fit into the turn, and were left out")
+            self.result.remark("the server's marks do not fit into the turn, and were left out")
 
     def finish(self) -> ClientTurn:
         """The turn, with the server's marks on the client's clock."""
@@ -386,16 +388,16 @@ class VoiceClient:
             turn.estimate_offset(await self._round_trip())
         return turn.finish()
 
-    async def ping(self) -> float:
+    async def ping(self, within_s: float = math.inf) -> float:
         """Send `ping`, wait for `pong`; gives the round trip in seconds.
+
+        Args:
+            within_s: Longest wait, where that is less than an answer may take.
 
         Raises:
             ClientError: The connection was lost, or no `pong` came in time.
         """
-        return await self._ping(self._deadlines.answer_s)
-
-    async def _ping(self, within_s: float) -> float:
-        so_far = TurnSoFar(asked="ping")
+        within_s, so_far = min(within_s, self._deadlines.answer_s), TurnSoFar(asked="ping")
         if self._end:
             raise self._gone(so_far)
         pong: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
@@ -415,8 +417,8 @@ class VoiceClient:
         """The fastest of several pings, in seconds; 0 where the server answers none."""
         trips = [0.0]
         with suppress(ClientError):
-            trips = [await self._ping(min(_PING_S, self._deadlines.answer_s))]
-            trips += [await self._ping(self._deadlines.answer_s) for _ in range(_PINGS - 1)]
+            trips = [await self.ping(_PING_S)]
+            trips += [await self.ping() for _ in range(_PINGS - 1)]
         return min(trips)
 
     async def _speak(

@@ -21,21 +21,18 @@ from labkit.voice.whisper import FasterWhisperAsr
 
 @dataclass(frozen=True, slots=True)
 class ModelPaths:
-    """What the engines load.
-
-    Attributes:
-        asr: Folder of a faster-whisper model.
-        llm: GGUF file, or the address of a chat server.
-        tts: ONNX file of a Piper voice; its JSON lies beside it.
-        names: The models as they were asked for, by role.
-        system: What the language model is told before each conversation.
-    """
+    """What the engines load."""
 
     asr: Path
+    """Folder of a faster-whisper model."""
     llm: Path | str
+    """GGUF file, or the address of a chat server."""
     tts: Path
+    """ONNX file of a Piper voice; its JSON lies beside it."""
     names: Mapping[Role, str]
+    """The models as they were asked for, by role."""
     system: str = ""
+    """What the language model is told before each conversation."""
 
 
 def locate(model: Model) -> Path:

@@ -67,19 +67,16 @@ _RUNS_OUT_S: Final = 1.0
 
 @dataclass(slots=True, eq=False)
 class Work(Generic[T]):
-    """Something that waits to be served.
-
-    Attributes:
-        item: What it is.
-        owner: The session that it belongs to.
-        due: When its result is needed.
-        came_ns: When it began to wait.
-    """
+    """Something that waits to be served."""
 
     item: T
+    """What it is."""
     owner: str
+    """The session that it belongs to."""
     due: Due
+    """When its result is needed."""
     came_ns: int
+    """When it began to wait."""
 
     def rank(self, now_ns: int) -> tuple[bool, int]:
         """What goes first has the lower rank; of work ahead, none goes before the other."""
