@@ -38,6 +38,8 @@ _PING_S: Final = 2.0
 """Longest wait for one of them."""
 _LONGEST_REPLY_S: Final = 600.0
 """A reply that is longer is one that never ends."""
+_MOST_REPLY_BYTES: Final = 4 * 1024 * 1024
+"""A server that does not stream sends a reply in one message: two minutes of it are taken."""
 _QUIET_S: Final = 0.5
 """Twice so long a server that answers message by message is silent once it has answered."""
 
@@ -323,7 +325,9 @@ class VoiceClient:
         # No keepalive: a server that reads no faster than it works does not see pings in time.
         # Every wait has a deadline of its own instead.
         query = {"reply": "stream"} if stream else None
-        connecting = connected(url, query=query, within_s=deadlines.connect_s, **reach)
+        connecting = connected(
+            url, query=query, within_s=deadlines.connect_s, max_size=_MOST_REPLY_BYTES, **reach
+        )
         streamed = stream or plain.wants_stream(url)  # an address may ask for it by itself
         async with connecting as socket:
             client = cls(socket, stream=streamed, deadlines=deadlines, clock=clock)

@@ -91,13 +91,13 @@ async def test_a_long_reply_comes_in_several_messages(rest: bytes) -> None:
     assert len(turn.reply) * 2 == 1_920_000 + len(rest)
 
 
-async def test_a_message_of_a_mebibyte_is_taken_and_a_longer_one_is_told() -> None:
-    done = plain.Done(reply_text="", reply_samples=2**19).encode()
+async def test_a_message_of_two_minutes_is_taken_and_a_longer_one_is_told() -> None:
+    done = plain.Done(reply_text="", reply_samples=2**21).encode()
     async with (
-        websocket(saying(bytes(2**20), done, bytes(2**20 + 1), after="end_stream")) as url,
+        websocket(saying(bytes(2**22), done, bytes(2**22 + 1), after="end_stream")) as url,
         VoiceClient.connect(url) as client,
     ):
-        assert len((await client.say(TONE[:800])).reply) == 2**19
+        assert len((await client.say(TONE[:800])).reply) == 2**21
         with pytest.raises(ClientError, match="sent a message that is too large to take"):
             await client.say(TONE[:800])
 
