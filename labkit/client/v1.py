@@ -97,16 +97,8 @@ class Interrupted:
     """Why it was lost."""
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """The server could not keep all that was to be sent again."""
-
-    missing: Missing
-    """What is lost."""
-
-
-Event = TextMessage | ReplyAudio | Interrupted | Gap
-"""What a client is told."""
+Event = TextMessage | ReplyAudio | Interrupted | Missing
+"""What a client is told; of what is missing, the server could not send it again."""
 
 
 class Lost(Exception):  # noqa: N818 - it is mended, or told as another error
@@ -517,7 +509,7 @@ class Answer:
     """What the server refused meanwhile; each says how many messages it is about."""
     interruptions: list[Interrupted] = field(default_factory=list)
     """Lost connections meanwhile."""
-    gaps: list[Gap] = field(default_factory=list)
+    gaps: list[Missing] = field(default_factory=list)
     """What the server could not send again."""
 
     def take(self, event: Event) -> bool:
@@ -533,7 +525,7 @@ class Answer:
                 self.errors.append(event)
             case Interrupted():
                 self.interruptions.append(event)
-            case Gap():
+            case Missing():
                 self.gaps.append(event)
             case v1.ResponseDone():
                 self.done = event
@@ -794,7 +786,7 @@ class SessionClient:
         self.conversation.resume(started.received)
         if started.missing is not None:
             self.conversation.received = started.missing.up_to
-            await self.conversation.hand_on(Gap(started.missing))
+            await self.conversation.hand_on(started.missing)
         self.started = started
         self._attached_ns = now_ns
         self._opened.set()

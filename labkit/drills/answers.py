@@ -12,7 +12,7 @@ from typing import Final
 
 from labkit.audio.formats import WIRE
 from labkit.client.dial import MAX_MESSAGE_BYTES
-from labkit.drills.inputs import LIMITS, Ticket
+from labkit.drills.inputs import LIMITS
 from labkit.errors import CloseCode, ErrorCode, ProtocolError
 from labkit.protocol import plain, v1
 from labkit.protocol.replay import Position
@@ -196,12 +196,12 @@ class V1Answers(Answers):
         self._acknowledges = False
 
     @property
-    def ticket(self) -> Ticket | None:
+    def ticket(self) -> v1.Resume | None:
         """The session that this connection carries, once it does."""
         if self._started is None:
             return None
-        received = self.received or Position()
-        return Ticket(self._started.session, self._started.token, received)
+        session, token = self._started.session, self._started.token
+        return v1.Resume(session=session, token=token, received=self.received or Position())
 
     @property
     def untold(self) -> list[str]:

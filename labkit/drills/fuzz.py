@@ -28,7 +28,6 @@ from labkit.drills.inputs import (
     Context,
     Hostile,
     Kind,
-    Ticket,
     broken_frames,
     broken_handshake,
     draw,
@@ -246,7 +245,7 @@ class _Attackers:
         self._url = url
         self._crowd = crowd
         self._tell = tell
-        self._tickets: deque[Ticket] = deque(maxlen=_TICKETS)
+        self._tickets: deque[v1.Resume] = deque(maxlen=_TICKETS)
         self._numbers = itertools.count()
         self._left = 0
 
@@ -303,8 +302,7 @@ class _Attackers:
         if chance >= 0.7 and self._tickets:
             ticket = rng.choice(self._tickets)
             resumes_at = ticket.received
-            resume = v1.Resume(session=ticket.session, token=ticket.token, received=resumes_at)
-            start["resume"] = resume.model_dump()
+            start["resume"] = ticket.model_dump()
         return [Hostile(Kind.VALID, json.dumps(start))], resumes_at
 
     def _script(self, rng: random.Random, dialect: Dialect, answers: Answers) -> Iterator[Hostile]:

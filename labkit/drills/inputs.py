@@ -19,6 +19,7 @@ from functools import cache
 from typing import Any, Final
 
 from labkit.drills import Dialect
+from labkit.protocol import v1
 from labkit.protocol.limits import Limits
 from labkit.protocol.replay import Position
 from labkit.protocol.schema import schema
@@ -61,21 +62,12 @@ class Hostile:
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
-    """A session that some client began, and how much of it that client had."""
-
-    session: str
-    token: str
-    received: Position
-
-
-@dataclass(frozen=True, slots=True)
 class Context:
     """What a client knows when it draws a message."""
 
     dialect: Dialect
-    tickets: Sequence[Ticket] = ()
-    """Sessions that were begun so far, here or elsewhere."""
+    tickets: Sequence[v1.Resume] = ()
+    """Sessions that were begun so far, here or elsewhere, and how much of each its client had."""
     received: Position = Position()
     """What this client has of its own session."""
 
@@ -177,7 +169,7 @@ def _ack(rng: random.Random, context: Context) -> str:
 
 def _resume(rng: random.Random, context: Context) -> str:
     """A resume of a session that exists, or not, with a token and a position, right or wrong."""
-    known = rng.choice(context.tickets) if context.tickets else Ticket("0" * 16, "x", Position())
+    known = rng.choice(context.tickets or [v1.Resume(session="0" * 16, token="x")])
     position = {"messages": rng.randrange(100), "samples": rng.randrange(10**6)}
     resume = {
         "session": rng.choice((known.session, known.session, "nobody", "")),

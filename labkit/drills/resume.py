@@ -22,7 +22,7 @@ import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks, encode_s16le
 from labkit.client.dial import Backoff, address_of
-from labkit.client.v1 import Event, Gap, Interrupted, ReplyAudio, SessionClient
+from labkit.client.v1 import Event, Interrupted, ReplyAudio, SessionClient
 from labkit.drills import Finding, Verdict
 from labkit.drills.target import PipelineName, spoken, target_command
 from labkit.errors import ClientError
@@ -31,6 +31,7 @@ from labkit.measure.netem import UNCHANGED, Proxy
 from labkit.measure.results import Tell
 from labkit.measure.server_process import running_server
 from labkit.protocol import v1
+from labkit.protocol.replay import Missing
 
 _AT_ONCE: Final = 4
 _UTTERANCE_S: Final = (0.2, 1.5)
@@ -212,7 +213,7 @@ class _Heard:
                 harm.messages_wrong += 1
             case Interrupted(seconds=seconds):
                 harm.away_s.append(seconds)
-            case Gap():
+            case Missing():
                 harm.gaps += 1
 
     def _note(self, kind: str, what: object) -> None:

@@ -18,12 +18,12 @@ from labkit.audio.pcm import Encoding, encode_s16le
 from labkit.client.answers import Unknown
 from labkit.client.dial import Backoff
 from labkit.client.speech import Clock
-from labkit.client.v1 import Gap, Interrupted, ReplyAudio, SessionClient
+from labkit.client.v1 import Interrupted, ReplyAudio, SessionClient
 from labkit.errors import ClientError, ErrorCode
 from labkit.measure.links import Conditions, Fault, Link
 from labkit.measure.netem import Proxy
 from labkit.protocol import v1
-from labkit.protocol.replay import Position
+from labkit.protocol.replay import Missing, Position
 from labkit.server.app import VoiceServer
 from labkit.server.v1 import limits_of
 from labkit.session.registry import State
@@ -140,8 +140,8 @@ async def test_a_gap_that_the_server_cannot_fill_is_told() -> None:
         cut.cut(Fault.RESET)
         events = [await client.next_event() for _ in range(2)]
         assert isinstance(events[0], Interrupted)
-        assert isinstance(events[1], Gap)
-        assert client.conversation.received == events[1].missing.up_to
+        assert isinstance(events[1], Missing)
+        assert client.conversation.received == events[1].up_to
 
 
 @asynccontextmanager

@@ -16,7 +16,6 @@ from labkit.drills.inputs import (
     LIMITS,
     Context,
     Kind,
-    Ticket,
     broken_frames,
     broken_handshake,
     draw,
@@ -31,7 +30,9 @@ from labkit.protocol import v1
 from labkit.protocol.replay import Position
 from labkit.protocol.schema import schema
 
-TICKETS = (Ticket("a session", "a token", Position(messages=3, samples=40)),)
+TICKETS = (
+    v1.Resume(session="a session", token="a token", received=Position(messages=3, samples=40)),
+)
 CONTEXT = {dialect: Context(dialect, TICKETS) for dialect in Dialect}
 MANY = 600
 SCHEMA = schema()
