@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from labkit.measure.bench import BenchSummary, Finding
     from labkit.measure.endpointing import EndpointingSummary, Line
     from labkit.measure.load_summary import Level, Ratio
-    from labkit.measure.results import Experiment, Measured, Results, Summary
+    from labkit.measure.results import Experiment, Measured, Summary
     from labkit.measure.statistics import Estimate, Percentiles
 
 S = TypeVar("S", bound="Summary")
@@ -56,20 +56,15 @@ def carry_out(
         with counting_bar() as tell:
             summed = run(conduct(experiment, results, tell), loop_factory=loop_factory)
     finally:
-        if not results.complete:
-            _say_what_is_kept(results)
+        if results.measured and not results.complete:
+            kept = f"not finished; the rows measured until then ({results.measured}) are in"
+            errors().print(f"{kept} {results.folder}", soft_wrap=True, markup=False)
     for table in tables(summed):
         console().print(table)
     for sentence in summed.sentences():
         console().print(sentence)
     where = f"Raw data, summary and figures: {results.folder}"
     console().print(where, soft_wrap=True, markup=False)
-
-
-def _say_what_is_kept(results: "Results") -> None:
-    if results.measured:
-        kept = f"not finished; the rows measured until then ({results.measured}) are in"
-        errors().print(f"{kept} {results.folder}", soft_wrap=True, markup=False)
 
 
 def results_table(title: str, rows: Iterable[Mapping[str, str]]) -> Table:

@@ -155,7 +155,9 @@ async def _one_recording(
         found.silent += 1
         return
     if push := turns.get("push"):
-        _note_push(found, push, beneath.first_audio_s)
+        wait_ms = push.trace.between_ms(Mark.END_STREAM_SENT, Mark.FIRST_AUDIO_RECEIVED)
+        if wait_ms is not None:
+            found.push.append(wait_ms / 1000 / beneath.first_audio_s)
         if bench.wants("listening") and push.listening_cpu_ms is not None:
             own_s = await asyncio.to_thread(_paced_cpu_s, vad, samples[: end + 1])
             found.listening.append(push.listening_cpu_ms / 1000 / own_s)
@@ -175,12 +177,6 @@ async def _decided(
     url: str, samples: Float32, end: int, start: v1.SessionStart | None = None
 ) -> ClientTurn:
     return believed(await say(url, samples, end_of_speech=end, chunk_ms=_CHUNK_MS, start=start))
-
-
-def _note_push(found: _Turns, turn: ClientTurn, floor_s: float) -> None:
-    wait_ms = turn.trace.between_ms(Mark.END_STREAM_SENT, Mark.FIRST_AUDIO_RECEIVED)
-    if wait_ms is not None:
-        found.push.append(wait_ms / 1000 / floor_s)
 
 
 def _note_decided(found: _Turns, turn: ClientTurn, decides_s: float | None, floor_s: float) -> None:
@@ -286,18 +282,16 @@ async def measure_bystander(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
             tell("ping while four turns run", number, rounds)
             for name, server in servers.items():
                 own = said[4 * number : 4 * number + 4]
-                await _watched(server.url, own, rtts.setdefault(name, []), bench.seed + number)
+                seen = rtts.setdefault(name, [])
+                async with (
+                    VoiceClient.connect(server.url) as bystander,
+                    pinging(bystander, seen, bench.seed + number),
+                ):
+                    await asyncio.gather(*(_push(server.url, *one[1:]) for one in own))
     return {
         "ping": Reading(resampled(ratio(percentile(99)), rtts["naive"], rtts["labkit"])),
         "ping p99": Reading(resampled(percentile(99), rtts["labkit"])),
     }
-
-
-async def _watched(
-    url: str, said: Sequence[tuple[Recording, Float32, int]], rtts_ms: list[float], seed: int
-) -> None:
-    async with VoiceClient.connect(url) as bystander, pinging(bystander, rtts_ms, seed):
-        await asyncio.gather(*(_push(url, samples, end) for _, samples, end in said))
 
 
 async def measure_crowd(bench: Bench, tell: Tell) -> Mapping[str, Reading]:

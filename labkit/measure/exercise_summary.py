@@ -357,7 +357,11 @@ class ExerciseSummary:
         first, *others = self.servers
         found = [chunk_sentence(server) for server in self.servers]
         found += [_comparison(first, other) for other in others]
-        found += [_unanswered(s) for s in self.servers if s.turns < s.asked]
+        found += [
+            f"{s.name} left {s.asked - s.turns} of {s.asked} turns unanswered."
+            for s in self.servers
+            if s.turns < s.asked
+        ]
         found += [f"{name} answered no turn; {reason}." for name, reason in self.silent.items()]
         found += [*self.notes, *filter(None, map(_bytes, self.servers))]
         heard = [
@@ -444,7 +448,3 @@ def _bytes(server: ServerSummary) -> str:
         f"{server.name}: {used / 1000:.1f} kB went up for a second of audio (32.0 kB) in "
         f"{server.middle.chunk_ms} ms chunks, without the headers of TCP."
     )
-
-
-def _unanswered(server: ServerSummary) -> str:
-    return f"{server.name} left {server.asked - server.turns} of {server.asked} turns unanswered."

@@ -24,7 +24,7 @@ import asyncio
 import logging
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
 from ipaddress import ip_address
@@ -332,11 +332,9 @@ class Proxy:
 
     def cut(self, fault: Fault = Fault.CLOSE) -> None:
         """Let every open connection fail now."""
-        for connection in self._open():
-            connection.cut(fault)
-
-    def _open(self) -> Iterator[Connection]:
-        return (connection for connection in self._connections if connection.open)
+        for connection in self._connections:
+            if connection.open:
+                connection.cut(fault)
 
     def _accept(self, listener: socket.socket) -> None:
         try:
@@ -426,12 +424,11 @@ async def _finish(end: Fault, *sockets: socket.socket) -> None:
 
 async def _swallow(*sockets: socket.socket) -> None:
     """Read and drop until every peer has ended."""
-    async with asyncio.TaskGroup() as group:
-        for sock in sockets:
-            group.create_task(_swallow_one(sock))
+    loop = asyncio.get_running_loop()
 
+    async def swallow(sock: socket.socket) -> None:
+        with suppress(OSError):
+            while await loop.sock_recv(sock, _READ_BYTES):
+                pass
 
-async def _swallow_one(sock: socket.socket) -> None:
-    with suppress(OSError):
-        while await asyncio.get_running_loop().sock_recv(sock, _READ_BYTES):
-            pass
+    await asyncio.gather(*map(swallow, sockets))

@@ -110,7 +110,10 @@ class RunningServer:
         """What it has written so far, from byte `start` on; empty where that is not known."""
         if self.output is None or self.output.closed:  # `stop` lets go of it
             return ""
-        return _written(self.output, start)
+        # Read at a place of our own: the server writes at the file's position.
+        number = self.output.fileno()
+        size = max(0, os.fstat(number).st_size - start)
+        return os.pread(number, size, start).decode(errors="replace")
 
     def last_words(self, start: int = 0) -> str:
         """The end of that, as part of an error; empty where it has written nothing."""
@@ -265,12 +268,6 @@ async def _accepts(port: int) -> bool:
 
 def _failed(server: RunningServer, what: str) -> ServerError:
     return ServerError(f"the server {what}. {server.last_words() or 'It said nothing.'}")
-
-
-def _written(output: IO[bytes], start: int = 0) -> str:
-    """The file from byte `start` on; the server writes at the file's position, so it stays."""
-    size = os.fstat(output.fileno()).st_size
-    return os.pread(output.fileno(), max(0, size - start), start).decode(errors="replace")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
