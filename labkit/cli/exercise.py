@@ -109,16 +109,11 @@ def run_exercise(
 
     models = {"--models": model_set, "--asr": asr, "--llm": llm, "--tts": tts}
     options = tuple(word for key, value in models.items() if value for word in (key, value))
-    deflating = ["--deflate"] if deflate else []
-    targets: list[Target] = []
-    if own:
-        targets.append(Target.labkit(*options, *deflating))
+    labkit = partial(Target.labkit, *options, *(["--deflate"] if deflate else []))
+    targets = [labkit()] if own else []
     if compare:
-        waiting = Target.labkit(*options, *deflating, "--no-work-ahead")
-        targets = [
-            replace(Target.labkit(*options, *deflating), name="work ahead"),
-            replace(waiting, name="streaming"),
-        ]
+        waiting = labkit("--no-work-ahead")
+        targets = [replace(labkit(), name="work ahead"), replace(waiting, name="streaming")]
     targets += [Target.naive(*options)] if baseline or compare else []
     targets += [Target.script(path) for path in server or ()]
     headers = None if token_file is None else bearer(read_tokens(token_file)[0])

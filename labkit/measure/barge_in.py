@@ -5,6 +5,7 @@ says, and reports what was heard. Some of what it plays may come back into the m
 """
 
 import asyncio
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -101,101 +102,96 @@ async def speak_over(
     return caller.overlap
 
 
+@dataclass(slots=True)
 class _Caller:
     """One who speaks, hears and is heard, tick by tick."""
 
-    def __init__(
-        self,
-        client: SessionClient,
-        question: Float32,
-        over: Float32,
-        after_s: float,
-        gain: float,
-    ) -> None:
-        self.overlap = Overlap()
-        self._client = client
-        self._over = over
-        self._after = round(after_s * SAMPLE_RATE)
-        self._gain = np.float32(gain)
-        self._to_say = question
-        self._to_play: Float32 = np.zeros(0, np.float32)
-        self._coming_back = [np.zeros(_TICK, np.float32) for _ in range(_ECHO_DELAY)]
-        self._paused = False
-        self._played = 0
-        self._turns_wanted = 1
-        self._turns_done = 0
-        self._ticks = 0
-        self._busy_s = 0.0
-        self._begun_s = asyncio.get_running_loop().time()
+    client: SessionClient
+    to_say: Float32
+    over: Float32
+    after_s: float
+    gain: float
+    overlap: Overlap = field(default_factory=Overlap)
+    to_play: Float32 = field(default_factory=lambda: np.zeros(0, np.float32))
+    coming_back: deque[Float32] = field(
+        default_factory=lambda: deque(np.zeros(_TICK, np.float32) for _ in range(_ECHO_DELAY))
+    )
+    paused: bool = False
+    played: int = 0
+    turns_wanted: int = 1
+    turns_done: int = 0
+    ticks: int = 0
+    busy_s: float = 0.0
+    begun_s: float = field(default_factory=lambda: asyncio.get_running_loop().time())
 
     @property
     def through(self) -> bool:
         """Whether all that was said was answered, and all of that was heard."""
-        if len(self._to_play) or len(self._to_say) or self._over_waits:
-            self._busy_s = self._now_s()
-        return self._turns_done >= self._turns_wanted and self._now_s() - self._busy_s > _QUIET_S
+        if len(self.to_play) or len(self.to_say) or self._over_waits:
+            self.busy_s = self._now_s()
+        return self.turns_done >= self.turns_wanted and self._now_s() - self.busy_s > _QUIET_S
 
     async def live(self) -> None:
         """Play and speak for one tick."""
-        self._ticks += 1
-        await asyncio.sleep(max(0.0, self._ticks * _TICK_S - self._now_s()))
-        self._coming_back.append(self._gain * self._play())
-        if self._over_waits and not len(self._to_say) and self._played >= self._after:
-            self._to_say = self._over
-            silence_s = leading_silence(self._over, SAMPLE_RATE)
+        self.ticks += 1
+        await asyncio.sleep(max(0.0, self.ticks * _TICK_S - self._now_s()))
+        self.coming_back.append(self.gain * self._play())
+        if self._over_waits and not len(self.to_say) and self.played >= self.after_s * SAMPLE_RATE:
+            self.to_say = self.over
+            silence_s = leading_silence(self.over, SAMPLE_RATE)
             self.overlap.began_s = self._now_s() + silence_s
-        said, self._to_say = self._to_say[:_TICK], self._to_say[_TICK:]
-        microphone = self._coming_back.pop(0)
+        said, self.to_say = self.to_say[:_TICK], self.to_say[_TICK:]
+        microphone = self.coming_back.popleft()
         microphone[: len(said)] += said
-        await self._client.send_audio(encode_s16le(microphone))
+        await self.client.send_audio(encode_s16le(microphone))
 
     async def listen(self) -> None:
         """Do what the server says, for as long as the session lives."""
         while True:
-            await self._take(await self._client.next_event())
+            await self._take(await self.client.next_event())
 
     @property
     def _over_waits(self) -> bool:
-        return self.overlap.began_s is None and len(self._over) > 0
+        return self.overlap.began_s is None and len(self.over) > 0
 
     def _play(self) -> Float32:
         sound = np.zeros(_TICK, np.float32)
-        if not self._paused:
-            played, self._to_play = self._to_play[:_TICK], self._to_play[_TICK:]
+        if not self.paused:
+            played, self.to_play = self.to_play[:_TICK], self.to_play[_TICK:]
             sound[: len(played)] = played
-            self._played += len(played)
+            self.played += len(played)
         return sound
 
     async def _take(self, event: Event) -> None:
         overlap, now_s = self.overlap, self._now_s()
-        self._busy_s = now_s
+        self.busy_s = now_s
         match event:
             case ReplyAudio(payload=payload):
-                self._to_play = np.concatenate([self._to_play, decode_s16le(payload)])
-                if not self._turns_done:
+                self.to_play = np.concatenate([self.to_play, decode_s16le(payload)])
+                if not self.turns_done:
                     overlap.last_audio_s = now_s
             case v1.SpeechStarted() if overlap.began_s is not None:
                 overlap.detected_s = overlap.detected_s or now_s
-                self._turns_wanted = 2
+                self.turns_wanted = 2
             case v1.ResponsePaused():
                 overlap.pauses += 1
                 overlap.paused_s = overlap.paused_s or now_s
-                self._paused = True
+                self.paused = True
             case v1.ResponseResumed(text=text):
                 overlap.resumed = text
-                self._paused, self._turns_wanted = False, 1
+                self.paused, self.turns_wanted = False, 1
             case v1.ResponseInterrupted(turn=turn, heard_samples=heard):
                 overlap.interrupted = True
-                overlap.heard_s = self._played / SAMPLE_RATE
+                overlap.heard_s = self.played / SAMPLE_RATE
                 overlap.told_heard_s = heard / SAMPLE_RATE
-                self._to_play, self._paused = self._to_play[:0], False
-                await self._client.cancel(turn, self._played)
+                self.to_play, self.paused = self.to_play[:0], False
+                await self.client.cancel(turn, self.played)
             case v1.TranscriptFinal(text=text):
                 overlap.transcripts.append(text)
             case v1.ResponseDone():
-                self._turns_done += 1
+                self.turns_done += 1
             case v1.Error():
                 raise ClientError(f"the server refused something: {event.message}")
 
     def _now_s(self) -> float:
-        return asyncio.get_running_loop().time() - self._begun_s
+        return asyncio.get_running_loop().time() - self.begun_s

@@ -139,8 +139,6 @@ def read_status(url: str, page: str) -> ServerStatus:
     except ValueError as error:
         return ServerStatus(url, f"its page /metrics is not in Prometheus' format: {error}")
     sums, counts = numbers.get("stage_seconds_sum", {}), numbers.get("stage_seconds_count", {})
-    held = numbers.get("held_bytes", {}).get("")
-    underruns, tokens = (numbers.get(f"{n}_total", {}).get("") for n in ("underruns", "tokens"))
     return ServerStatus(
         url,
         "" if "sessions" in numbers else "its page /metrics has no line `sessions`",
@@ -151,10 +149,10 @@ def read_status(url: str, page: str) -> ServerStatus:
             for stage in Stage
             if (turns := counts.get(stage, 0.0)) and stage in sums
         },
-        held_bytes=None if held is None else int(held),
+        held_bytes=_whole(numbers.get("held_bytes", {})).get(""),
         ahead=_whole(numbers.get("work_ahead_total", {})),
-        underruns=None if underruns is None else int(underruns),
-        tokens=None if tokens is None else int(tokens),
+        underruns=_whole(numbers.get("underruns_total", {})).get(""),
+        tokens=_whole(numbers.get("tokens_total", {})).get(""),
     )
 
 
