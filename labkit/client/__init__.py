@@ -3,7 +3,7 @@
 =========  ======================================================================================
 `dial`     connects: addresses, headers, certificates, proxies, refusals in words
 `speech`   sends audio at the pace of speech
-`answers`  gets answers: reads what any server says, and says what did not come
+`answers`  waits for answers of any dialect, and says what did not come
 `plain`    `VoiceClient`: turns over one connection, for the plain dialect of any server
 `v1`       `SessionClient`, for labkit.v1: resumes one session over many connections
 =========  ======================================================================================

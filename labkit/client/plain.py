@@ -2,33 +2,43 @@
 
 It speaks at the pace of speech, notes when everything happened, and takes what a server answers
 for as long as it can be understood. What is odd about an answer becomes a remark of the turn.
+
+A dialect holds its own server to each field; a client of anybody's server has another aim. A type
+or a code that nobody has heard of ends no turn, and what cannot be understood is told in words,
+with what was expected.
 """
 
 import asyncio
+import io
+import json
 import math
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Self, Unpack
 
 import numpy as np
+import soundfile
+from pydantic import FiniteFloat, NonNegativeFloat, ValidationError
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, leading_silence
-from labkit.client.answers import (
-    Deadlines,
-    ForeignDone,
-    ReplyReader,
-    ServerText,
-    TurnSoFar,
-    Unknown,
-    read,
+from labkit.audio.formats import WIRE, mix
+from labkit.audio.misread import FormatWatch
+from labkit.audio.pcm import (
+    SAMPLE_RATE,
+    Float32,
+    decode_s16le,
+    encode_s16le,
+    leading_silence,
+    resample,
 )
+from labkit.audio.readings import header_of
+from labkit.client.answers import SHOWN, Deadlines, TurnSoFar, Unknown
 from labkit.client.dial import Reach, connected, why_closed
 from labkit.client.speech import Clock, chunk_samples, speak, spoken_ns
-from labkit.errors import ClientError, ProtocolError
+from labkit.errors import ClientError, ErrorCode, ProtocolError
 from labkit.protocol import plain
 from labkit.trace import SERVER_MARKS, Mark, Trace
 
@@ -42,6 +52,173 @@ _MOST_REPLY_BYTES: Final = 4 * 1024 * 1024
 """A server that does not stream sends a reply in one message: two minutes of it are taken."""
 _QUIET_S: Final = 0.5
 """Twice so long a server that answers message by message is silent once it has answered."""
+_LONGEST_MESSAGE: Final = plain.LONGEST_REPLY * WIRE.frame_bytes
+"""Bytes of a binary message of a whole reply that another one follows."""
+_MIN_RATE: Final = 4_000
+_MAX_RATE: Final = 192_000
+_SAMPLES: Final = "signed 16-bit samples (low byte first, mono, 16 kHz)"
+_EXPECTED: Final = {
+    "audio": _SAMPLES,
+    "transcript": '{"type": "transcript", "text": "what was heard"}',
+    "done": '{"type": "done"}, with "reply_text" and "marks" if you like',
+    "error": '{"type": "error", "code": "…", "message": "…", "hint": "…"}',
+}
+
+# -- what a server says ------------------------------------------------------------------------
+
+
+class ForeignDone(plain.Done):
+    """The reply is complete; nothing else has to be told."""
+
+    reply_text: str = ""
+    reply_samples: int = 0
+    marks: dict[str, FiniteFloat] = {}  # type: ignore[assignment] # wider on purpose
+    listening_cpu_ms: NonNegativeFloat | None = None  # type: ignore[assignment] # likewise
+
+
+class ForeignError(plain.Error):
+    """A refusal of any code, or of none."""
+
+    code: str = ""  # type: ignore[assignment] # wider on purpose
+    message: str = "it gave no reason"
+
+
+ServerText = plain.Transcript | ForeignDone | ForeignError | Unknown
+"""A text message of a server."""
+
+_MODELS: Final[dict[str, type[plain.Transcript | ForeignDone | ForeignError]]] = {
+    "transcript": plain.Transcript,
+    "done": ForeignDone,
+    "error": ForeignError,
+}
+
+
+def read(message: str | bytes) -> ServerText | bytes:
+    """Understand a message of a server: text, also where it came as binary, or audio.
+
+    Raises:
+        ProtocolError: It is no message, or one of a known type that lacks what it is for.
+    """
+    if isinstance(message, bytes):
+        if not (message[:1] == b"{" and message[-1:] == b"}"):
+            return message
+        text = message.decode(errors="replace")
+        return read(text) if "type" in (_object(text) or {}) else message
+    fields = _object(message)
+    kind = None if fields is None else fields.get("type")
+    if fields is None or not isinstance(kind, str):
+        what = "is no JSON object" if fields is None else "has no 'type'"
+        raise _wrong(f"the text message {message[:SHOWN]!r} {what}", "transcript")
+    if kind not in _MODELS:
+        return Unknown(kind, fields)
+    try:
+        return _MODELS[kind].model_validate(fields)
+    except ValidationError as invalid:
+        fault = invalid.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "missing":
+        raise _wrong(f"{kind!r} has no {name!r}", kind)
+    value = json.dumps(fault["input"])[:SHOWN]
+    raise _wrong(f"{name!r} of {kind!r} is {value}, and {_should(fault['msg'])}", kind)
+
+
+def _object(text: str) -> dict[str, object] | None:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _should(message: str) -> str:
+    """What a validator expects, as the end of a sentence."""
+    return message.removeprefix("Input ").split(",")[0]
+
+
+def _wrong(what: str, kind: str) -> ProtocolError:
+    expected = _EXPECTED[kind]
+    return ProtocolError(
+        ErrorCode.INVALID_FIELD, f"the server's answer: {what}; expected {expected}", expected
+    )
+
+
+class ReplyReader:
+    """The audio of a reply: s16le mono at 16 kHz, or whatever else came and can be read."""
+
+    def __init__(self, remark: Callable[[str], None]) -> None:
+        """Let `remark` note what is wrong with it, a sentence each."""
+        self._remark = remark
+        self._sizes: list[int] = []
+        self._pieces: list[Float32] = []
+        self._raw = bytearray()
+        self._rest = b""
+        self._rate, self._channels = SAMPLE_RATE, 1
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a binary message came, be it empty."""
+        return bool(self._sizes)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is complete as one message, or as full ones and a shorter one."""
+        full = [size == _LONGEST_MESSAGE for size in self._sizes]
+        return bool(full) and all(full[:-1]) and not full[-1]
+
+    def take(self, payload: bytes) -> Float32:
+        """Take a binary message, give its samples at 16 kHz.
+
+        Raises:
+            ProtocolError: It is a file that cannot be read.
+        """
+        self._sizes.append(len(payload))
+        header = header_of(payload)
+        samples = self._bare(payload) if header is None else self._file(payload, header.name)
+        self._pieces.append(samples)
+        return samples
+
+    def whole(self) -> Float32:
+        """All of it; looks whether it is what it is to be."""
+        if (found := _mismatch(bytes(self._raw))) is not None:
+            self._remark(f"the reply {found.code.replace('_', ' ')}, where {_SAMPLES} are due")
+        return np.concatenate([np.zeros(0, np.float32), *self._pieces])
+
+    def _bare(self, payload: bytes) -> Float32:
+        """Samples without a header, of the rate and channels of the header that came before."""
+        data, size = self._rest + payload, 2 * self._channels
+        whole = len(data) // size * size
+        self._rest = data[whole:]
+        if len(payload) % size:
+            self._remark(
+                f"a binary message of {len(payload)} bytes is no whole number of 16-bit samples"
+            )
+        self._raw += data[:whole]
+        frames = decode_s16le(data[:whole]).reshape(-1, self._channels)
+        return resample(mix(frames), self._rate, SAMPLE_RATE)
+
+    def _file(self, payload: bytes, name: str) -> Float32:
+        try:
+            frames, rate = soundfile.read(io.BytesIO(payload), dtype="float32", always_2d=True)
+        except (OSError, soundfile.LibsndfileError):
+            raise _wrong(f"the reply begins as a {name} file and cannot be read", "audio") from None
+        self._rate, self._channels = int(rate), frames.shape[1]
+        told = f"the reply is a {name} file ({rate} Hz, channels: {self._channels})"
+        if not _MIN_RATE <= rate <= _MAX_RATE:  # resampled, a message could fill the memory
+            raise _wrong(told, "audio")
+        self._remark(f"{told}, where {_SAMPLES} are due, without a header")
+        return resample(mix(frames), self._rate, SAMPLE_RATE)
+
+
+def _mismatch(raw: bytes) -> ProtocolError | None:
+    """The first sign that bytes are not s16le mono at 16 kHz, heard as if they came live."""
+    watch, size = FormatWatch(WIRE), WIRE.bytes_per_second // 10
+    for number, at in enumerate(range(0, len(raw), size), start=1):
+        if found := watch.feed(raw[at : at + size], number * 100_000_000):
+            return found[0]
+    return None
+
+
+# -- a turn ------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -181,7 +358,7 @@ class _Turn:
         with suppress(ProtocolError):  # a greeting, perhaps
             message = read(raw)
             if isinstance(message, plain.Error):
-                self.so_far.note(message)
+                _note(self.so_far, message)
                 self.result.errors.append(message)
                 return
             name = name if isinstance(message, bytes) else repr(message.type)
@@ -191,7 +368,7 @@ class _Turn:
     def _take_text(self, message: ServerText, at_ns: int, *, as_bytes: bool) -> None:
         if as_bytes:
             self.result.remark(f"{message.type!r} came as a binary message, where text is due")
-        self.so_far.note(message)
+        _note(self.so_far, message)
         match message:
             case plain.Transcript(text=heard):
                 marks = self.result.trace.marks
@@ -267,6 +444,19 @@ class _Turn:
         self.result.trace.merge(self._server_marks, self.result.clock_offset_ns or 0)
         self.result.reply = self._reply.whole()
         return self.result
+
+
+def _note(so_far: TurnSoFar, message: ServerText) -> None:
+    match message:
+        case plain.Transcript(text=text):
+            so_far.hear(message.type, text)
+        case plain.Error(code=code):
+            so_far.refuse(str(code), message.message, message.count)
+        case _:
+            so_far.came[message.type] += 1
+
+
+# -- the client --------------------------------------------------------------------------------
 
 
 class VoiceClient:
@@ -545,6 +735,6 @@ class VoiceClient:
             last = self._messages.get_nowait()
             with suppress(ProtocolError):
                 if last is not None and not isinstance(message := read(last.message), bytes):
-                    so_far.note(message)
+                    _note(so_far, message)
         self._messages.put_nowait(None)
         return ClientError(f"{self._end}; {so_far.sent()}; {so_far.received()}")

@@ -427,13 +427,18 @@ class Conversation:
 
     def note(self, message: TextMessage) -> None:
         """Note a message of the conversation, which may settle what was owed."""
-        self.so_far.note(message)
         match message:
+            case v1.TranscriptFinal(text=text):
+                self.so_far.hear(message.type, text)
+            case v1.Error(code=code, cause=cause):
+                self.so_far.refuse(str(code), message.message, message.count)
+                if cause is not None and cause.type == "audio.end":
+                    self.turns = max(0, self.turns - 1)  # it was refused, and has no answer
             case v1.ResponseDone():
                 self.turns = max(0, self.turns - 1)
                 self.so_far = TurnSoFar()
-            case v1.Error(cause=v1.Cause(type="audio.end")):
-                self.turns = max(0, self.turns - 1)  # it was refused, and has no answer
+            case _:
+                self.so_far.came[message.type] += 1
 
     def _missing(self) -> ClientError:
         if not self.turns + self.waiting:

@@ -54,9 +54,9 @@ def test_what_was_sent_and_what_came_is_told() -> None:
     assert str(so_far.missing("no transcript came", 60)) == (
         "sent 3.2 s of audio and 'end_stream'; no transcript came within 60 s; nothing else came"
     )
-    so_far.note(plain.Transcript(text="hi"))
-    so_far.note(plain.Error(code="odd_length", message="odd"))
-    so_far.note(plain.Error(code="odd_length", message="odd"))
+    so_far.hear("transcript", "hi")
+    for _ in range(2):
+        so_far.refuse("odd_length", "odd", 1)
     so_far.reply_s = 1.5
     assert so_far.received() == (
         "what came: transcript 'hi', 2 × error 'odd_length', 1.5 s of reply; the server said: odd"
