@@ -80,38 +80,36 @@ def counting_bar() -> Iterator[Callable[[str, int, int], None]]:
 
     In a log, which has no bar, it is a line for each tenth.
     """
-    if not errors().is_terminal:
-        yield _Tenths().tell
+    shown = errors()
+    if not shown.is_terminal:
+        yield _tell_tenths(shown)
         return
-    with _bar() as bar:
-        task = bar.add_task("starting", total=None)
-        yield lambda now, done, total: bar.update(
-            task, description=now, completed=done, total=total
-        )
-
-
-class _Tenths:
-    """Writes a line whenever another tenth of the work is over, or of the next part of it."""
-
-    def __init__(self) -> None:
-        self._told = -1
-
-    def tell(self, now: str, done: int, total: int) -> None:
-        tenth = 10 * done // total if total else 0
-        if tenth != self._told:
-            self._told = tenth
-            line = f"{10 * tenth:3} %  {done} of {total}: {now}"
-            errors().print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _bar() -> Progress:
     columns = (
         TextColumn("{task.description:20}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=errors())
+    with Progress(*columns, console=shown) as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda now, done, total: bar.update(
+            task, description=now, completed=done, total=total
+        )
+
+
+def _tell_tenths(shown: Console) -> Callable[[str, int, int], None]:
+    """Writes a line whenever another tenth of the work is over, or of the next part of it."""
+    told = -1
+
+    def tell(now: str, done: int, total: int) -> None:
+        nonlocal told
+        tenth = 10 * done // total if total else 0
+        if tenth != told:
+            told = tenth
+            line = f"{10 * tenth:3} %  {done} of {total}: {now}"
+            shown.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    return tell
 
 
 def require_file(path: Path) -> None:

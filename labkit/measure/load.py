@@ -32,7 +32,6 @@ from labkit.measure.plan import draw_scripts, due_times, plan_levels
 from labkit.measure.recordings import utterances
 from labkit.measure.results import Experiment, Tell
 from labkit.measure.server_process import RunningServer, Usage, labkit_server, running_servers
-from labkit.measure.server_status import fetch_status
 from labkit.measure.targets import LABKIT
 
 if TYPE_CHECKING:
@@ -247,7 +246,7 @@ async def run_level(
 
 async def _tokens(server: RunningServer) -> int:
     """Tokens of the server's replies so far; 0 where it does not tell."""
-    return (await asyncio.to_thread(fetch_status, server.url)).tokens or 0
+    return (await asyncio.to_thread(server.status)).tokens or 0
 
 
 async def _at_once(work: Iterable[Callable[[], Awaitable[None]]]) -> None:

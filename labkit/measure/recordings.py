@@ -86,13 +86,11 @@ class Recording(BaseModel):
 
     @model_validator(mode="after")
     def _speech_has_words_and_an_end(self) -> Self:
-        for name, told in (
-            ("the text", self.text.strip()),
-            ("end_of_speech_sample", self.end_of_speech_sample is not None),
-        ):
-            if self.kind.is_speech != bool(told):
-                value = getattr(self, name.removeprefix("the "))
-                raise ValueError(f"kind {self.kind!s} does not go with {name} {value!r}")
+        end = self.end_of_speech_sample
+        if self.kind.is_speech != bool(self.text.strip()):
+            raise ValueError(f"kind {self.kind!s} does not go with the text {self.text!r}")
+        if self.kind.is_speech != (end is not None):
+            raise ValueError(f"kind {self.kind!s} does not go with end_of_speech_sample {end}")
         return self
 
     @property
