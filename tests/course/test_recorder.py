@@ -1,9 +1,6 @@
 """The recorder: what comes from the browser, what stands in for it, and the browser's own part."""
 
-import base64
-import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +10,7 @@ from labkit.audio.pcm import encode_s16le, read_audio, write_wav
 from labkit.course.folder import mine
 from labkit.course.recorder import Recorder, microphone
 from labkit.errors import AudioError
+from tests.support import told_by_node
 
 RECORDER = Path(__file__).resolve().parents[2] / "labkit" / "course" / "recorder.js"
 RATE = 16_000
@@ -106,15 +104,7 @@ console.log(JSON.stringify({
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not here")
 def test_the_browser_cuts_frames_of_20_ms_and_clips_what_is_too_loud() -> None:
-    source = base64.b64encode(RECORDER.read_bytes()).decode()
-    told = json.loads(
-        subprocess.run(
-            ["node", "--input-type=module", "-e", SCRIPT, source],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-    )
+    told = told_by_node(SCRIPT, RECORDER)
     assert told["lengths"] == [320] * 4
     assert told["last"] == 1279 / 4096
     assert told["s16"] == [0, 32767, -32768, 32767, -32768, 16384]

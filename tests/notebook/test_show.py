@@ -2,8 +2,8 @@
 
 import base64
 import io
+from typing import Any
 
-import IPython
 import numpy as np
 import pytest
 import soundfile
@@ -13,27 +13,18 @@ from matplotlib.figure import Figure
 from labkit.notebook.show import play, progress_bar, show
 
 
-@pytest.fixture
-def displayed(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """What a cell puts out."""
-    put_out: list[object] = []
-    monkeypatch.setattr(IPython, "get_ipython", object)
-    monkeypatch.setattr("IPython.display.display", put_out.append)
-    return put_out
-
-
-def test_a_figure_is_shown_with_its_text(displayed: list[object]) -> None:
+def test_a_figure_is_shown_with_its_text(displayed: list[Any]) -> None:
     show(Figure(), alt="a curve that <rises>")
     (shown,) = displayed
-    html = shown._repr_html_()  # type: ignore[attr-defined]
+    html = shown._repr_html_()
     assert html.startswith('<img alt="a curve that &lt;rises&gt;"')
     assert 'src="data:image/svg+xml;base64,' in html
 
 
-def test_a_player_plays_the_samples_at_their_rate_and_has_a_label(displayed: list[object]) -> None:
+def test_a_player_plays_the_samples_at_their_rate_and_has_a_label(displayed: list[Any]) -> None:
     play(np.linspace(-0.5, 0.5, 480, dtype=np.float32), "a <click>", rate=48_000)
     (shown,) = displayed
-    html = shown._repr_html_()  # type: ignore[attr-defined]
+    html = shown._repr_html_()
     assert '<audio controls aria-label="a &lt;click&gt;"' in html
     wav = base64.b64decode(html.partition(";base64,")[2].partition('"')[0])
     samples, rate = soundfile.read(io.BytesIO(wav))
@@ -41,7 +32,7 @@ def test_a_player_plays_the_samples_at_their_rate_and_has_a_label(displayed: lis
     assert samples[-1] == pytest.approx(0.5, abs=1e-4)
 
 
-def test_a_bar_says_how_far_it_is(displayed: list[object]) -> None:
+def test_a_bar_says_how_far_it_is(displayed: list[Any]) -> None:
     progress_bar("turns")("chunks of <40> ms", 3, 8)
     (box,) = displayed
     assert isinstance(box, VBox)

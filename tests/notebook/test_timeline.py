@@ -1,14 +1,12 @@
 """The browser's part of the timeline: where an instant lies. `test_turn` has the kernel's part."""
 
-import base64
-import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from labkit.notebook import timeline
+from tests.support import told_by_node
 
 SCRIPT = """
 const module = await import("data:text/javascript;base64," + process.argv[1]);
@@ -24,15 +22,7 @@ console.log(JSON.stringify({
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not here")
 def test_an_instant_lies_in_the_last_row_that_has_begun() -> None:
-    source = base64.b64encode(Path(timeline.__file__).with_suffix(".js").read_bytes()).decode()
-    told = json.loads(
-        subprocess.run(
-            ["node", "--input-type=module", "-e", SCRIPT, source],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-    )
+    told = told_by_node(SCRIPT, Path(timeline.__file__).with_suffix(".js"))
     assert told["rows"] == [0, 0, 0, 1, 3, 4]
     assert told["places"] == [0, 0, 50, 100, 100]
     assert told["nowhere"] == 0

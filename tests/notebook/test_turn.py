@@ -7,7 +7,6 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
-import IPython
 import numpy as np
 import pytest
 import soundfile
@@ -54,15 +53,6 @@ def spoken(**answer: Any) -> SpokenTurn:
     }
     said = np.full(24_000, 0.25, np.float32)
     return SpokenTurn(recording("ked-01"), said, ClientTurn(**{**given, **answer}))
-
-
-@pytest.fixture
-def displayed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What a cell puts out."""
-    put_out: list[Any] = []
-    monkeypatch.setattr(IPython, "get_ipython", object)
-    monkeypatch.setattr("IPython.display.display", lambda what, **_: put_out.append(what))
-    return put_out
 
 
 def page(turn: SpokenTurn) -> ElementTree.Element:
