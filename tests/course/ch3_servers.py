@@ -255,6 +255,13 @@ async def hear(session, data):
     else:
         await right_hear(session, data)
 """,
+        "takes any brace for control": """
+right = hear
+async def hear(session, data):
+    if data.startswith(b"{"):
+        raise ProtocolError(ErrorCode.WRONG_FRAME, "JSON as binary", "send control as text")
+    await right(session, data)
+""",
         "hears control as audio": """
 async def hear(session, data):
     if len(data) % session.start.input.format.frame_bytes:

@@ -62,6 +62,14 @@ async def come_back(socket, resume):
     await right(socket, resume)
     serving[socket].buffer.clear()
 """,
+        "keeps the session that a new connection began with": """
+right = come_back
+async def come_back(socket, resume):
+    new = serving[socket]
+    await right(socket, resume)
+    new.is_active = True
+    sessions.add(new)
+""",
         "does not know `resume`": """
 right = decode
 def decode(text):
@@ -136,6 +144,19 @@ async def come_back(socket, resume):
         if resume.token in session.tokens:
             resume = resume.model_copy(update={"session": name})
     await right(socket, resume)
+""",
+        "takes the session before it compares": """
+right = come_back
+async def come_back(socket, resume):
+    session = lasting.get(resume.session)
+    if session and session.socket is not socket and serving.pop(session.socket, None):
+        session.closing = asyncio.create_task(session.socket.close(4006, "resumed"))
+    await right(socket, resume)
+""",
+        "takes any place for one that was sent": """
+class ReplayWindow(ReplayWindow):
+    def rewind(self, received):
+        return super().rewind(min(received, self.sent, key=lambda place: place.messages))
 """,
         "keeps one for ever": """
 right = welcome

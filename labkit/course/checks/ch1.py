@@ -151,7 +151,7 @@ def _digits_in(text: str) -> int:
 
 def _require_audio(answer: Answer) -> None:
     if not answer.audio:
-        raise NotYet("a spoken reply", "a reply without any audio", event=answer.last)
+        raise NotYet("a spoken reply", "no audio before `done`", event=answer.last)
     if answer.audio[:4] == b"RIFF":
         raise NotYet(
             "samples from the first byte on",

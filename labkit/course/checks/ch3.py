@@ -114,7 +114,7 @@ async def formats(probe: Probe) -> None:
 async def _require_speech(models: Models, answer: Answer, form: AudioFormat) -> None:
     """Make sure that the reply is speech in that format, and in no other."""
     if not answer.audio:
-        raise NotYet("a spoken reply", "a reply without any audio", event=answer.last)
+        raise NotYet("a spoken reply", "no audio before `response.done`", event=answer.last)
     watch, size = FormatWatch(form), form.samples(_LOOK_S) * form.frame_bytes
     for number, at in enumerate(range(0, len(answer.audio), size)):
         for found in watch.feed(answer.audio[at : at + size], round(number * _LOOK_S * 1e9)):
@@ -303,8 +303,8 @@ async def text_and_binary(probe: Probe) -> None:
     """A recording with what is no audio between its thirds; then the same in G.711, in odd chunks.
 
     Behind the first third, in drawn order: `audio.end` as JSON in a binary message, an odd number
-    of bytes, audio written as text. Behind the second: binary `ping`, which is two samples. In
-    G.711, one byte is a sample, so that no number of bytes is odd.
+    of bytes, audio written as text. Behind the second: binary `ping`, which is two samples, and two
+    that begin with `{`. In G.711, one byte is a sample, so that no number of bytes is odd.
     """
     one = await Speaker.connect(probe)
     await one.start()
@@ -324,9 +324,10 @@ async def text_and_binary(probe: Probe) -> None:
     probe.ok("refuses control in a binary message, audio in a text message, and half a sample")
     await one.say(audio[third : 2 * third])
     await one.caller.send(b"ping")
+    await one.caller.send(b"{\0|\0")
     await one.caller.send_json("ping", id="after")
     await one.expect("pong", id="after")
-    probe.ok("takes the four bytes of a binary `ping` for two samples")
+    probe.ok("takes the four bytes of a binary `ping` for two samples, and any that begin with `{`")
     await one.say(audio[2 * third :])
     probe.require_heard(said, await one.end(), share=0.6)
     probe.ok("hears the recording around it")

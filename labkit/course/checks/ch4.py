@@ -25,6 +25,7 @@ from labkit.measure.recordings import Recording
 
 _V1: Final = "labkit.v1"
 _UNKNOWN: Final = "session_unknown"
+_NOTHING: Final = {"messages": 0, "samples": 0}
 _TOKEN: Final = 22
 """Characters of 128 bits in base64: fewer can be guessed."""
 _ALIKE: Final = 8
@@ -47,8 +48,10 @@ _LONGEST_WAIT_S: Final = 10.0
 async def resume_keeps(probe: Probe) -> None:
     """One turn, then half of a recording; the connection is dropped. `session.start` with `resume`.
 
-    Then the other half, `audio.end`: the transcript has all of it, and it is turn 2.
+    Then the other half, `audio.end`: the transcript has all of it, and it is turn 2. `/metrics` is
+    read before and after: the connection that came back has no second session.
     """
+    before = (await read_counts(probe)).sessions
     talk = await Conversation.begin(probe)
     first, second = probe.draw(2)
     done = await talk.ask(first)
@@ -61,6 +64,9 @@ async def resume_keeps(probe: Probe) -> None:
     _same(started["received"], "samples", talk.sent_samples, probe)
     _same(started["received"], "messages", 1, probe)
     probe.ok("goes on with the session, and knows how much of the utterance it has")
+    one = "the connection that came back has the old session, and none of its own"
+    await _require_sessions(probe, before + 1, one, probe.limit(_SETTLES_S))
+    probe.ok("lets go of the session with which the new connection began")
     again = await talk.ask(rest, about=second)
     _same(again, "turn", int(done.get("turn", 1)) + 1, probe)
     probe.ok("hears both halves as one utterance, in the next turn of the same conversation")
@@ -134,7 +140,9 @@ def _cut(rng: random.Random, *, up: bool) -> Conditions:
 async def tokens(probe: Probe) -> None:
     """Three sessions. Resume one with a made-up token, with another's, then with its own, twice.
 
-    The token changes with each resume. The one before stays good until the new one was used.
+    Before that, with its own and a place in the reply that never was. While a resume is refused,
+    the session's own client keeps its connection. The token changes with each resume. The one
+    before stays good until the new one was used.
     """
     talks = [await Conversation.begin(probe) for _ in range(3)]
     _require_secret([talk.token for talk in talks])
@@ -148,6 +156,15 @@ async def tokens(probe: Probe) -> None:
     ):
         await _require_refused(probe, mine, token, what)
     probe.ok("refuses a wrong token with `session_unknown`, and keeps the connection")
+    nowhere = {"messages": probe.rng.randint(1, 99), "samples": 0}
+    what = f"its own token, and a place that was never sent: {json.dumps(nowhere)}"
+    await _require_refused(probe, mine, first, what, "position_invalid", nowhere)
+    try:
+        await mine.settle()
+    except NotYet as lost:
+        wanted = "the session's own client to keep its connection, since each resume was refused"
+        raise NotYet(wanted, lost.observed, event=lost.event, late=lost.late) from lost
+    probe.ok("refuses a place that was never sent, and leaves the session to its client")
     mine.caller.drop()
     await mine.resume()
     second = mine.token
@@ -180,16 +197,23 @@ def _require_secret(found: list[str]) -> None:
             )
 
 
-async def _require_refused(probe: Probe, talk: Conversation, token: str, what: str) -> None:
+async def _require_refused(
+    probe: Probe,
+    talk: Conversation,
+    token: str,
+    what: str,
+    code: str = _UNKNOWN,
+    place: Mapping[str, int] = _NOTHING,
+) -> None:
     """A resume is refused, and the connection can still begin a session."""
     caller = await probe.connect("/", protocol=_V1)
-    await _resume(caller, talk.session, token)
-    wanted = f'JSON {{"type": "error", "code": "{_UNKNOWN}", …}} for {what}'
+    await _resume(caller, talk.session, token, place)
+    wanted = f'JSON {{"type": "error", "code": "{code}", …}} for {what}'
     number = await caller.next_number(wanted)
     message = caller.json_of(number, wanted)
     if message["type"] == "session.started":
         raise NotYet(wanted, "`session.started`", event=number)
-    caller.require_fields(number, message, {"type": "error", "code": _UNKNOWN})
+    caller.require_fields(number, message, {"type": "error", "code": code})
     await caller.send_json("session.start")
     await caller.expect_json("session.started", resumed=False)
 
@@ -206,9 +230,10 @@ async def _is_kept(probe: Probe, talk: Conversation) -> bool:
         return bool(message["type"] == "session.started")
 
 
-async def _resume(caller: Caller, session: str, token: str) -> None:
-    nothing = {"messages": 0, "samples": 0}
-    resume = {"session": session, "token": token, "received": nothing}
+async def _resume(
+    caller: Caller, session: str, token: str, place: Mapping[str, int] = _NOTHING
+) -> None:
+    resume = {"session": session, "token": token, "received": place}
     await caller.send_json("session.start", resume=resume)
 
 
@@ -420,19 +445,27 @@ async def _leave_for_good(probe: Probe) -> None:
     await _require_refused(probe, talk, talk.token, "a session that was ended")
     probe.ok("lets go of a session that its client has ended")
     limit_s = min(_wait_told(probe, talk) / 2, probe.limit(_SETTLES_S))
-    left_s = time.monotonic()
     plain.drop()
     idle.drop()
-    while (count := (await read_counts(probe)).sessions) > before + 1:  # whose resume was refused
-        if (late_s := time.monotonic() - left_s) > limit_s:
+    nobody = (
+        "nobody can come back to a session of the plain dialect, to one that never began, or to "
+        "one that was ended"
+    )
+    await _require_sessions(probe, before + 1, nobody, limit_s)  # the one whose resume was refused
+    probe.ok("does not let sessions wait to which nobody can come back")
+
+
+async def _require_sessions(probe: Probe, most: int, why: str, limit_s: float) -> None:
+    """Make sure that the server comes to count so many sessions, or fewer, within that time."""
+    started_s = time.monotonic()
+    while (count := (await read_counts(probe)).sessions) > most:
+        if (late_s := time.monotonic() - started_s) > limit_s:
             raise NotYet(
-                f'"sessions {before + 1}" in /metrics: nobody can come back to a session of the '
-                "plain dialect, to one that never began, or to one that was ended",
-                f'still "sessions {count}", {late_s:.1f} s after their clients were gone',
+                f'"sessions {most}" in /metrics: {why}',
+                f'still "sessions {count}", {late_s:.1f} s later',
                 late=True,
             )
         await asyncio.sleep(_LOOK_S)
-    probe.ok("does not let sessions wait to which nobody can come back")
 
 
 async def _drop_many(probe: Probe) -> list[Conversation]:
