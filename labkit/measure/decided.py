@@ -10,7 +10,7 @@ nothing, and what the three engines take one after the other, without a server.
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Unpack
 
 import numpy as np
@@ -225,11 +225,6 @@ class BackToBack:
 
     engines: Engines
     system: str = ""
-    _told: list[Message] = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Prepare what the model is told."""
-        self._told = [Message("system", self.system)] if self.system else []
 
     def floor(self, samples: Float32) -> Floor:
         """Hear an utterance, write the first piece of a reply, and speak it.
@@ -256,8 +251,10 @@ class BackToBack:
         return Floor(transcript, time.perf_counter() - begun_s)
 
     def _first_piece(self, said: str, stop: Stop) -> str:
-        text = SpeakableText()
-        deltas = boundary.reply(self.engines.llm, [*self._told, Message("user", said)], stop)
+        text, told = SpeakableText(), [Message("user", said)]
+        if self.system:
+            told.insert(0, Message("system", self.system))
+        deltas = boundary.reply(self.engines.llm, told, stop)
         try:
             for delta in deltas:
                 for piece in text.feed(delta):
