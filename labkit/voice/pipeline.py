@@ -322,9 +322,9 @@ class VoicePipeline:
     Every call is due when its turn's client has nothing more to hear: the first ones when the
     utterance ended, later ones when the audio in hand runs out. No call is long: the detector
     looks at 2 s at a time, the recogniser at one stretch of speech, the language model gives way
-    between two tokens, the voice speaks a clause or a sentence. With public models a core takes
-    0.4 s for a stretch of 3 s and 1.7 s for one of 29 s; 0.2 s for a clause of 30 letters and
-    0.7 s for a sentence of 120.
+    between two tokens, the voice between two windows of a sentence. With public models a core takes
+    0.4 s for a stretch of 3 s and 1.7 s for one of 29 s; 0.1 s for the first sound of a clause of
+    30 letters, 0.3 s for that of a sentence of 120, and 0.15 s for each later window.
     """
 
     def __init__(
