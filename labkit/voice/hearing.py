@@ -243,7 +243,7 @@ class Endpointing:
     stop_s: float = 0.5
     """So much silence ends an utterance, where the server decides, in seconds. Half a second is the
     usual wait of endpointers without a model of turns."""
-    ahead_s: float = 0.2
+    ahead_s: float = 0.128
     """So much of that silence is heard with the utterance, in seconds; once it was heard, the
     answer may be worked on. What comes behind it until the decision is silence, too."""
 

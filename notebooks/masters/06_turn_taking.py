@@ -337,7 +337,7 @@ for at_s, text, confirmed in followed.partials:
     print(f"{at_s:5.1f}  {text:45}  {confirmed}")
 
 # %% [markdown]
-# *Work ahead* begins to answer after 0.2 s of silence, while the wait still runs, and throws it away
+# *Work ahead* begins to answer after 0.13 s of silence, while the wait still runs, and throws it away
 # if you go on. **Predict:** the wait lasts 0.5 s. How much sooner does the reply come?
 
 # %% guess="150"

@@ -53,7 +53,7 @@ def test_a_fixed_wait_decides_after_so_much_silence_and_cuts_off_in_longer_pause
 
 
 def test_pauses_are_heard_once_they_are_long_enough_to_be_the_end() -> None:
-    assert len(pauses_of(turn(1.0, 0.15, 1.0, 0.3, 1.0))) == 2
+    assert len(pauses_of(turn(1.0, 0.09, 1.0, 0.2, 1.0))) == 2
 
 
 def test_an_open_ending_is_waited_for() -> None:

@@ -52,12 +52,12 @@ async def test_what_was_begun_in_the_last_pause_is_there_when_the_end_is_sure() 
     async with at_work(pipeline, server_ends=True) as scene:
         await say(scene, SAMPLE_RATE, SHORT)
         assert len(pipeline.asked) == 1
-        assert pipeline.asked[0].playback.due() is None
+        assert pipeline.asked[0].playback.due(0) is None
         assert not scene.told.of(Transcript, Sentence, ReplyAudio, TurnOver)
         scene.clock.now_ns = 7
         await say(scene, 0, LONG)
         assert len(pipeline.asked) == 1
-        assert pipeline.asked[0].playback.due() is not None
+        assert pipeline.asked[0].playback.due(7) is not None
         (over,) = scene.told.of(TurnOver)
         assert over.status is Status.COMPLETED
         assert over.marks["asr_started"] == over.marks["end_stream_received"] == 7
