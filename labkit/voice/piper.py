@@ -127,30 +127,22 @@ _CLAUSE_MARKS: Final = frozenset(",;:—–")
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How local a decoder is.
-
-    Attributes:
-        samples: Samples that it makes of each frame.
-        frames: Frames before and behind a frame that its samples may depend on.
-    """
+    """How local a decoder is."""
 
     samples: int
+    """Samples that it makes of each frame."""
     frames: int
+    """Frames before and behind a frame that its samples may depend on."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Decoder:
-    """The decoder of a voice.
-
-    Attributes:
-        session: Runs it.
-        reach: How local it is.
-        sample_rate: Samples per second.
-    """
+    """The decoder of a voice, in a session of its own."""
 
     session: Any
     reach: Reach
     sample_rate: int
+    """Samples per second."""
 
     def windows(self, plan: Float32) -> Iterator[Float32]:
         """The audio of `plan`, which is of shape `(channels, frames)`."""

@@ -58,8 +58,12 @@ class Window:
 
     trained: bool = False
     """Whether it was trained for windows cut to the utterance."""
-    floor_s: float = 15.0
-    """Shortest window that it hears well through, in seconds."""
+    floor_s: float = 12.0
+    """Shortest window that it hears well through, in seconds.
+
+    Of 582 words in 96 recordings tiny.en misheard 87 through 15 s, 90 through 12 and 88 through 10,
+    for 643, 584 and 609 ms of a core each: what is doubtful through 10 s is often heard again.
+    """
     margin_s: float = 3.0
     """Least silence behind the utterance inside the window, in seconds."""
     longest_s: float = _WHOLE_S

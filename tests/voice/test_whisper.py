@@ -61,7 +61,7 @@ class TestWindow:
     def test_a_public_model_has_its_floor_and_its_margin(self, seconds: float) -> None:
         frames = Window().frames(seconds)
         assert frames % 100 == 0
-        assert 1500 <= frames <= 3000
+        assert 1200 <= frames <= 3000
         assert frames >= min(3000, 100 * (seconds + 3))
 
     @pytest.mark.parametrize(("seconds", "frames"), [(0, 100), (2.4, 300), (2.6, 400)])
@@ -157,11 +157,11 @@ class TestGuard:
 
     def test_what_is_sure_is_heard_once(self) -> None:
         asr = Scripted(self.SURE)
-        assert (asr.transcribe(SECOND, Stop()), asr.tried) == ("turn it on", [1500])
+        assert (asr.transcribe(SECOND, Stop()), asr.tried) == ("turn it on", [1200])
 
     def test_what_is_doubtful_is_heard_again_through_the_whole_window(self) -> None:
         asr = Scripted(self.DOUBTFUL, self.SURE)
-        assert (asr.transcribe(SECOND, Stop()), asr.tried) == ("turn it on", [1500, 3000])
+        assert (asr.transcribe(SECOND, Stop()), asr.tried) == ("turn it on", [1200, 3000])
 
     def test_what_stays_doubtful_may_have_been_said(self) -> None:
         asr = Scripted(self.DOUBTFUL, self.DOUBTFUL)
@@ -187,9 +187,9 @@ class TestGuard:
                 return super()._hear(audio, frames)
 
         asr = Leaving(self.DOUBTFUL, self.SURE)
-        assert (asr.transcribe(SECOND, stop), asr.tried) == ("", [1500])
+        assert (asr.transcribe(SECOND, stop), asr.tried) == ("", [1200])
         assert asr.transcribe(SECOND, stop) == ""
-        assert asr.tried == [1500]
+        assert asr.tried == [1200]
 
 
 @pytest.mark.public
