@@ -107,10 +107,10 @@ class Conversation:
         samples = read_audio(what.path) if isinstance(what, Recording) else what
         await self.say_bytes(encode_s16le(samples))
 
-    async def say_bytes(self, data: bytes, *, at_once: bool = False) -> None:
-        """Send audio that is encoded already, in chunks or in one message."""
+    async def say_bytes(self, data: bytes, size: int = 0) -> None:
+        """Send audio that is encoded already, in chunks of `size` bytes; 0 draws it."""
         self.sent += data
-        await self._send_audio(data, len(data) if at_once else 0)
+        await self._send_audio(data, size)
 
     async def _send_audio(self, data: bytes | bytearray, size: int = 0) -> None:
         size = size or _BYTES_A_SAMPLE * self._rng.randint(320, 1600)

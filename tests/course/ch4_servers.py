@@ -253,6 +253,18 @@ class FormatWatch(FormatWatch):
             raise guess
         return ()
 """,
+        "looks when it has decoded": """
+right = hear
+async def hear(session, data):
+    watch = session.watch
+    session.watch = type("Nothing", (), {"feed": lambda self, data, at_ns: ()})()
+    try:
+        await right(session, data)
+    finally:
+        session.watch = watch
+    for guess in watch.feed(data, time.perf_counter_ns()):
+        await session.refuse(guess)
+""",
         "counts nothing of a message that it doubts": """
 right = hear
 async def hear(session, data):

@@ -283,18 +283,20 @@ async def takeover(probe: Probe) -> None:
 async def wrong_format(probe: Probe) -> None:
     """Two recordings as 16-bit integers, as declared; then otherwise than declared, in drawn order.
 
-    That is: as floats, with the high byte first, and one of them as a WAV file in one message; each
-    on a connection of its own. The error has to come before `response.done`. All of the audio
-    counts as received, and of the file, whose samples are right, the words have to be heard. Then
-    comes a recording as declared.
+    That is: as floats, with the high byte first, one of them as a WAV file in one message; each on
+    a connection of its own. The error has to come before `response.done`. All of it counts as
+    received, and of the file, whose samples are right, the words have to be heard. One client
+    declares floats, and sends up to eight recordings as integers. Then comes one as declared.
     """
-    await _send_as(probe, "", encode_s16le)
+    talk = await _send_as(probe, "", encode_s16le)
     probe.ok("finds nothing wrong with audio that is right")
     wrong = list(_WRONG.items())
     probe.rng.shuffle(wrong)
     for code, encode in wrong:
         talk = await _send_as(probe, code, encode)
         probe.ok(f"names it: `{code}`, and takes it all the same")
+    await _send_integers_as_floats(probe)
+    probe.ok(f"names it: `{_INTEGERS}`")
     said = probe.draw(1)[0]
     await talk.say(said)
     await talk.end()
@@ -310,6 +312,8 @@ def _with_header(samples: Float32) -> bytes:
     return b"RIFF" + size + b"WAVEfmt " + form + b"data" + size + data
 
 
+_INTEGERS: Final = "looks_like_int16"
+_MOST_SAID: Final = 8
 _WRONG: Final[Mapping[str, Callable[[Float32], bytes]]] = {
     "looks_like_float32": lambda samples: samples.astype("<f4").tobytes(),
     "looks_like_big_endian": lambda samples: (samples * 32767).astype(">i2").tobytes(),
@@ -320,28 +324,45 @@ _WRONG: Final[Mapping[str, Callable[[Float32], bytes]]] = {
 async def _send_as(probe: Probe, code: str, encode: Callable[[Float32], bytes]) -> Conversation:
     """Say recordings in one encoding, and make sure which error comes; none for no code."""
     talk = await Conversation.begin(probe)
-    said = probe.draw(2)
-    if is_file := encode is _with_header:
-        await talk.say_bytes(encode(read_audio(said[0].path)), at_once=True)
-    else:
-        await talk.say_bytes(encode(np.concatenate([read_audio(one.path) for one in said])))
+    is_file = encode is _with_header
+    said = probe.draw(1 if is_file else 2)
+    data = encode(np.concatenate([read_audio(one.path) for one in said]))
+    await talk.say_bytes(data, len(data) if is_file else 0)
     await talk.end()
-    told = await talk.until("response.done", errors=True)
-    codes = [str(one.get("code")) for one in told if one["type"] == "error"]
-    named = [one for one in codes if one.startswith("looks_like_")]
-    if named != ([code] if code else []):
-        raise NotYet(
-            f'JSON {{"type": "error", "code": "{code}", …}} before `response.done`'
-            if code
-            else "no error about audio that is right",
-            f"the codes {', '.join(codes)}" if codes else "no error",
-            event=probe.last,
-        )
+    _require_named(probe, await talk.until("response.done", errors=True), code)
     if is_file:
         talk.require_heard(said[0], "; what looks wrong is taken all the same")
     await talk.settle()
     _require_acknowledged(talk, 1)
     return talk
+
+
+async def _send_integers_as_floats(probe: Probe) -> None:
+    """Declare floats, and send integers until the error comes: of some voices, it takes longer."""
+    talk = await Conversation.begin(probe, input={"encoding": "pcm_f32le"})
+    size, told = 4 * probe.rng.randint(600, 1600), list[dict[str, Any]]()
+    for said in probe.draw(_MOST_SAID):
+        samples = read_audio(said.path)
+        await talk.say_bytes(encode_s16le(samples[: len(samples) // 2 * 2]), size)
+        await talk.caller.send_json("ping")
+        told += await talk.until("pong", errors=True)
+        if any(one.get("code") == _INTEGERS for one in told):
+            break
+    _require_named(probe, told, _INTEGERS)
+
+
+def _require_named(probe: Probe, told: list[dict[str, Any]], code: str) -> None:
+    """Make sure that, of all errors about an encoding, this one came; none for no code."""
+    codes = [str(one.get("code")) for one in told if one["type"] == "error"]
+    named = [one for one in codes if one.startswith("looks_like_")]
+    if named != ([code] if code else []):
+        raise NotYet(
+            f'JSON {{"type": "error", "code": "{code}", …}} before `{told[-1]["type"]}`'
+            if code
+            else "no error about audio that is right",
+            f"the codes {', '.join(dict.fromkeys(codes))}" if codes else "no error",
+            event=probe.last,
+        )
 
 
 @checked(
