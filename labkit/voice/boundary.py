@@ -97,8 +97,8 @@ def synthesise(tts: Tts, sentence: str, stop: Stop) -> Generator[Float32, None, 
         if type(sample_rate) is not int or sample_rate < 1:
             raise EngineError(f"{_TTS} gave a sample rate of {_told(sample_rate)}")
         resampler = StreamResampler(sample_rate, SAMPLE_RATE)
-        for piece in tts.synthesise(sentence, stop):
-            yield resampler.feed(_audio(piece))
+        # No loop: its variable would hold a second copy while a slow client takes in the first.
+        yield from map(resampler.feed, map(_audio, tts.synthesise(sentence, stop)))
         yield resampler.feed(np.zeros(0, np.float32), last=True)
 
 

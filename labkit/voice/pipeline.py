@@ -571,7 +571,8 @@ class _Onset:
         """What of the next samples, and of those that were held back, is to be heard."""
         if self._held is None:
             return samples
-        samples = np.concatenate([self._held, samples])
+        if len(self._held):
+            samples = np.concatenate([self._held, samples])
         silence = leading_silence(samples, SAMPLE_RATE)
         rest = samples[max(0, round((silence - _ONSET_S) * SAMPLE_RATE)) :]
         if silence == len(samples) / SAMPLE_RATE:

@@ -19,6 +19,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -96,15 +97,23 @@ class PiperTts:
             for phonemes in clauses(sentence, _MOST_PHONEMES):
                 if not phonemes:
                     continue
-                for piece in self._pieces(phonemes):
-                    yield np.clip(self._gain * piece, -1.0, 1.0).astype(np.float32)
-                    if stop.is_set():
-                        return
+                if self._decoder is None:
+                    yield self._levelled(self._made(phonemes))
+                else:
+                    windows = self._decoder.windows(self._made(phonemes))
+                    yield from takewhile(lambda _: not stop.is_set(), map(self._levelled, windows))
+                if stop.is_set():
+                    return
 
-    def _pieces(self, phonemes: Sequence[str]) -> Iterator[Float32]:
+    def _made(self, phonemes: Sequence[str]) -> Float32:
+        """What the first part makes of them: a plan, or where the voice is not cut, the audio."""
         # Piper takes what comes out of its session for audio, and drops all axes of one.
         made: Any = self._voice.phoneme_ids_to_audio(self._voice.phonemes_to_ids(list(phonemes)))
-        return iter([made]) if self._decoder is None else self._decoder.windows(made)
+        return np.asarray(made, np.float32)
+
+    def _levelled(self, piece: Float32) -> Float32:
+        levelled: Float32 = np.clip(self._gain * piece, -1.0, 1.0).astype(np.float32)
+        return levelled
 
 
 def clauses(phonemes: Sequence[str], most: int) -> Iterator[Sequence[str]]:

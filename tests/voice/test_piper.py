@@ -139,7 +139,7 @@ class TestWindows:
         tts, stop = PiperTts(small, threads=1), Stop()
         assert len(list(tts.synthesise("again " * 18, Stop()))) > 1
         stop.set()
-        assert len(list(tts.synthesise("again " * 18, stop))) == 1
+        assert not list(tts.synthesise("again " * 18, stop))
 
     @pytest.mark.public
     def test_all_windows_of_a_public_voice_are_the_sentence(self) -> None:
