@@ -36,6 +36,7 @@ _LETTERS_PER_S: Final = 15.0
 """How fast a voice speaks, about: letters, spaces and marks."""
 _SLOWEST_LETTERS_PER_S: Final = 4.0
 """Slower than any voice speaks: what is short enough even so is surely short enough."""
+_MEANWHILE_S: Final = 0.8
 _TELLING_LETTERS: Final = 30
 _SLOWER: Final = 0.75
 """A text may be spoken so much more slowly than the slowest before it: figures, many pauses."""
@@ -516,7 +517,7 @@ class VoicePipeline:
             return
         stop = Stop()
         pieces = boundary.synthesise(self._engines.tts, piece.spoken, stop)
-        go_on = partial(_next, pieces)
+        go_on = partial(_next, pieces, self._tts)
         try:
             while (
                 samples := await self._tts.run(turn.session, turn.playback.due, go_on)
@@ -539,8 +540,17 @@ def _shortened(piece: Piece, share: float) -> Piece:
     return Piece(rest(piece.shown), rest(piece.spoken))
 
 
-def _next(pieces: Iterator[Float32], _: Stop) -> Float32 | None:
-    return next(pieces, None)
+def _next(pieces: Iterator[Float32], queue: EngineQueue, stop: Stop) -> Float32 | None:
+    """The next piece; where others wait for the voice, enough to be heard while they are served.
+
+    This caller asks for more only when it was given this, and then somebody else has the voice.
+    """
+    made = []
+    for piece in pieces:
+        made.append(piece)
+        if not len(queue) or stop.is_set() or _length_s(made) >= _MEANWHILE_S:
+            break
+    return np.concatenate(made) if made else None
 
 
 async def _given(pieces: Iterable[Float32]) -> AsyncGenerator[Float32, None]:

@@ -690,6 +690,20 @@ async def test_the_voice_gives_way_within_a_sentence_to_who_hears_nothing_yet() 
     pipeline.close()
 
 
+async def test_who_lets_others_at_the_voice_has_enough_to_be_heard_meanwhile() -> None:
+    tts = _SteppedTts()
+    pipeline = for_both(ScriptedLlm(lambda m: f"{m[-1].content} {'word ' * 19}end."), tts)
+    ann, bob = of("ann"), of("bob")
+    talks = asyncio.create_task(pipeline.answer(ann, _PlayingSink(ann)))
+    await asyncio.to_thread(tts.reached.wait)
+    waits = asyncio.create_task(pipeline.answer(bob, _PlayingSink(bob)))
+    await until(lambda: pipeline.queued()["tts"] == 1)
+    tts.gate.set()
+    await asyncio.gather(talks, waits)
+    assert tts.order.index("bob 0") == tts.order.index("ann 2") + 8
+    pipeline.close()
+
+
 async def test_a_turn_that_is_cancelled_within_a_sentence_makes_no_more_of_it() -> None:
     tts = _SteppedTts()
     pipeline = for_both(ScriptedLlm(lambda m: f"{m[-1].content} two three."), tts)
