@@ -306,12 +306,13 @@ async def _fill(caller: Caller, probe: Probe, seconds: int) -> list[int]:
 
 @checked("ch1.reply_streams", "The reply is sent while it is still being made.")
 async def reply_streams(probe: Probe) -> None:
-    """Recordings whose reply has two sentences, until one comes; the times of the reply's messages.
+    """Up to four recordings whose reply often has two sentences; the times of the reply's messages.
 
-    No message holds more than a second, and the first comes clearly before the last. Where it is
-    the voice of these models, no sentence may lose its end.
+    No message holds more than a second. Of one reply of two sentences, the first message comes
+    clearly before the last: a machine that is busy may hold up the others. Where it is the voice of
+    these models, no sentence may lose its end.
     """
-    replies = set()
+    replies, found = set(), Answer()
     for said in probe.draw(_TRIES, _asks_for_two_sentences, words=1):
         async with probe.caller() as caller:
             answer = await caller.ask(said)
@@ -319,8 +320,10 @@ async def reply_streams(probe: Probe) -> None:
         _require_audio(answer)
         _require_pieces(answer)
         if _sentences(answer.reply_text) > 1:
-            break
-    else:
+            found = answer
+            if _ahead_s(found) >= _AHEAD * found.seconds:
+                break
+    if not found.pieces:
         if len(replies) == 1:
             raise NotYet(
                 f"replies to {_TRIES} different recordings",
@@ -328,18 +331,22 @@ async def reply_streams(probe: Probe) -> None:
                 event=answer.last,
             )
         raise CannotTell("no reply had two sentences, so there was nothing to send ahead")
-    probe.ok(f"sends the reply in {len(answer.pieces)} messages")
-    await asyncio.to_thread(_require_all_of_it, answer, await asyncio.to_thread(Models.load))
-    ahead_s = (answer.done_ns - answer.pieces[0][0]) / 1e9
-    if ahead_s < _AHEAD * answer.seconds:
+    probe.ok(f"sends the reply in {len(found.pieces)} messages")
+    await asyncio.to_thread(_require_all_of_it, found, await asyncio.to_thread(Models.load))
+    if (ahead_s := _ahead_s(found)) < _AHEAD * found.seconds:
         raise NotYet(
             "the first sentence while the second is still being made",
             f"all of it {ahead_s * 1e3:.0f} ms before the end, after "
-            f"{(answer.seconds - ahead_s) * 1e3:.0f} ms of waiting",
-            event=answer.last,
+            f"{(found.seconds - ahead_s) * 1e3:.0f} ms of waiting",
+            event=found.last,
             late=True,
         )
     probe.ok("sends the first sentence while the second is still being made")
+
+
+def _ahead_s(answer: Answer) -> float:
+    """By how much the first audio came before the end of the turn, in seconds."""
+    return (answer.done_ns - answer.pieces[0][0]) / 1e9
 
 
 def _asks_for_two_sentences(said: Recording) -> bool:
