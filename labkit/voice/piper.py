@@ -19,7 +19,6 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -100,8 +99,9 @@ class PiperTts:
                 if self._decoder is None:
                     yield self._levelled(self._made(phonemes))
                 else:
-                    windows = self._decoder.windows(self._made(phonemes))
-                    yield from takewhile(lambda _: not stop.is_set(), map(self._levelled, windows))
+                    yield from map(
+                        self._levelled, self._decoder.windows(self._made(phonemes), stop)
+                    )
                 if stop.is_set():
                     return
 
@@ -153,11 +153,11 @@ class _Decoder:
     sample_rate: int
     """Samples per second."""
 
-    def windows(self, plan: Float32) -> Iterator[Float32]:
-        """The audio of `plan`, which is of shape `(channels, frames)`."""
+    def windows(self, plan: Float32, stop: Stop) -> Iterator[Float32]:
+        """The audio of `plan`, of shape `(channels, frames)`, as far as `stop` lets it."""
         frames, size = plan.shape[-1], self._frames(_FIRST_WINDOW_S)
         start = 0
-        while start < frames:
+        while start < frames and not stop.is_set():
             # What is left is not worth a window when it is shorter than what surrounds one.
             end = frames if frames - start - size <= self.reach.frames else start + size
             yield self._window(plan, start, end)

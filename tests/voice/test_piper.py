@@ -123,14 +123,14 @@ class TestWindows:
     def test_all_windows_are_the_sentence(self, small: Path, letters: int) -> None:
         plan, decoder = planned(PiperTts(small, threads=1), "a" * letters)
         (whole,) = decoder.session.run(None, {"plan": plan[None]})
-        windows = list(decoder.windows(plan))
+        windows = list(decoder.windows(plan, Stop()))
         np.testing.assert_allclose(np.concatenate(windows), whole.ravel(), atol=ONE_BIT / 4)
 
     def test_the_first_window_is_short_and_none_is_long(self, small: Path) -> None:
         plan = np.zeros((4, 2000), np.float32)
         decoder = PiperTts(small, threads=1)._decoder
         assert decoder is not None
-        lengths = [len(window) / SAMPLE_RATE for window in decoder.windows(plan)]
+        lengths = [len(window) / SAMPLE_RATE for window in decoder.windows(plan, Stop())]
         assert lengths[:4] == pytest.approx([0.3, 0.6, 1.2, 1.2], abs=0.01)
         assert sum(lengths) == pytest.approx(8.0)
         assert max(lengths) < 1.3
@@ -141,6 +141,22 @@ class TestWindows:
         stop.set()
         assert not list(tts.synthesise("again " * 18, stop))
 
+    def test_no_window_is_made_behind_the_stop(
+        self, small: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        decoder, stop, made = PiperTts(small, threads=1)._decoder, Stop(), []
+        assert decoder is not None
+        whole = type(decoder)._window
+
+        def noted(self: Any, plan: Float32, start: int, end: int) -> Float32:
+            made.append(start)
+            return whole(self, plan, start, end)
+
+        monkeypatch.setattr(type(decoder), "_window", noted)
+        for _ in decoder.windows(np.zeros((4, 2000), np.float32), stop):
+            stop.set()
+        assert made == [0]
+
     @pytest.mark.public
     def test_all_windows_of_a_public_voice_are_the_sentence(self) -> None:
         tts = tiny_engines().tts
@@ -149,7 +165,7 @@ class TestWindows:
         plan, decoder = planned(tts, text)
         name = decoder.session.get_inputs()[0].name
         (whole,) = decoder.session.run(None, {name: plan[None]})
-        windows = list(decoder.windows(plan))
+        windows = list(decoder.windows(plan, Stop()))
         assert len(windows) > 3
         np.testing.assert_allclose(np.concatenate(windows), whole.ravel(), atol=ONE_BIT / 4)
 
