@@ -16,14 +16,16 @@ from labkit.course.checks.check import Check
 from labkit.course.folder import Progress, mine, noting
 from labkit.course.hosting import hosted
 from labkit.course.keep import (
+    kept_chapters,
     kept_sections,
+    put_aside,
     register,
     run_section,
     server_file,
     server_hash,
     write_sections,
 )
-from labkit.course.masters import section_names, sections, solution_cells, still_to_write
+from labkit.course.masters import section_chapters, sections, solution_cells, still_to_write
 from labkit.course.predictions import Comparison
 from labkit.course.verdict import Verdict
 from labkit.errors import LabkitError
@@ -239,26 +241,35 @@ async def begin(number: int, *, with_server: bool = True, in_kernel: bool = True
         LabkitError: There is no such chapter.
     """
     about = chapter(f"ch{number}")
-    register()
+    register(number)
     said = await _build_on(number, in_kernel) if number and with_server else ""
     return Text("\n\n".join(part for part in (f"**{about.title}**", said, str(progress())) if part))
 
 
 async def _build_on(number: int, in_kernel: bool) -> str:
     """Make sure that the server of the earlier chapters is there; says which one it is."""
-    solved = sections(number - 1)
-    if not solved:
-        return f"What you keep goes into `{server_file()}`."
-    kept = kept_sections()
-    if _has_begun(kept, number):
+    solved, kept = sections(number - 1), kept_sections()
+    if (reached := max(kept_chapters().values(), default=0)) > number:
+        said = (
+            f"`{server_file()}` is a server of chapter {reached} already. Where you keep a cell "
+            "here that a later chapter has replaced, a copy of that server is put aside first."
+        )
+    elif not solved:
+        said = f"What you keep goes into `{server_file()}`."
+    elif _has_begun(kept, number):
         said = f"You have begun this chapter: it goes on with your own server, `{server_file()}`."
     elif lacks := await _lacks(kept, number):
-        aside = _put_aside(number) if kept else ""
-        write_sections({**solved})
-        said = f"This chapter builds on the solution of the earlier ones: {lacks}.{aside}"
+        aside = ""
+        if kept:
+            aside = f" Your own is kept in `{put_aside(f'server_before_{number:02}').name}`."
+        write_sections(solved, section_chapters(number - 1))
+        said = (
+            f"This chapter builds on the solution of the earlier ones: {lacks}. The solution has "
+            f"been written to `{server_file()}`.{aside}"
+        )
     else:
         said = f"This chapter builds on your own server, `{server_file()}`; it passes its checks."
-    if in_kernel and (namespace := _namespace()) is not None:
+    if solved and in_kernel and (namespace := _namespace()) is not None:
         for name, source in kept_sections().items():
             run_section(name, source, namespace)
     return said
@@ -270,14 +281,9 @@ def _has_begun(kept: dict[str, str], number: int) -> bool:
     It may be half done then, and fail what it passed before; it is theirs all the same.
     """
     earlier = sections(number - 1).keys()
-    return earlier <= kept.keys() and not kept.keys().isdisjoint(section_names() - earlier)
-
-
-def _put_aside(number: int) -> str:
-    path = server_file()
-    aside = path.with_name(f"server_before_{number:02}.py")
-    path.replace(aside)
-    return f" Your own is kept in `{aside.name}`."
+    return earlier <= kept.keys() and not kept.keys().isdisjoint(
+        section_chapters().keys() - earlier
+    )
 
 
 def _namespace() -> dict[str, Any] | None:
@@ -300,7 +306,7 @@ def _say(text: str) -> None:
 async def _lacks(kept: dict[str, str], number: int) -> str:
     """Why the learner's own server will not do for a chapter; empty where it will."""
     if not kept:
-        return f"there is no `{server_file().name}` in {mine()} yet"
+        return f"there was no `{server_file().name}` in {mine()}"
     if waiting := still_to_write(kept):
         return f"in yours, {', '.join(waiting)} still waits to be written"
     noted, now = Progress.load(), server_hash()

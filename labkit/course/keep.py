@@ -2,27 +2,31 @@
 
 A cell that begins with ``%%keep NAME`` runs, and becomes the section of that name; running it
 again replaces the section. The file is a plain program, ``python mine/server.py``.
+
+Each section says which chapter kept it. Where an earlier chapter keeps it again, the sections of
+later chapters would no longer go with it: the file is put aside, and goes on as that chapter's.
 """
 
 import builtins
 import hashlib
 import linecache
 import re
+import shutil
 import symtable
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
 from labkit.course.folder import mine
-from labkit.course.masters import section_names
+from labkit.course.masters import section_chapters, sections
 from labkit.errors import LabkitError
 
 _HEAD: Final = '"""A voice server, built chapter by chapter. PORT says on which port it listens."""'
 _FIRST, _LAST = "imports", "main"
 _LABKIT: Final = str(Path(__file__).resolve().parents[1])
-_SECTION: Final = re.compile(r"^# %% (\w+)\n", re.M)
+_SECTION: Final = re.compile(r"^# %% (\w+)(?: \(chapter (\d+)\))?\n", re.M)
 
 
 def server_file() -> Path:
@@ -38,36 +42,73 @@ def server_hash() -> str:
 
 def kept_sections() -> dict[str, str]:
     """The sections of the learner's server so far."""
+    return {name: source.strip("\n") for name, _, source in _parts()}
+
+
+def kept_chapters() -> dict[str, int]:
+    """Which chapter has kept each of them, where that is known."""
+    return {name: int(chapter) for name, chapter, _ in _parts() if chapter}
+
+
+def _parts() -> Iterable[tuple[str, str | None, str]]:
     path = server_file()
     if not path.is_file():
-        return {}
+        return ()
     _, *parts = _SECTION.split(path.read_text(encoding="utf-8"))
-    return {name: source.strip("\n") for name, source in zip(parts[::2], parts[1::2], strict=True)}
+    return zip(parts[::3], parts[1::3], parts[2::3], strict=True)
 
 
-def assembled(sections: Mapping[str, str]) -> str:
-    """The sections as one program: imports first, `main` last, the rest in their order."""
+def assembled(sections: Mapping[str, str], chapters: Mapping[str, int] | None = None) -> str:
+    """The sections as one program: imports first, `main` last, the rest in their order.
+
+    Args:
+        sections: The sections.
+        chapters: Which chapter has kept each of them.
+    """
     middle = [name for name in sections if name not in (_FIRST, _LAST)]
     names = [name for name in (_FIRST, *middle, _LAST) if name in sections]
-    parts = [f"# %% {name}\n{sections[name]}" for name in names]
+    kept_by = {name: f" (chapter {number})" for name, number in (chapters or {}).items()}
+    parts = [f"# %% {name}{kept_by.get(name, '')}\n{sections[name]}" for name in names]
     return "\n\n\n".join([_HEAD, *parts]) + "\n"
 
 
-def write_sections(sections: Mapping[str, str]) -> Path:
+def write_sections(sections: Mapping[str, str], chapters: Mapping[str, int] | None = None) -> Path:
     """Write the sections as the learner's server; gives the file."""
     path = server_file()
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(assembled(sections), encoding="utf-8")
+    path.write_text(assembled(sections, chapters), encoding="utf-8")
     return path
 
 
-def keep(name: str, source: str, namespace: dict[str, object]) -> Path:
+def put_aside(name: str) -> Path:
+    """Copy the learner's server to a file beside it, and overwrite nothing; gives the copy.
+
+    Args:
+        name: Of the copy, without its ending; a number is added where another file has it.
+    """
+    path, number = server_file(), 1
+    aside = path.with_name(f"{name}.py")
+    while aside.exists() and aside.read_bytes() != path.read_bytes():
+        number += 1
+        aside = path.with_name(f"{name}_{number}.py")
+    shutil.copyfile(path, aside)
+    return aside
+
+
+def keep(
+    name: str, source: str, namespace: dict[str, object], chapter: int | None = None
+) -> Path | None:
     """Run a cell, and keep it as a section of the learner's server.
 
     Args:
         name: The section.
         source: The cell, without its first line.
         namespace: Where it runs.
+        chapter: The chapter that keeps it.
+
+    Returns:
+        The copy of the file, where a later chapter had kept this section: then everything that
+        later chapters have kept is replaced by what the solution has for this one.
 
     Raises:
         LabkitError: The name is none.
@@ -76,7 +117,37 @@ def keep(name: str, source: str, namespace: dict[str, object]) -> Path:
     if not name.isidentifier():
         raise LabkitError(f"{name!r} is no name for a section; write, for instance, '%%keep audio'")
     run_section(name, source, namespace)
-    return write_sections({**kept_sections(), name: source.strip("\n")})
+    kept, chapters, aside = kept_sections(), kept_chapters(), None
+    if chapter is not None:
+        if chapters.get(name, chapter) > chapter:
+            aside = put_aside(f"server_of_{max(chapters.values()):02}")
+            before, (kept, chapters) = kept, _go_back_to(chapter, kept, chapters)
+            for other, text in kept.items():
+                if other != name and text != before[other]:
+                    run_section(other, text, namespace)
+        chapters[name] = chapter
+    write_sections({**kept, name: source.strip("\n")}, chapters)
+    return aside
+
+
+def _go_back_to(
+    chapter: int, kept: dict[str, str], chapters: dict[str, int]
+) -> tuple[dict[str, str], dict[str, int]]:
+    """The sections as they were in a chapter, and who kept them.
+
+    What a later chapter has kept is taken from the solution up to this one, or left out.
+    """
+    solved, solved_by = sections(chapter), section_chapters(chapter)
+    later = {name for name, number in chapters.items() if number > chapter}
+    stay = [name for name in kept if name not in later or name in solved]
+    return (
+        {name: solved[name] if name in later else kept[name] for name in stay},
+        {
+            name: solved_by[name] if name in later else chapters[name]
+            for name in stay
+            if name in chapters
+        },
+    )
 
 
 def run_section(name: str, source: str, namespace: dict[str, object]) -> None:
@@ -97,8 +168,8 @@ def run_section(name: str, source: str, namespace: dict[str, object]) -> None:
         namespace["__name__"] = before
 
 
-def register() -> None:
-    """Let cells of this notebook begin with ``%%keep NAME``; elsewhere, do nothing."""
+def register(chapter: int) -> None:
+    """Let cells of a chapter's notebook begin with ``%%keep NAME``; elsewhere, do nothing."""
     if "IPython" not in sys.modules:
         return
     from IPython import get_ipython
@@ -109,10 +180,16 @@ def register() -> None:
 
     def magic(line: str, cell: str) -> None:
         """Run this cell, and keep it as a section of mine/server.py."""
-        name, before = line.strip(), kept_sections()
-        keep(name, cell, shell.user_ns)
-        if name not in before and name not in section_names():  # on purpose, or mistyped
+        name, before, told = line.strip(), kept_sections(), ""
+        if (aside := keep(name, cell, shell.user_ns, chapter)) is not None:
+            told = (
+                f"A later chapter had kept its own `{name}`, so `server.py` goes on as the server "
+                f"of chapter {chapter}. Nothing is lost: what was there is in `{aside.name}`, and "
+                f"`cp {aside.name} server.py`, in a terminal in `{aside.parent}`, brings it back."
+            )
+        elif name not in before and name not in section_chapters():  # on purpose, or mistyped
             told = f"`{name}` is a section of your own; there are: {', '.join(before)}"
+        if told:
             display(Markdown(told))  # type: ignore[no-untyped-call]
 
     shell.register_magic_function(magic, "cell", "keep")

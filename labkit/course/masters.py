@@ -19,6 +19,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -97,9 +98,15 @@ def sections(up_to: int, *, stubs: Collection[str] = ()) -> dict[str, str]:
     return found
 
 
-def section_names() -> set[str]:
-    """The sections of the learner's server, in all chapters."""
-    return {cell.marks["keep"] for one in masters() for cell in cells(one) if "keep" in cell.marks}
+def section_chapters(up_to: float = inf) -> dict[str, int]:
+    """The sections of the learner's server, each with the last chapter up to one that keeps it."""
+    return {
+        cell.marks["keep"]: int(master.name[:2])
+        for master in masters()
+        if int(master.name[:2]) <= up_to
+        for cell in cells(master)
+        if "keep" in cell.marks
+    }
 
 
 def solution_cells(exercise: str) -> list[str]:

@@ -193,7 +193,9 @@ await check("ch1", naive, strict=False)
 # ## Build your own
 #
 # A cell that begins with `%%keep` runs as usual, and becomes a section of `server.py` in your folder.
-# Run it again, and the section is replaced. At the end of chapter 4 that file is your server.
+# Run it again, and the section is replaced. At the end of chapter 4 that file is your server. If you
+# come back to this chapter then, a copy of the later server is put aside before a cell here changes
+# what the later one needs, and you are told how to get it back.
 #
 # There are four exercises. Each has a cell behind it to try it by hand; the checks need all four, so they
 # come at the end. Nothing has to be right at once: change the cell, run it, and try again.

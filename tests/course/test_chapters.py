@@ -140,7 +140,7 @@ def test_an_exercise_that_is_none_is_named(what: object) -> None:
 
 
 async def test_a_chapter_builds_on_the_solution_where_there_is_nothing() -> None:
-    assert "there is no `server.py`" in await cards._build_on(2, in_kernel=False)
+    assert "there was no `server.py`" in await cards._build_on(2, in_kernel=False)
     assert kept_sections() == sections(1)
 
 

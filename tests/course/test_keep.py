@@ -13,11 +13,15 @@ import pytest
 from labkit.course.keep import (
     assembled,
     keep,
+    kept_chapters,
     kept_sections,
+    run_section,
     server_file,
     show_error,
     undefined_names,
+    write_sections,
 )
+from labkit.course.masters import section_chapters, sections
 from labkit.course.predictions import predict
 from labkit.errors import LabkitError
 
@@ -101,6 +105,56 @@ def test_an_error_is_shown_without_frames_that_are_not_the_learners(
         assert error.__traceback__ is not None
         show_error(shell, type(error), error, error.__traceback__)
     assert shell.frames == frames
+
+
+def finished() -> str:
+    """Write the solved server of chapter 4, as a later chapter does."""
+    return write_sections(sections(4), section_chapters(4)).read_text(encoding="utf-8")
+
+
+def test_an_earlier_chapter_puts_a_later_server_aside_and_goes_on_with_its_own() -> None:
+    later, cell = finished(), {}
+    own = sections(1, stubs=["ch1.say"])
+    for name in own:
+        aside = keep(name, own[name], cell, chapter=1)
+        assert (aside is None) == (name != "say")
+        if aside is not None:
+            assert kept_sections() == own  # `turn` and `main` as well, which come in later cells
+            assert kept_chapters() == section_chapters(1)
+            assert aside.name == "server_of_04.py"
+            assert aside.read_text(encoding="utf-8") == later
+    assert kept_sections() == own
+    assert callable(cell["handle"])
+
+
+def test_one_cell_of_an_earlier_chapter_takes_the_rest_from_the_solution() -> None:
+    later, cell = finished(), {}
+    for name, source in sections(4).items():
+        run_section(name, source, cell)
+    aside = keep("handle", f"{sections(3)['handle']}\n\n\nOWN = 1", cell, chapter=3)
+    assert aside is not None
+    assert aside.read_text(encoding="utf-8") == later
+    solved = sections(3)
+    assert {**kept_sections(), "handle": ""} == {**solved, "handle": ""}
+    assert kept_sections()["handle"].endswith("OWN = 1")
+    assert kept_chapters() == {**section_chapters(3), "handle": 3}
+    assert undefined_names(server_file().read_text(encoding="utf-8")) == []
+
+
+def test_what_no_later_chapter_has_replaced_is_kept_in_the_later_server() -> None:
+    finished()
+    cell: dict[str, object] = {}
+    assert keep("chunks", "CHANGED = 1", cell, chapter=1) is None
+    assert kept_sections() == {**sections(4), "chunks": "CHANGED = 1"}
+
+
+def test_sections_of_ones_own_stay_where_they_are_no_later_than_the_chapter() -> None:
+    cell: dict[str, object] = {}
+    keep("early", "A = 1", cell, chapter=1)
+    keep("say", "B = 1", cell, chapter=2)
+    keep("late", "C = 1", cell, chapter=2)
+    keep("say", "B = 2", cell, chapter=1)
+    assert kept_sections() == {"early": "A = 1", "say": "B = 2"}
 
 
 def test_a_name_has_to_be_one() -> None:
