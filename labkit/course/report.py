@@ -31,6 +31,9 @@ th:first-child, td:first-child { text-align: left }
 """
 
 
+_NO_WORDS: Final = "The conclusion in your own words is missing."
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class LabReport:
     """A report that was written.
@@ -45,13 +48,18 @@ class LabReport:
 
     def __repr__(self) -> str:
         """Where it is."""
-        return f"Your lab report: {self.path}"
+        return f"Your lab report: {self.path}{self._lacking}"
+
+    @property
+    def _lacking(self) -> str:
+        return f" ({_NO_WORDS})" if _NO_WORDS in self.html else ""
 
     def _repr_html_(self) -> str:
         """A link, and the page itself, which can do nothing but be looked at."""
         link = escape(os.path.relpath(self.path))
         return (
-            f'<p>Your lab report: <a href="{link}" target="_blank">{escape(str(self.path))}</a></p>'
+            f'<p>Your lab report: <a href="{link}" target="_blank">{escape(str(self.path))}</a>'
+            f"<b>{self._lacking}</b></p>"
             f'<iframe title="Your lab report" sandbox="" width="100%" height="640" '
             f'srcdoc="{escape(self.html)}"></iframe>'
         )
@@ -75,7 +83,7 @@ def lab_report(
         rows: The table that was concluded from.
         two_writes: Round trips, by number of writes and TCP_NODELAY.
         concluded: What `conclude` gave.
-        words: What the learner says to it.
+        words: What the learner says to it; empty where nothing was written yet.
         path: The file; by default `lab_report.html` in the learner's folder.
 
     Raises:
@@ -86,13 +94,13 @@ def lab_report(
         f'<p class="quiet">{escape(_origin(servers.servers, networks))}</p>',
         "<h2>Conclusion</h2>",
         *(f"<p>{escape(sentence)}</p>" for sentence in (servers.conclusion, said(concluded))),
-        f"<p><b>{escape(words.strip())}</b></p>",
+        f"<p><b>{escape(words.strip() or _NO_WORDS)}</b></p>",
         "<h2>What I expected, and what came</h2>",
         _side(_predictions(predictions_of("ch5")), _servers(servers.servers)),
         "<h2>My server over several networks</h2>",
-        image_html(networks_figure(networks), _waits(networks)),
+        image_html(networks_figure(networks), _medians(networks)),
         "<h2>Where the time goes</h2>",
-        image_html(figure_of(plot_rest(servers.servers)), _waits(servers.servers)),
+        image_html(figure_of(plot_rest(servers.servers)), _means(servers.servers)),
         "<h2>What the chunk size adds, and what two writes cost</h2>",
         _side(_sizes(rows), _two_writes(two_writes)),
     ]
@@ -114,7 +122,8 @@ def _origin(servers: Sequence[ServerSummary], networks: Sequence[ServerSummary])
     turns, over = (sum(one.asked for one in asked) for asked in (servers, networks))
     return (
         f"{date.today()} · {machine['cpu']}, {machine['cores']} cores · {turns} turns of "
-        f"{len(servers)} servers, and {over} over {len(networks)} networks"
+        f"{len(servers)} servers, and {over} of mine over {len(networks)} networks, where those "
+        "over loopback count again; turns that only warm up are not counted"
     )
 
 
@@ -125,7 +134,7 @@ def said(concluded: Mapping[str, Any]) -> str:
         f"Chunks of {sizes} ms keep both limits." if sizes else "No chunk size keeps both limits."
     )
     clear = "more than noise" if concluded["clear"] else "no more than noise"
-    agrees = "agrees" if concluded["explained"] else "does not agree"
+    agrees = "agrees to a tenth" if concluded["explained"] else "does not agree even to a tenth"
     return (
         f"{kept} What the largest chunks add is {clear}, and {agrees} with what half a chunk "
         "predicts."
@@ -179,12 +188,12 @@ def _sizes(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _servers(servers: Sequence[ServerSummary]) -> str:
     return _table(
-        f"With chunks of {servers[0].middle.chunk_ms} ms",
+        f"With chunks of {servers[0].middle.chunk_ms} ms; waits are means",
         ("", "wait, ms", "turns", "misheard", "ping p99, ms"),
         [
             (
                 server.name,
-                _number(server.middle.wait.value),
+                _number(server.wait_ms),
                 f"{server.turns} of {server.asked}",
                 "–" if (wrong := server.word_error_rate) is None else f"{100 * wrong:.0f} %",
                 _number(server.ping_p99_ms),
@@ -203,6 +212,11 @@ def _two_writes(measured: Mapping[tuple[int, bool], Sequence[float]]) -> str:
     return image_html(figure_of(drawn), f"Round trips by number of writes. {'; '.join(told)}.")
 
 
-def _waits(servers: Sequence[ServerSummary]) -> str:
+def _medians(servers: Sequence[ServerSummary]) -> str:
     told = "; ".join(f"{one.name} {one.middle.wait.value:.0f} ms" for one in servers)
-    return f"Waits with chunks of {servers[0].middle.chunk_ms} ms: {told}."
+    return f"Median waits with chunks of {servers[0].middle.chunk_ms} ms: {told}."
+
+
+def _means(servers: Sequence[ServerSummary]) -> str:
+    told = "; ".join(f"{one.name} {one.wait_ms:.0f} ms" for one in servers)
+    return f"Mean waits with chunks of {servers[0].middle.chunk_ms} ms: {told}."

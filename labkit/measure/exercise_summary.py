@@ -399,7 +399,7 @@ def chunk_sentence(server: ServerSummary) -> str:
         stage, share = longest
         of_it = (
             f"; with {server.middle.chunk_ms} ms chunks the largest part of its "
-            f"{server.wait_ms:.0f} ms is {stage.label}, {100 * share:.0f} %"
+            f"mean wait, {server.wait_ms:.0f} ms, is {stage.label}, {100 * share:.0f} %"
         )
     if large.effect is None or large.longer is None:
         return f"{server.name}: a single chunk size has nothing to be compared with{of_it}."
@@ -428,7 +428,9 @@ def _comparison(first: ServerSummary, other: ServerSummary) -> str:
     longer, ratio = other.longer, other.wait_ms / first.wait_ms
     found = (
         f"{other.name} takes {abs(longer.value):.0f} ms {'longer' if longer.value > 0 else 'less'} "
-        f"than {first.name} ({longer.interval('+.0f')}), {ratio:.1f} times the wait"
+        f"than {first.name} (median of {longer.sample} blocks, all chunk sizes; "
+        f"{longer.interval('+.0f')}), {ratio:.1f} times the mean wait with "
+        f"{other.middle.chunk_ms} ms chunks"
         if longer.clear
         else f"{other.name} and {first.name} differ by no more than the noise "
         f"({longer.value:+.0f} ms, {longer.interval()})"

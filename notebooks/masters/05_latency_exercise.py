@@ -13,7 +13,7 @@
 # %% [markdown]
 # # 5. The latency exercise
 #
-# *About 30 minutes; for five of them the machine talks to itself, and you may read on. Needs: this
+# *About 40 minutes; for five of them the machine talks to itself, and you may read on. Needs: this
 # checkout, set up with `make lab`. No network, no GPU, no microphone.*
 #
 # ## What you will be able to do
@@ -63,7 +63,8 @@ await begin(5, in_kernel=False)  # your server runs in a process of its own, not
 
 # %% [markdown]
 # 1. From your last word to the first sound of the reply: how long, with your server and chunks of 40 ms?
-# 2. How much longer with chunks of 500 ms than with chunks of 20?
+# 2. How much later does the server know your words with chunks of 500 ms than with chunks of 20? (This one
+#    ends at the transcript, not at the first sound: what comes after the words varies more than chunks do.)
 # 3. How many times as long does the naive server of chapter 1 take as yours?
 
 # %% exercise="ch5.predict"
@@ -239,6 +240,10 @@ for chunk_ms in (10, 20, 32, 40, 50, 80, 100, 250, 500):
 # Three servers take turns: yours, labkit's, and the naive one. Each is told the *same* recordings in
 # every chunk size, in random order, at the pace of speech. Sizes are compared recording by recording,
 # since recordings differ by far more than a chunk adds. This short run takes two and a half minutes.
+#
+# It has 63 turns: three recordings, each said six times to three servers (20 and 500 ms twice, once with
+# the end early in a chunk and once late), are 54. Nine more, one a server and recording, only warm up and
+# count nowhere. So a figure shows 18 turns of each server.
 
 # %%
 predicted("ch5.wait_ms", "ch5.added_at_500_ms", "ch5.naive_times")
@@ -287,13 +292,15 @@ show(
     "recording.",
 )
 naive = next(one for one in others if one.name == "naive")
-print(measured("ch5.added_at_500_ms", yours.sizes[-1].effect.value))
-print(measured("ch5.naive_times", naive.wait_ms / yours.wait_ms))
-print(f"The median of your server with 40 ms chunks is {yours.middle.wait.value:.0f} ms.")
+print("Up to the transcript:", measured("ch5.added_at_500_ms", yours.sizes[-1].effect.value))
+print("Mean waits:", measured("ch5.naive_times", naive.wait_ms / yours.wait_ms))
+print(f"The mean wait for your server with 40 ms chunks is {yours.wait_ms:.0f} ms.")
 
 # %% [markdown]
 # In the last figure a colour is a recording. How far the lines lie apart is what recordings differ in;
-# how they rise is what the chunk size does. Three recordings are far too few for a 95th percentile.
+# how they rise is what the chunk size does. Where two dots of one colour lie far apart at 500 ms, the
+# speech ended early in a chunk in one turn, and late in the other. Three recordings are far too few for a
+# 95th percentile.
 #
 # ## Over a network
 #
@@ -401,6 +408,11 @@ for row in rows:
         f"{row['headers_percent']:10.1f}"
     )
 
+# %% [markdown]
+# Why a tenth? Half a chunk counts the waiting only, and a large chunk brings some work at once. And
+# three blocks are few: by chance, all three lie on the same side of the truth one time in four, however
+# close together. So an interval of 245 to 249 ms does not refute 240.
+
 # %% [markdown] card="ch5.conclusion"
 # The card of the exercise.
 
@@ -412,7 +424,8 @@ def conclude(rows, most_added_ms, most_headers_percent):
     - sizes_ms: the chunk sizes that add at most so much, with headers of at most so much; a list,
       smallest first;
     - clear: whether what the largest chunks add is more than noise: 0 is not in the interval;
-    - explained: whether half a chunk explains it: predicted_ms is in the interval.
+    - explained: whether half a chunk explains it: predicted_ms is in the interval, or outside by a tenth
+      of predicted_ms at most.
     """
     raise NotImplementedError("which rows keep both limits? what does the largest chunk say?")
 
@@ -421,6 +434,8 @@ def conclude(rows, most_added_ms, most_headers_percent):
 def conclude(rows, most_added_ms, most_headers_percent):
     """What a table says, as a dict."""
     largest = max(rows, key=lambda row: row["chunk_ms"])
+    half_ms = largest["predicted_ms"]
+    slack_ms = 0.1 * half_ms
     return {
         "sizes_ms": sorted(
             row["chunk_ms"]
@@ -428,7 +443,7 @@ def conclude(rows, most_added_ms, most_headers_percent):
             if row["added_ms"] <= most_added_ms and row["headers_percent"] <= most_headers_percent
         ),
         "clear": not largest["low_ms"] <= 0 <= largest["high_ms"],
-        "explained": largest["low_ms"] <= largest["predicted_ms"] <= largest["high_ms"],
+        "explained": largest["low_ms"] - slack_ms <= half_ms <= largest["high_ms"] + slack_ms,
     }
 
 
@@ -443,7 +458,7 @@ await check("ch5.conclusion", conclude)
 
 # %%
 most_added_ms, most_headers_percent = 50, 10
-my_words = "Replace this by your own two or three sentences."
+my_words = ""  # your own two or three sentences, between the quotes
 
 # %%
 predicted(*latency.PREDICTED)

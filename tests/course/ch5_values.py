@@ -156,7 +156,8 @@ def conclude(rows, *limits):
     return {
         **right(rows, *limits),
         "clear": not last["low_ms"] <= 0 <= last["high_ms"],
-        "explained": last["low_ms"] <= last["predicted_ms"] <= last["high_ms"],
+        "explained": 0.9 * last["predicted_ms"] <= last["high_ms"]
+        and last["low_ms"] <= 1.1 * last["predicted_ms"],
     }
 """,
         "looks at the wait only": """
@@ -168,6 +169,13 @@ def conclude(rows, most_added_ms, most_headers_percent):
 right = conclude
 def conclude(rows, *limits):
     return {**right(rows, *limits), "clear": any(row["added_ms"] > 0 for row in rows)}
+""",
+        "an interval that is too narrow convicts": """
+right = conclude
+def conclude(rows, *limits):
+    largest = max(rows, key=lambda row: row["chunk_ms"])
+    low, high = largest["low_ms"], largest["high_ms"]
+    return {**right(rows, *limits), "explained": low <= largest["predicted_ms"] <= high}
 """,
         "always agrees with the model": """
 right = conclude

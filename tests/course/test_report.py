@@ -65,12 +65,18 @@ def test_the_report_is_one_file_with_everything(
         assert part in html, part
     assert "lab_report.html" in repr(report)
     assert 'sandbox=""' in report._repr_html_()
+    # The table, the sentence above it and the bars below say the same wait.
+    wait_ms = f"{result.servers[0].wait_ms:.0f}"
+    assert f"<td>{wait_ms}</td>" in html
+    assert f"mean wait, {wait_ms} ms" in html
+    assert f"mine {wait_ms} ms" in html
+    assert "missing" not in html
 
 
 def test_a_conclusion_is_a_sentence() -> None:
     assert said(CONCLUDED) == (
         "Chunks of 20, 100 ms keep both limits. What the largest chunks add is more than noise, "
-        "and does not agree with what half a chunk predicts."
+        "and does not agree even to a tenth with what half a chunk predicts."
     )
     nothing = {"sizes_ms": [], "clear": False, "explained": True}
     assert said(nothing).startswith("No chunk size keeps both limits.")
@@ -88,3 +94,18 @@ def test_a_report_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
             words="",
             path=tmp_path / "missing" / "report.html",
         )
+
+
+def test_a_report_without_words_says_that_they_are_missing(tmp_path: Path) -> None:
+    result = summary()
+    report = lab_report(
+        servers=result,
+        networks=result.servers,
+        rows=[],
+        two_writes=TWO_WRITES,
+        concluded=CONCLUDED,
+        words=" ",
+        path=tmp_path / "report.html",
+    )
+    for told in (report.html, repr(report), report._repr_html_()):
+        assert "The conclusion in your own words is missing" in told

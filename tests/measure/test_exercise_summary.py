@@ -132,7 +132,8 @@ def test_servers_are_compared_within_the_recordings() -> None:
     assert naive.longer is not None
     assert naive.longer.value == pytest.approx(sum(REST.values()))
     words = " ".join(found.sentences())
-    assert "naive takes 80 ms longer than labkit (95 % interval +80 to +80)" in words
+    assert "naive takes 80 ms longer than labkit (median of " in words
+    assert "blocks, all chunk sizes; 95 % interval +80 to +80)" in words
     assert "99th percentile of a ping while turns ran: 40.0 ms against 1.0" in words
     assert mine.ping_p99_ms is None
 

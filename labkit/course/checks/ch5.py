@@ -142,14 +142,15 @@ async def headers(trial: Trial, headers_percent: Any) -> None:
 
 @checked_value("ch5.conclusion", "The conclusion follows from the data.")
 async def conclusion(trial: Trial, conclude: Any) -> None:
-    """`conclude(rows, most_added_ms, most_headers_percent)` for four drawn tables of six sizes.
+    """`conclude(rows, most_added_ms, most_headers_percent)` for five drawn tables of six sizes.
 
-    In one the largest chunks add what half a chunk predicts, in one they add more, in one the
-    interval is so wide that nothing is known. The fourth has limits that no size keeps. Rows come
-    in any order.
+    In one the largest chunks add what half a chunk predicts, in one nearly that: the interval
+    misses the prediction by less than a tenth of it. In one they add more, in one the interval is
+    so wide that nothing is known. The fifth has limits that no size keeps. Rows come in any order.
     """
     for told, off, width in (
         ("as predicted", 0.0, 0.1),
+        ("nearly as predicted", 0.11, 0.05),
         ("more than predicted", 0.6, 0.1),
         ("wide intervals", 0.0, 1.5),
         ("limits that no size keeps", 0.0, 0.1),
@@ -181,7 +182,7 @@ def _table(trial: Trial, off: float, width: float) -> list[dict[str, float]]:
     rows = []
     for chunk_ms in sizes:
         predicted = packetisation_wait_ms(chunk_ms) - packetisation_wait_ms(sizes[0])
-        added = predicted * (1 + off + trial.rng.uniform(-0.05, 0.05))
+        added = predicted * (1 + off + trial.rng.uniform(-0.03, 0.03))
         payload = chunk_ms * _BYTES_PER_MS
         rows.append({
             "chunk_ms": chunk_ms, "added_ms": added, "predicted_ms": predicted,
@@ -207,8 +208,17 @@ def _concluded(
             if row["added_ms"] <= most_added_ms and row["headers_percent"] <= most_headers_percent
         ),
         "clear": not largest["low_ms"] <= 0 <= largest["high_ms"],
-        "explained": largest["low_ms"] <= largest["predicted_ms"] <= largest["high_ms"],
+        "explained": _missed_ms(largest) <= 0.1 * largest["predicted_ms"],
     }
+
+
+def _missed_ms(row: Mapping[str, float]) -> float:
+    """By how much the prediction lies outside the interval; negative where it lies inside.
+
+    The prediction counts waiting only, and a few blocks that agree by chance have an interval
+    that is too narrow: neither makes half a chunk a wrong explanation of nine tenths.
+    """
+    return max(row["low_ms"] - row["predicted_ms"], row["predicted_ms"] - row["high_ms"])
 
 
 def _as_list(given: Any) -> list[Any]:
@@ -225,8 +235,9 @@ def _shown(concluded: Mapping[str, Any]) -> str:
 def _why_largest(rows: list[dict[str, float]]) -> str:
     largest = max(rows, key=lambda row: row["chunk_ms"])
     return (
-        f"chunks of {largest['chunk_ms']} ms add {largest['low_ms']:.1f} to "
-        f"{largest['high_ms']:.1f} ms, predicted are {largest['predicted_ms']:.1f} ms"
+        f"the largest chunks, of {largest['chunk_ms']} ms (rows come in any order), add "
+        f"{largest['low_ms']:.1f} to {largest['high_ms']:.1f} ms, predicted are "
+        f"{largest['predicted_ms']:.1f} ms (a tenth: {0.1 * largest['predicted_ms']:.1f})"
     )
 
 
