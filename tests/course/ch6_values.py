@@ -112,6 +112,15 @@ def line(points):
         "a fixed wait": FIXED.format(0.6),
         "the longest pause there is": FIXED.format(1.6),
         "milliseconds": FIXED.format(600),
+        "the mean of no pauses": """
+class Patience:
+    def __init__(self):
+        self.pauses = []
+    def wait_s(self):
+        return 1.5 * sum(self.pauses) / len(self.pauses)
+    def paused(self, seconds):
+        self.pauses.append(seconds)
+""",
         "words": FIXED.format("'half a second'"),
         "the chapter's callers by heart": """
 class Patience:
