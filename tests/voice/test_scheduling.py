@@ -234,8 +234,8 @@ def test_who_is_about_to_run_out_goes_before_first_sounds_but_not_for_ever() -> 
             queue.add(name, name, playback.due, 0)
         return served(queue, now_s)
 
-    assert order(4.9) == ["forgotten", "waits", "plays"]
-    assert order(5.1) == ["forgotten", "plays", "waits"]
+    assert order(3.9) == ["forgotten", "waits", "plays"]
+    assert order(4.1) == ["forgotten", "plays", "waits"]
 
 
 def test_work_ahead_is_not_due_whatever_was_made_of_it() -> None:
