@@ -219,9 +219,9 @@ def test_the_first_sound_is_due_at_once_and_more_before_the_rest_is_played() -> 
 def test_behind_a_short_first_clause_more_is_as_urgent_as_that_was() -> None:
     playback = Playback(5 * SECOND)
     assert playback.due(6 * SECOND, SECOND) == 5 * SECOND
-    playback.produced(1.0, 6 * SECOND)
-    assert playback.due(6 * SECOND) == 5 * SECOND
-    assert playback.due(6 * SECOND, 6 * SECOND) == pytest.approx(10.5 * SECOND)
+    playback.produced(2.25, 5 * SECOND)
+    assert playback.due(5 * SECOND) == 5 * SECOND
+    assert playback.due(5 * SECOND, 6 * SECOND) == pytest.approx(10.75 * SECOND)
 
 
 def test_who_is_about_to_run_out_goes_before_first_sounds_but_not_for_ever() -> None:
