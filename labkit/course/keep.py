@@ -205,10 +205,14 @@ def show_error(
 ) -> None:
     """Show what a cell raised, without frames of labkit's that say nothing to a learner.
 
-    Those are the ones that run a section, and those below a call that labkit refuses in words.
+    Those are the ones that run a section, and those below a call that labkit refuses in words. What
+    labkit asks a learner to do first, such as to predict, is shown as these words alone.
     """
     if isinstance(error, LabkitError | NotImplementedError):
-        _end_outside(traceback)
+        asked = _end_outside(traceback) and isinstance(error, NotImplementedError)
+        if asked:
+            shell._showtraceback(kind, error, [str(error)])
+            return
     inside: TracebackType | None = traceback
     while inside is not None and inside.tb_frame.f_code is not run_section.__code__:
         inside = inside.tb_next
@@ -220,14 +224,20 @@ def show_error(
         shell.showtraceback((kind, error, inside.tb_next), tb_offset=0)
 
 
-def _end_outside(traceback: TracebackType) -> None:
-    """Let a traceback end with its last frame that is not labkit's, such as the call in a cell."""
+def _end_outside(traceback: TracebackType) -> bool:
+    """Let a traceback end with its last frame that is not labkit's, such as the call in a cell.
+
+    Returns:
+        Whether there were frames behind that one.
+    """
     last, frame = traceback, traceback.tb_next
     while frame is not None:
         if not frame.tb_frame.f_code.co_filename.startswith(_LABKIT):
             last = frame
         frame = frame.tb_next
+    inside = last.tb_next is not None
     last.tb_next = None
+    return inside
 
 
 def undefined_names(source: str) -> list[str]:

@@ -14,6 +14,7 @@ from labkit.errors import LabkitError
 _WIDTH: Final = 76
 """Characters of a line that carries a caret."""
 _BYTES: Final = 16
+_CODE: Final = re.compile("`([^`]+)`")
 _LINES: Final = (
     "margin:0;white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;"
     "font-family:var(--jp-code-font-family,monospace)"
@@ -183,7 +184,9 @@ class Report:
 
     def heading_html(self) -> str:
         """The same for a notebook."""
-        return f'<div><b style="color:{_COLOURS[self.verdict]}">{escape(self.heading())}</b></div>'
+        return (
+            f'<div><b style="color:{_COLOURS[self.verdict]}">{_code_html(self.heading())}</b></div>'
+        )
 
     def __repr__(self) -> str:
         """Everything in plain text."""
@@ -207,11 +210,24 @@ class Report:
         body = "\n".join(self._body(f'check("{self.check}", …, seed={self.seed}) repeats it'))
         parts = [
             self.heading_html(),
-            f'<pre style="{_LINES}">{escape(body)}</pre>' if body else "",
+            f'<pre style="{_LINES}">{_code_html(body)}</pre>' if body else "",
         ]
         if self.diagram and not self.passed:
             parts.append(f"<details><summary>The messages</summary>{self.diagram}</details>")
         return f'<section aria-label="{escape(self.check)}">{"".join(parts)}</section>'
+
+
+def _code_html(text: str) -> str:
+    """Text as HTML, with what stands between backticks on a line as code.
+
+    Lines with a caret below them, and those of a server, stay as they are.
+    """
+    return "\n".join(
+        escape(line)
+        if line.startswith((" " * 14, f"  {SERVER_SAYS}"))
+        else _CODE.sub(r"<code>\1</code>", escape(line))
+        for line in text.splitlines()
+    )
 
 
 def _fault_lines(fault: NotYet) -> list[str]:

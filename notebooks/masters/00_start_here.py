@@ -201,7 +201,10 @@ import numpy as np
 
 
 def dead_air(end_of_speech_s, first_byte_s, reply):
-    """Seconds from the end of speech to the first sample of `reply` above 0.01 (16 kHz)."""
+    """Seconds from the end of speech to the first sample of `reply` that is heard.
+
+    That is the first one louder than 0.01, of either sign; a second has 16,000 samples.
+    """
     raise NotImplementedError(
         "the time to the first byte, and the silence at the reply's beginning"
     )
@@ -212,7 +215,10 @@ import numpy as np
 
 
 def dead_air(end_of_speech_s, first_byte_s, reply):
-    """Seconds from the end of speech to the first sample of `reply` above 0.01 (16 kHz)."""
+    """Seconds from the end of speech to the first sample of `reply` that is heard.
+
+    That is the first one louder than 0.01, of either sign; a second has 16,000 samples.
+    """
     silent = np.flatnonzero(np.abs(reply) > 0.01)[0]
     return first_byte_s - end_of_speech_s + silent / 16_000
 
@@ -320,7 +326,7 @@ show(figure_of(ax), alt=f"Waveform of what was recorded last. {title}.")
 # %% [markdown]
 # With gain control, a quiet sentence comes out about as loud as a loud one, and so does the noise
 # in its pauses. That is pleasant to listen to, and hard on whoever has to find the end of your
-# speech by its level. Chapter 6 comes back to it.
+# speech by its level.
 #
 # ## Recap
 #

@@ -81,6 +81,9 @@ class Shell:
     def showsyntaxerror(self) -> None:
         self.frames = ["no Python"]
 
+    def _showtraceback(self, kind: type[Exception], error: Exception, lines: list[str]) -> None:
+        self.frames = lines
+
     def showtraceback(self, told: tuple[Any, Any, TracebackType], *_: Any, **__: Any) -> None:
         self.frames = [Path(at.filename).name for at in extract_tb(told[2])]
 
@@ -92,7 +95,11 @@ class Shell:
         (lambda: keep("one", "x = y", {}), ["%%keep one"]),
         (lambda: [][1], ["test_keep.py", "test_keep.py"]),
         (lambda: keep("two words", "", {}), ["test_keep.py", "test_keep.py"]),
-        (lambda: predict("ch1.x_ms", ...), ["test_keep.py", "test_keep.py"]),
+        (lambda: keep("one", "raise NotImplementedError", {}), ["%%keep one"]),
+        (
+            lambda: predict("ch1.x_ms", ...),
+            ["write the number that you expect: predict('ch1.x_ms', 400)"],
+        ),
     ],
 )
 def test_an_error_is_shown_without_frames_that_are_not_the_learners(

@@ -67,6 +67,16 @@ def test_a_report_says_what_was_expected_and_what_came() -> None:
     assert "&quot;eror&quot;" in shown._repr_html_()
 
 
+def test_a_notebook_shows_code_without_backticks_but_messages_as_they_came() -> None:
+    fault = NotYet("`done` & more", "text", caret=Caret.in_text("a `b` c", 2, 3, "here"))
+    told = ["✔ answers `ping`", "[your server] about `x`"]
+    shown = report(Verdict.NOT_YET, fault=fault, told=told)._repr_html_()
+    assert "✔ answers <code>ping</code>" in shown
+    assert "expected  <code>done</code> &amp; more" in shown
+    assert "[your server] about `x`" in shown
+    assert "  a `b` c\n" in shown
+
+
 def test_several_reports_say_how_many_passed() -> None:
     both = Reports((report(Verdict.PASSED), report(Verdict.CANNOT_TELL, reason="busy")))
     assert not both.passed
