@@ -213,8 +213,11 @@ def _two_writes(measured: Mapping[tuple[int, bool], Sequence[float]]) -> str:
 
 
 def _medians(servers: Sequence[ServerSummary]) -> str:
-    told = "; ".join(f"{one.name} {one.middle.wait.value:.0f} ms" for one in servers)
-    return f"Median waits with chunks of {servers[0].middle.chunk_ms} ms: {told}."
+    told = "; ".join(
+        f"{one.name} {one.middle.wait.value:.0f} ms with chunks of {one.middle.chunk_ms} ms"
+        for one in servers
+    )
+    return f"Median waits: {told}."
 
 
 def _means(servers: Sequence[ServerSummary]) -> str:
