@@ -242,7 +242,9 @@ def _make_way() -> None:
     if sys.platform == "linux":
         thread = threading.get_native_id()
         nice = os.getpriority(os.PRIO_PROCESS, thread) + _NICER
-        os.setpriority(os.PRIO_PROCESS, thread, nice)
+        # A sandbox may forbid it, and a thread whose beginning fails takes no work at all.
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, thread, nice)
 
 
 class EngineQueue:

@@ -282,6 +282,17 @@ async def test_engines_make_way_for_the_event_loop() -> None:
     assert await queue.run("a", due(0), nice) == min(19, nice() + 5)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives a thread its own priority")
+async def test_where_that_is_forbidden_they_work_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def forbidden(*_: int) -> None:
+        raise PermissionError("not in this sandbox")
+
+    monkeypatch.setattr(os, "setpriority", forbidden)
+    assert await EngineQueue("one").run("a", due(0), lambda _: 42) == 42
+
+
 async def test_calls_are_served_as_they_are_due() -> None:
     queue = EngineQueue("test")
     gate, holder = await held(queue)
