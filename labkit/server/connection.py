@@ -196,6 +196,7 @@ class Connection:
             while self.session is not None and self.session.hears_on:
                 await asyncio.sleep(0)
                 self._hear_on(dialect, message)
+            del message  # else the last one is kept until the next comes, however long it is
             # Messages that have come already are read without a turn of the loop between them.
             if time.perf_counter_ns() - began_ns > _LONGEST_STRETCH_NS:
                 await asyncio.sleep(0)

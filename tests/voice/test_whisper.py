@@ -94,6 +94,7 @@ class TestHeard:
             heard("9, 8, 8, 4, 8, 8, 4"),
             heard("you you you you"),
             heard("Turn it on.", log_probability=-0.9),
+            heard("Thank you.", no_speech=0.9),
             heard("8, 8, 8, 8", cut_off=True),
             heard("Please subscribe to this channel if you like it", seconds=0.4),
         ],
@@ -170,7 +171,8 @@ class TestGuard:
     def test_what_is_invented_is_nothing(self) -> None:
         assert Scripted(self.INVENTED, self.INVENTED).transcribe(SECOND, Stop()) == ""
         assert Scripted(self.INVENTED, trained=True).transcribe(SECOND, Stop()) == ""
-        assert Scripted(heard(".", no_speech=0.98)).transcribe(SECOND, Stop()) == ""
+        dot = heard(".", no_speech=0.98)
+        assert Scripted(dot, dot).transcribe(SECOND, Stop()) == ""
         asr = Scripted(self.INVENTED, fit_window=False)
         assert (asr.transcribe(SECOND, Stop()), asr.tried) == ("", [3000])
 
