@@ -45,6 +45,7 @@ _TO: Final = r"\s?[-–—]\s?"
 _MONTHS: Final = (
     "January February March April May June July August September October November December"
 ).split()
+_FULL_MONTH: Final = "|".join(_MONTHS)
 _MONTH: Final = "|".join(f"{month}|{month[:3]}" for month in _MONTHS) + "|Sept"
 
 _DAYS: Final = {
@@ -62,12 +63,15 @@ _UNITS: Final = {
     "km/h": "kilometer/s per hour",
     "kph": "kilometer/s per hour",
     "mph": "mile/s per hour",
+    "m/s²": "meter/s per second squared",
+    "m/s^2": "meter/s per second squared",
     "m/s": "meter/s per second",
     "km²": "square kilometer/s",
     "m²": "square meter/s",
     "cm²": "square centimeter/s",
     "ft²": "square foot/feet",
     "sq ft": "square foot/feet",
+    "sq. ft": "square foot/feet",
     "m³": "cubic meter/s",
     "cm³": "cubic centimeter/s",
     "km": "kilometer/s",
@@ -127,7 +131,10 @@ _UNITS: Final = {
     "hPa": "hectopascal/s",
     "°C": "degree/s Celsius",
     "°F": "degree/s Fahrenheit",
+    "° C": "degree/s Celsius",
+    "° F": "degree/s Fahrenheit",
     "°": "degree/s",
+    "″": "inch/es",
 }
 """Units, and what the plural adds or, where it is a word, is."""
 _UNIT: Final = "|".join(sorted(map(re.escape, _UNITS), key=len, reverse=True))
@@ -177,6 +184,9 @@ _ABBREVIATIONS: Final = {
     "e.g.": "for example",
     "i.e.": "that is",
     "cf.": "compare",
+    "ca.": "about",
+    "eq.": "equation",
+    "sect.": "section",
     "al.": "others",
     "approx.": "approximately",
     "est.": "estimated",
@@ -190,8 +200,9 @@ _ABBREVIATIONS: Final = {
 }
 _ABBREVIATED: Final = "|".join(sorted(map(re.escape, _ABBREVIATIONS), key=len, reverse=True))
 
-_ROMAN: Final = "II III IV - VI VII VIII IX - XI XII XIII XIV XV XVI XVII XVIII XIX XX".split()
-"""From two on; V and X alone are more often letters."""
+_ROMAN: Final = r"(?=[IVXL]{2})L?X{0,3}(?:IX|IV|V?I{0,3})(?<=[IVXL])"
+"""From two on; V, X and L alone are more often letters."""
+_ROMAN_DIGITS: Final = {"I": 1, "V": 5, "X": 10, "L": 50}
 _PARTS: Final = {2: "half", 4: "quarter"}
 _DENOMINATORS: Final = frozenset((2, 3, 4, 5, 6, 8, 16, 100, 1000))
 
@@ -230,8 +241,15 @@ def _ordinal(number: int) -> str:
     return str(num2words(number, to="ordinal"))
 
 
+def _roman(found: Match) -> str:
+    digits = [_ROMAN_DIGITS[letter] for letter in found[2]]
+    # What stands before a larger one is taken away from it.
+    pairs = zip(digits, [*digits[1:], 0], strict=True)
+    return found[1] + str(sum(-one if one < behind else one for one, behind in pairs))
+
+
 def _iso_date(found: Match) -> str:
-    year, month, day = map(int, found.groups())
+    year, month, day = map(int, found.group(1, 3, 4))
     return _date(year, month, day) or found[0]
 
 
@@ -239,7 +257,19 @@ def _slashed_date(found: Match) -> str:
     month, day, year = map(int, found.groups())
     if month > 12:
         month, day = day, month
+    if year < 100:
+        year += 2000 if year < 50 else 1900
     return _date(year, month, day) or found[0]
+
+
+def _dotted_date(found: Match) -> str:
+    day, month, year = map(int, found.groups())
+    return _date(year, month, day) or found[0]
+
+
+def _day_and_month(found: Match) -> str:
+    day, month, year = found.groups()
+    return f"{month} {_ordinal(int(day))}" + (f", {_year(int(year))}" if year else "")
 
 
 def _date(year: int, month: int, day: int) -> str:
@@ -295,15 +325,18 @@ def _bare(number: str) -> str:
 
 def _measure(found: Match) -> str:
     article, number, unit, per = found.groups()
+    said = _measure_words(unit, many=not (number == "1" or article))
+    return f"{article or ''}{number} {said}{_per(per)}"
+
+
+def _measure_words(unit: str, *, many: bool) -> str:
     words, _, ending = _UNITS[unit].partition("/")
     plural, space, rest = ending.partition(" ")
-    if number == "1" or article:
-        said = f"{words}{space}{rest}"
-    elif len(plural) > 1:
-        said = f"{words.rpartition(' ')[0]} {plural}".strip()
-    else:
-        said = f"{words}{plural}{space}{rest}"
-    return f"{article or ''}{number} {said}{_per(per)}"
+    if not many:
+        return f"{words}{space}{rest}"
+    if plural in ("s", "es", ""):
+        return f"{words}{plural}{space}{rest}"
+    return f"{words.rpartition(' ')[0]} {plural}".strip()
 
 
 def _per(unit: str | None) -> str:
@@ -311,6 +344,13 @@ def _per(unit: str | None) -> str:
     if not unit:
         return ""
     return f" per {_UNITS.get(unit, _PERIODS.get(unit, unit)).partition('/')[0]}"
+
+
+def _part_of(found: Match) -> str:
+    """Half a pound, but two and a half pounds."""
+    whole, part, unit = found.groups()
+    words = _measure_words(unit, many=bool(whole))
+    return f"{whole or ''}{part} {words}"
 
 
 def _years(found: Match) -> str:
@@ -345,8 +385,12 @@ def _vulgar(found: Match) -> str:
 
 
 def _feet(found: Match) -> str:
-    inches = f" {found[2]} inch{'' if found[2] == '1' else 'es'}" if found[2] else ""
+    inches = f" {_inches(found[2])}" if found[2] else ""
     return f"{found[1]} {'foot' if found[1] == '1' else 'feet'}{inches}"
+
+
+def _inches(number: str) -> str:
+    return f"{number} inch{'' if number == '1' else 'es'}"
 
 
 def _abbreviation(found: Match) -> str:
@@ -365,8 +409,16 @@ def _slash(found: Match) -> str:
 
 
 def _power(found: Match) -> str:
-    known = {"2": " squared", "3": " cubed", "²": " squared", "³": " cubed"}
-    return known.get(found[1], f" to the power of {found[1]}")
+    return _to_the_power(found[1])
+
+
+def _raised(found: Match) -> str:
+    return _to_the_power(unicodedata.normalize("NFKC", found[0]).replace("−", "-"))
+
+
+def _to_the_power(exponent: str) -> str:
+    known = {"2": " squared", "3": " cubed"}
+    return known.get(exponent, f" to the power of {exponent}")
 
 
 def _rule(pattern: str, words: str | Callable[[Match], str], flags: int = 0) -> Rule:
@@ -374,11 +426,12 @@ def _rule(pattern: str, words: str | Callable[[Match], str], flags: int = 0) -> 
 
 
 _NAMES: Final[tuple[Rule, ...]] = (
-    _rule(r"\b([ap])\.m\.(?=\s+\S)", lambda found: found[1].upper() + "M"),
+    _rule(r"\b([ap])\.m\.(?=\s+\S|[^\w\s])", lambda found: found[1].upper() + "M"),
     _rule(r"\b([ap])\.m\.?", lambda found: found[1].upper() + "M."),
     _rule(r"\b(Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.()()(?= \w)", _month_and_day),
     _rule(rf"\b{_DAY}\s?[-–]\s?{_DAY}\b", _days),
     _rule(r"\b(?:Mon|Tues?|Wed|Thu|Thurs?|Fri)(?:\.|\b(?=,|\s[A-Z\d]))", _days),
+    _rule(r"\b(?:Sat|Sun)(?:\.(?=\s)|(?= \d+(?:[:–-]\d| ?[AaPp]\.?[Mm])))", _days),
 )
 _FIGURES: Final[tuple[Rule, ...]] = (
     # Telephones and dates before ranges, since both are figures with dashes between them.
@@ -389,13 +442,25 @@ _FIGURES: Final[tuple[Rule, ...]] = (
     _rule(r"(?<!\w)\+\d[\d ().-]{7,}\d(?!\w)", _telephone),
     _rule(r"(?<![\w$€£-])\d{3}-(?!\d*00\b)\d{4}(?![\w-])", _telephone),
     _rule(r"(?<![\w.,])0\d{2,4} ?\d{3,4} ?\d{3,4}(?!\w)", _telephone),
+    _rule(r"(?<![\w.,])\(0\d{1,3}\) ?\d{3,4} ?\d{3,4}(?!\w)", _telephone),
+    # Numbers of cards, of books and the like; not dates.
+    _rule(r"(?<![\w-])\d{4}(?:[ -]\d{4}){3}(?![\w-])|(?<![\w-])\d{5}-\d{4}(?![\w-])", _telephone),
+    _rule(r"(?<![\w-])(?!\d{4}-\d\d-\d\d\b)(?=[\d-]{9})\d+(?:-\d+){2,}(?![\w-])", _telephone),
     _rule(r"(?<=\b[Cc]all )\d{3}\b|(?<=\b[Dd]ial )\d{3}\b", _telephone),
-    _rule(r"(?<![\w-])(\d{4})-(\d\d)-(\d\d)(?![\w-])", _iso_date),
-    _rule(r"(?<![\w/])(\d{1,2})/(\d{1,2})/(\d{4})(?![\w/])", _slashed_date),
+    _rule(r"(?<![\w-])(\d{4})([-/])(\d\d)\2(\d\d)(?![\w-])", _iso_date),
+    _rule(r"(?<![\w/])(\d{1,2})/(\d{1,2})/(\d{4}|\d\d)(?![\w/])", _slashed_date),
+    _rule(r"(?<![\w.])(\d{1,2})\.(\d{1,2})\.(\d{4})(?![\w.]*\d)", _dotted_date),
+    _rule(
+        rf"(?<![\w.,:/-])(\d{{1,2}})(?:st|nd|rd|th)? ({_FULL_MONTH})\b(?:,? (\d{{4}})\b)?",
+        _day_and_month,
+    ),
     _rule(
         rf"\b({_MONTH})\b\.? (\d{{1,2}})(?:st|nd|rd|th)?(?![\w:%.]*\d)(?:,? (\d{{4}})\b)?",
         _month_and_day,
     ),
+    # "20s" behind minutes is no decade, and "30m" behind hours no length.
+    _rule(r"(?<=\d)\s?m(?:in)?\s?(\d+)\s?s\b", r" min \1 sec"),
+    _rule(r"\b(\d+)\s?h\s?(\d+)\s?m(?:in)?\b", r"\1 h \2 min"),
     _rule(r"(?:\b(1[1-9]|20)|(?<![\w$€£.,])['’]?)(\d0)['’]?s\b", _decade),
     _rule(r"(?<![\w.])\.(?=\d)", "0."),
     _rule(r"\b(1[1-9]\d\d)[-–](1[1-9]\d\d|20\d\d)\b(?!-)", _years),
@@ -405,6 +470,8 @@ _FIGURES: Final[tuple[Rule, ...]] = (
     _rule(r"(?<=\d)\s?([ap])m\b", lambda found: f" {found[1].upper()}M"),
     _rule(r"(?<=[AP]M)\s?[-–]\s?(?=\d)", " to "),
     _rule(r"(\d)[eE]([+-]?\d{1,3})\b", _power_of_ten),
+    _rule(r"(?<![\w-])(\d+)-\1(?![\w-])", r"\1 \1"),
+    _rule(r"(?<=\d[kKMB%])\s?[-–—]\s?(?=[$€£]?\d)", " to "),
     # Amounts and units take their ranges with them.
     _rule(
         rf"(\ban? )?(?:\bUS)?([$€£¥₹])\s?({_NUMBER})(?:{_TO}[$€£¥₹]?({_NUMBER}))?"
@@ -414,11 +481,9 @@ _FIGURES: Final[tuple[Rule, ...]] = (
     _rule(rf"()({_NUMBER})\s?([€£])()()()", lambda f: f"{f[2]} {_CURRENCIES[f[3]][1]}"),
     _rule(rf"(?<![\w.,-])({_NUMBER}){_TO}(?={_NUMBER}(?![\d-]))(?!\d+ ?=)", r"\1 to "),
     _rule(r"([\d°])\s?[–—]\s?(?=\d)|(?<=°)-(?=\d)", lambda found: f"{found[1] or ''} to "),
+    _rule(r"(?<=\d)⁄(?=\d)", "/"),
     _rule(r"[¼½¾⅐-⅞]", _vulgar),
-    _rule(
-        rf"(?<=\d/\d )({_UNIT})(?![\w'’])",
-        lambda found: _UNITS[found[1]].partition("/")[0],
-    ),
+    _rule(rf"(?<![\w/])(\d+ )?(\d/\d)\s({_UNIT})(?![\w'’])(?:\.(?=\s+[a-z\d]))?", _part_of),
     _rule(r"(?<![\w/.])(?:(\d+) )?(\d{1,3})/(\d{1,3})(?![\w/])", _fraction),
     _rule(r"\b(\d)['′](?:\s?(\d{1,2})(?:[\"”″]|''))", _feet),
     _rule(
@@ -426,8 +491,10 @@ _FIGURES: Final[tuple[Rule, ...]] = (
         r"(?:\s?/\s?(\w+)|\.(?=\s+[a-z\d]))?",
         _measure,
     ),
+    _rule(r"(?<=f[oe][oe]t )(\d{1,2})\s?in\b\.?", lambda found: _inches(found[1])),
     _rule(rf"(?<=\d)/({_UNIT})(?![\w'’])", lambda found: _per(found[1])),
     _rule(r"(?<![\w.,])(\d{2,}|\d[.,]\d+)K\b", r"\1 thousand"),
+    _rule(r"(?<![\w.,])(\d{3,}|\d+\.\d+)k\b", r"\1 thousand"),
     _rule(rf"(?<![\w.,])({_NUMBER})M\b", r"\1 million"),
     _rule(r"\b(\d[\d,]*)(?:st|nd|rd|th)\b", lambda found: _ordinal(int(_bare(found[1])))),
     _rule(
@@ -438,10 +505,8 @@ _FIGURES: Final[tuple[Rule, ...]] = (
     _rule(r"\d+(?:\.\d+){2,}", lambda found: found[0].replace(".", " point ")),
 )
 _WORDS: Final[tuple[Rule, ...]] = (
-    _rule(
-        rf"\b([A-Z][a-z]+ )({'|'.join(one for one in _ROMAN if one != '-')})\b(?!['’])",
-        lambda found: found[1] + str(_ROMAN.index(found[2]) + 2),
-    ),
+    _rule(rf"\b([A-Z][a-z]+\.? )({_ROMAN})\b(?!['’])", _roman),
+    _rule(r"\b((?:World War|Part|Act|Scene|Chapter|Phase|Book|Vol\.) )([IVX])\b(?!['’])", _roman),
     # Abbreviations
     _rule(r"\b[Nn]os?\.\s?(?=\d)", "number "),
     _rule(r"\bSt\.(?=\s+[A-Z])", "Saint"),
@@ -449,28 +514,30 @@ _WORDS: Final[tuple[Rule, ...]] = (
     _rule(r"\bCo\.", "Company"),
     _rule(r"\bp\.\s?(?=\d)", "page "),
     _rule(r"\bpp\.\s?(?=\d)", "pages "),
-    _rule(rf"(?ia)(?<![\w.])({_ABBREVIATED})(?=[\s,;:)]|$)", _abbreviation),
+    _rule(rf"(?ia)(?<![\w.])(?!(?-i:EST))({_ABBREVIATED})(?=[\s,;:)]|$)", _abbreviation),
     _rule(r"\bPh\.D\.?", "PhD"),
     _rule(r"(?<![\w.'])[A-Z]\.(?:\s?[A-Z]\.)*(?=\s+\w|[,;:)']|$)", _initials),
     # Signs
-    _rule(r"(?<=\w)\^\(?(-?\w+)\)?", _power),
-    _rule(r"(?<=[\w)])([²³])", _power),
+    _rule(r"(?<=[\w)])\^[({]?(-?\w+)[)}]?", _power),
+    _rule(r"(?<=[\w)])([⁺⁻]?[⁰¹²³⁴-⁹ⁿ]+)", _raised),
     _rule(r"(?<=[\d)]) ?[*×] ?(?=[\d(])|(?<=\w) [*×] (?=\w)|(?<=\d) ?x ?(?=\d)", " times "),
     _rule(r"(?<=[\w)]) ?÷ ?(?=[\w(])|(?<=\d) / (?=\d)", " divided by "),
-    _rule(r"(?<=[\d)]) [-−] (?=[\d(])", " minus "),
+    _rule(r"(?:(?<=[\d)])|(?<=\d[a-z])) [-−] (?=[\d(])", " minus "),
     _rule(r"\s?(?:!=|≠)\s?", " is not equal to "),
     _rule(r"\s?(?:<=|≤)\s?", " at most "),
     _rule(r"\s?(?:>=|≥)\s?", " at least "),
     _rule(r"\s?(?:=>|->|→|⇒|⟶)\s?(?=\S)", " to "),
     _rule(r"(?<=[a-z]) > (?=[A-Z])", ", "),
-    _rule(r"(?<=[\w)/]) < (?=\S)|(?<=\d)<(?=\d)", " less than "),
-    _rule(r"(?<=[\w)]) > (?=\S)|(?<=\d)>(?=\d)", " greater than "),
+    _rule(r"(?<=[\w)/]) < (?=\S)|(?<=\d)<(?=\d)|(?<=\b\w)<(?=\w\b)", " less than "),
+    _rule(r"(?<=[\w)]) > (?=\S)|(?<=\d)>(?=\d)|(?<=\b\w)>(?=\w\b)", " greater than "),
     _rule(r"(?<=[\w)\]}])\s?={1,3}\s?(?=[\w$(\"'-])", " equals "),
     _rule(r"(?<!\w)[~≈] ?(?=[\d$€£])", "about "),
     _rule(r"#(?=\d)", "number "),
-    _rule(r"\bC#", "C sharp"),
+    _rule(r"\b([CF])#", r"\1 sharp"),
+    _rule(r"№ ?(?=\d)", "number "),
     _rule(r"\s&{1,2}\s", " and "),
     _rule(r"(?<![\w/])~?(?:/[\w.-]+){2,}/?", lambda found: found[0].replace("/", " ")),
+    _rule(r"\bkm/h\b", "kilometers per hour"),
     _rule(r"\b([A-Za-z]+)/([A-Za-z]+)\b", _slash),
     _rule(r"(?<=\w)/(?=\w)|(?<!\S)/(?=\w)", " "),
 )

@@ -9,11 +9,12 @@ text alone. A cut waits for the first letter behind it at most, since only that 
 a piece ends       rule
 =================  ==========================================================================
 at a sentence end  at `.`, `!`, `?` or `…` with the quotation marks, brackets and markup behind
-                   it, before a space. "Hello.How" has an end, too: small letters or a figure
-                   before the mark, a capital and a small letter behind it.
+                   it, before a space. "Hello.How" and "So?I" have an end, too: letters or a figure
+                   before the mark, behind it a capital and a small letter, or "I" alone.
   but not          behind titles and the like ("Dr.", "e.g.", "vs."); behind "No." and months
                    before a figure; behind initials and other abbreviations ("J.", "U.S.",
-                   "p.m.", "etc."), unless a word follows that begins sentences ("U.S. The");
+                   "p.m.", "etc."), unless a word follows that begins sentences ("U.S. The", and
+                   behind "p.m." any with a capital but "Monday", "May", "Eastern" and the like);
                    where a small letter follows an ellipsis or a quotation ('"Stop!" he said').
 at a line's end    at an empty line, behind a mark of punctuation, and before anything but a
                    small letter: a line that goes on in small letters was merely wrapped. An item
@@ -26,8 +27,9 @@ at a clause        from 32 characters of the first piece on, at a comma, a semic
 at a word          at 240 characters, 16 s of speech, whatever they are.
 =================  ==========================================================================
 
-Code between fences (three backticks or tildes), and what has 240 characters without a space, is
-cut off line by line and marked as not for the ear; so is a block of code that never ends.
+Code between fences (three backticks or tildes), what a model says that it thinks (`<think>`), and
+what has 240 characters without a space, is cut off line by line and marked as not for the ear; so
+is a block of code that never ends. Words behind a fence that closes, on its own line, are text.
 """
 
 import re
@@ -42,7 +44,7 @@ _LATER_CLAUSE: Final = 120
 _LONGEST: Final = 240
 
 _END: Final = re.compile(r"""([.!?…]+)(["'”’)\]*_`~]*)$""")
-_GLUED: Final = re.compile(r"""(?:[a-z]{2}|\d)[.!?]+["'”’)*_]*[A-Z]$""")
+_GLUED: Final = re.compile(r"""((?:[A-Za-z][a-z]|\d)[.!?]+)["'”’)*_]*[A-Z]$""")
 _ADDRESS: Final = re.compile(r"://|@|www\.|[/`\\]")
 _INITIALS: Final = re.compile(r"(?:[A-Za-z]{1,2}\.){2,}|[A-Z]\.")
 _NUMBER: Final = re.compile(r"[#>*_+\s-]*(\d{1,3}[.)])[*_]*")
@@ -53,11 +55,12 @@ _OPENING: Final = "\"'“‘([*_`~"
 
 _TITLES: Final = frozenset(
     "mr. mrs. ms. dr. prof. st. mt. gen. sen. rep. rev. gov. capt. lt. col. sgt. vs. e.g. i.e. "
-    "approx. fig. vol. pp. cf. al. est. dept.".split()
+    "approx. fig. vol. pp. cf. al. dept. sq. cu.".split()
 )
 """A sentence never ends behind these."""
 _BEFORE_FIGURES: Final = frozenset(
-    "no. nos. jan. feb. mar. apr. jun. jul. aug. sep. sept. oct. nov. dec. p. ch. sec.".split()
+    "no. nos. jan. feb. mar. apr. jun. jul. aug. sep. sept. oct. nov. dec. p. ch. sec. sect. eq. "
+    "ca. est.".split()
 )
 _MAYBE: Final = frozenset(
     "etc. inc. ltd. co. corp. jr. sr. ave. blvd. rd. mon. tue. tues. wed. thu. thurs. fri. "
@@ -67,9 +70,15 @@ _STARTERS: Final = frozenset(
     "a an the this that these those it its he she we you they i there here let don what in on at "
     "for from with by to and but or so yet also as if when while after before since because "
     "however then now today yes no not what who where why how is are was can do does let my your "
-    "his her our their one some most many all each both another please".split()
+    "his her our their one some most many all each both another please would could should have has "
+    "had will did were remember make try thank any every its without during until although once "
+    "there's overall additionally finally first next".split()
 )
 """Words that show by their capital that a sentence begins, not that they are names."""
+_BEHIND_TIMES: Final = frozenset(
+    "monday tuesday wednesday thursday friday saturday sunday january february march april may "
+    "june july august september october november december eastern central mountain pacific".split()
+)
 _CONJUNCTIONS: Final = frozenset(
     "and but or because so while although though which whereas since when if until unless".split()
 )
@@ -119,13 +128,13 @@ class SentenceSplitter:
 
     def flush(self) -> list[Cut]:
         """Give what is left at the end of the text."""
-        if self._fence or self._in_run:
-            self._cut(len(self._text), mute=True)
-        else:
+        if self._fence:
+            self._end_code("")
+        elif not self._in_run:
             self._settle_doubt()
-            if _fence(self._text, self._at_line_start):
-                self._cut(len(self._text), mute=True)
-            self._cut(len(self._text), ends_line=True)
+            self._begin_code()
+        mute = bool(self._fence) or self._in_run
+        self._cut(len(self._text), ends_line=not mute, mute=mute)
         return self._given()
 
     def _given(self) -> list[Cut]:
@@ -143,15 +152,51 @@ class SentenceSplitter:
         self._at_line_start = "\n" in text[len(text.rstrip()) :]
         self._first_line = self._first_line and "\n" not in text
 
+    def _begin_code(self) -> None:
+        """Cut before a fence, if one opens in the last line."""
+        body = self._text.rstrip()
+        if self._at_line_start and (found := _OPENS.match(body)):
+            self._fence = found[1]
+        elif found := _OPENS_BEHIND.search(body):
+            if found[2] or body[: found.start()].rstrip().endswith(":"):
+                self._fence = found[1]
+                self._cut(found.start(), ends_line=True)
+
     def _take_code(self, character: str) -> None:
         self._text += character
-        if character == "\n":
-            line = self._text.strip("> \t\r\n")
-            closes = self._at_line_start and line.startswith(self._fence) and not line.strip("`~")
+        if character.isspace() or character == ">":
+            self._end_code(character)
+        if self._fence and character == "\n":
             self._cut(len(self._text), mute=True)
-            self._fence = "" if closes else self._fence
-        elif len(self._text) >= _LONGEST:
-            self._cut(len(self._text), mute=True)
+        elif self._fence and len(self._text) >= _LONGEST:
+            self._cut(len(self._text) - len(self._fence), mute=True)
+
+    def _end_code(self, last: str) -> None:
+        """Go on with what is behind the marks that close, if they are there.
+
+        Args:
+            last: The character that came last; empty at the end of the text.
+        """
+        at = self._closed_at(line_over=last in ("\n", ""))
+        if at is not None:
+            self._fence, rest = "", self._text[at:]
+            self._text = self._text[:at]
+            self._cut(at, mute=True)
+            for character in rest:
+                self._take(character)
+
+    def _closed_at(self, *, line_over: bool) -> int | None:
+        """Where the marks end that close the code, if they are there."""
+        if self._fence == _THOUGHT:
+            return self._text.find(_THOUGHT) + len(_THOUGHT) if _THOUGHT in self._text else None
+        found = _CLOSES.match(self._text) if self._at_line_start else None
+        if found and found[1].startswith(self._fence):
+            behind = self._text[found.end() :].strip()
+            if not behind:
+                return len(self._text) if line_over else None
+            # One word alone names the language of a block inside this one.
+            return None if line_over and _LANGUAGE.fullmatch(behind) else found.end()
+        return len(self._text) if line_over and self._text.rstrip().endswith(self._fence) else None
 
     def _take_run(self, character: str) -> None:
         """Leave out the rest of what is too long for a word."""
@@ -165,6 +210,8 @@ class SentenceSplitter:
             self._cut(len(self._text), mute=True)
 
     def _take(self, character: str) -> None:
+        if self._is_glued(character):
+            self._cut(len(self._text) - 1, ends_line=True)
         if character.isspace():
             self._settle_doubt()
             self._text += character
@@ -173,9 +220,9 @@ class SentenceSplitter:
         else:
             if not self._text or self._text[-1].isspace():
                 self._word_begins(character)
-            elif self._is_glued(character):
-                self._cut(len(self._text) - 1, ends_line=True)
             self._text += character
+        if self._at_line_start and self._text.lstrip() == "<think>":
+            self._fence = _THOUGHT
         if len(self._text) >= _LONGEST:
             self._cut_at_word()
 
@@ -192,9 +239,9 @@ class SentenceSplitter:
 
     def _line_over(self) -> None:
         """Cut at once where the next line cannot go on with this one."""
+        self._begin_code()
         body = self._text.rstrip()
-        if fence := _fence(body, self._at_line_start):
-            self._fence = fence
+        if self._fence:
             self._cut(len(self._text), mute=True)
         elif not body or "\n" in self._text[len(body) : -1] or self._stands_alone(body):
             self._cut(len(self._text), ends_line=True)
@@ -242,17 +289,25 @@ class SentenceSplitter:
         if self._doubt is None:
             return
         word = self._text[self._doubt :].strip(_OPENING + ".,;:!?)]”’")
-        if word[:1].isupper() and _APOSTROPHE.split(word.lower())[0] in _STARTERS:
+        lower = _APOSTROPHE.split(word.lower())[0]
+        begins = lower in _STARTERS
+        if self._text[: self._doubt].rstrip(_OPENING + ")]”’ ").lower().endswith((" a.m.", "p.m.")):
+            begins = not word.isupper() and lower not in _BEHIND_TIMES
+        if word[:1].isupper() and begins:
             self._cut(self._doubt, ends_line=True)
         self._doubt = None
 
     def _is_glued(self, character: str) -> bool:
         """Whether a sentence ended just before the capital that came last."""
-        if not (self._text[-1].isupper() and character.islower()):
+        last = self._text[-1:]
+        if not (last.isupper() and character.islower()) and not (
+            last == "I" and character in " '’"
+        ):
             return False
-        if not _GLUED.search(self._text[-16:]):
-            return False
-        return not _ADDRESS.search(self._text.rsplit(None, 1)[-1])
+        word = self._text.rsplit(None, 1)[-1]
+        found = _GLUED.search(word)
+        title = found is not None and word[: found.end(1)].lower().lstrip(_OPENING) in _TITLES
+        return found is not None and not title and not _ADDRESS.search(word)
 
     def _cut_clause(self, body: str, words: list[str], first: str) -> None:
         if len(body) < (_LATER_CLAUSE if self._spoken else _FIRST_CLAUSE):
@@ -276,10 +331,9 @@ def _belong(word: str, first: str) -> bool:
     return first.isupper() and bare[:1].isupper()
 
 
-def _fence(line: str, at_line_start: bool) -> str:
-    """The marks with which `line` opens a block of code; empty where it opens none."""
-    found = _FENCE.match(line) if at_line_start else None
-    return found[1] if found else ""
-
-
-_FENCE: Final = re.compile(r"(?:\s|>|[-*+]\s|\d{1,3}[.)]\s)*(`{3,}(?=[^`]*$)|~{3,})")
+_OPENS: Final = re.compile(r"(?:\s|>|[-*+]\s|\d{1,3}[.)]\s)*(`{3,}(?=[^`]*$)|~{3,})")
+_OPENS_BEHIND: Final = re.compile(r"(?<!`)(`{3,})([\w+#-]*)$")
+"""Behind words on their line; these marks may also close there, so more has to speak for it."""
+_CLOSES: Final = re.compile(r"[>\s]*(`{3,}|~{3,})")
+_LANGUAGE: Final = re.compile(r"[\w+#-]+")
+_THOUGHT: Final = "</think>"

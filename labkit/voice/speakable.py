@@ -18,6 +18,8 @@ addresses            of a page the host, "example dot org"; of mail "user at exa
 formulas             LaTeX's fractions, roots and products in words, its signs not at all
 HTML                 entities as what they stand for, tags and comments not at all
 emoji, emoticons     nothing
+other scripts        nothing: of other letters than Latin and Greek ones an English voice says
+                     "Chinese letter", one by one. Letters in bold, wide, in circles as such
 stage directions     nothing: *smiles*, (laughs softly), [clears throat]
 brackets             what is in them; in round ones between commas; "file(s)" as "files"
 dashes, ellipses     a comma
@@ -45,13 +47,15 @@ _LINE_START: Final = re.compile(r"\s*(?:(?:#{1,6}|>|[-+*•])\s+(?:\[[ xX]\]\s+)
 _ITEM: Final = re.compile(r"\s*[*_]*(\d{1,3}[.)])[*_]*\s+")
 _DEFINITION: Final = re.compile(r"\s*\[[^\]]+\]:\s*(?:<|https?:|www\.|[/#])\S*")
 _COMMENT: Final = re.compile(r"<!--.*?(?:-->|$)", re.DOTALL)
-_LINK: Final = re.compile(r"!?\[([^\]]*)\](?:\([^)\s]*(?:\s+\"[^\"]*\")?\)?|\[[^\]]*\])")
-_LINK_END: Final = re.compile(r"\]\([^)\s]*\)?")
+_PLACE: Final = r"\((?:[^()\s]|\([^()\s]*\))*(?:\s+\"[^\"]*\")?\)?"
+"""Where a link leads to; there may be brackets in it, and it may not be closed."""
+_LINK: Final = re.compile(rf"!?\[([^\]]*)\](?:{_PLACE}|\[[^\]]*\])")
+_LINK_END: Final = re.compile(rf"\]{_PLACE}")
 _NOTE: Final = re.compile(r"\s?(?<!\])\[\^?\d+\](?:\([^)\s]*\))?|【[^】]*】?")
 _MAIL: Final = re.compile(r"<?(?:mailto:)?([\w.+-]+)@((?:[\w-]+\.)+[A-Za-z]{2,})>?")
-_URL: Final = re.compile(r"<?\b(?:https?|ftp)://(?:www\.)?([\w.-]+)[^\s<>\]\"]*>?")
+_URL: Final = re.compile(r"<?\b(?:https?|ftp|wss?)://(?:www\.)?([\w.-]+)[^\s<>\]\"]*>?")
 _HOST: Final = re.compile(
-    r"(?<![\w.@/-])(?:www\.)?((?:[\w-]+\.)+(?:com|org|net|edu|gov|io|ai|dev|app|info|co\.uk|eu))\b"
+    r"(?<![\w.@/-])(?:www\.)?((?:[\w-]+\.)+(?:com|org|net|edu|gov|io|ai|dev|app|info|co\.uk|eu|de|fr|nl|ch))\b"
     r"(?:/[^\s<>\]\")]*)?"
 )
 _TRAILING: Final = ".,;:!?)'\""
@@ -59,23 +63,27 @@ _TAG_NAME: Final = (
     "a|abbr|article|audio|b|blockquote|body|br|button|center|code|dd|del|details|div|dl|dt|em|"
     "figure|font|footer|form|h[1-6]|head|header|hr|html|i|iframe|img|input|ins|kbd|label|li|link|"
     "main|mark|meta|nav|ol|option|p|pre|q|s|script|section|select|small|source|span|strong|style|"
-    "sub|summary|sup|svg|table|tbody|td|textarea|tfoot|th|thead|think|title|tr|tt|u|ul|video"
+    "sub|summary|sup|svg|table|tbody|td|textarea|tfoot|th|thead|think|title|tr|tt|u|ul|video|speak"
 )
-"""Only these are tags: "<your name>" is something to say."""
+"""Only these are tags, and what closes one or has attributes; "<your name>" is to be said."""
 _TAG: Final = re.compile(
-    rf"</?(?:{_TAG_NAME})(?:\s[^<>]*)?/?>|<(?:{_TAG_NAME})\s+[\w:-]+=[^<>]*$|<!DOCTYPE[^>]*>",
+    rf"<(?:{_TAG_NAME})(?:\s[^<>]*)?/?>|<(?:{_TAG_NAME})\s+[\w:-]+=[^<>]*$|<!DOCTYPE[^>]*>"
+    r"|</[a-z][\w:-]*\s*>|<[a-z][\w:-]*(?:\s+[\w:-]+=(?:\"[^\"<>]*\"|'[^'<>]*'))+\s*/?>|<\|\w+\|>",
     re.IGNORECASE,
 )
 _ACTS: Final = (
     "smiles|smiling|laughs|laughing|chuckles|chuckling|giggles|giggling|grins|grinning|sighs|"
     "sighing|nods|nodding|shrugs|shrugging|winks|winking|waves|waving|bows|blushes|coughs|gasps|"
     "whispers|whispering|pauses|pausing|clears|leans|tilts|raises|scratches|yawns|sniffs|gulps|"
-    "cries|crying|sobs|sobbing|beams|claps|clapping|looks|takes|rubs|rolls|hugs|cheers"
+    "cries|crying|sobs|sobbing|beams|claps|clapping|looks|takes|rubs|rolls|hugs|cheers|adjusts|"
+    "bounces|blinks|blushing|gestures|glances|hums|humming|mutters|mumbles|nudges|points|shakes|"
+    "shivers|sips|sipping|smirks|smirking|snickers|stretches|turns|beat"
 )
 _ACT: Final = (
     rf"(?:\w+ly )?(?:{_ACTS})(?: (?:\w+ly|and|at|up|down|around|away|back|forward|with|in|to|a|an|"
     rf"the|deep|big|breath|his|her|their|its|my|head|hand|hands|throat|eye|eyes|eyebrow|chin|"
-    rf"shoulders|you|user|camera|{_ACTS})){{0,6}}[.!]?"
+    rf"shoulders|you|user|camera|closer|softly|sip|of|coffee|tea|water|glasses|hair|toward|towards|"
+    rf"to|herself|himself|itself|{_ACTS})){{0,8}}[.!]?"
 )
 _STAGE: Final = re.compile(
     r"(\b(?:he|she|it|they|who|that|one|and|everyone|nobody) )?"
@@ -91,7 +99,7 @@ _ROOT: Final = re.compile(r"\\sqrt\{([^{}]*)\}")
 _TIMES: Final = re.compile(r"\\(?:times|cdot)\b")
 _MARKED: Final = re.compile(r"(?<!\w)==(?=\w)([^=]+)(?<=\w)==(?!\w)")
 _EMOTICON: Final = re.compile(
-    r"(?<!\S)(?:[:;=8][-o'^]?[)(DPpOo/\\|]|<3|[xX]D|\^_\^)(?=\s|[.!?,]|$)"
+    r"(?<!\S)(?:[:;=8][-o'^]?[)(DPpOo/\\|]|<3|[xX]D|\^_\^|T_T|¯\\{0,2}_\(ツ\)_/¯)(?=\s|[.!?,]|$)"
 )
 _EMPHASIS: Final = re.compile(
     r"[*_`~]{2,}|`|(?<![^\s`])--+(?=\w)|(?<!\s)[*_](?!\w)|(?<!\w)[*_](?!\s)"
@@ -100,7 +108,9 @@ _SUFFIX: Final = re.compile(r"(?<=[a-z])\((e?s|ies|e?d|er|)\)")
 _CALLED: Final = re.compile(r"(?<=\w)[(]|(?<=equals) [(]|(?<=times) [(]|(?<=minus) [(]|(?<=\+) [(]")
 """Brackets of a function or a sum: nobody pauses there."""
 _OPENS: Final = re.compile(r"(?<=\S)\s+\(\s*")
-_CLOSES: Final = re.compile(r"\s*\)(?=\s+\w)(?!\s+(?:equals|times|minus|divided by|is) )")
+_CLOSES: Final = re.compile(
+    r"\s*\)(?=\s+\w)(?!\s+(?:equals|times|minus|divided by|is|squared|cubed|to the power)\b)"
+)
 _DASH: Final = re.compile(
     r"\s*(?:—|(?<!\w)–(?!\w)|(?<=\w)–(?=[A-Za-z])|(?<![-\w])--+(?!\w)|(?<=\w)--+(?=\w)"
     r"|(?:^|(?<=\s))-(?=\s))\s*"
@@ -109,11 +119,21 @@ _ELLIPSIS: Final = re.compile(r"\s*(?:\.{2,}|…)\s*(?=\w)")
 _ELLIPSIS_END: Final = re.compile(r"\s*(?:\.{2,}|…)")
 _MARKUP: Final = re.compile(r"[*_#|<>`~^=@$→⇒←\\()\[\]{}]+")
 _EXTRA_COMMAS: Final = re.compile(r"(?<=[.,:;!?])(?:\s*,)+")
-_BEFORE_MARK: Final = re.compile(r"[\s,]+(?=[.!?;:])|\s+(?=,)")
+_BEFORE_MARK: Final = re.compile(r"[\s,]+(?=[.!?;:](?!\w))|\s+(?=,)")
 _LONG_RUN: Final = re.compile(r"\S{65,}")
-_KEPT: Final = frozenset("°©®™\n\t^`")
+_KEPT: Final = frozenset("°©®™№\n\t^`")
 _SELECTORS: Final = frozenset(map(chr, range(0xFE00, 0xFE10)))
 """Signs that only choose how the one before them looks."""
+_SHOWN_OTHERWISE: Final = (
+    "<font>",
+    "<wide>",
+    "<narrow>",
+    "<circle>",
+    "<square>",
+    "<sub>",
+    "<compat>",
+)
+"""Unicode's words for it. Raised figures and fractions have a meaning of their own."""
 _NO_SOUND: Final = frozenset(("So", "Sk", "Cf", "Cc", "Cs", "Co", "Cn", "Me"))
 """Unicode categories of pictures, joiners and what is no letter at all."""
 
@@ -218,7 +238,7 @@ def _dotted(name: str) -> str:
 
 
 def _in_words(text: str) -> str:
-    text = html.unescape(_TAG.sub(" ", text)).replace("’", "'")
+    text = "".join(map(_plain, html.unescape(_TAG.sub(" ", text)))).replace("’", "'")
     text = _EMOTICON.sub("", _STAGE.sub(_stage, _MARKED.sub(r"\1", _formula(text))))
     text = text.strip(" \t\n|").replace("|", ", ")
     text = normalise(_EMPHASIS.sub("", "".join(filter(_has_sound, text))))
@@ -240,7 +260,17 @@ def _stage(found: re.Match[str]) -> str:
     return found[0] if found[1] else ""
 
 
+def _plain(character: str) -> str:
+    """A letter that is only shown in another way, or several in one sign, as it is read."""
+    plain = character
+    if unicodedata.decomposition(character).startswith(_SHOWN_OTHERWISE):
+        plain = unicodedata.normalize("NFKC", character)
+    return plain if character not in _KEPT and any(map(str.isalnum, plain)) else character
+
+
 def _has_sound(character: str) -> bool:
     if character in _KEPT:
         return True
+    if "\u0400" <= character < "\u1e00" or character >= "\u2e80":
+        return False
     return unicodedata.category(character) not in _NO_SOUND and character not in _SELECTORS

@@ -31,6 +31,7 @@ def phonemes(text: str) -> str:
         ),
         ("$3-5 or $10 - $20", "three to five dollars or ten to twenty dollars"),
         ("a $5 coupon", "a five dollar coupon"),
+        ("$5k–$10k, 20%-30%", "five thousand dollars to ten thousand dollars, 20% to 30%"),
         ("€20, 20€, £3.99, ¥500", "20 euros, 20 euros, 3 pounds and 99 pence, 500 yen"),
         (
             "$5/month, $3/mo, €2/kg",
@@ -39,10 +40,13 @@ def phonemes(text: str) -> str:
         # Ranges
         ("5-10, 5–10 minutes", "five to ten, five to ten minutes"),
         ("pages 100-200", "pages 100 to 200"),
+        ("50-50 or 20-20", "fifty fifty or twenty twenty"),
         ("1914–1918", "nineteen fourteen to nineteen eighteen"),
         # Dates, years
         ("2024-05-06", "May sixth, 2024"),
         ("05/06/2024 or 25/12/2024", "May sixth, 2024 or December twenty fifth, 2024"),
+        ("2024/05/06, 6.5.2024, 5/6/24", "May sixth, 2024, May sixth, 2024, May sixth, 2024"),
+        ("5 January 1969 or 2nd May", "January fifth, nineteen sixty nine or May second"),
         ("May 6, 2024", "May sixth, 2024"),
         ("July 20, 1969", "July twentieth, nineteen sixty nine"),
         ("Jan. 5 or Sept. 21st", "January fifth or September twenty first"),
@@ -57,6 +61,9 @@ def phonemes(text: str) -> str:
         ("14:05, 10:30", "fourteen oh five, ten thirty"),
         ("10:00 or 10:00 AM", "ten o'clock or ten AM"),
         ("5 p.m. today or 9 am, 11:30am", "five PM today or nine AM, 11 30 AM"),
+        ("9 a.m.–5 p.m., then", "nine AM to five PM, then"),
+        ("1h 30m, 5m 20s", "one hour thirty minutes, five minutes twenty seconds"),
+        ("Sat 10-2, Sun. off, the cat Sat", "Saturday ten to two, Sunday off, the cat Sat"),
         ("16:9", "sixteen to nine"),
         (
             "9am-5pm, Mon-Fri, Tue, May 6",
@@ -70,6 +77,13 @@ def phonemes(text: str) -> str:
         ("+44 20 79", "+ forty four twenty 79"),
         ("+44 20 7946", "plus four four, two zero, seven nine four six"),
         ("(555) 123-4567", "five five five, one two three, four five six seven"),
+        ("(02) 9876 5432", "zero two, nine eight seven six, five four three two"),
+        ("90210-1234", "nine zero two one zero, one two three four"),
+        (
+            "123-45-6789, 4111 1111 1111 1111",
+            "one two three, four five, six seven eight nine, "
+            "four one one one, one one one one, one one one one, one one one one",
+        ),
         # Units
         ("5 km, 1 km, 5km", "five kilometers, one kilometer, five kilometers"),
         ("60 km/h or 40 mph", "60 kilometers per hour or 40 miles per hour"),
@@ -79,6 +93,15 @@ def phonemes(text: str) -> str:
         ("3 m² of 2 kg at 16 kHz", "three square meters of two kilograms at sixteen kilohertz"),
         ("20 ms, 512 MB, 5 lbs, 2 oz", "20 milliseconds, 512 megabytes, 5 pounds, 2 ounces"),
         ("5–10 km", "five to ten kilometers"),
+        (
+            "5 m/s², 72° F, 8 sq. ft. of",
+            "5 meters per second squared, 72 degrees Fahrenheit, 8 square feet of",
+        ),
+        ("6ft 2in, km/h", "six feet two inches, kilometers per hour"),
+        (
+            "3/4 tsp. salt, 1 1/2 lbs, 1/2 kg",
+            "three quarters teaspoon salt, one and a half pounds, one half kilogram",
+        ),
         ("20/km², 2 g/cm³", "20 per square kilometer, two grams per cubic centimeter"),
         ("2-3 tbsp. of oil, 1 hr. 30 min", "2 to 3 tablespoons of oil, 1 hour 30 minutes"),
         ("10°-15°, £1m", "ten degrees to fifteen degrees, 1 million pounds"),
@@ -87,6 +110,7 @@ def phonemes(text: str) -> str:
         # Fractions, factors, versions, Roman numerals
         ("1/2 cup, 3/4, 2/3", "one half cup, three quarters, two thirds"),
         ("2 1/2 or 2½ cups, ¾", "two and a half or two and a half cups, three quarters"),
+        ("2.5k or 100k, a 5k", "2.5 thousand or 100 thousand, a 5k"),
         ("8/10, 24/7, 9/11", "eight out of ten, 24 7, nine 11"),
         (
             "100K, 3M, 4K, 3e8 m",
@@ -96,6 +120,9 @@ def phonemes(text: str) -> str:
         (".5", "zero point five"),
         ("World War II, Louis XIV", "World War two, Louis fourteen"),
         ("Malcolm X, an IV, I am", "Malcolm X, an IV, I am"),
+        ("Super Bowl LVII, Vol. XXIX", "Super Bowl fifty seven, Volume twenty nine"),
+        ("World War I, Act V, Part I", "World War one, Act five, Part one"),
+        ("Size XL, Do MIX it, Henry VIII", "Size XL, Do MIX it, Henry eight"),
         # Abbreviations: no full stop is left in the middle
         ("Dr. Lee and Mr. Poe vs. Mrs. Ash", "Doctor Lee and Mister Poe versus Missus Ash"),
         ("e.g. this, i.e. that, etc.", "for example this, that is that, et cetera"),
@@ -105,13 +132,18 @@ def phonemes(text: str) -> str:
         ("a Ph.D. in it, a.k.a. doctor", "a PhD in it, also known as doctor"),
         ("Open Mon. to Fri. in Settings > Sound", "Open Monday to Friday in Settings, Sound"),
         ("pp. 12-15", "pages twelve to fifteen"),
+        ("Eq. 4, sect. 2, ca. 1900", "equation four, section two, about 1900"),
         ("see /usr/local/bin", "see usr local bin"),
         # Signs
         ("2 * 3, 2 x 3, 3×4", "two times three, two times three, three times four"),
         ("10 - 3 = 7", "ten minus three equals seven"),
         ("10 / 2 ÷ 5", "ten divided by two divided by five"),
         ("x^2, x³, 10^6", "x squared, x cubed, ten to the power of six"),
-        ("#1, C#, ~5, a & b", "number one, C sharp, about five, a and b"),
+        ("#1, C#, ~5, a & b, №5", "number one, C sharp, about five, a and b, number five"),
+        (
+            "x^{12}, 10⁻³, 3x - 5, a<b",
+            "x to the power of 12, ten to the power of minus three, 3x minus five, a less than b",
+        ),
         ("a → b, a -> b", "a to b, a to b"),
         (
             "3 < 4, x > 5, x >= 5",

@@ -37,6 +37,10 @@ def split(*deltas: str) -> list[str]:
         ['"Stop!" he said.', "“Why?” she asked.", '"Go."', '"No."'],
         ["(It rained.)", "**It stopped.**", "`Now.`", "Go."],
         ["Call example.org now.", "It is v2.0.1 of it."],
+        ["We close at 9 p.m.", "Would you like that?", "At 9 p.m. Monday, 9 a.m. Eastern."],
+        ["It closes at 9 p.m. EST.", "We met at 5 a.m.", "Get up."],
+        ["See Eq. 4 and Sect. 2, ca. 1900 of 5 sq. ft. each."],
+        ["It is made in the U.S.", "Would you go?"],
         ["no end"],
     ],
 )
@@ -49,6 +53,8 @@ def test_sentence_ends(pieces: list[str]) -> None:
     [
         ("Hello.How are you?Good!Yes", ["Hello.", "How are you?", "Good!", "Yes"]),
         ("It has 5.The end", ["It has 5.", "The end"]),
+        ("No.Yes.So?I do.I'm", ["No.", "Yes.", "So?", "I do.", "I'm"]),
+        ("Ask Prof.Smith or Mr.Poe", None),
         ("See www.Example.Org or http://a.b/Foo.Bar or x@big.Company", None),
         ("A Ph.D. or Node.js or e.g.This", None),
         ("", []),
@@ -86,6 +92,18 @@ def test_lines(text: str, pieces: list[str]) -> None:
         ("```\nnever closed. Yes. No", "```\nnever closed. Yes. No"),
         ("A ```b``` c.", ""),
         ("```b``` c.", ""),
+        ("Do this:```\na\n```\nDone.", "```\na\n```\n"),
+        ("Do this, ```py\na. B\n``` or that.", "```py\na. B\n```"),
+        ("```\na\n```Then go on.", "```\na\n```"),
+        ("```\na\n```Done.\nYes.", "```\na\n```"),
+        ("```py\na()```\nDone.", "```py\na()```\n"),
+        ("```md\n```py\na\n```\nDone.", "```md\n```py\na\n```\n"),
+        ("Write ```a('One. Two')```\nYes.", ""),
+        ("<think>\nSo. He\n\nasks.\n</think>\n\nHello.", "<think>\nSo. He\n\nasks.\n</think>"),
+        ("<think>Hm.</think>Hello.", "<think>Hm.</think>"),
+        (f"<think>{'so it is ' * 100}</think> Hi.", f"<think>{'so it is ' * 100}</think>"),
+        ("<think>It never ends. So", "<think>It never ends. So"),
+        ("I <think> so. <think> is a tag.", ""),
     ],
 )
 def test_code_is_mute(text: str, code: str) -> None:
@@ -151,7 +169,10 @@ def test_a_cut_waits_for_one_letter_only() -> None:
     assert [cut.text for cut in splitter.feed("hat.\n")] == ["That.\n"]
 
 
-ALPHABET = st.sampled_from([*"aBc .,!?\n3-*#`~>|()\"'…", "```\n", "Dr. ", "and ", "The ", "1. "])
+ALPHABET = st.sampled_from(
+    [*"aBcI .,!?\n3-*`~>|()\"'…", "```", "```\n", "py", ":```", "<think>", "</think>"]
+    + ["Dr. ", "p.m. ", "and ", "The ", "1. "]
+)
 TEXTS = st.lists(ALPHABET, max_size=80).map("".join)
 
 

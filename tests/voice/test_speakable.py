@@ -42,6 +42,8 @@ def said(text: str) -> str:
         # Code
         ("Use this:\n```python\nprint('a. b')\n```\nDone.", "Use this: Done."),
         ("Use this:\n```python\nprint('a. b')", "Use this:"),
+        ("Use this:```py\nprint()\n``` or that.", "Use this: or that."),
+        ("<think>\nHe asks. So?\n</think>\n\n**Hello**.", "Hello."),
         ("Set `x = 5` and `a_b`.", "Set x equals 5 and a b."),
         ("Call `print()` with `--fast`.", "Call print with fast."),
         ("It is ==new== and H~2~O.", "It is new and H 2 O."),
@@ -51,6 +53,7 @@ def said(text: str) -> str:
             "See [the page][1] and ![a cat](cat.png).\n\n[1]: https://a.org",
             "See the page and a cat.",
         ),
+        ("[**It**](https://a.org/b_(c)) is ![so](d(e).png).", "It is so."),
         ("It is so [1], and so[^2].", "It is so, and so."),
         ("Go to https://www.example.org/a_b?c=d. Now.", "Go to example dot org. Now."),
         (
@@ -58,6 +61,8 @@ def said(text: str) -> str:
             "See x dot org, nasa dot gov or b dot com!",
         ),
         ("Write to joe.b@mail.com.", "Write to joe dot b at mail dot com."),
+        ("At ws://localhost:8765/a, or b.de.", "At localhost, or b dot de."),
+        ("In C, .NET and so on.", "In C, .NET and so on."),
         # Formulas
         (
             r"\( x^2 = 4 \) and $\frac{a}{b}$, $$\sqrt{16} \times 4$$.",
@@ -70,6 +75,7 @@ def said(text: str) -> str:
         # HTML
         ("Dear <your name>, 3 <b or so.", "Dear your name, 3 b or so."),
         ("So <b>bold</b><br/>and<!-- no --> new.", "So bold and new."),
+        ("<speak>So<break time='1s'/> it is</speak></s><|im_end|>.", "So it is."),
         (
             "Salt &amp; pepper&nbsp;&mdash; it&#39;s 3 &lt; 4.",
             "Salt and pepper, it's 3 less than 4.",
@@ -77,6 +83,13 @@ def said(text: str) -> str:
         # Emoji and emoticons
         ("Well done! 🎉👍🏽 Bye 👩‍🚀.", "Well done! Bye."),
         ("Ok :) fine ;-), I <3 it ❤️ 🇫🇷 1️⃣", "Ok fine, I it 1."),
+        (r"Well ¯\_(ツ)_/¯ T_T, yes.", "Well, yes."),
+        # Letters of other scripts, and Latin ones in disguise
+        ("Hello is こんにちは (konnichiwa), or שלום.", "Hello is, konnichiwa, or."),
+        ("你好。" * 40, NOTHING_TO_SAY),
+        ("Привет! Как дела?", NOTHING_TO_SAY),
+        ("Ça va, Zoë? Naïve ﬁn, α.", "Ça va, Zoë? Naïve fin, α."),
+        ("𝐁𝐨𝐥𝐝 𝒶𝓃𝒹 ｗｉｄｅ, H₂O ②.", "Bold and wide, H2O 2."),
         # Stage directions and brackets
         ("*smiles* Hello (laughs softly) there.", "Hello there."),
         ("[clears throat] *softly sighs* Yes. (Laughter.)", "Yes."),
@@ -87,6 +100,8 @@ def said(text: str) -> str:
         ("*Important*: the cat (a tabby) sat.", "Important: the cat, a tabby, sat."),
         ("Open the file(s) [here] {now}.", "Open the files here now."),
         ("Dear [Your Name],\nsee: (a) it (b).", "Dear Your Name, see: a, it, b."),
+        ("*leans in closer* Look! *takes a sip of tea* *adjusts her glasses* Yes.", "Look! Yes."),
+        ("(a + b)^2 is so.", "a + b squared is so."),
         ("F = (20 * 1.8) + 32 and f(x) = 2(x).", "F equals 20 times 1.8 + 32 and f x equals 2 x."),
         ("It is (not closed yet.", "It is, not closed yet."),
         # Dashes and dots
