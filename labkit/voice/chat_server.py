@@ -9,8 +9,9 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from typing import Any, Final
 
 import httpx2
@@ -24,7 +25,11 @@ KEY_VARIABLE: Final = "LABKIT_LLM_KEY"
 
 _CONNECT_S: Final = 5.0
 _SILENT_S: Final = 30.0
-"""Longest wait for the next piece: a large model may have to be loaded before the first."""
+"""Longest wait for the next words: a large model may have to be loaded before the first."""
+_LONGEST_LINE: Final = 1 << 20
+"""Bytes of a line of events; pieces of a reply have a few hundred."""
+_LONGEST_BODY: Final = 4 << 20
+"""Bytes that are read of any other answer: some servers list hundreds of models."""
 _MOST_TOLD: Final = 200
 """Characters of a server's own words that an error repeats."""
 
@@ -59,6 +64,8 @@ class ChatServerLlm:
         self._client = httpx2.Client(
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx2.Timeout(_SILENT_S, connect=_CONNECT_S),
+            # Each reply has a connection of its own, which ends with it (`_Line`).
+            limits=httpx2.Limits(max_keepalive_connections=0),
         )
 
     def warm_up(self) -> None:
@@ -69,8 +76,7 @@ class ChatServerLlm:
         """
         try:
             with self._named("GET", "/models") as response:
-                response.read()
-                found = json.loads(response.text)
+                found = json.loads(_beginning(response))
                 names = [str(one["id"]) for one in found["data"]]
         except EngineError as error:
             raise ModelError(str(error)) from error
@@ -101,58 +107,130 @@ class ChatServerLlm:
             "temperature": 0.0,
             "stream": True,
         }
+        line = _Line(stop)
+        threading.Thread(target=line.wait, daemon=True).start()
         try:
-            with self._named("POST", "/chat/completions", asked) as response:
-                threading.Thread(target=_hang_up, args=(response, stop), daemon=True).start()
-                for line in response.iter_lines():
-                    if stop.is_set() or line == "data: [DONE]":
-                        return
-                    if line.startswith("data:"):
-                        yield self._piece(line.removeprefix("data:"))
+            with self._named("POST", "/chat/completions", asked, line.note) as response:
+                yield from self._pieces(response, stop)
         except EngineError:
             if not stop.is_set():  # a connection that was hung up breaks in its own way
                 raise
 
-    def _piece(self, data: str) -> str:
+    def _pieces(self, response: httpx2.Response, stop: Stop) -> Iterator[str]:
+        """The words of the events, to the one that says that it is the last, or to the end."""
+        piece, last_ns = None, time.perf_counter_ns()
+        for line in self._lines(response):
+            if stop.is_set():
+                return
+            if line.startswith(b"data:"):
+                data = line.removeprefix(b"data:").strip()
+                if data == b"[DONE]":
+                    return
+                piece, cut_off = self._piece(data)
+                if piece:
+                    yield piece
+                    last_ns = time.perf_counter_ns()
+                if cut_off:
+                    stop.set()
+            # Comments and bytes without an end keep a connection alive, too.
+            if time.perf_counter_ns() - last_ns > _SILENT_S * 1e9:
+                raise EngineError(f"{response.url} has sent no words for {_SILENT_S:.0f} s")
+        if piece is None:
+            kind = response.headers.get("content-type", "of no type")
+            raise EngineError(f"{response.url} answered with no events, but with content {kind}")
+
+    def _lines(self, response: httpx2.Response) -> Iterator[bytes]:
+        """Lines as they get whole, and an empty one whenever something came.
+
+        They end at line feeds alone: other marks of a line's end may stand inside the JSON.
+        """
+        held = b""
+        for part in response.iter_bytes():
+            *lines, held = (held + part).split(b"\n")
+            if max(map(len, (*lines, held))) > _LONGEST_LINE:
+                raise EngineError(f"{response.url} sent a line of more than {_LONGEST_LINE} bytes")
+            yield from lines
+            yield b""
+        yield held
+
+    def _piece(self, data: bytes) -> tuple[str, bool]:
+        """The words of an event, and whether the server's bound has cut the reply off."""
         try:
             event = json.loads(data)
-            if "error" in event:
+            if event.get("error"):
                 raise EngineError(f"{self._base} failed: {_short(event['error'])}")
-            choices = event["choices"]
-            return (choices[0]["delta"].get("content") or "") if choices else ""
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            told = f"{self._base} sent what is no piece of a reply: {_short(data)}"
-            raise EngineError(told) from error
+            if not event["choices"]:
+                return "", False
+            (choice,) = event["choices"][:1]
+            return choice["delta"].get("content") or "", choice.get("finish_reason") == "length"
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            told = _short(data.decode(errors="replace"))
+            raise EngineError(f"{self._base} sent what is no piece of a reply: {told}") from error
 
     @contextmanager
     def _named(
-        self, method: str, path: str, content: Mapping[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        content: Mapping[str, Any] | None = None,
+        note: Callable[[str, Mapping[str, Any]], None] = lambda *_: None,
     ) -> Iterator[httpx2.Response]:
         """One request; whatever goes wrong names the server."""
-        url = self._base + path
+        url, failed = self._base + path, "cannot be reached"
+        request = self._client.build_request(method, url, json=content, extensions={"trace": note})
         try:
-            with self._client.stream(method, url, json=content) as response:
-                if response.is_error:
-                    response.read()
-                    raise EngineError(
-                        f"{url} answered {response.status_code}: {_short(response.text)}"
-                    )
+            with closing(self._client.send(request, stream=True)) as response:
+                failed = "broke off"
+                if not response.is_success:
+                    told = _short(_beginning(response))
+                    raise EngineError(f"{url} answered {response.status_code}: {told}")
                 yield response
         except httpx2.TimeoutException as error:
             raise EngineError(f"{url} does not answer: {type(error).__name__}") from error
         except httpx2.HTTPError as error:
-            raise EngineError(f"{url} cannot be reached: {error}") from error
+            raise EngineError(f"{url} {failed}: {error}") from error
 
 
-def _hang_up(response: httpx2.Response, stop: Stop) -> None:
-    """Wait for the end of a turn, and end the connection if it goes on: a read may be waiting."""
-    stop.wait()
-    if not response.is_closed:
-        stream: Any = response.extensions["network_stream"]
-        with suppress(OSError):  # it has ended by itself meanwhile
-            stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+class _Line:
+    """The connection of one request, which ends when the turn does.
+
+    The request may wait for the answer's first byte or for a later one, both on another thread:
+    many servers send nothing before they have read the whole prompt.
+    """
+
+    def __init__(self, stop: Stop) -> None:
+        self._stop = stop
+        self._stream: Any = None
+
+    def note(self, event: str, info: Mapping[str, Any]) -> None:
+        """Take what the HTTP library tells of its steps."""
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            self._stream = info["return_value"]
+            # The turn may have ended just before, and the thread below found no connection.
+            if self._stop.is_set():
+                self._end()
+
+    def wait(self) -> None:
+        """Wait for the end of the turn."""
+        self._stop.wait()
+        self._end()
+
+    def _end(self) -> None:
+        if self._stream is not None:
+            with suppress(OSError):  # it has ended by itself meanwhile
+                self._stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+
+
+def _beginning(response: httpx2.Response) -> str:
+    """An answer's body, or the beginning of one that is too long, or too slow."""
+    body, began_ns = b"", time.perf_counter_ns()
+    for part in response.iter_bytes():
+        body += part
+        if len(body) > _LONGEST_BODY or time.perf_counter_ns() - began_ns > _SILENT_S * 1e9:
+            break
+    return body.decode(errors="replace")
 
 
 def _short(told: object) -> str:
     words = told.get("message", told) if isinstance(told, dict) else told
-    return str(words).strip()[:_MOST_TOLD]
+    return " ".join(str(words).split())[:_MOST_TOLD]

@@ -84,6 +84,9 @@ class Llm(Protocol):
     def reply(self, messages: Sequence[Message], stop: Stop) -> Iterator[str]:
         """The reply to `messages`, piece by piece; ends early once `stop` is set.
 
+        Where a bound of its own ends it before the model did, it sets `stop` itself: so the caller
+        knows that the last sentence is not whole.
+
         Several replies may be under way, of which others go on between two pieces of this one. A
         piece may be empty, so that a long prompt lets others in between, too.
         """

@@ -64,6 +64,8 @@ _WORTH_KEEPING: Final = 8
 """Tokens of a conversation that are sooner read again than kept."""
 _SHORTEST_LOOP: Final = 4
 _EXCHANGES_AT_ONCE: Final = 2
+_LEAST_SAID: Final = 4
+"""This part of the room, a quarter, is left to what is said."""
 
 
 def fit_to_context(
@@ -74,6 +76,9 @@ def fit_to_context(
     Two go at once: each time that one goes, all that is left has to be read anew. A system
     message stays. Of a last message that alone is too long, the end stays.
 
+    Raises:
+        EngineError: The system message leaves no room for what is said.
+
     Args:
         messages: The conversation, oldest first.
         count: Tokens that a conversation takes.
@@ -81,6 +86,10 @@ def fit_to_context(
     """
     system = [m for m in messages if m.role == "system"]
     turns = [m for m in messages if m.role != "system"]
+    if system and (told := count([*system, Message("user", "")])) > room - room // _LEAST_SAID:
+        raise EngineError(
+            f"the system message takes {told} tokens of the {room} that the model has room for"
+        )
     while len(turns) > 1 and count([*system, *turns]) > room:
         turns = turns[min(2 * _EXCHANGES_AT_ONCE, len(turns) - 1) :]
         while len(turns) > 1 and turns[0].role != "user":
@@ -158,6 +167,7 @@ class LlamaLlm:
                 yield text.decode(self._model.text(token))
                 written.append(token)
                 if len(written) == self.max_tokens:
+                    stop.set()
                     return
 
     def count(self, messages: Sequence[Message]) -> int:

@@ -272,6 +272,7 @@ class _Writing:
     Attributes:
         turn: Takes the mark of the first token.
         deltas: The model's text.
+        enough: Nothing more is to be written; the model sets it where it had to stop.
         text: What makes pieces of it.
         tokens_left: How many more there may be.
         over: It is whole.
@@ -279,6 +280,7 @@ class _Writing:
 
     turn: Turn
     deltas: Generator[str, None, None]
+    enough: Stop
     text: SpeakableText
     tokens_left: int
     over: bool = False
@@ -297,7 +299,7 @@ class _Writing:
             if whole or queue.give_way:
                 return whole
         self.over = True
-        return self.text.flush()
+        return self.text.cut() if self.enough.is_set() else self.text.flush()
 
 
 class _Pace:
@@ -450,7 +452,9 @@ class VoicePipeline:
         only then: between its tokens it gives way to callers who wait for their first sound.
         """
         deltas = boundary.reply(self._engines.llm, self._messages(turn, said), script.enough)
-        writing = _Writing(turn, deltas, SpeakableText(), self._reply_rules.max_tokens)
+        writing = _Writing(
+            turn, deltas, script.enough, SpeakableText(), self._reply_rules.max_tokens
+        )
         go_on = partial(writing.go_on, self._llm)
         try:
             while not writing.over and not script.enough.is_set():
@@ -506,7 +510,7 @@ class VoicePipeline:
     ) -> tuple[Piece, list[Float32]]:
         """All of a piece that may be too long for `left_s`, or what is left of it."""
         whole = [samples async for samples in self._synthesise(turn, piece)]
-        while shorten and _length_s(whole) > left_s and len(piece.spoken.split()) > 1:
+        while shorten and _length_s(whole) > left_s and len(piece.spoken) > 1:
             piece = _shortened(piece, left_s / _length_s(whole))
             whole = [samples async for samples in self._synthesise(turn, piece)]
         return piece, whole
@@ -530,8 +534,12 @@ class VoicePipeline:
 
 
 def _shortened(piece: Piece, share: float) -> Piece:
-    """A piece without its last words, about `share` of what is spoken of it."""
+    """A piece without its last words, or letters, about `share` of what is spoken of it."""
     words = len(piece.spoken.split())
+    if words == 1:  # the digits of pi, say
+        return Piece(
+            *(text[: max(1, int(len(text) * share))] for text in (piece.shown, piece.spoken))
+        )
     dropped = words - max(1, int(words * share))
 
     def rest(text: str) -> str:

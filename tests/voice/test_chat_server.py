@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -25,7 +25,10 @@ class Chat(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.models: Any = {"data": [{"id": "small"}]}
         self.lines = [piece("Hel"), piece("lo."), "data: [DONE]"]
+        self.size = 0
+        """Bytes that are written at a time, each with a packet of its own; 0 for whole lines."""
         self.status = 200
+        self.kind = "text/event-stream"
         self.asked: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.held = threading.Event()
@@ -51,18 +54,25 @@ class _Handler(BaseHTTPRequestHandler):
         asked = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.asked.append(json.loads(asked))
         self.server.keys.append(self.headers["Authorization"])
-        self._begin()
-        for line in self.server.lines:
-            if line == "hold":
-                self.server.held.set()
-                self.connection.recv(1)  # until the client has gone
-                self.server.left.set()
-                return
-            self.wfile.write(line.encode() + b"\n\n")
-            self.wfile.flush()
+        if self.server.lines[0] != "hold":
+            self._begin()
+        with suppress(ConnectionError):  # the client has gone
+            for line in self.server.lines:
+                if line == "hold":
+                    self.server.held.set()
+                    self.connection.recv(1)  # until the client has gone
+                    break
+                for packet in self._packets(line.encode() + b"\n\n"):
+                    self.wfile.write(packet)
+        self.server.left.set()
+
+    def _packets(self, data: bytes) -> Iterator[bytes]:
+        size = self.server.size or len(data)
+        return (data[i : i + size] for i in range(0, len(data), size))
 
     def _begin(self) -> None:
         self.send_response(self.server.status)
+        self.send_header("Content-Type", self.server.kind)
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
@@ -129,9 +139,97 @@ def test_a_stop_closes_the_connection_although_nothing_comes() -> None:
         assert server.left.wait(10)
 
 
+def test_a_stop_ends_a_request_that_is_not_answered_yet() -> None:
+    """Many servers send nothing at all before they have read the whole prompt."""
+    with serving() as server:
+        server.lines = ["hold"]
+        llm, stop, said = ChatServerLlm(f"{server.address}#small"), Stop(), list[str]()
+        asking = threading.Thread(target=lambda: said.extend(llm.reply(HELLO, stop)))
+        asking.start()
+        assert server.held.wait(10)
+        stop.set()
+        asking.join(10)
+        assert not asking.is_alive()
+        assert said == []
+        assert server.left.wait(10)
+
+
+def test_who_left_before_the_request_is_not_answered() -> None:
+    with serving() as server:
+        server.lines = ["hold"]
+        stop = Stop()
+        stop.set()
+        assert list(ChatServerLlm(f"{server.address}#small").reply(HELLO, stop)) == []
+
+
+@pytest.mark.parametrize("size", [0, 1, 3])
+def test_events_come_in_any_pieces_and_hold_any_characters(size: int) -> None:
+    words = "Ça va\u2028bien — 你\x85👍🏽."
+    event = json.dumps({"choices": [{"delta": {"content": words}}]}, ensure_ascii=False)
+    with serving() as server:
+        server.size = size
+        server.lines = [f"data:{event}", f"data: {event}\r", ": so\r", "data:[DONE]", "data: no"]
+        assert said(ChatServerLlm(f"{server.address}#small")) == 2 * words
+        server.lines = [f"data: {event}"]  # and nothing says that it was the last
+        assert said(ChatServerLlm(f"{server.address}#small")) == words
+
+
+def test_a_reply_that_the_server_cut_off_is_known_by_the_stop() -> None:
+    end = {"choices": [{"delta": {}, "finish_reason": "length"}]}
+    with serving() as server:
+        server.lines = [piece("One. Two"), f"data: {json.dumps(end)}", "data: [DONE]"]
+        stop = Stop()
+        assert list(ChatServerLlm(f"{server.address}#small").reply(HELLO, stop)) == ["One. Two"]
+        assert stop.is_set()
+
+
+@pytest.mark.parametrize("line", [": still here", "x", piece(None)])
+def test_a_server_that_sends_anything_but_words_is_not_waited_for(
+    line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving() as server:
+        server.lines = [line] * 100 + ["hold"]
+        llm = ChatServerLlm(f"{server.address}#small")
+        monkeypatch.setattr("labkit.voice.chat_server._SILENT_S", -1)
+        with pytest.raises(EngineError, match="has sent no words for"):
+            said(llm)
+
+
+def test_of_what_never_ends_no_more_is_read_than_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labkit.voice.chat_server._LONGEST_LINE", 10_000)
+    monkeypatch.setattr("labkit.voice.chat_server._LONGEST_BODY", 10_000)
+    with serving() as server:
+        server.lines = ["x" * 20_000, "hold"]
+        with pytest.raises(EngineError, match="a line of more than 10000 bytes"):
+            said(ChatServerLlm(f"{server.address}#small"))
+        server.status = 401
+        with pytest.raises(EngineError, match="answered 401: x{200}$"):
+            said(ChatServerLlm(f"{server.address}#small"))
+
+
+@pytest.mark.parametrize(
+    ("status", "lines", "words"),
+    [
+        (200, ["<html>Hello.</html>"], "answered with no events, but with content text/html"),
+        (200, [""], "answered with no events"),
+        (307, [""], "answered 307"),
+    ],
+)
+def test_an_answer_that_is_no_stream_of_events_is_named(
+    status: int, lines: list[str], words: str
+) -> None:
+    with serving() as server:
+        server.status, server.lines, server.kind = status, lines, "text/html"
+        with pytest.raises(EngineError, match=words):
+            said(ChatServerLlm(f"{server.address}#small"))
+
+
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
+        (["data: 5"], "no piece of a reply"),
+        (['data: {"choices": {"a": 1}}'], "no piece of a reply"),
+        (['data: {"error": "no\\n room"}'], "failed: no room"),
         (["data: {"], "no piece of a reply"),
         (["data: []"], "no piece of a reply"),
         (['data: {"choices": [{"delta": null}]}'], "no piece of a reply"),
@@ -159,7 +257,8 @@ def test_a_refusal_and_a_server_that_is_not_there_are_named() -> None:
 
 def test_pieces_without_text_are_none() -> None:
     with serving() as server:
-        server.lines = [": a comment", piece(None), 'data: {"choices": []}', piece("Hi.")]
+        no_error = 'data: {"error": null, "choices": []}'
+        server.lines = [": a comment", piece(None), no_error, piece("Hi.")]
         assert said(ChatServerLlm(f"{server.address}#small")) == "Hi."
 
 

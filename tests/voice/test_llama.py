@@ -42,6 +42,13 @@ def test_of_a_last_message_that_is_too_long_the_end_stays() -> None:
     assert 0 < by_words([only]) <= 10
 
 
+def test_what_the_model_is_told_leaves_room_for_what_is_said() -> None:
+    told = conversation(1, system="be brief " * 3)
+    assert fit_to_context(told, by_words, room=8)[-1].content == "last question"
+    with pytest.raises(EngineError, match="the system message takes 8 tokens of the 8 that"):
+        fit_to_context(conversation(1, system="be brief " * 4), by_words, room=8)
+
+
 class Reader(LlamaLlm):
     """Counts the tokens that it reads and writes."""
 
@@ -125,6 +132,17 @@ class TestLlm:
         reply, _ = llm.answer([Message("user", "hello")])
         assert reply.count(again.strip()) >= 3
         assert reply.endswith("and that is all") is not ends
+
+    @pytest.mark.parametrize("most", [3, 40])
+    def test_a_reply_that_has_to_end_says_so(self, most: int) -> None:
+        llm, stop = Reader(), Stop()
+        llm.max_tokens = most
+        tokens = llm._model.tokens("Oh 🎉🎉." + llm._model.eos)
+        assert most == 40 or len(tokens) > 8
+        following = iter(tokens)
+        llm._model.read = lambda *_: next(following)  # type: ignore[method-assign]
+        llm.answer([Message("user", "hello")], stop)
+        assert stop.is_set() is (most == 3)
 
     def test_control_tokens_in_what_was_heard_are_only_words(self) -> None:
         llm = embedded_engines().llm

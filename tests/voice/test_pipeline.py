@@ -376,6 +376,32 @@ async def test_after_what_is_shown_only_the_first_sentence_is_shortened_all_the_
     assert length == 3.0
 
 
+async def test_of_a_word_that_alone_is_too_long_the_beginning_is_said() -> None:
+    class BySign(ScriptedTts):
+        def synthesise(self, text: str, stop: Stop) -> Iterator[Float32]:
+            return super().synthesise(" ".join(text), stop)
+
+    engines = scripted_engines(
+        llm=ScriptedLlm(lambda _: "3.14159265358979323846"), tts=BySign(seconds_per_word=0.5)
+    )
+    pipeline, sink = VoicePipeline(engines, reply_rules=ReplyRules(max_s=5.0)), CollectingSink()
+    exchange = await pipeline.answer(turn(spoken()), sink)
+    pipeline.close()
+    assert exchange.assistant == sink.sentences[0] == "3.14159265"
+    assert sum(map(len, sink.pieces)) <= 5 * SAMPLE_RATE
+
+
+async def test_a_sentence_that_the_model_had_to_leave_is_not_said() -> None:
+    """It counts its tokens itself; they may be more than its pieces."""
+
+    class Bounded(ScriptedLlm):
+        def reply(self, messages: Sequence[Message], stop: Stop) -> Iterator[str]:
+            yield from ("One two. ", "Three", " fo")
+            stop.set()
+
+    assert (await reply_within(ReplyRules(), Bounded()))[0] == "One two."
+
+
 class _EndlessLlm(ScriptedLlm):
     """Writes until it is stopped, and counts its words."""
 
