@@ -54,6 +54,7 @@ class V1Encoder:
     def __init__(self, output: AudioFormat) -> None:
         self.frame_bytes = output.frame_bytes
         self._output = output
+        self._turn = 0
         self._audio = StreamEncoder(output)
 
     def encode(self, event: Event) -> Iterator[Encoded]:
@@ -74,7 +75,9 @@ class V1Encoder:
                 if first:
                     yield _numbered(v1.ResponseStarted(turn=turn))
                 yield _numbered(v1.ResponseText(turn=turn, text=text))
-            case ReplyAudio(samples=samples):
+            case ReplyAudio(turn, samples):
+                if turn != self._turn:  # a reply that was stopped leaves a tail
+                    self._turn, self._audio = turn, StreamEncoder(self._output)
                 if pcm := self._audio.feed(samples):
                     yield pcm
             case ReplyPaused(turn):
@@ -87,7 +90,6 @@ class V1Encoder:
                 if tail := self._audio.flush():
                     yield tail
             case TurnOver():
-                self._audio = StreamEncoder(self._output)  # a cancelled reply leaves a tail
                 yield _numbered(_done(event))
             case Refused():
                 yield _numbered(_error(event))

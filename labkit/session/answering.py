@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks
-from labkit.errors import EngineError
+from labkit.errors import EngineError, ProtocolError
 from labkit.session import refusals
 from labkit.session.ahead import WorkAhead
 from labkit.session.barge_in import BargeIn
@@ -168,18 +168,27 @@ class Answers:
         """
         if (known := self._turns.get(turn)) is None:
             raise refusals.unknown_turn(turn, len(self._turns))
-        self._perform(known, known.step(Cancel(heard_samples)))
-        if self.barge_in is not None and self.barge_in.turn is known:
-            self.barge_in.end()
-            self._common.changes.tell()
+        self._cancel(known, Cancel(heard_samples))
 
     def cancel_running(self) -> None:
         """Stop the turn that runs."""
         if self._answering is not None and not self._answering.turn.over:
-            turn = self._answering.turn
-            self._perform(turn, turn.step(Cancel()))
+            self._cancel(self._answering.turn, Cancel())
+
+    def _cancel(self, turn: Turn, cancel: Cancel) -> None:
+        self._perform(turn, turn.step(cancel))
+        if self.barge_in is not None and self.barge_in.turn is turn:
+            self.barge_in.end()
+        self._common.changes.tell()
 
     # Replies that somebody speaks over.
+
+    def attached(self) -> None:
+        """A connection is there: what waits in the stream is still to be played."""
+        if self.barge_in is not None:
+            window = self._common.outgoing.window
+            samples = window.end.samples - window.sent.samples
+            self.barge_in.lacks(samples / self._common.options.output.sample_rate)
 
     def pause(self, frame: int) -> None:
         """Somebody began to speak in `frame`: a reply that plays is paused, whatever is said."""
@@ -219,18 +228,23 @@ class Answers:
         try:
             while True:
                 await self._common.changes.until(lambda: self._waiting)
-                self._answering = ended = self._waiting.popleft()
-                try:
-                    if not ended.turn.over:
-                        await self._answer(ended)
-                finally:
-                    # Cancelled or not, begun or not: nobody else ends what was begun ahead.
-                    await ended.drop_ahead()
-                    self._answering = None
-                    self._common.recount()
+                await self._answer_next()
         finally:
             for waiting in self._waiting:
                 await waiting.drop_ahead()
+
+    async def _answer_next(self) -> None:
+        """Answer what has waited longest; nothing of it is held afterwards."""
+        self._answering = ended = self._waiting.popleft()
+        try:
+            if not ended.turn.over:
+                await self._answer(ended)
+        finally:
+            # Cancelled or not, begun or not: nobody else ends what was begun ahead.
+            await ended.drop_ahead()
+            ended.utterance.forget()
+            self._answering = None
+            self._common.recount()
 
     async def _answer(self, ended: Ended) -> None:
         """Answer one utterance in a task of its own, which a cancel can stop at any moment."""
@@ -283,8 +297,10 @@ class Answers:
     async def _emit(self, turn: Turn, event: Event) -> None:
         """Put what tells of `event` into the stream, as soon as there is room."""
         for message in self._common.encoder.encode(event):
-            samples = await self._common.outgoing.put(message)
-            if samples:
+            await self._common.outgoing.room()
+            if turn.over:  # its client has cancelled it meanwhile, and knows that it is over
+                return
+            if samples := self._common.outgoing.put_now(message):
                 turn.step(Played(samples))
         self._common.recount()
 
@@ -296,18 +312,25 @@ class Answers:
                     if self._common.settings.log_transcripts:
                         self._log_words(exchange)
                 case Stop():
-                    if self._running is not None and self._answers(turn):
-                        self._running.cancel()
+                    self._stop(turn)
                 case Over():
                     self._tell_over(turn, effect)
+
+    def _stop(self, turn: Turn) -> None:
+        if self._running is not None and self._answers(turn):
+            self._running.cancel()
+            return
+        # One that waits takes no place any more; what was begun ahead is dropped in its turn.
+        left = [one for one in self._waiting if one.turn is not turn or one.ahead is not None]
+        self._waiting = deque(left)
+        self._common.recount()
 
     def _answers(self, turn: Turn) -> bool:
         return self._answering is not None and self._answering.turn is turn
 
     def _tell_over(self, turn: Turn, over: Over) -> None:
         if over.error is not None:
-            self._common.observer.refused(over.error.code, 1)
-            self._common.put_now(Refused(over.error))
+            self._tell_refused(over.error)
         ended = self._answering if self._answers(turn) else None
         marks = {} if ended is None else {m.value: at for m, at in ended.trace.marks.items()}
         ahead = {} if ended is None else {m.value: at for m, at in ended.trace.ahead.items()}
@@ -315,6 +338,11 @@ class Answers:
         self._common.put_now(
             TurnOver(turn.number, over.status, over.text, turn.samples, marks, cpu_ms, ahead)
         )
+
+    def _tell_refused(self, error: ProtocolError) -> None:
+        """Tell what is about a turn and not about a message, so that it ends no connection."""
+        self._common.observer.refused(error.code, 1)
+        self._common.put_now(Refused(error))
 
     def _log_words(self, exchange: Exchange) -> None:
         _log.info("session %s: %r, answered %r", self._common.id, exchange.user, exchange.assistant)
@@ -348,7 +376,13 @@ class _Sink:
         self._barge_in = answers.barge_in
         self._pacer: Pacer | None = None
         if self._barge_in is not None:
-            self._pacer = Pacer(self._barge_in.playout, self._send, common.changes, common.clock)
+            self._pacer = Pacer(
+                self._barge_in.playout,
+                self._send,
+                common.changes,
+                common.clock,
+                lambda: common.outgoing.attached,
+            )
 
     @property
     def held_bytes(self) -> int:
@@ -358,7 +392,7 @@ class _Sink:
         if self._take(Heard(_text(text, "the transcript"))):
             await self._answers._emit(self._turn, Transcript(self._turn.number, text))
             for start_s, end_s in self._asked.missed:
-                self._common.tell(Refused(refusals.not_understood(start_s, end_s)))
+                self._answers._tell_refused(refusals.not_understood(start_s, end_s))
 
     async def text(self, sentence: str) -> None:
         first, self._first = self._first, False
@@ -403,7 +437,7 @@ class _Sink:
         if self._turn.over:
             return
         await self._answers._emit(self._turn, part)
-        if self._barge_in is not None and isinstance(part, ReplyAudio):
+        if self._barge_in is not None and isinstance(part, ReplyAudio) and not self._turn.over:
             self._barge_in.sent(part.samples)
 
     def _take(self, given: Input) -> bool:

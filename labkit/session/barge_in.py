@@ -67,7 +67,9 @@ class BargeIn:
 
     def begin(self, turn: Turn) -> None:
         """The reply of `turn` is the next that is played."""
-        self.turn, self.playout, self.contended = turn, Playout(self._lead_s), False
+        self.turn, self.contended = turn, False
+        # The last of the reply before may still be played.
+        self.playout = Playout(self._lead_s, self.playout)
         # Before its first sound its client plays nothing, and its echo is found with that.
         self._echo.sent(np.zeros(WINDOW, np.float32))
 
@@ -75,6 +77,11 @@ class BargeIn:
         """More of it is on its way: 16 kHz."""
         self.playout.sent(len(samples) / SAMPLE_RATE, self._clock())
         self._echo.sent(samples)
+        self._expect_echo()
+
+    def lacks(self, seconds: float) -> None:
+        """Its client, which was away, gets so much of what was sent only now."""
+        self.playout.lacks(seconds, self._clock())
         self._expect_echo()
 
     def expects_echo(self, utterance: Utterance, frame: int) -> bool:

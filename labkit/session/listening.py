@@ -126,6 +126,10 @@ class Listening:
         else:
             self._answers.hand_over(ended)
 
+    def attached(self) -> None:
+        """A connection is there: the time in which audio should come begins now."""
+        self._audio.set()
+
     # Examining.
 
     async def run(self) -> None:
@@ -150,8 +154,9 @@ class Listening:
                 async with asyncio.timeout(wait_s):
                     await self._audio.wait()
             except TimeoutError:
-                if self._contended and self._common.outgoing.attached:
-                    self._answers.play_on("")
+                came = self._audio.is_set()  # in the same instant
+                if self._contended and self._common.outgoing.attached and not came:
+                    self._dismiss(self._utterance, "")
 
     @property
     def _contended(self) -> bool:
@@ -268,15 +273,24 @@ class Listening:
         if pause == self._ahead_frames:
             self._work_ahead(utterance, held)
             if self._common.options.adaptive:
-                # Waited for, so that what is decided depends on the audio alone. The reply could
-                # not come before the transcript anyway.
-                said = None if self._ahead is None else await self._ahead.said()
+                said = await self._said_so_far(utterance, held)
                 end = held * self._frame
                 sound = prosody(utterance.audio(max(0, end - WINDOW_SAMPLES), end))
                 wait_s = self._pauses.policy.wait_s(said, sound)
                 self._tracker.stop_frames = frames_in(wait_s, self._frame)
         elif not pause:
             await self._drop_ahead()
+
+    async def _said_so_far(self, utterance: Utterance, held: int) -> str | None:
+        """The words before a pause, for whoever decides by them; None where nothing is done ahead.
+
+        Waited for, also beside another turn, so that what is decided depends on the audio alone.
+        The reply could not come before the transcript anyway.
+        """
+        if self._ahead is not None:
+            return await self._ahead.said()
+        ahead = self._common.settings.work_ahead
+        return await self._said(utterance.beginning(held)) if ahead else None
 
     @property
     def _has_others(self) -> bool:
@@ -372,15 +386,14 @@ class Listening:
     async def _contest(self, barge_in: BargeIn, utterance: Utterance, *, stopped: bool) -> bool:
         """Look whether what is said over a reply ends it; gives whether it was nothing at all.
 
-        Then it is dropped: nobody wants an answer to a cough.
+        Then nobody wants an answer to it.
         """
         tracker = self._tracker
         due = barge_in.is_due(tracker.frames, tracker.pause, self._ahead_frames)
         if not barge_in.contended or not (stopped or due):
             return False
-        held = tracker.frames - utterance.dropped_samples // self._frame
         over = stopped or tracker.pause > 0
-        spoken = utterance.beginning(held)
+        spoken = utterance.beginning(tracker.frames - utterance.dropped_samples // self._frame)
         turn = barge_in.turn
         said = await self._said(spoken)
         if barge_in.turn is not turn:  # its client has cancelled it meanwhile
@@ -390,13 +403,18 @@ class Listening:
             self._answers.interrupt()
         if verdict is not Verdict.GOES_ON:
             return False
-        if not stopped:
+        self._dismiss(utterance, said)
+        return True
+
+    def _dismiss(self, utterance: Utterance, said: str) -> None:
+        """Drop what was said over a reply, up to the last frame that was followed."""
+        tracker = self._tracker
+        if tracker.speaking:
             at = tracker.frames - tracker.pause
             self._common.tell(SpeechStopped(at * self._frame / SAMPLE_RATE))
         self._answers.play_on(said)
         self._pauses.begin_anew()
-        self._split(utterance, held)
-        return True
+        self._split(utterance, tracker.frames - utterance.dropped_samples // self._frame)
 
     async def _said(self, utterance: Utterance) -> str:
         """The words of an utterance that may go on, which somebody waits for."""

@@ -57,14 +57,13 @@ class Outgoing:
         self._changes = Changes()
         self._feed: Feed | None = None
 
-    async def put(self, message: Encoded) -> int:
-        """Add a message once there is room; gives its samples of audio."""
+    async def room(self) -> None:
+        """Wait until there is room for a message."""
         if not self.window.has_room:
             await self._changes.until(lambda: self.window.has_room)
-        return self.put_now(message)
 
     def put_now(self, message: Encoded) -> int:
-        """Add a short message, room or not: whoever reads the socket must not wait here."""
+        """Add a message, room or not, as whoever reads the socket must; gives its samples."""
         samples = 0
         if isinstance(message, bytes):
             samples = len(message) // self._frame_bytes
@@ -226,12 +225,13 @@ class Feed:
         await self._taken.until(lambda: self.closed or not self.crowded)
 
     def _take(self) -> str | bytes | None:
-        if self._acknowledgement is not None:
-            text, self._acknowledgement = self._acknowledgement, None
-            return text
+        # `session.started` lies among the urgent ones, and nothing may come before it.
         if self._urgent:
             self._taken.tell()
             return self._urgent.popleft()
+        if self._acknowledgement is not None:
+            text, self._acknowledgement = self._acknowledgement, None
+            return text
         return None if self._outgoing is None else self._outgoing.take()
 
     async def _wait(self) -> None:

@@ -28,11 +28,16 @@ class Playout:
         sent_s: Seconds of the reply that were sent.
     """
 
-    def __init__(self, lead_s: float) -> None:
-        """Nothing was sent yet; most of what comes should be sent so long ahead of its playing."""
+    def __init__(self, lead_s: float, before: "Playout | None" = None) -> None:
+        """Nothing was sent yet.
+
+        Args:
+            lead_s: Most of what comes should be sent so long ahead of its playing.
+            before: The reply before, which is played to its end first.
+        """
         self.sent_s = 0.0
         self._lead_s = lead_s
-        self._runs_out_ns = 0
+        self._runs_out_ns: int = 0 if before is None else before._runs_out_ns
         self._paused_ns: int | None = None
 
     @property
@@ -44,6 +49,10 @@ class Playout:
         """More was sent; where the client had run out, it plays from now."""
         self.sent_s += seconds
         self._runs_out_ns = max(self._runs_out_ns, self._at(now_ns)) + round(seconds * 1e9)
+
+    def lacks(self, seconds: float, now_ns: int) -> None:
+        """So much of what was sent has not come yet: it is played from now at the earliest."""
+        self._runs_out_ns = max(self._runs_out_ns, self._at(now_ns) + round(seconds * 1e9))
 
     def left_s(self, now_ns: int) -> float:
         """Seconds that the client has and has not played."""
@@ -81,19 +90,22 @@ class Pacer:
         send: Callable[[Sentence | ReplyAudio], Awaitable[None]],
         changes: Changes,
         clock: Callable[[], int],
+        attached: Callable[[], bool],
     ) -> None:
         """Begin, in a task of its own.
 
         Args:
             playout: Says when more may be sent; whoever sends counts it there.
             send: Sends the next part.
-            changes: Told when `playout` was paused, or goes on.
+            changes: Told when `playout` was paused, or goes on, and when the client comes back.
             clock: Monotonic nanoseconds.
+            attached: Whether the client is there; while it is away, nothing is played.
         """
         self._playout = playout
         self._send = send
         self._changes = changes
         self._clock = clock
+        self._attached = attached
         self._parts: deque[Sentence | ReplyAudio] = deque()
         self._held_samples = 0
         self._whole = False
@@ -143,11 +155,14 @@ class Pacer:
         """Wait until the client should get more."""
         playout = self._playout
 
+        def held() -> bool:
+            return playout.paused or not self._attached()
+
         def due() -> bool:
-            return not playout.paused and not playout.wait_s(self._clock())
+            return not held() and not playout.wait_s(self._clock())
 
         while not due():
-            paused = playout.paused
+            before = held()
             with suppress(TimeoutError):
-                async with asyncio.timeout(None if paused else playout.wait_s(self._clock())):
-                    await self._changes.until(lambda: due() or playout.paused != paused)  # noqa: B023
+                async with asyncio.timeout(None if before else playout.wait_s(self._clock())):
+                    await self._changes.until(lambda: due() or held() != before)  # noqa: B023

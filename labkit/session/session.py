@@ -334,6 +334,9 @@ class Session:
         self.carrier = carrier
         self.activity.wake(self._clock())
         self.outgoing.attach(feed)
+        self._answers.attached()
+        self._listening.attached()
+        self._changes.tell()
 
     def detach(self) -> None:
         """Go on without a connection."""
@@ -344,6 +347,8 @@ class Session:
         """It is over: nothing is held any more."""
         self.detach()
         self._budget.hold(0)
+        # Its tasks end later, and count once more: that must not be held for ever.
+        self._budget = Budget(self._budget.limit)
 
     # Its work.
 

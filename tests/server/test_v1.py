@@ -12,8 +12,11 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from labkit.audio.pcm import Float32, encode_s16le
+from labkit.audio.formats import AudioFormat
+from labkit.audio.pcm import Encoding, Float32, encode_s16le
 from labkit.errors import CloseCode
+from labkit.server.v1 import V1Encoder
+from labkit.session.events import Event, ReplyAudio, ReplyEnd, Status, TurnOver
 from labkit.session.registry import State
 from labkit.session.session import Session
 from labkit.voice.pipeline import EchoPipeline, VoicePipeline
@@ -47,6 +50,40 @@ async def test_a_turn_in_order() -> None:
         kinds, audio = await turn(socket)
         assert kinds == ["transcript.final", "response.started", "response.text", "response.done"]
         assert audio == CHUNK * 20
+
+
+async def test_the_first_message_is_always_the_start_of_the_session() -> None:
+    async with serving() as server:
+        for _ in range(8):  # whether the last audio is acknowledged at once depends on the session
+            async with calling(server) as socket:
+                wire = socket.protocol
+                wire.send_text(b'{"type": "session.start"}')
+                wire.send_binary(CHUNK * 25)
+                wire.send_text(b'{"type": "audio.end"}')
+                socket.transport.write(b"".join(wire.data_to_send()))
+                assert json.loads(await socket.recv())["type"] == "session.started"
+
+
+def test_a_reply_is_whole_where_another_turn_ends_meanwhile() -> None:
+    def reply(*between: Event) -> bytes:
+        encoder = V1Encoder(AudioFormat(Encoding.PCM_S16LE, 48_000, 1))
+        piece = ReplyAudio(1, np.linspace(-0.5, 0.5, 1600, dtype=np.float32))
+        told = [
+            one for event in (piece, *between, piece, ReplyEnd(1)) for one in encoder.encode(event)
+        ]
+        return b"".join(one for one in told if isinstance(one, bytes))
+
+    assert reply(TurnOver(2, Status.CANCELLED, "", 0, {}, 0.0, {})) == reply()
+
+
+def test_a_reply_that_was_stopped_leaves_nothing_in_the_next() -> None:
+    encoder = V1Encoder(AudioFormat(Encoding.PCM_S16LE, 48_000, 1))
+    list(encoder.encode(ReplyAudio(1, np.ones(1600, np.float32))))
+    list(encoder.encode(TurnOver(1, Status.CANCELLED, "", 0, {}, 0.0, {})))
+    silence = ReplyAudio(2, np.zeros(1600, np.float32))
+    told = [one for event in (silence, ReplyEnd(2)) for one in encoder.encode(event)]
+    audio = b"".join(one for one in told if isinstance(one, bytes))
+    assert audio == bytes(2 * 4800)
 
 
 async def test_nothing_heard_is_said_so() -> None:

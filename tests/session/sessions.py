@@ -13,6 +13,7 @@ from labkit.errors import ErrorCode
 from labkit.session.common import SessionOptions
 from labkit.session.events import Encoded, Event, ReplyAudio
 from labkit.session.limits import Budget
+from labkit.session.outgoing import Feed
 from labkit.session.session import Session
 from labkit.session.settings import ServerSettings
 from labkit.trace import Trace
@@ -162,6 +163,7 @@ async def at_work(
 ) -> AsyncIterator[Scene]:
     """A session whose work runs."""
     scene = Scene(pipeline or Inline(), options, settings or {})
+    scene.session.outgoing.attach(Feed(60.0))
     tasks = [asyncio.create_task(work()) for work in scene.session.work()]
     try:
         yield scene

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit.audio.pcm import SAMPLE_RATE
+from labkit.audio.pcm import SAMPLE_RATE, Float32
 from labkit.errors import EngineError
 from labkit.session.events import ReplyAudio, Sentence, Status, Transcript, TurnOver
 from labkit.trace import Mark
@@ -208,6 +208,10 @@ class Understood(Inline):
     def __init__(self, *said: str) -> None:
         super().__init__()
         self.said = list(said)
+        self.overheard_as = ""
+
+    async def overhear(self, session: str, audio: Float32, *, since_ns: int | None = None) -> str:
+        return self.overheard_as
 
     async def answer(self, turn: Turn, sink: Sink) -> Exchange:
         await self.gate.wait()
@@ -242,6 +246,22 @@ async def test_how_the_end_sounds_moves_the_wait(chunk: int, last_hz: int, ended
             scene.hear(audio[start : start + 2 * chunk])
             await scene.settle()
         assert bool(scene.told.of(TurnOver)) is ended
+
+
+async def test_the_words_count_beside_another_turn_too() -> None:
+    pipeline = Understood("stop", "set a timer for six minutes")
+    async with at_work(pipeline, server_ends=True, adaptive=True, silence_s=0.6) as scene:
+        await say(scene, SAMPLE_RATE, SAMPLE_RATE)
+        pipeline.gate.clear()
+        scene.hear(sound(SAMPLE_RATE))
+        scene.session.end_utterance()
+        await scene.settle()
+        assert scene.session.busy
+        pipeline.overheard_as = "set a timer for"
+        await say(scene, SAMPLE_RATE, SAMPLE_RATE)
+        pipeline.gate.set()
+        await scene.session.all_answered()
+        assert len(scene.told.of(TurnOver)) == 2
 
 
 async def test_the_decision_waits_for_the_words_that_it_depends_on() -> None:

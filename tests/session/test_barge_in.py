@@ -1,8 +1,9 @@
 """Speech over a reply: paused at once, then played on or ended, and nothing of it lost."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -75,11 +76,12 @@ def given(scene: Scene) -> int:
 
 @asynccontextmanager
 async def replying(
-    over: str | Exception, *, reads: bool = True, muted_s: float = 60.0
+    over: str | Exception, *, reads: bool = True, muted_s: float = 60.0, **options: bool
 ) -> AsyncIterator[Scene]:
     """A session whose reply of four seconds has been played for one."""
     settings = {"muted_s": muted_s}
-    async with at_work(Talkative(over), settings, server_ends=True, barge_in=True) as scene:
+    options = {"server_ends": True, "barge_in": True, **options}
+    async with at_work(Talkative(over), settings, **options) as scene:
         await say(scene, SAMPLE_RATE, LONG)
         await scene.settle()
         await played(scene, 1.0, reads=reads)
@@ -237,14 +239,83 @@ async def test_a_turn_that_begins_meanwhile_leaves_it_undecided(over: str) -> No
         assert [one.turn for one in scene.told.of(TurnOver)][:2] == [1, 2]
 
 
-async def test_who_falls_silent_by_a_switch_has_nothing_to_say() -> None:
-    async with replying("what about tomorrow", muted_s=0.001) as scene:
-        scene.session.outgoing.attach(Feed(60.0))
+Passes = Callable[[Scene, float], Awaitable[None]]
+
+
+@pytest.fixture
+async def passes(monkeypatch: pytest.MonkeyPatch) -> Passes:
+    """Lets so many seconds pass for the loop at once."""
+    loop, passed_s = asyncio.get_running_loop(), 0.0
+    monotonic = loop.time
+    monkeypatch.setattr(loop, "time", lambda: monotonic() + passed_s)
+
+    async def passing(scene: Scene, seconds: float) -> None:
+        nonlocal passed_s
+        passed_s += seconds
+        await scene.settle()
+
+    return passing
+
+
+async def test_who_falls_silent_by_a_switch_has_nothing_to_say(passes: Passes) -> None:
+    async with replying("what about tomorrow", muted_s=600) as scene:
         await say(scene, 4 * 512 + 1600)
-        await scene.session._changes.until(lambda: scene.told.of(ReplyResumed))
+        await passes(scene, 601)
+        assert scene.told.of(ReplyResumed)
+        assert len(scene.told.of(SpeechStopped)) == len(scene.told.of(SpeechStarted))
+        await say(scene, 0, LONG)  # switched on again: what was said before is not answered
         await played(scene, 5.0)
         assert given(scene) == 40 * 1600
-        await say(scene, 1600, LONG)  # switched on again
+        assert [one.turn for one in scene.told.of(Transcript)] == [1]
+
+
+async def test_who_speaks_again_behind_the_switch_is_heard_over_the_reply(passes: Passes) -> None:
+    async with replying("what about tomorrow", muted_s=600) as scene:
+        await say(scene, 7 * 512)
+        await passes(scene, 601)
+        await say(scene, SAMPLE_RATE, LONG)
+        assert scene.told.of(ReplyInterrupted)
+        loud = int(scene.told.of(Transcript)[1].text.split()[0])
+        assert SAMPLE_RATE <= loud < SAMPLE_RATE + 512  # what was no whole frame before is there
+
+
+async def test_who_comes_back_is_given_time_to_speak_on(passes: Passes) -> None:
+    async with replying("what about tomorrow", muted_s=600) as scene:
+        await say(scene, 4 * 512 + 1600)
+        scene.session.detach()
+        await passes(scene, 500)
+        scene.session.attach(Mock(), Feed(60.0))
+        await scene.settle()
+        await passes(scene, 500)
+        assert not scene.told.of(ReplyResumed)
+        await passes(scene, 101)
+        assert scene.told.of(ReplyResumed)
+
+
+async def test_nothing_of_a_reply_is_played_while_its_client_is_away() -> None:
+    async with replying("what about tomorrow", resumable=True) as scene:
+        before, end = given(scene), scene.session.outgoing.window.end
+        scene.session.detach()
+        await played(scene, 8.0, reads=False)
+        assert given(scene) == before
+        # Half a second of what was sent was lost with the connection.
+        scene.session.outgoing.rewind(end.plus(samples=-SAMPLE_RATE // 2))
+        scene.session.attach(Mock(), Feed(60.0))
+        await scene.settle()
+        assert given(scene) == before + SAMPLE_RATE // 2 + 1600  # as far ahead as it may be
+        await played(scene, 0.3)
+        await say(scene, SAMPLE_RATE, LONG)
+        (ended,) = scene.told.of(ReplyInterrupted)
+        assert ended.heard == before - SAMPLE_RATE // 2 + 4800
+        assert [one.turn for one in scene.told.of(Transcript)] == [1, 2]
+
+
+async def test_a_reply_that_is_cancelled_while_its_client_is_away_is_not_paused_any_more() -> None:
+    async with replying("yeah") as scene:
+        await say(scene, 4 * 512 + 1600)
+        scene.session.cancel_running()
+        await say(scene, 1600, LONG)
+        assert not scene.told.of(ReplyResumed, ReplyInterrupted)
         assert [one.turn for one in scene.told.of(Transcript)] == [1, 2]
 
 

@@ -43,14 +43,14 @@ async def test_what_concerns_the_connection_goes_first() -> None:
     out.attach(feed)
     feed.acknowledge("old")
     feed.acknowledge("new")
-    assert await taken(feed, 3) == ["new", "pong", b"11"]
+    assert await taken(feed, 3) == ["pong", "new", b"11"]
 
 
 async def test_a_producer_waits_for_room() -> None:
     out, feed = stream(max_bytes=4), Feed(60)
     out.attach(feed)
-    await out.put(b"1122")
-    waiting = asyncio.create_task(out.put(b"33"))
+    out.put_now(b"1122")
+    waiting = asyncio.create_task(out.room())
     await settle()
     assert not waiting.done()
     await taken(feed, 1)

@@ -64,6 +64,26 @@ def test_never_more_is_heard_than_was_sent_and_never_less_than_before(
         assert 0 <= playout.heard_s(now) <= playout.sent_s + 1e-9
 
 
+def test_the_reply_before_is_played_to_its_end_first() -> None:
+    before = Playout(LEAD_S)
+    before.sent(3.0, 0)
+    playout = Playout(LEAD_S, before)
+    playout.sent(1.0, 2 * S)
+    assert playout.left_s(2 * S) == 2.0
+    assert playout.heard_s(3 * S) == 0.0
+    assert playout.heard_s(int(3.5 * S)) == 0.5
+
+
+def test_what_comes_only_now_is_played_from_now() -> None:
+    playout = Playout(LEAD_S)
+    playout.sent(1.0, 0)
+    playout.lacks(0.75, 10 * S)
+    assert playout.heard_s(10 * S) == 0.25
+    playout.pause(10 * S)
+    playout.lacks(0.75, 20 * S)
+    assert playout.heard_s(20 * S) == 0.25
+
+
 async def test_a_reply_is_sent_in_order_and_a_lead_ahead() -> None:
     clock, changes, playout = Clock(), Changes(), Playout(LEAD_S)
     sent: list[Sentence | ReplyAudio] = []
@@ -73,7 +93,7 @@ async def test_a_reply_is_sent_in_order_and_a_lead_ahead() -> None:
         if isinstance(part, ReplyAudio):
             playout.sent(len(part.samples) / SAMPLE_RATE, clock())
 
-    pacer = Pacer(playout, send, changes, clock)
+    pacer = Pacer(playout, send, changes, clock, lambda: True)
     half = ReplyAudio(1, np.zeros(SAMPLE_RATE // 2, np.float32))
     for _ in range(4):
         await pacer.put(half)
@@ -99,7 +119,7 @@ async def test_what_goes_wrong_while_sending_is_told() -> None:
     async def send(_: Sentence | ReplyAudio) -> None:
         raise OSError("gone")
 
-    pacer = Pacer(Playout(LEAD_S), send, Changes(), Clock())
+    pacer = Pacer(Playout(LEAD_S), send, Changes(), Clock(), lambda: True)
     await pacer.put(ReplyAudio(1, np.zeros(20 * SAMPLE_RATE, np.float32)))
     await asyncio.sleep(0)
     await pacer.put(Sentence(1, "Never.", first=False))

@@ -1,6 +1,7 @@
 """One conversation without any socket: what it hears, answers, remembers, and holds."""
 
 import asyncio
+import weakref
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,11 @@ from labkit.session.events import (
     Transcript,
     TurnOver,
 )
+from labkit.session.limits import Budget
 from labkit.voice.hearing import Utterance
 from labkit.voice.history import Exchange
-from labkit.voice.pipeline import EchoPipeline, Sink, Turn
+from labkit.voice.pipeline import EchoPipeline, Sink, Turn, VoicePipeline
+from labkit.voice.scripted import ScriptedLlm, scripted_engines
 from tests.session.sessions import FRAME, Inline, Scene, at_work, sound
 from tests.support import until
 
@@ -97,6 +100,48 @@ async def test_a_turn_that_waits_can_be_cancelled_and_never_runs() -> None:
             (1, Status.COMPLETED),
         ]
         assert [event.turn for event in scene.told.of(Transcript)] == [1]
+
+
+async def test_a_turn_that_waits_and_is_cancelled_takes_no_place() -> None:
+    async with at_work(settings={"max_waiting_turns": 1}) as scene:
+        scene.pipeline.gate.clear()
+        for turn in range(1, 5):
+            scene.hear(sound(SECOND))
+            scene.session.end_utterance()
+            await scene.settle()
+            if turn > 1:
+                scene.session.cancel(turn, 0)
+        assert scene.session.held_bytes() < 2 * 2 * SECOND + 1000
+
+
+@pytest.mark.parametrize("server_ends", [False, True])
+async def test_a_session_that_is_over_holds_nothing_when_its_tasks_end(server_ends: bool) -> None:
+    above = Budget(10**9)
+    async with at_work(settings={"replay_s": 0.2}, server_ends=server_ends) as scene:
+        scene.session._budget = Budget(10**9, above)
+        scene.hear(sound(2 * SECOND) + sound(SECOND, 0))
+        if not server_ends:
+            scene.session.end_utterance()
+        scene.hear(sound(2 * SECOND) + sound(SECOND // 5, 0))
+        await scene.settle()
+        scene.session.recount()
+        assert above.used > 4 * SECOND
+    assert above.used == 0
+
+
+async def test_what_was_said_is_let_go_of_when_its_turn_is_cancelled() -> None:
+    async with at_work() as scene:
+        scene.pipeline.gate.clear()
+        scene.hear(sound(10 * SECOND))
+        scene.session.end_utterance()
+        await until(lambda: scene.session._answers._answering)
+        answering = scene.session._answers._answering
+        assert answering is not None
+        said = weakref.ref(answering.utterance)
+        del answering
+        scene.session.cancel(1, 0)
+        await scene.settle()
+        assert said() is None
 
 
 async def test_a_turn_that_never_was_is_named() -> None:
@@ -413,6 +458,26 @@ async def test_turns_that_wait_hold_up_the_detector_and_lose_no_speech() -> None
         await scene.session.all_answered()
         assert [event.turn for event in scene.told.of(Transcript)] == [1, 2, 3, 4, 5]
         assert not scene.told.of(Refused)
+
+
+async def test_what_waits_for_room_does_not_come_behind_the_end_of_a_cancelled_turn() -> None:
+    words = "one two three four five six seven eight nine ten."
+    pipeline = VoicePipeline(scripted_engines(llm=ScriptedLlm(lambda messages: words)))
+    async with at_work(pipeline, {"replay_s": 0.35}, acknowledges=True, resumable=True) as scene:
+        window = scene.session.outgoing.window
+        for turn in (1, 2):
+            scene.hear(sound(SECOND))
+            scene.session.end_utterance()
+            await until(lambda: not window.has_room)
+            while scene.session.outgoing.take() is not None:
+                scene.session.outgoing.written()
+            scene.session.acknowledge(window.sent)  # now there is room, and in the same instant
+            scene.session.cancel(turn, 0)
+            end = window.end
+            await scene.session.all_answered()
+            assert window.end == end
+        assert [one.status for one in scene.told.of(TurnOver)] == [Status.CANCELLED] * 2
+        pipeline.close()
 
 
 async def test_audio_of_a_cancelled_turn_does_not_come_behind_its_end() -> None:
