@@ -143,7 +143,7 @@ def decode_client(message: str | bytes, *, max_bytes: int) -> Command:
         require_audio(message, max_bytes=max_bytes)
         return Audio(message)
     if (size := len(message.encode(errors="surrogatepass"))) > max_bytes:
-        raise _too_large(size, max_bytes)
+        raise _too_large(size, max_bytes, "commands are short; audio goes in binary messages")
     return _decode_text(message)
 
 
@@ -154,7 +154,9 @@ def require_audio(message: bytes, *, max_bytes: int) -> None:
         ProtocolError: It is too long, is no whole number of samples, or is a command.
     """
     if len(message) > max_bytes:
-        raise _too_large(len(message), max_bytes)
+        seconds = max_bytes / WIRE.bytes_per_second
+        hint = f"send audio in messages of 20 to 100 ms, {seconds:g} s at most"
+        raise _too_large(len(message), max_bytes, hint)
     if len(message) <= _LONGEST_COMMAND and message.strip() in _COMMAND_BYTES:
         raise ProtocolError(
             ErrorCode.WRONG_FRAME,
@@ -169,12 +171,11 @@ def require_audio(message: bytes, *, max_bytes: int) -> None:
         )
 
 
-def _too_large(size: int, max_bytes: int) -> ProtocolError:
-    seconds = max_bytes / WIRE.bytes_per_second
+def _too_large(size: int, max_bytes: int, hint: str) -> ProtocolError:
     return ProtocolError(
         ErrorCode.MESSAGE_TOO_LARGE,
         f"a message of {size} bytes is above the limit of {max_bytes} bytes; it was dropped",
-        f"send audio in messages of 20 to 100 ms, {seconds:g} s at most",
+        hint,
     )
 
 

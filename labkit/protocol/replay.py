@@ -118,6 +118,7 @@ class ReplayWindow:
         self._waiting: deque[_Entry] = deque()
         self._bytes = 0
         self._waiting_bytes = 0
+        self._longest_audio = 0
 
     @property
     def held_bytes(self) -> int:
@@ -143,8 +144,11 @@ class ReplayWindow:
 
     @property
     def is_overfull(self) -> bool:
-        """Whether twice as much is held as there is room for: nothing more may be added."""
-        return self._not_taken >= 2 * self._max_bytes
+        """Whether twice as much is held as there is room for: nothing more may be added.
+
+        Audio is taken whole where there was room, and one message of it may be longer than that.
+        """
+        return self._not_taken >= 2 * self._max_bytes + self._longest_audio
 
     @property
     def _not_taken(self) -> int:
@@ -163,6 +167,7 @@ class ReplayWindow:
         """
         if samples < 0 or (len(payload) % samples if samples else payload):
             raise ValueError(f"{len(payload)} bytes are no {samples} whole samples")
+        self._longest_audio = max(self._longest_audio, len(payload))
         self._add(_Entry(payload, samples))
 
     def take(self) -> str | bytes | None:

@@ -11,8 +11,10 @@ costs more than hearing it, so one that nothing stands before is heard where it 
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
 from websockets.exceptions import ConnectionClosed
@@ -30,6 +32,8 @@ _log = logging.getLogger(__name__)
 
 _LONGEST_STRETCH_NS: Final = 3_000_000
 """After so long in one go, everybody else gets a turn of the loop."""
+_LOOKS: Final = 4
+"""Looks in a row at a client that does not read on, until it is given up on."""
 
 
 class Socket(Protocol):
@@ -39,8 +43,17 @@ class Socket(Protocol):
         """Messages of the client, until it is gone."""
         ...
 
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes that were written and that the system has not taken."""
+        ...
+
     async def send(self, message: str | bytes) -> None:
         """Send one message; waits while the client does not read."""
+        ...
+
+    async def drain(self) -> None:
+        """Wait until the client has read most of what was written."""
         ...
 
 
@@ -283,12 +296,27 @@ class Connection:
 
     async def _write(self) -> None:
         while (message := await self.feed.next()) is not None:
-            try:
-                async with asyncio.timeout(self._settings.send_timeout_s):
-                    await self._socket.send(message)
-            except TimeoutError:
-                raise slow_reader(self._settings.send_timeout_s) from None
+            await self._send(message)
             self.feed.written()
+
+    async def _send(self, message: str | bytes) -> None:
+        """Send one message; gives up once its client has taken in nothing of it for too long.
+
+        All of it may take longer than that: a whole reply of 30 s, on a line that is as fast as
+        speech, comes in 30 s.
+        """
+        timeout_s = self._settings.send_timeout_s
+        write: Callable[[], Awaitable[None]] = partial(self._socket.send, message)
+        unread, looks = math.inf, 0
+        while looks < _LOOKS:
+            try:
+                async with asyncio.timeout(timeout_s / _LOOKS):
+                    return await write()
+            except TimeoutError:
+                before, unread = unread, self._socket.unread_bytes
+                looks = looks + 1 if unread >= before else 0
+                write = self._socket.drain  # what was written stays so
+        raise slow_reader(timeout_s)
 
     def _outcome(self, results: Sequence[BaseException | None]) -> Close | None:
         """Why it ends: a reason that somebody gave comes before what happened meanwhile."""

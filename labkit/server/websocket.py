@@ -116,8 +116,12 @@ class BoundedConnection(ServerConnection):
     def held_bytes(self) -> int:
         """Bytes that wait in either direction, below the application."""
         queued = sum(len(frame.data) for frame in self.recv_messages.frames.queue)
-        unread = self.transport.get_write_buffer_size()
-        return queued + unread + len(self._unparsed) + len(self.protocol.reader.buffer)
+        return queued + self.unread_bytes + len(self._unparsed) + len(self.protocol.reader.buffer)
+
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes that were written and that the system has not taken."""
+        return self.transport.get_write_buffer_size()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, and be known from the first byte on."""
@@ -291,7 +295,7 @@ class BoundedConnection(ServerConnection):
         if wait_s and not self._ending and self._later is None:
             self._later = self.loop.call_later(wait_s, self._parse)
             self._hold(_Hold.UNPARSED)
-        if self.paused and self.transport.get_write_buffer_size() > _MOST_UNREAD:
+        if self.paused and self.unread_bytes > _MOST_UNREAD:
             self._hold(_Hold.UNREAD)
         return wait_s
 

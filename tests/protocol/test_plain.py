@@ -79,6 +79,7 @@ def test_a_message_above_the_limit_is_refused(message: str | bytes) -> None:
     error = refusal(message)
     assert error.code is ErrorCode.MESSAGE_TOO_LARGE
     assert f"{len(message)} bytes is above the limit of 64 bytes" in str(error)
+    assert ("0.002 s at most" in error.hint) is isinstance(message, bytes)
 
 
 def test_the_limit_counts_the_bytes_of_a_text_and_not_its_characters() -> None:

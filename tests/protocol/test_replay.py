@@ -45,6 +45,15 @@ def test_twice_as_much_as_there_is_room_for_is_too_much(acknowledged: bool) -> N
         assert this.is_overfull is overfull
 
 
+def test_audio_longer_than_all_room_leaves_room_for_text() -> None:
+    this = window(max_bytes=4, acknowledged=False)
+    this.add_audio(bytes(1000), 500)
+    this.add_text("refused")
+    assert not this.is_overfull
+    this.add_text("b")
+    assert this.is_overfull
+
+
 def test_a_rewind_sends_again_what_lies_behind_the_position() -> None:
     this = window()
     this.add_text("a")

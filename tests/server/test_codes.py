@@ -223,6 +223,7 @@ ROWS: Final = (
     Row(V1, None, invalid_text, C.INVALID_TEXT, True),
     Row(V1, None, sending(LARGE), C.MESSAGE_TOO_BIG, True, HUGE),
     Row(V1, None, deaf, C.INTERNAL_ERROR, True, IMPATIENT),
+    Row(PLAIN, None, sending(*["ping"] * 9), C.POLICY, settings={"message_burst": 5}),
     Row(PLAIN, None, shutdown, C.GOING_AWAY),
     Row(PLAIN, None, invalid_text, C.INVALID_TEXT),
     Row(PLAIN, None, sending(LARGE), C.MESSAGE_TOO_BIG, settings=HUGE),
@@ -331,3 +332,9 @@ def test_the_page_names_the_errors_of_the_plain_dialect() -> None:
     page = PAGE.read_text(encoding="utf-8").rpartition("The errors that can come are")[2]
     named = re.findall(r"`(\w+)`", page.partition(".")[0])
     assert named == [row.code.value for row in ROWS if row.dialect == PLAIN and row.code]
+
+
+def test_the_page_names_the_closes_of_the_plain_dialect() -> None:
+    page = PAGE.read_text(encoding="utf-8").rpartition("the server closes the connection (")[2]
+    named = {int(code) for code in re.findall(r"\d+", page.partition(")")[0])}
+    assert named >= {row.close.value for row in ROWS if row.dialect == PLAIN and row.close}
