@@ -86,8 +86,8 @@ class V1Encoder:
                 yield _numbered(v1.ResponseResumed(turn=turn, text=text))
             case ReplyInterrupted(turn, heard):
                 yield _numbered(v1.ResponseInterrupted(turn=turn, heard_samples=heard))
-            case ReplyEnd():
-                if tail := self._audio.flush():
+            case ReplyEnd(turn):
+                if turn == self._turn and (tail := self._audio.flush()):
                     yield tail
             case TurnOver():
                 yield _numbered(_done(event))
