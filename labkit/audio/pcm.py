@@ -309,7 +309,9 @@ def write_wav(path: Path, samples: Float32, sample_rate: int = SAMPLE_RATE) -> N
     Raises:
         AudioError: The file cannot be written.
     """
+    file = io.BytesIO()  # for soundfile does not say why a path cannot be written
+    soundfile.write(file, to_int16(samples), sample_rate, subtype="PCM_16", format="WAV")
     try:
-        soundfile.write(path, to_int16(samples), sample_rate, subtype="PCM_16", format="WAV")
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise AudioError(f"{path} cannot be written: {error}") from error
+        path.write_bytes(file.getvalue())
+    except OSError as error:
+        raise AudioError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -92,7 +92,7 @@ def proxy(
     seed: Annotated[int, typer.Option(help="Draws the jitter.")] = 0,
 ) -> None:
     """Put a bad network before a server: delay, throttle and cut what goes through."""
-    from labkit.client.dial import address_of
+    from labkit.client.dial import address_of, shown
     from labkit.measure.netem import Proxy
 
     host, target_port = address_of(to)
@@ -105,7 +105,7 @@ def proxy(
         ),
         cut_connection,
     )
-    run(_until_signal(Proxy(host, target_port, conditions=plan, seed=seed, port=port), to))
+    run(_until_signal(Proxy(host, target_port, conditions=plan, seed=seed, port=port), shown(to)))
 
 
 def _network(named: str | None) -> Conditions:

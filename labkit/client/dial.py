@@ -76,20 +76,21 @@ def server_url(text: str) -> str:
         ClientError: It is no address of a WebSocket server; says what is wrong with it.
     """
     text = text.strip()
+    told = re.sub(r"((?:^|//))[^/?#]*@", r"\1", text)  # a password is not printed
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise ClientError(f"{text!r} is no address: {error}") from error
+        raise ClientError(f"{told!r} is no address: {error}") from error
     if parts.scheme in ("http", "https") and host:
         raise ClientError(
-            f"{text!r} is the address of a web page; a voice server's begins with ws:// or "
-            f"wss://, try {_rescheme(text, 'ws' if parts.scheme == 'http' else 'wss')}"
+            f"{told!r} is the address of a web page; a voice server's begins with ws:// or "
+            f"wss://, try {_rescheme(told, 'ws' if parts.scheme == 'http' else 'wss')}"
         )
     if parts.scheme not in ("ws", "wss") or not host:
-        raise ClientError(f"{text!r} is no address of a voice server; try {_suggestion(text)}")
+        raise ClientError(f"{told!r} is no address of a voice server; try {_suggestion(told)}")
     if port == 0:
-        raise ClientError(f"{text!r} names port 0, at which nobody can listen")
+        raise ClientError(f"{told!r} names port 0, at which nobody can listen")
     return urlunsplit(parts._replace(path=parts.path or "/", fragment=""))
 
 
@@ -101,7 +102,9 @@ def address_of(url: str, *, tls: bool = False) -> tuple[str, int]:
     """
     parts = urlsplit(server_url(url))
     if parts.scheme == "wss" and not tls:
-        raise ClientError(f"{url!r} is encrypted, which cannot be looked into; name one with ws://")
+        raise ClientError(
+            f"{shown(url)!r} is encrypted, which cannot be looked into; name one with ws://"
+        )
     return parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80)
 
 
@@ -162,8 +165,8 @@ async def dial(
     address, tls, through = server_url(url), reach.get("tls"), reach.get("through")
     if tls is not None and not address.startswith("wss:"):
         raise ClientError(
-            f"a certificate to trust was given, and {_shown(address)} is not encrypted; "
-            f"try {_shown(_rescheme(address, 'wss'))}"
+            f"a certificate to trust was given, and {shown(address)} is not encrypted; "
+            f"try {shown(_rescheme(address, 'wss'))}"
         )
     reached: list[ClientConnection] = []
 
@@ -264,8 +267,8 @@ def _rescheme(url: str, scheme: str) -> str:
     return urlunsplit(urlsplit(url)._replace(scheme=scheme))
 
 
-def _shown(url: str) -> str:
-    """`url` as it may be printed: without a name and a password, and without a bare path."""
+def shown(url: str) -> str:
+    """`url` as it may be printed and kept: without name and password, and without a bare path."""
     parts = urlsplit(url)
     path = "" if parts.path == "/" and not parts.query else parts.path
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], path=path))
@@ -273,7 +276,7 @@ def _shown(url: str) -> str:
 
 def _failure(address: str, error: Exception, within_s: float, *, reached: bool) -> ConnectError:
     """What went wrong, in words, and whether trying again can help."""
-    url = _shown(address)
+    url = shown(address)
     if isinstance(error, InvalidStatus):
         return _refusal(url, error)
     words, retry = _fault(url, error, within_s, reached=reached)

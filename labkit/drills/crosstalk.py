@@ -31,7 +31,7 @@ from websockets.exceptions import WebSocketException
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio, resample
 from labkit.client.answers import Deadlines
-from labkit.client.dial import Backoff, with_query
+from labkit.client.dial import Backoff, shown, with_query
 from labkit.client.plain import VoiceClient
 from labkit.client.v1 import SessionClient
 from labkit.drills import Dialect, Finding, Verdict
@@ -287,7 +287,7 @@ async def offered(
             break
     else:
         raise ClientError(
-            f"{url} answered nothing in the plain dialect within {patience_s:g} s; "
+            f"{shown(url)} answered nothing in the plain dialect within {patience_s:g} s; "
             "labkit talk says more"
         )
     speaks_v1 = await _call(url, Dialect.V1, [said], patience_s=patience_s)

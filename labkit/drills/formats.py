@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed
 from labkit.audio.formats import WIRE, AudioFormat
 from labkit.audio.misread import MISMATCHES, FormatWatch
 from labkit.audio.pcm import Encoding, Float32, read_audio
-from labkit.client.dial import connected
+from labkit.client.dial import connected, shown
 from labkit.client.v1 import Lost, begin
 from labkit.drills import Finding, Verdict
 from labkit.drills.misdeclared import (
@@ -130,7 +130,8 @@ async def run_formats(url: str | None, *, quick: bool, tell: Tell) -> Verdict:
     speech = [lasting(read_audio(one.path)) for one in spoken]
     title = "Audio that is not what was declared"
     if url is not None:
-        return Verdict(f"{title}, sent to {url}", tuple(await send_all(url, speech[0], tell)))
+        found_there = await send_all(url, speech[0], tell)
+        return Verdict(f"{title}, sent to {shown(url)}", tuple(found_there))
     silent = [r for r in recordings if not r.kind.is_speech]
     found = [*measure(speech, tell), *false_alarms([*spoken, *silent], tell)]
     return Verdict(f"{title}, found and named", tuple(found))

@@ -257,7 +257,7 @@ async def cut_calls(
     harm = Harm()
 
     async def caller(number: int) -> None:
-        source = np.random.default_rng([seed, number])
+        source = np.random.default_rng([abs(seed), number])  # which takes no negative ones
         while not cuts.enough and not harm.broken:
             call = script(source)
             whole = await _listen(url, call, seed + number, harm)

@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import WebSocketException
 
 from labkit.audio.pcm import SAMPLE_RATE, Encoding, Float32, decode_s16le, read_audio
-from labkit.client.dial import connected, server_url
+from labkit.client.dial import connected, server_url, shown
 from labkit.client.plain import VoiceClient
 from labkit.client.v1 import SessionClient
 from labkit.drills import Dialect
@@ -149,7 +149,7 @@ async def fetch(url: str, path: str) -> tuple[int, str]:
             response = await client.get(page)
     except httpx2.HTTPError as error:
         reason = str(error) or type(error).__name__
-        raise ClientError(f"{url} does not give {path}: {reason}") from error
+        raise ClientError(f"{shown(url)} does not give {path}: {reason}") from error
     return response.status_code, response.text
 
 

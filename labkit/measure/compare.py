@@ -117,7 +117,8 @@ def read_run(folder: Path) -> Run:
 
 def _row(columns: Mapping[str, str]) -> Row:
     """A turn as a file of turns has it, without its marks."""
-    told: dict[str, Any] = {
+    told: dict[str, Any] = {"heard_ms": None}  # which earlier versions did not have
+    told |= {
         name: text or None if name.endswith(("_ms", "_bytes", "block")) else text
         for name, text in columns.items()
     }

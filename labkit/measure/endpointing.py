@@ -12,15 +12,17 @@ Policies of others can be drawn beside it: their decisions on the same turns com
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field, fields
+from itertools import cycle
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
+from pydantic import FiniteFloat, TypeAdapter
 
 from labkit.audio.pcm import SAMPLE_RATE
 from labkit.errors import InstrumentError
@@ -77,11 +79,11 @@ class Decision:
     """
 
     policy: str
-    setting: float
+    setting: FiniteFloat
     caller: int
     turn: int
     cut_off: bool
-    dead_air_s: float
+    dead_air_s: FiniteFloat
 
     def columns(self) -> dict[str, Any]:
         """The same as columns."""
@@ -298,14 +300,28 @@ class EndpointingExperiment(Experiment[Decision, EndpointingSummary]):
         """Draw the conversations, hear each pause once, and decide.
 
         Raises:
-            InstrumentError: What is to be compared was decided on other turns.
+            InstrumentError: What is to be compared is called as one of these policies, or was
+                decided on other turns.
         """
+        if own := sorted({one.policy for one in self.compared} & _POLICIES.keys()):
+            raise InstrumentError(
+                f"policy {own[0]!r} is one of this command's own; give those to be compared with "
+                "it other names"
+            )
         total = len(voices()) * self.each
         tell("drawing the conversations", 0, total)
         spoken = await asyncio.to_thread(conversations, Random(self.seed), voices(), each=self.each)
-        drawn = {(caller, n) for caller, turns in enumerate(spoken) for n in range(len(turns))}
-        if self.compared and {(one.caller, one.turn) for one in self.compared} != drawn:
-            raise InstrumentError("what is to be compared was decided on other turns than these")
+        drawn = Counter(
+            (caller, n) for caller, turns in enumerate(spoken) for n in range(len(turns))
+        )
+        decided: dict[tuple[str, float], Counter[tuple[int, int]]] = {}
+        for row in self.compared:
+            decided.setdefault((row.policy, row.setting), Counter())[row.caller, row.turn] += 1
+        if wrong := [which for which, turns in decided.items() if turns != drawn]:
+            raise InstrumentError(
+                f"policy {wrong[0][0]!r} at {wrong[0][1]:g} was decided on other turns than these; "
+                f"it takes each of {len(drawn)} once, with --seed {self.seed} --each {self.each}"
+            )
         for caller, turns in enumerate(spoken):
             tell(turns[0].speaker, caller, total)
             heard = [await asyncio.to_thread(self._hear, turn) for turn in turns]
@@ -350,7 +366,7 @@ def plot_lines(
 
     ax = axes(ax)
     looks = ((BLUE, "o", "--"), (ORANGE, "", "-"), (GREEN, "D", "-"), (PURPLE, "s", ":"))
-    for (name, points), (colour, marker, style) in zip(named.items(), looks, strict=False):
+    for (name, points), (colour, marker, style) in zip(named.items(), cycle(looks), strict=False):
         seconds, shares = [s for s, _ in points], [100 * share for _, share in points]
         size = 10 if len(points) == 1 else 4
         ax.plot(seconds, shares, style, marker=marker, color=colour, label=name, markersize=size)

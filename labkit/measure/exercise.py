@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32
 from labkit.client.answers import Deadlines
+from labkit.client.dial import shown
 from labkit.client.plain import ClientTurn, VoiceClient
 from labkit.errors import ClientError, InstrumentError, LabkitError, ProtocolError
 from labkit.measure import decided
@@ -150,7 +151,7 @@ class Exercise(Experiment[Row, ExerciseSummary]):
             "blocks": self.blocks,
             "end_of_a_turn": "decided by the server" if self.decided else "told by the client",
             "chunk_sizes_ms": list(self.chunk_sizes_ms),
-            "servers": {t.name: " ".join(t.command) or t.url for t in self.targets},
+            "servers": {t.name: " ".join(t.command) or shown(t.url) for t in self.targets},
             **self.access.about(),
             "clock": "client and servers of one machine share the monotonic clock; of a server "
             "elsewhere it is estimated from pings",

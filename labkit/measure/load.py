@@ -16,6 +16,7 @@ import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio
 from labkit.client.answers import Deadlines
+from labkit.client.dial import shown
 from labkit.client.plain import VoiceClient
 from labkit.client.speech import Clock, chunk_samples
 from labkit.errors import LabkitError
@@ -167,7 +168,10 @@ class Load(Experiment[Level, LoadSummary]):
 
     def about(self) -> dict[str, Any]:
         """What was asked for, and how latencies count."""
-        settings = asdict(self) | {"recordings": self.recordings and self.recordings.name}
+        settings = asdict(self) | {
+            "recordings": self.recordings and self.recordings.name,
+            "url": self.url and shown(self.url),
+        }
         del settings["clock"]
         return {
             "settings": settings,

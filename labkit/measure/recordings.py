@@ -6,6 +6,7 @@ A folder of recordings carries one `manifest.jsonl`, a JSON object a line::
      "synthesiser": "…", "licence": "…", "end_of_speech_sample": 31240}
 """
 
+import os
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -173,7 +174,7 @@ def recording(what: str | Path) -> Recording:
     known = {one.name: one for one in load_manifest()}
     if (found := known.get(str(what))) is not None:
         return found
-    path = Path(what).expanduser()
+    path = Path(os.path.expanduser(what))
     if not path.is_file():
         raise AudioError(
             f"there is no recording {str(what)!r} and no such file; there are {', '.join(known)}"

@@ -128,8 +128,11 @@ def read_rows(path: Path, row: Callable[[dict[str, str]], R]) -> list[R]:
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return [row(columns) for columns in csv.DictReader(file)]
-    except (OSError, KeyError, TypeError, ValueError) as error:
+            found = list(csv.DictReader(file))
+        if any(None in columns for columns in found):
+            raise ValueError("a row has more values than there are columns")
+        return [row(columns) for columns in found]
+    except (OSError, csv.Error, KeyError, TypeError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "not as this labkit writes them"
         raise InstrumentError(f"{path} cannot be read: {why}") from error
 
@@ -161,10 +164,17 @@ class Results:
     def within(cls, out: Path) -> "Results":
         """Make a folder in `out` that is named after the time of day.
 
+        One that is there belongs to a run that began in the same second.
+
         Raises:
             InstrumentError: It cannot be made.
         """
-        return cls(out / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+        first = out / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        folder, number = first, 1
+        while os.path.exists(folder):
+            number += 1
+            folder = first.with_name(f"{first.name}_{number}")
+        return cls(folder)
 
     @contextmanager
     def rows(
@@ -186,8 +196,10 @@ class Results:
                 self._remove(path)
             raise _not_writable(self.folder, error) from error
         writer = csv.DictWriter(file, fieldnames=columns)
+        whole = 0
 
         def write(row: Mapping[str, Any]) -> None:
+            nonlocal whole
             plain = {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
             try:
                 writer.writerow(plain)
@@ -195,6 +207,7 @@ class Results:
             except OSError as error:
                 raise self._not_written(path, error) from error
             self.measured += 1
+            whole = path.stat().st_size
 
         try:
             try:
@@ -208,6 +221,8 @@ class Results:
                 file.close()
             if not self.measured:
                 self._remove(path)
+            elif path.stat().st_size > whole:  # a part of a row, for which there was no room
+                os.truncate(path, whole)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a summary; dataclasses become objects.

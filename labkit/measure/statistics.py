@@ -110,7 +110,7 @@ def resampled(
         paired=paired,
         confidence_level=_CONFIDENCE,
         method="percentile",
-        rng=np.random.default_rng(seed),
+        rng=np.random.default_rng(abs(seed)),  # which takes no negative ones
     ).confidence_interval
     return Estimate(value, float(interval.low), float(interval.high), len(arrays[0]))
 

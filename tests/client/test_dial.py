@@ -223,6 +223,23 @@ async def test_no_secret_of_an_address_is_repeated() -> None:
     assert "secret" not in told
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://user:secret@box:1",
+        "user:secret@box:1",
+        "ws://user:secret@box:0",
+        "ws://user:secret@box:99999",
+        "ftp://user:secret@box/x",
+        "wss://user:secret@box:1",
+    ],
+)
+def test_nor_of_one_that_is_none(url: str) -> None:
+    with pytest.raises(ClientError, match="box") as caught:
+        address_of(url)
+    assert "secret" not in str(caught.value)
+
+
 async def test_leaving_a_server_that_reads_nothing_takes_no_longer_than_it_may() -> None:
     async with websocket(deaf) as url:
         connection = await dial(url)

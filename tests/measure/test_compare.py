@@ -1,5 +1,6 @@
 """Two runs compared: what is noise, what is not, and what cannot be compared."""
 
+import csv
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -113,3 +114,15 @@ def test_a_folder_without_turns_is_refused(tmp_path: Path, content: str | None) 
         (tmp_path / "summary.json").write_text(json.dumps([]))
     with pytest.raises(InstrumentError, match="holds no turns of an exercise"):
         read_run(tmp_path)
+
+
+def test_a_run_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    folder = written(tmp_path / "a", rows())
+    with (folder / "turns.csv").open(newline="") as file:
+        turns = list(csv.DictReader(file))
+    with (folder / "turns.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [name for name in turns[0] if name != "heard_ms"])
+        writer.writeheader()
+        writer.writerows({k: v for k, v in row.items() if k != "heard_ms"} for row in turns)
+    (found,) = compare(read_run(folder), read_run(written(tmp_path / "b", rows())))
+    assert found.parts[0].verdict == "noise"

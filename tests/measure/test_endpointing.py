@@ -144,7 +144,12 @@ def test_decisions_on_other_turns_are_refused(
 
 @pytest.mark.parametrize(
     "content",
-    ["policy,setting\na,1\n", "policy,setting,caller,turn,cut_off,dead_air_s\na,1,0,0,maybe,1\n"],
+    [
+        "policy,setting\na,1\n",
+        "policy,setting,caller,turn,cut_off,dead_air_s\na,1,0,0,maybe,1\n",
+        "policy,setting,caller,turn,cut_off,dead_air_s\na,nan,0,0,False,1\n",
+        "policy,setting,caller,turn,cut_off,dead_air_s\na,1,0,0,False,inf\n",
+    ],
 )
 def test_what_holds_no_decisions_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "theirs.csv"
@@ -153,3 +158,32 @@ def test_what_holds_no_decisions_is_refused(tmp_path: Path, content: str) -> Non
         read_decisions(path)
     with pytest.raises(InstrumentError, match="cannot be read: "):
         read_decisions(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "said"),
+    [
+        (
+            Decision("adaptive", 0.5, 0, 0, cut_off=False, dead_air_s=0.5),
+            "one of this command's own",
+        ),
+        (Decision("theirs", 0.5, 0, 1, cut_off=False, dead_air_s=0.5), "on other turns than these"),
+    ],
+)
+def test_what_would_be_mixed_up_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theirs: Decision, said: str
+) -> None:
+    """A name of ours would add their decisions to our line; a turn too few or twice would, too."""
+    monkeypatch.setattr(endpointing, "conversations", lambda rng, of, each: [[turn(1.0)]])
+    whole = Decision("theirs", 0.25, 0, 0, cut_off=False, dead_air_s=0.5)
+    for compared in ([whole, theirs], [whole, theirs, theirs]):
+        asr = ScriptedAsr(lambda audio: "stop")
+        experiment = EndpointingExperiment(asr, models="script", compared=compared)
+        with pytest.raises(InstrumentError, match=said):
+            asyncio.run(conduct(experiment, Results(tmp_path)))
+
+
+def test_every_line_is_drawn() -> None:
+    names = [f"policy {number}" for number in range(6)]
+    ax = endpointing.plot_lines(dict.fromkeys(names, [(0.3, 0.1), (0.6, 0.05)]))
+    assert [line.get_label() for line in ax.lines] == names

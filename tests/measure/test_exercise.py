@@ -200,3 +200,8 @@ def test_parts_that_do_not_add_up_end_the_run(
                 await conduct(exercise, Results(tmp_path / "results"))
 
     asyncio.run(run())
+
+
+def test_no_password_of_an_address_is_kept() -> None:
+    exercise = Exercise(targets=[Target.running("ws://me:secret@box:1/x")])
+    assert exercise.about()["servers"] == {"box:1": "ws://box:1/x"}

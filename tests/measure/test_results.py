@@ -6,14 +6,16 @@ import errno
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from matplotlib.figure import Figure
 
 from labkit.errors import InstrumentError, LabkitError
-from labkit.measure.results import Experiment, Results, Tell, about_machine, conduct
+from labkit.measure import results as module
+from labkit.measure.results import Experiment, Results, Tell, about_machine, conduct, read_rows
 
 
 class Number(int):
@@ -197,3 +199,48 @@ def test_the_machine_is_told() -> None:
     about = about_machine()
     assert set(about) == {"cpu", "cores", "system", "python", "versions"}
     assert {"labkit", "numpy"} <= set(about["versions"])
+
+
+def test_two_runs_of_one_second_have_a_folder_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls(2026, 11, 26)
+
+    monkeypatch.setattr(module, "datetime", Stopped)
+    names = [Results.within(tmp_path).folder.name for _ in range(3)]
+    at = "2026-11-26_00-00-00"
+    assert names == [at, f"{at}_2", f"{at}_3"]
+
+
+def test_half_a_row_that_had_no_room_is_taken_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = Results(tmp_path)
+    with pytest.raises(InstrumentError, match="the 1 rows that were measured are kept"):  # noqa: SIM117
+        with results.rows("numbers.csv", ("number", "half")) as write:
+            write({"number": 1, "half": 0.5})
+            monkeypatch.setattr(csv.DictWriter, "writerow", half_a_row(tmp_path / "numbers.csv"))
+            write({"number": 2, "half": 0.5})
+    assert written(tmp_path) == [{"number": "1", "half": "0.5"}]
+
+
+def half_a_row(path: Path) -> Callable[..., None]:
+    """Writes a part of a row before the disk is full."""
+
+    def write(*_: object) -> None:
+        with path.open("a") as file:
+            file.write("2,0")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    return write
+
+
+@pytest.mark.parametrize("content", ["a,b\n1,2,3\n", 'a,b\n"' + "x" * 200_000 + '",2\n'])
+def test_rows_that_are_none_are_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(content)
+    with pytest.raises(InstrumentError, match="rows.csv cannot be read: not as this labkit"):
+        read_rows(path, dict)

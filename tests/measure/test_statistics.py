@@ -101,3 +101,8 @@ def test_the_exact_interval_covers_the_truth_about_as_often_as_it_says() -> None
         assert found is not None
         covered += found.low <= truth <= found.high
     assert 0.92 < covered / 400 < 0.98
+
+
+def test_any_whole_number_is_a_seed() -> None:
+    values = [1.0, 2.0, 4.0, 8.0]
+    assert median(values, seed=-7) == median(values, seed=7)
