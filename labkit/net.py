@@ -86,9 +86,9 @@ def addresses_to_bind(host: str, port: int) -> list[str]:
         found = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter of what can be no name
         raise ServerError(
-            f"cannot listen on {host}: {error.strerror or error}. "
+            f"cannot listen on {host}: {getattr(error, 'strerror', None) or error}. "
             "Give --host an address of this machine, such as localhost or 0.0.0.0"
         ) from None
     possible, missing = [], None

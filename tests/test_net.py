@@ -140,9 +140,10 @@ def test_a_port_that_is_taken_and_one_that_is_free() -> None:
     assert addresses_to_bind("127.0.0.1", port) == ["127.0.0.1"]
 
 
-def test_a_name_that_nobody_knows() -> None:
-    with pytest.raises(ServerError, match="cannot listen on no.such.invalid: .*Give --host an"):
-        addresses_to_bind("no.such.invalid", 0)
+@pytest.mark.parametrize("name", ["no.such.invalid", "a..b", "x" * 80 + ".example"])
+def test_a_name_that_nobody_knows(name: str) -> None:
+    with pytest.raises(ServerError, match=f"cannot listen on {name}: .*Give --host an"):
+        addresses_to_bind(name, 0)
 
 
 # -- certificates ------------------------------------------------------------------------------

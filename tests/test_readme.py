@@ -137,6 +137,9 @@ def test_every_folder_of_the_package_has_its_line() -> None:
     folders = {path.parent.name for path in (ROOT / "labkit").glob("*/__init__.py")}
     listed = README.partition("## What is where")[2].partition("## Licences")[0]
     assert {folder for folder in folders if f" {folder}/ " not in listed} == set()
+    named = {*re.findall(r"^  ([a-z]+(?:/|\.py)) ", listed, re.M)}
+    assert len(named) >= 8
+    assert {one for one in named if not (ROOT / "labkit" / one).exists()} == set()
 
 
 def test_the_limits_of_the_plain_dialect_are_those_of_the_server() -> None:

@@ -1,6 +1,7 @@
 """The commands in the order in which one uses them, and what becomes of errors."""
 
-from typing import Annotated, Final
+import sys
+from typing import Annotated, Final, NoReturn
 
 import typer
 from rich.markup import escape
@@ -80,10 +81,25 @@ def _options(
 
 
 def run_command_line() -> None:
-    """Run the command that was typed; labkit's own errors become one line and exit code 1."""
+    """Run the command that was typed; what it cannot do becomes one line and exit code 1."""
     show_on_any_console()
     try:
-        app()
+        try:
+            app()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, and not in the end: then nobody could tell of a failure
     except LabkitError as error:
-        errors().print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
-        raise SystemExit(1) from None
+        _give_up(str(error))
+    except ModuleNotFoundError as error:
+        _give_up(
+            f"the package {error.name} is not installed; run 'make setup', or install it with pip"
+        )
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else "what was printed cannot be written: "
+        _give_up(f"{where}{error.strerror or error}")
+
+
+def _give_up(why: str) -> NoReturn:
+    errors().print(f"[bold red]error:[/] {escape(why)}", soft_wrap=True)
+    raise SystemExit(1)

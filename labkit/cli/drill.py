@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from labkit.cli.models import SetOption
-from labkit.cli.terminal import console, counting_bar, run
+from labkit.cli.terminal import counting_bar, print_table, run
 
 if TYPE_CHECKING:
     from labkit.drills import Finding, Verdict
@@ -46,7 +46,8 @@ def resume(
 def stalled(
     clients: Annotated[int, typer.Option(min=1, help="Clients that read nothing.")] = 100,
     seconds: Annotated[
-        float, typer.Option(min=1, help="How long other callers are timed, three times.")
+        float,
+        typer.Option(min=1, max=3600, help="How long other callers are timed, three times."),
     ] = 30,
 ) -> None:
     """Let clients read nothing of their replies; neither memory nor others may suffer."""
@@ -90,7 +91,7 @@ def fuzz(
 
 @drill.command()
 def hostile(
-    seconds: Annotated[float, typer.Option(min=1, help="How long each attacks.")] = 5,
+    seconds: Annotated[float, typer.Option(min=1, max=3600, help="How long each attacks.")] = 5,
     only: Annotated[
         list[str] | None,
         typer.Option(metavar="KIND", help="This kind only, such as 'pings'; may be repeated."),
@@ -108,7 +109,8 @@ def crosstalk(
     turns: Annotated[int, typer.Option(min=2, max=8, help="Utterances of each caller.")] = 4,
     seed: Annotated[int, typer.Option(help="Draws who says what, and when each begins.")] = 1,
     pace: Annotated[
-        float, typer.Option(min=0, help="Times the pace of speech, in the crowd; 0 is at once.")
+        float,
+        typer.Option(min=0, max=1000, help="Times the pace of speech, in the crowd; 0 is at once."),
     ] = 1.0,
     model_set: SetOption = "embedded",
     url: Annotated[
@@ -158,7 +160,7 @@ def _carry_out(work: "Callable[[Tell], Coroutine[Any, Any, Verdict]]") -> None:
 
 def judge(verdict: "Verdict") -> None:
     """Print what a drill found; ends the command with code 1 where a promise was broken."""
-    console().print(verdict_table(verdict))
+    print_table(verdict_table(verdict))
     if not verdict.holds:
         raise typer.Exit(1)
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from labkit.cli.measure import RESULTS, OutOption, carry_out, results_table, told_number
 from labkit.cli.models import AsrOption, LlmOption, SetOption, TtsOption
-from labkit.cli.terminal import console
+from labkit.cli.terminal import console, print_table
 from labkit.errors import LabkitError
 
 if TYPE_CHECKING:
@@ -108,7 +108,9 @@ def run_exercise(
     from labkit.voice.models import resolve
 
     models = {"--models": model_set, "--asr": asr, "--llm": llm, "--tts": tts}
-    options = tuple(word for key, value in models.items() if value for word in (key, value))
+    options = tuple(
+        word for key, value in models.items() if value is not None for word in (key, value)
+    )
     labkit = partial(Target.labkit, *options, *(["--deflate"] if deflate else []))
     targets = [labkit()] if own else []
     if compare:
@@ -127,7 +129,11 @@ def run_exercise(
         quick=quick,
         targets=distinct(targets),
         seed=seed,
-        chunk_sizes_ms=parse_chunks(chunks) if chunks else (40,) if compare else CHUNK_SIZES_MS,
+        chunk_sizes_ms=parse_chunks(chunks)
+        if chunks is not None
+        else (40,)
+        if compare
+        else CHUNK_SIZES_MS,
         decided=compare or mode == "vad",
         access=Access(
             network=read_profile(network),
@@ -150,7 +156,7 @@ def diff(
     runs = read_run(first), read_run(second)
     found = compare(*runs)
     for comparison in found:
-        console().print(diff_table(comparison))
+        print_table(diff_table(comparison))
     for comparison in found:
         console().print(comparison.sentence(), markup=False, highlight=False)
     console().print(
@@ -190,7 +196,7 @@ def sizes_table(server: "ServerSummary") -> Table:
     table = results_table(
         f"End of speech to first audible reply: {server.name}", map(_size_row, server.sizes)
     )
-    table.caption = "added: to the wait with the smallest chunks, within the same recordings"
+    table.caption = "added: how much later the transcript comes than with the smallest chunks"
     return table
 
 
@@ -236,7 +242,7 @@ def _server_row(server: "ServerSummary", first: str) -> dict[str, str]:
 def diff_table(comparison: "Comparison") -> Table:
     """Two runs of one server, a row per part of the wait."""
     names = comparison.first, comparison.second
-    return results_table(
+    table = results_table(
         f"{names[0]}, first run and second" if len({*names}) == 1 else " and ".join(names),
         (
             {
@@ -250,6 +256,8 @@ def diff_table(comparison: "Comparison") -> Table:
             for part in comparison.parts
         ),
     )
+    table.caption = "first, second: means; change: median of the differences"
+    return table
 
 
 def _value(found: "Estimate | None") -> float | None:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 from rich import box
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from labkit.cli.models import AsrOption, SetOption
-from labkit.cli.terminal import console, counting_bar, errors, run
+from labkit.cli.terminal import console, counting_bar, errors, print_table, run
 
 if TYPE_CHECKING:
     from labkit.measure.bench import BenchSummary, Finding
@@ -60,19 +62,25 @@ def carry_out(
             kept = f"not finished; the rows measured until then ({results.measured}) are in"
             errors().print(f"{kept} {results.folder}", soft_wrap=True, markup=False)
     for table in tables(summed):
-        console().print(table)
+        print_table(table)
     for sentence in summed.sentences():
-        console().print(sentence)
+        console().print(sentence, markup=False)
     where = f"Raw data, summary and figures: {results.folder}"
     console().print(where, soft_wrap=True, markup=False)
 
 
-def results_table(title: str, rows: Iterable[Mapping[str, str]]) -> Table:
-    """A table that fits into 80 columns: rows of the same columns, at least one."""
+def results_table(title: str, rows: Iterable[Mapping[str, str | Text]]) -> Table:
+    """A table that fits into 80 columns: rows of the same columns, at least one.
+
+    All text is printed as it is, since names and errors of other servers are part of it.
+    """
     rows = list(rows)
-    table = Table(*rows[0], title=title, box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
+    table = Table(
+        *map(escape, rows[0]), title=escape(title), box=box.SIMPLE_HEAD, padding=(0, 0),
+        pad_edge=False,
+    )  # fmt: skip
     for row in rows:
-        table.add_row(*row.values())
+        table.add_row(*(cell if isinstance(cell, Text) else escape(cell) for cell in row.values()))
     for column in table.columns:
         column.justify, column.no_wrap = "right", True
     return table
@@ -199,7 +207,7 @@ def waits_table(levels: "Sequence[Level]") -> Table:
     return table
 
 
-def _waits(level: "Level") -> dict[str, str]:
+def _waits(level: "Level") -> dict[str, str | Text]:
     return {
         "sessions": str(level.sessions),
         "server": level.server,
@@ -247,11 +255,11 @@ def _short(milliseconds: float) -> str:
     return f"{milliseconds:.1f}" if milliseconds < 10 else f"{milliseconds:.0f}"
 
 
-def _lateness(level: "Level") -> str:
+def _lateness(level: "Level") -> str | Text:
     if level.lateness_ms is None:
         return "-"
     late = _short(level.lateness_ms.p95)
-    return f"[bold red]{late} ![/]" if level.generator_limited else late
+    return Text(f"{late} !", "bold red") if level.generator_limited else late
 
 
 def _memory(level: "Level") -> str:
@@ -268,8 +276,8 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="ROW",
-            help="Measure this row: decided, endpointing, push, naive, ping, words, ahead, "
-            "listening, four, eight or memory. May be repeated.",
+            help="Measure this row: decided, endpointing, push, naive, ping, barge-in, words, "
+            "ahead, listening, four, eight or memory. May be repeated.",
         ),
     ] = None,
     quick: Annotated[
@@ -308,10 +316,8 @@ def findings_table(summed: "BenchSummary") -> Table:
     return table
 
 
-def _finding(one: "Finding") -> dict[str, str]:
+def _finding(one: "Finding") -> dict[str, str | Text]:
     value, colours = one.reading.value, {"holds": "green", "short": "red"}
-    colour = colours.get(one.verdict.value, "")
-    verdict = one.verdict.value
     return {
         "name": one.name,
         "figure": one.bar.figure,
@@ -319,7 +325,7 @@ def _finding(one: "Finding") -> dict[str, str]:
         "95 %\ninterval": _interval(value),
         "n": "-" if value is None else str(value.sample),
         "bar": str(one.bar),
-        "verdict": f"[{colour}]{verdict}[/]" if colour else verdict.replace(" ", "\n"),
+        "verdict": Text(one.verdict.value.replace(" ", "\n"), colours.get(one.verdict.value, "")),
     }
 
 

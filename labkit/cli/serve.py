@@ -15,6 +15,7 @@ import typer
 from labkit import __version__
 from labkit.cli.models import AsrOption, LlmOption, SetOption, TtsOption
 from labkit.cli.terminal import run
+from labkit.errors import LabkitError
 from labkit.net import TOKEN_VARIABLE, addresses_to_bind, read_tokens, token_in
 from labkit.session.defaults import (
     DEFAULT_MAX_PER_ADDRESS,
@@ -50,7 +51,9 @@ def serve(
     asr: AsrOption = None,
     llm: LlmOption = None,
     tts: TtsOption = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per engine.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=256, help="CPU threads per engine.")
+    ] = None,
     fit_window: Annotated[
         bool,
         typer.Option(
@@ -136,6 +139,7 @@ def serve(
     from labkit.voice.pipeline import EchoPipeline
 
     _log_to_stderr()
+    host = host.removeprefix("[").removesuffix("]")  # as in an address of IPv6
     settings = ServerSettings(
         host=host,
         port=port,
@@ -175,7 +179,10 @@ def _tokens(path: Path | None, environment: Mapping[str, str]) -> tuple[str, ...
 def _told(system: str | None) -> str | None:
     """The text of `--system`, or that of the file which it names."""
     if system is not None and os.path.isfile(system):
-        system = Path(system).read_text(encoding="utf-8").strip()
+        try:
+            system = Path(system).read_text(encoding="utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise LabkitError(f"--system {system} is no text in UTF-8: {error}") from None
     if system is not None and len(system) > _MOST_TOLD:
         raise typer.BadParameter(
             f"--system has {len(system)} characters, of {_MOST_TOLD} at most: "

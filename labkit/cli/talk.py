@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 from rich.table import Table
 
-from labkit.cli.terminal import console, require_file, require_writable, run, told
+from labkit.cli.terminal import (
+    console,
+    print_table,
+    require_file,
+    require_writable,
+    run,
+    told,
+    write_text,
+)
+from labkit.errors import LabkitError
 from labkit.net import TOKEN_VARIABLE, bearer, read_tokens, token_in
 from labkit.session.defaults import DEFAULT_PORT
 
@@ -62,7 +71,11 @@ def talk(
     wait_s: Annotated[
         float,
         typer.Option(
-            "--wait", min=0.1, metavar="SECONDS", help="Longest wait for each sign of an answer."
+            "--wait",
+            min=0.1,
+            max=3600,
+            metavar="SECONDS",
+            help="Longest wait for each sign of an answer.",
         ),
     ] = 15,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -82,6 +95,8 @@ def talk(
     require_file(recording)
     for file in (out, trace):
         if file is not None:
+            if file.resolve() == recording.resolve():
+                raise LabkitError(f"{file} is the recording itself; name another file to write")
             require_writable(file)
     shown = token_in(os.environ) if token_file is None else read_tokens(token_file)[0]
     headers = {} if shown is None else bearer(shown)
@@ -95,15 +110,16 @@ def talk(
         turn = run(asking)
         if exporter is not None:
             exporter.export(turn.trace)
-    if out is not None:
-        write_wav(out, turn.reply)
-    if trace is not None:
-        trace.write_text(json.dumps({"traceEvents": chrome_events(turn.trace)}), encoding="utf-8")
     ended = _end_in_words(spoken, end, len(samples))
     if as_json:
         sys.stdout.write(json.dumps({**_turn_object(turn), "end_of_speech": ended}) + "\n")
     else:
         print_turn(turn, ended)
+    # Only now: a disk that has become full takes nothing away from what was printed.
+    if out is not None:
+        write_wav(out, turn.reply)
+    if trace is not None:
+        write_text(trace, json.dumps({"traceEvents": chrome_events(turn.trace)}))
 
 
 async def _say(
@@ -174,7 +190,7 @@ def print_turn(turn: "ClientTurn", end_of_speech: str = "") -> None:
     if turn.trace.ttfa_ms() is None:
         shown.print("[bold]wait[/]   nothing audible came, so there is no wait to tell")
         return
-    shown.print(_waits(turn))
+    print_table(_waits(turn))
     if turn.clock_offset_ns is not None:
         shown.print(
             "The server's clock is another one: its offset was estimated from ping round trips, "

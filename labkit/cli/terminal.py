@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from labkit.errors import LabkitError
 
@@ -27,6 +28,7 @@ _SUBSTITUTES: Final = {
 }  # fmt: skip
 """What stands for a character on a console that does not have it."""
 _HANDLER: Final = "labkit.substitute"
+_LEAST_WIDTH: Final = 80
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -55,23 +57,29 @@ def told(text: str) -> str:
     return escape("".join(char if char.isprintable() else " " for char in text))
 
 
+class _Console(Console):
+    """Leaves the cursor alone: a command that is ended at once could not show it again."""
+
+    def show_cursor(self, show: bool = True) -> bool:
+        """Do nothing."""
+        return False
+
+
 def console() -> Console:
-    """Where results are printed."""
-    return Console()
+    """Where results are printed; `:100:` within an address is no emoji."""
+    return _Console(emoji=False)
 
 
 def errors() -> Console:
     """Where errors and progress are printed."""
-    return Console(stderr=True)
+    return _Console(emoji=False, stderr=True)
 
 
-@contextmanager
-def working(what: str) -> Iterator[None]:
-    """Show that something goes on, where nobody knows how long it takes."""
-    shown = errors()
-    spinner = "dots" if shown.encoding.startswith("utf") else "line"
-    with shown.status(what, spinner=spinner):
-        yield
+def print_table(table: Table) -> None:
+    """Print a table; a terminal with fewer than 80 columns breaks its lines, and cuts no figure."""
+    shown = console()
+    shown.width = max(_LEAST_WIDTH, shown.width)
+    shown.print(table)
 
 
 @contextmanager
@@ -85,7 +93,7 @@ def counting_bar() -> Iterator[Callable[[str, int, int], None]]:
         yield _tell_tenths(shown)
         return
     columns = (
-        TextColumn("{task.description:20}"),
+        TextColumn("{task.description:20}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -138,6 +146,18 @@ def require_writable(path: Path) -> None:
         path.open("ab").close()
         if not existed:
             path.unlink()
+    except OSError as error:
+        raise LabkitError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file.
+
+    Raises:
+        LabkitError: It cannot be written, with the reason.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise LabkitError(f"{path} cannot be written: {error.strerror or error}") from None
 

@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from labkit.cli.models import SetOption
-from labkit.cli.terminal import console, require_writable, working
+from labkit.cli.terminal import console, errors, require_writable, write_text
 
 
 def doctor(model_set: SetOption = "embedded") -> None:
@@ -16,8 +16,9 @@ def doctor(model_set: SetOption = "embedded") -> None:
     from labkit.doctor import run_checks
     from labkit.voice.catalogue import models_of
 
-    with working("looking; the models are loaded, which takes some seconds"):
-        checks = run_checks(models_of(model_set))
+    models = models_of(model_set)
+    errors().print("looking; the models are loaded, which takes some seconds", highlight=False)
+    checks = run_checks(models)
     shown = console()
     for check in checks:
         sign = "[green]ok  [/]" if check.ok else "[bold red]FAIL[/]"
@@ -53,7 +54,7 @@ def protocol(
     if out is None:
         sys.stdout.write(text)
     else:
-        out.write_text(text, encoding="utf-8")
+        write_text(out, text)
 
 
 def reference_page() -> str:

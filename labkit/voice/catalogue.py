@@ -127,7 +127,7 @@ SETS: Final[Mapping[str, ModelSet]] = {
 
 
 def _as_path(role: Role, name: str) -> Path | None:
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # of nobody's home, a name like any other
     looks_like_one = name.startswith((".", "/", "~")) or path.exists()
     is_file_name = ":" not in name and name.endswith((".gguf", ".onnx"))
     return path if looks_like_one or (role is not Role.ASR and is_file_name) else None
@@ -282,6 +282,8 @@ def find(role: Role, name: str) -> Model:
     Raises:
         ModelError: The name is none that this role knows.
     """
+    if not name.strip():
+        raise ModelError(f"--{role} {name!r} names no model; 'labkit models list' shows those here")
     if (known := _KNOWN.get(name)) is not None:
         if known.role is not role:
             raise ModelError(f"{name} is a model for --{known.role}, not for --{role}")

@@ -60,7 +60,11 @@ class Pulled:
 def record_file() -> Path:
     """Where the record lies: in `XDG_DATA_HOME`, by default `~/.local/share`."""
     base = os.environ.get("XDG_DATA_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "share") / "labkit" / "pulled.json"
+    try:
+        folder = Path(base) if base else Path.home() / ".local" / "share"
+    except RuntimeError:
+        raise ModelError("this user has no home folder; set HOME or XDG_DATA_HOME") from None
+    return folder / "labkit" / "pulled.json"
 
 
 def _read_record() -> dict[str, Pulled]:

@@ -181,7 +181,7 @@ def _config(model: Path) -> Any:
     try:
         return PiperConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelBrokenError(path, repr(error)) from error
+        raise ModelBrokenError(path, getattr(error, "strerror", None) or repr(error)) from error
 
 
 def _open(model: Path, threads: int, sample_rate: int) -> tuple[Any, _Decoder | None]:

@@ -1,11 +1,17 @@
 """The commands that measure: their tables, their errors, and a short real run."""
 
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from labkit.cli.measure import costs_table, lines_table, waits_table
-from labkit.measure.endpointing import Decision, EndpointingSummary
+from labkit.cli.measure import carry_out, costs_table, lines_table, waits_table
+from labkit.measure.bench_rows import MEASURES
+from labkit.measure.endpointing import Decision, EndpointingExperiment, EndpointingSummary
+from labkit.measure.results import Tell
+from labkit.voice.scripted import ScriptedAsr
 from tests.cli.commands import Labkit, printed
 from tests.measure.load_samples import UNKNOWN, level, run, spread
 
@@ -79,3 +85,33 @@ def test_a_short_run_writes_raw_data_summary_and_figure(labkit: Labkit, tmp_path
     assert "What callers waited" in done.out
     assert "What it cost the server" in done.out
     assert "under 100 ms" in " ".join(done.out.split())
+
+
+def test_what_others_are_called_and_say_is_printed_as_it_is() -> None:
+    table = waits_table([level(server="[fd00::1]:8765"), level(server="[/x]")])
+    assert "[fd00::1]:8765" in printed(table, 120)
+    assert "[/x] 2" in printed(costs_table([level(errors={"[/x]": 2})]), 120)
+
+
+def test_the_sentences_of_a_summary_are_printed_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(rows: Sequence[Decision]) -> EndpointingSummary:
+        summary = EndpointingSummary(rows)
+        summary.lines[0] = replace(summary.lines[0], policy="[/b]")
+        return summary
+
+    class Decided(EndpointingExperiment):
+        async def run(self, record: Callable[[Decision], None], tell: Tell) -> None:
+            record(Decision("mine", 0.5, 0, 0, cut_off=False, dead_air_s=0.5))
+
+        def summarise(self, rows: Sequence[Decision]) -> EndpointingSummary:
+            return told(rows)
+
+    carry_out(Decided(ScriptedAsr(str), models="none"), tmp_path, lambda summed: [])
+    assert "[/b]: 500 ms of dead air" in capsys.readouterr().out
+
+
+def test_the_help_of_the_bench_names_every_row_that_is_measured(labkit: Labkit) -> None:
+    told = set(re.findall(r"[a-z-]+", labkit("bench", "--help").out))
+    assert {row for rows, _ in MEASURES for row in rows} <= told

@@ -209,3 +209,11 @@ async def test_the_token_of_the_environment_is_shown(
         heard = await asyncio.to_thread(labkit, *words)
         assert heard.code == 0
         assert "seconds of audio" in heard.out
+
+
+def test_a_system_message_that_is_no_text_is_named(labkit: Labkit, tmp_path: Path) -> None:
+    path = tmp_path / "system.bin"
+    path.write_bytes(b"\xff\xfe")
+    done = labkit("serve", "--port", "0", "--system", str(path))
+    assert done.code == 1
+    assert done.err.startswith(f"error: --system {path} is no text in UTF-8: ")

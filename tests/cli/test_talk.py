@@ -11,7 +11,7 @@ import pytest
 from labkit.audio.pcm import write_wav
 from labkit.cli.talk import print_turn, talk
 from labkit.client.plain import ClientTurn
-from labkit.errors import ClientError, ErrorCode
+from labkit.errors import ClientError, ErrorCode, LabkitError
 from labkit.protocol import plain
 from labkit.trace import SERVER_MARKS, Mark, Trace
 from tests.client.peers import of_the_readme, silent, websocket
@@ -111,3 +111,22 @@ async def test_a_server_that_says_nothing_is_given_up(said: Path) -> None:
     async with websocket(silent) as url:
         with pytest.raises(ClientError, match="no transcript came within 0.2 s; nothing else came"):
             await asyncio.to_thread(talk, said, url=url, **options)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("option", ["out", "trace"])
+async def test_a_turn_is_told_although_the_disk_is_full(
+    said: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    options: dict[str, Any] = {option: Path("/dev/full"), "chunk_ms": 400.0}
+    async with websocket(of_the_readme()) as url:
+        with pytest.raises(LabkitError, match="/dev/full cannot be written: No space left"):
+            await asyncio.to_thread(talk, said, url=url, **options)
+    assert "0.8 seconds of audio" in capsys.readouterr().out
+
+
+def test_the_recording_is_not_written_over(said: Path) -> None:
+    before = said.read_bytes()
+    with pytest.raises(LabkitError, match="is the recording itself; name another file"):
+        talk(said, out=said.parent / "." / said.name)
+    assert said.read_bytes() == before

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from labkit.cli import terminal
+from labkit.cli.measure import results_table
 from labkit.errors import LabkitError
 from tests.paths import ROOT
 
@@ -156,3 +157,26 @@ def test_a_log_gets_a_line_for_each_tenth(capsys: pytest.CaptureFixture[str]) ->
     assert len(lines) == 12
     assert lines[0] == "  0 %  0 of 40: step 0"
     assert lines[-2:] == ["100 %  40 of 40: step 40", "  0 %  0 of 9: another part"]
+
+
+def test_a_table_loses_no_figure_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "24")
+    terminal.print_table(results_table("waits", [{f"figure {n}": f"{n}.25 ms" for n in range(5)}]))
+    out = capsys.readouterr().out
+    assert "…" not in out
+    assert all(f"{n}.25 ms" in out for n in range(5))
+
+
+def test_what_is_printed_is_no_emoji_and_the_cursor_stays(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    terminal.console().print("fe80:100:1", highlight=False)
+    with terminal.counting_bar() as tell:
+        tell("starting [/mine]", 0, 1)
+    printed = capsys.readouterr()
+    assert "fe80:100:1" in printed.out
+    assert "starting [/mine]" in printed.err
+    assert "\x1b[?25l" not in printed.err

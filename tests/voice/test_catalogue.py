@@ -33,7 +33,12 @@ def test_names_of_the_hub(role: Role, name: str, repo: str, files: str) -> None:
 
 @pytest.mark.parametrize(
     ("role", "name"),
-    [(Role.LLM, "model.gguf"), (Role.TTS, "./voice.onnx"), (Role.ASR, "/models/whisper")],
+    [
+        (Role.LLM, "model.gguf"),
+        (Role.TTS, "./voice.onnx"),
+        (Role.ASR, "/models/whisper"),
+        (Role.ASR, "~nobody-of-this-name/whisper"),
+    ],
 )
 def test_paths(role: Role, name: str) -> None:
     assert find(role, name).place == Path(name)
@@ -45,6 +50,7 @@ def test_paths(role: Role, name: str) -> None:
         (Role.LLM, "llama", "name a .gguf file, or owner/repo:file.gguf"),
         (Role.TTS, "lessac", "such as en_US-lessac-medium"),
         (Role.TTS, "lab-asr-en", "is a model for --asr, not for --tts"),
+        (Role.TTS, "", "--tts '' names no model; 'labkit models list'"),
     ],
 )
 def test_names_that_are_none(role: Role, name: str, hint: str) -> None:
