@@ -53,6 +53,11 @@ _MOST_QUEUED: Final = 1024 * 1024
 """Bytes of frames that may wait for the application before reading stops. Much, because reading
 on is what answers a client's pings: a file that is sent in one go is heard at its pace, and the
 client's own keepalive must not give up meanwhile."""
+_LONGEST_HANDSHAKE: Final = 32 * 1024
+"""Bytes of a request with all its headers: four times what other servers take at least."""
+_HEARD_OUT: Final = 256
+"""Frames that are looked through for a client's answer to the close; it is cut where that lies
+behind more. Whoever goes on sending would else be worth all of the loop's time, unpaced."""
 _SEND_BUFFER: Final = 64 * 1024
 """Bytes of the kernel's send buffer: two seconds of audio; Linux doubles it for itself."""
 
@@ -108,7 +113,9 @@ class BoundedConnection(ServerConnection):
         self._frames = 0
         self._unpaced = 0
         self._queued_bytes = 0
+        self._handshake_bytes = 0
         self._ending = False
+        self._last_frame = 0
         self._unparsed = b""
         self._later: asyncio.Handle | None = None
 
@@ -147,6 +154,10 @@ class BoundedConnection(ServerConnection):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, as much as may be now."""
+        if self.state is State.CONNECTING and not self._is_short_handshake(len(data)):
+            return
+        if self._is_heard_out:
+            return
         if len(data) <= _PIECE and not self._holds:
             # A chunk of audio, as nearly always: nothing waits before it, and it is one piece.
             frames = self._frames
@@ -160,6 +171,18 @@ class BoundedConnection(ServerConnection):
         self._unparsed = self._unparsed + data if self._unparsed else data
         if self._later is None:
             self._parse()
+
+    def _is_short_handshake(self, more: int) -> bool:
+        """Count bytes of a request; whoever sends too many is cut, before they are kept."""
+        self._handshake_bytes += more
+        if self._handshake_bytes > _LONGEST_HANDSHAKE:
+            self.transport.abort()
+        return self._handshake_bytes <= _LONGEST_HANDSHAKE
+
+    @property
+    def _is_heard_out(self) -> bool:
+        """Whether nothing that still comes is looked at: it is dropped."""
+        return self._ending and self._frames > self._last_frame
 
     def _hear_frame(self, data: bytes) -> bool:
         """Hear `data` if it is just one chunk of audio, and nothing stands before it."""
@@ -219,15 +242,16 @@ class BoundedConnection(ServerConnection):
     def stop_listening(self) -> None:
         """Drop what still comes: the connection is about to be closed.
 
-        The client's answer to the close lies behind all that it has sent before, so nothing may
-        hold back reading any more.
+        The client's answer to the close lies behind all that it has sent before, so neither pace
+        nor room may hold back reading any more.
         """
         self._ending = True
+        self._last_frame = self._frames + _HEARD_OUT
         self._holds.clear()
         self.transport.resume_reading()
         if self._later is not None:
             self._later.cancel()
-            self._parse()
+        self._parse()
 
     def resume_writing(self) -> None:
         """The client has read most of what was written."""
@@ -281,7 +305,7 @@ class BoundedConnection(ServerConnection):
             super().data_received(piece)
             now_ns = time.perf_counter_ns()
             wait_s = self._pace_frames(self._frames - frames, now_ns)
-        self._unparsed = data[at:]
+        self._unparsed = b"" if self._is_heard_out else data[at:]
         if self._later is None and self._unparsed and _Hold.QUEUE not in self._holds:
             self._later = self.loop.call_soon(self._parse)
         if self._later is not None or self._unparsed:
@@ -301,12 +325,12 @@ class BoundedConnection(ServerConnection):
 
     def _may_go_on(self, wait_s: float, spent_ns: int) -> bool:
         """Whether more may be parsed in this turn of the loop."""
-        if spent_ns >= _LONGEST_STRETCH_NS:
+        if spent_ns >= _LONGEST_STRETCH_NS or self._is_heard_out:
             return False
         return self._ending or not (wait_s or _Hold.QUEUE in self._holds)
 
     def _hold(self, why: _Hold) -> None:
-        if self._ending:
+        if self._ending and why is not _Hold.UNPARSED:
             return
         if not self._holds:
             self.transport.pause_reading()

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import cycle
 
 import pytest
@@ -14,7 +14,7 @@ from websockets.protocol import State
 from websockets.typing import Subprotocol
 
 from labkit.server.app import VoiceServer
-from labkit.server.websocket import BoundedConnection
+from labkit.server.websocket import BoundedConnection, _Hold
 from tests.callers import serving, start
 from tests.support import until
 
@@ -210,3 +210,47 @@ async def test_what_looks_like_a_chunk_in_the_midst_of_something_else_is_none(
         socket.data_received(before)
         socket.data_received(frames(Opcode.BINARY, b"ab" * 320, 1))
         assert b"ab" * 320 not in heard
+
+
+@pytest.mark.parametrize(("headers", "taken"), [(3, True), (5, False)])
+async def test_a_handshake_is_bounded_in_all_its_headers(headers: int, taken: bool) -> None:
+    async with serving() as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        lines = [f"X-{number}: {'a' * 8000}" for number in range(headers)]
+        request = ["GET /healthz HTTP/1.1", "Host: localhost", *lines, "", ""]
+        writer.write("\r\n".join(request).encode())
+        answer = b""
+        with suppress(ConnectionResetError):
+            answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 200") is taken
+        await until(lambda: not server._shaking_hands)
+        writer.close()
+
+
+@pytest.mark.parametrize("opcode", [Opcode.BINARY, Opcode.PING])
+async def test_of_a_flood_behind_the_close_little_is_looked_at_and_nothing_kept(
+    opcode: Opcode,
+) -> None:
+    async with serving() as server, calling(server) as client:
+        socket = only_socket(server)
+        socket.stop_listening()
+        before = socket._frames
+        client.transport.pause_reading()
+        for _ in range(4):
+            client.transport.write(frames(opcode, b"", 20_000))
+        await until(lambda: client.transport.get_write_buffer_size() == 0)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert socket._frames - before < 256 + 2048 / 6 + 1
+        assert socket.held_bytes < 2048
+
+
+async def test_an_answer_to_the_close_is_found_behind_what_had_no_room() -> None:
+    answer = frames(Opcode.CLOSE, b"\x03\xe8", 1)
+    async with serving() as server, calling(server):
+        socket = only_socket(server)
+        socket._holds.add(_Hold.QUEUE)
+        socket.data_received(frames(Opcode.BINARY, bytes(3000), 1) + answer[:3])
+        socket.stop_listening()
+        socket.data_received(answer[3:])
+        assert socket.protocol.close_rcvd is not None
