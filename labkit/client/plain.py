@@ -149,10 +149,11 @@ class ReplyReader:
         """Let `remark` note what is wrong with it, a sentence each."""
         self._remark = remark
         self._sizes: list[int] = []
-        self._pieces: list[Float32] = []
+        # Of each header, and before any, the rate and the pieces: one stream, so without seams.
+        self._streams: list[tuple[int, list[Float32]]] = [(SAMPLE_RATE, [])]
         self._raw = bytearray()
         self._rest = b""
-        self._rate, self._channels = SAMPLE_RATE, 1
+        self._channels = 1
 
     @property
     def has_begun(self) -> bool:
@@ -166,7 +167,7 @@ class ReplyReader:
         return bool(full) and all(full[:-1]) and not full[-1]
 
     def take(self, payload: bytes) -> Float32:
-        """Take a binary message, give its samples at 16 kHz.
+        """Take a binary message, give its samples at 16 kHz, as they sound by themselves.
 
         Raises:
             ProtocolError: It is a file that cannot be read.
@@ -174,14 +175,20 @@ class ReplyReader:
         self._sizes.append(len(payload))
         header = header_of(payload)
         samples = self._bare(payload) if header is None else self._file(payload, header.name)
-        self._pieces.append(samples)
-        return samples
+        rate, pieces = self._streams[-1]
+        pieces.append(samples)
+        return resample(samples, rate, SAMPLE_RATE)
 
     def whole(self) -> Float32:
         """All of it; looks whether it is what it is to be."""
         if (found := _mismatch(bytes(self._raw))) is not None:
             self._remark(f"the reply {found.code.replace('_', ' ')}, where {_SAMPLES} are due")
-        return np.concatenate([np.zeros(0, np.float32), *self._pieces])
+        return np.concatenate(
+            [
+                resample(np.concatenate([np.zeros(0, np.float32), *pieces]), rate, SAMPLE_RATE)
+                for rate, pieces in self._streams
+            ]
+        )
 
     def _bare(self, payload: bytes) -> Float32:
         """Samples without a header, of the rate and channels of the header that came before."""
@@ -193,20 +200,20 @@ class ReplyReader:
                 f"a binary message of {len(payload)} bytes is no whole number of 16-bit samples"
             )
         self._raw += data[:whole]
-        frames = decode_s16le(data[:whole]).reshape(-1, self._channels)
-        return resample(mix(frames), self._rate, SAMPLE_RATE)
+        return mix(decode_s16le(data[:whole]).reshape(-1, self._channels))
 
     def _file(self, payload: bytes, name: str) -> Float32:
         try:
             frames, rate = soundfile.read(io.BytesIO(payload), dtype="float32", always_2d=True)
         except (OSError, soundfile.LibsndfileError):
             raise _wrong(f"the reply begins as a {name} file and cannot be read", "audio") from None
-        self._rate, self._channels = int(rate), frames.shape[1]
+        self._channels = frames.shape[1]
         told = f"the reply is a {name} file ({rate} Hz, channels: {self._channels})"
         if not _MIN_RATE <= rate <= _MAX_RATE:  # resampled, a message could fill the memory
             raise _wrong(told, "audio")
         self._remark(f"{told}, where {_SAMPLES} are due, without a header")
-        return resample(mix(frames), self._rate, SAMPLE_RATE)
+        self._streams.append((int(rate), []))
+        return mix(frames)
 
 
 def _mismatch(raw: bytes) -> ProtocolError | None:

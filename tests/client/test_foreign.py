@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from websockets.asyncio.server import ServerConnection
 
-from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, read_audio
+from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, read_audio, resample
 from labkit.client.answers import Deadlines
 from labkit.client.plain import ClientTurn, VoiceClient
 from labkit.errors import ClientError, LabkitError, ProtocolError
@@ -56,6 +56,16 @@ def wav(samples: Float32, rate: int, channels: int = 1, subtype: str = "PCM_16")
     file = io.BytesIO()
     soundfile.write(file, np.repeat(samples[:, None], channels, 1), rate, subtype, format="WAV")
     return file.getvalue()
+
+
+@pytest.mark.parametrize("piece", [478, 480, 4001])
+async def test_a_file_that_comes_in_pieces_has_no_seams(piece: int) -> None:
+    tone = np.float32(0.4 * np.sin(2 * np.pi * 440 / 24_000 * np.arange(24_000)))
+    file, rest = wav(tone[:600], 24_000), encode_s16le(tone[600:])
+    pieces = [rest[at : at + piece] for at in range(0, len(rest), piece)]
+    turn = await said_to(in_turn(HEARD, file, *pieces, DONE))
+    assert len(turn.reply) == 16_000
+    assert np.abs(turn.reply - resample(tone, 24_000, SAMPLE_RATE)).max() < 1e-3
 
 
 @pytest.mark.parametrize("stream", [True, False])
