@@ -30,6 +30,9 @@ class PlainEncoder:
     """Replies at once where streaming was asked for, else each in one message.
 
     A whole reply waits in here until its turn is over, or until it is as long as a message may be.
+
+    Attributes:
+        held_bytes: Bytes of it that wait.
     """
 
     frame_bytes: Final = WIRE.frame_bytes
@@ -37,7 +40,7 @@ class PlainEncoder:
     def __init__(self, *, stream: bool) -> None:
         self._stream = stream
         self._kept: list[bytes] = []
-        self._kept_bytes = 0
+        self.held_bytes = 0
         self._reply_is_open = True
 
     def encode(self, event: Event) -> Iterator[Encoded]:
@@ -61,17 +64,17 @@ class PlainEncoder:
             yield pcm
             return
         self._kept.append(pcm)
-        self._kept_bytes += len(pcm)
+        self.held_bytes += len(pcm)
         longest = plain.LONGEST_REPLY * WIRE.frame_bytes
-        while self._kept_bytes >= longest:
+        while self.held_bytes >= longest:
             whole = b"".join(self._kept)
-            self._kept, self._kept_bytes = [whole[longest:]], len(whole) - longest
+            self._kept, self.held_bytes = [whole[longest:]], len(whole) - longest
             yield whole[:longest]
 
     def _end_of_reply(self) -> Iterator[Encoded]:
         self._reply_is_open = False
         if not self._stream:
-            last, self._kept, self._kept_bytes = b"".join(self._kept), [], 0
+            last, self._kept, self.held_bytes = b"".join(self._kept), [], 0
             yield last
 
     def _over(self, over: TurnOver) -> Iterator[Encoded]:

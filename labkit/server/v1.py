@@ -1,7 +1,7 @@
 """labkit.v1 over a session: its messages to calls, the session's events to its messages."""
 
 from collections.abc import Callable, Iterator
-from typing import TypeVar, assert_never
+from typing import Final, TypeVar, assert_never
 
 from labkit.audio.formats import AudioFormat, StreamEncoder
 from labkit.errors import Close, CloseCode, ErrorCode, ProtocolError
@@ -50,6 +50,8 @@ N = TypeVar(
 
 class V1Encoder:
     """Events as numbered messages, and replies as one stream of audio each."""
+
+    held_bytes: Final = 0
 
     def __init__(self, output: AudioFormat) -> None:
         self.frame_bytes = output.frame_bytes

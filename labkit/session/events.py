@@ -209,6 +209,11 @@ class Encoder(Protocol):
         """Bytes of one sample over all channels, in the format that the client hears."""
         ...
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of audio that wait in it for the rest of their message."""
+        ...
+
     def encode(self, event: Event) -> Iterable[Encoded]:
         """The messages that tell of `event`; none where the dialect has no word for it."""
         ...

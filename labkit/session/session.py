@@ -184,6 +184,7 @@ class Session:
             len(self._undecoded)
             + self._listening.held_bytes
             + self._answers.held_bytes
+            + self._common.encoder.held_bytes
             + self.outgoing.window.held_bytes
         )
 

@@ -18,7 +18,8 @@ from labkit.errors import CloseCode, ServerError
 from labkit.protocol.schema import schema_text
 from labkit.server.app import VoiceServer
 from labkit.session.settings import ServerSettings
-from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
+from labkit.voice.history import Exchange
+from labkit.voice.pipeline import EchoPipeline, Pipeline, Sink, Turn, VoicePipeline
 from labkit.voice.scripted import ScriptedAsr, ScriptedLlm, scripted_engines
 from tests.support import until
 
@@ -50,6 +51,19 @@ async def test_the_plain_dialect_as_the_chapter_describes_it() -> None:
             "text": "0.20 seconds of audio",
         }
         assert await socket.recv() == CHUNK * 5
+
+
+async def test_a_whole_reply_that_waits_for_its_end_is_held_for_all_to_see() -> None:
+    class Halting(EchoPipeline):
+        async def answer(self, turn: Turn, sink: Sink) -> Exchange:
+            await sink.transcript("hello")
+            await sink.audio(np.zeros(16_000, np.float32))
+            await asyncio.Event().wait()
+            raise AssertionError("nobody sets it")
+
+    async with serving(Halting(), grace_s=0.0) as server, connect(server.url) as socket:
+        await socket.send("end_stream")
+        await until(lambda: server.held_bytes() >= 32_000)
 
 
 async def test_a_streamed_reply_ends_with_done() -> None:

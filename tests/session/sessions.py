@@ -77,6 +77,7 @@ class Told:
     """Keeps the events of a session, and writes their audio and their names."""
 
     frame_bytes = 2
+    held_bytes = 0
 
     def __init__(self) -> None:
         self.events: list[Event] = []
