@@ -171,7 +171,8 @@ class Answers:
         self._cancel(known, Cancel(heard_samples))
 
     def cancel_running(self) -> None:
-        """Stop the turn that runs."""
+        """Stop the turn that runs; a reply that is paused is not played on, either."""
+        self.interrupt()
         if self._answering is not None and not self._answering.turn.over:
             self._cancel(self._answering.turn, Cancel())
 
