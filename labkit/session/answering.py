@@ -142,10 +142,18 @@ class Answers:
         return held + (0 if self.barge_in is None else self.barge_in.held_bytes)
 
     def behind_s(self, now_ns: int) -> float:
-        """Seconds that the oldest utterance without an audible answer has waited for it."""
-        if self._answering is None or Mark.TTS_FIRST_AUDIO in self._answering.trace.marks:
+        """Seconds that the oldest utterance without an audible answer has waited for it.
+
+        What the client itself holds up (it is away, takes nothing in, or speaks over the reply
+        before) says nothing of the engines.
+        """
+        answering, outgoing = self._answering, self._common.outgoing
+        if answering is None or Mark.TTS_FIRST_AUDIO in answering.trace.marks:
             return 0.0
-        return (now_ns - self._answering.trace.marks[Mark.END_STREAM_RECEIVED]) / 1e9
+        contended = self.barge_in is not None and self.barge_in.contended
+        if contended or not outgoing.attached or not outgoing.window.has_room:
+            return 0.0
+        return (now_ns - answering.trace.marks[Mark.END_STREAM_RECEIVED]) / 1e9
 
     # What is done to them.
 

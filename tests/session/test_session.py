@@ -144,6 +144,24 @@ async def test_what_was_said_is_let_go_of_when_its_turn_is_cancelled() -> None:
         assert said() is None
 
 
+async def test_how_long_an_answer_is_waited_for_is_not_what_its_client_holds_up() -> None:
+    async with at_work(settings={"replay_s": 0.1}, acknowledges=True) as scene:
+        scene.pipeline.gate.clear()
+        scene.hear(sound(SECOND))
+        scene.session.end_utterance()
+        await scene.settle()
+        assert scene.session.behind_s(30 * 10**9) == 30
+        scene.session.outgoing.put_now(bytes(3200))  # and nothing of it is acknowledged
+        assert scene.session.behind_s(30 * 10**9) == 0
+        scene.session.acknowledge(scene.session.outgoing.window.sent)
+        while scene.session.outgoing.take() is not None:
+            pass
+        scene.session.acknowledge(scene.session.outgoing.window.sent)
+        assert scene.session.behind_s(30 * 10**9) == 30
+        scene.session.detach()
+        assert scene.session.behind_s(30 * 10**9) == 0
+
+
 async def test_a_turn_that_never_was_is_named() -> None:
     async with at_work() as scene:
         with pytest.raises(ProtocolError, match="turn 9 is none") as caught:
