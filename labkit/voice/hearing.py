@@ -286,7 +286,7 @@ def speech_stretches(
     spoken = [burst for burst in bursts if len(burst) >= shortest]
     stretches = _between_pauses(spoken, frames_in(rules.split_s, frame_samples))
     padded = _padded(stretches, frames_in(rules.pad_s, frame_samples), len(probabilities))
-    longest = frames_in(longest_s, frame_samples)
+    longest = int(longest_s * SAMPLE_RATE) // frame_samples
     if any(len(stretch) > longest for stretch in padded):
         cuts = _Cuts(probabilities, bursts, frames_in(_EDGE_S, frame_samples))
         padded = [piece for stretch in padded for piece in cuts.pieces(stretch, longest)]

@@ -217,10 +217,16 @@ class TestSpeechStretches:
         found = stretches(probabilities, Endpointing(min_s=0), longest_s)
         edges = [edge for span in found for edge in span]
         assert edges == sorted(edges)
-        assert all(0 < end - start <= frames_in(longest_s, FRAME) for start, end in found)
+        most = longest_s * SAMPLE_RATE
+        assert all(0 < FRAME * (end - start) <= most for start, end in found)
         held = {frame for start, end in found for frame in range(start, end)}
         assert held >= {frame for frame, p in enumerate(probabilities) if p >= 0.5}
         assert held <= set(range(len(probabilities)))
+
+    def test_no_stretch_is_longer_than_the_recogniser_s_window(self) -> None:
+        """Of 938 frames, the last ends behind 30 s."""
+        assert len(stretches([0.9] * 937)) == 1
+        assert len(stretches([0.9] * 938)) > 1
 
 
 class TestSpeechTracker:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -176,9 +177,35 @@ class TestGuard:
         asr = Scripted(self.INVENTED, fit_window=False)
         assert (asr.transcribe(SECOND, Stop()), asr.tried) == ("", [3000])
 
+    def test_what_a_public_model_hardly_believes_is_nothing(self) -> None:
+        scrap = heard("Excuse me.", 0.3, log_probability=-1.05, no_speech=0.5)
+        assert Scripted(scrap, scrap).transcribe(SECOND, Stop()) == ""
+        assert Scripted(scrap, self.SURE).transcribe(SECOND, Stop()) == "turn it on"
+        assert Scripted(scrap, trained=True).transcribe(SECOND, Stop()) == "Excuse me."
+
     def test_a_model_that_was_trained_for_cut_windows_is_heard_once(self) -> None:
         asr = Scripted(self.DOUBTFUL, trained=True)
         assert (asr.transcribe(SECOND, Stop()), len(asr.tried)) == ("turn it on turn it on", 1)
+
+    def test_what_is_invented_in_long_audio_is_nothing(self) -> None:
+        def segment(text: str, no_speech: float, log_probability: float) -> SimpleNamespace:
+            return SimpleNamespace(
+                text=text, start=0.0, end=3.0, no_speech_prob=no_speech, avg_logprob=log_probability
+            )
+
+        class Library:
+            def transcribe(self, *_: object, **__: object) -> tuple[object, None]:
+                found = (
+                    segment(" Turn it on.", 0.1, -0.2),
+                    segment(" Thank you.", 0.9, -1.1),
+                    segment(" 8," * 60, 0.1, -0.2),
+                    segment(" Good night.", 0.1, -0.2),
+                )
+                return found, None
+
+        asr = Scripted()
+        asr._longest, asr._model = len(SECOND) - 1, Library()
+        assert asr.transcribe(SECOND, Stop()) == "Turn it on. Good night."
 
     def test_nobody_who_left_is_heard_again(self) -> None:
         stop = Stop()
