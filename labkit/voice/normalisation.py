@@ -191,6 +191,7 @@ _ABBREVIATIONS: Final = {
     "approx.": "approximately",
     "est.": "estimated",
     "dept.": "department",
+    "apt.": "apartment",
     "max.": "maximum",
     "min.": "minimum",
     "a.k.a.": "also known as",
@@ -260,6 +261,11 @@ def _slashed_date(found: Match) -> str:
     if year < 100:
         year += 2000 if year < 50 else 1900
     return _date(year, month, day) or found[0]
+
+
+def _month_slash_day(found: Match) -> str:
+    month, day = map(int, found.groups())
+    return f"{_MONTHS[month - 1]} {_ordinal(day)}" if 1 <= month <= 12 else found[0]
 
 
 def _dotted_date(found: Match) -> str:
@@ -370,7 +376,8 @@ def _fraction(found: Match) -> str:
     """Three quarters for "3/4"; two numbers for "24/7" and "9/11", which are no fractions."""
     whole, above, below = found[1], int(found[2]), int(found[3])
     if not whole and (above >= below or below not in _DENOMINATORS):
-        return f"{above} out of 10" if above < below == 10 else f"{above} {below}"
+        marks = above == below or above < below == 10
+        return f"{above} out of {below}" if marks else f"{above} {below}"
     part = _PARTS.get(below) or str(num2words(below, to="ordinal"))
     if whole and above == 1:
         return f"{whole} and a {part}"
@@ -380,13 +387,17 @@ def _fraction(found: Match) -> str:
 
 def _vulgar(found: Match) -> str:
     """Write "2½" as "2 1/2"."""
-    plain = unicodedata.normalize("NFKC", found[0]).replace("⁄", "/")
+    plain = unicodedata.normalize("NFKC", found[1]).replace("⁄", "/")
     return f" {plain}"
 
 
 def _feet(found: Match) -> str:
     inches = f" {_inches(found[2])}" if found[2] else ""
     return f"{found[1]} {'foot' if found[1] == '1' else 'feet'}{inches}"
+
+
+def _feet_or_inches(found: Match) -> str:
+    return found[1] + (" feet" if found[2] == "'" else " inches")
 
 
 def _inches(number: str) -> str:
@@ -447,9 +458,11 @@ _FIGURES: Final[tuple[Rule, ...]] = (
     _rule(r"(?<![\w-])\d{4}(?:[ -]\d{4}){3}(?![\w-])|(?<![\w-])\d{5}-\d{4}(?![\w-])", _telephone),
     _rule(r"(?<![\w-])(?!\d{4}-\d\d-\d\d\b)(?=[\d-]{9})\d+(?:-\d+){2,}(?![\w-])", _telephone),
     _rule(r"(?<=\b[Cc]all )\d{3}\b|(?<=\b[Dd]ial )\d{3}\b", _telephone),
+    _rule(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)(?::[\d.]+)?(?:Z\b|[+-]\d\d:\d\d)?", r"\1, \2"),
     _rule(r"(?<![\w-])(\d{4})([-/])(\d\d)\2(\d\d)(?![\w-])", _iso_date),
     _rule(r"(?<![\w/])(\d{1,2})/(\d{1,2})/(\d{4}|\d\d)(?![\w/])", _slashed_date),
     _rule(r"(?<![\w.])(\d{1,2})\.(\d{1,2})\.(\d{4})(?![\w.]*\d)", _dotted_date),
+    _rule(r"(?<=day )(\d{1,2})/(\d{1,2})(?![\w/])", _month_slash_day),
     _rule(
         rf"(?<![\w.,:/-])(\d{{1,2}})(?:st|nd|rd|th)? ({_FULL_MONTH})\b(?:,? (\d{{4}})\b)?",
         _day_and_month,
@@ -462,6 +475,7 @@ _FIGURES: Final[tuple[Rule, ...]] = (
     _rule(r"(?<=\d)\s?m(?:in)?\s?(\d+)\s?s\b", r" min \1 sec"),
     _rule(r"\b(\d+)\s?h\s?(\d+)\s?m(?:in)?\b", r"\1 h \2 min"),
     _rule(r"(?:\b(1[1-9]|20)|(?<![\w$€£.,])['’]?)(\d0)['’]?s\b", _decade),
+    _rule(r"\b\d{1,3}([ _'])\d{3}(?:\1\d{3})+\b", lambda found: re.sub(r"\D", ",", found[0])),
     _rule(r"(?<![\w.])\.(?=\d)", "0."),
     _rule(r"\b(1[1-9]\d\d)[-–](1[1-9]\d\d|20\d\d)\b(?!-)", _years),
     # Times before ranges and ratios.
@@ -475,22 +489,25 @@ _FIGURES: Final[tuple[Rule, ...]] = (
     # Amounts and units take their ranges with them.
     _rule(
         rf"(\ban? )?(?:\bUS)?([$€£¥₹])\s?({_NUMBER})(?:{_TO}[$€£¥₹]?({_NUMBER}))?"
-        r"(?:\s?([kKMBm]|bn|thousand|million|billion|trillion)\b)?(?:\s?/\s?(\w+))?",
+        r"(?:\s?([kKMBm]|bn|thousand|million|billion|trillion)\b)?(?:\s?/\s?([^\W\d]\w*))?",
         _amount,
     ),
     _rule(rf"()({_NUMBER})\s?([€£])()()()", lambda f: f"{f[2]} {_CURRENCIES[f[3]][1]}"),
-    _rule(rf"(?<![\w.,-])({_NUMBER}){_TO}(?={_NUMBER}(?![\d-]))(?!\d+ ?=)", r"\1 to "),
+    _rule(rf"(?<![\w.,^-])({_NUMBER}){_TO}(?={_NUMBER}(?![\d-]))(?!\d+ ?=)", r"\1 to "),
     _rule(r"([\d°])\s?[–—]\s?(?=\d)|(?<=°)-(?=\d)", lambda found: f"{found[1] or ''} to "),
     _rule(r"(?<=\d)⁄(?=\d)", "/"),
-    _rule(r"[¼½¾⅐-⅞]", _vulgar),
+    _rule(r"\s*([¼½¾⅐-⅞])", _vulgar),
     _rule(rf"(?<![\w/])(\d+ )?(\d/\d)\s({_UNIT})(?![\w'’])(?:\.(?=\s+[a-z\d]))?", _part_of),
+    _rule(r"\b(\d{2,3})/(\d{2,3})\s?mm\s?Hg\b", r"\1 over \2"),
+    _rule(r"(?<=\d\.\d)/(?=(?:5|10)(?![\w/.]))", " out of "),
     _rule(r"(?<![\w/.])(?:(\d+) )?(\d{1,3})/(\d{1,3})(?![\w/])", _fraction),
     _rule(r"\b(\d)['′](?:\s?(\d{1,2})(?:[\"”″]|''))", _feet),
     _rule(
-        rf"(?<![\w.])(\ban? )?({_NUMBER})[\s-]?({_UNIT})(?![\w'’²³^])"
-        r"(?:\s?/\s?(\w+)|\.(?=\s+[a-z\d]))?",
+        rf"(?<![\w.])(?<![A-Za-z]-)(\ban? )?({_NUMBER})[\s-]?({_UNIT})(?![\w'’²³^])"
+        r"(?:\s?/\s?([^\W\d]\w*)|\.(?=\s+[a-z\d]))?",
         _measure,
     ),
+    _rule(r"(\d)(['\"])(?= (?:wide|tall|long|high|deep|thick|by|x)\b)", _feet_or_inches),
     _rule(r"(?<=f[oe][oe]t )(\d{1,2})\s?in\b\.?", lambda found: _inches(found[1])),
     _rule(rf"(?<=\d)/({_UNIT})(?![\w'’])", lambda found: _per(found[1])),
     _rule(r"(?<![\w.,])(\d{2,}|\d[.,]\d+)K\b", r"\1 thousand"),
@@ -518,10 +535,14 @@ _WORDS: Final[tuple[Rule, ...]] = (
     _rule(r"\bPh\.D\.?", "PhD"),
     _rule(r"(?<![\w.'])[A-Z]\.(?:\s?[A-Z]\.)*(?=\s+\w|[,;:)']|$)", _initials),
     # Signs
+    _rule(r"(?<=\^\d)[-−](?=\d)", " minus "),
     _rule(r"(?<=[\w)])\^[({]?(-?\w+)[)}]?", _power),
-    _rule(r"(?<=[\w)])([⁺⁻]?[⁰¹²³⁴-⁹ⁿ]+)", _raised),
+    # Behind a longer word it is the number of a footnote.
+    _rule(r"(?<![^\W\d]{3})(?<=[\w)])[⁺⁻]?[⁰¹²³⁴-⁹ⁿ]+", _raised),
+    _rule(r"[⁰¹²³⁴-⁹]+", ""),
     _rule(r"(?<=[\d)]) ?[*×] ?(?=[\d(])|(?<=\w) [*×] (?=\w)|(?<=\d) ?x ?(?=\d)", " times "),
     _rule(r"(?<=[\w)]) ?÷ ?(?=[\w(])|(?<=\d) / (?=\d)", " divided by "),
+    _rule(r"(?<=\w) / (?=\w)", " or "),
     _rule(r"(?:(?<=[\d)])|(?<=\d[a-z])) [-−] (?=[\d(])", " minus "),
     _rule(r"\s?(?:!=|≠)\s?", " is not equal to "),
     _rule(r"\s?(?:<=|≤)\s?", " at most "),
@@ -538,6 +559,7 @@ _WORDS: Final[tuple[Rule, ...]] = (
     _rule(r"\s&{1,2}\s", " and "),
     _rule(r"(?<![\w/])~?(?:/[\w.-]+){2,}/?", lambda found: found[0].replace("/", " ")),
     _rule(r"\bkm/h\b", "kilometers per hour"),
+    _rule(r"\bm/s\b", "meters per second"),
     _rule(r"\b([A-Za-z]+)/([A-Za-z]+)\b", _slash),
     _rule(r"(?<=\w)/(?=\w)|(?<!\S)/(?=\w)", " "),
 )

@@ -55,7 +55,7 @@ _OPENING: Final = "\"'“‘([*_`~"
 
 _TITLES: Final = frozenset(
     "mr. mrs. ms. dr. prof. st. mt. gen. sen. rep. rev. gov. capt. lt. col. sgt. vs. e.g. i.e. "
-    "approx. fig. vol. pp. cf. al. dept. sq. cu.".split()
+    "approx. fig. vol. pp. cf. al. dept. apt. sq. cu.".split()
 )
 """A sentence never ends behind these."""
 _BEFORE_FIGURES: Final = frozenset(

@@ -96,7 +96,20 @@ not "he *laughs*", where a pronoun makes it a part of the sentence."""
 _FORMULA: Final = re.compile(r"\${1,2}([^$]*[=\\^_{][^$]*)\${1,2}(?!\d)|\\[()\[\]]")
 _OVER: Final = re.compile(r"\\d?frac\{([^{}]*)\}\{([^{}]*)\}")
 _ROOT: Final = re.compile(r"\\sqrt\{([^{}]*)\}")
-_TIMES: Final = re.compile(r"\\(?:times|cdot)\b")
+_SET: Final = re.compile(r"\\(?:boxed|text|textbf|mathrm|mathbf)\{([^{}]*)\}")
+_SIGNS: Final = {
+    "times": "times",
+    "cdot": "times",
+    "div": "divided by",
+    "pm": "plus or minus",
+    "le": "at most",
+    "leq": "at most",
+    "ge": "at least",
+    "geq": "at least",
+    "neq": "is not equal to",
+    "approx": "about",
+}
+_SIGN: Final = re.compile(rf"\\({'|'.join(_SIGNS)})\b")
 _MARKED: Final = re.compile(r"(?<!\w)==(?=\w)([^=]+)(?<=\w)==(?!\w)")
 _EMOTICON: Final = re.compile(
     r"(?<!\S)(?:[:;=8][-o'^]?[)(DPpOo/\\|]|<3|[xX]D|\^_\^|T_T|¯\\{0,2}_\(ツ\)_/¯)(?=\s|[.!?,]|$)"
@@ -119,7 +132,7 @@ _ELLIPSIS: Final = re.compile(r"\s*(?:\.{2,}|…)\s*(?=\w)")
 _ELLIPSIS_END: Final = re.compile(r"\s*(?:\.{2,}|…)")
 _MARKUP: Final = re.compile(r"[*_#|<>`~^=@$→⇒←\\()\[\]{}]+")
 _EXTRA_COMMAS: Final = re.compile(r"(?<=[.,:;!?])(?:\s*,)+")
-_BEFORE_MARK: Final = re.compile(r"[\s,]+(?=[.!?;:](?!\w))|\s+(?=,)")
+_BEFORE_MARK: Final = re.compile(r"[\s,]+(?=[.!?;:](?![\w/]))|\s+(?=,)")
 _LONG_RUN: Final = re.compile(r"\S{65,}")
 _KEPT: Final = frozenset("°©®™№\n\t^`")
 _SELECTORS: Final = frozenset(map(chr, range(0xFE00, 0xFE10)))
@@ -252,8 +265,9 @@ def _in_words(text: str) -> str:
 
 def _formula(text: str) -> str:
     """What of LaTeX is common in answers, as it is said."""
-    text = _ROOT.sub(r"the square root of \1", _OVER.sub(r"\1 over \2", text))
-    return _FORMULA.sub(r"\1", _TIMES.sub(" times ", text))
+    text = _FORMULA.sub(r"\1", text)
+    text = _ROOT.sub(r"the square root of \1", _OVER.sub(r"\1 over \2", _SET.sub(r"\1", text)))
+    return _SIGN.sub(lambda sign: f" {_SIGNS[sign[1]]} ", _OVER.sub(r"\1 over \2", text))
 
 
 def _stage(found: re.Match[str]) -> str:
@@ -262,10 +276,12 @@ def _stage(found: re.Match[str]) -> str:
 
 def _plain(character: str) -> str:
     """A letter that is only shown in another way, or several in one sign, as it is read."""
-    plain = character
-    if unicodedata.decomposition(character).startswith(_SHOWN_OTHERWISE):
-        plain = unicodedata.normalize("NFKC", character)
-    return plain if character not in _KEPT and any(map(str.isalnum, plain)) else character
+    decomposed = unicodedata.decomposition(character)
+    if character in _KEPT or not decomposed.startswith(_SHOWN_OTHERWISE):
+        return character
+    plain = unicodedata.normalize("NFKC", character)
+    # Signs such as the double prime or the macron have their own meaning, too.
+    return plain if decomposed.startswith("<wide>") or any(map(str.isalnum, plain)) else character
 
 
 def _has_sound(character: str) -> bool:

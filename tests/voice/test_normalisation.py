@@ -108,6 +108,16 @@ def phonemes(text: str) -> str:
         ("a 5 min. walk of 1/4 mi", "a five minute walk of one quarter mile"),
         ("5 g's or 5 mb", "5 g's or 5 mb"),
         # Fractions, factors, versions, Roman numerals
+        ("2 ½ cups, 4.5/5, 10/10", "two and a half cups, 4.5 out of five, ten out of ten"),
+        ("120/80 mmHg, 50 m / 164 ft", "120 over 80, fifty meters or 164 feet"),
+        ("B-52s, 30 s, 5\" wide, 10' by", "B-52s, thirty seconds, five inches wide, ten feet by"),
+        ("1 000 000 or 1_000_000", "1,000,000 or 1,000,000"),
+        ("Monday 5/6, 2024-05-06T14:05:00Z", "Monday May sixth, May sixth, 2024, fourteen oh five"),
+        (
+            "3×10⁸ m/s, b^2-4",
+            "three times ten to the power of eight meters per second, b squared minus four",
+        ),
+        ("as noted¹, so it is.²", "as noted, so it is."),
         ("1/2 cup, 3/4, 2/3", "one half cup, three quarters, two thirds"),
         ("2 1/2 or 2½ cups, ¾", "two and a half or two and a half cups, three quarters"),
         ("2.5k or 100k, a 5k", "2.5 thousand or 100 thousand, a 5k"),

@@ -68,6 +68,11 @@ def said(text: str) -> str:
             r"\( x^2 = 4 \) and $\frac{a}{b}$, $$\sqrt{16} \times 4$$.",
             "x squared equals 4 and a over b, the square root of 16 times 4.",
         ),
+        (r"$\frac{1}{2}$ or $\boxed{42}$.", "1 over 2 or 42."),
+        (
+            r"$\boxed{5}$, \(a \le b\), \[\frac{-b \pm \sqrt{b^2-4}}{2}\]",
+            "5, a at most b, -b plus or minus the square root of b squared minus 4 over 2.",
+        ),
         (
             "A bill of $5 = 5 dollars and $10.",
             "A bill of 5 dollars equals 5 dollars and 10 dollars.",
@@ -89,7 +94,8 @@ def said(text: str) -> str:
         ("你好。" * 40, NOTHING_TO_SAY),
         ("Привет! Как дела?", NOTHING_TO_SAY),
         ("Ça va, Zoë? Naïve ﬁn, α.", "Ça va, Zoë? Naïve fin, α."),
-        ("𝐁𝐨𝐥𝐝 𝒶𝓃𝒹 ｗｉｄｅ, H₂O ②.", "Bold and wide, H2O 2."),
+        ("𝐁𝐨𝐥𝐝 𝒶𝓃𝒹 ｗｉｄｅ，\u3000ｓｏ！ H₂O ②.", "Bold and wide, so! H2O 2."),
+        ("6′2″ and 3″.", "6 feet 2 inches and 3 inches."),
         # Stage directions and brackets
         ("*smiles* Hello (laughs softly) there.", "Hello there."),
         ("[clears throat] *softly sighs* Yes. (Laughter.)", "Yes."),
