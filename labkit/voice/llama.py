@@ -115,16 +115,21 @@ class LlamaLlm:
             max_tokens: Most tokens of one reply.
 
         Raises:
-            ModelBrokenError: The model does not load.
+            ModelBrokenError: The model does not load, or its chat template does not work.
         """
+        from jinja2 import TemplateError
         from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
         self._model = _Model(model, threads, context)
-        self._format = Jinja2ChatFormatter(
-            self._model.chat_template or _CHATML,
-            eos_token=self._model.eos,
-            bos_token=self._model.bos,
-        )
+        try:
+            self._format = Jinja2ChatFormatter(
+                self._model.chat_template or _CHATML,
+                eos_token=self._model.eos,
+                bos_token=self._model.bos,
+            )
+            self._prompt([Message("user", "Hello.")])
+        except (TemplateError, ValueError) as error:
+            raise ModelBrokenError(model, f"its chat template does not work: {error}") from error
         self._takes_system = self._accepts_system()
         self._conversations = _Conversations(self._model)
         self._room = context - max_tokens

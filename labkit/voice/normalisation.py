@@ -462,7 +462,7 @@ _FIGURES: Final[tuple[Rule, ...]] = (
     _rule(r"(?<![\w-])(\d{4})([-/])(\d\d)\2(\d\d)(?![\w-])", _iso_date),
     _rule(r"(?<![\w/])(\d{1,2})/(\d{1,2})/(\d{4}|\d\d)(?![\w/])", _slashed_date),
     _rule(r"(?<![\w.])(\d{1,2})\.(\d{1,2})\.(\d{4})(?![\w.]*\d)", _dotted_date),
-    _rule(r"(?<=day )(\d{1,2})/(\d{1,2})(?![\w/])", _month_slash_day),
+    _rule(r"(?<=[inrs]day )(\d{1,2})/(\d{1,2})(?![\w/])", _month_slash_day),
     _rule(
         rf"(?<![\w.,:/-])(\d{{1,2}})(?:st|nd|rd|th)? ({_FULL_MONTH})\b(?:,? (\d{{4}})\b)?",
         _day_and_month,

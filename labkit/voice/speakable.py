@@ -235,7 +235,9 @@ def _without_line_start(cut: Cut) -> str:
 
 def _without_addresses(text: str) -> str:
     text = _LINK_END.sub("", _LINK.sub(r"\1", _NOTE.sub("", _COMMENT.sub(" ", text))))
-    text = _MAIL.sub(lambda found: f"{_dotted(found[1])} at {_dotted(found[2])}", text)
+    text = _MAIL.sub(
+        lambda found: f"{_dotted(_underscored(found[1]))} at {_dotted(found[2])}", text
+    )
     return _HOST.sub(_host, _URL.sub(_host, text))
 
 
@@ -244,6 +246,10 @@ def _host(found: re.Match[str]) -> str:
     whole = found[0].rstrip(">")
     behind = whole[len(whole.rstrip(_TRAILING)) :]
     return _dotted(found[1].rstrip(".")) + behind
+
+
+def _underscored(name: str) -> str:
+    return name.replace("_", " underscore ")
 
 
 def _dotted(name: str) -> str:

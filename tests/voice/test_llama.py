@@ -162,6 +162,16 @@ class TestLlm:
         with pytest.raises(ModelBrokenError, match=r"broken\.gguf"):
             LlamaLlm(broken, threads=1)
 
+    @pytest.mark.parametrize(
+        "template", [b"{% for", b"{{ nobody.knows }}", b"{{ raise_exception('No.') }}"]
+    )
+    def test_a_model_with_a_broken_chat_template_is_named(
+        self, template: bytes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("llama_cpp.llama_model_chat_template", lambda *_: template)
+        with pytest.raises(ModelBrokenError, match="its chat template does not work"):
+            Reader()
+
     def test_what_was_read_is_not_read_again(self) -> None:
         turns = list(talk(Reader(), "clara", 6))
         assert all(read < 24 for _, read, _ in turns)

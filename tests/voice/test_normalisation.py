@@ -113,6 +113,7 @@ def phonemes(text: str) -> str:
         ("B-52s, 30 s, 5\" wide, 10' by", "B-52s, thirty seconds, five inches wide, ten feet by"),
         ("1 000 000 or 1_000_000", "1,000,000 or 1,000,000"),
         ("Monday 5/6, 2024-05-06T14:05:00Z", "Monday May sixth, May sixth, 2024, fourteen oh five"),
+        ("each day 1/2 cup", "each day one half cup"),
         (
             "3×10⁸ m/s, b^2-4",
             "three times ten to the power of eight meters per second, b squared minus four",

@@ -61,6 +61,7 @@ def said(text: str) -> str:
             "See x dot org, nasa dot gov or b dot com!",
         ),
         ("Write to joe.b@mail.com.", "Write to joe dot b at mail dot com."),
+        ("It is a_b@c.org.", "It is a underscore b at c dot org."),
         ("At ws://localhost:8765/a, or b.de.", "At localhost, or b dot de."),
         ("In C, .NET and so on.", "In C, .NET and so on."),
         # Formulas
