@@ -371,11 +371,13 @@ class Listening:
 
     def _fresh_utterance(self) -> Utterance:
         # Where the server decides, one buffer may hold several utterances until the detector has
-        # looked at them; then the budget is what bounds it.
-        settings = self._common.settings
+        # looked at them; then the budget is what bounds it, and what comes once it is full: a
+        # message, and the rest of the one before where its connection was lost in its midst.
+        settings, options = self._common.settings, self._common.options
         seconds = settings.max_utterance_s
-        if self._common.options.server_ends:
+        if options.server_ends:
             seconds += settings.max_held_bytes / (2 * SAMPLE_RATE)
+            seconds += 2 * settings.max_message_bytes / options.input.bytes_per_second
         return Utterance(round(seconds * SAMPLE_RATE), self._common.pipeline.frame_samples)
 
     def _fresh_tracker(self) -> SpeechTracker:

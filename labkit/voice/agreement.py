@@ -6,6 +6,7 @@ confirmed: LocalAgreement-2 (Liu, Spanakis and Niehues, "Low-Latency Sequence-to
 Recognition and Translation by Partial Hypothesis Selection", Interspeech 2020).
 """
 
+from collections.abc import Sequence
 from itertools import takewhile
 from typing import Final
 
@@ -19,9 +20,9 @@ class Agreement:
         confirmed: Words that will not change; it only grows.
     """
 
-    def __init__(self) -> None:
-        """Begin without a hypothesis."""
-        self.confirmed: list[str] = []
+    def __init__(self, confirmed: Sequence[str] = ()) -> None:
+        """Begin without a hypothesis, but for words that were confirmed before."""
+        self.confirmed = list(confirmed)
         self._before: list[str] = []
 
     def feed(self, hypothesis: str) -> list[str]:

@@ -263,6 +263,7 @@ def speech_stretches(
     rules: Endpointing | None = None,
     *,
     longest_s: float = 30.0,
+    first: int = 0,
 ) -> list[SpeechSpan]:
     """Find the stretches of speech that a recogniser is to hear, one after the other.
 
@@ -275,12 +276,14 @@ def speech_stretches(
         frame_samples: Samples per frame.
         rules: What counts as speech.
         longest_s: Longest stretch that the recogniser was trained on, in seconds.
+        first: Number of the frame to begin with, as if there were none before.
 
     Returns:
         The stretches in order, each with its padding; none where nothing was said. They do not
         overlap, so no word is heard twice.
     """
     rules = rules or Endpointing()
+    probabilities = probabilities[first:]
     bursts = _bursts(probabilities, rules)
     shortest = frames_in(rules.min_s, frame_samples)
     spoken = [burst for burst in bursts if len(burst) >= shortest]
@@ -290,7 +293,10 @@ def speech_stretches(
     if any(len(stretch) > longest for stretch in padded):
         cuts = _Cuts(probabilities, bursts, frames_in(_EDGE_S, frame_samples))
         padded = [piece for stretch in padded for piece in cuts.pieces(stretch, longest)]
-    return [SpeechSpan(one.start * frame_samples, one.stop * frame_samples) for one in padded]
+    return [
+        SpeechSpan((first + one.start) * frame_samples, (first + one.stop) * frame_samples)
+        for one in padded
+    ]
 
 
 def _between_pauses(bursts: Sequence[range], pause: int) -> list[range]:

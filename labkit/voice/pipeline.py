@@ -131,8 +131,13 @@ class Pipeline(Protocol):
         """
         ...
 
-    def stretches(self, utterance: Utterance) -> list[SpeechSpan]:
-        """Where somebody speaks in what was judged so far; each is recognised by itself."""
+    def stretches(self, utterance: Utterance, first: int = 0) -> list[SpeechSpan]:
+        """Where somebody speaks in what was judged so far; each is recognised by itself.
+
+        Args:
+            utterance: What was said so far.
+            first: Number of the frame to begin with, of those that it holds.
+        """
         ...
 
     async def overhear(self, session: str, audio: Float32, *, since_ns: int | None = None) -> str:
@@ -175,7 +180,7 @@ class EchoPipeline:
     async def listen(self, session: str, utterance: Utterance, *, ended: bool = False) -> None:
         """An echo looks at nothing before the utterance is over."""
 
-    def stretches(self, utterance: Utterance) -> list[SpeechSpan]:
+    def stretches(self, utterance: Utterance, first: int = 0) -> list[SpeechSpan]:
         """An echo knows no speech."""
         return []
 
@@ -359,13 +364,14 @@ class VoicePipeline:
         due = Playback(time.perf_counter_ns() if ended else None).due
         await self._examine(session, utterance, due, ended=ended)
 
-    def stretches(self, utterance: Utterance) -> list[SpeechSpan]:
+    def stretches(self, utterance: Utterance, first: int = 0) -> list[SpeechSpan]:
         """Where somebody speaks, cut as the recogniser needs it."""
         return speech_stretches(
             utterance.probabilities,
             self.frame_samples,
             self._rules,
             longest_s=self._engines.longest_stretch_s,
+            first=first,
         )
 
     async def overhear(self, session: str, audio: Float32, *, since_ns: int | None = None) -> str:

@@ -45,8 +45,8 @@ class Inline:
         found = [float(np.abs(frame).max() > 0.01) for frame in frames]
         utterance.examined(found, VadState(nothing, nothing, nothing))
 
-    def stretches(self, utterance: Utterance) -> list[SpeechSpan]:
-        return speech_stretches(utterance.probabilities, FRAME, Endpointing(pad_s=0))
+    def stretches(self, utterance: Utterance, first: int = 0) -> list[SpeechSpan]:
+        return speech_stretches(utterance.probabilities, FRAME, Endpointing(pad_s=0), first=first)
 
     async def overhear(self, session: str, audio: Float32, *, since_ns: int | None = None) -> str:
         self.overheard += len(audio)
@@ -138,7 +138,7 @@ class Scene:
             "one",
             pipeline,
             self.told,
-            SessionOptions(input=WIRE, output=WIRE, **options),
+            SessionOptions(**{"input": WIRE, "output": WIRE, **options}),
             self.settings,
             self.counts,
             budget=Budget(self.settings.max_held_bytes),

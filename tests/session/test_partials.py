@@ -1,14 +1,17 @@
 """What is told of an utterance while it goes on."""
 
 import asyncio
+from itertools import groupby
 
 import numpy as np
+import pytest
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32
 from labkit.errors import EngineError
 from labkit.session.events import PartialTranscript, Transcript, TurnOver
-from labkit.voice.hearing import Utterance
-from tests.session.sessions import Inline, Scene, at_work, sound
+from labkit.session.partials import Partials
+from labkit.voice.hearing import Endpointing, SpeechSpan, Utterance, speech_stretches
+from tests.session.sessions import FRAME, Inline, Scene, at_work, sound
 
 
 async def say(scene: Scene, seconds: float, level: float = 0.25) -> None:
@@ -66,6 +69,35 @@ async def test_work_does_not_grow_with_what_is_over() -> None:
         # Each second of speech is heard twice or thrice while it grows, and once when it is over.
         assert scene.pipeline.overheard < 20 * 4 * SAMPLE_RATE
         assert len(scene.told.of(PartialTranscript)[-1].confirmed.split()) >= 19 * 9
+
+
+class Numbered(Inline):
+    """Hears words that are told apart by their level, three seconds at a time."""
+
+    def stretches(self, utterance: Utterance, first: int = 0) -> list[SpeechSpan]:
+        found = utterance.probabilities
+        return speech_stretches(found, FRAME, Endpointing(pad_s=0.1), longest_s=3.0, first=first)
+
+    async def overhear(self, session: str, audio: Float32, *, since_ns: int | None = None) -> str:
+        return " ".join(str(round(level * 100)) for level, _ in groupby(audio[::FRAME]) if level)
+
+
+@pytest.mark.parametrize("every", [1, 2, 5, 40])
+async def test_of_speech_without_long_pauses_no_word_is_lost_or_told_twice(every: int) -> None:
+    utterance = Utterance(60 * SAMPLE_RATE, FRAME)
+    pipeline, confirmed = Numbered(), ""
+    partials = Partials(pipeline, "one", utterance)
+    for word in range(2, 62):
+        for level, frames in ((word / 100, 8), (0.0, 1 + 5 * word % 12)):
+            utterance.append_s16le(sound(frames * FRAME, level))
+            await pipeline.listen("one", utterance)
+        if word % every == 0:
+            text, now = await partials.hear()
+            assert f"{now} ".startswith(f"{confirmed} ".lstrip())
+            assert f"{text} ".startswith(f"{now} ".lstrip())
+            assert text.split() == [str(one) for one in range(2, word + 1)]
+            confirmed = now
+    assert confirmed
 
 
 class Held(Inline):

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from labkit.audio.formats import AudioFormat
+from labkit.audio.pcm import Encoding
 from labkit.errors import EngineError, ErrorCode, ProtocolError
 from labkit.session.events import (
     Refused,
@@ -463,6 +465,19 @@ async def test_the_silence_that_ends_an_utterance_is_the_clients_to_say(silence_
         await scene.session.all_answered()
         assert scene.told.of(SpeechStopped)
         assert scene.told.of(Transcript)
+
+
+async def test_large_messages_lose_no_speech_where_turns_wait() -> None:
+    narrow = AudioFormat(Encoding.MULAW, 8000, 1)  # a byte is four of what is held
+    options = {"settings": {"max_waiting_turns": 1}, "server_ends": True, "input": narrow}
+    async with at_work(**options) as scene:
+        scene.pipeline.gate.clear()
+        silence = bytes([255]) * scene.settings.max_message_bytes
+        while not scene.session.must_wait:
+            scene.hear(silence[: len(silence) // 9])
+        scene.hear(silence)
+        scene.hear(silence)
+        assert not scene.told.of(Refused)
 
 
 async def test_turns_that_wait_hold_up_the_detector_and_lose_no_speech() -> None:
