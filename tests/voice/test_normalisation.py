@@ -196,4 +196,4 @@ def test_what_is_no_date_or_time_raises_nothing(text: str) -> None:
 
 @given(st.text(alphabet="0123456789.,:-–/$€%°'\"½²#^*x=<>~& kmsthMay", max_size=40))
 def test_figures_of_any_kind_raise_nothing(text: str) -> None:
-    assert normalise(text).isspace() or not text.strip() or normalise(text)
+    normalise(text)
