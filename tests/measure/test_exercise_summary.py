@@ -1,17 +1,27 @@
 """Turns summed up, by server and size, and in sentences."""
 
+import csv
 import json
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
 from labkit.errors import LabkitError
 from labkit.measure.chunking import CHUNK_SIZES_MS
-from labkit.measure.exercise_summary import TOO_FEW, by_server, summarise_server
+from labkit.measure.compare import read_run
+from labkit.measure.exercise_summary import (
+    COLUMNS,
+    TOO_FEW,
+    ExerciseSummary,
+    by_server,
+    summarise_server,
+)
 from labkit.measure.results import Results
 from labkit.trace import Stage
 from tests.measure.samples import FOREIGN, REST, row, rows, side_by_side, summary
+from tests.paths import ROOT
 
 
 def test_the_effect_is_that_of_the_chunk_and_of_nothing_else() -> None:
@@ -176,3 +186,19 @@ def test_everything_goes_into_json(tmp_path: Path) -> None:
     assert read["servers"][0]["sizes"][-1]["effect"]["sample"] == 8
     assert read["servers"][0]["rest"]["uplink"] == 1.0
     assert len(read["conclusion"]) >= 5
+
+
+def test_the_run_that_the_readme_shows_is_one_of_this_version() -> None:
+    folder = ROOT / "data" / "reference"
+    with (folder / "turns.csv").open(newline="") as file:
+        assert tuple(next(csv.reader(file))) == COLUMNS
+    told = json.loads((folder / "summary.json").read_text())["servers"]
+    found = ExerciseSummary([*chain(*read_run(folder).servers.values())]).servers
+    for (name, server), again in zip(((one["name"], one) for one in told), found, strict=True):
+        assert (name, server["asked"]) == (again.name, again.asked)
+        for size, computed in zip(server["sizes"], again.sizes, strict=True):
+            assert size["turns"] == computed.turns
+            assert size["wait"]["value"] == pytest.approx(computed.wait.value, abs=0.001)
+            assert size["stages"] == pytest.approx(dict(computed.stages), abs=0.001)
+            if computed.effect is not None:
+                assert size["effect"]["value"] == pytest.approx(computed.effect.value, abs=0.001)
