@@ -87,8 +87,7 @@ def run_command_line() -> None:
         try:
             app()
         finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()  # here, and not in the end: then nobody could tell of a failure
+            sys.stdout.flush()  # here, and not in the end: then nobody could tell of a failure
     except LabkitError as error:
         _give_up(str(error))
     except ModuleNotFoundError as error:
@@ -96,8 +95,9 @@ def run_command_line() -> None:
             f"the package {error.name} is not installed; run 'make setup', or install it with pip"
         )
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else "what was printed cannot be written: "
-        _give_up(f"{where}{error.strerror or error}")
+        gone = isinstance(error, FileNotFoundError)
+        unnamed = "the working folder" if gone else "what was printed cannot be written"
+        _give_up(f"{error.filename or unnamed}: {error.strerror or error}")
 
 
 def _give_up(why: str) -> NoReturn:

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import tarfile
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.markup import escape
 
-from labkit.cli.terminal import console
+from labkit.cli.terminal import console, require_file
 from labkit.errors import LabkitError, ModelNotFoundError
 
 if TYPE_CHECKING:
@@ -114,6 +115,10 @@ def verify(
     if model_set != "embedded":
         _verify_files(model_set)
         return
+    if digits is not None:  # looked at only after minutes otherwise
+        require_file(digits)
+        if not tarfile.is_tarfile(digits):
+            raise LabkitError(f"--digits {digits} is no tar archive")
     examination = _recipe_of_evaluation()
     raise typer.Exit(examination.main(["--digits", str(digits)] if digits else []))
 

@@ -39,6 +39,8 @@ def show_on_any_console() -> None:
     Rich draws its tables and bars from ASCII there by itself.
     """
     codecs.register_error(_HANDLER, _substitute)
+    # Where they were closed (`>&-`), there is none; what is printed is then for nobody.
+    sys.stdout, sys.stderr = (one or open(os.devnull, "w") for one in (sys.stdout, sys.stderr))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_HANDLER)

@@ -47,7 +47,9 @@ def copy_chapters(chapters: Path, mine: Path) -> list[str]:
         mine.mkdir(parents=True, exist_ok=True)
         return _copy(made, mine)
     except OSError as error:
-        raise LabkitError(f"cannot keep your copies in {mine}: {error}") from error
+        raise LabkitError(
+            f"cannot keep your copies in {mine}: {error.strerror or error}"
+        ) from error
 
 
 def _copy(made: Sequence[Path], mine: Path) -> list[str]:

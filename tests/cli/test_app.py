@@ -34,6 +34,7 @@ def test_the_help_of_a_command_says_what_its_options_do(
             "the package httpx2 is not installed; run 'make setup",
         ),
         (PermissionError(13, "Permission denied", "pulled.json"), "pulled.json: Permission denied"),
+        (FileNotFoundError(2, "No such file or directory"), "the working folder: No such file or"),
     ],
 )
 def test_what_the_machine_lacks_is_one_line(
@@ -78,3 +79,9 @@ def test_no_option_takes_a_number_without_end(
     done = labkit(*words, value)
     assert done.code == 2
     assert f"Invalid value for '{words[-1]}'" in done.err
+
+
+def test_a_closed_stdout_is_no_fault() -> None:
+    command = f"'{sys.executable}' -m labkit token >&-"
+    done = subprocess.run(["/bin/sh", "-c", command], cwd=ROOT, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, b"")

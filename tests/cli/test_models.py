@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,8 +31,11 @@ def test_without_a_checkout_one_line_says_so(
 
 
 def test_the_examination_of_the_checkout_decides(
-    labkit: Labkit, monkeypatch: pytest.MonkeyPatch
+    labkit: Labkit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    digits = tmp_path / "digits.tar"
+    with tarfile.open(digits, "w"):
+        pass
     asked: list[list[str]] = []
 
     def main(arguments: list[str]) -> int:
@@ -41,8 +45,21 @@ def test_the_examination_of_the_checkout_decides(
     found = importlib.import_module("data.recipes.evaluation.verify")
     monkeypatch.setattr(found, "main", main)
     assert labkit("models", "verify").code == 0
-    assert labkit("models", "verify", "--digits", "digits.tar").code == 1
-    assert asked == [[], ["--digits", "digits.tar"]]
+    assert labkit("models", "verify", "--digits", str(digits)).code == 1
+    assert asked == [[], ["--digits", str(digits)]]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(None, "there is no file"), ("", "is no tar archive")]
+)
+def test_digits_that_are_none_are_refused_before_anything_is_measured(
+    labkit: Labkit, tmp_path: Path, content: str | None, said: str
+) -> None:
+    if content is not None:
+        (tmp_path / "digits").write_text(content)
+    done = labkit("models", "verify", "--digits", str(tmp_path / "digits"))
+    assert done.code == 1
+    assert said in done.err
 
 
 def test_a_bar_that_is_missed_is_told(capsys: pytest.CaptureFixture[str]) -> None:
