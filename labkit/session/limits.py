@@ -28,6 +28,11 @@ class TokenBucket:
         self._left = burst
         self._at_ns = now_ns
 
+    @property
+    def half_full(self) -> bool:
+        """Whether half of the burst is there, as of the last look."""
+        return self._left >= self._burst / 2
+
     def take(self, amount: float, now_ns: int) -> float:
         """Take `amount` out; gives the seconds to wait until the bucket is not in debt."""
         gained = (now_ns - self._at_ns) * 1e-9 * self._per_second

@@ -387,11 +387,15 @@ class Session:
                 self.tell(refused)
 
     def _slow_down(self, now_ns: int, wait_s: float) -> None:
-        """Say once that audio comes too fast, until it no longer does."""
+        """Say once that audio comes too fast, until it no longer does.
+
+        It does not while the bucket stays nearly empty: whoever waits no longer than told to sends
+        a chunk without a wait now and then.
+        """
         self.wait_until_ns = now_ns + round(wait_s * 1e9) if wait_s else 0
         if wait_s and not self._too_fast:
             self.tell(Refused(refusals.too_fast(self._settings)))
-        self._too_fast = wait_s > 0
+        self._too_fast = not self._pace.half_full
 
 
 def _weakly(method: Callable[[], None]) -> Callable[[], None]:

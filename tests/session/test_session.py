@@ -164,6 +164,20 @@ async def test_how_long_an_answer_is_waited_for_is_not_what_its_client_holds_up(
         assert scene.session.behind_s(30 * 10**9) == 0
 
 
+async def test_audio_that_comes_too_fast_is_told_once_until_it_comes_slowly() -> None:
+    settings = {"burst_s": 2.0, "max_audio_speed": 8.0, "max_utterance_s": 600.0}
+    async with at_work(settings=settings) as scene:
+        for times in (1, 2):
+            for _ in range(1000):  # 20 s as fast as they are read, by a clock that is a little late
+                scene.hear(sound(SECOND // 50))
+                late_ns = 4_000_000 if scene.session.wait_until_ns else 0
+                scene.clock.now_ns = max(scene.clock.now_ns, scene.session.wait_until_ns) + late_ns
+            assert scene.counts.refusals == {ErrorCode.AUDIO_TOO_FAST: times}
+            for _ in range(50):  # and a second at the pace of speech
+                scene.clock.now_ns += 20_000_000
+                scene.hear(sound(SECOND // 50))
+
+
 async def test_a_turn_that_never_was_is_named() -> None:
     async with at_work() as scene:
         with pytest.raises(ProtocolError, match="turn 9 is none") as caught:
