@@ -87,6 +87,7 @@ _UNITS: Final = {
     "oz": "ounce/s",
     "ft": "foot/feet",
     "yd": "yard/s",
+    "yds": "yard/s",
     "mi": "mile/s",
     "ml": "milliliter/s",
     "mL": "milliliter/s",
@@ -376,7 +377,7 @@ def _fraction(found: Match) -> str:
     """Three quarters for "3/4"; two numbers for "24/7" and "9/11", which are no fractions."""
     whole, above, below = found[1], int(found[2]), int(found[3])
     if not whole and (above >= below or below not in _DENOMINATORS):
-        marks = above == below or above < below == 10
+        marks = above == below in (5, 10, 100) or above < below == 10
         return f"{above} out of {below}" if marks else f"{above} {below}"
     part = _PARTS.get(below) or str(num2words(below, to="ordinal"))
     if whole and above == 1:
@@ -467,6 +468,7 @@ _FIGURES: Final[tuple[Rule, ...]] = (
         rf"(?<![\w.,:/-])(\d{{1,2}})(?:st|nd|rd|th)? ({_FULL_MONTH})\b(?:,? (\d{{4}})\b)?",
         _day_and_month,
     ),
+    _rule(rf"(?<=\d)\s?[-–—]\s?(?=(?:{_MONTH})\b)", " to "),
     _rule(
         rf"\b({_MONTH})\b\.? (\d{{1,2}})(?:st|nd|rd|th)?(?![\w:%.]*\d)(?:,? (\d{{4}})\b)?",
         _month_and_day,
@@ -479,12 +481,14 @@ _FIGURES: Final[tuple[Rule, ...]] = (
     _rule(r"(?<![\w.])\.(?=\d)", "0."),
     _rule(r"\b(1[1-9]\d\d)[-–](1[1-9]\d\d|20\d\d)\b(?!-)", _years),
     # Times before ranges and ratios.
-    _rule(r"(?<![\d:.])(\d{1,2}):(\d\d)(?![\d:])(\s?[AaPp][Mm]\b)?", _clock),
-    _rule(r"(?<![\d:.])(\d+):(\d+)(?![\d:])", r"\1 to \2"),
+    _rule(r"(?<![\d:.])(\d{1,2}):(\d\d)(?![\d:]|,\d)(\s?[AaPp][Mm]\b)?", _clock),
+    _rule(r"(?<![\d:.])(\d+):(\d[\d,]*)(?![\d:])", r"\1 to \2"),
     _rule(r"(?<=\d)\s?([ap])m\b", lambda found: f" {found[1].upper()}M"),
     _rule(r"(?<=[AP]M)\s?[-–]\s?(?=\d)", " to "),
     _rule(r"(\d)[eE]([+-]?\d{1,3})\b", _power_of_ten),
-    _rule(r"(?<![\w-])(\d+)-\1(?![\w-])", r"\1 \1"),
+    _rule(r"(?<![\w-])(\d\d)-\1(?![\w-])", r"\1 \1"),
+    _rule(r"(?<=\d(?:st|nd|rd|th))\s?[-–—]\s?(?=\d)", " to "),
+    _rule(r"(?<=°[CF])\s?/\s?(?=\d)", " or "),
     _rule(r"(?<=\d[kKMB%])\s?[-–—]\s?(?=[$€£]?\d)", " to "),
     # Amounts and units take their ranges with them.
     _rule(
@@ -503,15 +507,17 @@ _FIGURES: Final[tuple[Rule, ...]] = (
     _rule(r"(?<![\w/.])(?:(\d+) )?(\d{1,3})/(\d{1,3})(?![\w/])", _fraction),
     _rule(r"\b(\d)['′](?:\s?(\d{1,2})(?:[\"”″]|''))", _feet),
     _rule(
-        rf"(?<![\w.])(?<![A-Za-z]-)(\ban? )?({_NUMBER})[\s-]?({_UNIT})(?![\w'’²³^])"
-        r"(?:\s?/\s?([^\W\d]\w*)|\.(?=\s+[a-z\d]))?",
+        rf"(?<![\w.])(?<![A-Za-z]-)(\b[Aa]n? )?({_NUMBER})[\s-]?({_UNIT})(?![\w'’²³^])"
+        r"(?:\s?/\s?([^\W\d]\w*)|\.(?=\s+[a-z\d]|[,;:)]))?",
         _measure,
     ),
     _rule(r"(\d)(['\"])(?= (?:wide|tall|long|high|deep|thick|by|x)\b)", _feet_or_inches),
+    _rule(r"(?<=\d) in\.(?=\s+[a-z]|[,;:)])", " inches"),
     _rule(r"(?<=f[oe][oe]t )(\d{1,2})\s?in\b\.?", lambda found: _inches(found[1])),
     _rule(rf"(?<=\d)/({_UNIT})(?![\w'’])", lambda found: _per(found[1])),
     _rule(r"(?<![\w.,])(\d{2,}|\d[.,]\d+)K\b", r"\1 thousand"),
     _rule(r"(?<![\w.,])(\d{3,}|\d+\.\d+)k\b", r"\1 thousand"),
+    _rule(rf"(?<![\w.,])({_NUMBER}\s?(?=bn)|\d+\.\d+(?=B))(?:bn|B)\b", r"\1 billion"),
     _rule(rf"(?<![\w.,])({_NUMBER})M\b", r"\1 million"),
     _rule(r"\b(\d[\d,]*)(?:st|nd|rd|th)\b", lambda found: _ordinal(int(_bare(found[1])))),
     _rule(
@@ -540,7 +546,7 @@ _WORDS: Final[tuple[Rule, ...]] = (
     # Behind a longer word it is the number of a footnote.
     _rule(r"(?<![^\W\d]{3})(?<=[\w)])[⁺⁻]?[⁰¹²³⁴-⁹ⁿ]+", _raised),
     _rule(r"[⁰¹²³⁴-⁹]+", ""),
-    _rule(r"(?<=[\d)]) ?[*×] ?(?=[\d(])|(?<=\w) [*×] (?=\w)|(?<=\d) ?x ?(?=\d)", " times "),
+    _rule(r"(?<=[\d)]) ?[*×] ?(?=[\d(])|(?<=\w) [*×] (?=\w)|(?<=\d)(?<!\b0) ?x ?(?=\d)", " times "),
     _rule(r"(?<=[\w)]) ?÷ ?(?=[\w(])|(?<=\d) / (?=\d)", " divided by "),
     _rule(r"(?<=\w) / (?=\w)", " or "),
     _rule(r"(?:(?<=[\d)])|(?<=\d[a-z])) [-−] (?=[\d(])", " minus "),
@@ -554,7 +560,8 @@ _WORDS: Final[tuple[Rule, ...]] = (
     _rule(r"(?<=[\w)\]}])\s?={1,3}\s?(?=[\w$(\"'-])", " equals "),
     _rule(r"(?<!\w)[~≈] ?(?=[\d$€£])", "about "),
     _rule(r"#(?=\d)", "number "),
-    _rule(r"\b([CF])#", r"\1 sharp"),
+    _rule(r"\b([CF])#|\b([A-G])♯", r"\1\2 sharp "),
+    _rule(r"\b([A-G])♭", r"\1 flat "),
     _rule(r"№ ?(?=\d)", "number "),
     _rule(r"\s&{1,2}\s", " and "),
     _rule(r"(?<![\w/])~?(?:/[\w.-]+){2,}/?", lambda found: found[0].replace("/", " ")),

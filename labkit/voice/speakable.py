@@ -51,7 +51,7 @@ _PLACE: Final = r"\((?:[^()\s]|\([^()\s]*\))*(?:\s+\"[^\"]*\")?\)?"
 """Where a link leads to; there may be brackets in it, and it may not be closed."""
 _LINK: Final = re.compile(rf"!?\[([^\]]*)\](?:{_PLACE}|\[[^\]]*\])")
 _LINK_END: Final = re.compile(rf"\]{_PLACE}")
-_NOTE: Final = re.compile(r"\s?(?<!\])\[\^?\d+\](?:\([^)\s]*\))?|【[^】]*】?")
+_NOTE: Final = re.compile(r"\s?(?<!\])(?:\[\^?\d+\])+(?:\([^)\s]*\))?|【[^】]*】?")
 _MAIL: Final = re.compile(r"<?(?:mailto:)?([\w.+-]+)@((?:[\w-]+\.)+[A-Za-z]{2,})>?")
 _URL: Final = re.compile(r"<?\b(?:https?|ftp|wss?)://(?:www\.)?([\w.-]+)[^\s<>\]\"]*>?")
 _HOST: Final = re.compile(
@@ -129,12 +129,13 @@ _DASH: Final = re.compile(
     r"|(?:^|(?<=\s))-(?=\s))\s*"
 )
 _ELLIPSIS: Final = re.compile(r"\s*(?:\.{2,}|…)\s*(?=\w)")
+_ELLIPSIS_MARK: Final = re.compile(r"\s*(?:\.{2,}|…)(?=[,;:!?])")
 _ELLIPSIS_END: Final = re.compile(r"\s*(?:\.{2,}|…)")
 _MARKUP: Final = re.compile(r"[*_#|<>`~^=@$→⇒←\\()\[\]{}]+")
 _EXTRA_COMMAS: Final = re.compile(r"(?<=[.,:;!?])(?:\s*,)+")
 _BEFORE_MARK: Final = re.compile(r"[\s,]+(?=[.!?;:](?![\w/]))|\s+(?=,)")
 _LONG_RUN: Final = re.compile(r"\S{65,}")
-_KEPT: Final = frozenset("°©®™№\n\t^`")
+_KEPT: Final = frozenset("°©®™№♭\n\t^`")
 _SELECTORS: Final = frozenset(map(chr, range(0xFE00, 0xFE10)))
 """Signs that only choose how the one before them looks."""
 _SHOWN_OTHERWISE: Final = (
@@ -263,7 +264,8 @@ def _in_words(text: str) -> str:
     text = normalise(_EMPHASIS.sub("", "".join(filter(_has_sound, text))))
     text = _CALLED.sub(" ", _SUFFIX.sub(r"\1", text))
     text = _OPENS.sub(", ", _CLOSES.sub(",", text))
-    text = _ELLIPSIS_END.sub(".", _ELLIPSIS.sub(", ", _DASH.sub(", ", text)))
+    text = _ELLIPSIS.sub(", ", _ELLIPSIS_MARK.sub("", _DASH.sub(", ", text)))
+    text = _ELLIPSIS_END.sub(".", text)
     text = _LONG_RUN.sub("", _MARKUP.sub(" ", text))
     text = _BEFORE_MARK.sub("", _EXTRA_COMMAS.sub("", text))
     return " ".join(text.split()).lstrip(",;:.!? ")

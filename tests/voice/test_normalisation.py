@@ -113,6 +113,18 @@ def phonemes(text: str) -> str:
         ("B-52s, 30 s, 5\" wide, 10' by", "B-52s, thirty seconds, five inches wide, ten feet by"),
         ("1 000 000 or 1_000_000", "1,000,000 or 1,000,000"),
         ("Monday 5/6, 2024-05-06T14:05:00Z", "Monday May sixth, May sixth, 2024, fourteen oh five"),
+        ("20/20 or 2-2", "20 20 or two to two"),
+        ("1st-3rd, 1:50,000, 0x1F", "first to third, one to 50,000, zero x one f"),
+        (
+            "May 5, 1809 – April 15, 1865",
+            "May fifth, eighteen oh nine to April fifteenth, eighteen sixty five",
+        ),
+        ("180°C/350°F", "180 degrees Celsius or 350 degrees Fahrenheit"),
+        (
+            "A 100m run, 3 mi., 8 oz. of, 6 in. long",
+            "A 100 meter run, three miles, eight ounces of, six inches long",
+        ),
+        ("1.4bn, 7.8B", "1.4 billion, 7.8 billion"),
         ("each day 1/2 cup", "each day one half cup"),
         (
             "3×10⁸ m/s, b^2-4",

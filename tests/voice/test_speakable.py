@@ -54,7 +54,7 @@ def said(text: str) -> str:
             "See the page and a cat.",
         ),
         ("[**It**](https://a.org/b_(c)) is ![so](d(e).png).", "It is so."),
-        ("It is so [1], and so[^2].", "It is so, and so."),
+        ("It is so [1], and so[^2] or[1][2].", "It is so, and so or."),
         ("Go to https://www.example.org/a_b?c=d. Now.", "Go to example dot org. Now."),
         (
             "See <http://x.org>, www.nasa.gov/a or b.com!",
@@ -114,6 +114,8 @@ def said(text: str) -> str:
         # Dashes and dots
         ("well—no - yes -- so – it...", "well, no, yes, so, it."),
         ("Wait… what", "Wait, what."),
+        ("It is 3.14…; or so...?", "It is 3.14; or so?"),
+        ("B♭ and F♯.", "B flat and F sharp."),
     ],
 )
 def test_what_is_for_the_eye_is_not_spoken(text: str, spoken: str | None) -> None:
