@@ -277,7 +277,7 @@ def distance_figure(drawn: Sequence[tuple[Finding, tuple[float, float, float]]])
     Args:
         drawn: Findings, each with its value over its bar and the ends of its interval.
     """
-    from labkit.measure.figures import BLUE, GREY, RED, axes, figure_of, tidy
+    from labkit.measure.figures import BLUE, GREY, RED, axes, figure_of, plain_ticks, tidy
 
     ax = axes(None, 8.0, 1.4 + 0.36 * len(drawn))
     for place, (one, (value, low, high)) in enumerate(drawn):
@@ -286,7 +286,7 @@ def distance_figure(drawn: Sequence[tuple[Finding, tuple[float, float, float]]])
         ax.plot(value, place, "o" if one.verdict is Verdict.HOLDS else "X", color=colour)
     ax.axvline(1, color=GREY, linestyle="--", linewidth=1)
     ax.set_xscale("log")
-    ax.xaxis.set_major_formatter("{x:g}")
+    plain_ticks(ax.xaxis)
     ax.set_yticks(range(len(drawn)), [f"{one.name} {one.bar}" for one, _ in drawn], fontsize=8)
     ax.set_ylim(len(drawn) - 0.5, -0.5)
     title = "Measured over its bar: left of 1 holds (95 % intervals)"

@@ -9,7 +9,6 @@ from typing import Final
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
 
 from labkit.measure.chunking import (
     DETECTOR_FRAME_MS,
@@ -36,6 +35,7 @@ from labkit.measure.figures import (
     draw_intervals,
     draw_line,
     log_axis,
+    plain_ticks,
     plot_stages,
     plot_waterfall,
     tidy,
@@ -300,7 +300,7 @@ def _plot_pings(summed: ExerciseSummary, ax: Axes) -> None:
         label = server.name if len(rtts) else f"{server.name}: answers none"
         ax.step(rtts, share, where="post", color=look.colour, linestyle=look.style, label=label)
     ax.set_xscale("log")
-    ax.xaxis.set_major_formatter(ScalarFormatter())
+    plain_ticks(ax.xaxis)
     ax.set_ylim(0, 100)
     ax.legend(frameon=False, loc="lower right", fontsize=8)
     tidy(ax, "Ping answered while a turn runs", "round trip (ms)", "% of pings")

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter, ScalarFormatter
 
 from labkit.audio.pcm import Float32
 from labkit.trace import Stage, Trace
@@ -102,6 +103,16 @@ def log_axis(ax: Axes, ticks: Sequence[float], *, base: int = 10) -> None:
     ax.xaxis.set_major_formatter(ScalarFormatter())
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.tick_params(axis="x", which="minor", length=0)
+
+
+def plain_ticks(axis: Axis) -> None:
+    """Give the ticks of a logarithmic axis plain numbers, where those begin with 1, 2 or 5."""
+    for formatter in (axis.set_major_formatter, axis.set_minor_formatter):
+        formatter(FuncFormatter(_plain_number))
+
+
+def _plain_number(value: float, _: object) -> str:
+    return f"{value:g}" if f"{value:.0e}"[0] in "125" else ""
 
 
 @dataclass(frozen=True, slots=True)

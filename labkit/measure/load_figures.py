@@ -5,7 +5,6 @@ from typing import Final
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from labkit.measure.figures import (
     BLUE,
@@ -16,6 +15,7 @@ from labkit.measure.figures import (
     draw_intervals,
     draw_line,
     log_axis,
+    plain_ticks,
     tidy,
 )
 from labkit.measure.load_summary import BARE, Level
@@ -81,14 +81,7 @@ def _percentile_curves(
             marker=look.marker, markersize=5, markerfacecolor="white", zorder=4,
         )  # fmt: skip
     ax.set_yscale("log")
-    for formatter in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
-        formatter(FuncFormatter(_plain_number))
-
-
-def _plain_number(value: float, _: object) -> str:
-    """A tick's number where it begins with 1, 2 or 5; the ticks between them stay bare."""
-    digits = f"{value:.0e}"[0]
-    return f"{value:g}" if digits in "125" else ""
+    plain_ticks(ax.yaxis)
 
 
 def _note_losses(ax: Axes, levels: Sequence[Level]) -> None:

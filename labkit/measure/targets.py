@@ -83,7 +83,8 @@ class Target:
         """
         if path.suffix != ".py" or not path.is_file():
             raise ServerError(f"--server {path} is no file of Python; name one that ends in .py")
-        return cls(path.stem, [str(path)])
+        # A figure leaves out what begins with "_", and reads what stands between "$" as a formula.
+        return cls(path.stem.lstrip("_").replace("$", "") or "server", [str(path)])
 
     @classmethod
     def running(cls, url: str, **reach: Unpack[Reach]) -> "Target":

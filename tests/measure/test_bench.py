@@ -4,7 +4,7 @@ import asyncio
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,16 @@ from rich.console import Console
 from labkit.cli.measure import findings_table
 from labkit.client.plain import ClientTurn
 from labkit.errors import ClientError, InstrumentError, LabkitError
-from labkit.measure.bench import Bar, Bench, BenchSummary, Finding, Reading, Verdict, bars
+from labkit.measure.bench import (
+    Bar,
+    Bench,
+    BenchSummary,
+    Finding,
+    Reading,
+    Verdict,
+    bars,
+    distance_figure,
+)
 from labkit.measure.bench_rows import MEASURES, _note_decided, _sentences, _Turns, believed
 from labkit.measure.decided import CUT_OFF
 from labkit.measure.results import Results, Tell, conduct
@@ -118,6 +127,17 @@ def test_the_table_fits_into_80_columns() -> None:
     text = written.getvalue()
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
+
+
+def test_the_figure_has_plain_numbers_that_leave_one_another_room() -> None:
+    bar = Bar("row", "what it is", 1.0)
+    found = [(Finding("row", bar, Reading(Estimate.exact(v, 9))), (v, v, v)) for v in (0.25, 4.0)]
+    figure = distance_figure(found)
+    figure.savefig(BytesIO())
+    labels = [tick.get_text() for tick in figure.axes[0].get_xticklabels(which="both")]
+    assert (
+        {"0.5", "1", "2"} <= {*filter(None, labels)} <= {"0.1", "0.2", "0.5", "1", "2", "5", "10"}
+    )
 
 
 def test_a_turn_whose_parts_are_not_possible_ends_the_run() -> None:

@@ -111,6 +111,15 @@ def test_targets_have_names_that_tell_them_apart(tmp_path: Path) -> None:
     assert Target.running("ws://me:secret@box:1").name == "box:1"
 
 
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("mine.py", "mine"), ("_mine.py", "mine"), ("$x^$.py", "x^"), ("_.py", "server")],
+)
+def test_a_server_has_a_name_that_figures_show(tmp_path: Path, file: str, name: str) -> None:
+    (tmp_path / file).touch()
+    assert Target.script(tmp_path / file).name == name
+
+
 @pytest.mark.parametrize("name", ["nowhere.py", "notes.txt"])
 def test_what_is_no_file_of_python_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "notes.txt").touch()
