@@ -204,7 +204,7 @@ class _Line:
 
     def note(self, event: str, info: Mapping[str, Any]) -> None:
         """Take what the HTTP library tells of its steps."""
-        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
             self._stream = info["return_value"]
             # The turn may have ended just before, and the thread below found no connection.
             if self._stop.is_set():

@@ -170,7 +170,7 @@ def test_a_cut_waits_for_one_letter_only() -> None:
 
 
 ALPHABET = st.sampled_from(
-    [*"aBcI .,!?\n3-*`~>|()\"'…", "```", "```\n", "py", ":```", "<think>", "</think>"]
+    [*"aBcI .,!?\n3-*#`~>|()\"'…", "```", "```\n", "py", ":```", "<think>", "</think>"]
     + ["Dr. ", "p.m. ", "and ", "The ", "1. "]
 )
 TEXTS = st.lists(ALPHABET, max_size=80).map("".join)
