@@ -21,6 +21,7 @@ What cannot be told, and is not:
 - Two channels as one of twice their rate, and one channel as two of half of its rate: the pace is
   right then, and so, nearly, is what is heard.
 - Left and right swapped, or one of them silent: labkit mixes them.
+- Integers of 24 or 32 bits, which no caller can declare.
 - Encoded audio without marks that takes as many bytes a second as what was declared, such as FLAC
   declared as µ-law or A-law.
 
@@ -215,6 +216,8 @@ _GLANCE_DB: Final = 3.0
 bytes, and as much as all have as declared, and is at most so much louder than what is accepted."""
 _SURE_DB: Final = 15.0
 """Gain of the predictor that no misread bytes have: of speech, it was never above 13."""
+_FEW_BYTES: Final = 9
+"""Different bytes of two levels and of zero, each of four bytes with one in common."""
 _TWICE: Final = 1.9
 """Speed from which a stream may be twice too fast, whatever its rate."""
 _CHANNELS_S: Final = 1.5
@@ -351,7 +354,17 @@ class Window:
 
         One law of G.711 read as the other, or unsigned bytes as either, need not be loud.
         """
-        return (self.is_loud or self.is_bytes) and self.sound.gain_db < _SURE_DB
+        may_be = (self.is_loud or self.is_bytes) and self.sound.gain_db < _SURE_DB
+        return may_be and not self.has_few_levels
+
+    @property
+    def has_few_levels(self) -> bool:
+        """Whether it is made of so few values that it means nothing how else it can be read.
+
+        Such are the beeps of an alarm or a game: square waves, which few samples do not predict.
+        """
+        counts = np.bincount(np.frombuffer(self.block, np.uint8))
+        return int(np.count_nonzero(counts)) <= _FEW_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,7 +422,11 @@ def _least_gain_db(window: Window, reading: Reading) -> float:
 
 
 def _best_reading(window: Window) -> tuple[Reading, Sound] | None:
-    """The other reading that is most like sound, of those that may be at a glance."""
+    """The other reading that is most like sound, of those that may be at a glance.
+
+    Of what was declared as two channels also as one: every second sample of telephone speech is
+    hardly like sound. But not bytes as other bytes, which sound alike where they are quiet.
+    """
     likely, channels = window.glance, window.layout.channels
     if window.is_loud or window.is_noise:
         least_db = max(_GLANCE_DB, window.sound.gain_db)
@@ -419,7 +436,11 @@ def _best_reading(window: Window) -> tuple[Reading, Sound] | None:
             if _NOTHING_DB < sound.level_db < _TOO_LOUD_DB + _GLANCE_MORE_DB
             and sound.gain_db > least_db
         ]
-    heard = [(reading, Sound(reading.frames(window.block, channels))) for reading, _ in likely]
+    heard = [
+        (reading, Sound(reading.frames(window.block, count)))
+        for reading, _ in likely
+        for count in {channels if window.is_bytes and reading.sample_bytes == 1 else 1, channels}
+    ]
     return max(heard, key=lambda pair: pair[1].gain_db, default=None)
 
 

@@ -6,9 +6,9 @@ the whole scale. So two figures tell the readings apart: the level, and the gain
 predictor (Makhoul, "Linear prediction: a tutorial review", Proc. IEEE 63(4), 1975).
 
 Files and encoders are told by marks, from the formats' own definitions: RIFF/WAVE (Microsoft and
-IBM, 1991), AIFF, Ogg (RFC 3533), FLAC (RFC 9639), EBML for WebM (RFC 8794), ISO base media
-(ISO/IEC 14496-12), ID3v2, and the frame headers of MPEG audio (ISO/IEC 11172-3, 13818-3) and ADTS
-(ISO/IEC 13818-7).
+IBM, 1991) and its descendants RIFX, RF64 and Wave64, NIST SPHERE, AIFF, Ogg (RFC 3533), FLAC
+(RFC 9639), EBML for WebM (RFC 8794), ISO base media (ISO/IEC 14496-12), ID3v2, and the frame
+headers of MPEG audio (ISO/IEC 11172-3, 13818-3) and ADTS (ISO/IEC 13818-7).
 """
 
 import math
@@ -215,7 +215,8 @@ class Header:
 
 
 _HEADERS: Final = (
-    (Header("WAV", encoded=False), rb"RIFF....WAVE"),
+    (Header("WAV", encoded=False), rb"R(?:IF[FX]|F64)....WAVE|riff\x2e\x91\xcf\x11"),
+    (Header("NIST", encoded=False), rb"NIST_1A\n"),
     (Header("AIFF", encoded=False), rb"FORM....AIF"),
     (Header("AU", encoded=False), rb"\.snd\0"),
     (Header("CAF", encoded=False), rb"caff\0"),
@@ -224,9 +225,10 @@ _HEADERS: Final = (
     (Header("WebM", encoded=True), rb"\x1a\x45\xdf\xa3"),
     (Header("MP4", encoded=True), rb"....ftyp"),
     (Header("MP3 (ID3 tag)", encoded=True), rb"ID3.\0"),
+    (Header("AMR", encoded=True), rb"#!AMR"),
 )
 begins: Final = re.compile(
-    rb"(?=[RF.cOf\x1aI]|....ftyp)(?:%b)" % b"|".join(b"(%b)" % mark for _, mark in _HEADERS),
+    rb"(?=[RrNF.cOf\x1aI#]|....ftyp)(?:%b)" % b"|".join(b"(%b)" % mark for _, mark in _HEADERS),
     re.DOTALL,
 ).match
 """Every message is held against it, so that it is one match, which fails at the first byte."""

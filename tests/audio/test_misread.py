@@ -19,6 +19,7 @@ from labkit.audio.misread import (
     Window,
 )
 from labkit.audio.pcm import Encoding, Float32, encode_f32le, encode_s16le, read_audio, resample
+from labkit.audio.readings import DECLARED
 from labkit.errors import ErrorCode, ProtocolError
 from tests.paths import SPEECH
 
@@ -294,6 +295,29 @@ def test_three_faults_are_told() -> None:
         ErrorCode.LOOKS_LIKE_STEREO,
         ErrorCode.RATE_MISMATCH,
     ]
+
+
+@pytest.mark.parametrize(
+    ("sent", "declared"), [(S16, F32), (S16, MULAW), (MULAW, S16), (ALAW, F32)]
+)
+def test_one_channel_of_another_encoding_is_told_with_both(
+    sent: Encoding, declared: Encoding
+) -> None:
+    data, form = AudioFormat(sent, 8_000).encode(speech(8_000)), AudioFormat(declared, 8_000, 2)
+    told = kinds(form, data, len(data) / form.bytes_per_second / 6)
+    assert told == [DECLARED[sent].kind, ErrorCode.LOOKS_LIKE_MONO]
+
+
+@pytest.mark.parametrize("encoding", Encoding)
+@pytest.mark.parametrize("hertz", [440, 1_000])
+@pytest.mark.parametrize("level", [0.3, 0.9])
+def test_the_beeps_of_an_alarm_are_as_declared(
+    encoding: Encoding, hertz: int, level: float
+) -> None:
+    times = np.arange(3 * 16_000) / 16_000
+    beeps = np.float32(level * np.sign(np.sin(2 * np.pi * hertz * times)) * (2 * times % 2 < 1))
+    form = AudioFormat(encoding)
+    assert kinds(form, form.encode(beeps)) == []
 
 
 def test_a_file_with_the_high_byte_first_is_told_with_both() -> None:

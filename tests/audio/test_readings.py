@@ -107,7 +107,17 @@ def written(form: str, subtype: str, rate: int = 16_000) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize(("form", "name"), [("WAV", "WAV"), ("AIFF", "AIFF"), ("CAF", "CAF")])
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [
+        ("WAV", "WAV"),
+        ("RF64", "WAV"),
+        ("W64", "WAV"),
+        ("NIST", "NIST"),
+        ("AIFF", "AIFF"),
+        ("CAF", "CAF"),
+    ],
+)
 def test_files_of_samples_are_known_by_their_header(form: str, name: str) -> None:
     assert header_of(written(form, "PCM_16")) == Header(name, encoded=False)
 
@@ -126,6 +136,7 @@ def test_encoded_files_are_known_by_their_header(form: str, subtype: str, name: 
         (b"\x1a\x45\xdf\xa3\x9f\x42\x86\x81", "WebM"),
         (b"\0\0\0\x18ftypM4A ", "MP4"),
         (b"ID3\x04\0\0\0\0\0\x23", "MP3 (ID3 tag)"),
+        (b"#!AMR-WB\n\x04", "AMR"),
     ],
 )
 def test_headers_that_libsndfile_does_not_write_are_known(head: bytes, name: str) -> None:
