@@ -3,8 +3,10 @@
 A cell that begins with ``%%keep NAME`` runs, and becomes the section of that name; running it
 again replaces the section. The file is a plain program, ``python mine/server.py``.
 
-Each section says which chapter kept it. Where an earlier chapter keeps it again, the sections of
-later chapters would no longer go with it: the file is put aside, and goes on as that chapter's.
+Each section says which chapter kept it. Where a chapter keeps its first one, a copy of the server
+so far stays beside the file. Where an earlier chapter keeps a section again that a later one has
+replaced, the later sections would no longer go with it: the file is put aside, and goes back to
+that chapter's server, as the newest copy has it.
 """
 
 import builtins
@@ -40,18 +42,17 @@ def server_hash() -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
 
 
-def kept_sections() -> dict[str, str]:
-    """The sections of the learner's server so far."""
-    return {name: source.strip("\n") for name, _, source in _parts()}
+def kept_sections(path: Path | None = None) -> dict[str, str]:
+    """The sections of the learner's server so far, or of a copy of it."""
+    return {name: source.strip("\n") for name, _, source in _parts(path or server_file())}
 
 
-def kept_chapters() -> dict[str, int]:
+def kept_chapters(path: Path | None = None) -> dict[str, int]:
     """Which chapter has kept each of them, where that is known."""
-    return {name: int(chapter) for name, chapter, _ in _parts() if chapter}
+    return {name: int(chapter) for name, chapter, _ in _parts(path or server_file()) if chapter}
 
 
-def _parts() -> Iterable[tuple[str, str | None, str]]:
-    path = server_file()
+def _parts(path: Path) -> Iterable[tuple[str, str | None, str]]:
     if not path.is_file():
         return ()
     _, *parts = _SECTION.split(path.read_text(encoding="utf-8"))
@@ -108,7 +109,7 @@ def keep(
 
     Returns:
         The copy of the file, where a later chapter had kept this section: then everything that
-        later chapters have kept is replaced by what the solution has for this one.
+        later chapters have kept goes back to what this one had.
 
     Raises:
         LabkitError: The name is none.
@@ -119,12 +120,15 @@ def keep(
     run_section(name, source, namespace)
     kept, chapters, aside = kept_sections(), kept_chapters(), None
     if chapter is not None:
+        reached = max(chapters.values(), default=chapter)
         if chapters.get(name, chapter) > chapter:
-            aside = put_aside(f"server_of_{max(chapters.values()):02}")
+            aside = put_aside(f"server_of_{reached:02}")
             before, (kept, chapters) = kept, _go_back_to(chapter, kept, chapters)
             for other, text in kept.items():
                 if other != name and text != before[other]:
                     run_section(other, text, namespace)
+        elif reached < chapter:
+            put_aside(f"server_of_{reached:02}")  # for whoever goes back
         chapters[name] = chapter
     write_sections({**kept, name: source.strip("\n")}, chapters)
     return aside
@@ -135,19 +139,32 @@ def _go_back_to(
 ) -> tuple[dict[str, str], dict[str, int]]:
     """The sections as they were in a chapter, and who kept them.
 
-    What a later chapter has kept is taken from the solution up to this one, or left out.
+    What a later chapter has kept is as it was before that, or left out where it was not there.
     """
-    solved, solved_by = sections(chapter), section_chapters(chapter)
+    old, old_by = _as_it_was(chapter)
     later = {name for name, number in chapters.items() if number > chapter}
-    stay = [name for name in kept if name not in later or name in solved]
+    stay = [name for name in kept if name not in later or name in old]
     return (
-        {name: solved[name] if name in later else kept[name] for name in stay},
+        {name: old[name] if name in later else kept[name] for name in stay},
         {
-            name: solved_by[name] if name in later else chapters[name]
+            name: old_by[name] if name in later else chapters[name]
             for name in stay
             if name in chapters
         },
     )
+
+
+def _as_it_was(chapter: int) -> tuple[dict[str, str], dict[str, int]]:
+    """The newest copy of the learner's server of a chapter; the solution for what that lacks."""
+    copies = server_file().parent.glob("server_*.py")
+    of_it = [one for one in copies if max(kept_chapters(one).values(), default=0) == chapter]
+    old, old_by = sections(chapter), section_chapters(chapter)
+    if of_it:
+        newest = max(of_it, key=lambda one: one.stat().st_mtime_ns)
+        own_by = kept_chapters(newest)
+        old |= {name: text for name, text in kept_sections(newest).items() if name in own_by}
+        old_by |= own_by
+    return old, old_by
 
 
 def run_section(name: str, source: str, namespace: dict[str, object]) -> None:
@@ -183,8 +200,9 @@ def register(chapter: int) -> None:
         name, before, told = line.strip(), kept_sections(), ""
         if (aside := keep(name, cell, shell.user_ns, chapter)) is not None:
             told = (
-                f"A later chapter had kept its own `{name}`, so `server.py` goes on as the server "
-                f"of chapter {chapter}. Nothing is lost: what was there is in `{aside.name}`, and "
+                f"A later chapter had kept its own `{name}`, so `server.py` goes back to your "
+                f"server of chapter {chapter}; what yours never had is taken from the solution. "
+                f"Nothing is lost: what was there is in `{aside.name}`, and "
                 f"`cp {aside.name} server.py`, in a terminal in `{aside.parent}`, brings it back."
             )
         elif name not in before and name not in section_chapters():  # on purpose, or mistyped

@@ -1,8 +1,12 @@
 """Predictions: made before a measurement, locked by it, and compared with it.
 
-Who ran the cells first and predicted nothing may do so once, and it is said that it came late.
+A cell of a notebook asks for the number where none is written in it, so that all cells can be run
+at once, and still nothing is measured before it was predicted. Who ran the cells first and
+predicted nothing may do so once, and it is said that it came late.
 """
 
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
 from types import EllipsisType
@@ -29,7 +33,7 @@ class Comparison:
 
     def __repr__(self) -> str:
         """Both in a sentence."""
-        unit = self.name.rpartition("_")[2].replace("db", "dB")
+        unit = _unit(self.name)
         if self.measured is None:
             return f"{self.name}: you predict {self.predicted:g} {unit}; the measurement locks it."
         value = f"{self.measured:.0f}" if abs(self.measured) >= 100 else f"{self.measured:.3g}"
@@ -51,6 +55,10 @@ class Comparison:
         return f"{self.name}: {said}, {_compared(self.measured / self.predicted)}."
 
 
+def _unit(name: str) -> str:
+    return name.rpartition("_")[2].replace("db", "dB")
+
+
 def _compared(ratio: float) -> str:
     """A ratio in words: `8 % less`, `3.2 times as much`."""
     if ratio >= 2:
@@ -67,14 +75,16 @@ def predict(name: str, value: "float | EllipsisType") -> Comparison:
 
     Args:
         name: What is predicted, such as ``"ch5.p95_ms"``; its ending is the unit.
-        value: What you expect.
+        value: What you expect. With `...`, what was predicted before stays; where nothing was, a
+            notebook asks for it.
 
     Raises:
-        NotImplementedError: The value is still `...`.
+        NotImplementedError: The value is `...`, and no number is known.
         LabkitError: The value is no number.
     """
     if value is ...:
-        raise NotImplementedError(f"write the number that you expect: predict({name!r}, 400)")
+        known = Progress.load().predictions.get(name, Prediction()).predicted
+        value = _asked(name) if known is None else known
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
         raise LabkitError(f"a prediction is a number, such as predict({name!r}, 400)")
     with noting() as progress:
@@ -82,6 +92,29 @@ def predict(name: str, value: "float | EllipsisType") -> Comparison:
         if noted.measured is None or noted.predicted is None:
             noted.predicted, noted.late = float(value), noted.measured is not None
         return Comparison(name, noted.predicted, noted.measured, noted.late)
+
+
+def _asked(name: str) -> float:
+    """The number that the learner types into a box below the cell.
+
+    Raises:
+        NotImplementedError: Nothing is typed, or nobody can be asked.
+    """
+    said = " "
+    with suppress(NotImplementedError, EOFError):  # nbconvert has nobody to ask
+        while _in_notebook() and said:
+            said = input(f"What do you expect for {name}? A number, in {_unit(name)}: ").strip()
+            with suppress(ValueError):
+                return float(said.replace(",", "."))
+    raise NotImplementedError(f"write the number that you expect: predict({name!r}, 400)")
+
+
+def _in_notebook() -> bool:
+    if "IPython" not in sys.modules:
+        return False
+    from IPython import get_ipython
+
+    return get_ipython() is not None
 
 
 def measured(name: str, value: float) -> Comparison:

@@ -72,9 +72,10 @@ for found in run_checks(models_of("embedded")):
 # answer, and speaks it; all of that on this machine.
 #
 # How long is it silent, from your last word to the first sound of the reply, in milliseconds?
-# Write your guess in place of the `...`, and run the cell. You may change it until the measurement
-# is made; then it is locked. If you have run the whole chapter first, you may still predict, once:
-# it will be noted that you did so after the measurement.
+# Write your guess in place of the `...`, and run the cell; where you leave the `...`, a box below the
+# cell asks for the number, and *Run All* waits for it. You may change it until the measurement is made;
+# then it is locked. If you have made the measurement first, you may still predict, once: it will be
+# noted that you did so afterwards.
 
 # %% guess="500"
 predict("ch0.dead_air_ms", ...)

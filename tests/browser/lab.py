@@ -135,7 +135,11 @@ _SELECT: Final = """number => {
 }"""
 
 _BEGIN: Final = """command => { window.running = window.jupyterapp.commands.execute(command); }"""
-_END: Final = """async () => { await window.running; }"""
+_END: Final = """async () => {
+  const timer = setInterval(() => document.querySelector("input.jp-Stdin-input")?.dispatchEvent(
+    new KeyboardEvent("keydown", {key: "Enter", bubbles: true})), 100);
+  await window.running.finally(() => clearInterval(timer));
+}"""
 _EXECUTIONS: Final = """() => Math.max(0, ...window.jupyterapp.shell.currentWidget.content.widgets
   .map(({model}) => model.executionCount ?? 0))"""
 _CLOSE: Final = "() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()"
@@ -182,7 +186,7 @@ class Chapter:
         self.page.evaluate(_BEGIN, command)
 
     def end(self) -> None:
-        """Wait until the command that was started last is done."""
+        """Wait until the command that was started last is done, and answer no cell that asks."""
         self.page.evaluate(_END)
 
     def cells(self) -> list[dict[str, Any]]:
@@ -204,6 +208,12 @@ class Chapter:
         self.cell(words).locator(".cm-content").click()
         self.page.keyboard.press("ControlOrMeta+a")
         self.page.keyboard.insert_text(source)
+
+    def answer(self, text: str) -> None:
+        """Type what a cell asks for."""
+        box = self.page.locator("input.jp-Stdin-input")
+        box.fill(text)
+        box.press("Enter")
 
     def select(self, words: str) -> int:
         """Make the cell with these words the one that is run next; gives its number."""

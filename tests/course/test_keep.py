@@ -148,6 +148,31 @@ def test_one_cell_of_an_earlier_chapter_takes_the_rest_from_the_solution() -> No
     assert undefined_names(server_file().read_text(encoding="utf-8")) == []
 
 
+def test_who_goes_back_finds_their_own_sections_again() -> None:
+    cell: dict[str, object] = {}
+    own = sections(1) | {"say": "SAY = 1", "chunks": "CHUNKS = 1"}
+    for number, server in ((1, own), (2, sections(2))):
+        for name, source in server.items():
+            if name not in kept_sections() or number == section_chapters(2)[name]:
+                keep(name, source, cell, chapter=number)
+    keep("chunks", "CHUNKS = 2", cell, chapter=1)  # chapter 2 has not replaced it
+    keep("turn", "TURN = 2", cell, chapter=1)
+    assert kept_sections() == own | {"chunks": "CHUNKS = 2", "turn": "TURN = 2"}
+    assert kept_chapters() == section_chapters(1)
+    assert cell["SAY"] == 1
+
+
+def test_the_newest_copy_of_a_chapter_comes_back() -> None:
+    cell: dict[str, object] = {}
+    for number in (1, 2):
+        keep("one", f"ONE = {number}", cell, chapter=1)
+        keep("two", f"TWO = {number}", cell, chapter=1)
+        keep("one", "LATER = 1", cell, chapter=2)
+        keep("two", f"TWO = 'later, {number}'", cell, chapter=2)
+        keep("one", "ONE = 0", cell, chapter=1)
+        assert kept_sections() == {"one": "ONE = 0", "two": f"TWO = {number}"}
+
+
 def test_what_no_later_chapter_has_replaced_is_kept_in_the_later_server() -> None:
     finished()
     cell: dict[str, object] = {}

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import IPython
 import pytest
 
 from labkit.course.folder import Progress, mine
@@ -57,6 +58,32 @@ def test_an_empty_prediction_asks_for_a_number() -> None:
     with pytest.raises(NotImplementedError, match=r"predict\('ch1.pong_ms', 400\)"):
         predict("ch1.pong_ms", ...)
     assert predictions_of("ch1") == {}
+
+
+@pytest.mark.parametrize(
+    ("typed", "known"), [(["12,5"], 12.5), (["soon", "20"], 20.0), ([""], None), ([], None)]
+)
+def test_a_notebook_asks_for_an_empty_prediction_once(
+    typed: list[str], known: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def answer(prompt: str) -> str:
+        asked.append(prompt)
+        if len(asked) > len(typed):
+            raise NotImplementedError("this frontend does not support input requests")
+        return typed[len(asked) - 1]
+
+    monkeypatch.setattr(IPython, "get_ipython", object)
+    monkeypatch.setattr("builtins.input", answer)
+    for _ in range(2):
+        if known is None:
+            with pytest.raises(NotImplementedError, match="write the number that you expect"):
+                predict("ch1.pong_ms", ...)
+            break
+        assert predict("ch1.pong_ms", ...).predicted == known
+    assert len(asked) == max(1, len(typed))
+    assert asked[0] == "What do you expect for ch1.pong_ms? A number, in ms: "
 
 
 def test_a_measurement_waits_for_its_prediction() -> None:
