@@ -31,6 +31,7 @@ class Conversation:
         session: Name of the session.
         token: The newest token.
         started: The last `session.started`.
+        place: The server's position in this client's stream, as that told it.
         came: The audio that came, all of it, 16-bit.
         sent: The audio that was sent.
         acknowledged: The position up to which the server has said that it has everything.
@@ -44,7 +45,8 @@ class Conversation:
         self._rng = random.Random(probe.rng.random())
         self.session = self.token = ""
         self.started: dict[str, Any] = {}
-        self.acknowledged: dict[str, int] = {"messages": 0, "samples": 0}
+        self.place: dict[str, int] = {"messages": 0, "samples": 0}
+        self.acknowledged = self.place
         self.last_ack: int | None = None
         self.turns = 0
         self.came = bytearray()
@@ -86,9 +88,9 @@ class Conversation:
 
     def _start(self, message: dict[str, Any]) -> None:
         number = self._probe.last
-        self.caller.require_fields(number, message, {"session": ..., "token": ..., "received": ...})
-        self.started = message
-        self.session, self.token = str(message["session"]), str(message["token"])
+        self.caller.require_fields(number, message, {"session": str, "token": str})
+        self.started, self.place = message, self._place_in(number, message)
+        self.session, self.token = message["session"], message["token"]
 
     @property
     def received(self) -> dict[str, int]:
@@ -251,12 +253,29 @@ class Conversation:
             self._take_audio(number, payload)
             return None
         message = self.caller.json_of(number, f'JSON {{"type": "{kind}", …}}')
+        if message["type"] in ("transcript.final", "response.done"):
+            self.caller.require_fields(number, message, {"seq": int, "turn": int})
         if "seq" in message:
             self._number(number, message)
         if message["type"] == "audio.ack":
-            self.caller.require_fields(number, message, {"received": ...})
-            self.acknowledged, self.last_ack = message["received"], number
+            self.acknowledged, self.last_ack = self._place_in(number, message), number
         return message
+
+    def _place_in(self, number: int, message: dict[str, Any]) -> dict[str, int]:
+        """The position that a message tells in `received`."""
+        self.caller.require_fields(number, message, {"received": ...})
+        told = message["received"]
+        if isinstance(told, dict):
+            messages, samples = told.get("messages"), told.get("samples")
+            if isinstance(messages, int) and isinstance(samples, int):
+                return {"messages": messages, "samples": samples}
+        note = 'expected {"messages": …, "samples": …}, two whole numbers'
+        raise NotYet(
+            f'a position in "received" of "{message["type"]}"',
+            "something else",
+            caret=Caret.in_json(str(self._probe.events[number].payload), "received", note),
+            event=number,
+        )
 
     def _take_audio(self, number: int, payload: bytes) -> None:
         again = self._again[: len(payload)]
@@ -311,6 +330,8 @@ class Conversation:
         self._safe = len(self.came)
         number = await self.caller.next_number('JSON {"type": "session.started", …}')
         message = self.caller.json_of(number, 'JSON {"type": "session.started", …}')
+        if message["type"] == "error":
+            self._look_at(number, message, "session.started")
         wanted = {"type": "session.started", "resumed": True}
         self.caller.require_fields(number, message, wanted)
         if message.get("session") != self.session:
@@ -324,7 +345,7 @@ class Conversation:
         at = self.place
         sent = {"messages": len(self._ends), "samples": self.sent_samples}
         for key, most in sent.items():
-            least = self.acknowledged.get(key, 0)
+            least = self.acknowledged[key]
             if not least <= at[key] <= most:
                 between = (
                     f"between {least}, which was acknowledged, and {most}, which was sent"
@@ -334,15 +355,9 @@ class Conversation:
                 raise NotYet(
                     f'"{key}" in "received": {between}',
                     f'"{key}": {at[key]}',
+                    off="it counts bytes, not samples" if at[key] == 2 * most else "",
                     event=number,
                 )
-
-    @property
-    def place(self) -> dict[str, int]:
-        """The server's position in this client's stream, as `session.started` told it."""
-        told = self.started["received"]
-        told = told if isinstance(told, dict) else {}
-        return {key: _count(told.get(key)) for key in ("messages", "samples")}
 
     def forget(self) -> None:
         """Go back to a drawn place behind the last acknowledgement, as if no more had come."""
@@ -360,10 +375,6 @@ class Conversation:
             await self.caller.send_json("audio.end")
             at = end
         await self._send_audio(self.sent[at:])
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) else -1
 
 
 def _too_much(told: object, came: int) -> str:

@@ -97,7 +97,7 @@ class Models:
         """
         with self._speaking:
             pieces = list(boundary.synthesise(self._engines.tts, sentence, Stop()))
-        speech: Float32 = np.concatenate(pieces)
+        speech: Float32 = np.concatenate([np.zeros(0, np.float32), *pieces])
         return speech / max(float(np.abs(speech).max(initial=0.0)), 1e-9)
 
 

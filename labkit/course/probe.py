@@ -269,16 +269,18 @@ class Probe(Trial):
         """Number of the last event."""
         return len(self.events) - 1
 
-    def require_heard(self, said: Recording, answer: Answer, *, share: float = 0.5) -> None:
+    def require_heard(
+        self, said: Recording, answer: Answer, *, share: float = 0.5, when: str = ""
+    ) -> None:
         """Make sure that an answer's transcript has enough of the words that were said.
 
-        Recognisers mishear; `share` of the words may be wrong.
+        Recognisers mishear; `share` of the words may be wrong. `when` tells what else matters.
         """
         wrong, words = word_errors(said.text, answer.transcript)
         if wrong <= share * words:
             return
         raise NotYet(
-            f'a transcript of "{said.text}" ({said.name})',
+            f'a transcript of "{said.text}" ({said.name}){when}',
             f'"{answer.transcript}"' if answer.transcript else "an empty transcript",
             off=f"{wrong} wrong, of {words} words",
             event=answer.heard,
@@ -456,11 +458,18 @@ class Caller:
         return message
 
     def require_fields(self, number: int, message: dict[str, Any], wanted: dict[str, Any]) -> None:
-        """Make sure that a message has what is wanted; `...` stands for any value."""
+        """Make sure that a message has what is wanted.
+
+        `...` stands for any value, `str` for any text that is not empty, `int` for any number.
+        """
         text = str(self._probe.events[number].payload)
         for key, value in wanted.items():
             if key not in message:
                 note = f'"{key}" lacks'
+            elif isinstance(value, type):
+                if isinstance(message[key], value) and message[key] != "":
+                    continue
+                note = f"a {'text' if value is str else 'whole number'} belongs here"
             elif value is not ... and message[key] != value:
                 note = f"expected {json.dumps(value)}"
             else:
@@ -500,7 +509,7 @@ class Caller:
             answer.last, answer.done_ns = number, event.at_ns
             if isinstance(event.payload, bytes):
                 if not heard:
-                    raise self._other(f"JSON {told}", number)
+                    raise self._too_soon(answer, number)
                 answer.pieces.append((event.at_ns, event.payload))
                 continue
             message = self.json_of(number, f"JSON {told}")
@@ -514,7 +523,15 @@ class Caller:
                     answer.done = message
                     return
                 case "done":
-                    raise self._other(f"JSON {told}", number)
+                    raise self._too_soon(answer, number)
+
+    def _too_soon(self, answer: Answer, number: int) -> NotYet:
+        """What to raise where a reply comes before its transcript, or outside of any turn."""
+        if self._probe.events[number].at_ns < answer.asked_ns:
+            expected = "nothing more behind `done`, until the next `end_stream`"
+        else:
+            expected = f"JSON {_told({'type': 'transcript'})} before anything of the reply"
+        return self._other(expected, number)
 
     async def number_or_end(self, expected: str) -> int | None:
         """The number of the next message; None where the connection has ended instead."""
@@ -550,7 +567,7 @@ class Caller:
 
 def _told(fields: dict[str, Any]) -> str:
     shown = ", ".join(
-        f"{json.dumps(key)}: {'…' if value is ... else json.dumps(value)}"
+        f"{json.dumps(key)}: {'…' if value in (..., str, int) else json.dumps(value)}"
         for key, value in fields.items()
     )
     return "{" + shown + ", …}"

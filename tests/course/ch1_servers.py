@@ -152,6 +152,20 @@ right = say_reply
 async def say_reply(socket, sentences):
     return await right(socket, ["The kitchen light is off."])
 """,
+        "reads the transcript aloud": """
+async def answer(socket, audio, history):
+    words = await off_loop(models.hear, from_wire(audio))
+    await socket.send(json.dumps({"type": "transcript", "text": words}))
+    reply = await off_loop(models.think, [{"role": "user", "content": words}])
+    await say_reply(socket, [words])
+    await socket.send(json.dumps({"type": "done", "reply_text": " ".join(reply)}))
+""",
+        "speaks at 24 kHz": """
+right = to_wire
+def to_wire(samples):
+    at = np.arange(len(samples) * 3 // 2) * 2 / 3
+    return right(np.interp(at, np.arange(len(samples)), samples))
+""",
         "says nothing": """
 async def say_reply(socket, sentences):
     return 0
@@ -337,6 +351,12 @@ right = answer
 async def answer(socket, audio, history):
     socket.first = getattr(socket, "first", audio)
     await right(socket, socket.first, history)
+""",
+        "is done twice": """
+right = answer
+async def answer(socket, audio, history):
+    await right(socket, audio, history)
+    await socket.send(json.dumps({"type": "done", "reply_text": ""}))
 """,
         "hangs up after a turn": """
 right = answer

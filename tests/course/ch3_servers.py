@@ -70,6 +70,15 @@ async def send_transcript(self, text):
     await right_told(self, text)
 V1.send_transcript = send_transcript
 """,
+        "hears the first utterance alone": """
+right_hear, right_end = hear, end_utterance
+async def hear(session, data):
+    if not hasattr(session, "deaf"):
+        await right_hear(session, data)
+async def end_utterance(session):
+    session.deaf = True
+    await right_end(session)
+""",
         "counts samples of its own rate": """
 right_done = V1.send_done
 async def send_done(self, text, samples):
@@ -161,6 +170,12 @@ def decode(text):
         return right(text)
     except ProtocolError as wrong:
         raise ProtocolError(ErrorCode.INVALID_JSON, str(wrong), wrong.hint)
+""",
+        "gives no message": """
+async def refuse(self, error):
+    told = v1.Error(code=error.code, message="", hint=error.hint, cause=self.cause)
+    await self.send(json.dumps({**told.model_dump(mode="json"), "message": None}))
+V1.refuse = refuse
 """,
         "does not say which field": """
 right = decode

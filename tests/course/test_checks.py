@@ -41,7 +41,7 @@ UNITS: Final = r"dB beside|ms|s|times|bytes|messages|of the|wrong|of \d+ words|t
 VARYING: Final = (
     (re.compile(r'"session": ?"[0-9a-f]*'), '"session":"(id)'),
     (re.compile(r'(?<![\w.-])[\w-]+(?=", ?"resumed")'), "(token)"),
-    (re.compile(r'"text": ?"[^"]*"'), '"text":"(words)"'),
+    (re.compile(r'"text": ?"[^"\n]*("|$)', re.M), '"text":"(words)"'),
     (re.compile(rf"\d[\d.,]*(?= (?:{UNITS})\b)"), "#"),
     (re.compile(r"of \d+ words"), "of # words"),
     (re.compile(r"[\d.]+%"), "#%"),

@@ -2,11 +2,16 @@
 
 import asyncio
 import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 import numpy as np
 
-from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, read_audio
+from labkit.audio.formats import WIRE, AudioFormat
+from labkit.audio.misread import FormatWatch
+from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, read_audio, resample
 from labkit.course.checks.check import checked
 from labkit.course.models import Models
 from labkit.course.probe import Answer, Caller, Probe
@@ -16,13 +21,19 @@ from labkit.measure.wer import normalise
 
 _DIGITS: Final = frozenset("zero one two three four five six seven eight nine".split())
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+")
+_OTHER_RATES: Final = (8_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+"""Rates of other voices; as 32 kHz sounds what has each sample twice, for two channels."""
+_BLOCK_S: Final = 0.02
 _SPOKEN: Final = 0.4
 """Share of a reply's frames in which the detector hears speech; of labkit's voice, 0.7 to 0.9."""
 _LONGEST_PIECE_S: Final = 1.0
 _AHEAD: Final = 0.05
 """Share of a turn by which the first sound comes before the last, where the reply streams."""
 _TRIES: Final = 4
-_MOST_OF_FIVE: Final = 3
+_GOOD, _LATE, _UNCLEAR = 2, 4, 12
+"""Turns that decide: without a late pong, with one, or with one that nothing follows from."""
+_LOOK_S: Final = 0.002
+_SHARE_OF_A_PONG: Final = 0.5
 _SHARE_OF_A_TURN: Final = 0.25
 _TIMES_IDLE: Final = 20
 _FITS_S: Final = (45, 55)
@@ -56,24 +67,30 @@ async def pong(probe: Probe) -> None:
 async def pong_while_busy(probe: Probe) -> None:
     """Client 1 says a recording and `end_stream`; client 2 sends `ping` all the while.
 
-    In three of five turns, no `pong` may take longer than 20 times an idle one, or a quarter of the
-    turn: a machine that is busy with something else delays a few, a frozen server nearly all.
+    In two turns, no `pong` may take longer than 20 times an idle one, or a quarter of the turn,
+    before one does in four: a machine that is busy with something else delays a few, a frozen
+    server nearly all. A turn in which this client was held up as well says nothing.
     """
     speaker, pinger = await probe.connect(), await probe.connect()
     idle = [await _round_trip(pinger) for _ in range(20)]
     idle_s = sorted(idle)[len(idle) // 2]
     probe.ok("answers `ping` when nobody speaks")
     await speaker.ask(probe.draw(1)[0])  # the first turn of a server is slower than the others
-    good = late = 0
-    while good < _MOST_OF_FIVE:
+    good = late = unclear = 0
+    while good < _GOOD:
         await speaker.say(probe.draw(1)[0])
-        turn_s, slowest_s, slowest = await _slowest_pong(probe, speaker, pinger)
+        async with _held_up() as waits:
+            turn_s, slowest_s, slowest = await _slowest_pong(probe, speaker, pinger)
         limit_s = max(_TIMES_IDLE * idle_s, _SHARE_OF_A_TURN * turn_s)
         if slowest_s <= limit_s:
             good += 1
-            continue
-        late += 1
-        if late == _MOST_OF_FIVE:
+        elif max(waits, default=0.0) > _SHARE_OF_A_PONG * slowest_s:
+            unclear += 1
+        else:
+            late += 1
+        if unclear == _UNCLEAR:
+            raise CannotTell("the machine is too busy: this client itself was held up for as long")
+        if late == _LATE:
             raise NotYet(
                 f"every pong within {limit_s * 1e3:.0f} ms (a quarter of the turn, or "
                 f"{_TIMES_IDLE} idle pongs if that is more)",
@@ -85,6 +102,24 @@ async def pong_while_busy(probe: Probe) -> None:
     probe.ok("answers every `ping` while another caller's turn runs")
 
 
+@asynccontextmanager
+async def _held_up() -> AsyncIterator[list[float]]:
+    """By how many seconds this program itself came too late, again and again."""
+    waits: list[float] = []
+
+    async def wait() -> None:
+        while True:
+            started_s = time.perf_counter()
+            await asyncio.sleep(_LOOK_S)
+            waits.append(time.perf_counter() - started_s - _LOOK_S)
+
+    waiting = asyncio.create_task(wait())
+    try:
+        yield waits
+    finally:
+        waiting.cancel()
+
+
 async def _slowest_pong(probe: Probe, speaker: Caller, pinger: Caller) -> tuple[float, float, int]:
     """Seconds of a turn, of its slowest pong, and that pong's number among the events."""
     turn = asyncio.ensure_future(speaker.end())
@@ -92,7 +127,7 @@ async def _slowest_pong(probe: Probe, speaker: Caller, pinger: Caller) -> tuple[
     try:
         while not turn.done():
             round_trips.append((await _round_trip(pinger), len(probe.events) - 1))
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(_LOOK_S)
     finally:
         answer = await turn
     return answer.seconds, *max(round_trips)
@@ -125,14 +160,8 @@ async def reply_is_speech(probe: Probe) -> None:
     _require_audio(answer)
     probe.ok(f"replies with {len(answer.samples) / SAMPLE_RATE:.1f} s of audio")
     models = await asyncio.to_thread(Models.load)
-    voiced = await asyncio.to_thread(models.voiced, answer.samples)
-    share = sum(one > 0.5 for one in voiced) / len(voiced)
-    if share < _SPOKEN:
-        raise NotYet(
-            "speech", "sound that a voice activity detector takes for something else",
-            off=f"{share:.0%} of the frames are speech, {_SPOKEN:.0%} would do",
-            event=answer.last,
-        )  # fmt: skip
+    await asyncio.to_thread(_require_own_words, models, answer)
+    await require_speech(models, answer, WIRE)
     probe.ok("a voice activity detector hears speech in it")
     heard = await asyncio.to_thread(models.hear, answer.samples)
     if _same_audio(answer.samples, read_audio(said.path)):
@@ -144,6 +173,52 @@ async def reply_is_speech(probe: Probe) -> None:
             event=answer.last,
         )
     probe.ok("a recogniser finds words of its `reply_text` in it")
+
+
+async def require_speech(models: Models, answer: Answer, form: AudioFormat) -> None:
+    """Make sure that the reply is speech in that format, and in no other."""
+    watch, size = FormatWatch(form), form.samples(_BLOCK_S) * form.frame_bytes
+    for number, at in enumerate(range(0, len(answer.audio), size)):
+        for found in watch.feed(answer.audio[at : at + size], round(number * _BLOCK_S * 1e9)):
+            told = f"`{found.code}`: {found}"
+            raise NotYet(f"a reply in {form}", told, event=answer.last)
+    voiced = await asyncio.to_thread(models.voiced, heard_in(answer, form))
+    share = sum(one > 0.5 for one in voiced) / len(voiced)
+    if share < _SPOKEN:
+        raise NotYet(
+            f"speech, in {form}", "sound that a voice activity detector takes for something else",
+            off=f"{share:.0%} of the frames are speech, {_SPOKEN:.0%} would do",
+            event=answer.last,
+        )  # fmt: skip
+
+
+def heard_in(answer: Answer, form: AudioFormat) -> Float32:
+    """The reply at 16 kHz."""
+    return resample(form.decode(answer.audio)[:, 0], form.sample_rate, SAMPLE_RATE)
+
+
+def _require_own_words(models: Models, answer: Answer) -> None:
+    """Make sure that the reply's words are spoken, at 16 kHz, where the voice is these models'."""
+    whole = _spoken(models, answer.reply_text)
+    for rate in _OTHER_RATES:
+        if _same_audio(resample(answer.samples, rate, SAMPLE_RATE), whole):
+            raise NotYet(
+                f"{len(whole):,} samples, at {SAMPLE_RATE:,} a second",
+                f"{len(answer.samples):,} samples: right at {rate:,} a second, wrong at this rate",
+                event=answer.last,
+            )
+    other = normalise(answer.transcript) != normalise(answer.reply_text)
+    if other and _same_audio(answer.samples, models.speak(answer.transcript)):
+        raise NotYet(
+            f'the words of its reply_text, "{answer.reply_text}"',
+            f'the transcript, read aloud: "{answer.transcript}"',
+            event=answer.last,
+        )
+
+
+def _spoken(models: Models, text: str) -> Float32:
+    """A reply in the voice of these models."""
+    return np.concatenate([models.speak(one) for one in _SENTENCE_END.split(text)])
 
 
 def _digits_in(text: str) -> int:
@@ -374,7 +449,7 @@ def _require_pieces(answer: Answer) -> None:
 def _require_all_of_it(answer: Answer, models: Models) -> None:
     """Make sure that no sentence loses its end, where the reply is in the voice of these models."""
     sentences = _SENTENCE_END.split(answer.reply_text)
-    whole = np.concatenate([models.speak(one) for one in sentences])
+    whole = _spoken(models, answer.reply_text)
     first = round(_LOST_S * 10 * SAMPLE_RATE)
     lost = len(whole) - len(answer.samples)
     if lost <= _LOST_S * SAMPLE_RATE * len(sentences):

@@ -26,7 +26,8 @@ _TRIES: Final = 4
 _SETTLES_S: Final = 3.0
 _LOOK_S: Final = 0.02
 _COUNT: Final = re.compile(
-    r'^(?:labkit_)?(sessions|held_bytes)(?:\{state="attached"\})? ([0-9.e+]+)$', re.M
+    r'^(?:labkit_)?(sessions|held_bytes)(?:\{state="attached"\})? (\d+(?:\.\d+)?(?:e\+?\d\d?)?)$',
+    re.M,
 )
 
 

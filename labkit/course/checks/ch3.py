@@ -8,8 +8,8 @@ from typing import Any, Final
 import numpy as np
 
 from labkit.audio.formats import AudioFormat
-from labkit.audio.misread import FormatWatch
-from labkit.audio.pcm import SAMPLE_RATE, Encoding, Float32, resample
+from labkit.audio.pcm import Encoding, Float32
+from labkit.course.checks.ch1 import heard_in, require_speech
 from labkit.course.checks.check import checked
 from labkit.course.checks.v1 import SUBPROTOCOL, Speaker
 from labkit.course.models import Models
@@ -26,8 +26,6 @@ _BAND_HZ: Final = 9_000
 _DIGITS: Final = frozenset("zero one two three four five six seven eight nine".split())
 _TINY_MS: Final = 2
 """A chunk of so little audio that resampling it by itself spoils it."""
-_SPOKEN: Final = 0.4
-_LOOK_S: Final = 0.02
 _WIDE: Final = 48_000
 _TELEPHONE: Final = 8_000
 _LOW_VOICES: Final = ("kal", "slt-deep")
@@ -41,9 +39,9 @@ Of the others' sentences, some come out with most words wrong.
 async def start(probe: Probe) -> None:
     """Two clients: `session.start` with drawn formats; one goes on to a whole conversation.
 
-    It sends a recording and `audio.end`, `audio.end` alone, and `session.end`. `session.started`
-    has to repeat both formats, with a `session` and a `token` of that client's own. `seq` counts
-    from 1, and `samples` is what came.
+    It sends two recordings, each with its `audio.end`, without waiting for the answer to the first;
+    then `audio.end` alone, and `session.end`. `session.started` has to repeat both formats, with a
+    `session` and a `token` of that client's own. `seq` counts from 1, and `samples` is what came.
     """
     told = []
     for _ in range(2):
@@ -54,12 +52,23 @@ async def start(probe: Probe) -> None:
         if told[0][key] == told[1][key]:
             raise NotYet(f"a {key} of its own for each client", f"twice {told[0][key]!r}")
     probe.ok("gives each client a session and a token of its own")
-    said = probe.draw(1, _low)[0]
-    probe.require_heard(said, await one.ask(said))
+    spoken = probe.draw(2, _low)
+    asked = []
+    for said in spoken:
+        await one.say(one.encoded(said))
+        asked.append(Answer(asked_ns=await one.caller.send_json("audio.end")))
+    probe.require_heard(spoken[0], await one.take_turn(asked[0]))
     probe.ok("answers `audio.end` with `transcript.final`, audio and `response.done`")
+    when = ", which was said before the one before it was answered"
+    probe.require_heard(spoken[1], await one.take_turn(asked[1]), when=when)
+    probe.ok("answers what was said meanwhile in the next turn")
     answer = await one.end()
     if answer.transcript or answer.audio:
-        raise NotYet("an empty turn where nothing was said", "a reply", event=answer.heard)
+        raise NotYet(
+            "an empty turn for `audio.end` without any audio before it",
+            f'"{answer.transcript}"' if answer.transcript else "a reply",
+            event=answer.heard,
+        )
     probe.ok("says `nothing_heard` where nothing was said")
     await one.caller.send_json("session.end")
     await one.expect("session.ended", reason=...)
@@ -103,7 +112,9 @@ async def formats(probe: Probe) -> None:
         answer = await one.ask(said, chunk_ms=chunk_ms)
         probe.require_heard(said, answer)
         probe.ok(f"understands {input}")
-        await _require_speech(models, answer, output)
+        if not answer.audio:
+            raise NotYet("a spoken reply", "no audio before `response.done`", event=answer.last)
+        await require_speech(models, answer, output)
         probe.ok(f"speaks {output}")
         if output is wide:
             await _require_understood(models, answer, output)
@@ -111,32 +122,9 @@ async def formats(probe: Probe) -> None:
             probe.ok("is understood at 48 kHz, without clicks from chunk to chunk")
 
 
-async def _require_speech(models: Models, answer: Answer, form: AudioFormat) -> None:
-    """Make sure that the reply is speech in that format, and in no other."""
-    if not answer.audio:
-        raise NotYet("a spoken reply", "no audio before `response.done`", event=answer.last)
-    watch, size = FormatWatch(form), form.samples(_LOOK_S) * form.frame_bytes
-    for number, at in enumerate(range(0, len(answer.audio), size)):
-        for found in watch.feed(answer.audio[at : at + size], round(number * _LOOK_S * 1e9)):
-            raise NotYet(f"a reply in {form}", str(found), event=answer.last)
-    voiced = await asyncio.to_thread(models.voiced, _heard(answer, form))
-    share = sum(one > 0.5 for one in voiced) / len(voiced)
-    if share < _SPOKEN:
-        raise NotYet(
-            f"speech, in {form}", "sound that a voice activity detector takes for something else",
-            off=f"{share:.0%} of the frames are speech, {_SPOKEN:.0%} would do",
-            event=answer.last,
-        )  # fmt: skip
-
-
-def _heard(answer: Answer, form: AudioFormat) -> Float32:
-    """The reply at 16 kHz."""
-    return resample(form.decode(answer.audio)[:, 0], form.sample_rate, SAMPLE_RATE)
-
-
 async def _require_understood(models: Models, answer: Answer, form: AudioFormat) -> None:
     """Make sure that a recogniser finds words of the reply in its audio."""
-    heard = await asyncio.to_thread(models.hear, _heard(answer, form))
+    heard = await asyncio.to_thread(models.hear, heard_in(answer, form))
     if not set(normalise(heard)) & set(normalise(str(answer.done["text"]))):
         raise NotYet(
             f'the words of its text, "{answer.done["text"]}", in {form}',
@@ -178,7 +166,7 @@ async def errors(probe: Probe) -> None:
     one = await Speaker.connect(probe)
     for text, field in _bad_starts(probe):
         await one.caller.send(text)
-        number, error = await one.expect_at("error", code="invalid_field", message=..., hint=...)
+        number, error = await one.expect_at("error", code="invalid_field", message=str, hint=str)
         if field not in error["message"] + error["hint"]:
             raise NotYet(
                 f"an error that names {field!r}, the field at fault",
@@ -194,7 +182,7 @@ async def errors(probe: Probe) -> None:
     await one.say(audio[:half])
     for text, code in _bad_texts(probe):
         await one.caller.send(text)
-        await one.expect("error", code=code, message=..., hint=...)
+        await one.expect("error", code=code, message=str, hint=str)
     probe.ok("names text that is no JSON object, and types that it does not know")
     await one.say(audio[half:])
     probe.require_heard(said, await one.end(), share=0.6)
@@ -320,7 +308,7 @@ async def text_and_binary(probe: Probe) -> None:
     await one.say(audio[:third])
     for message, code in wrong:
         await one.caller.send(message)
-        await one.expect("error", code=code, message=..., hint=...)
+        await one.expect("error", code=code, message=str, hint=str)
     probe.ok("refuses control in a binary message, audio in a text message, and half a sample")
     await one.say(audio[third : 2 * third])
     await one.caller.send(b"ping")
@@ -359,7 +347,7 @@ async def versions(probe: Probe) -> None:
     probe.ok(f"chooses {SUBPROTOCOL} where {newer} is offered, too")
     one = Speaker(probe, both)
     await both.send_json("session.start", protocol=newer)
-    await one.expect("error", code="invalid_field", message=..., hint=...)
+    await one.expect("error", code="invalid_field", message=str, hint=str)
     await one.start(protocol=SUBPROTOCOL)
     probe.ok(f"refuses `session.start` for {newer}, and takes the one for {SUBPROTOCOL}")
     for offered in (newer, ""):

@@ -60,15 +60,15 @@ async def resume_keeps(probe: Probe) -> None:
     await talk.say(half)
     await talk.settle()
     talk.caller.drop()
-    started = await talk.resume()
-    _same(started["received"], "samples", talk.sent_samples, probe)
-    _same(started["received"], "messages", 1, probe)
+    await talk.resume()
+    _same(talk.place, "samples", talk.sent_samples, probe)
+    _same(talk.place, "messages", 1, probe)
     probe.ok("goes on with the session, and knows how much of the utterance it has")
     one = "the connection that came back has the old session, and none of its own"
     await _require_sessions(probe, before + 1, one, probe.limit(_SETTLES_S))
     probe.ok("lets go of the session with which the new connection began")
     again = await talk.ask(rest, about=second)
-    _same(again, "turn", int(done.get("turn", 1)) + 1, probe)
+    _same(again, "turn", done["turn"] + 1, probe)
     probe.ok("hears both halves as one utterance, in the next turn of the same conversation")
 
 
@@ -138,21 +138,25 @@ def _cut(rng: random.Random, *, up: bool) -> Conditions:
 
 @checked("ch4.tokens", "A session is resumed by its own client only.")
 async def tokens(probe: Probe) -> None:
-    """Three sessions. Resume one with a made-up token, with another's, then with its own, twice.
+    """Three sessions. Resume one with made-up tokens, with another's, then with its own, twice.
 
-    Before that, with its own and a place in the reply that never was. While a resume is refused,
-    the session's own client keeps its connection. The token changes with each resume. The one
-    before stays good until the new one was used.
+    Made up: all characters in another order, half of them, the second half backwards, nothing.
+    Before its own twice, with its own and a place in the reply that never was. While a resume is
+    refused, the session's own client keeps its connection. The token changes with each resume. The
+    one before stays good until the new one was used.
     """
     talks = [await Conversation.begin(probe) for _ in range(3)]
     _require_secret([talk.token for talk in talks])
     probe.ok("gives each session a token of its own, too long to be guessed")
     mine, other, _ = talks
     first = mine.token
-    made_up = "".join(probe.rng.sample(first, len(first)))
+    half = len(first) // 2
     for token, what in (
-        (made_up, "a made-up token"),
+        ("".join(probe.rng.sample(first, len(first))), "a made-up token"),
         (other.token, "the token of another session"),
+        (first[:half], "the first half of its token"),
+        (first[:half] + first[: half - 1 : -1], "its token with the second half backwards"),
+        ("", "an empty token"),
     ):
         await _require_refused(probe, mine, token, what)
     probe.ok("refuses a wrong token with `session_unknown`, and keeps the connection")
@@ -535,7 +539,9 @@ def _wait_told(probe: Probe, talk: Conversation) -> float:
 
 @checked("ch4.too_many", "Who finds no place is told so, and those who have one keep it.")
 async def too_many(probe: Probe) -> None:
-    """Up to 100 clients, each with a `ping`, until one is refused; then one leaves, and one comes.
+    """Up to 100 clients, each with a `ping`, until one is refused.
+
+    Then one goes away without a word, and its place is for the next one.
 
     Polite is HTTP status 503 or 429 with `Retry-After`, or close code 1013 with a reason.
     """
@@ -558,13 +564,16 @@ async def too_many(probe: Probe) -> None:
         await callers[0].send("ping")
         await callers[0].expect("pong")
         probe.ok("goes on with those who have a place")
-        await callers[1].close()
+        callers[1].drop()
         deadline_s = time.monotonic() + probe.limit(2)
         while await _place(probe, stack) is None:
             if time.monotonic() > deadline_s:
-                raise NotYet("a place again when one has left", "none", event=probe.last)
+                raise NotYet(
+                    "a place again when a client has gone away without a word",
+                    "none", event=probe.last,
+                )  # fmt: skip
             await asyncio.sleep(0.05)
-        probe.ok("has a place again when one has left")
+        probe.ok("has a place again when a client has gone away without a word")
 
 
 async def _place(probe: Probe, stack: AsyncExitStack) -> Caller | None:

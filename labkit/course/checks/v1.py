@@ -75,7 +75,7 @@ class Speaker:
         ours = {"input": spec(self.input), "output": spec(self.output)}
         await self.caller.send_json("session.start", **{**ours, **fields})
         return await self.expect(
-            "session.started", protocol=SUBPROTOCOL, session=..., token=..., resumed=False, **ours
+            "session.started", protocol=SUBPROTOCOL, session=str, token=str, resumed=False, **ours
         )
 
     def encoded(self, said: Recording | Float32) -> bytes:
@@ -122,7 +122,7 @@ class Speaker:
 
         Args:
             kind: Its `type`.
-            fields: What else has to be in it; `...` stands for any value.
+            fields: What else has to be in it; `...` stands for any value, a type for one of it.
         """
         return (await self.expect_at(kind, **fields))[1]
 
@@ -146,18 +146,27 @@ class Speaker:
 
     async def take_turn(self, answer: Answer) -> Answer:
         """Take in a turn: a transcript, audio, and `response.done`."""
-        answer.heard, final = await self.expect_at("transcript.final", seq=..., turn=..., text=...)
+        answer.heard, final = await self.expect_at("transcript.final", seq=int, turn=int, text=...)
         answer.transcript = str(final["text"])
         expected = "audio, or JSON of type 'response.done'"
         while isinstance(told := (await self._next_into(answer, expected)), bytes):
             answer.pieces.append((answer.done_ns, told))
+            if len(told) % self.output.frame_bytes:
+                raise NotYet(
+                    f"whole samples of {self.output} in each binary message",
+                    f"a binary message of {len(told):,} bytes",
+                    event=answer.last,
+                )
         answer.done = told
+        if told["type"] == "error":
+            refused = f'the error "{told.get("code")}": {told.get("message")}'
+            raise NotYet(expected, refused, event=answer.last)
         self.caller.require_fields(
             answer.last,
             answer.done,
             {
                 "type": "response.done",
-                "seq": ...,
+                "seq": int,
                 "turn": final["turn"],
                 "status": "completed" if answer.transcript else "nothing_heard",
                 "text": ...,
