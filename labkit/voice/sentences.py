@@ -187,8 +187,9 @@ class SentenceSplitter:
 
     def _closed_at(self, *, line_over: bool) -> int | None:
         """Where the marks end that close the code, if they are there."""
-        if self._fence == _THOUGHT:
-            return self._text.find(_THOUGHT) + len(_THOUGHT) if _THOUGHT in self._text else None
+        if self._fence.startswith("<"):
+            at = self._text.find(self._fence)
+            return None if at < 0 else at + len(self._fence)
         found = _CLOSES.match(self._text) if self._at_line_start else None
         if found and found[1].startswith(self._fence):
             behind = self._text[found.end() :].strip()
@@ -221,8 +222,8 @@ class SentenceSplitter:
             if not self._text or self._text[-1].isspace():
                 self._word_begins(character)
             self._text += character
-        if self._at_line_start and self._text.lstrip() == "<think>":
-            self._fence = _THOUGHT
+        if character == ">" and self._at_line_start and self._text.strip() in _THOUGHTS:
+            self._fence = self._text.strip().replace("<", "</")
         if len(self._text) >= _LONGEST:
             self._cut_at_word()
 
@@ -336,4 +337,5 @@ _OPENS_BEHIND: Final = re.compile(r"(?<!`)(`{3,})([\w+#-]*)$")
 """Behind words on their line; these marks may also close there, so more has to speak for it."""
 _CLOSES: Final = re.compile(r"[>\s]*(`{3,}|~{3,})")
 _LANGUAGE: Final = re.compile(r"[\w+#-]+")
-_THOUGHT: Final = "</think>"
+_THOUGHTS: Final = frozenset(("<think>", "<thinking>", "<thought>", "<reasoning>"))
+"""What models write before what they think; behind it, they write the same with a slash."""

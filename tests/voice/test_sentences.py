@@ -101,6 +101,7 @@ def test_lines(text: str, pieces: list[str]) -> None:
         ("Write ```a('One. Two')```\nYes.", ""),
         ("<think>\nSo. He\n\nasks.\n</think>\n\nHello.", "<think>\nSo. He\n\nasks.\n</think>"),
         ("<think>Hm.</think>Hello.", "<think>Hm.</think>"),
+        ("<thinking>Hm.</think> So.</thinking>Yes.", "<thinking>Hm.</think> So.</thinking>"),
         (f"<think>{'so it is ' * 100}</think> Hi.", f"<think>{'so it is ' * 100}</think>"),
         ("<think>It never ends. So", "<think>It never ends. So"),
         ("I <think> so. <think> is a tag.", ""),
