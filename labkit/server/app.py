@@ -249,6 +249,7 @@ class VoiceServer:
         finally:
             del self._connections[connection]
             self._leave(connection, None)
+            connection.close()
             _log.info("connection %s: gone", name)
 
     def _speak(self, socket: BoundedConnection, connection: Connection) -> Dialect:

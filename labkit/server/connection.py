@@ -179,6 +179,10 @@ class Connection:
         """The last message, in the words of the dialect; None where it has none."""
         return None if self._dialect is None else self._dialect.farewell(why)
 
+    def close(self) -> None:
+        """Let go of the dialect: it and the connection would keep each other in memory."""
+        self._dialect = None
+
     def settle(self, now_ns: int) -> None:
         """Let the dialect settle what is open where no audio came for a second."""
         session = self.session

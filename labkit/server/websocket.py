@@ -149,8 +149,9 @@ class BoundedConnection(ServerConnection):
         self.hear = None
         super().connection_lost(exc)
         self._lost(self)
-        # Without these two, the queue and the connection would keep each other in memory.
+        # Without these, the queue, the protocol and the connection would keep each other in memory.
         self.recv_messages.pause = self.recv_messages.resume = _nothing
+        vars(self.protocol).pop("select_subprotocol", None)
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, as much as may be now."""

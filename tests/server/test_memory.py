@@ -8,7 +8,8 @@ from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
 from labkit.server.app import VoiceServer
-from labkit.server.connection import forget_frames
+from labkit.server.connection import Connection, forget_frames
+from labkit.server.websocket import BoundedConnection
 from labkit.session.session import Session
 from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import EchoPipeline
@@ -23,8 +24,8 @@ def no_collector() -> Iterator[None]:
     gc.enable()
 
 
-def sessions_in_memory() -> int:
-    return sum(isinstance(thing, Session) for thing in gc.get_objects())
+def in_memory(kind: type) -> int:
+    return sum(type(thing) is kind for thing in gc.get_objects())
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,8 @@ async def test_a_session_is_freed_when_it_ends(
     dialect: str, ending: str, no_collector: None
 ) -> None:
     v1 = dialect == "v1"
-    before = sessions_in_memory()
+    kinds = (Session, Connection, BoundedConnection)
+    before = [in_memory(kind) for kind in kinds]
     settings = ServerSettings(host="127.0.0.1", port=0, resume_s=0.0, reap_interval_s=0.01)
     async with VoiceServer(EchoPipeline(), settings) as server:
         offered = [Subprotocol("labkit.v1")] if v1 else None
@@ -52,13 +54,13 @@ async def test_a_session_is_freed_when_it_ends(
             await socket.send(bytes(3200))
             await socket.send('{"type": "audio.end"}' if v1 else "end_stream")
             await socket.recv()
-            assert sessions_in_memory() == before + 1
+            assert [in_memory(kind) for kind in kinds] == [number + 1 for number in before]
             if ending == "ended by the client":
                 await socket.send('{"type": "session.end"}')
                 await socket.wait_closed()
             elif ending == "broken off":
                 socket.transport.abort()
-        await until(lambda: sessions_in_memory() == before)
+        await until(lambda: [in_memory(kind) for kind in kinds] == before)
 
 
 def test_frames_are_let_go_of_in_groups_of_groups() -> None:
