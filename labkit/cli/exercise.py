@@ -265,4 +265,8 @@ def _value(found: "Estimate | None") -> float | None:
 
 
 def _interval(found: "Estimate | None") -> str:
-    return "-" if found is None else f"{found.low:.0f} to {found.high:.0f}"
+    from labkit.measure.exercise_summary import FEW_BLOCKS
+
+    if found is None or found.sample < FEW_BLOCKS:
+        return "-"
+    return f"{found.low:.0f} to {found.high:.0f}"

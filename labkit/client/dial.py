@@ -287,9 +287,10 @@ def _fault(url: str, error: Exception, within_s: float, *, reached: bool) -> tup
     hung_up = f"{url} hung up on the"
     match error:
         case ssl.SSLCertVerificationError():
+            why = error.verify_message.rstrip(".")
             return (
-                f"the certificate of {url} is not trusted: {error.verify_message}. If it is your "
-                "own, give its file: labkit talk --ca FILE, or labkit.net.client_tls(FILE)"
+                f"the certificate of {url} is not trusted: {why}. If it is your own, give its "
+                "file: labkit talk --ca FILE, or labkit.net.client_tls(FILE)"
             ), False
         case ssl.SSLError(reason=reason) if reason in _NO_TLS:
             return f"{url}: {_no_tls(url)}", False

@@ -37,6 +37,11 @@ def test_a_long_name_takes_two_lines_and_no_figure_is_cut() -> None:
     assert "+7840" in printed(servers_table(found.servers))
 
 
+def test_one_or_two_blocks_have_no_interval() -> None:
+    few = summary(rows((10, 500), blocks=2)).servers[0]
+    assert re.search(r"500 +\+245 +- +245", printed(sizes_table(few)))
+
+
 def test_a_difference_is_told_part_by_part(tmp_path: Path) -> None:
     first, second = (read_run(written(tmp_path / name, rows())) for name in "ab")
     (found,) = compare(first, second)
