@@ -203,7 +203,8 @@ class EndpointingSummary:
                 + (
                     "no setting cuts off 5 % of the turns or fewer."
                     if dead_air is None
-                    else f"{1000 * dead_air:.0f} ms of dead air where 5 % of the turns are cut off."
+                    else f"{1000 * dead_air:.0f} ms of dead air with no more than 5 % of the turns "
+                    "cut off."
                 )
             )
         for name, ratio in self.ratios.items():

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import takewhile
 from typing import Any, Final
 
-from labkit.measure.statistics import Percentiles, percentiles_ms
+from labkit.measure.statistics import FEW, Percentiles, percentiles_ms
 
 BARE: Final = "bare"
 """Name of the server that does the least."""
@@ -98,6 +98,11 @@ class Level:
     cpu_per_s: float | None = None
     generator_cpu_per_s: float = 0.0
     tokens_per_s: float | None = None
+
+    @property
+    def asked(self) -> int:
+        """Turns that count, answered and lost."""
+        return 0 if self.turn_ms is None else self.turn_ms.sample
 
     @property
     def generator_limited(self) -> bool:
@@ -297,6 +302,12 @@ class LoadSummary:
         fair = [ratio for ratio in ratios(self.levels) if ratio.sessions not in limited]
         if fair:
             found.append(_ratio_sentence(fair[-1]))
+        few = {level.sessions for level in self.levels if 0 < level.asked < FEW}
+        if few:
+            found.append(
+                f"Fewer than {FEW} turns were asked for with {', '.join(map(str, sorted(few)))} "
+                "sessions: a 95th percentile is hardly more than the slowest of them."
+            )
         if served := [
             f"{level.tokens_per_s:.1f} with {_count(level.sessions)}"
             for level in self.levels

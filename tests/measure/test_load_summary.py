@@ -154,6 +154,12 @@ def test_tokens_are_told_where_the_server_tells_them() -> None:
     assert "Tokens" not in " ".join(LoadSummary([level()], 100).sentences())
 
 
+def test_few_turns_are_told_to_be_few() -> None:
+    few = sentences([level(sessions=1), level(sessions=2), level(sessions=8)], 100)
+    assert "Fewer than 20 turns were asked for with 1, 2 sessions: a 95th" in few[1]
+    assert "Fewer" not in " ".join(sentences([level(sessions=8), level(turn_ms=None)], 100))
+
+
 def test_the_file_has_a_row_per_level_and_server(tmp_path: Path) -> None:
     levels = [*run(), level(errors={"closed_1011": 2, "engine_failed": 1}, turn_ms=None)]
     with Results(tmp_path).rows("load.csv", COLUMNS) as write:
