@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum, auto
+from http import HTTPStatus
 from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Any, Final
 
@@ -38,6 +39,7 @@ from websockets.protocol import Event, State
 from websockets.server import ServerProtocol
 
 from labkit.protocol.plain import LONGEST_REPLY
+from labkit.server.http import page
 from labkit.session.limits import TokenBucket
 from labkit.session.settings import ServerSettings
 
@@ -55,6 +57,10 @@ on is what answers a client's pings: a file that is sent in one go is heard at i
 client's own keepalive must not give up meanwhile."""
 _LONGEST_HANDSHAKE: Final = 32 * 1024
 """Bytes of a request with all its headers: four times what other servers take at least."""
+_TOO_LONG: Final = page(
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    b"a request and its headers take at most %d bytes here\n" % _LONGEST_HANDSHAKE,
+).serialize()
 _HEARD_OUT: Final = 256
 """Frames that are looked through for a client's answer to the close; it is cut where that lies
 behind more. Whoever goes on sending would else be worth all of the loop's time, unpaced."""
@@ -174,10 +180,11 @@ class BoundedConnection(ServerConnection):
             self._parse()
 
     def _is_short_handshake(self, more: int) -> bool:
-        """Count bytes of a request; whoever sends too many is cut, before they are kept."""
+        """Count bytes of a request; whoever sends too many is refused, before they are kept."""
         self._handshake_bytes += more
         if self._handshake_bytes > _LONGEST_HANDSHAKE:
-            self.transport.abort()
+            self.transport.write(_TOO_LONG)
+            self.transport.close()
         return self._handshake_bytes <= _LONGEST_HANDSHAKE
 
     @property

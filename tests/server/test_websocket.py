@@ -222,7 +222,8 @@ async def test_a_handshake_is_bounded_in_all_its_headers(headers: int, taken: bo
         answer = b""
         with suppress(ConnectionResetError):
             answer = await reader.read()
-        assert answer.startswith(b"HTTP/1.1 200") is taken
+        # What was not read yet resets the connection, and may take the answer with it.
+        assert answer[:12] in ([b"HTTP/1.1 200"] if taken else [b"HTTP/1.1 431", b""])
         await until(lambda: not server._shaking_hands)
         writer.close()
 
