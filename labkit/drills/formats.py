@@ -199,11 +199,12 @@ async def _codes(url: str, lie: Lie, speech: Float32, *, speaks_v1: bool) -> set
 
 
 async def _hear_codes(socket: ClientConnection) -> set[str]:
-    """The codes about formats in what a server says until the connection ends."""
+    """The codes about formats in what a server says until the connection ends, in order or not."""
     codes = set()
-    async for message in socket:
-        with suppress(ValueError):
-            said = json.loads(message) if isinstance(message, str) else None
-            if isinstance(said, dict):
-                codes.add(str(said.get("code")))
+    with suppress(ConnectionClosed):
+        async for message in socket:
+            with suppress(ValueError):
+                said = json.loads(message) if isinstance(message, str) else None
+                if isinstance(said, dict):
+                    codes.add(str(said.get("code")))
     return codes & MISMATCHES

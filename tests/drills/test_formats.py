@@ -109,6 +109,19 @@ async def test_a_server_that_looks_at_nothing_is_told_and_not_judged() -> None:
     assert not any(finding.bar for finding in findings)
 
 
+@pytest.mark.usefixtures("_short")
+async def test_a_server_that_breaks_off_does_not_break_the_drill() -> None:
+    async def handle(socket: ServerConnection) -> None:
+        await socket.recv()
+        socket.transport.abort()
+
+    async with serve(handle, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        url = f"ws://127.0.0.1:{port}"
+        findings = await formats.send_all(url, np.zeros(3_200, np.float32), silent)
+    assert [finding.value for finding in findings][1:] == ["not told by this server"]
+
+
 def test_packets_of_ogg_come_without_pages_and_headers() -> None:
     def page(*packets: bytes) -> bytes:
         return b"OggS" + bytes(22) + bytes([len(packets), *map(len, packets)]) + b"".join(packets)
