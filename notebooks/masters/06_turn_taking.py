@@ -409,7 +409,7 @@ predicted("ch6.stops_ms")
 from labkit.audio.pcm import read_audio
 from labkit.measure.barge_in import speak_over
 
-asked, spoken_over = recording("kal-08"), recording("kal-09")
+asked, spoken_over = recording("kal-calm-07"), recording("kal-09")
 print(f"asked: {asked.text!r}; said over the reply: {spoken_over.text!r}")
 question, other = (read_audio(one.path) for one in (asked, spoken_over))
 over = {
