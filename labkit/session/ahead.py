@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32
+from labkit.session.common import stop
 from labkit.voice.history import Exchange
 from labkit.voice.pipeline import Pipeline, Sink, Turn
 from labkit.voice.scheduling import Playback
@@ -78,8 +79,7 @@ class WorkAhead:
 
     async def drop(self) -> None:
         """End it, wherever it is; what went wrong in it unheard is of no interest any more."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await stop(self._task)
 
     # The sink that its turn sees.
 

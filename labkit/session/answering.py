@@ -18,7 +18,7 @@ from labkit.errors import EngineError, ProtocolError
 from labkit.session import refusals
 from labkit.session.ahead import WorkAhead
 from labkit.session.barge_in import BargeIn
-from labkit.session.common import Common
+from labkit.session.common import Common, stop
 from labkit.session.events import (
     Event,
     Refused,
@@ -264,8 +264,7 @@ class Answers:
             await asyncio.wait([task])
         finally:
             self._running = None
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await stop(task)
         if task.cancelled():
             return
         error = task.exception()
@@ -429,6 +428,7 @@ class _Sink:
         """Let nothing more of it out."""
         if self._pacer is not None:
             await self._pacer.drop()
+            self._pacer = None  # each would keep the other in memory
 
     async def _put(self, part: Sentence | ReplyAudio) -> None:
         if self._pacer is None:

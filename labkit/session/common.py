@@ -1,8 +1,9 @@
 """What the parts of one session have in common."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from labkit.audio.formats import AudioFormat
 from labkit.errors import ErrorCode
@@ -32,6 +33,21 @@ class Observer(Protocol):
     def worked_ahead(self, *, used: bool) -> None:
         """An answer was begun in a pause; `used` where the pause was the end."""
         ...
+
+
+async def stop(task: asyncio.Task[Any]) -> None:
+    """Cancel a task and wait for its end; what it raised is of no interest here.
+
+    The frame of a task group that is cancelled holds the error, and the error the frame: without a
+    word, what they hold would stay until the garbage collector comes by.
+    """
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    if task.cancelled():
+        try:
+            task.result()
+        except asyncio.CancelledError as error:
+            error.__traceback__ = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

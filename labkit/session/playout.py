@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Final
 
 from labkit.audio.pcm import SAMPLE_RATE
+from labkit.session.common import stop
 from labkit.session.events import ReplyAudio, Sentence
 from labkit.session.outgoing import Changes
 
@@ -133,8 +134,7 @@ class Pacer:
 
     async def drop(self) -> None:
         """Send no more of it."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await stop(self._task)
 
     def _has_room(self) -> bool:
         return self._held_samples < _MOST_HELD_S * SAMPLE_RATE or self._task.done()

@@ -1,6 +1,7 @@
 """One conversation without any socket: what it hears, answers, remembers, and holds."""
 
 import asyncio
+import gc
 import weakref
 from typing import Any
 
@@ -176,6 +177,34 @@ async def test_audio_that_comes_too_fast_is_told_once_until_it_comes_slowly() ->
             for _ in range(50):  # and a second at the pace of speech
                 scene.clock.now_ns += 20_000_000
                 scene.hear(sound(SECOND // 50))
+
+
+@pytest.mark.parametrize("how", ["cancelled", "over with its session"])
+@pytest.mark.parametrize("barge_in", [False, True])
+async def test_nothing_of_a_reply_that_is_stopped_waits_for_the_collector(
+    how: str, barge_in: bool
+) -> None:
+    pipeline = VoicePipeline(
+        scripted_engines(llm=ScriptedLlm(lambda messages: "one two three. " * 900))
+    )
+    gc.collect()
+    gc.disable()
+    try:
+        async with at_work(pipeline, server_ends=True, barge_in=barge_in) as scene:
+            scene.hear(sound(SECOND) + sound(SECOND, 0))
+            await until(lambda: scene.told.of(ReplyAudio))
+            answering = scene.session._answers._answering
+            assert answering is not None
+            left = weakref.ref(answering.utterance)
+            del answering
+            if how == "cancelled":
+                scene.session.cancel(1, 0)
+                await scene.session.all_answered()
+                await until(lambda: left() is None)
+        await until(lambda: left() is None)
+    finally:
+        gc.enable()
+        pipeline.close()
 
 
 async def test_a_turn_that_never_was_is_named() -> None:
