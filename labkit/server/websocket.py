@@ -182,7 +182,7 @@ class BoundedConnection(ServerConnection):
     def _is_short_handshake(self, more: int) -> bool:
         """Count bytes of a request; whoever sends too many is refused, before they are kept."""
         self._handshake_bytes += more
-        if self._handshake_bytes > _LONGEST_HANDSHAKE:
+        if self._handshake_bytes > _LONGEST_HANDSHAKE and not self.transport.is_closing():
             self.transport.write(_TOO_LONG)
             self.transport.close()
         return self._handshake_bytes <= _LONGEST_HANDSHAKE
