@@ -53,18 +53,19 @@ def carry_out(
     """
     from labkit.measure.results import Results, conduct
 
-    results = Results.within(out)
+    results, found = Results.within(out), list[S]()
     try:
         with counting_bar() as tell:
-            summed = run(conduct(experiment, results, tell), loop_factory=loop_factory)
+            run(conduct(experiment, results, tell, found.append), loop_factory=loop_factory)
     finally:
+        for summed in found:  # also where it could not be written
+            for table in tables(summed):
+                print_table(table)
+            for sentence in summed.sentences():
+                console().print(sentence, markup=False)
         if results.measured and not results.complete:
             kept = f"not finished; the rows measured until then ({results.measured}) are in"
             errors().print(f"{kept} {results.folder}", soft_wrap=True, markup=False)
-    for table in tables(summed):
-        print_table(table)
-    for sentence in summed.sentences():
-        console().print(sentence, markup=False)
     where = f"Raw data, summary and figures: {results.folder}"
     console().print(where, soft_wrap=True, markup=False)
 

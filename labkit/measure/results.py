@@ -91,7 +91,10 @@ class Experiment(ABC, Generic[R, S]):
 
 
 async def conduct(
-    experiment: Experiment[R, S], results: "Results", tell: Tell = lambda *_: None
+    experiment: Experiment[R, S],
+    results: "Results",
+    tell: Tell = lambda *_: None,
+    found: Callable[[S], None] = lambda _: None,
 ) -> S:
     """Run an experiment, and write its rows, its summary and its figures.
 
@@ -99,6 +102,7 @@ async def conduct(
         experiment: What to run.
         results: Where to write. Nothing is left in it where not even a row was measured.
         tell: Told how far it has come, from once a turn to several times a second.
+        found: Told what was found, before that is written: a disk may be full by then.
 
     Raises:
         InstrumentError: The results cannot be written; it names the folder and what was kept.
@@ -113,6 +117,7 @@ async def conduct(
 
         await experiment.run(record, tell)
     summed = experiment.summarise(measured)
+    found(summed)
     about = {**about_machine(), **experiment.about()}
     results.write_json(experiment.summary, {"about": about, **summed.content()})
     results.write_figures(experiment.draw(summed))
@@ -244,10 +249,13 @@ class Results:
                 self._write(f"{name}.{ending}", partial(figure.savefig, dpi=150))
 
     def _write(self, name: str, write: Callable[[Path], object]) -> None:
+        path = self.folder / name
         try:
-            write(self.folder / name)
+            write(path)
         except OSError as error:
-            raise self._not_written(self.folder / name, error) from error
+            with suppress(OSError):  # half a file would be taken for a whole one
+                path.unlink()
+            raise self._not_written(path, error) from error
 
     def _not_written(self, path: Path, error: OSError) -> InstrumentError:
         return InstrumentError(

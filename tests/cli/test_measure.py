@@ -1,5 +1,6 @@
 """The commands that measure: their tables, their errors, and a short real run."""
 
+import errno
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from labkit.cli.measure import carry_out, costs_table, lines_table, waits_table
+from labkit.errors import InstrumentError
 from labkit.measure.bench_rows import MEASURES
 from labkit.measure.endpointing import Decision, EndpointingExperiment, EndpointingSummary
 from labkit.measure.results import Tell
@@ -93,23 +95,38 @@ def test_what_others_are_called_and_say_is_printed_as_it_is() -> None:
     assert "[/x] 2" in printed(costs_table([level(errors={"[/x]": 2})]), 120)
 
 
+class Decided(EndpointingExperiment):
+    """One decision, without any turns."""
+
+    async def run(self, record: Callable[[Decision], None], tell: Tell) -> None:
+        record(Decision("mine", 0.5, 0, 0, cut_off=False, dead_air_s=0.5))
+
+
 def test_the_sentences_of_a_summary_are_printed_as_they_are(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def told(rows: Sequence[Decision]) -> EndpointingSummary:
         summary = EndpointingSummary(rows)
         summary.lines[0] = replace(summary.lines[0], policy="[/b]")
         return summary
 
-    class Decided(EndpointingExperiment):
-        async def run(self, record: Callable[[Decision], None], tell: Tell) -> None:
-            record(Decision("mine", 0.5, 0, 0, cut_off=False, dead_air_s=0.5))
-
-        def summarise(self, rows: Sequence[Decision]) -> EndpointingSummary:
-            return told(rows)
-
+    monkeypatch.setattr(Decided, "summarise", lambda _, rows: told(rows))
     carry_out(Decided(ScriptedAsr(str), models="none"), tmp_path, lambda summed: [])
     assert "[/b]: 500 ms of dead air" in capsys.readouterr().out
+
+
+def test_what_was_found_is_told_although_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def half(path: Path, text: str, **_: object) -> None:
+        path.write_bytes(text.encode()[:20])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(InstrumentError, match=r"summary.json cannot be written: No space left"):
+        carry_out(Decided(ScriptedAsr(str), models="none"), tmp_path, lambda summed: [])
+    assert "mine: 500 ms of dead air" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.glob("*/*")] == ["decisions.csv"]
 
 
 def test_the_help_of_the_bench_names_every_row_that_is_measured(labkit: Labkit) -> None:
