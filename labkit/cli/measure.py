@@ -282,7 +282,7 @@ def bench(
         ),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Fewer turns, and no 95th percentiles.")
+        bool, typer.Option("--quick", help="Fewer turns, and no 95th or 99th percentiles.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Draws order, recordings and phases.")] = 1,
     out: OutOption = RESULTS,

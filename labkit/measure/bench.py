@@ -118,7 +118,7 @@ def bars(models: str) -> dict[str, Bar]:
                            audible, " ms"),
         "audible p95": Bar("decided", "the same, p95", None, " ms"),
         "dead air": Bar("endpointing", "dead air at 5 % cut off, adaptive / fixed wait", 0.5),
-        "smart turn": Bar("smart-turn", "the same / Smart Turn v3 with its own policy", 1.0),
+        "smart turn": Bar("smart-turn", "dead air at 5 % cut off, adaptive / Smart Turn v3", 1.0),
         "push p50": Bar("push", "push-to-talk: asked to first audio / floor, p50", 1.05),
         "naive": Bar("naive", "first audio, naive / labkit, replies of five sentences", 5.0,
                      sense="≥"),

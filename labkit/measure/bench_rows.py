@@ -71,6 +71,8 @@ _SESSIONS: Final = 100
 _FIRST: Final = 5
 _HEARD_S: Final = 2.0
 """Time for a server to have heard what was sent to it at once."""
+_FEW_PINGS: Final = 5 * FEW
+"""A 99th percentile has as few values above it then as a 95th has of `FEW`."""
 _TOO_FEW: Final = f"fewer than {FEW} values tell no 95th percentile"
 
 
@@ -288,9 +290,15 @@ async def measure_bystander(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
                     pinging(bystander, seen, bench.seed + number),
                 ):
                     await asyncio.gather(*(_push(server.url, *one[1:]) for one in own))
+    return _read_pings(rtts["naive"], rtts["labkit"])
+
+
+def _read_pings(naive: Sequence[float], labkit: Sequence[float]) -> dict[str, Reading]:
+    few = min(len(naive), len(labkit)) < _FEW_PINGS
+    why = f"fewer than {_FEW_PINGS} values tell no 99th percentile" if few else ""
     return {
-        "ping": Reading(resampled(ratio(percentile(99)), rtts["naive"], rtts["labkit"])),
-        "ping p99": Reading(resampled(percentile(99), rtts["labkit"])),
+        "ping": Reading(resampled(ratio(percentile(99)), naive, labkit), why),
+        "ping p99": Reading(resampled(percentile(99), labkit), why),
     }
 
 

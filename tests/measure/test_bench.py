@@ -26,7 +26,14 @@ from labkit.measure.bench import (
     bars,
     distance_figure,
 )
-from labkit.measure.bench_rows import MEASURES, _note_decided, _sentences, _Turns, believed
+from labkit.measure.bench_rows import (
+    MEASURES,
+    _note_decided,
+    _read_pings,
+    _sentences,
+    _Turns,
+    believed,
+)
 from labkit.measure.decided import CUT_OFF
 from labkit.measure.results import Results, Tell, conduct
 from labkit.measure.statistics import Estimate
@@ -165,6 +172,12 @@ def test_the_wait_of_the_endpointer_is_taken_off_and_cut_off_turns_are_only_coun
     assert (found.cut_off, found.silent) == (1, 1)
     with pytest.raises(InstrumentError, match="before anybody could know"):
         _note_decided(found, ClientTurn(trace=trace), 1.7, 0.4)
+
+
+def test_few_pings_tell_no_99th_percentile() -> None:
+    few, many = [1.0, 2.0] * 49, [1.0, 2.0] * 50
+    assert {bool(one.why) for one in _read_pings(few, many).values()} == {True}
+    assert {one.why for one in _read_pings(many, many).values()} == {""}
 
 
 def test_sentences_are_counted_by_their_ends() -> None:
