@@ -262,6 +262,8 @@ class Connection:
         dialect.receive(message)
         if self.session is not None:
             self.session.accepted_text(now_ns)
+        else:
+            self._tell(dialect, self._refusals.text_came())
 
     def _refuse(self, dialect: Dialect, error: ProtocolError, message: str | bytes) -> None:
         binary = isinstance(message, bytes)
@@ -270,8 +272,16 @@ class Connection:
             self.session.refuse(error, cause, binary=binary)
             return
         row = self._refusals
-        for refused in row.refuse(error, cause) if binary else [Refused(error, cause=cause)]:
-            self._observer.refused(error.code, refused.count)
+        if binary:
+            told = row.refuse(error, cause)
+        else:
+            told = [*row.text_came(), Refused(error, cause=cause)]
+        self._tell(dialect, told)
+
+    def _tell(self, dialect: Dialect, told: Sequence[Refused]) -> None:
+        """Tell what was refused while there is no session."""
+        for refused in told:
+            self._observer.refused(refused.error.code, refused.count)
             self.feed.put_urgent(dialect.refusal(refused))
 
     def _must_hold_back(self) -> bool:

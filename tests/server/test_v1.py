@@ -386,6 +386,22 @@ async def test_a_session_has_to_be_started(message: str | bytes) -> None:
         await start(socket)
 
 
+async def test_a_row_that_is_refused_before_the_start_is_over_when_text_comes() -> None:
+    async with serving() as server, calling(server) as socket:
+        for _ in range(3):
+            await socket.send(b'{"type": "session.start"}')
+        await send(socket, "ping")
+        await refused(socket, "wrong_frame")
+        await receive(socket, "pong")
+        assert (await refused(socket, "wrong_frame"))["count"] == 2
+        for _ in range(3):
+            await socket.send(b'{"type": "session.start"}')
+        await socket.send("{}")
+        await refused(socket, "wrong_frame")
+        assert (await refused(socket, "wrong_frame"))["count"] == 2
+        await refused(socket, "unknown_type")
+
+
 async def test_what_cannot_be_resumed_can_be_started_anew() -> None:
     async with serving() as server, calling(server) as socket:
         await send(socket, "session.start", resume={"session": "x", "token": "y"})
