@@ -49,12 +49,15 @@ async def resume_keeps(probe: Probe) -> None:
     """One turn, then half of a recording; the connection is dropped. `session.start` with `resume`.
 
     Then the other half, `audio.end`: the transcript has all of it, and it is turn 2. `/metrics` is
-    read before and after: the connection that came back has no second session.
+    read before and after: the connection that came back has no second session. In turn 3 it drops
+    behind `audio.end` and a `ping`, and comes back after as long as turn 1 took.
     """
     before = (await read_counts(probe)).sessions
     talk = await Conversation.begin(probe)
     first, second = probe.draw(2)
+    started_s = time.monotonic()
     done = await talk.ask(first)
+    turn_s = time.monotonic() - started_s
     probe.ok("answers a turn")
     half, rest = _halves(second)
     await talk.say(half)
@@ -70,6 +73,18 @@ async def resume_keeps(probe: Probe) -> None:
     again = await talk.ask(rest, about=second)
     _same(again, "turn", done["turn"] + 1, probe)
     probe.ok("hears both halves as one utterance, in the next turn of the same conversation")
+    await talk.say(first)
+    await talk.end()
+    await talk.settle()
+    talk.caller.drop()
+    await asyncio.sleep(turn_s)
+    await talk.resume()
+    try:
+        await talk.take_in(3)
+    except NotYet as lost:
+        told = f"all of the answer that was made while nobody was connected: {lost.expected}"
+        raise NotYet(told, lost.observed, off=lost.off, event=lost.event, late=lost.late) from lost
+    probe.ok("keeps what it answers while nobody is connected")
 
 
 def _same(message: Mapping[str, Any], key: str, expected: object, probe: Probe) -> None:
