@@ -92,6 +92,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "_LATE_S", 0.1)
 
 
+@pytest.mark.real_time
 @pytest.mark.usefixtures("_short")
 async def test_any_server_is_judged_by_what_it_says() -> None:
     v1, *findings = await answered(lambda m: "looks_like_file" if m[:4] == b"RIFF" else None)
