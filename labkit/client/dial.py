@@ -19,7 +19,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
     ConnectionClosed,
+    InvalidHeader,
     InvalidMessage,
+    InvalidProxyStatus,
     InvalidStatus,
     WebSocketException,
 )
@@ -200,7 +202,9 @@ async def dial(
         )
     # ValueError: names that cannot be looked up; ImportError: a SOCKS proxy without its library.
     except (OSError, WebSocketException, ValueError, EOFError, ImportError) as error:
-        raise _failure(address, error, within_s, reached=bool(reached)) from error
+        failure = _failure(address, error, within_s, reached=bool(reached))
+    # Not `from error`: its words, which a traceback repeats, may hold a password or a key.
+    raise failure
 
 
 async def hang_up(connection: ClientConnection, within_s: float = CLOSE_S) -> None:
@@ -311,7 +315,14 @@ def _fault(url: str, error: Exception, within_s: float, *, reached: bool) -> tup
             return f"{hung_up} handshake: {speaks} {_rescheme(url, 'wss')}", True
         case InvalidMessage(__cause__=cause):
             return f"{url} is no WebSocket server: {cause or error}", False
-    return f"cannot connect to {url}: {error or type(error).__name__}", False
+        case InvalidProxyStatus(response=answer):
+            said = f"the proxy before {url} refused the connection: HTTP {answer.status_code}"
+            return said, answer.status_code in _TRY_LATER
+        case InvalidHeader(name=name, value=str()):  # which may be a key that was given
+            return f"cannot connect to {url}: the header {name!r} is not valid", False
+    # Of a proxy, or of where a redirect leads: neither is shown with name and password.
+    told = re.sub(r"(\w+://)?\S*@", r"\1", str(error))
+    return f"cannot connect to {url}: {told or type(error).__name__}", False
 
 
 def _no_tls(url: str) -> str:

@@ -5,9 +5,11 @@ import re
 import socket
 import ssl
 import time
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -92,7 +94,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     return self_signed(tmp_path_factory.mktemp("certificate"))
 
 
-async def failure(url: str, **options: float) -> ConnectError:
+async def failure(url: str, **options: Any) -> ConnectError:
     with pytest.raises(ConnectError) as told:
         async with connected(url, **options):
             pass
@@ -249,6 +251,58 @@ async def test_leaving_a_server_that_reads_nothing_takes_no_longer_than_it_may()
         await hang_up(connection, 0.1)
         assert time.monotonic() - started < 5
         await asyncio.gather(sending, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "ftp://u:secret@h:1",
+        "http://u:secret@",
+        "http://u:secret@h:99999",
+        "u:secret@h:1",
+        "http://secret@h",
+    ],
+)
+async def test_no_secret_of_a_proxy_is_repeated(
+    proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, proxy)
+    assert "secret" not in traceback_of(await failure("ws://box.invalid"))
+
+
+@pytest.mark.parametrize("to", ["ftp://u:secret@box/", "ws://u:secret@/"])
+async def test_nor_of_where_a_redirect_leads(to: str) -> None:
+    async with tcp(f"HTTP/1.1 302 Found\r\nLocation: {to}\r\n\r\n".encode()) as url:
+        assert "secret" not in traceback_of(await failure(url))
+
+
+async def test_nor_a_key_that_cannot_be_sent() -> None:
+    async with websocket(silent) as url:
+        told = await failure(url, headers={"Authorization": "Bearer secret\n"})
+    assert "the header 'Authorization' is not valid" in str(told)
+    assert "secret" not in traceback_of(told)
+
+
+def traceback_of(error: BaseException) -> str:
+    """All that Python prints of an error that nobody takes."""
+    return "".join(traceback.format_exception(error))
+
+
+@pytest.mark.parametrize(("status", "retry"), [(407, False), (502, True), (503, True)])
+async def test_a_proxy_that_refuses_is_named_and_tried_again_where_that_can_pass(
+    status: int, retry: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    async with tcp(f"HTTP/1.1 {status} No\r\n\r\n".encode()) as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, f"http://{urlsplit(proxy).netloc}")
+        told = await failure("ws://box.invalid")
+    assert str(told).startswith("the proxy before ws://box.invalid refused")
+    assert told.retry is retry
 
 
 async def test_a_proxy_in_the_environment_is_asked_for_other_machines_only(
