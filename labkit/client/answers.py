@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from labkit.client.dial import CONNECT_S
+from labkit.client.dial import CONNECT_S, in_words
 from labkit.errors import ClientError
 
 SHOWN: Final = 60
@@ -79,8 +79,12 @@ class TurnSoFar:
 
     def refuse(self, code: str, message: str, count: int) -> None:
         """Note an error of the server about `count` messages."""
-        self.refused = message
-        self.came[f"error {code!r}"] += count
+        self.refused = in_words(message)
+        self.came[f"error '{in_words(code, SHOWN)}'"] += count
+
+    def meet(self, kind: str) -> None:
+        """Note a message of type `kind`."""
+        self.came[in_words(kind, SHOWN)] += 1
 
     def missing(self, what: str, within_s: float) -> ClientError:
         """The error that says `what` (such as "no transcript came") within `within_s` seconds."""

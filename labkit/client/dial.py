@@ -238,10 +238,17 @@ async def connected(url: str, **options: Any) -> AsyncIterator[ClientConnection]
         await hang_up(connection)
 
 
+def in_words(text: str, most: int = _REASON) -> str:
+    """A text of the other side as a line to print: not too long, and nothing in it that steers."""
+    line = " ".join(text.split())
+    short = line if len(line) <= most else f"{line[:most]}…"
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in short)
+
+
 def why_closed(closed: ConnectionClosed) -> str:
     """Who closed a connection, and why, in words."""
     if closed.rcvd is not None and closed.rcvd_then_sent is not False:
-        reason = closed.rcvd.reason or "no reason given"
+        reason = in_words(closed.rcvd.reason) or "no reason given"
         return f"the server closed the connection: code {closed.rcvd.code}, {reason}"
     match closed.sent:
         case Close(code=CloseCode.MESSAGE_TOO_BIG):
@@ -332,8 +339,8 @@ def _no_tls(url: str) -> str:
 def _refusal(url: str, error: InvalidStatus) -> ConnectError:
     """What a server said when it refused a handshake, and when it asked to be tried again."""
     response = error.response
-    body = (response.body or b"").decode(errors="replace").strip()
-    said = f"HTTP {response.status_code}" + (f": {body[:_REASON]}" if body else "")
+    body = in_words((response.body or b"").decode(errors="replace"))
+    said = f"HTTP {response.status_code}" + (f": {body}" if body else "")
     wait = response.headers.get("Retry-After", "")
     return ConnectError(
         f"{url} refused the connection: {said}",

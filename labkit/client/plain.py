@@ -460,7 +460,7 @@ def _note(so_far: TurnSoFar, message: ServerText) -> None:
         case plain.Error(code=code):
             so_far.refuse(str(code), message.message, message.count)
         case _:
-            so_far.came[message.type] += 1
+            so_far.meet(message.type)
 
 
 # -- the client --------------------------------------------------------------------------------
@@ -492,6 +492,7 @@ class VoiceClient:
         self._messages: asyncio.Queue[_Received | None] = asyncio.Queue()
         self._pongs: deque[asyncio.Future[int | None] | None] = deque()
         self._end = ""
+        self._under_way = False
 
     @classmethod
     @asynccontextmanager
@@ -571,9 +572,20 @@ class VoiceClient:
 
         Raises:
             ClientError: The connection was lost, or the next sign of the answer did not come in
-                time; says what came until then.
+                time; says what came until then. Or an earlier turn is under way, or was given up:
+                its answer would be taken for that of this one.
             ProtocolError: The server's answer is not of this dialect.
+            ValueError: `chunk_ms` is no length of a chunk.
         """
+        chunk_samples(chunk_ms)  # what cannot be begun breaks no turn off
+        if self._end:
+            raise self._gone(TurnSoFar())
+        if self._under_way:
+            raise ClientError(
+                "an earlier turn of this connection has not ended, and its answer may still come: "
+                "one turn at a time, and a new connection after one that was given up"
+            )
+        self._under_way = True
         turn = _Turn(self._clock, stream=self.stream)
         await self._speak(turn, samples, chunk_ms, end_of_speech, silence_s, pace, start_ns)
         turn.mark(Mark.END_STREAM_SENT)  # before: the server may read it while send returns
@@ -585,6 +597,7 @@ class VoiceClient:
             self._pongs.append(None)
             await self._send("ping", turn.so_far)
         await self._take_answer(turn)
+        self._under_way = False
         if not turn.shares_clock():
             turn.estimate_offset(await self._round_trip())
         return turn.finish()

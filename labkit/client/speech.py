@@ -6,6 +6,7 @@ chunk that went out late makes no later one late, and the pace does not drift.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -45,8 +46,15 @@ class Clock:
 
 
 def chunk_samples(chunk_ms: float) -> int:
-    """Samples of a chunk that lasts `chunk_ms` milliseconds at 16 kHz."""
-    return round(chunk_ms * SAMPLE_RATE / 1000)
+    """Samples of a chunk that lasts `chunk_ms` milliseconds at 16 kHz.
+
+    Raises:
+        ValueError: That is not a single one, or without end.
+    """
+    samples = chunk_ms * SAMPLE_RATE / 1000
+    if not 0.5 < samples < math.inf:
+        raise ValueError(f"a chunk needs at least one sample, got chunk_ms={chunk_ms:g}")
+    return round(samples)
 
 
 def spoken_ns(samples: int, pace: float = 1.0) -> int:
@@ -72,7 +80,12 @@ async def speak(
         pace: Times the pace of speech; 0 sends at once.
         clock: What to go by.
         start_ns: When the first sample is spoken; now, where it is not given.
+
+    Raises:
+        ValueError: `chunk_ms` is no length of a chunk, or `pace` is below 0.
     """
+    if not pace >= 0:
+        raise ValueError(f"the pace must be at least 0, got {pace:g}")
     clock = clock or Clock()
     start_ns = clock.now_ns() if start_ns is None else start_ns
     spoken = 0

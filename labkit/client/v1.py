@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed
 from labkit.audio.formats import AudioFormat, StreamEncoder
 from labkit.audio.pcm import Float32
 from labkit.client.answers import Deadlines, TurnSoFar, Unknown
-from labkit.client.dial import Backoff, Reach, dial, hang_up, why_closed
+from labkit.client.dial import Backoff, Reach, dial, hang_up, in_words, why_closed
 from labkit.client.speech import Clock, speak
 from labkit.errors import ClientError, CloseCode, ConnectError, ErrorCode, ProtocolError
 from labkit.protocol import v1
@@ -142,7 +142,8 @@ async def begin(
         case v1.SessionStarted() as started:
             return started
         case v1.Error() as error:
-            raise ClientError(f"{error.code!s}: {error.message}. {error.hint}".rstrip(". "))
+            told = f"{error.code!s}: {error.message}. {error.hint}".rstrip(". ")
+            raise ClientError(in_words(told))
     unsure = "" if socket.subprotocol else "; it agreed to no subprotocol"
     raise ClientError(f"the server answered 'session.start' with {answer[:80]!r}{unsure}")
 
@@ -438,7 +439,7 @@ class Conversation:
                 self.turns = max(0, self.turns - 1)
                 self.so_far = TurnSoFar()
             case _:
-                self.so_far.came[message.type] += 1
+                self.so_far.meet(message.type)
 
     def _missing(self) -> ClientError:
         if not self.turns + self.waiting:
@@ -489,7 +490,9 @@ def _lost(closed: ConnectionClosed) -> Lost | ClientError:
     """What a close means: try again, or the session is over."""
     frame = closed.rcvd
     if frame is not None and frame.code in set(CloseCode) and not CloseCode(frame.code).resumable:
-        return ClientError(f"the server closed the session: code {frame.code}, {frame.reason}")
+        return ClientError(
+            f"the server closed the session: code {frame.code}, {in_words(frame.reason)}"
+        )
     return Lost(why_closed(closed))
 
 

@@ -355,3 +355,12 @@ def test_no_text_raises_anything_else(text: str) -> None:
         read_message(text)
     except ProtocolError:
         pass
+
+
+def test_what_came_is_told_in_a_line_that_can_be_printed() -> None:
+    so_far = TurnSoFar()
+    so_far.meet("\x1b[31m" + "x" * 900_000)
+    so_far.refuse("\ud800", "m\n" * 900_000, 1)
+    line = so_far.received()
+    assert line.isprintable()
+    assert len(line) < 1000

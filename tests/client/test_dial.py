@@ -18,7 +18,15 @@ from hypothesis import strategies as st
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
-from labkit.client.dial import address_of, connected, dial, hang_up, server_url, with_query
+from labkit.client.dial import (
+    address_of,
+    connected,
+    dial,
+    hang_up,
+    in_words,
+    server_url,
+    with_query,
+)
 from labkit.errors import ClientError, ConnectError
 from labkit.net import server_tls
 from tests.certificates import Certificate, self_signed
@@ -217,6 +225,13 @@ async def test_a_refusal_is_told_in_the_servers_words(
         told = await failure(url)
     assert str(told) == f"{url} refused the connection: HTTP {status}: go away"
     assert (told.retry, told.retry_after_s) == (retry, float(wait or 0))
+
+
+@pytest.mark.parametrize("text", ["a\x1b[31mb", "a\r\nb", "\ud800", "x" * 100_000, "\0"])
+def test_what_somebody_says_is_a_short_line_that_can_be_printed(text: str) -> None:
+    line = in_words(text)
+    assert line.isprintable()
+    assert len(line.encode()) < 500
 
 
 async def test_no_secret_of_an_address_is_repeated() -> None:

@@ -222,6 +222,37 @@ async def test_several_turns_on_one_connection() -> None:
     assert [len(turn.reply) for turn in turns] == [160, 320, 480]
 
 
+async def test_the_answer_of_a_turn_that_was_given_up_is_not_taken_for_the_next_one() -> None:
+    asked, over = asyncio.Event(), asyncio.Event()
+
+    async def slow(socket: ServerConnection) -> None:
+        async for message in socket:
+            if message == "end_stream":
+                asked.set()
+                await over.wait()
+                await socket.send(plain.Transcript(text="the first").encode())
+                await socket.send(encode_s16le(TONE))
+
+    async with websocket(slow) as url, VoiceClient.connect(url) as client:
+        given_up = asyncio.create_task(client.say(TONE, pace=0))
+        await asked.wait()
+        with pytest.raises(ClientError, match="one turn at a time"):
+            await client.say(TONE, pace=0)
+        given_up.cancel()
+        await asyncio.gather(given_up, return_exceptions=True)
+        over.set()
+        with pytest.raises(ClientError, match="a new connection after one that was given up"):
+            await client.say(TONE, pace=0)
+
+
+@pytest.mark.parametrize("end", [None, 10])
+async def test_a_chunk_that_cannot_be_breaks_no_turn_off(end: int | None) -> None:
+    async with calling() as client:
+        with pytest.raises(ValueError, match="a chunk needs at least one sample"):
+            await client.say(TONE, chunk_ms=0, end_of_speech=end)
+        assert (await client.say(TONE, pace=0)).transcript
+
+
 async def test_a_server_that_goes_away_is_named() -> None:
     async def leave(socket: ServerConnection) -> None:
         await socket.close(1011, "out of coffee")

@@ -1,6 +1,7 @@
 """Speaking at the pace of speech, in time that moves when told to."""
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -122,3 +123,15 @@ async def test_a_block_may_take_seconds_of_the_clock() -> None:
     with pytest.raises(TimeoutError):
         async with Clock(speed=1000).timeout(5):
             await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("chunk_ms", [0, -5, 0.01, math.inf, math.nan])
+async def test_a_chunk_that_cannot_be_is_refused(chunk_ms: float) -> None:
+    with pytest.raises(ValueError, match="a chunk needs at least one sample"):
+        await speak(ramp(640), Sent(Time()), chunk_ms=chunk_ms)
+
+
+@pytest.mark.parametrize("pace", [-1, math.nan])
+async def test_nobody_speaks_backwards(pace: float) -> None:
+    with pytest.raises(ValueError, match="the pace must be at least 0"):
+        await speak(ramp(640), Sent(Time()), pace=pace)
