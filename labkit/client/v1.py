@@ -11,7 +11,7 @@ import json
 import logging
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final, Self, TypeVar, Unpack
@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed
 from labkit.audio.formats import AudioFormat, StreamEncoder
 from labkit.audio.pcm import Float32
 from labkit.client.answers import Deadlines, TurnSoFar, Unknown
-from labkit.client.dial import Backoff, Reach, dial, hang_up, in_words, why_closed
+from labkit.client.dial import Backoff, Reach, dial, hang_up, in_words, shown, why_closed
 from labkit.client.speech import Clock, speak
 from labkit.errors import ClientError, CloseCode, ConnectError, ErrorCode, ProtocolError
 from labkit.protocol import v1
@@ -41,6 +41,8 @@ _TEXT_WEIGHT: Final = 512
 """What a text message counts for: short ones must be acknowledged, too."""
 _LOOKS: Final = 10
 """Looks for progress within one deadline, so a deadline is a tenth late at most."""
+_NOT_TAKEN: Final = frozenset({1002, 1007, 1009})
+"""Codes that this side closes with: what it cannot take would come again over the next one."""
 _AS_AGREED: Final = "keep to the protocol: /schema.json, labkit/protocol/PROTOCOL.md"
 
 
@@ -205,10 +207,19 @@ class Conversation:
         """Add a numbered message, or `samples` samples of audio (per channel), once there is room.
 
         Raises:
-            ClientError: The session is over.
+            ClientError: The session is over, or nobody takes what came, which holds up the
+                acknowledgements that make room.
         """
         self.expect_more()
-        await self._until(lambda: self.failure is not None or self.window.has_room)
+        while self.failure is None and not self.window.has_room:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._within_s):
+                    await self._until(lambda: self.failure or self.window.has_room)
+            if self.is_full and not self.window.has_room:
+                raise ClientError(
+                    f"no room for {self._within_s:.3g} s: {_EVENTS} events wait that nobody takes, "
+                    "and the acknowledgements behind them; take events while you speak"
+                )
         self.require_alive()
         if isinstance(payload, str):
             self.window.add_text(payload)
@@ -488,6 +499,8 @@ def _first(group: BaseExceptionGroup[E]) -> E:
 
 def _lost(closed: ConnectionClosed) -> Lost | ClientError:
     """What a close means: try again, or the session is over."""
+    if not closed.rcvd_then_sent and closed.sent is not None and closed.sent.code in _NOT_TAKEN:
+        return ClientError(why_closed(closed))
     frame = closed.rcvd
     if frame is not None and frame.code in set(CloseCode) and not CloseCode(frame.code).resumable:
         return ClientError(
@@ -687,9 +700,15 @@ class SessionClient:
             if payload := self._encoder.feed(chunk):
                 await self.send_audio(payload)
 
-        await speak(samples, send, chunk_ms=chunk_ms, pace=pace, clock=self._clock)
-        await self.end_utterance()
-        return await self.answer()
+        # Taken while it speaks: acknowledgements lie behind events that nobody takes.
+        taking = asyncio.create_task(self._take_turn())
+        try:
+            await speak(samples, send, chunk_ms=chunk_ms, pace=pace, clock=self._clock)
+            await self.end_utterance()
+            return await self._due(taking)
+        finally:
+            taking.cancel()
+            await asyncio.gather(taking, return_exceptions=True)
 
     async def answer(self) -> Answer:
         """Wait for the rest of the current turn, or for all of the next.
@@ -700,15 +719,22 @@ class SessionClient:
         Raises:
             ClientError: The session is over, or the server owed an answer for too long.
         """
+        return await self._due(self._take_turn())
+
+    async def _take_turn(self) -> Answer:
+        answer = Answer()
+        while not answer.take(await self.next_event()):
+            pass
+        return answer
+
+    async def _due(self, coming: Awaitable[Answer]) -> Answer:
+        """Wait for an answer that the server owes from now on."""
         self.conversation.expect_more()
         self.conversation.waiting += 1
-        answer = Answer()
         try:
-            while not answer.take(await self.next_event()):
-                pass
+            return await coming
         finally:
             self.conversation.waiting -= 1
-        return answer
 
     async def next_event(self) -> Event:
         """The next thing that the server tells, in order, without a gap and without repetition.
@@ -722,7 +748,7 @@ class SessionClient:
         return await self.conversation.next_event()
 
     async def end(self) -> None:
-        """End the session for good; it cannot be resumed.
+        """End the session for good: it is not resumed, however the connection ends.
 
         Raises:
             ClientError: There is no connection, or the server reads nothing.
@@ -730,6 +756,7 @@ class SessionClient:
         self.conversation.require_alive()
         if not self.conversation.attached:
             raise ClientError("there is no connection at the moment")
+        self._leaving = True
         await self.conversation.put_urgent(v1.SessionEnd().encode())
 
     async def _run(self) -> None:
@@ -738,7 +765,7 @@ class SessionClient:
         try:
             await self._stay_connected()
         except ProtocolError as wrong:
-            failure = ClientError(f"{self.url} does not keep to labkit.v1: {wrong}")
+            failure = ClientError(f"{shown(self.url)} does not keep to labkit.v1: {wrong}")
         except ClientError as error:
             failure = error
         finally:
@@ -787,6 +814,7 @@ class SessionClient:
 
     async def _attach(self, started: v1.SessionStarted, lost_ns: int, reason: str) -> None:
         """Send what the server lacks, and go on where it goes on."""
+        self._require_agreed(started)
         now_ns = self._clock.now_ns()
         if self.started is not None:
             await self.conversation.hand_on(Interrupted((now_ns - lost_ns) / 1e9, reason))
@@ -798,6 +826,27 @@ class SessionClient:
         self.started = started
         self._attached_ns = now_ns
         self._opened.set()
+
+    def _require_agreed(self, started: v1.SessionStarted) -> None:
+        """Make sure that it is the session that was asked for.
+
+        Raises:
+            ClientError: It is another one, or hears or speaks another format.
+        """
+        before = self.started
+        if before is not None and (before.session != started.session or not started.resumed):
+            raise ClientError(
+                f"{shown(self.url)} began another session in place of resuming this one"
+            )
+        asked = self._start
+        for what, agreed, wanted in (
+            ("input", started.input.format, asked.input.format),
+            ("output", started.output.format, asked.output.format),
+        ):
+            if agreed != wanted:
+                raise ClientError(
+                    f"{shown(self.url)} agreed to {what} of {agreed}; asked was {wanted}"
+                )
 
     def _worked(self, lost_ns: int) -> bool:
         """Whether the connection that was lost had been one that works.
@@ -816,7 +865,7 @@ class SessionClient:
         if self.started is None and isinstance(lost.__cause__, ConnectError):
             raise lost.__cause__
         if self.started is None or self._left_s(since_ns) <= delay_s:
-            raise ClientError(f"no session with {self.url}: {lost}") from lost
+            raise ClientError(f"no session with {shown(self.url)}: {lost}") from lost
         _log.info("connection lost (%s), trying again", lost)
         await self._clock.sleep(delay_s)
 

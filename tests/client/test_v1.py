@@ -1,5 +1,6 @@
 """The client of labkit.v1: lost connections, and what it makes of them."""
 
+import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
@@ -15,7 +16,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
 from labkit.audio.pcm import Encoding, encode_s16le
-from labkit.client.answers import Unknown
+from labkit.client.answers import Deadlines, Unknown
 from labkit.client.dial import Backoff
 from labkit.client.speech import Clock
 from labkit.client.v1 import Interrupted, ReplyAudio, SessionClient
@@ -30,6 +31,7 @@ from labkit.session.registry import State
 from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedLlm, scripted_engines
+from tests.client.peers import websocket
 from tests.support import until
 
 NOISE = np.random.default_rng(1).uniform(-0.5, 0.5, 8000).astype(np.float32)
@@ -229,6 +231,118 @@ async def test_what_was_refused_says_how_often() -> None:
         SessionClient.connect(url) as client,
     ):
         assert [error.count for error in (await client.answer()).errors] == [1, 7]
+
+
+async def chatty(socket: ServerConnection) -> None:
+    """Tells more than a client keeps, then acknowledges whatever comes, and answers once."""
+    await socket.recv()
+    await socket.send(STARTED)
+    for _ in range(100):
+        await socket.send('{"type": "weather"}')
+    samples = 0
+    async for message in socket:
+        if isinstance(message, str):
+            await socket.send(v1.TranscriptFinal(seq=1, turn=1, text="all").encode())
+            done = v1.ResponseDone(seq=2, turn=1, status=v1.ResponseStatus.COMPLETED)
+            await socket.send(done.encode())
+            break
+        samples += len(message) // 2
+        await socket.send(v1.AudioAck(received=Position(samples=samples)).encode())
+    await socket.wait_closed()
+
+
+async def test_a_server_that_tells_much_holds_no_speaker_up() -> None:
+    async with (
+        asyncio.timeout(20),
+        websocket(chatty) as url,
+        SessionClient.connect(url, ring_s=1) as client,
+    ):
+        answer = await client.say(np.tile(NOISE, 6), pace=0)
+    assert answer.transcript == "all"
+
+
+async def test_whoever_speaks_and_takes_nothing_is_told() -> None:
+    deadlines = Deadlines(answer_s=0.5)
+    async with (
+        asyncio.timeout(20),
+        websocket(chatty) as url,
+        SessionClient.connect(url, ring_s=1, deadlines=deadlines) as client,
+    ):
+        with pytest.raises(ClientError, match="64 events wait that nobody takes"):
+            for _ in range(6):
+                await client.send_audio(encode_s16le(NOISE))
+
+
+async def test_what_is_too_large_is_not_asked_for_again() -> None:
+    asked = 0
+
+    async def large(socket: ServerConnection) -> None:
+        nonlocal asked
+        asked += 1
+        await socket.recv()
+        await socket.send(STARTED)
+        await socket.send("x" * 2_000_000)
+        await socket.wait_closed()
+
+    async with websocket(large) as url, SessionClient.connect(url, **QUICK) as client:
+        with pytest.raises(ClientError, match="a message that is too large to take"):
+            await client.next_event()
+    assert asked == 1
+
+
+async def test_a_session_that_was_ended_is_not_resumed() -> None:
+    asked = 0
+
+    async def restarts(socket: ServerConnection) -> None:
+        nonlocal asked
+        asked += 1
+        await socket.recv()
+        await socket.send(STARTED)
+        await socket.recv()
+        await socket.close(1012, "restart")
+
+    async with websocket(restarts) as url, SessionClient.connect(url, **QUICK) as client:
+        await client.end()
+        with pytest.raises(ClientError, match="the session is over"):
+            await client.next_event()
+    assert asked == 1
+
+
+@pytest.mark.parametrize("other", [{"session": "z", "resumed": True}, {"session": "s"}])
+async def test_another_session_is_not_taken_for_the_one_that_was_lost(
+    other: dict[str, object],
+) -> None:
+    answers = [STARTED, json.dumps(json.loads(STARTED) | other)]
+
+    async def forgets(socket: ServerConnection) -> None:
+        await socket.recv()
+        await socket.send(answers.pop(0))
+        if answers:
+            await socket.close(1012)
+        await socket.wait_closed()
+
+    async with websocket(forgets) as url, SessionClient.connect(url, **QUICK) as client:
+        with pytest.raises(ClientError, match="began another session in place of resuming"):
+            await client.next_event()
+
+
+@pytest.mark.parametrize("way", ["input", "output"])
+async def test_another_format_than_was_asked_for_is_told(way: str) -> None:
+    started = json.loads(STARTED)
+    started[way]["sample_rate"] = 48_000
+    async with answering(json.dumps(started)) as url:
+        with pytest.raises(ClientError, match=f"agreed to {way} of .*48000.*asked was .*16000"):
+            async with SessionClient.connect(url):
+                pass
+
+
+async def test_no_password_is_repeated() -> None:
+    async with answering(STARTED, "hello") as url:
+        address = url.replace("ws://", "ws://user:secret@")
+        async with SessionClient.connect(address) as client:
+            with pytest.raises(ClientError, match="does not keep to") as told:
+                await client.next_event()
+    assert "secret" not in str(told.value)
 
 
 async def test_something_else_than_a_labkit_server_is_told() -> None:
