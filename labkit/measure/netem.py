@@ -201,7 +201,8 @@ class Connection:
     async def _reach(self, host: str, port: int) -> socket.socket | None:
         try:
             return await _dial(host, port)
-        except OSError as error:
+        # Not only OSError: a port beyond all ports, a name that cannot be looked up.
+        except (OSError, OverflowError, UnicodeError) as error:
             _log.warning("connection %d: cannot reach %s:%d: %s", self.number, host, port, error)
             return None
 

@@ -451,3 +451,12 @@ async def test_a_port_that_is_taken_is_named() -> None:
 def test_a_proxy_that_was_not_started_has_no_port() -> None:
     with pytest.raises(InstrumentError, match="does not listen"):
         Proxy("127.0.0.1", 9).url()
+
+
+@pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 99999), ("a..b", 1), ("x" * 300, 1)])
+async def test_a_target_that_cannot_be_is_one_that_nobody_reaches(host: str, port: int) -> None:
+    async with Proxy(host, port) as proxy:
+        reader, writer = await asyncio.open_connection(*proxy.address)
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        writer.close()
