@@ -162,13 +162,17 @@ class Trace:
         self.mark(Mark.END_STREAM_RECEIVED, at_ns)
 
     def ahead_spans(self) -> dict[Stage, tuple[int, int]]:
-        """When each stage ran that began before anybody waited; one that ran on, until then."""
+        """When each stage ran that began before anybody waited; one that ran on, until then.
+
+        One whose end is not known is left out.
+        """
         edges = (Mark.ASR_STARTED, *(end for _, end in list(DECIDED_STAGES.values())[1:5]))
         begun = zip(list(DECIDED_STAGES)[1:5], edges, edges[1:], strict=False)
+        waited_ns = self.marks.get(Mark.END_STREAM_RECEIVED)
         return {
-            stage: (self.ahead[start], self.ahead.get(end, self.marks[Mark.END_STREAM_RECEIVED]))
+            stage: (self.ahead[start], end_ns)
             for stage, start, end in begun
-            if start in self.ahead
+            if start in self.ahead and (end_ns := self.ahead.get(end, waited_ns)) is not None
         }
 
     def ahead_ms(self) -> dict[Stage, tuple[float, float]]:

@@ -176,6 +176,8 @@ def test_what_was_done_before_anybody_waited_is_no_part_of_the_wait() -> None:
     assert trace.ahead_ms() == {}
     trace.mark(Mark.END_OF_SPEECH, 0)
     assert trace.ahead_ms()[Stage.ASR] == (1e-5, 2e-5)
+    del trace.marks[Mark.END_STREAM_RECEIVED]
+    assert trace.ahead_spans() == {Stage.ASR: (10, 20)}
 
 
 def test_real_time_factor() -> None:
