@@ -278,9 +278,11 @@ async def test_a_session_in_which_nothing_is_owed_may_be_silent() -> None:
 
 
 async def test_a_server_that_begins_every_session_and_hangs_up_is_given_up() -> None:
+    again = v1.SessionStarted.model_validate_json(STARTED).model_copy(update={"resumed": True})
+
     async def handle(socket: ServerConnection) -> None:
-        await socket.recv()
-        await socket.send(STARTED)
+        start = v1.SessionStart.model_validate_json(await socket.recv())
+        await socket.send(again.encode() if start.resume else STARTED)
         socket.transport.abort()
 
     async with websocket(handle) as url, SessionClient.connect(url, **OPTIONS) as client:
