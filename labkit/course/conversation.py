@@ -266,7 +266,7 @@ class Conversation:
         self.caller.require_fields(number, message, {"received": ...})
         told = message["received"]
         if isinstance(told, dict):
-            messages, samples = told.get("messages"), told.get("samples")
+            messages, samples = told.get("messages", 0), told.get("samples", 0)
             if isinstance(messages, int) and isinstance(samples, int):
                 return {"messages": messages, "samples": samples}
         note = 'expected {"messages": …, "samples": …}, two whole numbers'
