@@ -44,14 +44,7 @@ def resume(
 
 @drill.command()
 def stalled(
-    clients: Annotated[
-        int,
-        typer.Option(
-            min=50,
-            help="Clients that read nothing: so many that what the server takes once is little "
-            "beside them.",
-        ),
-    ] = 100,
+    clients: Annotated[int, typer.Option(min=1, help="Clients that read nothing.")] = 100,
     seconds: Annotated[
         float,
         typer.Option(min=1, max=3600, help="How long other callers are timed, three times."),
