@@ -191,5 +191,5 @@ def test_the_command_with_the_real_engines(tmp_path: Path) -> None:
     assert [one.name for one in summary.findings] == ["idle", "active"]
     for one in summary.findings:
         assert one.reading.value is not None
-        # What the allocator keeps differs from one machine to the next, twice and more.
-        assert 0 < one.reading.value.value < 1024
+        # What the allocator keeps of a message differs from one machine to the next.
+        assert 0 < one.reading.value.value < {"idle": 250, "active": 1024}[one.name]

@@ -208,4 +208,4 @@ def test_what_is_no_date_or_time_raises_nothing(text: str) -> None:
 
 @given(st.text(alphabet="0123456789.,:-–/$€%°'\"½²#^*x=<>~& kmsthMay", max_size=40))
 def test_figures_of_any_kind_raise_nothing(text: str) -> None:
-    normalise(text)
+    assert normalise(text) or not text.replace("²", "").strip()  # a footnote's mark is mute
