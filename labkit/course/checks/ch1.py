@@ -30,7 +30,7 @@ _LONGEST_PIECE_S: Final = 1.0
 _AHEAD: Final = 0.05
 """Share of a turn by which the first sound comes before the last, where the reply streams."""
 _TRIES: Final = 4
-_GOOD, _LATE, _UNCLEAR = 2, 4, 12
+_GOOD, _LATE, _UNCLEAR = 3, 3, 12
 """Turns that decide: without a late pong, with one, or with one that nothing follows from."""
 _LOOK_S: Final = 0.002
 _SHARE_OF_A_PONG: Final = 0.5
@@ -67,9 +67,9 @@ async def pong(probe: Probe) -> None:
 async def pong_while_busy(probe: Probe) -> None:
     """Client 1 says a recording and `end_stream`; client 2 sends `ping` all the while.
 
-    In two turns, no `pong` may take longer than 20 times an idle one, or a quarter of the turn,
-    before one does in four: a machine that is busy with something else delays a few, a frozen
-    server nearly all. A turn in which this client was held up as well says nothing.
+    In three of five turns, no `pong` may take longer than 20 times an idle one, or a quarter of the
+    turn: a machine that is busy with something else delays a few, a frozen server nearly all. A
+    turn in which this client was held up as well says nothing, and is none of the five.
     """
     speaker, pinger = await probe.connect(), await probe.connect()
     idle = [await _round_trip(pinger) for _ in range(20)]
@@ -118,6 +118,7 @@ async def _held_up() -> AsyncIterator[list[float]]:
         yield waits
     finally:
         waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
 
 
 async def _slowest_pong(probe: Probe, speaker: Caller, pinger: Caller) -> tuple[float, float, int]:
