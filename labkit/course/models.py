@@ -21,7 +21,6 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from labkit.audio.pcm import Float32
-from labkit.voice import boundary
 from labkit.voice.engines import Engines
 from labkit.voice.hearing import Endpointing, speech_stretches
 from labkit.voice.history import Message
@@ -63,7 +62,7 @@ class Models:
         samples = np.asarray(samples, np.float32)
         with self._hearing:
             heard = [
-                boundary.transcribe(self._engines.asr, samples[span.start : span.end], Stop())
+                self._engines.transcribe(samples[span.start : span.end], Stop())
                 for span in speech_stretches(
                     self.voiced(samples),
                     self._engines.vad.frame_samples,
@@ -75,9 +74,8 @@ class Models:
 
     def voiced(self, samples: Float32) -> list[float]:
         """How probable speech is in each frame of 32 ms, 0 to 1."""
-        vad = self._engines.vad
-        framed = np.pad(samples, (0, -len(samples) % vad.frame_samples))
-        return boundary.detect(vad, None, framed, Stop())[0]
+        framed = np.pad(samples, (0, -len(samples) % self._engines.vad.frame_samples))
+        return self._engines.detect(None, framed, Stop())[0]
 
     def think(self, messages: Sequence[Mapping[str, str]]) -> list[str]:
         """The reply to a conversation, as a list of sentences.
@@ -87,7 +85,7 @@ class Models:
         """
         chat = [_Chat.validate_python(dict(one)) for one in messages]
         with self._thinking:
-            text = "".join(boundary.reply(self._engines.llm, chat, Stop()))
+            text = "".join(self._engines.reply(chat, Stop()))
         return [sentence for sentence in _SENTENCE_END.split(text.strip()) if sentence]
 
     def speak(self, sentence: str) -> Float32:
@@ -96,7 +94,7 @@ class Models:
         Its loudest sample is 1.0 or −1.0, as Piper makes it by default.
         """
         with self._speaking:
-            pieces = list(boundary.synthesise(self._engines.tts, sentence, Stop()))
+            pieces = list(self._engines.synthesise(sentence, Stop()))
         speech: Float32 = np.concatenate([np.zeros(0, np.float32), *pieces])
         return speech / max(float(np.abs(speech).max(initial=0.0)), 1e-9)
 

@@ -26,7 +26,6 @@ from labkit.measure.endpointing import Heard, decide
 from labkit.measure.pauses import FRAME_S, Turn
 from labkit.protocol import v1
 from labkit.trace import SERVER_MARKS, Mark
-from labkit.voice import boundary
 from labkit.voice.engines import Engines, Vad
 from labkit.voice.hearing import speech_stretches
 from labkit.voice.history import Message
@@ -238,14 +237,11 @@ class BackToBack:
             voiced, vad.frame_samples, longest_s=self.engines.longest_stretch_s
         )
         begun_s = time.perf_counter()
-        words = [
-            boundary.transcribe(self.engines.asr, whole[one.start : one.end], stop)
-            for one in stretches
-        ]
+        words = [self.engines.transcribe(whole[one.start : one.end], stop) for one in stretches]
         transcript = " ".join(word for word in words if word)
         if not transcript or not (first := self._first_piece(transcript, stop)):
             return Floor(transcript, None)
-        for piece in boundary.synthesise(self.engines.tts, first, stop):
+        for piece in self.engines.synthesise(first, stop):
             if leading_silence(piece, SAMPLE_RATE) < len(piece) / SAMPLE_RATE:
                 break
         return Floor(transcript, time.perf_counter() - begun_s)
@@ -254,7 +250,7 @@ class BackToBack:
         text, told = SpeakableText(), [Message("user", said)]
         if self.system:
             told.insert(0, Message("system", self.system))
-        deltas = boundary.reply(self.engines.llm, told, stop)
+        deltas = self.engines.reply(told, stop)
         try:
             for delta in deltas:
                 for piece in text.feed(delta):

@@ -28,7 +28,6 @@ from labkit.audio.pcm import SAMPLE_RATE
 from labkit.errors import InstrumentError
 from labkit.measure.pauses import Turn, conversations, voices
 from labkit.measure.results import Experiment, Tell, read_rows
-from labkit.voice import boundary
 from labkit.voice.engines import Asr
 from labkit.voice.hearing import Endpointing, SpeechTracker, frames_in
 from labkit.voice.scheduling import Stop
@@ -338,7 +337,7 @@ class EndpointingExperiment(Experiment[Decision, EndpointingSummary]):
 
     def _hear(self, turn: Turn) -> Heard:
         audio = {frame: turn.samples[: frame * _FRAME] for frame in pauses_of(turn)}
-        words = {at: boundary.transcribe(self.asr, said, Stop()) for at, said in audio.items()}
+        words = {at: self.asr.transcribe(said, Stop()) for at, said in audio.items()}
         return Heard(turn, words, {at: prosody(said) for at, said in audio.items()})
 
     def summarise(self, rows: Sequence[Decision]) -> EndpointingSummary:

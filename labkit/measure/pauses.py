@@ -15,7 +15,7 @@ import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio
 from labkit.measure.recordings import Recording, utterances
-from labkit.voice.engines import SileroVad
+from labkit.voice.silero import SileroVad
 
 FRAME_S: Final = 512 / SAMPLE_RATE
 """Length of one frame of the detector, in seconds."""

@@ -1,9 +1,9 @@
-"""The four engines behind four small Protocols, and their one real implementation each.
+"""The four engines: what each has to do, and the one way to call them.
 
 ====  ===========================  ===========================================================
 role  implementation               library
 ====  ===========================  ===========================================================
-VAD   `SileroVad`                  Silero VAD on onnxruntime, weights from faster-whisper
+VAD   `silero.SileroVad`           Silero VAD on onnxruntime, weights from faster-whisper
 ASR   `whisper.FasterWhisperAsr`   faster-whisper (Whisper on CTranslate2)
 LLM   `llama.LlamaLlm`             llama-cpp-python (llama.cpp)
 TTS   `piper.PiperTts`             piper-tts (VITS and kin on onnxruntime)
@@ -11,48 +11,44 @@ TTS   `piper.PiperTts`             piper-tts (VITS and kin on onnxruntime)
 
 Every call here blocks and belongs on an engine's own thread (`labkit.voice.scheduling`). Each
 engine loads once per process, and uses the number of threads that it is told to.
+
+An engine is a native library behind a model that anybody may have made. It may raise whatever it
+likes, and give a text that is no text or a sample that is no number. Left alone, such a value
+fails far away, in an encoder or in a caller's player, and takes more with it than one turn. So
+`Engines` judges what it gives on the engine's own thread: whatever is wrong becomes an
+`EngineError` that names the engine and what it gave, and the next turn works.
 """
 
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
-from labkit.audio.pcm import Float32
+from labkit.audio.pcm import SAMPLE_RATE, Float32, StreamResampler
 from labkit.errors import EngineError
 from labkit.voice.history import Message
 from labkit.voice.scheduling import Stop
 
 
-@dataclass(frozen=True, slots=True)
-class VadState:
-    """What a voice activity detector carries from one frame of an utterance to the next.
-
-    Attributes:
-        hidden: Hidden state of the recurrent layer, shape `(1, 1, 128)`.
-        cell: Cell state of the recurrent layer, shape `(1, 1, 128)`.
-        context: The last samples of the frame before, shape `(64,)`.
-    """
-
-    hidden: Float32
-    cell: Float32
-    context: Float32
-
-
 class Vad(Protocol):
-    """Voice activity detection: is somebody speaking in this frame?"""
+    """Voice activity detection: is somebody speaking in this frame?
+
+    What it carries from one frame of an utterance to the next is its own affair, but not None.
+    """
 
     @property
     def frame_samples(self) -> int:
         """Samples of one frame at 16 kHz."""
         ...
 
-    def start(self) -> VadState:
+    def start(self) -> Any:
         """The state at the beginning of an utterance."""
         ...
 
-    def probabilities(self, state: VadState, audio: Float32) -> tuple[list[float], VadState]:
+    def probabilities(self, state: Any, audio: Float32) -> tuple[list[float], Any]:
         """Speech probability of each frame of `audio`, and the state behind them.
 
         Args:
@@ -114,20 +110,31 @@ class Tts(Protocol):
         ...
 
 
+_VAD: Final = "voice activity detection"
+_ASR: Final = "speech recognition"
+_LLM: Final = "language model"
+_TTS: Final = "speech synthesis"
+
+_NUMBER: Final = (int, float, np.integer, np.floating)
+_LAYOUT: Final = frozenset("\t\n\r")
+"""Control characters that are part of ordinary text."""
+_UNREADABLE: Final = frozenset(("Cc", "Cs"))
+"""Unicode categories that no text for people holds: control characters and lone surrogates."""
+_MOST_TOLD: Final = 300
+"""Characters of an engine's own words that an error repeats."""
+
+
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """One engine of each kind, loaded.
-
-    Attributes:
-        longest_stretch_s: Longest stretch of speech that the recogniser was trained on, in
-            seconds; it is given no longer ones.
-    """
+    """One engine of each kind, loaded; its calls raise `EngineError` and nothing else."""
 
     vad: Vad
     asr: Asr
     llm: Llm
     tts: Tts
     longest_stretch_s: float = 30.0
+    """Longest stretch of speech that the recogniser was trained on, in seconds; it is given no
+    longer ones."""
 
     def warm_up(self) -> None:
         """Warm each of them up."""
@@ -136,54 +143,117 @@ class Engines:
         self.llm.warm_up()
         self.tts.warm_up()
 
+    def detect(self, state: Any, audio: Float32, _: Stop) -> tuple[list[float], Any]:
+        """Speech probability of each frame of `audio`, and the state behind them.
 
-class SileroVad:
-    """Silero VAD, with the weights that come inside faster-whisper.
-
-    The model looks at 512 samples at 16 kHz (32 ms) together with the 64 before them, and
-    carries a recurrent state. faster-whisper's own wrapper starts anew at each call; here the
-    state lives from frame to frame, so audio can be judged as it arrives.
-    """
-
-    frame_samples: Final = 512
-    _CONTEXT: Final = 64
-    _STATE: Final = (1, 1, 128)
-
-    def __init__(self) -> None:
-        """Load the model; it always runs on one thread.
+        Args:
+            state: The state behind the frames before; None at the beginning.
+            audio: 16 kHz, a whole number of frames.
 
         Raises:
-            EngineError: faster-whisper's weights do not load.
+            EngineError: It failed, or gave something else than a probability for each frame.
         """
-        from faster_whisper.vad import get_vad_model
+        with _named(_VAD):
+            given = self.vad.start() if state is None else state
+            found, after = self.vad.probabilities(given, audio)
+            probabilities: list[Any] = list(found)
+        frames = len(audio) // self.vad.frame_samples
+        if len(probabilities) != frames:
+            raise EngineError(f"{_VAD} gave {len(probabilities)} probabilities for {frames} frames")
+        # NaN is in no order with any number, so it is not between the two.
+        wrong = [one for one in probabilities if not (isinstance(one, _NUMBER) and 0 <= one <= 1)]
+        if wrong:
+            raise EngineError(f"{_VAD} gave {_told(wrong[0])} where a probability belongs")
+        if after is None:
+            raise EngineError(f"{_VAD} gave no state")
+        return [float(one) for one in probabilities], after
 
-        try:
-            self._session = get_vad_model().session
-        except Exception as error:  # onnxruntime raises classes of its own making
-            raise EngineError(f"Silero VAD of faster-whisper does not load: {error}") from error
+    def transcribe(self, audio: Float32, stop: Stop) -> str:
+        """The words in `audio` (16 kHz).
 
-    def start(self) -> VadState:
-        """All zeros: before the first frame there was nothing."""
-        return VadState(
-            hidden=np.zeros(self._STATE, np.float32),
-            cell=np.zeros(self._STATE, np.float32),
-            context=np.zeros(self._CONTEXT, np.float32),
+        Raises:
+            EngineError: It failed, or gave no text.
+        """
+        with _named(_ASR):
+            heard = self.asr.transcribe(audio, stop)
+        return _text(_ASR, heard).strip()
+
+    def reply(self, messages: Sequence[Message], stop: Stop) -> Generator[str, None, None]:
+        """The reply to `messages`, piece by piece.
+
+        Raises:
+            EngineError: It failed, or gave a piece that is no text.
+        """
+        with _named(_LLM):
+            for piece in self.llm.reply(messages, stop):
+                yield _text(_LLM, piece)
+
+    def synthesise(self, sentence: str, stop: Stop) -> Generator[Float32, None, None]:
+        """Speech for one sentence, 16 kHz, piece by piece.
+
+        Raises:
+            EngineError: It failed, or gave something else than float32 samples in one row.
+        """
+        with _named(_TTS):
+            sample_rate: Any = self.tts.sample_rate
+            if type(sample_rate) is not int or sample_rate < 1:
+                raise EngineError(f"{_TTS} gave a sample rate of {_told(sample_rate)}")
+            resampler = StreamResampler(sample_rate, SAMPLE_RATE)
+            # No loop: its variable would hold a second copy while a slow client takes in the first.
+            yield from map(resampler.feed, map(_audio, self.tts.synthesise(sentence, stop)))
+            yield resampler.feed(np.zeros(0, np.float32), last=True)
+
+
+@contextmanager
+def _named(engine: str) -> Iterator[None]:
+    """Whatever `engine` raises becomes an error that names it.
+
+    That goes for SystemExit and CancelledError, too: on an engine's thread they come from the
+    engine, and further up they would end the server, or pass for a turn that was cancelled. A
+    StopIteration would leave the caller waiting for ever, since no future takes one.
+    """
+    try:
+        yield
+    except (EngineError, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise EngineError(f"{engine} failed: {type(error).__name__}: {_words_of(error)}") from error
+
+
+def _words_of(error: BaseException) -> str:
+    """What an error says, cut short, and without what no message can carry."""
+    try:
+        said = str(error)
+    except Exception as another:  # an error whose text is broken, too
+        said = f"(its text fails: {type(another).__name__})"
+    return said[:_MOST_TOLD].encode("utf-8", "backslashreplace").decode()
+
+
+def _told(value: object) -> str:
+    return repr(value) if isinstance(value, int | float) else _kind(value)
+
+
+def _kind(value: object) -> str:
+    return f"a value of type {type(value).__name__}"
+
+
+def _text(engine: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise EngineError(f"{engine} gave {_kind(value)} where text belongs")
+    for character in value:
+        if unicodedata.category(character) in _UNREADABLE and character not in _LAYOUT:
+            raise EngineError(f"{engine} gave text with the character {ascii(character)}")
+    return value
+
+
+def _audio(value: Any) -> Float32:
+    if not isinstance(value, np.ndarray):
+        raise EngineError(f"{_TTS} gave {_kind(value)} where audio belongs")
+    if value.dtype != np.float32 or value.ndim != 1:
+        raise EngineError(
+            f"{_TTS} gave an array of {value.dtype} and shape {value.shape}; "
+            "audio is a row of float32 samples"
         )
-
-    def probabilities(self, state: VadState, audio: Float32) -> tuple[list[float], VadState]:
-        """Speech probability of each frame of 512 samples."""
-        if not len(audio):
-            return [], state
-        frames = audio.reshape(-1, self.frame_samples)
-        tails = frames[:, -self._CONTEXT :]
-        contexts = np.concatenate([state.context[None], tails[:-1]])
-        speech, hidden, cell = self._session.run(
-            None,
-            {
-                "input": np.concatenate([contexts, frames], axis=1),
-                "h": state.hidden,
-                "c": state.cell,
-            },
-        )
-        after = VadState(hidden=hidden, cell=cell, context=tails[-1].copy())
-        return [float(probability) for probability in np.ravel(speech)], after
+    if not np.isfinite(value).all():
+        raise EngineError(f"{_TTS} gave samples that are no finite numbers")
+    return value

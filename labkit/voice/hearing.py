@@ -12,12 +12,11 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, Int16
-from labkit.voice.engines import VadState
 
 _EDGE_S: Final = 1.0
 """Shortest piece that speech without pauses is cut into, in seconds, or a quarter of it."""
@@ -52,7 +51,7 @@ class Utterance:
         self.limit = limit
         self.frame_samples = frame_samples
         self.probabilities: list[float] = []
-        self.vad_state: VadState | None = None
+        self.vad_state: Any = None
         self.dropped_samples = 0
         self._blocks: list[bytearray] = []
         self._first = 0  # where in the first block the audio begins
@@ -205,7 +204,7 @@ class Utterance:
         audio = self.audio(first * size, (first + frames) * size)
         return np.pad(audio, (0, frames * size - len(audio)))
 
-    def examined(self, probabilities: Sequence[float], vad_state: VadState) -> None:
+    def examined(self, probabilities: Sequence[float], vad_state: Any) -> None:
         """Note what the detector found in the next frames, and where it stands now.
 
         The utterance may have been split or forgotten while the detector worked: what it found

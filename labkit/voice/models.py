@@ -10,12 +10,13 @@ from labkit.errors import ModelChangedError, ModelError, ModelNotFoundError
 from labkit.voice import hub
 from labkit.voice.catalogue import Embedded, Model, Role, Wheel, data_folder, find, models_of
 from labkit.voice.chat_server import ChatServerLlm
-from labkit.voice.engines import Engines, SileroVad
+from labkit.voice.engines import Engines
 from labkit.voice.history import Message
 from labkit.voice.llama import LlamaLlm
 from labkit.voice.pipeline import ReplyRules, VoicePipeline
 from labkit.voice.piper import PiperTts
 from labkit.voice.scheduling import Stop, default_threads, engine_thread, usable_cores
+from labkit.voice.silero import SileroVad
 from labkit.voice.whisper import FasterWhisperAsr
 
 

@@ -17,7 +17,6 @@ import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks, leading_silence
 from labkit.trace import Mark, Trace
-from labkit.voice import boundary
 from labkit.voice.engines import Engines
 from labkit.voice.hearing import Endpointing, SpeechSpan, Utterance, speech_stretches
 from labkit.voice.history import Exchange, History, Message
@@ -376,7 +375,7 @@ class VoicePipeline:
 
     async def overhear(self, session: str, audio: Float32, *, since_ns: int | None = None) -> str:
         """The words of a stretch that may go on."""
-        work = partial(boundary.transcribe, self._engines.asr, audio)
+        work = partial(self._engines.transcribe, audio)
         return await self._asr.run(session, Playback(since_ns).due, work)
 
     async def answer(self, turn: Turn, sink: Sink) -> Exchange:
@@ -414,7 +413,7 @@ class VoicePipeline:
         async with self._vad.turn(session, due):
             frames = utterance.next_frames(_FRAMES_AT_ONCE, ended=ended)
             if len(frames):
-                look = partial(boundary.detect, self._engines.vad, utterance.vad_state, frames)
+                look = partial(self._engines.detect, utterance.vad_state, frames)
                 utterance.examined(*await self._vad.call(look))
 
     async def _hear(self, turn: Turn) -> str:
@@ -434,7 +433,7 @@ class VoicePipeline:
 
     async def _recognise(self, turn: Turn, stretch: SpeechSpan) -> str:
         audio = turn.utterance.audio(stretch.start, stretch.end)
-        work = partial(boundary.transcribe, self._engines.asr, audio)
+        work = partial(self._engines.transcribe, audio)
         words = await self._asr.run(turn.session, turn.playback.due, work)
         if not words:
             before = turn.utterance.dropped_samples
@@ -457,7 +456,7 @@ class VoicePipeline:
         What is written and not spoken will be heard behind the audio in hand, so the model is due
         only then: between its tokens it gives way to callers who wait for their first sound.
         """
-        deltas = boundary.reply(self._engines.llm, self._messages(turn, said), script.enough)
+        deltas = self._engines.reply(self._messages(turn, said), script.enough)
         writing = _Writing(
             turn, deltas, script.enough, SpeakableText(), self._reply_rules.max_tokens
         )
@@ -526,7 +525,7 @@ class VoicePipeline:
         if not piece.spoken:
             return
         stop = Stop()
-        pieces = boundary.synthesise(self._engines.tts, piece.spoken, stop)
+        pieces = self._engines.synthesise(piece.spoken, stop)
         go_on = partial(_next, pieces, self._tts)
         try:
             while (

@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32
-from labkit.voice.engines import Engines, VadState
+from labkit.voice.engines import Engines
 from labkit.voice.history import Message
 from labkit.voice.scheduling import Stop
 
@@ -31,12 +31,11 @@ class EnergyVad:
 
     frame_samples: Final = 512
 
-    def start(self) -> VadState:
+    def start(self) -> tuple[()]:
         """There is nothing to carry."""
-        nothing = np.zeros(0, np.float32)
-        return VadState(hidden=nothing, cell=nothing, context=nothing)
+        return ()
 
-    def probabilities(self, state: VadState, audio: Float32) -> tuple[list[float], VadState]:
+    def probabilities(self, state: tuple[()], audio: Float32) -> tuple[list[float], tuple[()]]:
         """1.0 for frames with any sample above 0.001, else 0.0."""
         frames = audio.reshape(-1, self.frame_samples)
         return [float(np.abs(frame).max(initial=0.0) > 0.001) for frame in frames], state

@@ -17,7 +17,6 @@ from labkit.session.outgoing import Feed
 from labkit.session.session import Session
 from labkit.session.settings import ServerSettings
 from labkit.trace import Trace
-from labkit.voice.engines import VadState
 from labkit.voice.hearing import Endpointing, SpeechSpan, Utterance, speech_stretches
 from labkit.voice.history import Exchange
 from labkit.voice.pipeline import Sink, Turn
@@ -40,10 +39,9 @@ class Inline:
 
     async def listen(self, session: str, utterance: Utterance, *, ended: bool = False) -> None:
         await asyncio.sleep(0)
-        nothing = np.zeros(0, np.float32)
         frames = utterance.next_frames(STEP, ended=ended).reshape(-1, FRAME)
         found = [float(np.abs(frame).max() > 0.01) for frame in frames]
-        utterance.examined(found, VadState(nothing, nothing, nothing))
+        utterance.examined(found, ())
 
     def stretches(self, utterance: Utterance, first: int = 0) -> list[SpeechSpan]:
         return speech_stretches(utterance.probabilities, FRAME, Endpointing(pad_s=0), first=first)

@@ -1,137 +1,196 @@
-"""The detector and the recogniser themselves, on the embedded models."""
+"""Engines that give what is no probability, no text and no audio, or raise anything."""
 
-from pathlib import Path
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio, to_int16
-from labkit.errors import ModelBrokenError
-from labkit.measure.recordings import load_manifest
-from labkit.measure.wer import word_errors
-from labkit.voice.engines import SileroVad, Vad
-from labkit.voice.hearing import Endpointing, Utterance, speech_stretches
-from labkit.voice.history import History
+from labkit.audio.pcm import SAMPLE_RATE, Float32
+from labkit.errors import AudioError, EngineError
+from labkit.voice.engines import Engines
+from labkit.voice.hearing import Utterance
+from labkit.voice.history import Exchange, History, Message
 from labkit.voice.pipeline import Turn, VoicePipeline
 from labkit.voice.scheduling import Stop
-from labkit.voice.scripted import CollectingSink
-from labkit.voice.whisper import FasterWhisperAsr
-from tests.engines import embedded_engines, embedded_paths
-from tests.paths import SPEECH
+from labkit.voice.scripted import (
+    CollectingSink,
+    EnergyVad,
+    ScriptedAsr,
+    ScriptedLlm,
+    ScriptedTts,
+    scripted_engines,
+)
+
+RAISES = [
+    RuntimeError("llama_decode returned -3"),
+    AudioError("of labkit's own"),
+    StopIteration(),
+    SystemExit(1),
+    KeyboardInterrupt(),
+    asyncio.CancelledError(),
+    ValueError("half a character: \ud800"),
+]
 
 
-def recording(name: str) -> Float32:
-    return read_audio(SPEECH / f"{name}.flac")
+class _Once:
+    """Gives `value` once, or raises it; from then on, what is right."""
+
+    def __init__(self, value: Any) -> None:
+        self._values = [value]
+
+    def take(self, right: Any) -> Any:
+        value = self._values.pop() if self._values else right
+        if isinstance(value, BaseException):
+            raise value
+        return value
 
 
-def said_in(name: str) -> str:
-    return next(r.text for r in load_manifest(SPEECH) if r.name == name)
+class _Vad(EnergyVad, _Once):
+    def probabilities(self, state: tuple[()], audio: Float32) -> tuple[list[float], tuple[()]]:
+        return self.take(super().probabilities(state, audio))  # type: ignore[no-any-return]
 
 
-def whole_frames(vad: Vad, audio: Float32) -> Float32:
-    return audio[: len(audio) // vad.frame_samples * vad.frame_samples]
+class _Asr(ScriptedAsr):
+    def __init__(self, value: Any) -> None:
+        super().__init__()
+        self.once = _Once(value)
+
+    def transcribe(self, audio: Float32, stop: Stop) -> str:
+        return self.once.take("hello")  # type: ignore[no-any-return]
 
 
-@pytest.mark.engines
-class TestVad:
-    def test_speech_is_found_where_it_is(self) -> None:
-        vad = embedded_engines().vad
-        audio = whole_frames(vad, recording("slt-01"))
-        rules = Endpointing(pad_s=0.2)
-        probabilities, _ = vad.probabilities(vad.start(), audio)
-        (span,) = speech_stretches(probabilities, vad.frame_samples, rules)
-        end = next(r.end_of_speech_sample for r in load_manifest(SPEECH) if r.name == "slt-01")
-        assert end is not None
-        assert abs(span.end - end) < 0.4 * SAMPLE_RATE
+class _Llm(ScriptedLlm):
+    def __init__(self, value: Any) -> None:
+        super().__init__()
+        self.once = _Once(value)
 
-    @pytest.mark.parametrize("name", ["silence", "noise"])
-    def test_silence_and_noise_are_no_speech(self, name: str) -> None:
-        vad = embedded_engines().vad
-        probabilities, _ = vad.probabilities(vad.start(), whole_frames(vad, recording(name)))
-        assert speech_stretches(probabilities, vad.frame_samples) == []
-
-    def test_frame_by_frame_is_the_same_as_all_at_once(self) -> None:
-        vad = SileroVad()
-        audio = whole_frames(vad, recording("kal-02"))
-        state = vad.start()
-        one_by_one: list[float] = []
-        for start in range(0, len(audio), vad.frame_samples):
-            frame = audio[start : start + vad.frame_samples]
-            found, state = vad.probabilities(state, frame)
-            one_by_one += found
-        at_once, _ = vad.probabilities(vad.start(), audio)
-        np.testing.assert_allclose(one_by_one, at_once, atol=1e-4)
-
-    def test_nothing_gives_nothing(self) -> None:
-        vad = embedded_engines().vad
-        assert vad.probabilities(vad.start(), np.zeros(0, np.float32))[0] == []
+    def reply(self, messages: Sequence[Message], stop: Stop) -> Iterator[str]:
+        yield "Well. "
+        yield self.once.take("Yes.")
 
 
-@pytest.mark.engines
-class TestAsr:
-    # Over several recordings: integer arithmetic differs from one processor to the next, and
-    # with it the odd word.
-    NAMES = ("kal-01", "kal-03", "kal-05", "kal-08", "slt-01", "slt-03", "slt-05", "slt-07")
+class _Tts(ScriptedTts):
+    def __init__(self, value: Any) -> None:
+        super().__init__()
+        self.once = _Once(value)
 
-    def test_it_hears_what_was_said(self) -> None:
-        asr = embedded_engines().asr
-        counts = [
-            word_errors(said_in(name), asr.transcribe(recording(name), Stop()))
-            for name in self.NAMES
-        ]
-        assert sum(e for e, _ in counts) <= sum(w for _, w in counts) // 5
-
-    def test_the_fitted_window_hears_what_the_whole_one_hears(self) -> None:
-        whole = FasterWhisperAsr(embedded_paths().asr, threads=1, fit_window=False)
-        fitted = embedded_engines().asr
-        counts = [
-            word_errors(*(asr.transcribe(recording(name), Stop()) for asr in (whole, fitted)))
-            for name in self.NAMES
-        ]
-        assert sum(e for e, _ in counts) <= sum(w for _, w in counts) // 5
-
-    def test_audio_longer_than_the_window_is_heard_window_by_window(self) -> None:
-        pause = np.zeros(SAMPLE_RATE, np.float32)
-        audio = np.concatenate([recording("kal-03"), pause] * 5)
-        assert len(audio) > 24 * SAMPLE_RATE
-        heard = embedded_engines().asr.transcribe(audio, Stop())
-        assert len(heard.split()) >= 3 * len(said_in("kal-03").split())
-
-    def test_no_audio_is_no_words(self) -> None:
-        assert embedded_engines().asr.transcribe(np.zeros(0, np.float32), Stop()) == ""
-
-    def test_a_broken_model_names_its_folder(self, tmp_path: Path) -> None:
-        (tmp_path / "model.bin").write_bytes(b"not a model")
-        with pytest.raises(ModelBrokenError, match=tmp_path.name):
-            FasterWhisperAsr(tmp_path, threads=1)
+    def synthesise(self, text: str, stop: Stop) -> Iterator[Float32]:
+        yield self.once.take(np.full(800, 0.5, np.float32))
 
 
-@pytest.mark.engines
-class TestLongUtterances:
-    """Several sentences in one utterance, with the embedded models and no server."""
+class _Rate(ScriptedTts):
+    def __init__(self, value: Any) -> None:
+        self.once = _Once(value)
+        self.seconds_per_word = 0.1
 
-    PAUSE = 0.7
-    NAMES = ("kal-01", "kal-03", "kal-05", "kal-08", "slt-01", "slt-03", "slt-05", "slt-07")
+    @property
+    def sample_rate(self) -> int:  # type: ignore[override]
+        return self.once.take(SAMPLE_RATE)  # type: ignore[no-any-return]
 
-    @staticmethod
-    async def heard(audio: Float32) -> tuple[str, Turn]:
-        pipeline = VoicePipeline(embedded_engines())
-        utterance = Utterance(60 * SAMPLE_RATE, pipeline.frame_samples)
-        utterance.append(to_int16(audio))
-        turn, sink = Turn("session", utterance, History(8)), CollectingSink()
-        await pipeline.answer(turn, sink)
-        pipeline.close()
-        return sink.transcripts[0], turn
 
-    async def test_no_sentence_of_several_vanishes(self) -> None:
-        pause = np.zeros(round(self.PAUSE * SAMPLE_RATE), np.float32)
-        parts = [part for name in self.NAMES for part in (recording(name), pause)]
-        heard, turn = await self.heard(np.concatenate(parts))
-        errors, words = word_errors(" ".join(map(said_in, self.NAMES)), heard)
-        assert errors <= words // 5
-        assert turn.missed == []
+async def both_turns(engines: Engines) -> tuple[str, Exchange]:
+    """What the first turn's error says, and what the next turn gives."""
+    pipeline, utterances = VoicePipeline(engines), []
+    for _ in range(2):
+        utterances.append(Utterance(SAMPLE_RATE, 512))
+        utterances[-1].append(np.full(8000, 3000, np.int16))
+    with pytest.raises(EngineError) as failure:
+        await pipeline.answer(Turn("session", utterances[0], History(8)), CollectingSink())
+    exchange = await pipeline.answer(Turn("session", utterances[1], History(8)), CollectingSink())
+    pipeline.close()
+    str(failure.value).encode()  # an error's text goes out as a message
+    return str(failure.value), exchange
 
-    async def test_two_utterances_in_one_recording_are_both_heard(self) -> None:
-        heard, _ = await self.heard(recording("two-utterances"))
-        errors, words = word_errors(said_in("two-utterances"), heard)
-        assert errors <= words // 5
+
+@pytest.mark.parametrize(
+    "gives",
+    [
+        None,
+        ([0.5] * 16, None),
+        ([0.5] * 15, EnergyVad().start()),
+        ([np.nan] * 16, EnergyVad().start()),
+        (["0.5"] * 16, EnergyVad().start()),
+        ([None] * 16, EnergyVad().start()),
+        ([-0.1] * 16, EnergyVad().start()),
+        *RAISES,
+    ],
+    ids=repr,
+)
+async def test_a_detector(gives: Any) -> None:
+    said, exchange = await both_turns(replace(scripted_engines(), vad=_Vad(gives)))
+    assert said.startswith("voice activity detection ")
+    assert exchange.user
+
+
+@pytest.mark.parametrize("gives", [None, b"hello", 7, "\ud800", "a\x00b", "\x1b[31m", *RAISES])
+async def test_a_recogniser(gives: Any) -> None:
+    said, exchange = await both_turns(scripted_engines(asr=_Asr(gives)))
+    assert said.startswith("speech recognition ")
+    assert exchange.user == "hello"
+
+
+@pytest.mark.parametrize("gives", [None, b"Yes.", ["Yes."], "\udfff", "\x07", *RAISES])
+async def test_a_language_model(gives: Any) -> None:
+    said, exchange = await both_turns(scripted_engines(llm=_Llm(gives)))
+    assert said.startswith("language model ")
+    assert exchange.assistant == "Well. Yes."
+
+
+@pytest.mark.parametrize(
+    "gives",
+    [
+        None,
+        b"\x00\x01",
+        [0.0, 0.1],
+        np.zeros(10),
+        np.zeros(10, np.int16),
+        np.zeros((2, 10), np.float32),
+        np.float32(0.5),
+        np.full(10, np.nan, np.float32),
+        np.full(10, -np.inf, np.float32),
+        *RAISES,
+    ],
+    ids=repr,
+)
+async def test_a_voice(gives: Any) -> None:
+    said, exchange = await both_turns(scripted_engines(tts=_Tts(gives)))
+    assert said.startswith("speech synthesis ")
+    assert exchange.assistant
+
+
+@pytest.mark.parametrize("gives", [None, 0, -16_000, 22_050.5, "16000", RuntimeError("gone")])
+async def test_a_voice_of_no_rate(gives: Any) -> None:
+    said, exchange = await both_turns(scripted_engines(tts=_Rate(gives)))
+    assert said.startswith("speech synthesis ")
+    assert exchange.assistant
+
+
+async def test_an_error_says_what_was_given() -> None:
+    said, _ = await both_turns(scripted_engines(tts=_Tts(np.zeros(10, np.int16))))
+    assert said == (
+        "speech synthesis gave an array of int16 and shape (10,); audio is a row of float32 samples"
+    )
+    said, _ = await both_turns(scripted_engines(asr=_Asr(b"hello")))
+    assert said == "speech recognition gave a value of type bytes where text belongs"
+    said, _ = await both_turns(scripted_engines(llm=_Llm("\ud800")))
+    assert said == "language model gave text with the character '\\ud800'"
+
+
+async def test_what_an_engine_says_of_itself_is_cut_short() -> None:
+    said, _ = await both_turns(scripted_engines(asr=_Asr(RuntimeError("x" * 10_000))))
+    assert len(said) < 400
+
+
+async def test_text_may_have_lines_and_letters_of_any_kind() -> None:
+    pipeline, sink = (
+        VoicePipeline(scripted_engines(asr=_Asr(" héllo\n\twörld 你好 "))),
+        CollectingSink(),
+    )
+    utterance = Utterance(SAMPLE_RATE, 512)
+    utterance.append(np.full(8000, 3000, np.int16))
+    await pipeline.answer(Turn("session", utterance, History(8)), sink)
+    assert sink.transcripts == ["héllo\n\twörld 你好"]
+    pipeline.close()

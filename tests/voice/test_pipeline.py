@@ -13,7 +13,6 @@ import pytest
 from labkit.audio.pcm import SAMPLE_RATE, Float32, leading_silence, to_int16
 from labkit.errors import EngineError
 from labkit.trace import STAGES, Mark
-from labkit.voice.engines import VadState
 from labkit.voice.hearing import Utterance
 from labkit.voice.history import Exchange, History, Message
 from labkit.voice.pipeline import EchoPipeline, ReplyRules, Turn, VoicePipeline
@@ -87,7 +86,7 @@ class _CountingVad(EnergyVad):
         self.gate = threading.Event()
         self.gate.set()
 
-    def probabilities(self, state: VadState, audio: Float32) -> tuple[list[float], VadState]:
+    def probabilities(self, state: tuple[()], audio: Float32) -> tuple[list[float], tuple[()]]:
         self.looked_at.append(len(audio) // self.frame_samples)
         self.gate.wait()
         return super().probabilities(state, audio)

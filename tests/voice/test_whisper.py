@@ -9,13 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio
+from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio, to_int16
+from labkit.errors import ModelBrokenError
 from labkit.measure.recordings import load_manifest
 from labkit.measure.wer import word_errors
+from labkit.voice.hearing import Utterance
+from labkit.voice.history import History
 from labkit.voice.models import resolve
+from labkit.voice.pipeline import Turn, VoicePipeline
 from labkit.voice.scheduling import Stop
+from labkit.voice.scripted import CollectingSink
 from labkit.voice.whisper import FasterWhisperAsr, Heard, Window
-from tests.engines import embedded_paths
+from tests.engines import embedded_engines, embedded_paths
 from tests.paths import SPEECH
 
 SECOND = np.zeros(SAMPLE_RATE, np.float32)
@@ -219,6 +224,84 @@ class TestGuard:
         assert (asr.transcribe(SECOND, stop), asr.tried) == ("", [1200])
         assert asr.transcribe(SECOND, stop) == ""
         assert asr.tried == [1200]
+
+
+def recording(name: str) -> Float32:
+    return read_audio(SPEECH / f"{name}.flac")
+
+
+def said_in(name: str) -> str:
+    return next(r.text for r in load_manifest(SPEECH) if r.name == name)
+
+
+@pytest.mark.engines
+class TestAsr:
+    # Over several recordings: integer arithmetic differs from one processor to the next, and
+    # with it the odd word.
+    NAMES = ("kal-01", "kal-03", "kal-05", "kal-08", "slt-01", "slt-03", "slt-05", "slt-07")
+
+    def test_it_hears_what_was_said(self) -> None:
+        asr = embedded_engines().asr
+        counts = [
+            word_errors(said_in(name), asr.transcribe(recording(name), Stop()))
+            for name in self.NAMES
+        ]
+        assert sum(e for e, _ in counts) <= sum(w for _, w in counts) // 5
+
+    def test_the_fitted_window_hears_what_the_whole_one_hears(self) -> None:
+        whole = FasterWhisperAsr(embedded_paths().asr, threads=1, fit_window=False)
+        fitted = embedded_engines().asr
+        counts = [
+            word_errors(*(asr.transcribe(recording(name), Stop()) for asr in (whole, fitted)))
+            for name in self.NAMES
+        ]
+        assert sum(e for e, _ in counts) <= sum(w for _, w in counts) // 5
+
+    def test_audio_longer_than_the_window_is_heard_window_by_window(self) -> None:
+        pause = np.zeros(SAMPLE_RATE, np.float32)
+        audio = np.concatenate([recording("kal-03"), pause] * 5)
+        assert len(audio) > 24 * SAMPLE_RATE
+        heard = embedded_engines().asr.transcribe(audio, Stop())
+        assert len(heard.split()) >= 3 * len(said_in("kal-03").split())
+
+    def test_no_audio_is_no_words(self) -> None:
+        assert embedded_engines().asr.transcribe(np.zeros(0, np.float32), Stop()) == ""
+
+    def test_a_broken_model_names_its_folder(self, tmp_path: Path) -> None:
+        (tmp_path / "model.bin").write_bytes(b"not a model")
+        with pytest.raises(ModelBrokenError, match=tmp_path.name):
+            FasterWhisperAsr(tmp_path, threads=1)
+
+
+@pytest.mark.engines
+class TestLongUtterances:
+    """Several sentences in one utterance, with the embedded models and no server."""
+
+    PAUSE = 0.7
+    NAMES = ("kal-01", "kal-03", "kal-05", "kal-08", "slt-01", "slt-03", "slt-05", "slt-07")
+
+    @staticmethod
+    async def heard(audio: Float32) -> tuple[str, Turn]:
+        pipeline = VoicePipeline(embedded_engines())
+        utterance = Utterance(60 * SAMPLE_RATE, pipeline.frame_samples)
+        utterance.append(to_int16(audio))
+        turn, sink = Turn("session", utterance, History(8)), CollectingSink()
+        await pipeline.answer(turn, sink)
+        pipeline.close()
+        return sink.transcripts[0], turn
+
+    async def test_no_sentence_of_several_vanishes(self) -> None:
+        pause = np.zeros(round(self.PAUSE * SAMPLE_RATE), np.float32)
+        parts = [part for name in self.NAMES for part in (recording(name), pause)]
+        heard, turn = await self.heard(np.concatenate(parts))
+        errors, words = word_errors(" ".join(map(said_in, self.NAMES)), heard)
+        assert errors <= words // 5
+        assert turn.missed == []
+
+    async def test_two_utterances_in_one_recording_are_both_heard(self) -> None:
+        heard, _ = await self.heard(recording("two-utterances"))
+        errors, words = word_errors(said_in("two-utterances"), heard)
+        assert errors <= words // 5
 
 
 @pytest.mark.public
