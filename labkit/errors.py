@@ -145,6 +145,8 @@ class CloseCode(IntEnum):
     """The client ended the session."""
     GOING_AWAY = 1001
     """The server is shutting down."""
+    PROTOCOL_ERROR = 1002
+    """A frame that RFC 6455 does not allow."""
     INVALID_TEXT = 1007
     """A text message that is not UTF-8."""
     POLICY = 1008
@@ -184,6 +186,7 @@ _CLOSES: Final[Mapping[ErrorCode, CloseCode]] = MappingProxyType(
 )
 _RESUMABLE: Final = frozenset(
     {
+        CloseCode.PROTOCOL_ERROR,
         CloseCode.INVALID_TEXT,
         CloseCode.POLICY,
         CloseCode.MESSAGE_TOO_BIG,

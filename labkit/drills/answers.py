@@ -20,11 +20,9 @@ from labkit.protocol.replay import Position
 _EXAMPLES: Final = 10
 _LAST: Final = "the last message"
 _FAULT_OF_THE_SERVER: Final = frozenset((ErrorCode.INTERNAL, ErrorCode.ENGINE_FAILED))
-_PROTOCOL_ERROR: Final = 1002
-"""A frame that breaks RFC 6455; the library sends it, so `CloseCode` does not have it."""
 _FULL_REPLY: Final = plain.LONGEST_REPLY * WIRE.frame_bytes
 """Bytes of a message of the plain dialect that is followed by the rest of the reply."""
-_ORDERLY: Final = (frozenset(CloseCode) - {CloseCode.INTERNAL_ERROR}) | {_PROTOCOL_ERROR}
+_ORDERLY: Final = frozenset(CloseCode) - {CloseCode.INTERNAL_ERROR}
 
 
 @dataclass(slots=True)

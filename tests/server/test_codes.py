@@ -91,6 +91,11 @@ async def invalid_text(scene: Scene) -> None:
     await scene.socket.send(b"\xff", text=True)
 
 
+async def broken_frame(scene: Scene) -> None:
+    """The caller sends a frame of a kind that there is not (opcode 3), empty and masked."""
+    scene.socket.transport.write(b"\x83\x80\0\0\0\0")
+
+
 async def another_caller(scene: Scene) -> None:
     """Another connection resumes, and once more: by then, its first token was used."""
     started = scene.started
@@ -220,11 +225,13 @@ ROWS: Final = (
     Row(V1, E.INTERNAL, sending(*TURN), C.INTERNAL_ERROR, False, pipeline=Faulty),
     # The connection is closed without a word before.
     Row(V1, None, sending('{"type": "session.end"}'), C.NORMAL, False),
+    Row(V1, None, broken_frame, C.PROTOCOL_ERROR, True),
     Row(V1, None, invalid_text, C.INVALID_TEXT, True),
     Row(V1, None, sending(LARGE), C.MESSAGE_TOO_BIG, True, HUGE),
     Row(V1, None, deaf, C.INTERNAL_ERROR, True, IMPATIENT),
     Row(PLAIN, None, sending(*["ping"] * 9), C.POLICY, settings={"message_burst": 5}),
     Row(PLAIN, None, shutdown, C.GOING_AWAY),
+    Row(PLAIN, None, broken_frame, C.PROTOCOL_ERROR),
     Row(PLAIN, None, invalid_text, C.INVALID_TEXT),
     Row(PLAIN, None, sending(LARGE), C.MESSAGE_TOO_BIG, settings=HUGE),
     Row(PLAIN, None, sending(*PLAIN_TURN), C.INTERNAL_ERROR, pipeline=Faulty),
