@@ -20,13 +20,13 @@ from typing import Any, Final, Protocol
 from websockets.exceptions import ConnectionClosed
 
 from labkit.errors import Close, CloseCode, ErrorCode, ProtocolError
-from labkit.session.common import Observer
-from labkit.session.events import Cause, Refused
+from labkit.session.events import Cause, Observer, Refused
 from labkit.session.limits import TokenBucket
 from labkit.session.outgoing import Feed, slow_reader
 from labkit.session.refusals import RefusalRow
 from labkit.session.session import MOST_AT_ONCE, Session
 from labkit.session.settings import ServerSettings
+from labkit.session.tasks import forget_frames
 
 _log = logging.getLogger(__name__)
 
@@ -364,15 +364,3 @@ def _failed() -> Close:
         "the server has failed in this connection",
         "connect again; the server's log has the details",
     )
-
-
-def forget_frames(error: BaseException) -> None:
-    """Let go of the frames that a handled exception came through.
-
-    What a connection held would else stay until the garbage collector comes by, which may be
-    many connections later.
-    """
-    error.__traceback__ = None
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            forget_frames(inner)

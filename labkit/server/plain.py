@@ -8,7 +8,6 @@ from labkit.audio.pcm import Float32, encode_s16le
 from labkit.errors import Close
 from labkit.protocol import plain
 from labkit.server.connection import Connection
-from labkit.session.common import SessionOptions
 from labkit.session.events import (
     Caller,
     Cause,
@@ -21,7 +20,7 @@ from labkit.session.events import (
     TurnOver,
 )
 from labkit.session.registry import Registry
-from labkit.session.settings import ServerSettings
+from labkit.session.settings import ServerSettings, SessionOptions
 
 _OPTIONS: Final = SessionOptions(input=WIRE, output=WIRE)
 

@@ -9,7 +9,6 @@ from labkit.protocol import v1
 from labkit.protocol.limits import Limits
 from labkit.protocol.replay import Position
 from labkit.server.connection import Connection
-from labkit.session.common import SessionOptions
 from labkit.session.events import (
     Caller,
     Cause,
@@ -30,7 +29,7 @@ from labkit.session.events import (
 )
 from labkit.session.registry import Opened, Registry
 from labkit.session.session import Session
-from labkit.session.settings import ServerSettings
+from labkit.session.settings import ServerSettings, SessionOptions
 
 N = TypeVar(
     "N",

@@ -18,7 +18,7 @@ from labkit.errors import EngineError, ProtocolError
 from labkit.session import refusals
 from labkit.session.ahead import WorkAhead
 from labkit.session.barge_in import BargeIn
-from labkit.session.common import Common, stop
+from labkit.session.common import Common
 from labkit.session.events import (
     Event,
     Refused,
@@ -32,6 +32,7 @@ from labkit.session.events import (
     TurnOver,
 )
 from labkit.session.playout import Pacer
+from labkit.session.tasks import stop
 from labkit.session.turn import (
     Answered,
     Begin,

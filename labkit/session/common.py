@@ -1,82 +1,14 @@
 """What the parts of one session have in common."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
 
-from labkit.audio.formats import AudioFormat
-from labkit.errors import ErrorCode
 from labkit.session import refusals
-from labkit.session.events import Encoder, Event, Refused
-from labkit.session.outgoing import Changes, Outgoing
-from labkit.session.settings import ServerSettings
-from labkit.trace import Trace
+from labkit.session.events import Encoder, Event, Observer, Refused
+from labkit.session.outgoing import Outgoing
+from labkit.session.settings import ServerSettings, SessionOptions
+from labkit.session.tasks import Changes
 from labkit.voice.pipeline import Pipeline
-
-
-class Observer(Protocol):
-    """Who counts what sessions do."""
-
-    def turn_answered(self, trace: Trace) -> None:
-        """A turn was answered, or nothing was heard in it."""
-        ...
-
-    def refused(self, code: ErrorCode, count: int) -> None:
-        """So many messages were refused, or turns failed."""
-        ...
-
-    def underrun(self) -> None:
-        """A client that plays at once has run out of reply audio."""
-        ...
-
-    def worked_ahead(self, *, used: bool) -> None:
-        """An answer was begun in a pause; `used` where the pause was the end."""
-        ...
-
-
-async def stop(task: asyncio.Task[Any]) -> None:
-    """Cancel a task and wait for its end; what it raised is of no interest here.
-
-    The frame of a task group that is cancelled holds the error, and the error the frame: without a
-    word, what they hold would stay until the garbage collector comes by.
-    """
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    if task.cancelled():
-        try:
-            task.result()
-        except asyncio.CancelledError as error:
-            error.__traceback__ = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionOptions:
-    """What was agreed on with one client.
-
-    Attributes:
-        input: The audio that it sends.
-        output: The audio that it hears.
-        server_ends: The server decides where an utterance ends.
-        silence_s: Silence behind speech that ends one then, in seconds.
-        adaptive: How much silence that is follows the speaker, what was said and how it sounds;
-            `silence_s` is for those of whom nothing is known.
-        partials: The client is told what is heard of an utterance while it goes on.
-        barge_in: Speech over a reply stops it, and replies are sent at the pace at which they are
-            played; for servers that end utterances.
-        acknowledges: The client says what it has, so nothing that it lacks is forgotten.
-        resumable: What was written may have to be written again.
-    """
-
-    input: AudioFormat
-    output: AudioFormat
-    server_ends: bool = False
-    silence_s: float = 0.5
-    adaptive: bool = False
-    partials: bool = False
-    barge_in: bool = False
-    acknowledges: bool = False
-    resumable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,7 @@
-"""What a session is told of its caller, and what it tells, in terms of no dialect."""
+"""What a session is told of its caller, and what it tells its client and whoever counts.
+
+In terms of no dialect.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -6,8 +9,9 @@ from enum import StrEnum
 from typing import Protocol
 
 from labkit.audio.pcm import Float32
-from labkit.errors import ProtocolError
+from labkit.errors import ErrorCode, ProtocolError
 from labkit.protocol.replay import Position
+from labkit.trace import Trace
 
 
 class Status(StrEnum):
@@ -205,15 +209,30 @@ class Encoder(Protocol):
     """Makes a dialect's messages of a session's events. One per session: audio is a stream."""
 
     @property
-    def frame_bytes(self) -> int:
-        """Bytes of one sample over all channels, in the format that the client hears."""
-        ...
-
-    @property
     def held_bytes(self) -> int:
         """Bytes of audio that wait in it for the rest of their message."""
         ...
 
     def encode(self, event: Event) -> Iterable[Encoded]:
         """The messages that tell of `event`; none where the dialect has no word for it."""
+        ...
+
+
+class Observer(Protocol):
+    """Who counts what sessions do."""
+
+    def turn_answered(self, trace: Trace) -> None:
+        """A turn was answered, or nothing was heard in it."""
+        ...
+
+    def refused(self, code: ErrorCode, count: int) -> None:
+        """So many messages were refused, or turns failed."""
+        ...
+
+    def underrun(self) -> None:
+        """A client that plays at once has run out of reply audio."""
+        ...
+
+    def worked_ahead(self, *, used: bool) -> None:
+        """An answer was begun in a pause; `used` where the pause was the end."""
         ...

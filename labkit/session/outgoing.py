@@ -8,31 +8,11 @@ acknowledgements) before it, and owns the deadline of every write.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 
 from labkit.errors import Close, CloseCode, ErrorCode
 from labkit.protocol.replay import Missing, Position, ReplayWindow
 from labkit.session.events import Encoded
-
-
-class Changes:
-    """Wakes everybody who waits whenever something has changed; each then looks for itself."""
-
-    def __init__(self) -> None:
-        self._next: asyncio.Event | None = None
-
-    def tell(self) -> None:
-        """Say that something has changed."""
-        if self._next is not None:
-            self._next.set()
-            self._next = None
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        """Wait until `condition` holds; it holds when this returns."""
-        while not condition():
-            if self._next is None:
-                self._next = asyncio.Event()
-            await self._next.wait()
+from labkit.session.tasks import Changes
 
 
 class Outgoing:

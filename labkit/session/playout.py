@@ -11,9 +11,8 @@ from contextlib import suppress
 from typing import Final
 
 from labkit.audio.pcm import SAMPLE_RATE
-from labkit.session.common import stop
 from labkit.session.events import ReplyAudio, Sentence
-from labkit.session.outgoing import Changes
+from labkit.session.tasks import Changes, stop
 
 _MOST_HELD_S: Final = 10.0
 """Audio that is made and waits to be sent; then the engines pause."""

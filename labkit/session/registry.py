@@ -30,11 +30,10 @@ from weakref import WeakValueDictionary
 
 from labkit.errors import Close, CloseCode, ErrorCode, LabkitError, ProtocolError
 from labkit.protocol.replay import Missing, Position
-from labkit.session.common import Observer, SessionOptions
-from labkit.session.events import Caller, Encoder
+from labkit.session.events import Caller, Encoder, Observer
 from labkit.session.limits import Budget
 from labkit.session.session import Carrier, MakeWatch, Session
-from labkit.session.settings import ServerSettings
+from labkit.session.settings import ServerSettings, SessionOptions
 from labkit.voice.pipeline import Pipeline
 
 _log = logging.getLogger(__name__)

@@ -21,12 +21,13 @@ from labkit.protocol.replay import Position, ReplayWindow
 from labkit.session import refusals
 from labkit.session.answering import Answers
 from labkit.session.barge_in import BargeIn
-from labkit.session.common import Common, Observer, SessionOptions
-from labkit.session.events import Cause, Encoder, Event, Refused
+from labkit.session.common import Common
+from labkit.session.events import Cause, Encoder, Event, Observer, Refused
 from labkit.session.limits import Activity, Budget, TokenBucket
 from labkit.session.listening import Listening
-from labkit.session.outgoing import Changes, Feed, Outgoing
-from labkit.session.settings import ServerSettings
+from labkit.session.outgoing import Feed, Outgoing
+from labkit.session.settings import ServerSettings, SessionOptions
+from labkit.session.tasks import Changes
 from labkit.voice.hearing import Endpointing
 from labkit.voice.history import History
 from labkit.voice.pipeline import Pipeline

@@ -1,10 +1,12 @@
-"""What a server may be told, with safe defaults."""
+"""What a server may be told, with safe defaults, and what is agreed on with one client."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError
 
+from labkit.audio.formats import AudioFormat
 from labkit.errors import ServerError
 from labkit.protocol.limits import Amount, Limits
 from labkit.protocol.replay import Count
@@ -93,3 +95,32 @@ class ServerSettings(Limits):
             wrong = error.errors(include_url=False)[0]
             name = ".".join(map(str, wrong["loc"]))
             raise ServerError(f"setting {name} is {wrong['input']!r}: {wrong['msg']}") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOptions:
+    """What was agreed on with one client.
+
+    Attributes:
+        input: The audio that it sends.
+        output: The audio that it hears.
+        server_ends: The server decides where an utterance ends.
+        silence_s: Silence behind speech that ends one then, in seconds.
+        adaptive: How much silence that is follows the speaker, what was said and how it sounds;
+            `silence_s` is for those of whom nothing is known.
+        partials: The client is told what is heard of an utterance while it goes on.
+        barge_in: Speech over a reply stops it, and replies are sent at the pace at which they are
+            played; for servers that end utterances.
+        acknowledges: The client says what it has, so nothing that it lacks is forgotten.
+        resumable: What was written may have to be written again.
+    """
+
+    input: AudioFormat
+    output: AudioFormat
+    server_ends: bool = False
+    silence_s: float = 0.5
+    adaptive: bool = False
+    partials: bool = False
+    barge_in: bool = False
+    acknowledges: bool = False
+    resumable: bool = False

@@ -8,7 +8,7 @@ from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
 from labkit.server.app import VoiceServer
-from labkit.server.connection import Connection, forget_frames
+from labkit.server.connection import Connection
 from labkit.server.websocket import BoundedConnection
 from labkit.session.session import Session
 from labkit.session.settings import ServerSettings
@@ -61,16 +61,3 @@ async def test_a_session_is_freed_when_it_ends(
             elif ending == "broken off":
                 socket.transport.abort()
         await until(lambda: [in_memory(kind) for kind in kinds] == before)
-
-
-def test_frames_are_let_go_of_in_groups_of_groups() -> None:
-    try:
-        try:
-            raise ValueError("inner")
-        except ValueError as error:
-            raise ExceptionGroup("outer", [ExceptionGroup("middle", [error])]) from None
-    except ExceptionGroup as group:
-        forget_frames(group)
-        middle = group.exceptions[0]
-        assert isinstance(middle, ExceptionGroup)
-        assert group.__traceback__ is middle.exceptions[0].__traceback__ is None

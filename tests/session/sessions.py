@@ -10,12 +10,11 @@ import numpy as np
 from labkit.audio.formats import WIRE
 from labkit.audio.pcm import Float32, to_int16
 from labkit.errors import ErrorCode
-from labkit.session.common import SessionOptions
 from labkit.session.events import Encoded, Event, ReplyAudio
 from labkit.session.limits import Budget
 from labkit.session.outgoing import Feed
 from labkit.session.session import Session
-from labkit.session.settings import ServerSettings
+from labkit.session.settings import ServerSettings, SessionOptions
 from labkit.trace import Trace
 from labkit.voice.hearing import Endpointing, SpeechSpan, Utterance, speech_stretches
 from labkit.voice.history import Exchange

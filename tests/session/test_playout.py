@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from labkit.audio.pcm import SAMPLE_RATE
 from labkit.session.events import ReplyAudio, Sentence
-from labkit.session.outgoing import Changes
 from labkit.session.playout import Pacer, Playout
+from labkit.session.tasks import Changes
 from tests.session.sessions import Clock
 
 S = 10**9
