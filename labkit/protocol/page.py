@@ -24,12 +24,11 @@ from labkit.errors import CloseCode, ErrorCode
 from labkit.protocol import plain, v1
 from labkit.protocol.limits import Limits
 from labkit.protocol.replay import LARGEST, Missing, Position
-from labkit.trace import Mark
+from labkit.trace import SERVER_MARKS, Mark
 
 _CLIENT_PARTS: Final = (v1.AudioSpec, Position, v1.Resume)
 _SERVER_PARTS: Final = (Missing, v1.Cause)
 _ENUMERATIONS: Final = (Encoding, v1.TurnDetection, v1.Endpointing, v1.ResponseStatus)
-_SERVER_MARKS: Final = tuple(Mark)[4:-4]
 _LINE: Final = 100
 """Examples are broken into lines of so many characters, more or less."""
 
@@ -140,7 +139,7 @@ def page_text(limits: Limits, settings: Mapping[str, object]) -> str:
         ),
         "limits": f"{inspect.getdoc(Limits)}\n\n{_limits(limits)}",
         "enumerations": "\n\n".join(_enumeration(members) for members in _ENUMERATIONS),
-        "marks": _members(Mark, _SERVER_MARKS),
+        "marks": _members(Mark, SERVER_MARKS),
         "error_codes": _error_codes(),
         "close_codes": _close_codes(),
         "plain": _plain(),
@@ -269,13 +268,13 @@ def _close_codes() -> str:
 
 def _plain() -> str:
     """The plain dialect: what its module says, and its messages."""
-    said = simple_table(inspect.getdoc(plain) or "").partition("\n\n")[2]
+    said = (inspect.getdoc(plain) or "").partition("\n\n")[2]
     messages = [
         f"#### `{model.model_fields['type'].default}`\n\n{inspect.getdoc(model)}\n\n"
         f"{_server_fields(model)}"
         for model in get_args(plain.ServerMessage)
     ]
-    return "\n\n".join([said.strip(), *messages])
+    return "\n\n".join([said, *messages])
 
 
 _WORDS: Final = {
@@ -366,38 +365,3 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def anchor(name: str) -> str:
     """A link to the heading that `name` has on the same page."""
     return f"[`{name}`](#{re.sub(r'[^a-z0-9_-]', '', name.lower())})"
-
-
-def simple_table(text: str) -> str:
-    """The simple tables of reStructuredText in `text`, and its literals, as Markdown."""
-    rule = re.compile(r"^=+(?: +=+)+$", re.M)
-    before, *parts = rule.split(text)
-    if parts:
-        header, rows, after = parts
-        columns = [match.span() for match in re.finditer("=+", _line(rule, text))]
-        lines = [_cells(line, columns) for line in (header + rows).strip("\n").splitlines()]
-        merged = _merged([line for line in lines if any(line)])
-        text = before + table(merged[0], merged[1:]) + simple_table(after)
-    return text.replace("``", "`")
-
-
-def _line(rule: re.Pattern[str], text: str) -> str:
-    found = rule.search(text)
-    return found.group() if found else ""
-
-
-def _cells(line: str, columns: Sequence[tuple[int, int]]) -> list[str]:
-    """The cells of a line; the last one may be longer than its rule."""
-    ends = [end for _, end in columns[:-1]] + [len(line)]
-    return [line[start:end].strip() for (start, _), end in zip(columns, ends, strict=True)]
-
-
-def _merged(lines: Sequence[list[str]]) -> list[list[str]]:
-    """Rows of several lines as one: the lines after the first have an empty first cell."""
-    rows: list[list[str]] = []
-    for line in lines:
-        if line[0]:
-            rows.append(line)
-        else:
-            rows[-1] = [f"{a} {b}".strip() for a, b in zip(rows[-1], line, strict=True)]
-    return rows

@@ -1,19 +1,17 @@
 """The plain dialect: what a client speaks that asks for no subprotocol.
 
-========================  ===================================================================
-client sends              server answers
-========================  ===================================================================
-binary message            nothing: s16le mono 16 kHz audio, 20 to 100 ms a message is usual
-text ``end_stream``       JSON text ``{"type": "transcript", "text": …}``, then the spoken reply
-                          as one binary message (empty where nothing was said); a reply longer
-                          than 30 s as messages of 30 s (960,000 bytes) and a shorter one
-text ``ping``             text ``pong``, at once
-anything else             JSON text ``{"type": "error", "code": …, "message": …, "hint": …}``;
-                          the session goes on
-========================  ===================================================================
+- A binary message is the next piece of an utterance: s16le, mono, 16 kHz. Nothing answers it; 20 to
+  100 ms a message is usual.
+- The text `end_stream` asks for the answer to what was said so far. First comes JSON text
+  `{"type": "transcript", "text": …}`, then the spoken reply as one binary message, empty where
+  nothing was said. A reply longer than 30 s comes as messages of 30 s (960,000 bytes) and a shorter
+  one.
+- The text `ping` is answered with the text `pong`, at once.
+- Anything else is answered with JSON text
+  `{"type": "error", "code": …, "message": …, "hint": …}`; the session goes on.
 
-A client that connects to ``/?reply=stream`` gets the reply in binary messages as it is
-synthesised, and JSON text ``{"type": "done", …}`` after the last of them.
+A client that connects to `/?reply=stream` gets the reply in binary messages as it is
+synthesised, and JSON text `{"type": "done", …}` after the last of them.
 """
 
 from dataclasses import dataclass

@@ -227,9 +227,16 @@ class _ServerMessage(_ServerPart):
         return self.model_dump_json(exclude_none=True)
 
 
-class _Numbered(_ServerMessage):
+class Numbered(_ServerMessage):
+    """A message about the conversation."""
+
     seq: Count = 0
     """Number of this message among the numbered ones of the session, from 1."""
+
+
+class _OfTurn(Numbered):
+    turn: Ordinal
+    """Number of the turn, from 1."""
 
 
 class SessionStarted(_ServerMessage):
@@ -272,7 +279,7 @@ class AudioAck(_ServerMessage):
     """What the server has of the client's numbered messages and audio."""
 
 
-class SpeechStarted(_Numbered):
+class SpeechStarted(Numbered):
     """Speech began."""
 
     type: Literal["speech.started"] = "speech.started"
@@ -280,7 +287,7 @@ class SpeechStarted(_Numbered):
     """Where, in seconds of the utterance."""
 
 
-class SpeechStopped(_Numbered):
+class SpeechStopped(Numbered):
     """Speech ended."""
 
     type: Literal["speech.stopped"] = "speech.stopped"
@@ -288,7 +295,7 @@ class SpeechStopped(_Numbered):
     """Where, in seconds of the utterance."""
 
 
-class TranscriptPartial(_Numbered):
+class TranscriptPartial(_OfTurn):
     """What was heard so far of an utterance that goes on, where the client wants to know."""
 
     type: Literal["transcript.partial"] = "transcript.partial"
@@ -302,58 +309,46 @@ class TranscriptPartial(_Numbered):
     """Seconds of audio that have come since."""
 
 
-class TranscriptFinal(_Numbered):
+class TranscriptFinal(_OfTurn):
     """What was heard, empty where nothing was said."""
 
     type: Literal["transcript.final"] = "transcript.final"
-    turn: Ordinal
-    """Number of the turn, from 1."""
     text: str
     """The words."""
 
 
-class ResponseStarted(_Numbered):
+class ResponseStarted(_OfTurn):
     """A response begins; the audio up to its `response.done` belongs to it."""
 
     type: Literal["response.started"] = "response.started"
-    turn: Ordinal
-    """Number of the turn, from 1."""
 
 
-class ResponseText(_Numbered):
+class ResponseText(_OfTurn):
     """The next sentence of the response, or the next part of a long one, before its audio."""
 
     type: Literal["response.text"] = "response.text"
-    turn: Ordinal
-    """Number of the turn, from 1."""
     text: str
     """As the model wrote it: markup, code and emoji are in it, and are not spoken."""
 
 
-class ResponsePaused(_Numbered):
+class ResponsePaused(_OfTurn):
     """Somebody speaks over the response: stop playing, and keep what was not played."""
 
     type: Literal["response.paused"] = "response.paused"
-    turn: Ordinal
-    """Number of the turn, from 1."""
 
 
-class ResponseResumed(_Numbered):
+class ResponseResumed(_OfTurn):
     """What was said over the response was no interruption: play on where it was paused."""
 
     type: Literal["response.resumed"] = "response.resumed"
-    turn: Ordinal
-    """Number of the turn, from 1."""
     text: str
     """What was said, such as "yeah"; empty where no words were. Nothing answers it."""
 
 
-class ResponseInterrupted(_Numbered):
+class ResponseInterrupted(_OfTurn):
     """What was said over the response ends it: drop what was not played."""
 
     type: Literal["response.interrupted"] = "response.interrupted"
-    turn: Ordinal
-    """Number of the turn, from 1."""
     heard_samples: Count
     """Samples of it that were played, as far as the server can tell: the conversation remembers so
     much. A client that knows better says so with `response.cancel`."""
@@ -372,12 +367,10 @@ class ResponseStatus(StrEnum):
     """An engine failed; an `error` says which."""
 
 
-class ResponseDone(_Numbered):
+class ResponseDone(_OfTurn):
     """A turn is over. Exactly one comes for each utterance that ended."""
 
     type: Literal["response.done"] = "response.done"
-    turn: Ordinal
-    """Number of the turn, from 1."""
     status: ResponseStatus
     """How it ended."""
     text: str = ""

@@ -1,7 +1,7 @@
 """labkit.v1 over a session: its messages to calls, the session's events to its messages."""
 
 from collections.abc import Callable, Iterator
-from typing import Final, TypeVar, assert_never
+from typing import Final, assert_never
 
 from labkit.audio.formats import AudioFormat, StreamEncoder
 from labkit.errors import Close, CloseCode, ErrorCode, ProtocolError
@@ -30,21 +30,6 @@ from labkit.session.events import (
 from labkit.session.registry import Opened, Registry
 from labkit.session.session import Session
 from labkit.session.settings import ServerSettings, SessionOptions
-
-N = TypeVar(
-    "N",
-    v1.SpeechStarted,
-    v1.SpeechStopped,
-    v1.TranscriptPartial,
-    v1.TranscriptFinal,
-    v1.ResponseStarted,
-    v1.ResponseText,
-    v1.ResponsePaused,
-    v1.ResponseResumed,
-    v1.ResponseInterrupted,
-    v1.ResponseDone,
-    v1.Error,
-)
 
 
 class V1Encoder:
@@ -98,7 +83,7 @@ class V1Encoder:
                 assert_never(event)
 
 
-def _numbered(message: N) -> Callable[[int], str]:
+def _numbered(message: v1.Numbered | v1.Error) -> Callable[[int], str]:
     """Write `message` once its number is known."""
     return lambda seq: message.model_copy(update={"seq": seq}).encode()
 

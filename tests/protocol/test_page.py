@@ -17,14 +17,7 @@ from labkit.audio.pcm import Encoding, read_audio, write_wav
 from labkit.cli.tools import reference_page
 from labkit.errors import CloseCode, ErrorCode
 from labkit.protocol import v1
-from labkit.protocol.page import (
-    Described,
-    anchor,
-    fields_of,
-    member_docs,
-    simple_table,
-    table,
-)
+from labkit.protocol.page import Described, anchor, fields_of, member_docs, table
 from labkit.protocol.schema import schema
 from tests.callers import serving
 
@@ -138,35 +131,6 @@ class Colour(Enum):
 
 def test_members_are_told_by_their_docstrings() -> None:
     assert member_docs(Colour) == {"RED": "As blood."}
-
-
-DOCSTRING = """Before, ``code``.
-
-=====  ==========
-sent   answered
-=====  ==========
-one    the first
-       and more
-two    second, longer than its rule
-=====  ==========
-
-After.
-"""
-
-
-def test_a_simple_table_becomes_a_table() -> None:
-    assert simple_table(DOCSTRING) == (
-        "Before, `code`.\n\n"
-        "| sent | answered |\n"
-        "| --- | --- |\n"
-        "| one | the first and more |\n"
-        "| two | second, longer than its rule |\n\n"
-        "After.\n"
-    )
-
-
-def test_text_without_a_table_stays() -> None:
-    assert simple_table("a = b\n") == "a = b\n"
 
 
 def test_a_table() -> None:
