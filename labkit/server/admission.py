@@ -29,7 +29,7 @@ import logging
 import re
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from http import HTTPStatus
 from typing import Final, NamedTuple, Protocol
@@ -72,21 +72,6 @@ class Headers(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Handshake:
-    """What is known of a caller.
-
-    Attributes:
-        path: What it asks for, query included.
-        headers: What it says.
-        address: Where it comes from; empty where nobody knows.
-    """
-
-    path: str
-    headers: Headers
-    address: str
-
-
-@dataclass(frozen=True, slots=True)
 class Places:
     """How many callers there are.
 
@@ -104,18 +89,6 @@ class Places:
 
 
 @dataclass(frozen=True, slots=True)
-class Admitted:
-    """A caller may come in.
-
-    Attributes:
-        identity: Who it is: a short hash of its token; None where no tokens are configured, or
-            none was asked for.
-    """
-
-    identity: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Refusal:
     """A caller may not come in.
 
@@ -130,6 +103,29 @@ class Refusal:
     retry_s: int | None = None
 
 
+_TOKEN_IN_ADDRESS: Final = Refusal(
+    HTTPStatus.BAD_REQUEST,
+    "a token must not stand in the address, which logs and histories keep; send it in the "
+    "header 'Authorization: Bearer TOKEN', or in a browser as a subprotocol "
+    f"'{BEARER_PREFIX}TOKEN' beside 'labkit.v1'",
+)
+_FOREIGN_ORIGIN: Final = Refusal(
+    HTTPStatus.FORBIDDEN,
+    "pages of this origin may not call this server; whoever runs it can allow the origin "
+    "with --allow-origin",
+)
+_FOREIGN_NAME: Final = Refusal(
+    HTTPStatus.FORBIDDEN,
+    "this page is read under the server's address, localhost, or the host of an allowed "
+    "origin (--allow-origin); another name may have been made to mean this machine",
+)
+_NO_TOKEN: Final = Refusal(
+    HTTPStatus.UNAUTHORIZED,
+    "this server needs a token that it knows; send it in the header 'Authorization: Bearer "
+    f"TOKEN', or in a browser as a subprotocol '{BEARER_PREFIX}TOKEN' beside 'labkit.v1'",
+)
+
+
 class Access:
     """Decides who may ask for anything, as the settings say."""
 
@@ -138,21 +134,28 @@ class Access:
         self._known = [_digest(token) for token in settings.tokens]
         self._allowed = frozenset(_parse_origin(origin) for origin in settings.allowed_origins)
 
-    def identify(self, handshake: Handshake) -> Admitted | Refusal:
-        """Whether this caller may ask for anything, and who it is."""
-        path, _, query = handshake.path.partition("?")
+    def identify(self, path: str, headers: Headers, address: str) -> Caller | Refusal:
+        """Whether this caller may ask for anything, and who it is: a short hash of its token.
+
+        Args:
+            path: What it asks for, query included.
+            headers: What it says.
+            address: Where it comes from; empty where nobody knows.
+        """
+        path, _, query = path.partition("?")
+        caller = Caller(None, caller_at(address))
         if path in _OPEN_PAGES:
-            return Admitted()
+            return caller
         if _holds_token(query):
-            return _token_in_address()
-        if not self._of_good_origin(handshake.headers):
-            return _foreign_origin()
-        if path in _GUARDED_PAGES and not self._under_own_name(handshake.headers):
-            return _foreign_name()
+            return _TOKEN_IN_ADDRESS
+        if not self._of_good_origin(headers):
+            return _FOREIGN_ORIGIN
+        if path in _GUARDED_PAGES and not self._under_own_name(headers):
+            return _FOREIGN_NAME
         if not self._known:
-            return Admitted()
-        identity = self._identity(_shown_tokens(handshake.headers))
-        return _no_token() if identity is None else Admitted(identity)
+            return caller
+        identity = self._identity(_shown_tokens(headers))
+        return _NO_TOKEN if identity is None else replace(caller, identity=identity)
 
     def _under_own_name(self, headers: Headers) -> bool:
         """Whether a page is asked for under a name that nobody else can make mean this machine.
@@ -209,7 +212,12 @@ def room(settings: ServerSettings, address: str, places: Places) -> Refusal | No
         )
     counted = settings.limit_loopback or not is_loopback(address)
     if counted and places.from_address >= settings.max_sessions_per_address:
-        return _too_many_of_yours(settings.max_sessions_per_address)
+        return Refusal(
+            HTTPStatus.TOO_MANY_REQUESTS,
+            f"{settings.max_sessions_per_address} callers from this address are connected "
+            "already; try again later",
+            _RETRY_S,
+        )
     return None
 
 
@@ -311,49 +319,8 @@ def _digest(token: str) -> bytes:
     return sha256(token.encode(errors="surrogatepass")).digest()
 
 
-def _token_in_address() -> Refusal:
-    return Refusal(
-        HTTPStatus.BAD_REQUEST,
-        "a token must not stand in the address, which logs and histories keep; send it in the "
-        "header 'Authorization: Bearer TOKEN', or in a browser as a subprotocol "
-        f"'{BEARER_PREFIX}TOKEN' beside 'labkit.v1'",
-    )
-
-
-def _foreign_origin() -> Refusal:
-    return Refusal(
-        HTTPStatus.FORBIDDEN,
-        "pages of this origin may not call this server; whoever runs it can allow the origin "
-        "with --allow-origin",
-    )
-
-
-def _foreign_name() -> Refusal:
-    return Refusal(
-        HTTPStatus.FORBIDDEN,
-        "this page is read under the server's address, localhost, or the host of an allowed "
-        "origin (--allow-origin); another name may have been made to mean this machine",
-    )
-
-
-def _no_token() -> Refusal:
-    return Refusal(
-        HTTPStatus.UNAUTHORIZED,
-        "this server needs a token that it knows; send it in the header 'Authorization: Bearer "
-        f"TOKEN', or in a browser as a subprotocol '{BEARER_PREFIX}TOKEN' beside 'labkit.v1'",
-    )
-
-
 def _no_room(reason: str) -> Refusal:
     return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, reason, _RETRY_S)
-
-
-def _too_many_of_yours(most: int) -> Refusal:
-    return Refusal(
-        HTTPStatus.TOO_MANY_REQUESTS,
-        f"{most} callers from this address are connected already; try again later",
-        _RETRY_S,
-    )
 
 
 class Admission:
@@ -396,14 +363,14 @@ class Admission:
     def process_request(self, socket: ServerConnection, request: Request) -> Response | None:
         """The page or the refusal that answers a request; None lets the caller in."""
         address = _address_of(socket)
-        verdict = self._access.identify(Handshake(request.path, request.headers, address))
+        verdict = self._access.identify(request.path, request.headers, address)
         if isinstance(verdict, Refusal):
             return self._refuse(verdict)
         if (found := self._pages.answer(request)) is not None:
             return found
         if (no_room := room(self._settings, address, self._places(address))) is not None:
             return self._refuse(no_room)
-        self._admitted[socket] = Caller(verdict.identity, caller_at(address))
+        self._admitted[socket] = verdict
         return None
 
     def process_response(self, socket: ServerConnection, _: Request, response: Response) -> None:

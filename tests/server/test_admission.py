@@ -14,14 +14,13 @@ from labkit.errors import ServerError, TokenError
 from labkit.server.admission import (
     BEARER_PREFIX,
     Access,
-    Admitted,
-    Handshake,
     Places,
     Refusal,
     require_safe,
     room,
     warnings_about,
 )
+from labkit.session.events import Caller
 from labkit.session.settings import ServerSettings
 
 ONE = "one-token-of-sixteen"
@@ -43,11 +42,11 @@ class Headers:
 
 def identify(
     settings: ServerSettings, *headers: tuple[str, str], path: str = "/", address: str = OUTSIDE
-) -> Admitted | Refusal:
-    return Access(settings).identify(Handshake(path, Headers(headers), address))
+) -> Caller | Refusal:
+    return Access(settings).identify(path, Headers(headers), address)
 
 
-def status(verdict: Admitted | Refusal | None) -> int | None:
+def status(verdict: Caller | Refusal | None) -> int | None:
     return verdict.status.value if isinstance(verdict, Refusal) else None
 
 
@@ -68,7 +67,7 @@ def identity_of(token: str) -> str:
     ],
 )
 def test_a_known_token_lets_in_and_its_hash_says_who_it_is(header: str, value: str) -> None:
-    assert identify(BOTH, (header, value)) == Admitted(identity_of(TWO))
+    assert identify(BOTH, (header, value)) == Caller(identity_of(TWO), OUTSIDE)
 
 
 def test_a_token_may_come_in_a_second_header() -> None:
@@ -77,7 +76,7 @@ def test_a_token_may_come_in_a_second_header() -> None:
         ("Sec-WebSocket-Protocol", "labkit.v1"),
         ("Sec-WebSocket-Protocol", f"{BEARER_PREFIX}{ONE}"),
     )
-    assert found == Admitted(identity_of(ONE))
+    assert found == Caller(identity_of(ONE), OUTSIDE)
 
 
 def test_every_token_is_somebody_else() -> None:
@@ -115,7 +114,7 @@ def test_without_a_known_token_nobody_comes_in(headers: list[tuple[str, str]]) -
 
 
 def test_where_no_token_is_configured_none_is_looked_at() -> None:
-    assert identify(OPEN, ("Authorization", "Bearer nonsense")) == Admitted(None)
+    assert identify(OPEN, ("Authorization", "Bearer nonsense")) == Caller(None, OUTSIDE)
 
 
 @pytest.mark.parametrize("settings", [OPEN, BOTH])
@@ -141,7 +140,7 @@ def test_a_token_in_the_address_is_refused_with_a_hint(settings: ServerSettings,
 
 @pytest.mark.parametrize("path", ["/?reply=stream", "/?tokens=1", "/?x=token", "/token", "/?"])
 def test_other_addresses_hold_no_token(path: str) -> None:
-    assert identify(OPEN, path=path) == Admitted(None)
+    assert identify(OPEN, path=path) == Caller(None, OUTSIDE)
 
 
 # Pages
@@ -149,7 +148,7 @@ def test_other_addresses_hold_no_token(path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/readyz?verbose"])
 def test_health_needs_no_token(path: str) -> None:
-    assert identify(BOTH, path=path) == Admitted(None)
+    assert identify(BOTH, path=path) == Caller(None, OUTSIDE)
 
 
 @pytest.mark.parametrize("address", [OUTSIDE, "127.0.0.1", "::1", ""])
@@ -157,7 +156,7 @@ def test_health_needs_no_token(path: str) -> None:
 def test_every_other_page_needs_one_wherever_the_caller_is(path: str, address: str) -> None:
     assert status(identify(BOTH, path=path, address=address)) == 401
     shown = identify(BOTH, ("Authorization", f"Bearer {ONE}"), path=path, address=address)
-    assert isinstance(shown, Admitted)
+    assert isinstance(shown, Caller)
 
 
 # Origins
@@ -234,7 +233,7 @@ def test_pages_of_other_origins_may_not_call(origin: str) -> None:
 
 
 def test_what_is_no_browser_sends_no_origin() -> None:
-    assert identify(OPEN) == Admitted(None)
+    assert identify(OPEN) == Caller(None, OUTSIDE)
 
 
 def test_two_origins_or_two_hosts_are_none() -> None:
@@ -394,7 +393,7 @@ def test_nothing_raises_and_only_a_known_token_lets_in(
     for settings in (OPEN, BOTH):
         verdict = identify(settings, *headers, path=path, address=address)
         shown = any(ONE in value or TWO in value for _, value in headers)
-        if isinstance(verdict, Admitted) and settings is BOTH and path not in ("/healthz",):
+        if isinstance(verdict, Caller) and settings is BOTH and path not in ("/healthz",):
             assert shown
             assert verdict.identity in (identity_of(ONE), identity_of(TWO))
         if isinstance(verdict, Refusal):
@@ -432,16 +431,13 @@ def test_pages_are_read_under_a_name_of_the_servers_own(
     path: str, host: str, verdict: int | None
 ) -> None:
     settings = OPEN.model_copy(update={"allowed_origins": ("https://voice.example",)})
-    asked = Handshake(path, Headers([("Host", host)]), "127.0.0.1")
-    assert status(Access(settings).identify(asked)) == verdict
+    assert status(identify(settings, ("Host", host), path=path, address="127.0.0.1")) == verdict
 
 
 def test_whoever_shows_a_token_may_read_pages_under_any_name() -> None:
     shown = [("Host", "box.example"), ("Authorization", f"Bearer {ONE}")]
-    asked = Handshake("/metrics", Headers(shown), OUTSIDE)
-    assert status(Access(BOTH).identify(asked)) is None
+    assert status(identify(BOTH, *shown, path="/metrics")) is None
 
 
 def test_health_is_for_everybody() -> None:
-    asked = Handshake("/healthz", Headers([("Host", "evil.example")]), OUTSIDE)
-    assert status(Access(OPEN).identify(asked)) is None
+    assert status(identify(OPEN, ("Host", "evil.example"), path="/healthz")) is None
