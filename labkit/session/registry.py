@@ -19,16 +19,16 @@ tasks in which they work.
 
 import asyncio
 import logging
+import math
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Final, Generic, TypeVar
 from weakref import WeakValueDictionary
 
-from labkit.errors import Close, CloseCode, ErrorCode, LabkitError, ProtocolError
+from labkit.errors import Close, CloseCode, ErrorCode, ProtocolError
 from labkit.protocol.replay import Missing, Position
 from labkit.session.events import Caller, Encoder, Observer
 from labkit.session.limits import Budget
@@ -49,43 +49,6 @@ class State(StrEnum):
 
     ATTACHED = "attached"
     DETACHED = "detached"
-    EXPIRED = "expired"
-
-
-class LifeEvent(StrEnum):
-    """What happens to a session."""
-
-    LOST = "lost"
-    RESUMED = "resumed"
-    ENDED = "ended"
-
-
-TRANSITIONS: Final[Mapping[tuple[State, LifeEvent], State]] = MappingProxyType(
-    {
-        (State.ATTACHED, LifeEvent.LOST): State.DETACHED,
-        (State.ATTACHED, LifeEvent.RESUMED): State.ATTACHED,
-        (State.ATTACHED, LifeEvent.ENDED): State.EXPIRED,
-        (State.DETACHED, LifeEvent.RESUMED): State.ATTACHED,
-        (State.DETACHED, LifeEvent.ENDED): State.EXPIRED,
-    }
-)
-"""Every legal step; a pair that is not here is a fault of the caller."""
-
-
-class IllegalTransitionError(LabkitError):
-    """A session was told something that cannot happen in its state."""
-
-
-def transition(state: State, event: LifeEvent) -> State:
-    """The state after `event`.
-
-    Raises:
-        IllegalTransitionError: That cannot happen in `state`.
-    """
-    after = TRANSITIONS.get((state, event))
-    if after is None:
-        raise IllegalTransitionError(f"a session that is {state.value} cannot be {event.value}")
-    return after
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +66,7 @@ class Ticket:
 
 @dataclass(slots=True)
 class _Life(Generic[T]):
-    """A session and its keys.
+    """A session, its keys, and since when it waits for its client: None while it is attached.
 
     `previous` stays good until `current` is used: the answer that carried `current` may be the
     very thing that was lost.
@@ -113,8 +76,7 @@ class _Life(Generic[T]):
     identity: str | None
     current: str
     previous: str | None = None
-    state: State = State.ATTACHED
-    detached_ns: int = 0
+    detached_ns: int | None = None
 
     def admits(self, token: str, identity: str | None) -> bool:
         """Whether the token is one of the two, compared in constant time."""
@@ -140,7 +102,7 @@ class Lives(Generic[T]):
             max_detached: Most detached sessions; the one that waits longest goes first.
             new_token: Makes resume tokens.
         """
-        self._resume_ns = round(resume_s * 1e9)
+        self._resume_s = resume_s
         self._max_detached = max_detached
         self._new_token = new_token
         self._lives: dict[str, _Life[T]] = {}
@@ -166,17 +128,19 @@ class Lives(Generic[T]):
             ProtocolError: There is no such session, or the token or identity is not its own.
         """
         life = self._admitted(session, token, identity)
-        life.state = transition(life.state, LifeEvent.RESUMED)
+        life.detached_ns = None
         life.previous, life.current = token, self._new_token()
         return Ticket(session, life.current)
 
     def detach(self, session: str, now_ns: int) -> list[T]:
         """Its connection is gone; gives the sessions that had to make room."""
-        life = self._lives[session]
-        life.state = transition(life.state, LifeEvent.LOST)
-        life.detached_ns = now_ns
+        self._lives[session].detached_ns = now_ns
         waiting = self._detached()
         return [self._forget(key) for key in waiting[: max(0, len(waiting) - self._max_detached)]]
+
+    def waiting(self, now_ns: int, seconds: float) -> list[T]:
+        """Those that have been detached for so long."""
+        return [self._lives[key].value for key in self._detached(now_ns, seconds)]
 
     def evict(self) -> T | None:
         """Forget the session that has been detached for longest; None where none is."""
@@ -189,16 +153,12 @@ class Lives(Generic[T]):
 
     def expire(self, now_ns: int) -> list[T]:
         """Forget the sessions that have waited for too long, and give them."""
-        return [
-            self._forget(key)
-            for key in self._detached()
-            if now_ns - self._lives[key].detached_ns >= self._resume_ns
-        ]
+        return [self._forget(key) for key in self._detached(now_ns, self._resume_s)]
 
     def counts(self) -> dict[State, int]:
-        """Sessions by state; expired ones are forgotten, so there are none."""
-        states = [life.state for life in self._lives.values()]
-        return {state: states.count(state) for state in (State.ATTACHED, State.DETACHED)}
+        """Sessions by state; expired ones are forgotten."""
+        detached = len(self._detached())
+        return {State.ATTACHED: len(self._lives) - detached, State.DETACHED: detached}
 
     def _admitted(self, session: str, token: str, identity: str | None) -> _Life[T]:
         life = self._lives.get(session)
@@ -206,15 +166,15 @@ class Lives(Generic[T]):
             raise _unknown()
         return life
 
-    def _detached(self) -> list[str]:
-        """Detached sessions, the one that waits longest first."""
-        waiting = [k for k, life in self._lives.items() if life.state is State.DETACHED]
-        return sorted(waiting, key=lambda key: self._lives[key].detached_ns)
+    def _detached(self, now_ns: float = math.inf, seconds: float = 0.0) -> list[str]:
+        """Those that have been detached for so long, the one that waits longest first."""
+        latest_ns = now_ns - round(seconds * 1e9)
+        since = {key: life.detached_ns for key, life in self._lives.items()}
+        waiting = [(at, key) for key, at in since.items() if at is not None and at <= latest_ns]
+        return [key for _, key in sorted(waiting, key=lambda one: one[0])]
 
     def _forget(self, session: str) -> T:
-        life = self._lives.pop(session)
-        life.state = transition(life.state, LifeEvent.ENDED)
-        return life.value
+        return self._lives.pop(session).value
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +215,6 @@ class Registry:
             resume_s=settings.resume_s, max_detached=settings.max_detached
         )
         self._tasks: dict[Session, list[asyncio.Task[None]]] = {}
-        self._alone_since: dict[Session, int] = {}
         self._budget = Budget(settings.max_held_bytes_in_all)
         self._by_address: WeakValueDictionary[str, Budget] = WeakValueDictionary()
 
@@ -312,7 +271,6 @@ class Registry:
         session = self._lives.find(session_id, token, caller.identity)
         session.outgoing.window.require(received)
         ticket = self._lives.resume(session_id, token, caller.identity)
-        self._alone_since.pop(session, None)
         carrier = session.carrier
         # Detached before the other connection ends: its end would otherwise take the session
         # with it.
@@ -332,7 +290,6 @@ class Registry:
             return
         session.detach()
         now_ns = self._clock()
-        self._alone_since[session] = now_ns
         _log.info("session %s: detached", session.id)
         for evicted in self._lives.detach(session.id, now_ns):
             self._evict(evicted, "too many wait")
@@ -351,9 +308,8 @@ class Registry:
         for session in self._lives.expire(now_ns):
             _log.info("session %s: expired", session.id)
             self._release(session)
-        budget_ns = round(self._settings.detached_turn_s * 1e9)
-        for session, since_ns in self._alone_since.items():
-            if session.busy and now_ns - since_ns >= budget_ns:
+        for session in self._lives.waiting(now_ns, self._settings.detached_turn_s):
+            if session.busy:
                 session.cancel_running()
         for session in self._tasks:
             session.recount()
@@ -385,7 +341,6 @@ class Registry:
         self._release(session)
 
     def _release(self, session: Session) -> None:
-        self._alone_since.pop(session, None)
         session.close()
         for task in self._tasks.pop(session):
             task.cancel()

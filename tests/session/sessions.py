@@ -73,7 +73,6 @@ class Inline:
 class Told:
     """Keeps the events of a session, and writes their audio and their names."""
 
-    frame_bytes = 2
     held_bytes = 0
 
     def __init__(self) -> None:

@@ -1,21 +1,13 @@
-"""Where sessions wait: the table of transitions, tokens, expiry, and room."""
+"""Where sessions wait: tokens, expiry, and room."""
 
-from itertools import count, product
+from itertools import count
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from labkit.errors import ErrorCode, ProtocolError
-from labkit.session.registry import (
-    TRANSITIONS,
-    IllegalTransitionError,
-    LifeEvent,
-    Lives,
-    State,
-    Ticket,
-    transition,
-)
+from labkit.session.registry import Lives, State, Ticket
 
 SECOND = 10**9
 
@@ -23,15 +15,6 @@ SECOND = 10**9
 def lives(**options: float) -> Lives[str]:
     chosen = {"resume_s": 10.0, "max_detached": 3, **options}
     return Lives(**chosen)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(("state", "event"), list(product(State, LifeEvent)))
-def test_every_pair_is_legal_or_a_named_error(state: State, event: LifeEvent) -> None:
-    if (state, event) in TRANSITIONS:
-        assert transition(state, event) is TRANSITIONS[state, event]
-    else:
-        with pytest.raises(IllegalTransitionError, match=f"{state.value} cannot be {event.value}"):
-            transition(state, event)
 
 
 def test_a_session_is_resumed_with_its_token() -> None:
