@@ -288,14 +288,3 @@ def largest_part(stages_ms: Mapping[Stage, float]) -> tuple[Stage, float] | None
         return None
     longest = max(stages_ms, key=lambda stage: stages_ms[stage])
     return longest, stages_ms[longest] / total
-
-
-def real_time_factor(processing_s: float, audio_s: float) -> float:
-    """Processing time over audio time; below 1 keeps up with the speaker.
-
-    Raises:
-        ValueError: The audio has no length.
-    """
-    if audio_s <= 0:
-        raise ValueError(f"the real-time factor needs audio of some length, got {audio_s} s")
-    return processing_s / audio_s

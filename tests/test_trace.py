@@ -14,7 +14,6 @@ from labkit.trace import (
     Trace,
     chrome_events,
     largest_part,
-    real_time_factor,
     wrong_parts,
 )
 
@@ -178,13 +177,6 @@ def test_what_was_done_before_anybody_waited_is_no_part_of_the_wait() -> None:
     assert trace.ahead_ms()[Stage.ASR] == (1e-5, 2e-5)
     del trace.marks[Mark.END_STREAM_RECEIVED]
     assert trace.ahead_spans() == {Stage.ASR: (10, 20)}
-
-
-def test_real_time_factor() -> None:
-    assert real_time_factor(0.5, 2.0) == 0.25
-    for seconds in (0.0, -1.0):
-        with pytest.raises(ValueError, match="audio of some length"):
-            real_time_factor(0.5, seconds)
 
 
 def test_a_turn_is_drawn_by_tools_for_traces() -> None:

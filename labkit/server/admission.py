@@ -337,14 +337,7 @@ class Admission:
         metrics: Metrics,
         behind_s: Callable[[], float],
     ) -> None:
-        """Let in whom `settings` allow.
-
-        Args:
-            settings: The rules.
-            pages: What needs no place.
-            metrics: Count who is refused.
-            behind_s: Gives the longest wait for an answer at this moment.
-        """
+        """`pages` need no place; `behind_s` gives the longest wait for an answer, in seconds."""
         self.closed = False
         self._settings = settings
         self._pages = pages

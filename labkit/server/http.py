@@ -19,7 +19,6 @@ class Pages:
     """Answers the paths that are no WebSocket."""
 
     def __init__(self, *, ready: Callable[[], bool], metrics: Callable[[], bytes]) -> None:
-        """Ask `ready` whether callers are welcome, and `metrics` for the counters' page."""
         self._ready = ready
         self._metrics = metrics
 

@@ -12,23 +12,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Metrics:
-    """Counters of one server.
-
-    Attributes:
-        sessions: Sessions at this moment, by state.
-        turns: Turns answered.
-        tokens: Tokens of the replies to them.
-        refusals: Messages refused and turns failed, by error code.
-        queued: Calls that wait, by engine.
-        stages: Seconds of each stage of a turn.
-        behind: Seconds that the turn which has waited longest has waited for its answer.
-        tasks: Tasks of the event loop.
-        held_bytes: Audio and messages held for all sessions, in bytes.
-        work_ahead: Answers begun in a pause of the speaker, by whether they were used or dropped.
-        underruns: Times that a client which plays at once ran out of reply audio.
-        refused_connections: Connections refused at the handshake, by HTTP status.
-        closes: Connections that the server closed, by WebSocket close code.
-    """
+    """Counters of one server; each says what it counts in its help text."""
 
     def __init__(self, on_turn: Callable[[Trace], None] | None = None) -> None:
         """Begin with zeros; `on_turn` is told each turn that was answered."""

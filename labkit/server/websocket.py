@@ -97,13 +97,7 @@ class BoundedConnection(ServerConnection):
     ) -> None:
         """Take what `websockets` gives, after the first three.
 
-        Args:
-            settings: The pace of frames.
-            opened: Called with the connection at its first byte, before any handshake.
-            lost: Called when it is lost.
-            protocol: The protocol's state.
-            server: The server that it belongs to.
-            options: Further options of the library.
+        `opened` is called at the first byte, before any handshake, and `lost` when it is lost.
         """
         super().__init__(protocol, server, **options)
         self.hear: Callable[[bytes], bool] | None = None

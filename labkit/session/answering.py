@@ -108,7 +108,6 @@ class Answers:
     """
 
     def __init__(self, common: Common, barge_in: BargeIn | None) -> None:
-        """Nothing was said yet."""
         self.history = History(common.settings.history)
         self.barge_in = barge_in
         self._common = common

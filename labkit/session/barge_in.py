@@ -36,14 +36,7 @@ class BargeIn:
     def __init__(
         self, frame_samples: int, rules: Endpointing, lead_s: float, clock: Callable[[], int]
     ) -> None:
-        """Nobody has spoken yet.
-
-        Args:
-            frame_samples: Samples of a frame.
-            rules: What counts as speech.
-            lead_s: How much of a reply is sent ahead of its playing.
-            clock: Monotonic nanoseconds.
-        """
+        """A reply is sent `lead_s` seconds ahead of its playing; `clock` gives monotonic ns."""
         self.turn: Turn | None = None
         self.playout = Playout(lead_s)
         self.contended = False

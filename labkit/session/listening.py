@@ -57,14 +57,6 @@ class Listening:
         rules: Endpointing,
         cpu_clock: Callable[[], int],
     ) -> None:
-        """Nothing has come yet.
-
-        Args:
-            common: What the session's parts have in common.
-            answers: Takes the utterances that are over.
-            rules: What counts as speech, and how much silence ends it.
-            cpu_clock: CPU nanoseconds of this process.
-        """
         self._common = common
         self._answers = answers
         self._rules = rules

@@ -17,7 +17,6 @@ class Partials:
     """
 
     def __init__(self, pipeline: Pipeline, session: str, utterance: Utterance) -> None:
-        """Hear `utterance` with `pipeline`, for `session`."""
         self.utterance = utterance
         self.due = 0
         self._pipeline = pipeline

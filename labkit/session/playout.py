@@ -29,12 +29,7 @@ class Playout:
     """
 
     def __init__(self, lead_s: float, before: "Playout | None" = None) -> None:
-        """Nothing was sent yet.
-
-        Args:
-            lead_s: Most of what comes should be sent so long ahead of its playing.
-            before: The reply before, which is played to its end first.
-        """
+        """Send `lead_s` seconds ahead; the reply `before` is played to its end first."""
         self.sent_s = 0.0
         self._lead_s = lead_s
         self._runs_out_ns: int = 0 if before is None else before._runs_out_ns
@@ -92,14 +87,10 @@ class Pacer:
         clock: Callable[[], int],
         attached: Callable[[], bool],
     ) -> None:
-        """Begin, in a task of its own.
+        """Begin, in a task of its own: `send` the parts as `playout` says, where they are counted.
 
-        Args:
-            playout: Says when more may be sent; whoever sends counts it there.
-            send: Sends the next part.
-            changes: Told when `playout` was paused, or goes on, and when the client comes back.
-            clock: Monotonic nanoseconds.
-            attached: Whether the client is there; while it is away, nothing is played.
+        `changes` is told when `playout` was paused or goes on, and when the client comes back;
+        while it is not `attached`, nothing is played. `clock` gives monotonic nanoseconds.
         """
         self._playout = playout
         self._send = send

@@ -95,13 +95,7 @@ class Lives(Generic[T]):
         max_detached: int,
         new_token: Callable[[], str] = lambda: secrets.token_urlsafe(_TOKEN_BYTES),
     ) -> None:
-        """Begin empty.
-
-        Args:
-            resume_s: How long a detached session waits.
-            max_detached: Most detached sessions; the one that waits longest goes first.
-            new_token: Makes resume tokens.
-        """
+        """Let a detached session wait for `resume_s`, and no more than `max_detached` of them."""
         self._resume_s = resume_s
         self._max_detached = max_detached
         self._new_token = new_token

@@ -90,19 +90,10 @@ class Session:
         clock: Callable[[], int] = time.perf_counter_ns,
         cpu_clock: Callable[[], int] = time.process_time_ns,
     ) -> None:
-        """Begin a conversation.
+        """Begin a conversation, named `session_id` in logs and in the engines' queues.
 
-        Args:
-            session_id: A name of its own.
-            pipeline: What answers.
-            encoder: Writes events in the words of the client's dialect.
-            options: What was agreed on.
-            settings: The limits that apply.
-            observer: Told what is to be counted.
-            budget: Bounds what is held, here and above.
-            watch: Makes what looks whether the audio is as declared; None does not look.
-            clock: Monotonic nanoseconds.
-            cpu_clock: CPU nanoseconds of this process.
+        `watch` makes what looks whether the audio is as declared; None does not look. `clock` gives
+        monotonic nanoseconds, `cpu_clock` those of the CPU that this process took.
         """
         self.id = session_id
         self.options = options
