@@ -32,6 +32,7 @@ from labkit.server.v1 import V1Dialect
 from labkit.server.websocket import BoundedConnection
 from labkit.session.registry import Registry, State
 from labkit.session.settings import ServerSettings
+from labkit.session.tasks import stop
 from labkit.trace import Trace
 from labkit.voice.pipeline import Pipeline
 
@@ -196,7 +197,8 @@ class VoiceServer:
         await self._close_sockets()
         # 4. Reap: every handler has returned, and every session has ended.
         await self._server.wait_closed()
-        await self._stop_reaper()
+        if self._reaper is not None:
+            await stop(self._reaper)
         await self._registry.close()
         # 5. Stop the engines' queues.
         self._pipeline.close()
@@ -297,11 +299,6 @@ class VoiceServer:
                 self.reap(self._clock())
             except Exception:  # one fault must not keep everything that is abandoned for ever
                 _log.exception("the reaper failed, and goes on")
-
-    async def _stop_reaper(self) -> None:
-        if self._reaper is not None:
-            self._reaper.cancel()
-            await asyncio.gather(self._reaper, return_exceptions=True)
 
     async def _finish_turns(self) -> None:
         draining = [asyncio.create_task(connection.drain()) for connection in self._connections]

@@ -38,7 +38,6 @@ from labkit.session.turn import (
     Begin,
     Cancel,
     Effect,
-    End,
     Fail,
     Flushed,
     Heard,
@@ -54,7 +53,7 @@ from labkit.session.turn import (
 from labkit.trace import Mark, Trace
 from labkit.voice import pipeline as voice
 from labkit.voice.hearing import Utterance
-from labkit.voice.history import Exchange, History
+from labkit.voice.history import History
 from labkit.voice.scheduling import Playback
 
 _log = logging.getLogger(__name__)
@@ -162,7 +161,6 @@ class Answers:
         settings = self._common.settings
         self._begun += 1
         ended.turn = turn = Turn(self._begun)
-        turn.step(End())
         self._turns[turn.number] = turn
         self._turns.pop(turn.number - settings.history - settings.max_waiting_turns, 0)
         self._waiting.append(ended)
@@ -318,7 +316,8 @@ class Answers:
                 case Remember(exchange):
                     self.history.record(turn.number, exchange)
                     if self._common.settings.log_transcripts:
-                        self._log_words(exchange)
+                        said, replied = exchange.user, exchange.assistant
+                        _log.info("session %s: %r, answered %r", self._common.id, said, replied)
                 case Stop():
                     self._stop(turn)
                 case Over():
@@ -351,9 +350,6 @@ class Answers:
         """Tell what is about a turn and not about a message, so that it ends no connection."""
         self._common.observer.refused(error.code, 1)
         self._common.put_now(Refused(error))
-
-    def _log_words(self, exchange: Exchange) -> None:
-        _log.info("session %s: %r, answered %r", self._common.id, exchange.user, exchange.assistant)
 
     def _log_turn(self, ended: Ended) -> None:
         wait_ms = ended.trace.between_ms(Mark.END_STREAM_RECEIVED, Mark.TTS_FIRST_AUDIO)

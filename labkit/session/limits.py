@@ -3,7 +3,6 @@
 Time comes in as an argument, in nanoseconds of a monotonic clock.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 from labkit.errors import Close, CloseCode, ErrorCode
@@ -67,7 +66,6 @@ class Budget:
             level.hold(level.used + more)
 
 
-@dataclass(slots=True)
 class Activity:
     """When a session began, and when something last came; audio and control apart.
 
@@ -77,14 +75,10 @@ class Activity:
         control_ns: The last text message that was accepted came.
     """
 
-    began_ns: int
-    audio_ns: int
-    control_ns: int
+    __slots__ = ("audio_ns", "began_ns", "control_ns")
 
-    @classmethod
-    def starting(cls, now_ns: int) -> "Activity":
-        """A session that begins now."""
-        return cls(now_ns, now_ns, now_ns)
+    def __init__(self, now_ns: int) -> None:
+        self.began_ns = self.audio_ns = self.control_ns = now_ns
 
     def wake(self, now_ns: int) -> None:
         """Its client is here, or is being served: it is not idle."""

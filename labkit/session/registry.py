@@ -51,19 +51,6 @@ class State(StrEnum):
     DETACHED = "detached"
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """What a client needs to come back.
-
-    Attributes:
-        session: Identifier of the session.
-        token: Secret, good for the next resume.
-    """
-
-    session: str
-    token: str
-
-
 @dataclass(slots=True)
 class _Life(Generic[T]):
     """A session, its keys, and since when it waits for its client: None while it is attached.
@@ -101,11 +88,13 @@ class Lives(Generic[T]):
         self._new_token = new_token
         self._lives: dict[str, _Life[T]] = {}
 
-    def add(self, session: str, value: T, identity: str | None) -> Ticket:
-        """Keep a new session, attached; only callers with the same identity may resume it."""
-        life = _Life(value, identity, self._new_token())
-        self._lives[session] = life
-        return Ticket(session, life.current)
+    def add(self, session: str, value: T, identity: str | None) -> str:
+        """Keep a new session, attached; gives the secret token for its first resume.
+
+        Only callers with the same identity may resume it.
+        """
+        self._lives[session] = _Life(value, identity, self._new_token())
+        return self._lives[session].current
 
     def find(self, session: str, token: str, identity: str | None) -> T:
         """A session that this caller may resume; changes nothing.
@@ -115,8 +104,8 @@ class Lives(Generic[T]):
         """
         return self._admitted(session, token, identity).value
 
-    def resume(self, session: str, token: str, identity: str | None) -> Ticket:
-        """Attach a session to a new connection; gives the ticket for the next resume.
+    def resume(self, session: str, token: str, identity: str | None) -> str:
+        """Attach a session to a new connection; gives the token for the next resume.
 
         Raises:
             ProtocolError: There is no such session, or the token or identity is not its own.
@@ -124,7 +113,7 @@ class Lives(Generic[T]):
         life = self._admitted(session, token, identity)
         life.detached_ns = None
         life.previous, life.current = token, self._new_token()
-        return Ticket(session, life.current)
+        return life.current
 
     def detach(self, session: str, now_ns: int) -> list[T]:
         """Its connection is gone; gives the sessions that had to make room."""
@@ -177,13 +166,13 @@ class Opened:
 
     Attributes:
         session: The session.
-        ticket: What its client needs to come back; None where it cannot.
+        token: What its client needs to come back, good for the next resume; None where it cannot.
         resumed: Whether it was there before.
         missing: What can no longer be sent again.
     """
 
     session: Session
-    ticket: Ticket | None
+    token: str | None
     resumed: bool = False
     missing: Missing | None = None
 
@@ -249,11 +238,11 @@ class Registry:
             asyncio.create_task(self._work(session, work), name=f"session {session.id}")
             for work in session.work()
         ]
-        ticket = None
+        token = None
         if options.resumable:
-            ticket = self._lives.add(session.id, session, caller.identity)
+            token = self._lives.add(session.id, session, caller.identity)
         _log.info("session %s: begun", session.id)
-        return Opened(session, ticket)
+        return Opened(session, token)
 
     def resume(self, session_id: str, token: str, received: Position, caller: Caller) -> Opened:
         """Go on with a session, and take it from the connection that has it, if one has.
@@ -264,7 +253,7 @@ class Registry:
         """
         session = self._lives.find(session_id, token, caller.identity)
         session.outgoing.window.require(received)
-        ticket = self._lives.resume(session_id, token, caller.identity)
+        fresh = self._lives.resume(session_id, token, caller.identity)
         carrier = session.carrier
         # Detached before the other connection ends: its end would otherwise take the session
         # with it.
@@ -273,7 +262,7 @@ class Registry:
             carrier.end(_taken_over())
         missing = session.outgoing.rewind(received)
         _log.info("session %s: resumed", session.id)
-        return Opened(session, ticket, resumed=True, missing=missing)
+        return Opened(session, fresh, resumed=True, missing=missing)
 
     def leave(self, session: Session, carrier: Carrier) -> None:
         """`carrier` is gone; the session waits, unless another connection has it by now."""

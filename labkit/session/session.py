@@ -116,7 +116,7 @@ class Session:
         self._budget = budget
         self._clock = clock
         now_ns = clock()
-        self.activity = Activity.starting(now_ns)
+        self.activity = Activity(now_ns)
         self._pace = TokenBucket(
             per_second=settings.max_audio_speed, burst=settings.burst_s, now_ns=now_ns
         )

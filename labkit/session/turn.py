@@ -1,10 +1,11 @@
 """One turn as a table: every state, every input, what follows and what is to be done.
 
-A turn begins when somebody may speak, and is over when its reply was given, cancelled, or failed::
+A turn begins when an utterance has ended, and is over when its reply was given, cancelled, or
+failed::
 
-    listening ─ End ─► ended ─ Begin ─► answering ─ Answered ─► finishing ─ Flushed ─► done
-        │                │                  │                       │                   │
-        └────────────────┴───── Cancel, Fail ┴───────────────────────┘      Cancel: less was heard
+    ended ─ Begin ─► answering ─ Answered ─► finishing ─ Flushed ─► done
+      │                  │                       │                   │
+      └── Cancel, Fail ──┴───────────────────────┘      Cancel: less was heard
 
 A cancel is legal at any moment, because the client's word that it stopped playing may cross
 anything on its way. What the conversation remembers follows from the effects of this table alone:
@@ -27,8 +28,6 @@ from labkit.voice.history import Exchange
 class State(StrEnum):
     """How far a turn is."""
 
-    LISTENING = "listening"
-    """Its utterance comes in."""
     ENDED = "ended"
     """The utterance is over and waits for its answer."""
     ANSWERING = "answering"
@@ -41,11 +40,6 @@ class State(StrEnum):
     """It was stopped."""
     FAILED = "failed"
     """It could not be answered."""
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """The utterance is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +106,7 @@ class Fail:
     error: ProtocolError
 
 
-Input = End | Begin | Heard | Said | Played | TakenBack | Answered | Flushed | Cancel | Fail
+Input = Begin | Heard | Said | Played | TakenBack | Answered | Flushed | Cancel | Fail
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +146,6 @@ class IllegalInputError(LabkitError):
 S: Final = State
 TABLE: Final[Mapping[tuple[State, type[Input]], State]] = MappingProxyType(
     {
-        (S.LISTENING, End): S.ENDED,
         (S.ENDED, Begin): S.ANSWERING,
         (S.ANSWERING, Heard): S.ANSWERING,
         (S.ANSWERING, Said): S.ANSWERING,
@@ -162,14 +155,12 @@ TABLE: Final[Mapping[tuple[State, type[Input]], State]] = MappingProxyType(
         (S.FINISHING, Played): S.FINISHING,
         (S.FINISHING, TakenBack): S.FINISHING,
         (S.FINISHING, Flushed): S.DONE,
-        (S.LISTENING, Cancel): S.CANCELLED,
         (S.ENDED, Cancel): S.CANCELLED,
         (S.ANSWERING, Cancel): S.CANCELLED,
         (S.FINISHING, Cancel): S.CANCELLED,
         (S.DONE, Cancel): S.DONE,
         (S.CANCELLED, Cancel): S.CANCELLED,
         (S.FAILED, Cancel): S.FAILED,
-        (S.LISTENING, Fail): S.FAILED,
         (S.ENDED, Fail): S.FAILED,
         (S.ANSWERING, Fail): S.FAILED,
         (S.FINISHING, Fail): S.FAILED,
@@ -193,7 +184,7 @@ class Turn:
     """
 
     number: int
-    state: State = State.LISTENING
+    state: State = State.ENDED
     said: str = ""
     reply: str = ""
     samples: int = 0

@@ -77,6 +77,7 @@ LIMITS = Limits(idle_s=20.0, idle_audio_s=30.0, max_session_s=60.0)
     ],
 )
 def test_who_is_overdue(audio_s: int, control_s: int, now_s: int, close: CloseCode | None) -> None:
-    activity = Activity(0, audio_s * SECOND, control_s * SECOND)
+    activity = Activity(0)
+    activity.audio_ns, activity.control_ns = audio_s * SECOND, control_s * SECOND
     why = activity.overdue(now_s * SECOND, LIMITS)
     assert (None if why is None else why.close) is close

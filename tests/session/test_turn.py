@@ -15,7 +15,6 @@ from labkit.session.turn import (
     Begin,
     Cancel,
     Effect,
-    End,
     Fail,
     Flushed,
     Heard,
@@ -34,7 +33,6 @@ from labkit.voice.history import Exchange
 
 BROKEN = ProtocolError(ErrorCode.ENGINE_FAILED, "it failed", "say it again")
 ONE_OF_EACH: dict[type[Input], Input] = {
-    End: End(),
     Begin: Begin(),
     Heard: Heard("hello"),
     Said: Said("Hi."),
@@ -46,13 +44,12 @@ ONE_OF_EACH: dict[type[Input], Input] = {
     Fail: Fail(BROKEN),
 }
 WAY_TO: dict[State, list[Input]] = {
-    State.LISTENING: [],
-    State.ENDED: [End()],
-    State.ANSWERING: [End(), Begin()],
-    State.FINISHING: [End(), Begin(), Heard("hello"), Answered(Exchange("hello", "Hi."))],
-    State.DONE: [End(), Begin(), Heard("hello"), Answered(Exchange("hello", "Hi.")), Flushed()],
-    State.CANCELLED: [End(), Begin(), Heard("hello"), Cancel(0)],
-    State.FAILED: [End(), Begin(), Heard("hello"), Fail(BROKEN)],
+    State.ENDED: [],
+    State.ANSWERING: [Begin()],
+    State.FINISHING: [Begin(), Heard("hello"), Answered(Exchange("hello", "Hi."))],
+    State.DONE: [Begin(), Heard("hello"), Answered(Exchange("hello", "Hi.")), Flushed()],
+    State.CANCELLED: [Begin(), Heard("hello"), Cancel(0)],
+    State.FAILED: [Begin(), Heard("hello"), Fail(BROKEN)],
 }
 
 
@@ -96,7 +93,7 @@ def test_a_turn_that_is_answered_is_remembered_and_told_once() -> None:
 
 
 def test_of_silence_nothing_is_remembered() -> None:
-    turn, effects = turn_after(End(), Begin(), Heard(""), Answered(Exchange("", "")), Flushed())
+    turn, effects = turn_after(Begin(), Heard(""), Answered(Exchange("", "")), Flushed())
     assert effects == [Over(Status.NOTHING_HEARD, "")]
     assert turn.step(Cancel(0)) == ()
 
@@ -108,7 +105,7 @@ def test_a_failed_turn_changes_no_memory_when_it_fails_nor_when_it_is_cancelled(
 
 
 SPOKEN: list[Input] = [
-    End(), Begin(), Heard("hello"), Said("One."), Played(100), Said("Two."), Played(100),
+    Begin(), Heard("hello"), Said("One."), Played(100), Said("Two."), Played(100),
 ]  # fmt: skip
 
 
@@ -135,14 +132,13 @@ def test_a_cancel_behind_the_end_only_changes_what_is_remembered() -> None:
 
 
 def test_a_turn_that_is_cancelled_before_it_was_recognised_is_not_remembered() -> None:
-    for way in ([End()], [End(), Begin()]):
+    for way in ([], [Begin()]):
         _, effects = turn_after(*way, Cancel(0))
         assert effects == [Stop(), Over(Status.CANCELLED, "")]
 
 
 INPUTS = st.lists(
     st.one_of(
-        st.just(End()),
         st.just(Begin()),
         st.builds(Heard, st.sampled_from(["", "hello"])),
         st.builds(Said, st.sampled_from(["One.", "Two."])),
@@ -198,7 +194,7 @@ def test_nothing_is_remembered_that_was_not_said_or_not_heard(inputs: list[Input
 
 def test_what_was_taken_back_was_not_heard() -> None:
     turn, _ = turn_after(
-        *[End(), Begin(), Heard("hello"), Said("Hi."), Played(10), Said("Bye."), Played(10)]
+        *[Begin(), Heard("hello"), Said("Hi."), Played(10), Said("Bye."), Played(10)]
     )
     turn.step(TakenBack(12))
     assert turn.samples == 8
