@@ -19,7 +19,6 @@ from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State as SocketState
 from websockets.typing import Subprotocol
 
-from labkit.audio.misread import FormatWatch
 from labkit.errors import Close, CloseCode, ErrorCode, ServerError
 from labkit.net import addresses_to_bind, server_tls, wire_log
 from labkit.protocol import plain, v1
@@ -80,7 +79,7 @@ class VoiceServer:
         self.metrics = Metrics(on_turn)
         self._clock = clock
         self._pipeline = pipeline
-        self._registry = Registry(pipeline, self.settings, self.metrics, clock, FormatWatch)
+        self._registry = Registry(pipeline, self.settings, self.metrics, clock)
         pages = Pages(ready=lambda: not self._admission.closed, metrics=self._metrics_page)
         self._admission = Admission(self.settings, pages, self.metrics, self.behind_s)
         # From their first byte, before any handshake: one that never ends its handshake would

@@ -32,7 +32,7 @@ from labkit.errors import Close, CloseCode, ErrorCode, ProtocolError
 from labkit.protocol.replay import Missing, Position
 from labkit.session.events import Caller, Encoder, Observer
 from labkit.session.limits import Budget
-from labkit.session.session import Carrier, MakeWatch, Session
+from labkit.session.session import Carrier, Session
 from labkit.session.settings import ServerSettings, SessionOptions
 from labkit.voice.pipeline import Pipeline
 
@@ -186,14 +186,11 @@ class Registry:
         settings: ServerSettings,
         observer: Observer,
         clock: Callable[[], int] = time.perf_counter_ns,
-        watch: MakeWatch | None = None,
     ) -> None:
-        """Begin with none; `watch` makes what looks whether audio is as declared."""
         self._pipeline = pipeline
         self._settings = settings
         self._observer = observer
         self._clock = clock
-        self._watch = watch
         self._lives: Lives[Session] = Lives(
             resume_s=settings.resume_s, max_detached=settings.max_detached
         )
@@ -232,7 +229,6 @@ class Registry:
             self._observer,
             budget=Budget(self._settings.max_held_bytes, *self._levels(caller.address)),
             clock=self._clock,
-            watch=self._watch,
         )
         self._tasks[session] = [
             asyncio.create_task(self._work(session, work), name=f"session {session.id}")

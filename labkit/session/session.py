@@ -10,11 +10,12 @@ one utterance after the other, and puts what the pipeline gives into the stream.
 
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 from zlib import crc32
 
-from labkit.audio.formats import WIRE, AudioFormat, StreamDecoder
+from labkit.audio.formats import WIRE, StreamDecoder
+from labkit.audio.misread import FormatWatch
 from labkit.audio.pcm import SAMPLE_RATE
 from labkit.errors import AudioError, Close, ProtocolError
 from labkit.protocol.replay import Position, ReplayWindow
@@ -47,18 +48,6 @@ class Carrier(Protocol):
         ...
 
 
-class Watch(Protocol):
-    """Who looks whether audio is what it was declared to be."""
-
-    def feed(self, payload: bytes, at_ns: int) -> Sequence[ProtocolError]:
-        """Take a message before it is decoded; give what is new about it."""
-        ...
-
-
-MakeWatch = Callable[[AudioFormat, float, float], Watch]
-"""From what was declared, the seconds to look at, and when to begin, 0 to 1, a watch."""
-
-
 class Session:
     """One conversation that may outlive its connection.
 
@@ -86,14 +75,12 @@ class Session:
         observer: Observer,
         *,
         budget: Budget,
-        watch: MakeWatch | None = None,
         clock: Callable[[], int] = time.perf_counter_ns,
         cpu_clock: Callable[[], int] = time.process_time_ns,
     ) -> None:
         """Begin a conversation, named `session_id` in logs and in the engines' queues.
 
-        `watch` makes what looks whether the audio is as declared; None does not look. `clock` gives
-        monotonic nanoseconds, `cpu_clock` those of the CPU that this process took.
+        `clock` gives monotonic nanoseconds, `cpu_clock` those of the CPU that this process took.
         """
         self.id = session_id
         self.options = options
@@ -126,7 +113,7 @@ class Session:
         self._undecoded = memoryview(b"")
         self._most_at_once = MOST_AT_ONCE - MOST_AT_ONCE % options.input.frame_bytes
         self._comes_as_kept = options.input == WIRE
-        self._watch = watch and watch(options.input, settings.watch_s, self.phase)
+        self._watch = FormatWatch(options.input, settings.watch_s, self.phase)
         self._too_fast = False
         self._refusals = refusals.RefusalRow()
         self._changes = Changes()
@@ -209,9 +196,8 @@ class Session:
         wait_s = self._pace.take(len(payload) * self._seconds_per_byte, now_ns)
         if wait_s or self._too_fast:
             self._slow_down(now_ns, wait_s)
-        if self._watch is not None:
-            for fault in self._watch.feed(payload, now_ns):
-                self.tell(Refused(fault))
+        for fault in self._watch.feed(payload, now_ns):
+            self.tell(Refused(fault))
         self.activity.audio_ns = now_ns
         if len(payload) <= MOST_AT_ONCE:
             self._append(payload)
