@@ -1,6 +1,7 @@
 """What a server counts, in Prometheus' words. One registry per server, none shared."""
 
 from collections.abc import Callable
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import generate_latest
@@ -19,17 +20,13 @@ class Metrics:
         self._on_turn = on_turn
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self.sessions = Gauge(
-            "labkit_sessions", "Sessions now, by state", ["state"], registry=self.registry
-        )
-        self.turns = Counter("labkit_turns", "Turns answered", registry=self.registry)
-        self.tokens = Counter("labkit_tokens", "Tokens of replies", registry=self.registry)
-        self.refusals = Counter(
-            "labkit_refusals", "Messages refused, by code", ["code"], registry=self.registry
-        )
-        self.queued = Gauge(
-            "labkit_queued_calls", "Calls that wait, by engine", ["engine"], registry=self.registry
-        )
+        gauge = partial(Gauge, registry=self.registry)
+        counter = partial(Counter, registry=self.registry)
+        self.sessions = gauge("labkit_sessions", "Sessions now, by state", ["state"])
+        self.turns = counter("labkit_turns", "Turns answered")
+        self.tokens = counter("labkit_tokens", "Tokens of replies")
+        self.refusals = counter("labkit_refusals", "Messages refused, by code", ["code"])
+        self.queued = gauge("labkit_queued_calls", "Calls that wait, by engine", ["engine"])
         self.stages = Histogram(
             "labkit_stage_seconds",
             "Seconds of each stage of a turn",
@@ -37,32 +34,19 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
-
-        self.behind = Gauge(
-            "labkit_seconds_behind", "Longest wait of a turn now", registry=self.registry
-        )
-        self.tasks = Gauge("labkit_tasks", "Tasks of the event loop", registry=self.registry)
-        self.held_bytes = Gauge(
-            "labkit_held_bytes", "Bytes held for all sessions", registry=self.registry
-        )
-        self.work_ahead = Counter(
+        self.behind = gauge("labkit_seconds_behind", "Longest wait of a turn now")
+        self.tasks = gauge("labkit_tasks", "Tasks of the event loop")
+        self.held_bytes = gauge("labkit_held_bytes", "Bytes held for all sessions")
+        self.work_ahead = counter(
             "labkit_work_ahead",
             "Answers begun before the end of speech was sure, by what became of them",
             ["outcome"],
-            registry=self.registry,
         )
-        self.underruns = Counter(
-            "labkit_underruns", "Times that reply audio came too late", registry=self.registry
+        self.underruns = counter("labkit_underruns", "Times that reply audio came too late")
+        self.refused_connections = counter(
+            "labkit_refused_connections", "Connections refused, by HTTP status", ["status"]
         )
-        self.refused_connections = Counter(
-            "labkit_refused_connections",
-            "Connections refused, by HTTP status",
-            ["status"],
-            registry=self.registry,
-        )
-        self.closes = Counter(
-            "labkit_closes", "Connections closed, by code", ["code"], registry=self.registry
-        )
+        self.closes = counter("labkit_closes", "Connections closed, by code", ["code"])
 
     def refused(self, code: ErrorCode, count: int) -> None:
         """Count messages that were refused, or a turn that failed."""
