@@ -10,7 +10,7 @@ import inspect
 import json
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from importlib.resources import files
@@ -202,35 +202,23 @@ def _part(model: type[BaseModel], fields: str) -> str:
 
 
 def _client_fields(model: type[BaseModel]) -> str:
-    header = ["field", "type", "range", "if left out", "meaning"]
-    return table(
-        header, [[*_common(field), field.default, field.meaning] for field in fields_of(model)]
-    )
+    return _fields(model, "if left out", lambda field: field.default)
 
 
 def _server_fields(model: type[BaseModel]) -> str:
-    header = ["field", "type", "range", "there", "meaning"]
-    there = {False: "always", True: "sometimes"}
-    return table(
-        header,
-        [[*_common(field), there[field.optional], field.meaning] for field in fields_of(model)],
-    )
+    return _fields(model, "there", lambda field: "sometimes" if field.optional else "always")
 
 
 def _limits(limits: Limits) -> str:
     told = limits.model_dump()
-    header = ["field", "type", "range", "default of the server", "meaning"]
-    return table(
-        header,
-        [
-            [*_common(field), f"{told[field.name]:.10g}", field.meaning]
-            for field in fields_of(Limits)
-        ],
-    )
+    return _fields(Limits, "default of the server", lambda field: f"{told[field.name]:.10g}")
 
 
-def _common(field: Described) -> list[str]:
-    return [f"`{field.name}`", field.kind, field.range]
+def _fields(model: type[BaseModel], column: str, tell: Callable[[Described], str]) -> str:
+    """The fields of a model, and in `column` what `tell` tells of each."""
+    header = ["field", "type", "range", column, "meaning"]
+    rows = [[f"`{x.name}`", x.kind, x.range, tell(x), x.meaning] for x in fields_of(model)]
+    return table(header, rows)
 
 
 def _enumeration(members: type[Enum]) -> str:
