@@ -276,8 +276,11 @@ class Proxy:
         """Listen.
 
         Raises:
-            InstrumentError: The port cannot be had.
+            InstrumentError: The port cannot be had, or it listens already.
         """
+        loop = asyncio.get_running_loop()  # without one, nothing is opened
+        if self._listener is not None:
+            raise InstrumentError(f"the proxy listens already, at {self.url()}")
         try:
             self._listener = socket.create_server((_HOST, self._asked_port))
         except (OSError, OverflowError) as error:
@@ -286,7 +289,7 @@ class Proxy:
                 "Choose another port, or 0 for a free one"
             ) from error
         _tune(self._listener)
-        asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
+        loop.add_reader(self._listener, self._accept, self._listener)
 
     async def close(self) -> None:
         """Stop listening and end every connection at once, stalled and half-open ones, too.

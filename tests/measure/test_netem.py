@@ -448,6 +448,24 @@ async def test_a_port_that_is_taken_is_named() -> None:
             Proxy("127.0.0.1", 9, port=proxy.port).start()
 
 
+async def test_a_proxy_that_listens_is_not_started_again() -> None:
+    async with Proxy("127.0.0.1", 9) as proxy:
+        address = proxy.address
+        with pytest.raises(InstrumentError, match=f"listens already, at ws://.*:{address[1]}"):
+            proxy.start()
+        assert proxy.address == address
+    async with proxy:  # once it was closed, it may
+        assert proxy.port
+
+
+def test_a_proxy_without_an_event_loop_opens_nothing() -> None:
+    proxy = Proxy("127.0.0.1", 9)
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        proxy.start()
+    with pytest.raises(InstrumentError, match="does not listen"):
+        _ = proxy.port
+
+
 def test_a_proxy_that_was_not_started_has_no_port() -> None:
     with pytest.raises(InstrumentError, match="does not listen"):
         Proxy("127.0.0.1", 9).url()
