@@ -38,67 +38,42 @@ The package follows the way of a spoken second: `labkit.audio`, `labkit.protocol
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from labkit import telemetry
 
 if TYPE_CHECKING:
-    from labkit.audio.formats import WIRE, AudioFormat
-    from labkit.audio.pcm import SAMPLE_RATE
-    from labkit.client.plain import VoiceClient
-    from labkit.client.v1 import SessionClient
-    from labkit.errors import LabkitError
-    from labkit.measure.exercise_figures import exercise_figures
-    from labkit.measure.recordings import recording
-    from labkit.notebook.bench import Bench
-    from labkit.notebook.exercise import run_exercise
-    from labkit.notebook.loop import run
-    from labkit.notebook.panel import ServerPanel
-    from labkit.notebook.server import start_labkit, start_mine, start_naive, stop_servers
-    from labkit.notebook.show import play, show
-    from labkit.notebook.turn import SpokenTurn, recordings, say
-    from labkit.server.app import VoiceServer
-    from labkit.session.settings import ServerSettings
-    from labkit.voice.hearing import Utterance
-    from labkit.voice.history import Exchange, History
-    from labkit.voice.models import load_pipeline, resolve
-    from labkit.voice.pipeline import EchoPipeline, Sink, Turn
-
-__all__ = [
-    "SAMPLE_RATE",
-    "WIRE",
-    "AudioFormat",
-    "Bench",
-    "EchoPipeline",
-    "Exchange",
-    "History",
-    "LabkitError",
-    "ServerPanel",
-    "ServerSettings",
-    "SessionClient",
-    "Sink",
-    "SpokenTurn",
-    "Turn",
-    "Utterance",
-    "VoiceClient",
-    "VoiceServer",
-    "__version__",
-    "exercise_figures",
-    "load_pipeline",
-    "play",
-    "recording",
-    "recordings",
-    "resolve",
-    "run",
-    "run_exercise",
-    "say",
-    "show",
-    "start_labkit",
-    "start_mine",
-    "start_naive",
-    "stop_servers",
-]
+    from labkit.audio.formats import WIRE as WIRE
+    from labkit.audio.formats import AudioFormat as AudioFormat
+    from labkit.audio.pcm import SAMPLE_RATE as SAMPLE_RATE
+    from labkit.client.plain import VoiceClient as VoiceClient
+    from labkit.client.v1 import SessionClient as SessionClient
+    from labkit.errors import LabkitError as LabkitError
+    from labkit.measure.exercise_figures import exercise_figures as exercise_figures
+    from labkit.measure.recordings import recording as recording
+    from labkit.notebook.bench import Bench as Bench
+    from labkit.notebook.exercise import run_exercise as run_exercise
+    from labkit.notebook.loop import run as run
+    from labkit.notebook.panel import ServerPanel as ServerPanel
+    from labkit.notebook.server import start_labkit as start_labkit
+    from labkit.notebook.server import start_mine as start_mine
+    from labkit.notebook.server import start_naive as start_naive
+    from labkit.notebook.server import stop_servers as stop_servers
+    from labkit.notebook.show import play as play
+    from labkit.notebook.show import show as show
+    from labkit.notebook.turn import SpokenTurn as SpokenTurn
+    from labkit.notebook.turn import recordings as recordings
+    from labkit.notebook.turn import say as say
+    from labkit.server.app import VoiceServer as VoiceServer
+    from labkit.session.settings import ServerSettings as ServerSettings
+    from labkit.voice.hearing import Utterance as Utterance
+    from labkit.voice.history import Exchange as Exchange
+    from labkit.voice.history import History as History
+    from labkit.voice.models import load_pipeline as load_pipeline
+    from labkit.voice.models import resolve as resolve
+    from labkit.voice.pipeline import EchoPipeline as EchoPipeline
+    from labkit.voice.pipeline import Sink as Sink
+    from labkit.voice.pipeline import Turn as Turn
 
 telemetry.switch_off()  # before any other module of labkit can import an engine
 
@@ -107,42 +82,34 @@ try:
 except PackageNotFoundError:  # a checkout that was never installed
     __version__ = "0.0.0"
 
-_PLACES = MappingProxyType(
-    {
-        "SAMPLE_RATE": "labkit.audio.pcm",
-        "WIRE": "labkit.audio.formats",
-        "AudioFormat": "labkit.audio.formats",
-        "Bench": "labkit.notebook.bench",
-        "EchoPipeline": "labkit.voice.pipeline",
-        "Exchange": "labkit.voice.history",
-        "History": "labkit.voice.history",
-        "LabkitError": "labkit.errors",
-        "ServerPanel": "labkit.notebook.panel",
-        "ServerSettings": "labkit.session.settings",
-        "SessionClient": "labkit.client.v1",
-        "Sink": "labkit.voice.pipeline",
-        "SpokenTurn": "labkit.notebook.turn",
-        "Turn": "labkit.voice.pipeline",
-        "Utterance": "labkit.voice.hearing",
-        "VoiceClient": "labkit.client.plain",
-        "VoiceServer": "labkit.server.app",
-        "exercise_figures": "labkit.measure.exercise_figures",
-        "load_pipeline": "labkit.voice.models",
-        "play": "labkit.notebook.show",
-        "recording": "labkit.measure.recordings",
-        "recordings": "labkit.notebook.turn",
-        "resolve": "labkit.voice.models",
-        "run": "labkit.notebook.loop",
-        "run_exercise": "labkit.notebook.exercise",
-        "say": "labkit.notebook.turn",
-        "show": "labkit.notebook.show",
-        "start_labkit": "labkit.notebook.server",
-        "start_mine": "labkit.notebook.server",
-        "start_naive": "labkit.notebook.server",
-        "stop_servers": "labkit.notebook.server",
-    }
-)
+_PLACES: Final = {
+    name: module
+    for module, names in {
+        "labkit.audio.formats": "WIRE AudioFormat",
+        "labkit.audio.pcm": "SAMPLE_RATE",
+        "labkit.client.plain": "VoiceClient",
+        "labkit.client.v1": "SessionClient",
+        "labkit.errors": "LabkitError",
+        "labkit.measure.exercise_figures": "exercise_figures",
+        "labkit.measure.recordings": "recording",
+        "labkit.notebook.bench": "Bench",
+        "labkit.notebook.exercise": "run_exercise",
+        "labkit.notebook.loop": "run",
+        "labkit.notebook.panel": "ServerPanel",
+        "labkit.notebook.server": "start_labkit start_mine start_naive stop_servers",
+        "labkit.notebook.show": "play show",
+        "labkit.notebook.turn": "SpokenTurn recordings say",
+        "labkit.server.app": "VoiceServer",
+        "labkit.session.settings": "ServerSettings",
+        "labkit.voice.hearing": "Utterance",
+        "labkit.voice.history": "Exchange History",
+        "labkit.voice.models": "load_pipeline resolve",
+        "labkit.voice.pipeline": "EchoPipeline Sink Turn",
+    }.items()
+    for name in names.split()
+}
 """Where each name comes from. Importing labkit loads none of them, so that it takes no time."""
+__all__ = sorted(["__version__", *_PLACES])
 
 
 def __getattr__(name: str) -> object:
@@ -155,4 +122,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

@@ -27,25 +27,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-__all__ = [
-    "AudioError",
-    "ClientError",
-    "Close",
-    "CloseCode",
-    "ConnectError",
-    "EngineError",
-    "ErrorCode",
-    "InstrumentError",
-    "LabkitError",
-    "ModelBrokenError",
-    "ModelChangedError",
-    "ModelError",
-    "ModelNotFoundError",
-    "ProtocolError",
-    "ServerError",
-    "TokenError",
-]
-
 
 class ErrorCode(StrEnum):
     """Why the server refused something. Unless an error says `fatal`, the session goes on."""
@@ -229,52 +210,32 @@ class ModelNotFoundError(ModelError):
     """A model file is missing.
 
     Attributes:
-        name: The model as it was asked for.
-        path: Where it was looked for, if that is known.
         mend: The command or action that mends it.
     """
 
     def __init__(self, name: str, path: Path | None, mend: str) -> None:
-        """Name the model, the place where it should be, and the mend."""
+        """Name the model, the place where it should be, if that is known, and the mend."""
         where = f" (looked for {path})" if path is not None else ""
         super().__init__(f"model {name!r} is not here{where}. {mend}")
-        self.name = name
-        self.path = path
         self.mend = mend
 
 
 class ModelBrokenError(ModelError):
-    """A model file is there and does not load.
-
-    Attributes:
-        path: The file or folder at fault.
-        mend: The command or action that mends it.
-    """
+    """A model file is there and does not load."""
 
     VERIFY: Final = "Run 'labkit models verify' to see what is wrong, or fetch the file anew"
 
     def __init__(self, path: Path, reason: str, mend: str = VERIFY) -> None:
-        """Name the file, what the engine said of it, and the mend."""
+        """Name the file or folder, what the engine said of it, and the mend."""
         super().__init__(f"model file {path} does not load: {reason}. {mend}")
-        self.path = path
-        self.mend = mend
 
 
 class ModelChangedError(ModelError):
-    """A model file differs from the one that was recorded when it was first pulled.
-
-    Attributes:
-        path: The file at fault.
-        expected: The recorded revision or SHA-256.
-        found: The revision or SHA-256 seen now.
-    """
+    """A model file differs from the one that was recorded when it was first pulled."""
 
     def __init__(self, path: Path, expected: str, found: str, mend: str) -> None:
-        """Name the file, what was recorded, what was found, and the mend."""
+        """Name the file, its recorded revision or SHA-256, the one seen now, and the mend."""
         super().__init__(f"model file {path} changed: recorded {expected}, found {found}. {mend}")
-        self.path = path
-        self.expected = expected
-        self.found = found
 
 
 class EngineError(LabkitError):

@@ -34,11 +34,6 @@ def test_the_docstring_draws_the_tree_as_it_is() -> None:
     assert drawn_tree() == actual
 
 
-def test_all_names_are_exported() -> None:
-    public = {member.__name__ for member in CLASSES} | {"ErrorCode", "CloseCode"}
-    assert sorted(public) == sorted(errors.__all__)
-
-
 def test_error_codes_are_written_as_their_names() -> None:
     assert [code.value for code in errors.ErrorCode] == [
         code.name.lower() for code in errors.ErrorCode
@@ -87,10 +82,8 @@ def test_a_missing_model_names_model_place_and_mend() -> None:
 def test_a_broken_model_names_file_reason_and_mend() -> None:
     error = errors.ModelBrokenError(Path("a.gguf"), "bad magic", "Run 'mend'.")
     assert str(error) == "model file a.gguf does not load: bad magic. Run 'mend'."
-    assert (error.path, error.mend) == (Path("a.gguf"), "Run 'mend'.")
 
 
 def test_a_changed_model_names_both_versions_and_the_mend() -> None:
     error = errors.ModelChangedError(Path("a.gguf"), "aa", "bb", "Run 'mend'.")
     assert str(error) == "model file a.gguf changed: recorded aa, found bb. Run 'mend'."
-    assert (error.expected, error.found) == ("aa", "bb")
