@@ -15,17 +15,20 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypedDict, Unpack
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
     ConnectionClosed,
     InvalidHeader,
     InvalidMessage,
+    InvalidProxyMessage,
     InvalidProxyStatus,
     InvalidStatus,
     WebSocketException,
 )
 from websockets.frames import Close, CloseCode
+from websockets.http11 import Response
 from websockets.typing import Subprotocol
 
 from labkit.errors import ClientError, ConnectError
@@ -181,13 +184,14 @@ async def dial(
     options: dict[str, Any] = {} if tls is None else {"ssl": tls}
     if through is not None:
         options["host"], options["port"] = through
+    # Never for this machine, whatever its environment says.
+    local = through is not None or is_loopback(urlsplit(address).hostname or "")
     try:
         return await connect(
             with_query(address, **(query or {})),
             subprotocols=None if subprotocol is None else [Subprotocol(subprotocol)],
             additional_headers=reach.get("headers"),
-            # Never for this machine, whatever its environment says.
-            proxy=None if through or is_loopback(urlsplit(address).hostname or "") else True,
+            proxy=None if local else True,
             open_timeout=within_s,
             close_timeout=CLOSE_S,
             ping_interval=keepalive_s,
@@ -202,7 +206,8 @@ async def dial(
         )
     # ValueError: names that cannot be looked up; ImportError: a SOCKS proxy without its library.
     except (OSError, WebSocketException, ValueError, EOFError, ImportError) as error:
-        failure = _failure(address, error, within_s, reached=bool(reached))
+        through_proxy = not (reached or local or sock) and _has_proxy(address)
+        failure = _failure(address, error, within_s, reached=bool(reached), proxy=through_proxy)
     # Not `from error`: its words, which a traceback repeats, may hold a password or a key.
     raise failure
 
@@ -285,72 +290,89 @@ def shown(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], path=path))
 
 
-def _failure(address: str, error: Exception, within_s: float, *, reached: bool) -> ConnectError:
-    """What went wrong, in words, and whether trying again can help."""
+def _has_proxy(address: str) -> bool:
+    """Whether the environment names a proxy for `address`; websockets looks for the same names."""
+    parts = urlsplit(address)
+    names = {parts.scheme, "socks", "https"} | ({"http"} if parts.scheme == "ws" else set())
+    return not names.isdisjoint(getproxies()) and not proxy_bypass(parts.netloc.rpartition("@")[2])
+
+
+def _failure(
+    address: str, error: Exception, within_s: float, *, reached: bool, proxy: bool
+) -> ConnectError:
+    """What went wrong, in words, and whether trying again can help.
+
+    Args:
+        address: Where to.
+        error: What the library says.
+        within_s: What time there was.
+        reached: Whether the server was, and only the handshake failed.
+        proxy: Whether it was a proxy that should have been reached first.
+    """
     url = shown(address)
-    if isinstance(error, InvalidStatus):
-        return _refusal(url, error)
-    words, retry = _fault(url, error, within_s, reached=reached)
-    return ConnectError(words, retry=retry)
-
-
-def _fault(url: str, error: Exception, within_s: float, *, reached: bool) -> tuple[str, bool]:
-    hung_up = f"{url} hung up on the"
+    place = f"the proxy before {url}" if proxy else url
     match error:
-        case ssl.SSLCertVerificationError():
-            why = error.verify_message.rstrip(".")
-            return (
-                f"the certificate of {url} is not trusted: {why}. If it is your own, give its "
-                "file: labkit talk --ca FILE, or labkit.net.client_tls(FILE)"
-            ), False
-        case ssl.SSLError(reason=reason) if reason in _NO_TLS:
-            return f"{url}: {_no_tls(url)}", False
-        case TimeoutError():
-            silent = f"{url} took the connection and did not answer the handshake"
-            return (
-                f"{silent if reached else f'nobody answered at {url}'} within {within_s:.3g} s",
-                True,
+        case InvalidStatus(response=response):
+            return _refusal(url, response)
+        case InvalidProxyStatus(response=response):
+            return _refusal(f"the proxy before {url}", response)
+        case ssl.SSLCertVerificationError(verify_message=why):
+            return _never(
+                f"the certificate of {url} is not trusted: {why.rstrip('.')}. If it is your own, "
+                "give its file: labkit talk --ca FILE, or labkit.net.client_tls(FILE)"
             )
-        case OSError() if reached and url.startswith("wss:"):
-            return f"{hung_up} TLS handshake: most likely {_no_tls(url)}", True
+        case ssl.SSLError(reason=reason) if reason in _NO_TLS:
+            return _never(f"{url}: {_no_tls(url)}")
+        case TimeoutError() if reached:
+            silent = f"{url} took the connection and did not answer the handshake"
+            return _later(f"{silent} within {within_s:.3g} s")
+        case TimeoutError():
+            return _later(f"nobody answered at {place} within {within_s:.3g} s")
+        case OSError() | InvalidProxyMessage(__cause__=EOFError()) if proxy:
+            return _later(f"no connection through {place}: {_reason(error)}")
         case OSError() if not reached:
-            reason = _reason(error)
             start = "Start one with 'labkit serve', and wait until it is ready"
-            return f"no voice server answers at {url}: {reason}. {start}", True
+            return _later(f"no voice server answers at {url}: {_reason(error)}. {start}")
+        case OSError() if url.startswith("wss:"):
+            return _later(f"{url} hung up on the TLS handshake: most likely {_no_tls(url)}")
         case OSError() | InvalidMessage(__cause__=EOFError()):
             speaks = "it is no voice server, or it speaks TLS; then try"
-            return f"{hung_up} handshake: {speaks} {_rescheme(url, 'wss')}", True
+            return _later(f"{url} hung up on the handshake: {speaks} {_rescheme(url, 'wss')}")
         case InvalidMessage(__cause__=cause):
-            return f"{url} is no WebSocket server: {cause or error}", False
-        case InvalidProxyStatus(response=answer):
-            said = f"the proxy before {url} refused the connection: HTTP {answer.status_code}"
-            return said, answer.status_code in _TRY_LATER
+            return _never(f"{url} is no WebSocket server: {cause or error}")
         case InvalidHeader(name=name, value=str()):  # which may be a key that was given
-            return f"cannot connect to {url}: the header {name!r} is not valid", False
+            return _never(f"cannot connect to {url}: the header {name!r} is not valid")
     # Of a proxy, or of where a redirect leads: neither is shown with name and password.
     told = re.sub(r"(\w+://)?\S*@", r"\1", str(error))
-    return f"cannot connect to {url}: {told or type(error).__name__}", False
+    return _never(f"cannot connect to {url}: {told or type(error).__name__}")
+
+
+def _later(words: str) -> ConnectError:
+    return ConnectError(words, retry=True)
+
+
+def _never(words: str) -> ConnectError:
+    return ConnectError(words, retry=False)
 
 
 def _no_tls(url: str) -> str:
     return f"it does not speak TLS, try {_rescheme(url, 'ws')}"
 
 
-def _refusal(url: str, error: InvalidStatus) -> ConnectError:
-    """What a server said when it refused a handshake, and when it asked to be tried again."""
-    response = error.response
+def _refusal(who: str, response: Response) -> ConnectError:
+    """What was said to refuse a handshake, and when it asked to be tried again."""
     body = in_words((response.body or b"").decode(errors="replace"))
     said = f"HTTP {response.status_code}" + (f": {body}" if body else "")
     wait = response.headers.get("Retry-After", "")
     return ConnectError(
-        f"{url} refused the connection: {said}",
+        f"{who} refused the connection: {said}",
         retry=wait.isdecimal() or response.status_code in _TRY_LATER,
         retry_after_s=float(wait) if wait.isdecimal() else 0.0,
     )
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: Exception) -> str:
     """Why a connection failed; asyncio writes one number for each address that it tried."""
     numbers = dict.fromkeys(re.findall(r"\[Errno (\d+)\]", str(error)))
     words = ", ".join(os.strerror(int(number)) for number in numbers)
-    return words or error.strerror or str(error) or type(error).__name__
+    return words or getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -6,7 +6,7 @@ import socket
 import ssl
 import time
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
@@ -306,28 +306,62 @@ def traceback_of(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 
-@pytest.mark.parametrize(("status", "retry"), [(407, False), (502, True), (503, True)])
-async def test_a_proxy_that_refuses_is_named_and_tried_again_where_that_can_pass(
-    status: int, retry: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def proxied(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Lets the environment name a proxy, given as the address of a WebSocket server."""
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    async with tcp(f"HTTP/1.1 {status} No\r\n\r\n".encode()) as proxy:
+
+    def name_it(url: str) -> None:
         for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
-            monkeypatch.setenv(name, f"http://{urlsplit(proxy).netloc}")
-        told = await failure("ws://box.invalid")
-    assert str(told).startswith("the proxy before ws://box.invalid refused")
+            monkeypatch.setenv(name, f"http://{urlsplit(url).netloc}")
+
+    return name_it
+
+
+@pytest.mark.parametrize("url", ["ws://box.invalid", "wss://box.invalid"])
+@pytest.mark.parametrize(
+    ("status", "retry"), [(403, False), (407, False), (502, True), (503, True)]
+)
+async def test_a_proxy_that_refuses_is_named_and_tried_again_where_that_can_pass(
+    status: int, retry: bool, url: str, proxied: Callable[[str], None]
+) -> None:
+    async with tcp(f"HTTP/1.1 {status} No\r\n\r\n".encode()) as proxy:
+        proxied(proxy)
+        told = await failure(url)
+    assert str(told) == f"the proxy before {url} refused the connection: HTTP {status}"
     assert told.retry is retry
 
 
-async def test_a_proxy_in_the_environment_is_asked_for_other_machines_only(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("url", ["ws://box.invalid", "wss://user:secret@box.invalid"])
+async def test_a_proxy_that_is_not_there_or_hangs_up_is_named(
+    url: str, proxied: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
+    through = f"no connection through the proxy before {url.replace('user:secret@', '')}: "
+    proxied("ws://127.0.0.1:1")
+    told = await failure(url)
+    assert str(told) == f"{through}Connection refused"
+    assert told.retry
+    async with tcp(reset=True) as proxy:
+        proxied(proxy)
+        # What the library notes of a proxy that hung up is not looked at here.
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        told = await failure(url)
+    assert str(told).startswith(through)
+    assert told.retry
+    async with tcp(silent=True) as proxy:
+        proxied(proxy)
+        told = await failure(url, within_s=0.1)
+    assert "nobody answered at the proxy before" in str(told)
+    monkeypatch.setenv("no_proxy", "box.invalid")
+    assert "no voice server answers at" in str(await failure(url))
+
+
+async def test_a_proxy_in_the_environment_is_asked_for_other_machines_only(
+    proxied: Callable[[str], None],
+) -> None:
     async with tcp(b"HTTP/1.1 403 Forbidden\r\n\r\n") as proxy:
-        for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
-            monkeypatch.setenv(name, f"http://{urlsplit(proxy).netloc}")
+        proxied(proxy)
         assert "HTTP 403" in str(await failure("ws://box.invalid"))
         assert "Connection refused" in str(await failure("ws://127.0.0.1:1"))
 
