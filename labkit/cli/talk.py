@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from labkit.audio.pcm import Float32
     from labkit.client.dial import Reach
-    from labkit.client.plain import ClientTurn
+    from labkit.client.turn import ClientTurn
     from labkit.measure.recordings import Recording
 
 _BAR: Final = 30

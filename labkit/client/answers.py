@@ -4,16 +4,24 @@ No wait is without an end: where an answer does not come, the error says what we
 came.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from websockets.asyncio.client import ClientConnection
+
 from labkit.client.dial import CONNECT_S, in_words
 from labkit.errors import ClientError
+from labkit.protocol.replay import Count
 
 SHOWN: Final = 60
 """Most characters of a text of the server that are repeated."""
+_MOST_NAMES: Final = 20
+"""Kinds of messages that are told apart; a server may invent them without end."""
+_COUNT: Final = TypeAdapter[int](Count, config=ConfigDict(strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +59,10 @@ class Unknown:
     @property
     def seq(self) -> int | None:
         """Its number among the numbered messages of labkit.v1; None where it has none."""
-        number = self.fields.get("seq")
-        return number if isinstance(number, int) else None
+        try:
+            return _COUNT.validate_python(self.fields.get("seq"))
+        except ValidationError:
+            return None
 
 
 @dataclass(slots=True)
@@ -75,16 +85,21 @@ class TurnSoFar:
     def hear(self, kind: str, text: str) -> None:
         """Note the transcript of the whole utterance, in a message of type `kind`."""
         self.heard = text
-        self.came[f"{kind} {text[:SHOWN]!r}"] += 1
+        self.count(f"{kind} {text[:SHOWN]!r}")
 
     def refuse(self, code: str, message: str, count: int) -> None:
         """Note an error of the server about `count` messages."""
         self.refused = in_words(message)
-        self.came[f"error '{in_words(code, SHOWN)}'"] += count
+        self.count(f"error '{in_words(code, SHOWN)}'", count)
 
     def meet(self, kind: str) -> None:
         """Note a message of type `kind`."""
-        self.came[in_words(kind, SHOWN)] += 1
+        self.count(in_words(kind, SHOWN))
+
+    def count(self, name: str, times: int = 1) -> None:
+        """Note what came, by a name that can be printed."""
+        known = name in self.came or len(self.came) < _MOST_NAMES
+        self.came[name if known else "others"] += times
 
     def missing(self, what: str, within_s: float) -> ClientError:
         """The error that says `what` (such as "no transcript came") within `within_s` seconds."""
@@ -110,3 +125,19 @@ class TurnSoFar:
             names.append(f"{self.reply_s:.1f} s of reply")
         came = f"what came: {', '.join(names)}" if names else "nothing else came"
         return came + (f"; the server said: {self.refused}" if self.refused else "")
+
+
+async def send_within(
+    socket: ClientConnection, message: str | bytes, so_far: TurnSoFar, within_s: float
+) -> None:
+    """Send a message, unless the server reads nothing for `within_s` seconds.
+
+    Raises:
+        ClientError: It does not; says what `so_far` went out and came.
+        ConnectionClosed: The connection is gone.
+    """
+    try:
+        async with asyncio.timeout(within_s):
+            await socket.send(message)
+    except TimeoutError:
+        raise so_far.missing("the server read no more", within_s) from None

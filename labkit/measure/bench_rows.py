@@ -16,8 +16,9 @@ import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, read_audio
 from labkit.client.answers import Deadlines
-from labkit.client.plain import ClientTurn, VoiceClient
+from labkit.client.plain import VoiceClient
 from labkit.client.speech import spoken_ns
+from labkit.client.turn import ClientTurn
 from labkit.client.v1 import SessionClient
 from labkit.errors import InstrumentError, ServerError
 from labkit.measure.barge_in import Overlap, speak_over

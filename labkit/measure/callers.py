@@ -23,8 +23,9 @@ from typing import Final
 
 from labkit.audio.pcm import Float32
 from labkit.client.answers import Deadlines
-from labkit.client.plain import ClientTurn, VoiceClient
+from labkit.client.plain import VoiceClient
 from labkit.client.speech import Clock, spoken_ns
+from labkit.client.turn import ClientTurn
 from labkit.errors import ClientError, ConnectError, ErrorCode, ProtocolError
 from labkit.measure.load_summary import CallLog
 from labkit.measure.plan import Script, Timetable, due_times

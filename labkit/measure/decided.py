@@ -18,8 +18,8 @@ import numpy as np
 from labkit.audio.pcm import SAMPLE_RATE, Float32, decode_s16le, encode_s16le, leading_silence
 from labkit.client.answers import Deadlines
 from labkit.client.dial import Reach
-from labkit.client.plain import ClientTurn
 from labkit.client.speech import chunk_samples, speak, spoken_ns
+from labkit.client.turn import ClientTurn
 from labkit.client.v1 import ReplyAudio, SessionClient
 from labkit.errors import ClientError
 from labkit.measure.endpointing import Heard, decide

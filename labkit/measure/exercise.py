@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from labkit.audio.pcm import SAMPLE_RATE, Float32
 from labkit.client.answers import Deadlines
 from labkit.client.dial import shown
-from labkit.client.plain import ClientTurn, VoiceClient
+from labkit.client.plain import VoiceClient
+from labkit.client.turn import ClientTurn
 from labkit.errors import ClientError, InstrumentError, LabkitError, ProtocolError
 from labkit.measure import decided
 from labkit.measure.callers import pinging

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio
-from labkit.client.plain import ClientTurn, VoiceClient
+from labkit.client.plain import VoiceClient
+from labkit.client.turn import ClientTurn
 from labkit.errors import LabkitError
 from labkit.measure.recordings import Recording, load_manifest
 from labkit.measure.server_process import RunningServer

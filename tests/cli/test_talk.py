@@ -10,7 +10,7 @@ import pytest
 
 from labkit.audio.pcm import write_wav
 from labkit.cli.talk import print_turn, talk
-from labkit.client.plain import ClientTurn
+from labkit.client.turn import ClientTurn
 from labkit.errors import ClientError, ErrorCode, LabkitError
 from labkit.protocol import plain
 from labkit.trace import SERVER_MARKS, Mark, Trace

@@ -1,15 +1,19 @@
 """The client against a server in the same process."""
 
 import asyncio
+import math
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import numpy as np
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from labkit.audio.pcm import encode_s16le
+from labkit.client.answers import Deadlines
 from labkit.client.plain import VoiceClient
 from labkit.client.speech import Clock
 from labkit.errors import ClientError
@@ -21,6 +25,7 @@ from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
 from labkit.voice.scripted import scripted_engines
 from tests.client.peers import saying, websocket
 
+PATIENT = Deadlines(answer_s=600)
 TONE = (0.3 * np.sin(np.arange(8000) / 5)).astype(np.float32)
 
 
@@ -246,11 +251,65 @@ async def test_the_answer_of_a_turn_that_was_given_up_is_not_taken_for_the_next_
 
 
 @pytest.mark.parametrize("end", [None, 10])
-async def test_a_chunk_that_cannot_be_breaks_no_turn_off(end: int | None) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"chunk_ms": 0},
+        {"chunk_ms": math.nan},
+        {"pace": -1},
+        {"pace": math.nan},
+        {"pace": 1e-320},
+        {"silence_s": math.nan, "end_of_speech": 5},
+    ],
+)
+async def test_what_cannot_be_said_breaks_no_turn_off(
+    end: int | None, options: dict[str, Any]
+) -> None:
     async with calling() as client:
-        with pytest.raises(ValueError, match="a chunk needs at least one sample"):
-            await client.say(TONE, chunk_ms=0, end_of_speech=end)
-        assert (await client.say(TONE, pace=0)).transcript
+        with pytest.raises((ValueError, OverflowError)):
+            await client.say(TONE, **{"end_of_speech": end, **options})
+        turn = await client.say(TONE, pace=0)
+    assert turn.transcript
+    assert turn.trace.marks[Mark.STREAM_STARTED] > 0
+    assert turn.trace.ttfa_ms() is not None
+
+
+async def test_a_turn_that_is_cancelled_before_a_word_was_said_is_none() -> None:
+    waits = asyncio.Event()
+
+    async def wait(_: float) -> None:
+        waits.set()
+        await asyncio.Event().wait()
+
+    async with (
+        VoiceServer(EchoPipeline(), ServerSettings(host="127.0.0.1", port=0)) as server,
+        VoiceClient.connect(server.url, clock=Clock(sleep=wait)) as client,
+    ):
+        early = asyncio.create_task(client.say(TONE))
+        await waits.wait()
+        early.cancel()
+        await asyncio.gather(early, return_exceptions=True)
+        assert len((await client.say(TONE, pace=0)).reply) == len(TONE)
+
+
+async def test_whoever_waits_for_nothing_is_sent_nothing_to_keep() -> None:
+    """Ten minutes of speech, a thousand kinds of text, and errors, which nobody asked for."""
+
+    async def talks(socket: ServerConnection) -> None:
+        for number in range(1000):
+            await socket.send(bytes(19_200))
+            await socket.send(f"hello {number}")
+            await socket.send('{"type": "error", "message": "no"}')
+        async for message in socket:
+            if message == "ping":
+                await socket.send("pong")
+
+    async with websocket(talks) as url, VoiceClient.connect(url, deadlines=PATIENT) as client:
+        tracemalloc.start()
+        await client.ping()  # all of it has come when the pong has
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert held < 2_000_000
 
 
 async def test_a_server_that_goes_away_is_named() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from labkit.cli.measure import findings_table
-from labkit.client.plain import ClientTurn
+from labkit.client.turn import ClientTurn
 from labkit.errors import ClientError, InstrumentError, LabkitError
 from labkit.measure.bench import (
     Bar,

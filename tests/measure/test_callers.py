@@ -10,8 +10,9 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 
 from labkit.audio.pcm import Float32
-from labkit.client.plain import ClientTurn, VoiceClient
+from labkit.client.plain import VoiceClient
 from labkit.client.speech import Clock
+from labkit.client.turn import ClientTurn
 from labkit.errors import CloseCode, ErrorCode
 from labkit.measure.callers import Caller, Manners, fine_loop, ping_until
 from labkit.measure.load_summary import CallLog

@@ -10,7 +10,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from labkit.audio.pcm import encode_s16le
-from labkit.client.plain import ClientTurn
+from labkit.client.turn import ClientTurn
 from labkit.errors import InstrumentError, LabkitError
 from labkit.measure import exercise as exercise_module
 from labkit.measure.exercise import Exercise, failed_row, row_of

@@ -13,7 +13,7 @@ import soundfile
 from matplotlib.figure import Figure
 
 from labkit.audio.pcm import SAMPLE_RATE, write_wav
-from labkit.client.plain import ClientTurn
+from labkit.client.turn import ClientTurn
 from labkit.errors import AudioError, ErrorCode, LabkitError
 from labkit.measure.recordings import recording
 from labkit.notebook.timeline import Timeline
