@@ -1,119 +1,34 @@
 """A client of labkit.v1 whose session survives lost connections.
 
-What the server has not acknowledged is kept in a ring. When the connection is lost, the client
-connects again, resumes, sends what the server lacks and gets what it lacks itself: whoever uses
-the client sees one stream of events without a gap. A `Conversation` is both streams of the
-session, whatever carries them; a `SessionClient` gives it one connection after the other.
+When a connection is lost, the client connects again, resumes, sends what the server lacks and
+gets what it lacks itself: whoever uses the client sees one stream of events without a gap.
 """
 
 import asyncio
-import json
 import logging
 import random
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from typing import Final, Self, TypeVar, Unpack
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Final, Self, Unpack
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from labkit.audio.formats import AudioFormat, StreamEncoder
+from labkit.audio.formats import StreamEncoder
 from labkit.audio.pcm import Float32
-from labkit.client.answers import Deadlines, TurnSoFar, Unknown
-from labkit.client.dial import Backoff, Reach, dial, hang_up, in_words, shown, why_closed
+from labkit.client.answers import Deadlines, send_within
+from labkit.client.conversation import Conversation, Lost, lost_or_over
+from labkit.client.dial import Backoff, Reach, dial, hang_up, in_words, shown
+from labkit.client.events import Answer, Event, Interrupted, read_message, refuses_end, settles
 from labkit.client.speech import Clock, speak
-from labkit.errors import ClientError, CloseCode, ConnectError, ErrorCode, ProtocolError
+from labkit.errors import ClientError, ConnectError, ErrorCode, ProtocolError
 from labkit.protocol import v1
-from labkit.protocol.replay import Missing, Position, ReplayWindow
-
-E = TypeVar("E", bound=BaseException)
+from labkit.protocol.replay import Position, ReplayWindow
 
 _log = logging.getLogger(__name__)
 
 _KEEPALIVE_S: Final = 20.0
 """A connection that is silent for so long is asked for a sign of life, and given as long again."""
-_EVENTS: Final = 64
-"""Events that may wait for whoever uses the client; then the server has to wait."""
-_ACK_BYTES: Final = 16 * 1024
-_TEXT_WEIGHT: Final = 512
-"""What a text message counts for: short ones must be acknowledged, too."""
-_LOOKS: Final = 10
-"""Looks for progress within one deadline, so a deadline is a tenth late at most."""
-_NOT_TAKEN: Final = frozenset({1002, 1007, 1009})
-"""Codes that this side closes with: what it cannot take would come again over the next one."""
-_AS_AGREED: Final = "keep to the protocol: /schema.json, labkit/protocol/PROTOCOL.md"
-
-
-# -- what is told -----------------------------------------------------------------------------
-
-
-class UnknownError(v1.Error):
-    """An error of a code that this client does not know."""
-
-    code: str  # type: ignore[assignment] # wider on purpose
-    """The code, as it came."""
-
-
-TextMessage = v1.ServerMessage | Unknown
-"""A text message of the server."""
-
-
-def read_message(text: str) -> TextMessage:
-    """Understand a text message of the server.
-
-    Raises:
-        ProtocolError: It is no message, or one of a known type that is wrong.
-    """
-    try:
-        return v1.decode_server(text)
-    except ProtocolError as wrong:
-        if wrong.code is ErrorCode.UNKNOWN_TYPE:
-            fields = json.loads(text)
-            if isinstance(kind := fields.get("type"), str):
-                return Unknown(kind, fields)
-        with suppress(ValueError):  # an error of a code that is new
-            return UnknownError.model_validate_json(text)
-        # Where the code is no text at all, the list of all known codes does not help.
-        raise ProtocolError(wrong.code, f"{wrong!s:.200}", wrong.hint) from None
-
-
-@dataclass(frozen=True, slots=True)
-class ReplyAudio:
-    """A piece of a spoken reply."""
-
-    start: int
-    """Position of its first sample among all reply audio of the session."""
-    payload: bytes
-    """The audio, in the format that was agreed on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Interrupted:
-    """The connection was lost, and is back."""
-
-    seconds: float
-    """How long it was gone."""
-    reason: str
-    """Why it was lost."""
-
-
-Event = TextMessage | ReplyAudio | Interrupted | Missing
-"""What a client is told; of what is missing, the server could not send it again."""
-
-
-class Lost(Exception):  # noqa: N818 - it is mended, or told as another error
-    """A connection is gone, and another one may go on.
-
-    Attributes:
-        retry_s: The least wait that the server asked for.
-    """
-
-    def __init__(self, reason: str, retry_s: float = 0.0) -> None:
-        """Say why."""
-        super().__init__(reason)
-        self.retry_s = retry_s
 
 
 async def begin(
@@ -135,7 +50,7 @@ async def begin(
             f"{within_s:.3g} s"
         ) from None
     except ConnectionClosed as closed:
-        raise _lost(closed) from closed
+        raise lost_or_over(closed) from closed
     message = None
     if isinstance(answer, str):
         with suppress(ProtocolError):  # told below, with what came
@@ -150,407 +65,32 @@ async def begin(
     raise ClientError(f"the server answered 'session.start' with {answer[:80]!r}{unsure}")
 
 
-# -- both streams of a session ------------------------------------------------------------------
+class _Tries:
+    """Tries to get a session: when the next one is due, and when to give up."""
 
-
-class Conversation:
-    """Both streams of a session, and what the server owes.
-
-    Whoever speaks adds to the stream up and waits while its window is full; whoever listens takes
-    events. `carry` works at the other ends of both, over the connection of the moment.
-
-    The server owes acknowledgements of what it was sent, and an answer for each utterance that
-    ended. While it owes nothing, it may be silent for as long as the session lives.
-
-    Attributes:
-        window: What goes up, kept until it was acknowledged.
-        received: What was handed on of what came down; after a lost connection the rest comes
-            again.
-        failure: Why the session is over; None while it lives.
-        attached: A connection carries it.
-        worked: Something of the conversation came over the latest one.
-        progress_ns: When the last sign of progress came.
-        turns: Utterances that ended, and have no `response.done` yet.
-        waiting: Calls that wait for an answer, whoever ends the utterance.
-        so_far: What went out and what came of the turn, for words.
-    """
-
-    def __init__(
-        self, window: ReplayWindow, received: Position, clock: Clock, within_s: float = 60.0
-    ) -> None:
-        """Send what `window` holds, and go on behind `received`.
-
-        Args:
-            window: What goes up.
-            received: What is known of what comes down.
-            clock: What progress is timed by.
-            within_s: How long the server may owe something and give no sign, in seconds.
-        """
-        self.window = window
-        self.received = received
-        self.failure: ClientError | None = None
-        self.attached = self.worked = False
-        self.progress_ns = clock.now_ns()
-        self.turns = self.waiting = 0
-        self.so_far = TurnSoFar()
+    def __init__(self, backoff: Backoff, clock: Clock, seed: int | None) -> None:
+        self._backoff = backoff
         self._clock = clock
-        self._within_s = within_s
-        self._urgent: deque[str] = deque()
-        self._acknowledgement: str | None = None
-        self._unacknowledged = 0
-        self._events: deque[Event] = deque()
-        self._changed = asyncio.Event()
+        self._random = random.Random(seed)
+        self.begin()
 
-    # -- up: from whoever speaks to the server ------------------------------------------------
-
-    async def put(self, payload: str | bytes, samples: int = 0) -> None:
-        """Add a numbered message, or `samples` samples of audio (per channel), once there is room.
-
-        Raises:
-            ClientError: The session is over, or nobody takes what came, which holds up the
-                acknowledgements that make room.
-        """
-        self.expect_more()
-        while self.failure is None and not self.window.has_room:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._within_s):
-                    await self._until(lambda: self.failure or self.window.has_room)
-            if self.is_full and not self.window.has_room:
-                raise ClientError(
-                    f"no room for {self._within_s:.3g} s: {_EVENTS} events wait that nobody takes, "
-                    "and the acknowledgements behind them; take events while you speak"
-                )
-        self.require_alive()
-        if isinstance(payload, str):
-            self.window.add_text(payload)
-        else:
-            self.window.add_audio(payload, samples)
-        self._tell()
-
-    async def put_urgent(self, payload: str) -> None:
-        """Send an unnumbered message before everything that waits; it is lost with a connection.
-
-        Raises:
-            ClientError: The server reads nothing.
-        """
-        self._urgent.append(payload)
-        self._tell()
-        try:
-            async with asyncio.timeout(self._within_s):
-                await self._until(lambda: not self._urgent)
-        except TimeoutError:
-            raise self._unread() from None
-
-    def acknowledge_reply(self, payload: str) -> None:
-        """Tell the server what has come; only the latest that waits is of use."""
-        # Without a wait for room: a reader that waits for its writer, while the server waits to
-        # be read before it reads, would wait for ever.
-        self._acknowledgement = payload
-        self._tell()
-
-    async def next_payload(self) -> str | bytes:
-        """The next message to send, as soon as there is one."""
-        await self._until(
-            lambda: self._urgent or self._acknowledgement or self.window.waiting_bytes
-        )
-        payload = self._take()
-        self._tell()
-        return payload
-
-    def acknowledged(self, position: Position) -> bool:
-        """The server has everything up to `position`; there may be room again.
-
-        Returns:
-            Whether that is more than it had before.
-
-        Raises:
-            ProtocolError: That was never sent.
-        """
-        held = self.window.held_bytes
-        self.window.acknowledge(position)
-        self._tell()
-        return self.window.held_bytes < held
-
-    def resume(self, position: Position) -> None:
-        """A new connection begins, to a server that has everything up to `position`.
-
-        No acknowledgement of the old connection can come after this: its reader has ended before
-        the new one was asked for. So the window never forgets what it is about to send again.
-
-        Raises:
-            ProtocolError: That was never sent.
-        """
-        self._drop_urgent()
-        self.window.rewind(position)
-        self._tell()
-
-    def fail(self, failure: ClientError) -> None:
-        """The session is over: whoever waits, or comes later, is told why."""
-        self.failure = failure
-        self._drop_urgent()
-
-    def require_alive(self) -> None:
-        """Refuse to go on once the session is over.
-
-        Raises:
-            ClientError: It is, and this is why.
-        """
-        if self.failure is not None:
-            raise self.failure
-
-    # -- down: from the server to whoever listens ---------------------------------------------
+    def begin(self) -> None:
+        """There is no session from now on."""
+        self._since_ns = self._clock.now_ns()
+        self._delays = self._backoff.delays(self._random)
 
     @property
-    def is_full(self) -> bool:
-        """Whether whoever uses the client does not take what came."""
-        return len(self._events) >= _EVENTS
+    def left_s(self) -> float:
+        """How long there may still be none."""
+        return self._backoff.give_up_s - (self._clock.now_ns() - self._since_ns) / 1e9
 
-    async def hand_on(self, event: Event, *, messages: int = 0, samples: int = 0) -> None:
-        """Hand on an event, and only then count what it is of the stream.
-
-        A connection may be lost while this waits for room. Counted before, the event would be
-        lost; counted behind, in the same step as the waiting ends, it comes again or not at all.
-        """
-        await self._until(lambda: not self.is_full)
-        self._events.append(event)
-        self.received = self.received.plus(messages, samples)
-        self._tell()
-
-    async def next_event(self) -> Event:
-        """The next event; what came before the session was over is still told.
-
-        Raises:
-            ClientError: The session is over.
-        """
-        await self._until(lambda: self._events or self.failure is not None)
-        if not self._events:
-            self.require_alive()
-        event = self._events.popleft()
-        self._tell()
-        return event
-
-    # -- over one connection ------------------------------------------------------------------
-
-    async def carry(self, socket: ClientConnection, started: v1.SessionStarted) -> None:
-        """Send and receive over `socket` until it is lost.
-
-        Raises:
-            Lost: Another connection may go on.
-            ClientError: The session is over.
-            ProtocolError: The server does not keep to the protocol.
-        """
-        output, limits = started.output.format, started.limits
-        # The server stops when its window is full, so it has to hear well before that.
-        window = min(limits.replay_bytes, output.bytes_per_second * limits.replay_s)
-        self.attached, self.worked, self._unacknowledged = True, False, 0
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._write(socket))
-                group.create_task(self._read(socket, output, min(_ACK_BYTES, round(window / 4))))
-                group.create_task(self._watch())
-        except* ConnectionClosed as closed:
-            raise _lost(_first(closed)) from None
-        except* (ClientError, ProtocolError) as wrong:
-            raise _first(wrong) from None
-        finally:
-            self.attached = False
-            self._drop_urgent()
-
-    async def _write(self, socket: ClientConnection) -> None:
-        while True:
-            payload = await self.next_payload()
-            try:
-                async with asyncio.timeout(self._within_s):
-                    await socket.send(payload)
-            except TimeoutError:
-                raise self._unread() from None
-
-    async def _read(self, socket: ClientConnection, output: AudioFormat, ack_bytes: int) -> None:
-        while True:
-            message = await socket.recv()
-            if isinstance(message, bytes):
-                weight, now = await self._take_audio(message, output), False
-            else:
-                told = read_message(message)
-                weight, now = await self._take_text(told), isinstance(told, v1.ResponseDone)
-            self._unacknowledged += weight
-            if now or self._unacknowledged >= ack_bytes:
-                self._unacknowledged = 0
-                self.acknowledge_reply(v1.ResponseAck(received=self.received).encode())
-
-    async def _take_audio(self, payload: bytes, output: AudioFormat) -> int:
-        """Hand on a piece of a reply; gives what it weighs in acknowledgements."""
-        samples, rest = divmod(len(payload), output.frame_bytes)
-        if rest:
-            raise _broken(f"a binary message of {len(payload)} bytes is no {output}")
-        await self.hand_on(ReplyAudio(self.received.samples, payload), samples=samples)
-        if samples:
-            self.note_progress()
-        self.so_far.reply_s += output.seconds(samples)
-        return len(payload)
-
-    async def _take_text(self, message: TextMessage) -> int:
-        """Hand on a message, or heed it; gives what it weighs in acknowledgements."""
-        match message:
-            case v1.Pong():
-                return 0
-            case v1.AudioAck(received=received):
-                if self.acknowledged(received):
-                    self.note_progress()
-                return 0
-        number: int | None = getattr(message, "seq", None)
-        expected = self.received.messages + 1
-        if number is not None and number != expected:
-            raise _broken(f"message {number} came where message {expected} was due")
-        await self.hand_on(message, messages=int(number is not None))
-        if number is not None:
-            self.note_progress()
-        self.note(message)
-        return _TEXT_WEIGHT if number is not None else 0
-
-    async def _watch(self) -> None:
-        """End the session when the server owes something and gives no sign for too long."""
-        while True:
-            await asyncio.sleep(self._within_s / _LOOKS)
-            if self.is_full:  # it is this side that does not read
-                self.progress_ns = self._clock.now_ns()
-            if self.is_overdue():
-                raise self._missing()
-
-    # -- what the server owes -----------------------------------------------------------------
-
-    @property
-    def _owes(self) -> bool:
-        return self.turns + self.waiting + self.window.held_bytes > 0
-
-    def expect_more(self) -> None:
-        """More will be owed; where nothing was, the time for it begins now."""
-        if not self._owes:
-            self.progress_ns = self._clock.now_ns()
-
-    def note_progress(self) -> None:
-        """The conversation went on; chatter about the connection alone is no progress."""
-        self.worked = True
-        self.progress_ns = self._clock.now_ns()
-
-    def is_overdue(self) -> bool:
-        """Whether something is owed and no sign of it came for too long."""
-        return self._owes and self._clock.now_ns() - self.progress_ns > self._within_s * 1e9
-
-    def note(self, message: TextMessage) -> None:
-        """Note a message of the conversation, which may settle what was owed."""
-        match message:
-            case v1.TranscriptFinal(text=text):
-                self.so_far.hear(message.type, text)
-            case v1.Error(code=code, cause=cause):
-                self.so_far.refuse(str(code), message.message, message.count)
-                if cause is not None and cause.type == "audio.end":
-                    self.turns = max(0, self.turns - 1)  # it was refused, and has no answer
-            case v1.ResponseDone():
-                self.turns = max(0, self.turns - 1)
-                self.so_far = TurnSoFar()
-            case _:
-                self.so_far.meet(message.type)
-
-    def _missing(self) -> ClientError:
-        if not self.turns + self.waiting:
-            return self.so_far.missing("nothing of it was acknowledged", self._within_s)
-        return self.so_far.missing_answer(self._within_s)
-
-    def _unread(self) -> ClientError:
-        return self.so_far.missing("the server read no more", self._within_s)
-
-    # -- waiting ------------------------------------------------------------------------------
-
-    def _take(self) -> str | bytes:
-        if self._urgent:
-            return self._urgent.popleft()
-        if (payload := self._acknowledgement) is not None:
-            self._acknowledgement = None
-            return payload
-        taken = self.window.take()
-        assert taken is not None, "`next_payload` waits until something waits"
-        return taken
-
-    def _drop_urgent(self) -> None:
-        """The connection is gone, and with it what concerned it alone."""
-        self._urgent.clear()
-        self._acknowledgement = None
-        self._tell()
-
-    def _tell(self) -> None:
-        """Wake whoever waits; each then looks for itself."""
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    async def _until(self, condition: Callable[[], object]) -> None:
-        while not condition():
-            await self._changed.wait()
-
-
-def _broken(what: str) -> ProtocolError:
-    return ProtocolError(ErrorCode.POSITION_INVALID, what, _AS_AGREED)
-
-
-def _first(group: BaseExceptionGroup[E]) -> E:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
-
-
-def _lost(closed: ConnectionClosed) -> Lost | ClientError:
-    """What a close means: try again, or the session is over."""
-    if not closed.rcvd_then_sent and closed.sent is not None and closed.sent.code in _NOT_TAKEN:
-        return ClientError(why_closed(closed))
-    frame = closed.rcvd
-    if frame is not None and frame.code in set(CloseCode) and not CloseCode(frame.code).resumable:
-        return ClientError(
-            f"the server closed the session: code {frame.code}, {in_words(frame.reason)}"
-        )
-    return Lost(why_closed(closed))
-
-
-# -- a session over many connections -----------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Answer:
-    """One turn as the client saw it."""
-
-    turn: int = 0
-    """Its number."""
-    transcript: str = ""
-    """What the server heard."""
-    sentences: list[str] = field(default_factory=list)
-    """What the reply says."""
-    audio: bytearray = field(default_factory=bytearray)
-    """The reply's audio, in the format that was agreed on."""
-    done: v1.ResponseDone | None = None
-    """How it ended; None while it has not."""
-    errors: list[v1.Error] = field(default_factory=list)
-    """What the server refused meanwhile; each says how many messages it is about."""
-    interruptions: list[Interrupted] = field(default_factory=list)
-    """Lost connections meanwhile."""
-    gaps: list[Missing] = field(default_factory=list)
-    """What the server could not send again."""
-
-    def take(self, event: Event) -> bool:
-        """Take the next event; True once the turn is complete."""
-        match event:
-            case v1.TranscriptFinal(turn=turn, text=text):
-                self.turn, self.transcript = turn, text
-            case v1.ResponseText(text=text):
-                self.sentences.append(text)
-            case ReplyAudio(payload=payload):
-                self.audio += payload
-            case v1.Error():
-                self.errors.append(event)
-            case Interrupted():
-                self.interruptions.append(event)
-            case Missing():
-                self.gaps.append(event)
-            case v1.ResponseDone():
-                self.done = event
-        return self.done is not None
+    async def wait(self, least_s: float) -> bool:
+        """Wait for the next try; False, and at once, where there is none."""
+        delay_s = max(next(self._delays), least_s)
+        if self.left_s <= delay_s:
+            return False
+        await self._clock.sleep(delay_s)
+        return True
 
 
 class SessionClient:
@@ -589,14 +129,16 @@ class SessionClient:
         self.started: v1.SessionStarted | None = None
         self._start = start
         self._reach = reach
-        self._backoff = backoff
+        self._limit_s = backoff.limit_s
+        self._tries = _Tries(backoff, clock, seed)
         self._deadlines = deadlines
         self._clock = clock
-        self._random = random.Random(seed)
         self._encoder = StreamEncoder(audio)
+        self._coming = Answer()
+        self._busy = False
         self._opened = asyncio.Event()
         self._leaving = False
-        self._attached_ns: int | None = None
+        self._socket: ClientConnection | None = None
 
     @classmethod
     @asynccontextmanager
@@ -649,6 +191,8 @@ class SessionClient:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
 
+    # -- what is said and heard ---------------------------------------------------------------
+
     async def send_audio(self, payload: bytes) -> None:
         """Send audio in the format that was agreed on; waits while the ring is full.
 
@@ -687,54 +231,60 @@ class SessionClient:
     async def say(self, samples: Float32, *, chunk_ms: float = 40.0, pace: float = 1.0) -> Answer:
         """Speak `samples`, ask for the answer, and wait for all of it.
 
+        Answers to earlier utterances that nobody has taken, as after a call that was cancelled,
+        are waited for first, and left out. What such a call had said without ending it is part of
+        this utterance.
+
+        Where the server decides when an utterance is over, this gives the answer to the first that
+        was over after it began to speak, by the number of the turn.
+
         Args:
             samples: Mono, 16 kHz.
             chunk_ms: Length of one message, in milliseconds.
             pace: Times real time; 0 sends at once.
 
         Raises:
-            ClientError: The session is over, or the server owed an answer for too long.
+            ClientError: The session is over, the server owed an answer for too long, or another
+                call waits for one.
+            ValueError: `chunk_ms` is no length of a chunk, or `pace` is below 0.
         """
 
         async def send(chunk: Float32) -> None:
             if payload := self._encoder.feed(chunk):
                 await self.send_audio(payload)
 
-        # Taken while it speaks: acknowledgements lie behind events that nobody takes.
-        taking = asyncio.create_task(self._take_turn())
-        try:
-            await speak(samples, send, chunk_ms=chunk_ms, pace=pace, clock=self._clock)
-            await self.end_utterance()
-            return await self._due(taking)
-        finally:
-            taking.cancel()
-            await asyncio.gather(taking, return_exceptions=True)
+        with self._one_at_a_time():
+            while self.conversation.unanswered:
+                await self._take_answer()
+            # Taken while it speaks: acknowledgements lie behind events that nobody takes.
+            after = self.conversation.last_turn if self._server_decides else 0
+            taking = asyncio.create_task(self._take_answer(after))
+            try:
+                await speak(samples, send, chunk_ms=chunk_ms, pace=pace, clock=self._clock)
+                await self.end_utterance()
+                return await taking
+            finally:
+                taking.cancel()
+                await asyncio.gather(taking, return_exceptions=True)
 
     async def answer(self) -> Answer:
         """Wait for the rest of the current turn, or for all of the next.
 
         Whoever waits here says that an answer is due: where nothing goes on for `answer_s`, not
-        even an acknowledgement of more speech, the session ends.
+        even an acknowledgement of more speech, the session ends. What a cancelled call had taken
+        is given by the next one.
 
         Raises:
-            ClientError: The session is over, or the server owed an answer for too long.
+            ClientError: The session is over, the server owed an answer for too long, or another
+                call waits for one.
         """
-        return await self._due(self._take_turn())
-
-    async def _take_turn(self) -> Answer:
-        answer = Answer()
-        while not answer.take(await self.next_event()):
-            pass
-        return answer
-
-    async def _due(self, coming: Awaitable[Answer]) -> Answer:
-        """Wait for an answer that the server owes from now on."""
-        self.conversation.expect_more()
-        self.conversation.waiting += 1
-        try:
-            return await coming
-        finally:
-            self.conversation.waiting -= 1
+        with self._one_at_a_time():
+            self.conversation.expect_more()
+            self.conversation.awaited = True
+            try:
+                return await self._take_answer()
+            finally:
+                self.conversation.awaited = False
 
     async def next_event(self) -> Event:
         """The next thing that the server tells, in order, without a gap and without repetition.
@@ -745,7 +295,10 @@ class SessionClient:
         Raises:
             ClientError: The session is over.
         """
-        return await self.conversation.next_event()
+        event = await self.conversation.next_event()
+        if settles(event):
+            self._coming = Answer()  # the end of its turn went elsewhere
+        return event
 
     async def end(self) -> None:
         """End the session for good: it is not resumed, however the connection ends.
@@ -754,10 +307,42 @@ class SessionClient:
             ClientError: There is no connection, or the server reads nothing.
         """
         self.conversation.require_alive()
-        if not self.conversation.attached:
+        if self._socket is None:
             raise ClientError("there is no connection at the moment")
         self._leaving = True
-        await self.conversation.put_urgent(v1.SessionEnd().encode())
+        message, so_far = v1.SessionEnd().encode(), self.conversation.so_far
+        with suppress(ConnectionClosed):  # which ends the session as well
+            await send_within(self._socket, message, so_far, self._deadlines.answer_s)
+
+    @property
+    def _server_decides(self) -> bool:
+        """Whether turns come that no `audio.end` asked for."""
+        started = self.started
+        return started is not None and started.turn_detection is v1.TurnDetection.SERVER
+
+    @contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        """Let no second call take events: each would get parts of both answers."""
+        if self._busy:
+            raise ClientError("another call waits for its answer: one turn at a time")
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+
+    async def _take_answer(self, after: int = 0) -> Answer:
+        """The next answer, of those to turns behind number `after`."""
+        while True:
+            event = await self.conversation.next_event()
+            if refuses_end(event):
+                return Answer(errors=[event])
+            if self._coming.take(event):
+                answer, self._coming = self._coming, Answer()
+                if answer.turn > after:
+                    return answer
+
+    # -- over one connection after the other --------------------------------------------------
 
     async def _run(self) -> None:
         """Keep a connection, until the session is over."""
@@ -779,27 +364,21 @@ class SessionClient:
             ClientError: The session is over, or there is none for too long.
             ProtocolError: The server does not keep to the protocol.
         """
-        since_ns = lost_ns = self._clock.now_ns()
-        reason = ""
-        delays = self._backoff.delays(self._random)
+        lost_ns, reason = self._clock.now_ns(), ""
         while True:
             try:
-                async with self._dialled(since_ns) as socket:
-                    within_s = min(self._deadlines.start_s, self._left_s(since_ns))
+                async with self._dialled() as socket:
+                    within_s = min(self._deadlines.start_s, self._tries.left_s)
                     started = await begin(socket, self._opening(), within_s)
                     await self._attach(started, lost_ns, reason)
-                    await self.conversation.carry(socket, started)
+                    await self._carry(socket, started)
             except Lost as lost:
                 # Leaving against losing: where a task of the group has just failed, the group
                 # drops the cancellation of its parent, so `connect` has said so beforehand.
                 if self._leaving:
                     return
                 lost_ns, reason = self._clock.now_ns(), str(lost)
-                if self._worked(lost_ns):
-                    since_ns = lost_ns
-                    delays = self._backoff.delays(self._random)
-                self._attached_ns = None
-                await self._wait(next(delays), lost, since_ns)
+                await self._wait(lost)
 
     def _opening(self) -> v1.SessionStart:
         """The message that begins the session, or resumes it where it was lost."""
@@ -815,16 +394,15 @@ class SessionClient:
     async def _attach(self, started: v1.SessionStarted, lost_ns: int, reason: str) -> None:
         """Send what the server lacks, and go on where it goes on."""
         self._require_agreed(started)
-        now_ns = self._clock.now_ns()
         if self.started is not None:
-            await self.conversation.hand_on(Interrupted((now_ns - lost_ns) / 1e9, reason))
-            self.conversation.progress_ns += now_ns - lost_ns  # nothing could come meanwhile
+            away_ns = self._clock.now_ns() - lost_ns
+            await self.conversation.hand_on(Interrupted(away_ns / 1e9, reason))
+            self.conversation.progress_ns += away_ns  # nothing could come meanwhile
         self.conversation.resume(started.received)
         if started.missing is not None:
             self.conversation.received = started.missing.up_to
             await self.conversation.hand_on(started.missing)
         self.started = started
-        self._attached_ns = now_ns
         self._opened.set()
 
     def _require_agreed(self, started: v1.SessionStarted) -> None:
@@ -832,13 +410,21 @@ class SessionClient:
 
         Raises:
             ClientError: It is another one, or hears or speaks another format.
+            ProtocolError: It is said to go on, and was to begin.
         """
-        before = self.started
-        if before is not None and (before.session != started.session or not started.resumed):
+        asked = self._opening()
+        if asked.resume is None and started.resumed:
+            raise ProtocolError(
+                ErrorCode.INVALID_FIELD,
+                "'session.started' says that a session goes on which was to begin",
+                "say 'resumed' of what 'session.start' resumes",
+            )
+        if asked.resume is not None and (
+            started.session != asked.resume.session or not started.resumed
+        ):
             raise ClientError(
                 f"{shown(self.url)} began another session in place of resuming this one"
             )
-        asked = self._start
         for what, agreed, wanted in (
             ("input", started.input.format, asked.input.format),
             ("output", started.output.format, asked.output.format),
@@ -848,39 +434,41 @@ class SessionClient:
                     f"{shown(self.url)} agreed to {what} of {agreed}; asked was {wanted}"
                 )
 
-    def _worked(self, lost_ns: int) -> bool:
-        """Whether the connection that was lost had been one that works.
+    async def _carry(self, socket: ClientConnection, started: v1.SessionStarted) -> None:
+        """Carry the session over `socket` until it is lost.
 
-        A server that accepts every resume and hangs up at once gives none, and is given up like
-        one that does not answer at all.
+        A connection that works gives the next ones all the time for their tries. A server that
+        accepts every resume and hangs up at once gives none, and is given up like one that does
+        not answer at all.
         """
-        if self._attached_ns is None:
-            return False
-        held_s = (lost_ns - self._attached_ns) / 1e9
-        return self.conversation.worked or held_s >= self._backoff.limit_s
+        conversation, attached_ns = self.conversation, self._clock.now_ns()
+        before = conversation.received, conversation.window.base
+        self._socket = socket
+        try:
+            await conversation.carry(socket, started)
+        finally:
+            self._socket = None
+            held_s = (self._clock.now_ns() - attached_ns) / 1e9
+            moved = (conversation.received, conversation.window.base) != before
+            if moved or held_s >= self._limit_s:
+                self._tries.begin()
 
-    async def _wait(self, delay_s: float, lost: Lost, since_ns: int) -> None:
+    async def _wait(self, lost: Lost) -> None:
         """Wait before the next try, or give up."""
-        delay_s = max(delay_s, lost.retry_s)
         if self.started is None and isinstance(lost.__cause__, ConnectError):
             raise lost.__cause__
-        if self.started is None or self._left_s(since_ns) <= delay_s:
+        _log.info("connection lost (%s)", lost)
+        if self.started is None or not await self._tries.wait(lost.retry_s):
             raise ClientError(f"no session with {shown(self.url)}: {lost}") from lost
-        _log.info("connection lost (%s), trying again", lost)
-        await self._clock.sleep(delay_s)
-
-    def _left_s(self, since_ns: int) -> float:
-        """How long there may still be no session, if there has been none since `since_ns`."""
-        return self._backoff.give_up_s - (self._clock.now_ns() - since_ns) / 1e9
 
     @asynccontextmanager
-    async def _dialled(self, since_ns: int) -> AsyncIterator[ClientConnection]:
+    async def _dialled(self) -> AsyncIterator[ClientConnection]:
         deadlines = self._deadlines
         try:
             socket = await dial(
                 self.url,
                 subprotocol=v1.SUBPROTOCOL,
-                within_s=min(deadlines.connect_s, self._left_s(since_ns)),
+                within_s=min(deadlines.connect_s, self._tries.left_s),
                 max_queue=4,  # what waits in here is not acknowledged, so keep it short
                 # A connection that is found dead before an answer over it is overdue is replaced,
                 # and the answer comes over the next one.

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, encode_s16le
+from labkit.client.events import Event, ReplyAudio
 from labkit.client.speech import speak
-from labkit.client.v1 import Event, ReplyAudio, SessionClient
+from labkit.client.v1 import SessionClient
 from labkit.measure.pauses import FRAME_S, Turn
 from labkit.protocol import v1
 

@@ -15,8 +15,9 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import WebSocketException
 
 from labkit.audio.pcm import encode_s16le
+from labkit.client.conversation import Lost
 from labkit.client.dial import address_of, connected
-from labkit.client.v1 import Lost, begin
+from labkit.client.v1 import begin
 from labkit.drills import Finding, Verdict
 from labkit.drills.target import (
     LOUD,

@@ -22,8 +22,9 @@ from websockets.exceptions import ConnectionClosed
 from labkit.audio.formats import WIRE, AudioFormat
 from labkit.audio.misread import MISMATCHES, FormatWatch
 from labkit.audio.pcm import Encoding, Float32, read_audio
+from labkit.client.conversation import Lost
 from labkit.client.dial import connected, shown
-from labkit.client.v1 import Lost, begin
+from labkit.client.v1 import begin
 from labkit.drills import Finding, Verdict
 from labkit.drills.misdeclared import (
     DELIVERIES,

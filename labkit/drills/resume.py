@@ -22,7 +22,8 @@ import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks, encode_s16le
 from labkit.client.dial import Backoff, address_of
-from labkit.client.v1 import Event, Interrupted, ReplyAudio, SessionClient
+from labkit.client.events import Event, Interrupted, ReplyAudio
+from labkit.client.v1 import SessionClient
 from labkit.drills import Finding, Verdict
 from labkit.drills.target import PipelineName, spoken, target_command
 from labkit.errors import ClientError

@@ -12,7 +12,8 @@ from typing import Final
 import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, decode_s16le, encode_s16le, leading_silence
-from labkit.client.v1 import Event, ReplyAudio, SessionClient
+from labkit.client.events import Event, ReplyAudio
+from labkit.client.v1 import SessionClient
 from labkit.errors import ClientError
 from labkit.protocol import v1
 

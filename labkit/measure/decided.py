@@ -18,9 +18,10 @@ import numpy as np
 from labkit.audio.pcm import SAMPLE_RATE, Float32, decode_s16le, encode_s16le, leading_silence
 from labkit.client.answers import Deadlines
 from labkit.client.dial import Reach
+from labkit.client.events import ReplyAudio
 from labkit.client.speech import chunk_samples, speak, spoken_ns
 from labkit.client.turn import ClientTurn
-from labkit.client.v1 import ReplyAudio, SessionClient
+from labkit.client.v1 import SessionClient
 from labkit.errors import ClientError
 from labkit.measure.endpointing import Heard, decide
 from labkit.measure.pauses import FRAME_S, Turn

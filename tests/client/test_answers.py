@@ -1,7 +1,6 @@
 """Answers that are newer than the client, wrong, or never come: no client waits for ever."""
 
 import asyncio
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -10,17 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from websockets.asyncio.server import ServerConnection
 
 from labkit.audio.pcm import encode_s16le
-from labkit.client.answers import Deadlines, TurnSoFar, Unknown
+from labkit.client.answers import Deadlines, TurnSoFar
 from labkit.client.dial import Backoff
 from labkit.client.plain import VoiceClient
 from labkit.client.speech import Clock
-from labkit.client.v1 import SessionClient, UnknownError, read_message
-from labkit.errors import ClientError, ErrorCode, ProtocolError
+from labkit.client.v1 import SessionClient
+from labkit.errors import ClientError, ErrorCode
 from labkit.protocol import plain, v1
 from labkit.protocol.replay import Position
 from tests.client.peers import Handler, deaf, saying, silent, tcp, websocket
@@ -289,74 +286,6 @@ async def test_a_server_that_begins_every_session_and_hangs_up_is_given_up() -> 
         with gives_up("no session with ws://"):
             while True:
                 await client.next_event()
-
-
-JSON: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=10,
-)
-
-
-def test_a_known_message_is_what_it_is() -> None:
-    assert read_message('{"type": "pong", "id": "a", "mood": 1}') == v1.Pong(id="a")
-
-
-@pytest.mark.parametrize(("seq", "number"), [(7, 7), (None, None), ("7", None)])
-def test_an_unknown_type_is_handed_on_with_all_that_it_says(
-    seq: object, number: int | None
-) -> None:
-    fields = {"type": "mood", "seq": seq, "mood": "good"}
-    message = read_message(json.dumps(fields))
-    assert message == Unknown("mood", fields)
-    assert message.seq == number
-
-
-def test_an_unknown_code_is_an_error_like_any_other() -> None:
-    fields = {"type": "error", "seq": 3, "code": "brand_new", "message": "m", "fatal": True}
-    message = read_message(json.dumps(fields))
-    assert isinstance(message, UnknownError)
-    assert (message.code, message.message, message.seq, message.fatal) == (
-        "brand_new",
-        "m",
-        3,
-        True,
-    )
-    assert not isinstance(
-        read_message(v1.Error(code=ErrorCode.IDLE, message="m").encode()), UnknownError
-    )
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("hello", "no JSON object"),
-        ("[" * 100_000, "no JSON object"),
-        ('"text"', "no object"),
-        ("{}", "has no 'type'"),
-        ('{"type": 5}', "type '5' is unknown"),
-        ('{"type": "error", "code": 5, "message": "m"}', "field 'code' of 'error' is '5'"),
-        ('{"type": "error"}', "field 'code' of 'error' is "),
-        (
-            '{"type": "transcript.final", "turn": 0, "text": ""}',
-            "field 'turn' of 'transcript.final'",
-        ),
-    ],
-)
-def test_what_is_no_message_is_told_in_words(text: str, words: str) -> None:
-    with pytest.raises(ProtocolError) as told:
-        read_message(text)
-    assert words in str(told.value)
-    assert "\n" not in str(told.value)
-    assert len(str(told.value)) < 300
-
-
-@given(st.text() | JSON.map(json.dumps) | st.dictionaries(st.text(), JSON).map(json.dumps))
-def test_no_text_raises_anything_else(text: str) -> None:
-    try:
-        read_message(text)
-    except ProtocolError:
-        pass
 
 
 def test_what_came_is_told_in_a_line_that_can_be_printed() -> None:

@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
+from labkit.client.conversation import Conversation
+from labkit.client.events import ReplyAudio
 from labkit.client.speech import Clock
-from labkit.client.v1 import Conversation, ReplyAudio
 from labkit.errors import ClientError, ErrorCode, ProtocolError
 from labkit.protocol import v1
 from labkit.protocol.replay import Position, ReplayWindow
@@ -37,31 +38,25 @@ async def taken(stream: Conversation, count: int) -> list[str | bytes]:
     return [await stream.next_payload() for _ in range(count)]
 
 
-async def test_what_is_urgent_goes_first_and_of_acknowledgements_the_latest() -> None:
+async def test_acknowledgements_go_first_and_only_the_latest() -> None:
     stream = conversation()
     await stream.put(b"1122", 2)
     await stream.put("end")
     stream.acknowledge_reply("ack 1")
-    leaving = asyncio.create_task(stream.put_urgent("leave"))
-    await asyncio.sleep(0)
     stream.acknowledge_reply("ack 2")
-    assert await taken(stream, 4) == ["leave", "ack 2", b"1122", "end"]
-    await leaving
+    assert await taken(stream, 3) == ["ack 2", b"1122", "end"]
 
 
-async def test_what_was_not_acknowledged_is_sent_again_and_what_is_urgent_is_not() -> None:
+async def test_what_was_not_acknowledged_is_sent_again_and_an_acknowledgement_is_not() -> None:
     stream = conversation()
     await stream.put(b"1122", 2)
     await stream.put(b"3344", 2)
     await stream.put("end")
     assert await taken(stream, 3) == [b"1122", b"3344", "end"]
     stream.acknowledged(Position(samples=2))
-    leaving = asyncio.create_task(stream.put_urgent("leave"))
-    await asyncio.sleep(0)
     stream.acknowledge_reply("ack")
     stream.resume(Position(samples=3))
     assert await taken(stream, 2) == [b"44", "end"]
-    await leaving  # it was lost with the connection that it was about
 
 
 async def test_a_position_that_was_never_sent_is_refused() -> None:
@@ -86,11 +81,6 @@ async def test_whoever_waits_for_room_is_woken_by_room_or_by_the_end() -> None:
         await asyncio.gather(*waiting)
     with pytest.raises(ClientError, match="it is over"):
         await stream.put("later")
-
-
-async def test_a_server_that_does_not_read_what_is_urgent_is_told() -> None:
-    with pytest.raises(ClientError, match="the server read no more within 0.01 s"):
-        await conversation(within_s=0.01).put_urgent("leave")
 
 
 async def test_what_was_not_handed_on_is_not_counted() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import islice
 from typing import Any
@@ -18,8 +18,9 @@ from websockets.typing import Subprotocol
 from labkit.audio.pcm import Encoding, encode_s16le
 from labkit.client.answers import Deadlines, Unknown
 from labkit.client.dial import Backoff
+from labkit.client.events import Interrupted, ReplyAudio
 from labkit.client.speech import Clock
-from labkit.client.v1 import Interrupted, ReplyAudio, SessionClient
+from labkit.client.v1 import SessionClient
 from labkit.errors import ClientError, ErrorCode
 from labkit.measure.links import Conditions, Fault, Link
 from labkit.measure.netem import Proxy
@@ -31,7 +32,7 @@ from labkit.session.registry import State
 from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedLlm, scripted_engines
-from tests.client.peers import websocket
+from tests.client.peers import Handler, websocket
 from tests.support import until
 
 NOISE = np.random.default_rng(1).uniform(-0.5, 0.5, 8000).astype(np.float32)
@@ -183,6 +184,7 @@ STARTED = v1.SessionStarted(
         ('{"type": "pong", "id": 5}', "field 'id' of 'pong' is '5'"),
         ("hello", "no JSON object"),
         (b"odd", "a binary message of 3 bytes is no"),
+        (STARTED, "'session.started' came in the middle of a session"),
     ],
 )
 async def test_a_server_that_does_not_keep_to_the_protocol_is_told(
@@ -273,39 +275,183 @@ async def test_whoever_speaks_and_takes_nothing_is_told() -> None:
                 await client.send_audio(encode_s16le(NOISE))
 
 
-async def test_what_is_too_large_is_not_asked_for_again() -> None:
-    asked = 0
+@asynccontextmanager
+async def starting(then: Handler) -> AsyncIterator[tuple[str, list[str]]]:
+    """A server that begins a session over each connection; and what came first over each."""
+    asked: list[str] = []
 
-    async def large(socket: ServerConnection) -> None:
-        nonlocal asked
-        asked += 1
-        await socket.recv()
+    async def handle(socket: ServerConnection) -> None:
+        asked.append(str(await socket.recv()))
         await socket.send(STARTED)
+        await then(socket)
+
+    async with websocket(handle) as url:
+        yield url, asked
+
+
+async def test_what_is_too_large_is_not_asked_for_again() -> None:
+    async def large(socket: ServerConnection) -> None:
         await socket.send("x" * 2_000_000)
         await socket.wait_closed()
 
-    async with websocket(large) as url, SessionClient.connect(url, **QUICK) as client:
+    async with starting(large) as (url, asked), SessionClient.connect(url, **QUICK) as client:
         with pytest.raises(ClientError, match="a message that is too large to take"):
             await client.next_event()
-    assert asked == 1
+    assert len(asked) == 1
 
 
 async def test_a_session_that_was_ended_is_not_resumed() -> None:
-    asked = 0
-
     async def restarts(socket: ServerConnection) -> None:
-        nonlocal asked
-        asked += 1
-        await socket.recv()
-        await socket.send(STARTED)
-        await socket.recv()
+        assert json.loads(await socket.recv())["type"] == "session.end"
         await socket.close(1012, "restart")
 
-    async with websocket(restarts) as url, SessionClient.connect(url, **QUICK) as client:
+    async with starting(restarts) as (url, asked), SessionClient.connect(url, **QUICK) as client:
         await client.end()
         with pytest.raises(ClientError, match="the session is over"):
             await client.next_event()
-    assert asked == 1
+    assert len(asked) == 1
+
+
+class Turns:
+    """A server that answers each `audio.end` as told: `answer` gets the number of its turn."""
+
+    def __init__(self, answer: Callable[["Turns", int], Awaitable[None]]) -> None:
+        self.asked = asyncio.Event()
+        self.go = asyncio.Event()
+        self._answer = answer
+        self._seq = 0
+
+    async def __call__(self, socket: ServerConnection) -> None:
+        self.socket, turn = socket, 0
+        async for message in socket:
+            if isinstance(message, str) and json.loads(message)["type"] == "audio.end":
+                turn += 1
+                await self._answer(self, turn)
+
+    async def hear(self, turn: int) -> None:
+        await self._send(v1.TranscriptFinal(turn=turn, text=f"number {turn}"))
+
+    async def end(self, turn: int) -> None:
+        await self._send(v1.ResponseDone(turn=turn, status=v1.ResponseStatus.COMPLETED))
+
+    async def refuse(self, message: int) -> None:
+        cause = v1.Cause(type="audio.end", position=Position(messages=message))
+        await self._send(v1.Error(code=ErrorCode.TOO_MANY_TURNS, message="wait", cause=cause))
+
+    async def _send(self, message: v1.TranscriptFinal | v1.ResponseDone | v1.Error) -> None:
+        self._seq += 1
+        await self.socket.send(message.model_copy(update={"seq": self._seq}).encode())
+
+
+async def in_two_halves(server: Turns, turn: int) -> None:
+    """Its first answer breaks off in the middle, until it may go on."""
+    await server.hear(turn)
+    server.asked.set()
+    if turn == 1:
+        await server.go.wait()
+    await server.end(turn)
+
+
+async def test_the_answer_to_a_call_that_was_cancelled_is_not_taken_for_the_next_one() -> None:
+    server = Turns(in_two_halves)
+    async with starting(server) as (url, _), SessionClient.connect(url) as client:
+        given_up = asyncio.create_task(client.say(NOISE, pace=0))
+        await until(lambda: client.conversation.last_turn == 1)
+        given_up.cancel()
+        await asyncio.gather(given_up, return_exceptions=True)
+        again = asyncio.create_task(client.say(NOISE, pace=0))
+        await asyncio.sleep(0)
+        server.go.set()
+        answer = await again
+        assert (answer.turn, answer.transcript) == (2, "number 2")
+
+
+async def test_a_second_call_for_an_answer_is_refused_and_the_first_one_goes_on() -> None:
+    server = Turns(in_two_halves)
+    async with starting(server) as (url, _), SessionClient.connect(url) as client:
+        first = asyncio.create_task(client.say(NOISE, pace=0))
+        await server.asked.wait()
+        for second in (client.say(NOISE, pace=0), client.answer()):
+            with pytest.raises(ClientError, match="one turn at a time"):
+                await second
+        server.go.set()
+        assert (await first).transcript == "number 1"
+        assert (await client.say(NOISE, pace=0)).transcript == "number 2"
+
+
+async def test_what_a_cancelled_call_took_is_in_the_answer_to_the_next() -> None:
+    server = Turns(in_two_halves)
+    async with starting(server) as (url, _), SessionClient.connect(url) as client:
+        await client.end_utterance()
+        waiting = asyncio.create_task(client.answer())
+        await until(lambda: client.conversation.last_turn == 1)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        server.go.set()
+        assert (await client.answer()).transcript == "number 1"
+
+
+async def test_events_that_are_taken_one_by_one_are_in_no_later_answer() -> None:
+    server = Turns(in_two_halves)
+    async with starting(server) as (url, _), SessionClient.connect(url) as client:
+        await client.end_utterance()
+        waiting = asyncio.create_task(client.answer())
+        await until(lambda: client.conversation.last_turn == 1)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        server.go.set()
+        assert isinstance(await client.next_event(), v1.ResponseDone)
+        await client.end_utterance()
+        answer = await client.answer()
+        assert (answer.turn, answer.transcript) == (2, "number 2")
+
+
+async def test_an_end_that_was_refused_ends_the_call() -> None:
+    async def refuse(server: Turns, turn: int) -> None:
+        if turn == 1:
+            await server.refuse(0)
+        else:
+            await server.hear(turn - 1)
+            await server.end(turn - 1)
+
+    async with (
+        asyncio.timeout(20),
+        starting(Turns(refuse)) as (url, _),
+        SessionClient.connect(url) as client,
+    ):
+        answer = await client.say(NOISE, pace=0)
+        assert answer.done is None
+        assert [error.code for error in answer.errors] == [ErrorCode.TOO_MANY_TURNS]
+        assert (await client.say(NOISE, pace=0)).transcript == "number 1"
+
+
+async def test_where_the_server_decides_the_answer_is_to_what_was_over_later() -> None:
+    async def answer(server: Turns, _: int) -> None:
+        await server.end(1)
+        await server.hear(2)
+        await server.end(2)
+
+    server = Turns(answer)
+
+    async def decides(socket: ServerConnection) -> None:
+        await socket.recv()
+        await socket.send(json.dumps(json.loads(STARTED) | {"turn_detection": "server"}))
+        server.socket = socket
+        await server.hear(1)
+        await server(socket)
+
+    async with websocket(decides) as url, SessionClient.connect(url) as client:
+        await until(lambda: client.conversation.last_turn == 1)
+        told = await client.say(NOISE, pace=0)
+        assert (told.turn, told.transcript) == (2, "number 2")
+
+
+@pytest.mark.parametrize("options", [{"pace": -1}, {"chunk_ms": 0}])
+async def test_what_cannot_be_said_leaves_the_session_as_it_was(options: dict[str, float]) -> None:
+    async with serving() as server, SessionClient.connect(server.url) as client:
+        with pytest.raises(ValueError, match="must be at least 0|needs at least one sample"):
+            await client.say(NOISE, **options)
+        assert len((await client.say(NOISE, pace=0)).audio) == 2 * len(NOISE)
 
 
 @pytest.mark.parametrize("other", [{"session": "z", "resumed": True}, {"session": "s"}])
@@ -324,6 +470,25 @@ async def test_another_session_is_not_taken_for_the_one_that_was_lost(
     async with websocket(forgets) as url, SessionClient.connect(url, **QUICK) as client:
         with pytest.raises(ClientError, match="began another session in place of resuming"):
             await client.next_event()
+
+
+async def test_a_session_that_was_to_begin_does_not_go_on() -> None:
+    resumed = json.dumps(json.loads(STARTED) | {"resumed": True})
+    words = "does not keep to labkit.v1: .* says that a session goes on which was to begin"
+    async with answering(resumed) as url:
+        with pytest.raises(ClientError, match=words):
+            async with SessionClient.connect(url):
+                pass
+
+
+@pytest.mark.parametrize(("session", "resumed"), [("s", False), ("z", True)])
+async def test_a_session_that_was_to_go_on_does_not_begin(session: str, resumed: bool) -> None:
+    start = v1.SessionStart(resume=v1.Resume(session="s", token="t"))
+    started = json.loads(STARTED) | {"session": session, "resumed": resumed}
+    async with answering(json.dumps(started)) as url:
+        with pytest.raises(ClientError, match="began another session in place of resuming"):
+            async with SessionClient.connect(url, start):
+                pass
 
 
 @pytest.mark.parametrize("way", ["input", "output"])

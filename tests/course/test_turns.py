@@ -5,7 +5,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from labkit.client.v1 import ReplyAudio
+from labkit.client.events import ReplyAudio
 from labkit.course.turns import FixedWait, Followed, decisions
 from labkit.measure.pauses import FRAME_S, Turn, conversations, voices
 from labkit.protocol import v1

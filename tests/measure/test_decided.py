@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le
-from labkit.client.v1 import ReplyAudio
+from labkit.client.events import ReplyAudio
 from labkit.errors import ClientError
 from labkit.measure.decided import CUT_OFF, BackToBack, _Decided, policy_decides_s, say
 from labkit.protocol import v1
