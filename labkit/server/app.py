@@ -29,6 +29,7 @@ from labkit.server.metrics import Metrics
 from labkit.server.plain import PlainDialect
 from labkit.server.v1 import V1Dialect
 from labkit.server.websocket import BoundedConnection
+from labkit.session.outgoing import Feed
 from labkit.session.registry import Registry, State
 from labkit.session.settings import ServerSettings
 from labkit.session.tasks import stop
@@ -208,7 +209,7 @@ class VoiceServer:
         for connection in list(self._connections):
             connection.settle(now_ns)
             if (why := connection.overdue(now_ns)) is not None:
-                connection.end(why)
+                connection.feed.end(why)
         self._registry.reap(now_ns)
 
     # Connections before their handshake.
@@ -235,7 +236,11 @@ class VoiceServer:
     async def _handle(self, socket: ServerConnection) -> None:
         bounded = cast(BoundedConnection, socket)
         self._shaking_hands.pop(bounded, None)
-        connection = Connection(bounded, self.settings, self.metrics, clock=self._clock)
+        feed = Feed(self.settings.send_timeout_s)
+        dialect = self._speak(bounded, feed)
+        connection = Connection(
+            bounded, dialect, feed, self.settings, self.metrics, clock=self._clock
+        )
         task = asyncio.current_task()
         if task is None:
             raise AssertionError("a handler runs in a task")
@@ -244,23 +249,22 @@ class VoiceServer:
         _log.info("connection %s: open", name)
         try:
             bounded.hear = connection.hear_at_once
-            why = await connection.run(self._speak(bounded, connection))
-            bounded.hear = None
+            why = await connection.run()
             await self._part(bounded, connection, why)
         finally:
+            bounded.hear = None
             del self._connections[connection]
             self._leave(connection, None)
-            connection.close()
             _log.info("connection %s: gone", name)
 
-    def _speak(self, socket: BoundedConnection, connection: Connection) -> Dialect:
+    def _speak(self, socket: BoundedConnection, feed: Feed) -> Dialect:
         """The dialect that was agreed on."""
         caller = self._admission.caller(socket)
         if socket.subprotocol == v1.SUBPROTOCOL:
-            return V1Dialect(connection, self._registry, self.settings, caller)
+            return V1Dialect(feed, self._registry, self.settings, caller)
         path = socket.request.path if socket.request else "/"
         stream = plain.wants_stream(path)
-        return PlainDialect(connection, self._registry, self.settings, caller, stream=stream)
+        return PlainDialect(feed, self._registry, self.settings, caller, stream=stream)
 
     async def _part(
         self, socket: BoundedConnection, connection: Connection, why: Close | None
@@ -276,18 +280,13 @@ class VoiceServer:
             return
         _log.info("connection %s: closing, %s", name, why)
         self.metrics.closes.labels(code=str(why.close.value)).inc()
-        await hang_up(socket, why.close, str(why), connection.farewell(why))
+        await hang_up(socket, why.close, str(why), connection.dialect.farewell(why))
 
     def _leave(self, connection: Connection, why: Close | None) -> None:
         """Let go of the session; one that cannot be resumed after `why` ends."""
-        session, connection.session = connection.session, None
-        if session is None:
-            return
-        mine = session.carrier is connection
-        if mine and why is not None and not why.close.resumable:
-            self._registry.end(session)
-        else:
-            self._registry.leave(session, connection)
+        session, connection.dialect.session = connection.dialect.session, None
+        if session is not None:
+            self._registry.leave(session, connection.feed, why)
 
     # Reaping and shutdown.
 
@@ -300,7 +299,8 @@ class VoiceServer:
                 _log.exception("the reaper failed, and goes on")
 
     async def _finish_turns(self) -> None:
-        draining = [asyncio.create_task(connection.drain()) for connection in self._connections]
+        sessions = [one.dialect.session for one in self._connections]
+        draining = [asyncio.create_task(one.drained()) for one in sessions if one is not None]
         if not draining:
             return
         _log.info("closing: %d callers, turns get %g s", len(draining), self.settings.grace_s)
@@ -311,7 +311,7 @@ class VoiceServer:
 
     async def _say_goodbye_to_all(self) -> None:
         for connection in self._connections:
-            connection.end(_shutting_down())
+            connection.feed.end(_shutting_down())
         if self._connections:
             await asyncio.wait(self._connections.values(), timeout=_HANG_UP_S)
 

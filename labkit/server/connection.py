@@ -58,7 +58,13 @@ class Socket(Protocol):
 
 
 class Dialect(Protocol):
-    """A wire protocol over the session core: messages to calls, and calls to messages."""
+    """A wire protocol over the session core: messages to calls, and calls to messages.
+
+    Attributes:
+        session: What the connection carries, once it does.
+    """
+
+    session: Session | None
 
     def open(self) -> None:
         """The connection begins."""
@@ -94,21 +100,22 @@ class Connection:
     """Reads messages into a dialect, and writes what the session and the dialect have to say.
 
     Attributes:
-        feed: What is to be written.
-        session: The session that it carries, once there is one.
+        dialect: What the client speaks.
+        feed: What is to be written, by the dialect and its session.
     """
 
     def __init__(
         self,
         socket: Socket,
+        dialect: Dialect,
+        feed: Feed,
         settings: ServerSettings,
         observer: Observer,
         *,
         clock: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
-        """Serve a client over `socket`; `speak` says in which dialect."""
-        self.feed = Feed(settings.send_timeout_s)
-        self.session: Session | None = None
+        self.dialect = dialect
+        self.feed = feed
         self._socket = socket
         self._settings = settings
         self._observer = observer
@@ -120,12 +127,9 @@ class Connection:
             now_ns=self._opened_ns,
         )
         self._refusals = RefusalRow()
-        self._ended: asyncio.Future[Close] = asyncio.get_running_loop().create_future()
-        self._gone = asyncio.Event()
-        self._dialect: Dialect | None = None
         self._is_holding_back = False
 
-    async def run(self, dialect: Dialect) -> Close | None:
+    async def run(self) -> Close | None:
         """Serve until the client is gone, or the connection is to be ended.
 
         Returns:
@@ -134,65 +138,28 @@ class Connection:
         Raises:
             Exception: A fault of the server.
         """
-        self._dialect = dialect
-        dialect.open()
-        reading = asyncio.create_task(self._read(dialect))
+        self.dialect.open()
+        reading = asyncio.create_task(self._read())
         writing = asyncio.create_task(self._write())
-        first: list[asyncio.Future[Any]] = [reading, writing, self._ended]
+        first: list[asyncio.Future[Any]] = [reading, writing, self.feed.ended]
         try:
             await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._gone.set()
             reading.cancel()
             writing.cancel()
             results = await asyncio.gather(reading, writing, return_exceptions=True)
         return self._outcome(results)
 
-    def carry(self, session: Session) -> None:
-        """Carry `session` from now on."""
-        self.session = session
-        session.attach(self, self.feed)
-        for refused in self._refusals.end():
-            session.tell(refused)
-
-    def end(self, why: Close) -> None:
-        """End the connection; the first reason is the one that counts."""
-        if not self._ended.done():
-            self._ended.set_result(why)
-
-    async def drain(self) -> None:
-        """Wait until everything is answered and written, or the client is gone."""
-        if self.session is None:
-            return
-        waits = [
-            asyncio.create_task(self.session.drained()),
-            asyncio.create_task(self._gone.wait()),
-        ]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
-
-    def farewell(self, why: Close) -> str | None:
-        """The last message, in the words of the dialect; None where it has none."""
-        return None if self._dialect is None else self._dialect.farewell(why)
-
-    def close(self) -> None:
-        """Let go of the dialect: it and the connection would keep each other in memory."""
-        self._dialect = None
-
     def settle(self, now_ns: int) -> None:
         """Let the dialect settle what is open where no audio came for a second."""
-        session = self.session
-        if self._dialect and session and now_ns - session.activity.audio_ns >= 1_000_000_000:
-            self._dialect.settle()
+        session = self.dialect.session
+        if session is not None and now_ns - session.activity.audio_ns >= 1_000_000_000:
+            self.dialect.settle()
 
     def overdue(self, now_ns: int) -> Close | None:
         """Why it should be ended, if it should."""
-        if self.session is not None:
-            return self.session.overdue(now_ns)
+        if self.dialect.session is not None:
+            return self.dialect.session.overdue(now_ns)
         if (now_ns - self._opened_ns) / 1e9 < self._settings.start_s:
             return None
         return Close(
@@ -202,17 +169,17 @@ class Connection:
             "send 'session.start' as the first message",
         )
 
-    async def _read(self, dialect: Dialect) -> None:
+    async def _read(self) -> None:
         began_ns = time.perf_counter_ns()
         async for message in self._socket:
             if self._must_hold_back():
                 await self._hold_back()
-            if self._ended.done():
+            if self.feed.ended.done():
                 return  # what still comes is no longer this connection's to judge
-            self._take(dialect, message)
-            while self.session is not None and self.session.hears_on:
+            self._take(message)
+            while (session := self.dialect.session) is not None and session.hears_on:
                 await asyncio.sleep(0)
-                self._hear_on(dialect, message)
+                self._hear_on(message)
             del message  # else the last one is kept until the next comes, however long it is
             # Messages that have come already are read without a turn of the loop between them.
             if time.perf_counter_ns() - began_ns > _LONGEST_STRETCH_NS:
@@ -225,68 +192,62 @@ class Connection:
         Called by the socket, outside of the reading loop: only while no message waits for that
         loop, so the order is kept.
         """
-        dialect = self._dialect
-        if dialect is None or self._must_hold_back() or self._ended.done():
-            return False
-        if len(payload) > MOST_AT_ONCE:
+        if len(payload) > MOST_AT_ONCE or self._must_hold_back() or self.feed.ended.done():
             return False
         try:
-            self._take(dialect, payload)
+            self._take(payload)
         except Close as why:
-            self.end(why)
+            self.feed.end(why)
         except Exception:  # no task is here that could fail: asyncio would just cut the connection
             _log.exception("a connection failed")
-            self.end(_failed())
+            self.feed.end(_failed())
         return True
 
-    def _take(self, dialect: Dialect, message: str | bytes) -> None:
+    def _take(self, message: str | bytes) -> None:
         try:
-            self._receive(dialect, message)
+            self._receive(message)
         except ProtocolError as error:
-            self._refuse(dialect, error, message)
+            self._refuse(error, message)
 
-    def _hear_on(self, dialect: Dialect, message: str | bytes) -> None:
+    def _hear_on(self, message: str | bytes) -> None:
         try:
-            if self.session is not None:
-                self.session.hear_on()
+            if self.dialect.session is not None:
+                self.dialect.session.hear_on()
         except ProtocolError as error:
-            self._refuse(dialect, error, message)
+            self._refuse(error, message)
 
-    def _receive(self, dialect: Dialect, message: str | bytes) -> None:
+    def _receive(self, message: str | bytes) -> None:
         if isinstance(message, bytes):
-            dialect.receive(message)
+            self.dialect.receive(message)
             return
         now_ns = self._clock()
         if self._texts.take(1, now_ns):
             raise self._too_many_texts()
-        dialect.receive(message)
-        if self.session is not None:
-            self.session.accepted_text(now_ns)
-        else:
-            self._tell(dialect, self._refusals.text_came())
-
-    def _refuse(self, dialect: Dialect, error: ProtocolError, message: str | bytes) -> None:
-        binary = isinstance(message, bytes)
-        cause = dialect.cause(message)
-        if self.session is not None:
-            self.session.refuse(error, cause, binary=binary)
+        self.dialect.receive(message)
+        if (session := self.dialect.session) is None:
+            self._tell(self._refusals.text_came())
             return
-        row = self._refusals
-        if binary:
-            told = row.refuse(error, cause)
-        else:
-            told = [*row.text_came(), Refused(error, cause=cause)]
-        self._tell(dialect, told)
+        for refused in self._refusals.end():  # what was refused before there was a session
+            session.tell(refused)
+        session.accepted_text(now_ns)
 
-    def _tell(self, dialect: Dialect, told: Sequence[Refused]) -> None:
+    def _refuse(self, error: ProtocolError, message: str | bytes) -> None:
+        binary = isinstance(message, bytes)
+        cause = self.dialect.cause(message)
+        if (session := self.dialect.session) is not None:
+            session.refuse(error, cause, binary=binary)
+        else:
+            self._tell(self._refusals.refuse(error, cause, binary=binary))
+
+    def _tell(self, told: Sequence[Refused]) -> None:
         """Tell what was refused while there is no session."""
         for refused in told:
             self._observer.refused(refused.error.code, refused.count)
-            self.feed.put_urgent(dialect.refusal(refused))
+            self.feed.put_urgent(self.dialect.refusal(refused))
 
     def _must_hold_back(self) -> bool:
         """Whether the next message has to wait."""
-        session = self.session
+        session = self.dialect.session
         if session is not None and (session.wait_until_ns or session.must_wait):
             return True
         return self._is_holding_back or self.feed.crowded
@@ -298,7 +259,7 @@ class Connection:
         """
         self._is_holding_back = True
         try:
-            session = self.session
+            session = self.dialect.session
             if session is not None:
                 wait_s = (session.wait_until_ns - self._clock()) / 1e9
                 session.wait_until_ns = 0
@@ -334,8 +295,8 @@ class Connection:
 
     def _outcome(self, results: Sequence[BaseException | None]) -> Close | None:
         """Why it ends: a reason that somebody gave comes before what happened meanwhile."""
-        if self._ended.done():
-            return self._ended.result()
+        if self.feed.ended.done():
+            return self.feed.ended.result()
         errors = [error for error in results if error is not None]
         for error in errors:
             if isinstance(error, Close):

@@ -7,7 +7,6 @@ from labkit.audio.formats import WIRE
 from labkit.audio.pcm import Float32, encode_s16le
 from labkit.errors import Close
 from labkit.protocol import plain
-from labkit.server.connection import Connection
 from labkit.session.events import (
     Caller,
     Cause,
@@ -19,7 +18,9 @@ from labkit.session.events import (
     Transcript,
     TurnOver,
 )
+from labkit.session.outgoing import Feed
 from labkit.session.registry import Registry
+from labkit.session.session import Session
 from labkit.session.settings import ServerSettings, SessionOptions
 
 _OPTIONS: Final = SessionOptions(input=WIRE, output=WIRE)
@@ -33,8 +34,6 @@ class PlainEncoder:
     Attributes:
         held_bytes: Bytes of it that wait.
     """
-
-    frame_bytes: Final = WIRE.frame_bytes
 
     def __init__(self, *, stream: bool) -> None:
         self._stream = stream
@@ -98,19 +97,24 @@ def _text(message: plain.ServerMessage) -> Encoded:
 
 
 class PlainDialect:
-    """Commands of one client."""
+    """Commands of one client.
+
+    Attributes:
+        session: What answers them, from `open` on.
+    """
 
     def __init__(
         self,
-        connection: Connection,
+        feed: Feed,
         registry: Registry,
         settings: ServerSettings,
         caller: Caller,
         *,
         stream: bool,
     ) -> None:
-        """Speak to the client of `connection`; `stream` sends replies while they are made."""
-        self._connection = connection
+        """Write into `feed`; `stream` sends replies while they are made."""
+        self.session: Session | None = None
+        self._feed = feed
         self._registry = registry
         self._caller = caller
         self._max_audio_bytes = settings.max_message_bytes
@@ -119,8 +123,8 @@ class PlainDialect:
 
     def open(self) -> None:
         """Begin a session, which ends with the connection."""
-        opened = self._registry.begin(_OPTIONS, self._encoder, self._caller)
-        self._connection.carry(opened.session)
+        self.session = self._registry.begin(_OPTIONS, self._encoder, self._caller).session
+        self.session.attach(self._feed)
 
     def receive(self, message: str | bytes) -> None:
         """Do what a message asks for.
@@ -128,8 +132,7 @@ class PlainDialect:
         Raises:
             ProtocolError: It is refused; the session goes on.
         """
-        session = self._connection.session
-        if session is None:
+        if (session := self.session) is None:
             raise AssertionError("the session begins with the connection")
         if isinstance(message, bytes):
             plain.require_audio(message, max_bytes=self._max_audio_bytes)
@@ -139,7 +142,7 @@ class PlainDialect:
             case plain.EndStream():
                 session.end_utterance()
             case plain.Ping():
-                self._connection.feed.put_urgent(plain.PONG)
+                self._feed.put_urgent(plain.PONG)
 
     def settle(self) -> None:
         """Nothing is acknowledged in this dialect."""

@@ -8,7 +8,6 @@ from labkit.errors import Close, CloseCode, ErrorCode, ProtocolError
 from labkit.protocol import v1
 from labkit.protocol.limits import Limits
 from labkit.protocol.replay import Position
-from labkit.server.connection import Connection
 from labkit.session.events import (
     Caller,
     Cause,
@@ -27,6 +26,7 @@ from labkit.session.events import (
     Transcript,
     TurnOver,
 )
+from labkit.session.outgoing import Feed
 from labkit.session.registry import Opened, Registry
 from labkit.session.session import Session
 from labkit.session.settings import ServerSettings, SessionOptions
@@ -38,7 +38,6 @@ class V1Encoder:
     held_bytes: Final = 0
 
     def __init__(self, output: AudioFormat) -> None:
-        self.frame_bytes = output.frame_bytes
         self._output = output
         self._turn = 0
         self._audio = StreamEncoder(output)
@@ -113,17 +112,17 @@ def _error(refused: Refused) -> v1.Error:
 
 
 class V1Dialect:
-    """Messages of one client."""
+    """Messages of one client.
+
+    Attributes:
+        session: What answers them, once it was started.
+    """
 
     def __init__(
-        self,
-        connection: Connection,
-        registry: Registry,
-        settings: ServerSettings,
-        caller: Caller,
+        self, feed: Feed, registry: Registry, settings: ServerSettings, caller: Caller
     ) -> None:
-        """Speak to the client of `connection`."""
-        self._connection = connection
+        self.session: Session | None = None
+        self._feed = feed
         self._registry = registry
         self._settings = settings
         self._caller = caller
@@ -142,7 +141,7 @@ class V1Dialect:
             ProtocolError: It is refused; the session goes on.
             Close: The client has ended the session.
         """
-        session = self._connection.session
+        session = self.session
         if session is not None:
             self._before = (session.received_messages, session.received_samples)
         if isinstance(message, bytes):
@@ -158,8 +157,8 @@ class V1Dialect:
 
     def settle(self) -> None:
         """Acknowledge the last audio, too: less than what an acknowledgement is due for."""
-        if self._connection.session is not None:
-            self._acknowledge(self._connection.session)
+        if self.session is not None:
+            self._acknowledge(self.session)
 
     def cause(self, message: str | bytes) -> Cause:
         """The message that was received last, by its name and its place in the client's stream."""
@@ -180,7 +179,7 @@ class V1Dialect:
     def _obey(self, message: v1.ClientMessage) -> None:
         match message:
             case v1.Ping(id=name):
-                self._connection.feed.put_urgent(v1.Pong(id=name).encode())
+                self._feed.put_urgent(v1.Pong(id=name).encode())
             case v1.SessionStart():
                 self._start(message)
             case _:
@@ -209,17 +208,18 @@ class V1Dialect:
                 assert_never(message)
 
     def _start(self, start: v1.SessionStart) -> None:
-        if self._connection.session is not None:
+        if self.session is not None:
             raise ProtocolError(
                 ErrorCode.ALREADY_STARTED,
-                f"this connection carries session {self._connection.session.id} already",
+                f"this connection carries session {self.session.id} already",
                 "open another connection for another session",
             )
         opened = self._begin(start) if start.resume is None else self._resume(start.resume)
         session = opened.session
         # Before the session's stream is attached, so that it is the first to be written.
-        self._connection.feed.put_urgent(self._welcome(opened).encode())
-        self._connection.carry(session)
+        self._feed.put_urgent(self._welcome(opened).encode())
+        self.session = session
+        session.attach(self._feed)
         self._note_acknowledged(session, wait=1 - session.phase)
 
     def _begin(self, start: v1.SessionStart) -> Opened:
@@ -278,7 +278,7 @@ class V1Dialect:
         if (session.received_messages, session.received_samples) == self._acknowledged:
             return
         self._note_acknowledged(session)
-        self._connection.feed.acknowledge(v1.AudioAck(received=session.received).encode())
+        self._feed.acknowledge(v1.AudioAck(received=session.received).encode())
 
     def _note_acknowledged(self, session: Session, wait: float = 1.0) -> None:
         """Note what the client knows; the next acknowledgement is due after `wait` of the usual."""
@@ -287,13 +287,13 @@ class V1Dialect:
         self._acknowledge_at = session.received_samples + wait * usual
 
     def _require_session(self) -> Session:
-        if self._connection.session is None:
+        if self.session is None:
             raise ProtocolError(
                 ErrorCode.NOT_STARTED,
                 "the session was not started",
                 "send 'session.start' as the first message",
             )
-        return self._connection.session
+        return self.session
 
 
 def limits_of(settings: ServerSettings) -> Limits:

@@ -20,22 +20,26 @@ class Outgoing:
 
     Attributes:
         window: What is held; only `Outgoing` changes it.
+        feed: What takes from it, of the connection that carries the session; None where none does.
     """
 
-    def __init__(self, window: ReplayWindow, frame_bytes: int, *, keep: bool) -> None:
+    def __init__(
+        self, window: ReplayWindow, frame_bytes: int, changes: Changes, *, keep: bool
+    ) -> None:
         """Send what `window` holds.
 
         Args:
             window: Bounds what waits and what is kept.
             frame_bytes: Bytes of one sample of the audio, over all channels.
+            changes: Told whenever something came, was written, or will not be.
             keep: Keep what was written, to send it again; a dialect that cannot resume lets it go
                 as soon as it was written.
         """
         self.window = window
+        self.feed: Feed | None = None
         self._frame_bytes = frame_bytes
+        self._changes = changes
         self._keep = keep
-        self._changes = Changes()
-        self._feed: Feed | None = None
 
     async def room(self) -> None:
         """Wait until there is room for a message."""
@@ -59,9 +63,10 @@ class Outgoing:
         self._changed()
         return dropped
 
-    async def flushed(self) -> None:
-        """Wait until everything was written; where no connection is, that may take for ever."""
-        await self._changes.until(lambda: not self.window.waiting and not self._is_writing())
+    @property
+    def flushed(self) -> bool:
+        """Whether everything was written."""
+        return not self.window.waiting and (self.feed is None or not self.feed.writing)
 
     def acknowledge(self, received: Position) -> None:
         """Forget what the client has.
@@ -88,19 +93,19 @@ class Outgoing:
         Two connections must never take from one stream: each would send a part of it.
         """
         self.detach()
-        self._feed = feed
+        self.feed = feed
         feed.carry(self)
 
     @property
     def attached(self) -> bool:
         """Whether a connection takes what is put."""
-        return self._feed is not None
+        return self.feed is not None
 
     def detach(self) -> None:
         """Let nobody take from here."""
-        if self._feed is not None:
-            self._feed.close()
-            self._feed = None
+        if self.feed is not None:
+            self.feed.close()
+            self.feed = None
             self._changed()
 
     def take(self) -> str | bytes | None:
@@ -113,19 +118,19 @@ class Outgoing:
             self.window.acknowledge(self.window.sent)
         self._changed()
 
-    def _is_writing(self) -> bool:
-        return self._feed is not None and self._feed.writing
-
     def _changed(self) -> None:
         self._changes.tell()
-        if self._feed is not None:
-            self._feed.wake()
+        if self.feed is not None:
+            self.feed.wake()
 
 
 class Feed:
-    """What one connection has to write: its session's stream, and what concerns it alone.
+    """What one connection has to write: its session's stream, what concerns it alone, and its end.
+
+    It is what a session knows of the connection that carries it.
 
     Attributes:
+        ended: Why the connection is to be ended, once it is.
         closed: Another connection has taken over, or this one is gone.
         writing: A message was taken and is not written yet.
     """
@@ -135,6 +140,7 @@ class Feed:
 
     def __init__(self, timeout_s: float) -> None:
         """Have nothing to write; `timeout_s` is the longest that a client may take nothing in."""
+        self.ended: asyncio.Future[Close] = asyncio.get_running_loop().create_future()
         self.closed = False
         self.writing = False
         self._timeout_s = timeout_s
@@ -149,6 +155,11 @@ class Feed:
     def crowded(self) -> bool:
         """Whether more urgent messages wait than should."""
         return len(self._urgent) >= self.URGENT_LIMIT
+
+    def end(self, why: Close) -> None:
+        """End the connection; the first reason is the one that counts."""
+        if not self.ended.done():
+            self.ended.set_result(why)
 
     def put_urgent(self, text: str) -> None:
         """Write an unnumbered message before everything that waits; lost with the connection."""

@@ -31,8 +31,10 @@ class RefusalRow:
         """Whether the message before was refused, too."""
         return self._error is not None
 
-    def refuse(self, error: ProtocolError, cause: Cause | None) -> list[Refused]:
-        """A binary message was refused; gives what is to be told of it now."""
+    def refuse(self, error: ProtocolError, cause: Cause | None, *, binary: bool) -> list[Refused]:
+        """A message was refused; gives what is to be told of it now: of text, always all."""
+        if not binary:
+            return [*self.text_came(), Refused(error, cause=cause)]
         if self._error is not None and self._error.code is error.code:
             self._error = error
             self._untold += 1

@@ -32,7 +32,8 @@ from labkit.errors import Close, CloseCode, ErrorCode, ProtocolError
 from labkit.protocol.replay import Missing, Position
 from labkit.session.events import Caller, Encoder, Observer
 from labkit.session.limits import Budget
-from labkit.session.session import Carrier, Session
+from labkit.session.outgoing import Feed
+from labkit.session.session import Session
 from labkit.session.settings import ServerSettings, SessionOptions
 from labkit.voice.pipeline import Pipeline
 
@@ -250,21 +251,24 @@ class Registry:
         session = self._lives.find(session_id, token, caller.identity)
         session.outgoing.window.require(received)
         fresh = self._lives.resume(session_id, token, caller.identity)
-        carrier = session.carrier
+        feed = session.outgoing.feed
         # Detached before the other connection ends: its end would otherwise take the session
         # with it.
         session.detach()
-        if carrier is not None:
-            carrier.end(_taken_over())
+        if feed is not None:
+            feed.end(_taken_over())
         missing = session.outgoing.rewind(received)
         _log.info("session %s: resumed", session.id)
         return Opened(session, fresh, resumed=True, missing=missing)
 
-    def leave(self, session: Session, carrier: Carrier) -> None:
-        """`carrier` is gone; the session waits, unless another connection has it by now."""
-        if session.carrier is not carrier or session not in self._tasks:
+    def leave(self, session: Session, feed: Feed, why: Close | None) -> None:
+        """The connection of `feed` is gone; the session waits, unless another one has it by now.
+
+        One that cannot be resumed, or not after `why`, ends.
+        """
+        if session.outgoing.feed is not feed or session not in self._tasks:
             return
-        if not session.options.resumable:
+        if not session.options.resumable or (why is not None and not why.close.resumable):
             self.end(session)
             return
         session.detach()
@@ -330,8 +334,8 @@ class Registry:
             await work()
         except Exception:
             _log.exception("session %s: failed", session.id)
-            if session.carrier is not None:
-                session.carrier.end(_broken())
+            if session.outgoing.feed is not None:
+                session.outgoing.feed.end(_broken())
             self.end(session)
 
 

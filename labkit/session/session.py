@@ -11,7 +11,7 @@ one utterance after the other, and puts what the pipeline gives into the stream.
 import time
 import weakref
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from zlib import crc32
 
 from labkit.audio.formats import WIRE, StreamDecoder
@@ -40,14 +40,6 @@ MOST_AT_ONCE: Final = 32 * 1024
 131 s of µ-law, which would keep everybody else waiting."""
 
 
-class Carrier(Protocol):
-    """The connection that carries a session at this moment."""
-
-    def end(self, why: Close) -> None:
-        """End the connection; the first reason is the one that counts."""
-        ...
-
-
 class Session:
     """One conversation that may outlive its connection.
 
@@ -56,7 +48,6 @@ class Session:
         options: What was agreed on.
         outgoing: Everything that goes to the client.
         activity: When something last came.
-        carrier: The connection that carries it at this moment.
         phase: From 0 to 1, another in each session: what is done again and again is not done for
             all sessions that began together in the same instant.
         received_messages: Numbered messages that came from the client.
@@ -84,12 +75,12 @@ class Session:
         """
         self.id = session_id
         self.options = options
-        self.carrier: Carrier | None = None
         self.phase = crc32(session_id.encode()) / 2**32
         self.received_messages = 0
         self.received_samples = 0
         self.wait_until_ns = 0
         self.must_wait = False
+        self._changes = Changes()
         self.outgoing = Outgoing(
             ReplayWindow(
                 max_bytes=settings.replay_bytes,
@@ -97,6 +88,7 @@ class Session:
                 until_acknowledged=options.acknowledges,
             ),
             options.output.frame_bytes,
+            self._changes,
             keep=options.resumable,
         )
         self._settings = settings
@@ -116,7 +108,6 @@ class Session:
         self._watch = FormatWatch(options.input, settings.watch_s, self.phase)
         self._too_fast = False
         self._refusals = refusals.RefusalRow()
-        self._changes = Changes()
         self._common = Common(
             id=session_id,
             pipeline=pipeline,
@@ -272,11 +263,7 @@ class Session:
         Raises:
             Close: The client is told more than it takes in.
         """
-        if binary:
-            told = self._refusals.refuse(error, cause)
-        else:
-            told = [*self._refusals.text_came(), Refused(error, cause=cause)]
-        for refused in told:
+        for refused in self._refusals.refuse(error, cause, binary=binary):
             self.tell(refused)
 
     def accepted_text(self, now_ns: int) -> None:
@@ -308,9 +295,8 @@ class Session:
 
     # Its connections.
 
-    def attach(self, carrier: Carrier, feed: Feed) -> None:
-        """Let `carrier` carry it from now on; `feed` takes what it has to send."""
-        self.carrier = carrier
+    def attach(self, feed: Feed) -> None:
+        """Let the connection of `feed` carry it from now on."""
         self.activity.wake(self._clock())
         self.outgoing.attach(feed)
         self._answers.attached()
@@ -319,7 +305,6 @@ class Session:
 
     def detach(self) -> None:
         """Go on without a connection."""
-        self.carrier = None
         self.outgoing.detach()
 
     def close(self) -> None:
@@ -344,9 +329,9 @@ class Session:
         await self._changes.until(lambda: not self.busy)
 
     async def drained(self) -> None:
-        """Wait until everything is answered and written."""
-        await self.all_answered()
-        await self.outgoing.flushed()
+        """Wait until everything is answered and written, or its client is gone."""
+        out = self.outgoing
+        await self._changes.until(lambda: not out.attached or not self.busy and out.flushed)
 
     # Hearing.
 

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from unittest.mock import Mock
 
 import pytest
 
 from labkit.errors import Close, CloseCode
 from labkit.server.connection import Connection
 from labkit.server.metrics import Metrics
+from labkit.session.outgoing import Feed
 from labkit.session.settings import ServerSettings
 
 
@@ -38,7 +40,8 @@ class Reader:
 
 
 def connection(socket: Reader) -> Connection:
-    return Connection(socket, ServerSettings(send_timeout_s=0.04), Metrics())
+    settings = ServerSettings(send_timeout_s=0.04)
+    return Connection(socket, Mock(), Feed(60.0), settings, Metrics())
 
 
 async def test_a_client_that_reads_on_may_take_longer_than_the_deadline() -> None:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -284,7 +283,7 @@ async def test_who_comes_back_is_given_time_to_speak_on(passes: Passes) -> None:
         await say(scene, 4 * 512 + 1600)
         scene.session.detach()
         await passes(scene, 500)
-        scene.session.attach(Mock(), Feed(60.0))
+        scene.session.attach(Feed(60.0))
         await scene.settle()
         await passes(scene, 500)
         assert not scene.told.of(ReplyResumed)
@@ -300,7 +299,7 @@ async def test_nothing_of_a_reply_is_played_while_its_client_is_away() -> None:
         assert given(scene) == before
         # Half a second of what was sent was lost with the connection.
         scene.session.outgoing.rewind(end.plus(samples=-SAMPLE_RATE // 2))
-        scene.session.attach(Mock(), Feed(60.0))
+        scene.session.attach(Feed(60.0))
         await scene.settle()
         assert given(scene) == before + SAMPLE_RATE // 2 + 1600  # as far ahead as it may be
         await played(scene, 0.3)

@@ -7,11 +7,18 @@ import pytest
 from labkit.errors import Close, CloseCode
 from labkit.protocol.replay import Position, ReplayWindow
 from labkit.session.outgoing import Feed, Outgoing
+from labkit.session.tasks import Changes
 
 
-def stream(max_bytes: int = 100, *, acknowledged: bool = False, keep: bool = True) -> Outgoing:
+def stream(
+    max_bytes: int = 100,
+    *,
+    acknowledged: bool = False,
+    keep: bool = True,
+    changes: Changes | None = None,
+) -> Outgoing:
     window = ReplayWindow(max_bytes=max_bytes, max_samples=1000, until_acknowledged=acknowledged)
-    return Outgoing(window, frame_bytes=2, keep=keep)
+    return Outgoing(window, 2, changes or Changes(), keep=keep)
 
 
 async def taken(feed: Feed, count: int) -> list[str | bytes | None]:
@@ -74,10 +81,11 @@ async def test_an_empty_message_is_written_too() -> None:
 
 @pytest.mark.parametrize("message", [b"", b"12"])
 async def test_flushed_means_written_and_not_taken(message: bytes) -> None:
-    out, feed = stream(), Feed(60)
+    changes = Changes()
+    out, feed = stream(changes=changes), Feed(60)
     out.attach(feed)
     out.put_now(message)
-    flushed = asyncio.create_task(out.flushed())
+    flushed = asyncio.create_task(changes.until(lambda: out.flushed))
     await feed.next()
     await settle()
     assert not flushed.done()

@@ -14,7 +14,8 @@ def refusal(code: ErrorCode, number: int = 0) -> ProtocolError:
 
 def test_the_first_is_told_and_the_others_are_counted_when_the_row_is_over() -> None:
     row = RefusalRow()
-    told = [len(row.refuse(refusal(ErrorCode.ODD_LENGTH, n), None)) for n in range(5)]
+    odd = [refusal(ErrorCode.ODD_LENGTH, number) for number in range(5)]
+    told = [len(row.refuse(error, None, binary=True)) for error in odd]
     assert told == [1, 0, 0, 0, 0]
     (summary,) = row.end()
     assert (summary.count, str(summary.error)) == (4, "message 4")
@@ -24,8 +25,8 @@ def test_the_first_is_told_and_the_others_are_counted_when_the_row_is_over() -> 
 def test_another_reason_ends_a_row() -> None:
     row = RefusalRow()
     for _ in range(3):
-        row.refuse(refusal(ErrorCode.ODD_LENGTH), None)
-    told = row.refuse(refusal(ErrorCode.MESSAGE_TOO_LARGE), None)
+        row.refuse(refusal(ErrorCode.ODD_LENGTH), None, binary=True)
+    told = row.refuse(refusal(ErrorCode.MESSAGE_TOO_LARGE), None, binary=True)
     assert [(one.error.code, one.count) for one in told] == [
         (ErrorCode.ODD_LENGTH, 2),
         (ErrorCode.MESSAGE_TOO_LARGE, 1),
@@ -43,7 +44,7 @@ def test_another_reason_ends_a_row() -> None:
 def test_text_ends_a_row_unless_its_cause_outlasts_text(code: ErrorCode, outlasts: bool) -> None:
     row = RefusalRow()
     for _ in range(3):
-        row.refuse(refusal(code), None)
+        row.refuse(refusal(code), None, binary=True)
     assert len(row.text_came()) == int(not outlasts)
     assert row.goes_on is outlasts
 
@@ -59,7 +60,7 @@ def test_the_counts_add_up_to_what_was_refused(steps: list[ErrorCode | str]) -> 
     for step in steps:
         match step:
             case ErrorCode():
-                told += row.refuse(refusal(step), None)
+                told += row.refuse(refusal(step), None, binary=True)
             case "text":
                 told += row.text_came()
             case _:
