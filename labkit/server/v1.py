@@ -177,35 +177,29 @@ class V1Dialect:
         return v1.Error(code=why.code, message=str(why), hint=why.hint, fatal=True).encode()
 
     def _obey(self, message: v1.ClientMessage) -> None:
-        match message:
-            case v1.Ping(id=name):
-                self._feed.put_urgent(v1.Pong(id=name).encode())
-            case v1.SessionStart():
-                self._start(message)
-            case _:
-                session = self._require_session()
-                if message.numbered:
-                    session.received_messages += 1
-                try:
-                    self._obey_in(session, message)
-                finally:
-                    if message.numbered:
-                        self._acknowledge(session)
-
-    def _obey_in(self, session: Session, message: v1.ClientMessage) -> None:
-        match message:
-            case v1.AudioEnd():
-                session.end_utterance()
-            case v1.ResponseCancel(turn=turn, heard_samples=heard):
-                session.cancel(turn, heard)
-            case v1.ResponseAck(received=received):
-                session.acknowledge(received)
-            case v1.SessionEnd():
-                raise Close(CloseCode.NORMAL, None, "the client ended the session", "")
-            case v1.Ping() | v1.SessionStart():
-                raise AssertionError(f"{message.type} needs no session")
-            case _:
-                assert_never(message)
+        if isinstance(message, v1.Ping):
+            self._feed.put_urgent(v1.Pong(id=message.id).encode())
+            return
+        if isinstance(message, v1.SessionStart):
+            self._start(message)
+            return
+        session = self._require_session()
+        session.received_messages += message.numbered
+        try:
+            match message:
+                case v1.AudioEnd():
+                    session.end_utterance()
+                case v1.ResponseCancel(turn=turn, heard_samples=heard):
+                    session.cancel(turn, heard)
+                case v1.ResponseAck(received=received):
+                    session.acknowledge(received)
+                case v1.SessionEnd():
+                    raise Close(CloseCode.NORMAL, None, "the client ended the session", "")
+                case _:
+                    assert_never(message)
+        finally:
+            if message.numbered:
+                self._acknowledge(session)
 
     def _start(self, start: v1.SessionStart) -> None:
         if self.session is not None:
@@ -215,12 +209,11 @@ class V1Dialect:
                 "open another connection for another session",
             )
         opened = self._begin(start) if start.resume is None else self._resume(start.resume)
-        session = opened.session
         # Before the session's stream is attached, so that it is the first to be written.
         self._feed.put_urgent(self._welcome(opened).encode())
-        self.session = session
-        session.attach(self._feed)
-        self._note_acknowledged(session, wait=1 - session.phase)
+        self.session = opened.session
+        self.session.attach(self._feed)
+        self._note_acknowledged(self.session, wait=1 - self.session.phase)
 
     def _begin(self, start: v1.SessionStart) -> Opened:
         server_ends = start.turn_detection is v1.TurnDetection.SERVER
