@@ -83,24 +83,17 @@ class AudioFormat:
         return CODECS[self.encoding].decode(data).reshape(-1, self.channels)
 
     def decode_int16(self, data: Bytes) -> Int16:
-        """Turn bytes into 16-bit integers mixed to mono, shape `(frames,)`.
+        """Turn bytes into 16-bit integers mixed to mono, shape `(frames,)`; raises as `decode`.
 
         What is s16le mono already is no copy: it is valid as long as `data` does not change.
-
-        Raises:
-            AudioError: `data` is no whole number of frames, or a float in it is not finite.
         """
-        if self.channels > 1:
+        if self.channels > 1 or self.encoding is not Encoding.PCM_S16LE:
             return to_int16(mix(self.decode(data)))
         self._require_whole_frames(data)
-        return CODECS[self.encoding].decode_int16(data)
+        return np.frombuffer(data, dtype="<i2").astype(np.int16, copy=False)
 
     def check(self, data: Bytes) -> None:
-        """Refuse what `decode` would, at little cost: for a message that is decoded in pieces.
-
-        Raises:
-            AudioError: `data` is no whole number of frames, or a float in it is not finite.
-        """
+        """Refuse what `decode` would, at little cost: for a message that is decoded in pieces."""
         self._require_whole_frames(data)
         if self.encoding is Encoding.PCM_F32LE:
             require_finite(np.frombuffer(data, dtype="<f4"))
@@ -144,13 +137,8 @@ class StreamDecoder:
     """Bytes of a format to mono int16 at 16 kHz, as one stream without seams."""
 
     def __init__(self, form: AudioFormat) -> None:
-        """Decode what is laid out as `form`."""
         self._format = form
-        self._resampler = self._fresh()
-
-    def _fresh(self) -> StreamResampler | None:
-        rate = self._format.sample_rate
-        return None if rate == SAMPLE_RATE else StreamResampler(rate, SAMPLE_RATE)
+        self._resampler = StreamResampler(form.sample_rate, SAMPLE_RATE)
 
     def feed(self, data: Bytes) -> Int16:
         """Take the next whole frames, give the audio that is ready.
@@ -162,40 +150,32 @@ class StreamDecoder:
             AudioError: `data` is no whole number of frames, or a float in it is not finite; then
                 nothing of it was taken.
         """
-        if self._resampler is None:
+        if self._format.sample_rate == SAMPLE_RATE:
             return self._format.decode_int16(data)
         size = _AT_ONCE * self._format.frame_bytes
         if len(data) <= size:
-            return self._resampled(data, self._resampler)
+            return self._resampled(data)
         self._format.check(data)
         # One growing buffer, so that no message is ever there twice.
         ready, view = bytearray(), memoryview(data)
         for start in range(0, len(data), size):
-            ready += self._resampled(view[start : start + size], self._resampler).tobytes()
+            ready += self._resampled(view[start : start + size]).tobytes()
         return np.frombuffer(ready, np.int16)
 
-    def _resampled(self, data: Bytes, resampler: StreamResampler) -> Int16:
-        return to_int16(resampler.feed(mix(self._format.decode(data))))
+    def _resampled(self, data: Bytes) -> Int16:
+        return to_int16(self._resampler.feed(mix(self._format.decode(data))))
 
     def flush(self) -> Int16:
         """End the utterance: give the filter's tail, and begin anew."""
-        if self._resampler is None:
-            return np.zeros(0, np.int16)
-        tail = self._resampler.feed(np.zeros(0, np.float32), last=True)
-        self._resampler = self._fresh()
-        return to_int16(tail)
+        return to_int16(self._resampler.flush())
 
 
 class StreamEncoder:
     """Mono float32 at 16 kHz to bytes of a format, as one stream without seams."""
 
     def __init__(self, form: AudioFormat) -> None:
-        """Encode into `form`."""
         self._format = form
-        self._resampler = self._fresh()
-
-    def _fresh(self) -> StreamResampler:
-        return StreamResampler(SAMPLE_RATE, self._format.sample_rate)
+        self._resampler = StreamResampler(SAMPLE_RATE, form.sample_rate)
 
     def feed(self, samples: Float32) -> bytes:
         """Take the next samples, give the whole frames that are ready.
@@ -207,6 +187,4 @@ class StreamEncoder:
 
     def flush(self) -> bytes:
         """End the utterance: give the filter's tail, and begin anew."""
-        tail = self._resampler.feed(np.zeros(0, np.float32), last=True)
-        self._resampler = self._fresh()
-        return self._format.encode(tail)
+        return self._format.encode(self._resampler.flush())

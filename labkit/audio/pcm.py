@@ -145,10 +145,6 @@ class Law:
         for table in (self.levels, self._floats):  # which all streams share
             table.flags.writeable = False
 
-    def decode_int16(self, data: Bytes) -> Int16:
-        """Turn codes into 16-bit integers."""
-        return self.levels[np.frombuffer(data, dtype=np.uint8)]
-
     def decode(self, data: Bytes) -> Float32:
         """Turn codes into float32 in (-1, 1)."""
         return self._floats[np.frombuffer(data, dtype=np.uint8)]
@@ -187,35 +183,19 @@ class Codec:
 
     sample_bytes: int
     decode: Callable[[Bytes], Float32]
-    decode_int16: Callable[[Bytes], Int16]
     encode: Callable[[Float32], bytes]
 
 
-def _s16le_int16(data: Bytes) -> Int16:
-    """A view of the bytes, where the machine has the low byte first, too."""
-    return np.frombuffer(data, dtype="<i2").astype(np.int16, copy=False)
-
-
-def _f32le_int16(data: Bytes) -> Int16:
-    return to_int16(decode_f32le(data))
-
-
 CODECS: Final = {
-    Encoding.PCM_S16LE: Codec(2, decode_s16le, _s16le_int16, encode_s16le),
-    Encoding.PCM_F32LE: Codec(4, decode_f32le, _f32le_int16, encode_f32le),
-    Encoding.MULAW: Codec(1, MULAW.decode, MULAW.decode_int16, MULAW.encode),
-    Encoding.ALAW: Codec(1, ALAW.decode, ALAW.decode_int16, ALAW.encode),
+    Encoding.PCM_S16LE: Codec(2, decode_s16le, encode_s16le),
+    Encoding.PCM_F32LE: Codec(4, decode_f32le, encode_f32le),
+    Encoding.MULAW: Codec(1, MULAW.decode, MULAW.encode),
+    Encoding.ALAW: Codec(1, ALAW.decode, ALAW.encode),
 }
 
 
 def resample(samples: Float32, from_rate: int, to_rate: int) -> Float32:
-    """Resample a whole recording (libsoxr, high quality).
-
-    Args:
-        samples: Mono, shape `(n,)`.
-        from_rate: Samples per second of `samples`.
-        to_rate: Samples per second wanted.
-    """
+    """Resample a whole mono recording, shape `(n,)` (libsoxr, high quality)."""
     if from_rate == to_rate:
         return np.asarray(samples, dtype=np.float32)
     return np.asarray(soxr.resample(samples, from_rate, to_rate), dtype=np.float32)
@@ -226,17 +206,23 @@ class StreamResampler:
 
     def __init__(self, from_rate: int, to_rate: int) -> None:
         """Resample from `from_rate` to `to_rate` samples per second."""
-        self._stream = (
-            None
-            if from_rate == to_rate
-            else soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32")
-        )
+        self._stream = None
+        if from_rate != to_rate:
+            self._stream = soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32")
 
-    def feed(self, samples: Float32, *, last: bool = False) -> Float32:
-        """Take the next piece, give what is ready; `last` flushes the filter's tail."""
+    def feed(self, samples: Float32) -> Float32:
+        """Take the next piece, give what is ready."""
         if self._stream is None:
             return samples
-        return np.asarray(self._stream.resample_chunk(samples, last=last), dtype=np.float32)
+        return np.asarray(self._stream.resample_chunk(samples), dtype=np.float32)
+
+    def flush(self) -> Float32:
+        """End the stream: give the filter's tail, and begin anew."""
+        tail: Float32 = np.zeros(0, np.float32)
+        if self._stream is not None:
+            tail = self._stream.resample_chunk(tail, last=True)
+            self._stream.clear()
+        return tail
 
 
 def chunks(samples: Float32, size: int) -> Iterator[Float32]:
@@ -263,11 +249,9 @@ def leading_silence(samples: Float32, sample_rate: int, threshold: float = 0.01)
 def end_of_speech(samples: Float32) -> int | None:
     """Index of the last audible sample of speech, by energy; None where nothing stands out.
 
-    It is the end of the last 5 ms frame within 36 dB of the loudest frames, and above the noise.
-    Who knows better, from an annotation, should not ask.
-
-    Args:
-        samples: Mono, 16 kHz, silence around the speech included.
+    It is the end of the last 5 ms frame within 36 dB of the loudest frames, and above the noise,
+    in `samples` at 16 kHz with the silence around the speech. Who knows better, from an
+    annotation, should not ask.
     """
     whole = samples[: len(samples) // _FRAME * _FRAME].reshape(-1, _FRAME)
     if not len(whole):

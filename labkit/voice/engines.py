@@ -58,24 +58,24 @@ class Vad(Protocol):
         ...
 
 
-class Asr(Protocol):
-    """Automatic speech recognition: audio to words."""
+class Warmed(Protocol):
+    """An engine whose first call may be slow."""
 
     def warm_up(self) -> None:
-        """Do once what makes the first call slow."""
-        ...
+        """Do once what makes the first call slow; by default, nothing does."""
+        return
+
+
+class Asr(Warmed, Protocol):
+    """Automatic speech recognition: audio to words."""
 
     def transcribe(self, audio: Float32, stop: Stop) -> str:
         """The words in `audio` (16 kHz), empty where none were understood."""
         ...
 
 
-class Llm(Protocol):
+class Llm(Warmed, Protocol):
     """Language model: a conversation to its next reply."""
-
-    def warm_up(self) -> None:
-        """Do once what makes the first call slow."""
-        ...
 
     def reply(self, messages: Sequence[Message], stop: Stop) -> Iterator[str]:
         """The reply to `messages`, piece by piece; ends early once `stop` is set.
@@ -89,16 +89,12 @@ class Llm(Protocol):
         ...
 
 
-class Tts(Protocol):
+class Tts(Warmed, Protocol):
     """Speech synthesis: a sentence to audio."""
 
     @property
     def sample_rate(self) -> int:
         """Samples per second of what `synthesise` gives."""
-        ...
-
-    def warm_up(self) -> None:
-        """Do once what makes the first call slow."""
         ...
 
     def synthesise(self, text: str, stop: Stop) -> Iterator[Float32]:
@@ -201,7 +197,7 @@ class Engines:
             resampler = StreamResampler(sample_rate, SAMPLE_RATE)
             # No loop: its variable would hold a second copy while a slow client takes in the first.
             yield from map(resampler.feed, map(_audio, self.tts.synthesise(sentence, stop)))
-            yield resampler.feed(np.zeros(0, np.float32), last=True)
+            yield resampler.flush()
 
 
 @contextmanager
