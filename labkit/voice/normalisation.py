@@ -59,29 +59,39 @@ _DAYS: Final = {
 }
 _DAY: Final = "(?:Mon|Tues?|Wed|Thu|Thurs?|Fri|Sat|Sun)"
 
+_PREFIXES: Final = dict(
+    zip("nµmchkKMGT", "nano micro milli centi hecto kilo kilo mega giga tera".split(), strict=True)
+)
+_METRIC: Final = (
+    ("m", "meter/s", ("", *"nmck")),
+    ("g", "gram/s", ("", *"mk")),
+    ("l", "liter/s", ("", *"mc")),
+    ("L", "liter/s", ("", "m")),
+    ("s", "second/s", ("", *"nµm")),
+    ("Hz", "hertz", ("", *"kMG")),
+    ("B", "byte/s", "kKMGT"),
+    ("bps", "bit/s per second", "kMG"),
+    ("W", "watt/s", ("", *"kM")),
+    ("Wh", "watt hour/s", "k"),
+    ("V", "volt/s", ("",)),
+    ("Ah", "amp hour/s", "m"),
+    ("Pa", "pascal/s", "hk"),
+    ("cal", "calorie/s", "k"),
+)
+"""Units with the prefixes that people write before them, and what the plural adds."""
 _UNITS: Final = {
+    prefix + unit: _PREFIXES.get(prefix, "") + words
+    for unit, words, prefixes in _METRIC
+    for prefix in prefixes
+} | {
     "km/h": "kilometer/s per hour",
     "kph": "kilometer/s per hour",
     "mph": "mile/s per hour",
+    "m/s": "meter/s per second",
     "m/s²": "meter/s per second squared",
     "m/s^2": "meter/s per second squared",
-    "m/s": "meter/s per second",
-    "km²": "square kilometer/s",
-    "m²": "square meter/s",
-    "cm²": "square centimeter/s",
-    "ft²": "square foot/feet",
     "sq ft": "square foot/feet",
     "sq. ft": "square foot/feet",
-    "m³": "cubic meter/s",
-    "cm³": "cubic centimeter/s",
-    "km": "kilometer/s",
-    "cm": "centimeter/s",
-    "mm": "millimeter/s",
-    "nm": "nanometer/s",
-    "m": "meter/s",
-    "kg": "kilogram/s",
-    "mg": "milligram/s",
-    "g": "gram/s",
     "lbs": "pound/s",
     "lb": "pound/s",
     "oz": "ounce/s",
@@ -89,23 +99,9 @@ _UNITS: Final = {
     "yd": "yard/s",
     "yds": "yard/s",
     "mi": "mile/s",
-    "ml": "milliliter/s",
-    "mL": "milliliter/s",
-    "cl": "centiliter/s",
-    "l": "liter/s",
-    "L": "liter/s",
     "gal": "gallon/s",
     "tbsp": "tablespoon/s",
     "tsp": "teaspoon/s",
-    "kcal": "kilocalorie/s",
-    "Hz": "hertz",
-    "kHz": "kilohertz",
-    "MHz": "megahertz",
-    "GHz": "gigahertz",
-    "ns": "nanosecond/s",
-    "µs": "microsecond/s",
-    "ms": "millisecond/s",
-    "s": "second/s",
     "sec": "second/s",
     "secs": "second/s",
     "min": "minute/s",
@@ -113,23 +109,7 @@ _UNITS: Final = {
     "h": "hour/s",
     "hr": "hour/s",
     "hrs": "hour/s",
-    "kB": "kilobyte/s",
-    "KB": "kilobyte/s",
-    "MB": "megabyte/s",
-    "GB": "gigabyte/s",
-    "TB": "terabyte/s",
-    "kbps": "kilobit/s per second",
-    "Mbps": "megabit/s per second",
-    "Gbps": "gigabit/s per second",
-    "W": "watt/s",
-    "kW": "kilowatt/s",
-    "kWh": "kilowatt hour/s",
-    "MW": "megawatt/s",
-    "V": "volt/s",
-    "mAh": "milliamp hour/s",
     "dB": "decibel/s",
-    "kPa": "kilopascal/s",
-    "hPa": "hectopascal/s",
     "°C": "degree/s Celsius",
     "°F": "degree/s Fahrenheit",
     "° C": "degree/s Celsius",
@@ -138,6 +118,8 @@ _UNITS: Final = {
     "″": "inch/es",
 }
 """Units, and what the plural adds or, where it is a word, is."""
+_UNITS.update({f"{unit}²": f"square {_UNITS[unit]}" for unit in ("m", "cm", "km", "ft")})
+_UNITS.update({f"{unit}³": f"cubic {_UNITS[unit]}" for unit in ("m", "cm")})
 _UNIT: Final = "|".join(sorted(map(re.escape, _UNITS), key=len, reverse=True))
 
 _CURRENCIES: Final = {
@@ -211,27 +193,23 @@ _DENOMINATORS: Final = frozenset((2, 3, 4, 5, 6, 8, 16, 100, 1000))
 
 def normalise(text: str) -> str:
     """`text` with words for what the voice reads wrongly; other text stays as it is."""
-    text = _applied(_NAMES, text)
+    text = applied(_NAMES, text)
     if any(map(str.isnumeric, text)):
-        text = _applied(_FIGURES, text)
-    return _applied(_WORDS, text)
+        text = applied(_FIGURES, text)
+    return applied(_WORDS, text)
 
 
-def _applied(rules: tuple[Rule, ...], text: str) -> str:
+def applied(rules: tuple[Rule, ...], text: str) -> str:
     """Apply the rules in their order: each sees what those before it have left."""
     for pattern, words in rules:
         text = pattern.sub(words, text)
     return text
 
 
-def _spelled(digits: str) -> str:
-    return " ".join(digits)
-
-
 def _telephone(found: Match) -> str:
     groups = re.findall(r"\d+", found[0])
     plus = "plus " if found[0].startswith("+") else ""
-    return plus + ", ".join(map(_spelled, groups))
+    return plus + ", ".join(map(" ".join, groups))
 
 
 def _year(number: int) -> str:
@@ -250,45 +228,23 @@ def _roman(found: Match) -> str:
     return found[1] + str(sum(-one if one < behind else one for one, behind in pairs))
 
 
-def _iso_date(found: Match) -> str:
-    year, month, day = map(int, found.group(1, 3, 4))
-    return _date(year, month, day) or found[0]
+def _date(found: Match) -> str:
+    """A date whose parts are called d, m and y, in whatever order; as it stands where it is none.
 
-
-def _slashed_date(found: Match) -> str:
-    month, day, year = map(int, found.groups())
-    if month > 12:
-        month, day = day, month
-    if year < 100:
-        year += 2000 if year < 50 else 1900
-    return _date(year, month, day) or found[0]
-
-
-def _month_slash_day(found: Match) -> str:
-    month, day = map(int, found.groups())
-    return f"{_MONTHS[month - 1]} {_ordinal(day)}" if 1 <= month <= 12 else found[0]
-
-
-def _dotted_date(found: Match) -> str:
-    day, month, year = map(int, found.groups())
-    return _date(year, month, day) or found[0]
-
-
-def _day_and_month(found: Match) -> str:
-    day, month, year = found.groups()
-    return f"{month} {_ordinal(int(day))}" + (f", {_year(int(year))}" if year else "")
-
-
-def _date(year: int, month: int, day: int) -> str:
-    if not (1 <= month <= 12 and 1 <= day <= 31):
-        return ""
-    return f"{_MONTHS[month - 1]} {_ordinal(day)}, {_year(year)}"
-
-
-def _month_and_day(found: Match) -> str:
-    month, day, year = found.groups()
-    name = next(full for full in _MONTHS if full.startswith(month[:3]))
-    said = f"{name} {_ordinal(int(day))}" if day else name
+    Where the month cannot be one, the day stands before it.
+    """
+    parts = found.groupdict("")
+    month, day, year = parts["m"], int(parts.get("d") or 1), parts.get("y", "")
+    if month.isdigit():
+        number, day = (day, int(month)) if int(month) > 12 else (int(month), day)
+        names = _MONTHS[number - 1 : number] if number else []
+    else:
+        names = [name for name in _MONTHS if name.startswith(month[:3])]
+    if not names or not 1 <= day <= 31:
+        return found[0]
+    if len(year) == 2:
+        year = ("20" if year < "50" else "19") + year
+    said = f"{names[0]} {_ordinal(day)}" if parts.get("d") else names[0]
     return f"{said}, {_year(int(year))}" if year else said
 
 
@@ -360,10 +316,6 @@ def _part_of(found: Match) -> str:
     return f"{whole or ''}{part} {words}"
 
 
-def _years(found: Match) -> str:
-    return f"{_year(int(found[1]))} to {_year(int(found[2]))}"
-
-
 def _days(found: Match) -> str:
     """Days of the week, one or a range, or as they stand where they are other words."""
     return " to ".join(_DAYS[day[:3]] for day in re.findall(r"[A-Z]\w+", found[0]))
@@ -392,26 +344,9 @@ def _vulgar(found: Match) -> str:
     return f" {plain}"
 
 
-def _feet(found: Match) -> str:
-    inches = f" {_inches(found[2])}" if found[2] else ""
-    return f"{found[1]} {'foot' if found[1] == '1' else 'feet'}{inches}"
-
-
-def _feet_or_inches(found: Match) -> str:
-    return found[1] + (" feet" if found[2] == "'" else " inches")
-
-
-def _inches(number: str) -> str:
-    return f"{number} inch{'' if number == '1' else 'es'}"
-
-
 def _abbreviation(found: Match) -> str:
     words = _ABBREVIATIONS[found[1].lower()]
     return words.capitalize() if found[1][0].isupper() else words
-
-
-def _initials(found: Match) -> str:
-    return " ".join(found[0].replace(".", " ").split())
 
 
 def _slash(found: Match) -> str:
@@ -421,152 +356,159 @@ def _slash(found: Match) -> str:
 
 
 def _power(found: Match) -> str:
-    return _to_the_power(found[1])
+    known = {"2": " squared", "3": " cubed"}
+    return known.get(found[1], f" to the power of {found[1]}")
 
 
 def _raised(found: Match) -> str:
-    return _to_the_power(unicodedata.normalize("NFKC", found[0]).replace("−", "-"))
+    """Write "10⁸" as "10^{8}"."""
+    return f"^{{{unicodedata.normalize('NFKC', found[0]).replace('−', '-')}}}"
 
 
-def _to_the_power(exponent: str) -> str:
-    known = {"2": " squared", "3": " cubed"}
-    return known.get(exponent, f" to the power of {exponent}")
-
-
-def _rule(pattern: str, words: str | Callable[[Match], str], flags: int = 0) -> Rule:
+def rule(pattern: str, words: str | Callable[[Match], str], flags: int = 0) -> Rule:
+    """What fits `pattern` becomes `words`, as in `re.sub`."""
     return re.compile(pattern, flags), words
 
 
 _NAMES: Final[tuple[Rule, ...]] = (
-    _rule(r"\b([ap])\.m\.(?=\s+\S|[^\w\s])", lambda found: found[1].upper() + "M"),
-    _rule(r"\b([ap])\.m\.?", lambda found: found[1].upper() + "M."),
-    _rule(r"\b(Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.()()(?= \w)", _month_and_day),
-    _rule(rf"\b{_DAY}\s?[-–]\s?{_DAY}\b", _days),
-    _rule(r"\b(?:Mon|Tues?|Wed|Thu|Thurs?|Fri)(?:\.|\b(?=,|\s[A-Z\d]))", _days),
-    _rule(r"\b(?:Sat|Sun)(?:\.(?=\s)|(?= \d+(?:[:–-]\d| ?[AaPp]\.?[Mm])))", _days),
+    rule(r"\b([ap])\.m\.(?=\s+\S|[^\w\s])", lambda found: found[1].upper() + "M"),
+    rule(r"\b([ap])\.m\.?", lambda found: found[1].upper() + "M."),
+    rule(r"\b(?P<m>Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.(?= \w)", _date),
+    rule(rf"\b{_DAY}\s?[-–]\s?{_DAY}\b", _days),
+    rule(r"\b(?:Mon|Tues?|Wed|Thu|Thurs?|Fri)(?:\.|\b(?=,|\s[A-Z\d]))", _days),
+    rule(r"\b(?:Sat|Sun)(?:\.(?=\s)|(?= \d+(?:[:–-]\d| ?[AaPp]\.?[Mm])))", _days),
 )
 _FIGURES: Final[tuple[Rule, ...]] = (
     # Telephones and dates before ranges, since both are figures with dashes between them.
-    _rule(
+    rule(
         r"(?<![\w-])(?:\+?\d{1,3}[ .-])?(?:\(\d{3}\)\s?|\d{3}[.-])\d{3}[ .-]\d{4}(?![\w-])",
         _telephone,
     ),
-    _rule(r"(?<!\w)\+\d[\d ().-]{7,}\d(?!\w)", _telephone),
-    _rule(r"(?<![\w$€£-])\d{3}-(?!\d*00\b)\d{4}(?![\w-])", _telephone),
-    _rule(r"(?<![\w.,])0\d{2,4} ?\d{3,4} ?\d{3,4}(?!\w)", _telephone),
-    _rule(r"(?<![\w.,])\(0\d{1,3}\) ?\d{3,4} ?\d{3,4}(?!\w)", _telephone),
+    rule(r"(?<!\w)\+\d[\d ().-]{7,}\d(?!\w)", _telephone),
+    rule(r"(?<![\w$€£-])\d{3}-(?!\d*00\b)\d{4}(?![\w-])", _telephone),
+    rule(r"(?<![\w.,])0\d{2,4} ?\d{3,4} ?\d{3,4}(?!\w)", _telephone),
+    rule(r"(?<![\w.,])\(0\d{1,3}\) ?\d{3,4} ?\d{3,4}(?!\w)", _telephone),
     # Numbers of cards, of books and the like; not dates.
-    _rule(r"(?<![\w-])\d{4}(?:[ -]\d{4}){3}(?![\w-])|(?<![\w-])\d{5}-\d{4}(?![\w-])", _telephone),
-    _rule(r"(?<![\w-])(?!\d{4}-\d\d-\d\d\b)(?=[\d-]{9})\d+(?:-\d+){2,}(?![\w-])", _telephone),
-    _rule(r"(?<=\b[Cc]all )\d{3}\b|(?<=\b[Dd]ial )\d{3}\b", _telephone),
-    _rule(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)(?::[\d.]+)?(?:Z\b|[+-]\d\d:\d\d)?", r"\1, \2"),
-    _rule(r"(?<![\w-])(\d{4})([-/])(\d\d)\2(\d\d)(?![\w-])", _iso_date),
-    _rule(r"(?<![\w/])(\d{1,2})/(\d{1,2})/(\d{4}|\d\d)(?![\w/])", _slashed_date),
-    _rule(r"(?<![\w.])(\d{1,2})\.(\d{1,2})\.(\d{4})(?![\w.]*\d)", _dotted_date),
-    _rule(r"(?<=[inrs]day )(\d{1,2})/(\d{1,2})(?![\w/])", _month_slash_day),
-    _rule(
-        rf"(?<![\w.,:/-])(\d{{1,2}})(?:st|nd|rd|th)? ({_FULL_MONTH})\b(?:,? (\d{{4}})\b)?",
-        _day_and_month,
+    rule(r"(?<![\w-])\d{4}(?:[ -]\d{4}){3}(?![\w-])|(?<![\w-])\d{5}-\d{4}(?![\w-])", _telephone),
+    rule(r"(?<![\w-])(?!\d{4}-\d\d-\d\d\b)(?=[\d-]{9})\d+(?:-\d+){2,}(?![\w-])", _telephone),
+    rule(r"(?<=\b[Cc]all )\d{3}\b|(?<=\b[Dd]ial )\d{3}\b", _telephone),
+    rule(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)(?::[\d.]+)?(?:Z\b|[+-]\d\d:\d\d)?", r"\1, \2"),
+    rule(r"(?<![\w-])(?P<y>\d{4})([-/])(?P<m>\d\d)\2(?P<d>\d\d)(?![\w-])", _date),
+    rule(r"(?<![\w/])(?P<m>\d{1,2})/(?P<d>\d{1,2})/(?P<y>\d{4}|\d\d)(?![\w/])", _date),
+    rule(r"(?<![\w.])(?P<d>\d{1,2})\.(?P<m>\d{1,2})\.(?P<y>\d{4})(?![\w.]*\d)", _date),
+    rule(r"(?<=[inrs]day )(?P<m>\d{1,2})/(?P<d>\d{1,2})(?![\w/])", _date),
+    rule(
+        rf"(?<![\w.,:/-])(?P<d>\d{{1,2}})(?:st|nd|rd|th)? (?P<m>{_FULL_MONTH})\b"
+        r"(?:,? (?P<y>\d{4})\b)?",
+        _date,
     ),
-    _rule(rf"(?<=\d)\s?[-–—]\s?(?=(?:{_MONTH})\b)", " to "),
-    _rule(
-        rf"\b({_MONTH})\b\.? (\d{{1,2}})(?:st|nd|rd|th)?(?![\w:%.]*\d)(?:,? (\d{{4}})\b)?",
-        _month_and_day,
+    rule(rf"(?<=\d)\s?[-–—]\s?(?=(?:{_MONTH})\b)", " to "),
+    rule(
+        rf"\b(?P<m>{_MONTH})\b\.? (?P<d>\d{{1,2}})(?:st|nd|rd|th)?(?![\w:%.]*\d)"
+        r"(?:,? (?P<y>\d{4})\b)?",
+        _date,
     ),
     # "20s" behind minutes is no decade, and "30m" behind hours no length.
-    _rule(r"(?<=\d)\s?m(?:in)?\s?(\d+)\s?s\b", r" min \1 sec"),
-    _rule(r"\b(\d+)\s?h\s?(\d+)\s?m(?:in)?\b", r"\1 h \2 min"),
-    _rule(r"(?:\b(1[1-9]|20)|(?<![\w$€£.,])['’]?)(\d0)['’]?s\b", _decade),
-    _rule(r"\b\d{1,3}([ _'])\d{3}(?:\1\d{3})+\b", lambda found: re.sub(r"\D", ",", found[0])),
-    _rule(r"(?<![\w.])\.(?=\d)", "0."),
-    _rule(r"\b(1[1-9]\d\d)[-–](1[1-9]\d\d|20\d\d)\b(?!-)", _years),
+    rule(r"(?<=\d)\s?m(?:in)?\s?(\d+)\s?s\b", r" min \1 sec"),
+    rule(r"\b(\d+)\s?h\s?(\d+)\s?m(?:in)?\b", r"\1 h \2 min"),
+    rule(r"(?:\b(1[1-9]|20)|(?<![\w$€£.,])['’]?)(\d0)['’]?s\b", _decade),
+    rule(r"\b\d{1,3}([ _'])\d{3}(?:\1\d{3})+\b", lambda found: re.sub(r"\D", ",", found[0])),
+    rule(r"(?<![\w.])\.(?=\d)", "0."),
+    rule(
+        r"\b(1[1-9]\d\d)[-–](1[1-9]\d\d|20\d\d)\b(?!-)",
+        lambda found: f"{_year(int(found[1]))} to {_year(int(found[2]))}",
+    ),
     # Times before ranges and ratios.
-    _rule(r"(?<![\d:.])(\d{1,2}):(\d\d)(?![\d:]|,\d)(\s?[AaPp][Mm]\b)?", _clock),
-    _rule(r"(?<![\d:.])(\d+):(\d[\d,]*)(?![\d:])", r"\1 to \2"),
-    _rule(r"(?<=\d)\s?([ap])m\b", lambda found: f" {found[1].upper()}M"),
-    _rule(r"(?<=[AP]M)\s?[-–]\s?(?=\d)", " to "),
-    _rule(r"(\d)[eE]([+-]?\d{1,3})\b", _power_of_ten),
-    _rule(r"(?<![\w-])(\d\d)-\1(?![\w-])", r"\1 \1"),
-    _rule(r"(?<=\d(?:st|nd|rd|th))\s?[-–—]\s?(?=\d)", " to "),
-    _rule(r"(?<=°[CF])\s?/\s?(?=\d)", " or "),
-    _rule(r"(?<=\d[kKMB%])\s?[-–—]\s?(?=[$€£]?\d)", " to "),
+    rule(r"(?<![\d:.])(\d{1,2}):(\d\d)(?![\d:]|,\d)(\s?[AaPp][Mm]\b)?", _clock),
+    rule(r"(?<![\d:.])(\d+):(\d[\d,]*)(?![\d:])", r"\1 to \2"),
+    rule(r"(?<=\d)\s?([ap])m\b", lambda found: f" {found[1].upper()}M"),
+    rule(r"(?<=[AP]M)\s?[-–]\s?(?=\d)", " to "),
+    rule(r"(\d)[eE]([+-]?\d{1,3})\b", _power_of_ten),
+    rule(r"(?<![\w-])(\d\d)-\1(?![\w-])", r"\1 \1"),
+    rule(r"(?<=\d(?:st|nd|rd|th))\s?[-–—]\s?(?=\d)", " to "),
+    rule(r"(?<=°[CF])\s?/\s?(?=\d)", " or "),
+    rule(r"(?<=\d[kKMB%])\s?[-–—]\s?(?=[$€£]?\d)", " to "),
     # Amounts and units take their ranges with them.
-    _rule(
+    rule(
         rf"(\ban? )?(?:\bUS)?([$€£¥₹])\s?({_NUMBER})(?:{_TO}[$€£¥₹]?({_NUMBER}))?"
         r"(?:\s?([kKMBm]|bn|thousand|million|billion|trillion)\b)?(?:\s?/\s?([^\W\d]\w*))?",
         _amount,
     ),
-    _rule(rf"()({_NUMBER})\s?([€£])()()()", lambda f: f"{f[2]} {_CURRENCIES[f[3]][1]}"),
-    _rule(rf"(?<![\w.,^-])({_NUMBER}){_TO}(?={_NUMBER}(?![\d-]))(?!\d+ ?=)", r"\1 to "),
-    _rule(r"([\d°])\s?[–—]\s?(?=\d)|(?<=°)-(?=\d)", lambda found: f"{found[1] or ''} to "),
-    _rule(r"(?<=\d)⁄(?=\d)", "/"),
-    _rule(r"\s*([¼½¾⅐-⅞])", _vulgar),
-    _rule(rf"(?<![\w/])(\d+ )?(\d/\d)\s({_UNIT})(?![\w'’])(?:\.(?=\s+[a-z\d]))?", _part_of),
-    _rule(r"\b(\d{2,3})/(\d{2,3})\s?mm\s?Hg\b", r"\1 over \2"),
-    _rule(r"(?<=\d\.\d)/(?=(?:5|10)(?![\w/.]))", " out of "),
-    _rule(r"(?<![\w/.])(?:(\d+) )?(\d{1,3})/(\d{1,3})(?![\w/])", _fraction),
-    _rule(r"\b(\d)['′](?:\s?(\d{1,2})(?:[\"”″]|''))", _feet),
-    _rule(
+    rule(rf"()({_NUMBER})\s?([€£])()()()", lambda f: f"{f[2]} {_CURRENCIES[f[3]][1]}"),
+    rule(rf"(?<![\w.,^-])({_NUMBER}){_TO}(?={_NUMBER}(?![\d-]))(?!\d+ ?=)", r"\1 to "),
+    rule(r"([\d°])\s?[–—]\s?(?=\d)|(?<=°)-(?=\d)", lambda found: f"{found[1] or ''} to "),
+    rule(r"(?<=\d)⁄(?=\d)", "/"),
+    rule(r"\s*([¼½¾⅐-⅞])", _vulgar),
+    rule(rf"(?<![\w/])(\d+ )?(\d/\d)\s({_UNIT})(?![\w'’])(?:\.(?=\s+[a-z\d]))?", _part_of),
+    rule(r"\b(\d{2,3})/(\d{2,3})\s?mm\s?Hg\b", r"\1 over \2"),
+    rule(r"(?<=\d\.\d)/(?=(?:5|10)(?![\w/.]))", " out of "),
+    rule(r"(?<![\w/.])(?:(\d+) )?(\d{1,3})/(\d{1,3})(?![\w/])", _fraction),
+    rule(r"\b(\d)['′]\s?(\d{1,2})(?:[\"”″]|'')(?!\w)", r"\1 ft \2 ″"),
+    rule(r"(?<=\d)'(?= (?:wide|tall|long|high|deep|thick|by|x)\b)", " ft"),
+    rule(r"(?<=\d)\"(?= (?:wide|tall|long|high|deep|thick|by|x)\b)", " ″"),
+    rule(r"(?<=\d) in\.(?=\s+[a-z]|[,;:)])", " ″"),
+    rule(r"(?<=\d)(\s?f(?:t\.?|eet|oot) \d{1,2})\s?in\b\.?", r"\1 ″"),
+    rule(
         rf"(?<![\w.])(?<![A-Za-z]-)(\b[Aa]n? )?({_NUMBER})[\s-]?({_UNIT})(?![\w'’²³^])"
         r"(?:\s?/\s?([^\W\d]\w*)|\.(?=\s+[a-z\d]|[,;:)]))?",
         _measure,
     ),
-    _rule(r"(\d)(['\"])(?= (?:wide|tall|long|high|deep|thick|by|x)\b)", _feet_or_inches),
-    _rule(r"(?<=\d) in\.(?=\s+[a-z]|[,;:)])", " inches"),
-    _rule(r"(?<=f[oe][oe]t )(\d{1,2})\s?in\b\.?", lambda found: _inches(found[1])),
-    _rule(rf"(?<=\d)/({_UNIT})(?![\w'’])", lambda found: _per(found[1])),
-    _rule(r"(?<![\w.,])(\d{2,}|\d[.,]\d+)K\b", r"\1 thousand"),
-    _rule(r"(?<![\w.,])(\d{3,}|\d+\.\d+)k\b", r"\1 thousand"),
-    _rule(rf"(?<![\w.,])({_NUMBER}\s?(?=bn)|\d+\.\d+(?=B))(?:bn|B)\b", r"\1 billion"),
-    _rule(rf"(?<![\w.,])({_NUMBER})M\b", r"\1 million"),
-    _rule(r"\b(\d[\d,]*)(?:st|nd|rd|th)\b", lambda found: _ordinal(int(_bare(found[1])))),
-    _rule(
+    rule(rf"(?<=\d)/({_UNIT})(?![\w'’])", lambda found: _per(found[1])),
+    rule(r"(?<![\w.,])(\d{2,}|\d[.,]\d+)K\b", r"\1 thousand"),
+    rule(r"(?<![\w.,])(\d{3,}|\d+\.\d+)k\b", r"\1 thousand"),
+    rule(rf"(?<![\w.,])({_NUMBER}\s?(?=bn)|\d+\.\d+(?=B))(?:bn|B)\b", r"\1 billion"),
+    rule(rf"(?<![\w.,])({_NUMBER})M\b", r"\1 million"),
+    rule(r"\b(\d[\d,]*)(?:st|nd|rd|th)\b", lambda found: _ordinal(int(_bare(found[1])))),
+    rule(
         r"\b((?:[Ii]n|of|[Bb]y|to|and|[Ss]ince|[Uu]ntil|[Ff]rom|[Aa]fter|[Bb]efore|[Dd]uring"
         rf"|around|year|[Bb]etween|{_MONTH}) )(1[1-9]\d\d)\b(?![,.]?\d)",
         lambda found: found[1] + _year(int(found[2])),
     ),
-    _rule(r"\d+(?:\.\d+){2,}", lambda found: found[0].replace(".", " point ")),
+    rule(r"\d+(?:\.\d+){2,}", lambda found: found[0].replace(".", " point ")),
 )
 _WORDS: Final[tuple[Rule, ...]] = (
-    _rule(rf"\b([A-Z][a-z]+\.? )({_ROMAN})\b(?!['’])", _roman),
-    _rule(r"\b((?:World War|Part|Act|Scene|Chapter|Phase|Book|Vol\.) )([IVX])\b(?!['’])", _roman),
+    rule(rf"\b([A-Z][a-z]+\.? )({_ROMAN})\b(?!['’])", _roman),
+    rule(r"\b((?:World War|Part|Act|Scene|Chapter|Phase|Book|Vol\.) )([IVX])\b(?!['’])", _roman),
     # Abbreviations
-    _rule(r"\b[Nn]os?\.\s?(?=\d)", "number "),
-    _rule(r"\bSt\.(?=\s+[A-Z])", "Saint"),
-    _rule(r"\bSt\.", "Street"),
-    _rule(r"\bCo\.", "Company"),
-    _rule(r"\bp\.\s?(?=\d)", "page "),
-    _rule(r"\bpp\.\s?(?=\d)", "pages "),
-    _rule(rf"(?ia)(?<![\w.])(?!(?-i:EST))({_ABBREVIATED})(?=[\s,;:)]|$)", _abbreviation),
-    _rule(r"\bPh\.D\.?", "PhD"),
-    _rule(r"(?<![\w.'])[A-Z]\.(?:\s?[A-Z]\.)*(?=\s+\w|[,;:)']|$)", _initials),
+    rule(r"\b[Nn]os?\.\s?(?=\d)", "number "),
+    rule(r"\bSt\.(?=\s+[A-Z])", "Saint"),
+    rule(r"\bSt\.", "Street"),
+    rule(r"\bCo\.", "Company"),
+    rule(r"\bp\.\s?(?=\d)", "page "),
+    rule(r"\bpp\.\s?(?=\d)", "pages "),
+    rule(rf"(?ia)(?<![\w.])(?!(?-i:EST))({_ABBREVIATED})(?=[\s,;:)]|$)", _abbreviation),
+    rule(r"\bPh\.D\.?", "PhD"),
+    rule(
+        r"(?<![\w.'])[A-Z]\.(?:\s?[A-Z]\.)*(?=\s+\w|[,;:)']|$)",
+        lambda found: " ".join(found[0].replace(".", " ").split()),
+    ),
     # Signs
-    _rule(r"(?<=\^\d)[-−](?=\d)", " minus "),
-    _rule(r"(?<=[\w)])\^[({]?(-?\w+)[)}]?", _power),
+    rule(r"(?<=\^\d)[-−](?=\d)", " minus "),
     # Behind a longer word it is the number of a footnote.
-    _rule(r"(?<![^\W\d]{3})(?<=[\w)])[⁺⁻]?[⁰¹²³⁴-⁹ⁿ]+", _raised),
-    _rule(r"[⁰¹²³⁴-⁹]+", ""),
-    _rule(r"(?<=[\d)]) ?[*×] ?(?=[\d(])|(?<=\w) [*×] (?=\w)|(?<=\d)(?<!\b0) ?x ?(?=\d)", " times "),
-    _rule(r"(?<=[\w)]) ?÷ ?(?=[\w(])|(?<=\d) / (?=\d)", " divided by "),
-    _rule(r"(?<=\w) / (?=\w)", " or "),
-    _rule(r"(?:(?<=[\d)])|(?<=\d[a-z])) [-−] (?=[\d(])", " minus "),
-    _rule(r"\s?(?:!=|≠)\s?", " is not equal to "),
-    _rule(r"\s?(?:<=|≤)\s?", " at most "),
-    _rule(r"\s?(?:>=|≥)\s?", " at least "),
-    _rule(r"\s?(?:=>|->|→|⇒|⟶)\s?(?=\S)", " to "),
-    _rule(r"(?<=[a-z]) > (?=[A-Z])", ", "),
-    _rule(r"(?<=[\w)/]) < (?=\S)|(?<=\d)<(?=\d)|(?<=\b\w)<(?=\w\b)", " less than "),
-    _rule(r"(?<=[\w)]) > (?=\S)|(?<=\d)>(?=\d)|(?<=\b\w)>(?=\w\b)", " greater than "),
-    _rule(r"(?<=[\w)\]}])\s?={1,3}\s?(?=[\w$(\"'-])", " equals "),
-    _rule(r"(?<!\w)[~≈] ?(?=[\d$€£])", "about "),
-    _rule(r"#(?=\d)", "number "),
-    _rule(r"\b([CF])#|\b([A-G])♯", r"\1\2 sharp "),
-    _rule(r"\b([A-G])♭", r"\1 flat "),
-    _rule(r"№ ?(?=\d)", "number "),
-    _rule(r"\s&{1,2}\s", " and "),
-    _rule(r"(?<![\w/])~?(?:/[\w.-]+){2,}/?", lambda found: found[0].replace("/", " ")),
-    _rule(r"\bkm/h\b", "kilometers per hour"),
-    _rule(r"\bm/s\b", "meters per second"),
-    _rule(r"\b([A-Za-z]+)/([A-Za-z]+)\b", _slash),
-    _rule(r"(?<=\w)/(?=\w)|(?<!\S)/(?=\w)", " "),
+    rule(r"(?<![^\W\d]{3})(?<=[\w)])[⁺⁻]?[⁰¹²³⁴-⁹ⁿ]+", _raised),
+    rule(r"(?<=[\w)])\^[({]?([-+]?\w+)[)}]?", _power),
+    rule(r"[⁰¹²³⁴-⁹]+", ""),
+    rule(r"(?<=[\d)]) ?[*×] ?(?=[\d(])|(?<=\w) [*×] (?=\w)|(?<=\d)(?<!\b0) ?x ?(?=\d)", " times "),
+    rule(r"(?<=[\w)]) ?÷ ?(?=[\w(])|(?<=\d) / (?=\d)", " divided by "),
+    rule(r"(?<=\w) / (?=\w)", " or "),
+    rule(r"(?:(?<=[\d)])|(?<=\d[a-z])) [-−] (?=[\d(])", " minus "),
+    rule(r"\s?(?:!=|≠)\s?", " is not equal to "),
+    rule(r"\s?(?:<=|≤)\s?", " at most "),
+    rule(r"\s?(?:>=|≥)\s?", " at least "),
+    rule(r"\s?(?:=>|->|→|⇒|⟶)\s?(?=\S)", " to "),
+    rule(r"(?<=[a-z]) > (?=[A-Z])", ", "),
+    rule(r"(?<=[\w)/]) < (?=\S)|(?<=\d)<(?=\d)|(?<=\b\w)<(?=\w\b)", " less than "),
+    rule(r"(?<=[\w)]) > (?=\S)|(?<=\d)>(?=\d)|(?<=\b\w)>(?=\w\b)", " greater than "),
+    rule(r"(?<=[\w)\]}])\s?={1,3}\s?(?=[\w$(\"'-])", " equals "),
+    rule(r"(?<!\w)[~≈] ?(?=[\d$€£])", "about "),
+    rule(r"#(?=\d)", "number "),
+    rule(r"\b([CF])#|\b([A-G])♯", r"\1\2 sharp "),
+    rule(r"\b([A-G])♭", r"\1 flat "),
+    rule(r"№ ?(?=\d)", "number "),
+    rule(r"\s&{1,2}\s", " and "),
+    rule(r"(?<![\w/])~?(?:/[\w.-]+){2,}/?", lambda found: found[0].replace("/", " ")),
+    rule(r"\bkm/h\b", "kilometers per hour"),
+    rule(r"\bm/s\b", "meters per second"),
+    rule(r"\b([A-Za-z]+)/([A-Za-z]+)\b", _slash),
+    rule(r"(?<=\w)/(?=\w)|(?<!\S)/(?=\w)", " "),
 )

@@ -42,6 +42,7 @@ piece is written and spoken."""
 _FIRST_CONJUNCTION: Final = 64
 _LATER_CLAUSE: Final = 120
 _LONGEST: Final = 240
+_SPACE: Final = " "
 
 _END: Final = re.compile(r"""([.!?…]+)(["'”’)\]*_`~]*)$""")
 _GLUED: Final = re.compile(r"""((?:[A-Za-z][a-z]|\d)[.!?]+)["'”’)*_]*[A-Z]$""")
@@ -111,8 +112,7 @@ class SentenceSplitter:
         self._at_line_start = True
         self._first_line = True
         self._spoken = False
-        self._fence = ""
-        self._in_run = False
+        self._fence = ""  # what ends the code that is being left out; _SPACE after a long run
         self._doubt: int | None = None
 
     def feed(self, text: str) -> list[Cut]:
@@ -120,8 +120,6 @@ class SentenceSplitter:
         for character in text:
             if self._fence:
                 self._take_code(character)
-            elif self._in_run:
-                self._take_run(character)
             else:
                 self._take(character)
         return self._given()
@@ -130,10 +128,10 @@ class SentenceSplitter:
         """Give what is left at the end of the text."""
         if self._fence:
             self._end_code("")
-        elif not self._in_run:
+        else:
             self._settle_doubt()
             self._begin_code()
-        mute = bool(self._fence) or self._in_run
+        mute = bool(self._fence)
         self._cut(len(self._text), ends_line=not mute, mute=mute)
         return self._given()
 
@@ -187,6 +185,8 @@ class SentenceSplitter:
 
     def _closed_at(self, *, line_over: bool) -> int | None:
         """Where the marks end that close the code, if they are there."""
+        if self._fence == _SPACE:
+            return len(self._text) - 1 if self._text[-1:].isspace() else None
         if self._fence.startswith("<"):
             at = self._text.find(self._fence)
             return None if at < 0 else at + len(self._fence)
@@ -198,17 +198,6 @@ class SentenceSplitter:
             # One word alone names the language of a block inside this one.
             return None if line_over and _LANGUAGE.fullmatch(behind) else found.end()
         return len(self._text) if line_over and self._text.rstrip().endswith(self._fence) else None
-
-    def _take_run(self, character: str) -> None:
-        """Leave out the rest of what is too long for a word."""
-        if character.isspace():
-            self._cut(len(self._text), mute=True)
-            self._in_run = False
-            self._take(character)
-            return
-        self._text += character
-        if len(self._text) >= _LONGEST:
-            self._cut(len(self._text), mute=True)
 
     def _take(self, character: str) -> None:
         if self._is_glued(character):
@@ -236,7 +225,7 @@ class SentenceSplitter:
             self._cut(at)
         else:
             self._cut(len(self._text), mute=True)
-            self._in_run = True
+            self._fence = _SPACE
 
     def _line_over(self) -> None:
         """Cut at once where the next line cannot go on with this one."""

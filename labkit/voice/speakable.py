@@ -34,7 +34,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Final
 
-from labkit.voice.normalisation import normalise
+from labkit.voice.normalisation import Match, Rule, applied, normalise, rule
 from labkit.voice.sentences import Cut, SentenceSplitter
 
 NOTHING_TO_SAY: Final = "There is nothing in this answer that can be read aloud."
@@ -42,115 +42,6 @@ NOTHING_TO_SAY: Final = "There is nothing in this answer that can be read aloud.
 
 _MOST_SHOWN: Final = 1000
 """Characters without anything to say, such as lines of code, that are shown together."""
-
-_LINE_START: Final = re.compile(r"\s*(?:(?:#{1,6}|>|[-+*•])\s+(?:\[[ xX]\]\s+)?)+")
-_ITEM: Final = re.compile(r"\s*[*_]*(\d{1,3}[.)])[*_]*\s+")
-_DEFINITION: Final = re.compile(r"\s*\[[^\]]+\]:\s*(?:<|https?:|www\.|[/#])\S*")
-_COMMENT: Final = re.compile(r"<!--.*?(?:-->|$)", re.DOTALL)
-_PLACE: Final = r"\((?:[^()\s]|\([^()\s]*\))*(?:\s+\"[^\"]*\")?\)?"
-"""Where a link leads to; there may be brackets in it, and it may not be closed."""
-_LINK: Final = re.compile(rf"!?\[([^\]]*)\](?:{_PLACE}|\[[^\]]*\])")
-_LINK_END: Final = re.compile(rf"\]{_PLACE}")
-_NOTE: Final = re.compile(r"\s?(?<!\])(?:\[\^?\d+\])+(?:\([^)\s]*\))?|【[^】]*】?")
-_MAIL: Final = re.compile(r"<?(?:mailto:)?([\w.+-]+)@((?:[\w-]+\.)+[A-Za-z]{2,})>?")
-_URL: Final = re.compile(r"<?\b(?:https?|ftp|wss?)://(?:www\.)?([\w.-]+)[^\s<>\]\"]*>?")
-_HOST: Final = re.compile(
-    r"(?<![\w.@/-])(?:www\.)?((?:[\w-]+\.)+(?:com|org|net|edu|gov|io|ai|dev|app|info|co\.uk|eu|de|fr|nl|ch))\b"
-    r"(?:/[^\s<>\]\")]*)?"
-)
-_TRAILING: Final = ".,;:!?)'\""
-_TAG_NAME: Final = (
-    "a|abbr|article|audio|b|blockquote|body|br|button|center|code|dd|del|details|div|dl|dt|em|"
-    "figure|font|footer|form|h[1-6]|head|header|hr|html|i|iframe|img|input|ins|kbd|label|li|link|"
-    "main|mark|meta|nav|ol|option|p|pre|q|s|script|section|select|small|source|span|strong|style|"
-    "sub|summary|sup|svg|table|tbody|td|textarea|tfoot|th|thead|think|title|tr|tt|u|ul|video|speak"
-)
-"""Only these are tags, and what closes one or has attributes; "<your name>" is to be said."""
-_TAG: Final = re.compile(
-    rf"<(?:{_TAG_NAME})(?:\s[^<>]*)?/?>|<(?:{_TAG_NAME})\s+[\w:-]+=[^<>]*$|<!DOCTYPE[^>]*>"
-    r"|</[a-z][\w:-]*\s*>|<[a-z][\w:-]*(?:\s+[\w:-]+=(?:\"[^\"<>]*\"|'[^'<>]*'))+\s*/?>|<\|\w+\|>",
-    re.IGNORECASE,
-)
-_ACTS: Final = (
-    "smiles|smiling|laughs|laughing|chuckles|chuckling|giggles|giggling|grins|grinning|sighs|"
-    "sighing|nods|nodding|shrugs|shrugging|winks|winking|waves|waving|bows|blushes|coughs|gasps|"
-    "whispers|whispering|pauses|pausing|clears|leans|tilts|raises|scratches|yawns|sniffs|gulps|"
-    "cries|crying|sobs|sobbing|beams|claps|clapping|looks|takes|rubs|rolls|hugs|cheers|adjusts|"
-    "bounces|blinks|blushing|gestures|glances|hums|humming|mutters|mumbles|nudges|points|shakes|"
-    "shivers|sips|sipping|smirks|smirking|snickers|stretches|turns|beat"
-)
-_ACT: Final = (
-    rf"(?:\w+ly )?(?:{_ACTS})(?: (?:\w+ly|and|at|up|down|around|away|back|forward|with|in|to|a|an|"
-    rf"the|deep|big|breath|his|her|their|its|my|head|hand|hands|throat|eye|eyes|eyebrow|chin|"
-    rf"shoulders|you|user|camera|closer|softly|sip|of|coffee|tea|water|glasses|hair|toward|towards|"
-    rf"to|herself|himself|itself|{_ACTS})){{0,8}}[.!]?"
-)
-_STAGE: Final = re.compile(
-    r"(\b(?:he|she|it|they|who|that|one|and|everyone|nobody) )?"
-    rf"[*_]{{1,2}}{_ACT}[*_]{{1,2}}(?!\s+(?-i:[a-z]))"
-    rf"|[(\[]\s?(?:{_ACT}|laughter\.?|applause\.?|music\.?|silence\.?|pause\.?)\s?[)\]]",
-    re.IGNORECASE,
-)
-"""What somebody does who speaks. Only these words, so that no other remark is taken for one; and
-not "he *laughs*", where a pronoun makes it a part of the sentence."""
-_FORMULA: Final = re.compile(r"\${1,2}([^$]*[=\\^_{][^$]*)\${1,2}(?!\d)|\\[()\[\]]")
-_OVER: Final = re.compile(r"\\d?frac\{([^{}]*)\}\{([^{}]*)\}")
-_ROOT: Final = re.compile(r"\\sqrt\{([^{}]*)\}")
-_SET: Final = re.compile(r"\\(?:boxed|text|textbf|mathrm|mathbf)\{([^{}]*)\}")
-_SIGNS: Final = {
-    "times": "times",
-    "cdot": "times",
-    "div": "divided by",
-    "pm": "plus or minus",
-    "le": "at most",
-    "leq": "at most",
-    "ge": "at least",
-    "geq": "at least",
-    "neq": "is not equal to",
-    "approx": "about",
-}
-_SIGN: Final = re.compile(rf"\\({'|'.join(_SIGNS)})\b")
-_MARKED: Final = re.compile(r"(?<!\w)==(?=\w)([^=]+)(?<=\w)==(?!\w)")
-_EMOTICON: Final = re.compile(
-    r"(?<!\S)(?:[:;=8][-o'^]?[)(DPpOo/\\|]|<3|[xX]D|\^_\^|T_T|¯\\{0,2}_\(ツ\)_/¯)(?=\s|[.!?,]|$)"
-)
-_EMPHASIS: Final = re.compile(
-    r"[*_`~]{2,}|`|(?<![^\s`])--+(?=\w)|(?<!\s)[*_](?!\w)|(?<!\w)[*_](?!\s)"
-)
-_SUFFIX: Final = re.compile(r"(?<=[a-z])\((e?s|ies|e?d|er|)\)")
-_CALLED: Final = re.compile(r"(?<=\w)[(]|(?<=equals) [(]|(?<=times) [(]|(?<=minus) [(]|(?<=\+) [(]")
-"""Brackets of a function or a sum: nobody pauses there."""
-_OPENS: Final = re.compile(r"(?<=\S)\s+\(\s*")
-_CLOSES: Final = re.compile(
-    r"\s*\)(?=\s+\w)(?!\s+(?:equals|times|minus|divided by|is|squared|cubed|to the power)\b)"
-)
-_DASH: Final = re.compile(
-    r"\s*(?:—|(?<!\w)–(?!\w)|(?<=\w)–(?=[A-Za-z])|(?<![-\w])--+(?!\w)|(?<=\w)--+(?=\w)"
-    r"|(?:^|(?<=\s))-(?=\s))\s*"
-)
-_ELLIPSIS: Final = re.compile(r"\s*(?:\.{2,}|…)\s*(?=\w)")
-_ELLIPSIS_MARK: Final = re.compile(r"\s*(?:\.{2,}|…)(?=[,;:!?])")
-_ELLIPSIS_END: Final = re.compile(r"\s*(?:\.{2,}|…)")
-_MARKUP: Final = re.compile(r"[*_#|<>`~^=@$→⇒←\\()\[\]{}]+")
-_EXTRA_COMMAS: Final = re.compile(r"(?<=[.,:;!?])(?:\s*,)+")
-_BEFORE_MARK: Final = re.compile(r"[\s,]+(?=[.!?;:](?![\w/]))|\s+(?=,)")
-_LONG_RUN: Final = re.compile(r"\S{65,}")
-_KEPT: Final = frozenset("°©®™№♭\n\t^`")
-_SELECTORS: Final = frozenset(map(chr, range(0xFE00, 0xFE10)))
-"""Signs that only choose how the one before them looks."""
-_SHOWN_OTHERWISE: Final = (
-    "<font>",
-    "<wide>",
-    "<narrow>",
-    "<circle>",
-    "<square>",
-    "<sub>",
-    "<compat>",
-)
-"""Unicode's words for it. Raised figures and fractions have a meaning of their own."""
-_NO_SOUND: Final = frozenset(("So", "Sk", "Cf", "Cc", "Cs", "Co", "Cn", "Me"))
-"""Unicode categories of pictures, joiners and what is no letter at all."""
-
 _ENDED: Final = re.compile(r"""[.!?…]["'”’)*_]*\s*$""")
 
 
@@ -217,11 +108,23 @@ def spoken(cut: Cut) -> str:
     """What the voice reads of a piece; empty where no word is left."""
     if cut.mute:
         return ""
-    text = _without_line_start(cut) if cut.at_line_start else cut.text
-    words = _in_words(_without_addresses(text))
+    words = _in_words(_without_line_start(cut) if cut.at_line_start else cut.text)
     if not any(map(str.isalnum, words)):
         return ""
     return words if not cut.ends_line or words[-1] in ".!?:;,\"')" else words + "."
+
+
+def _in_words(text: str) -> str:
+    text = html.unescape(applied(_ADDRESSES, text))
+    text = applied(_REMARKS, "".join(map(_plain, text)).replace("’", "'"))
+    text = text.strip(" \t\n|").replace("|", ", ")
+    text = normalise(_EMPHASIS.sub("", "".join(filter(_has_sound, text))))
+    return " ".join(applied(_PAUSES, text).split()).lstrip(",;:.!? ")
+
+
+_LINE_START: Final = re.compile(r"\s*(?:(?:#{1,6}|>|[-+*•])\s+(?:\[[ xX]\]\s+)?)+")
+_ITEM: Final = re.compile(r"\s*[*_]*(\d{1,3}[.)])[*_]*\s+")
+_DEFINITION: Final = re.compile(r"\s*\[[^\]]+\]:\s*(?:<|https?:|www\.|[/#])\S*")
 
 
 def _without_line_start(cut: Cut) -> str:
@@ -234,52 +137,133 @@ def _without_line_start(cut: Cut) -> str:
     return text
 
 
-def _without_addresses(text: str) -> str:
-    text = _LINK_END.sub("", _LINK.sub(r"\1", _NOTE.sub("", _COMMENT.sub(" ", text))))
-    text = _MAIL.sub(
-        lambda found: f"{_dotted(_underscored(found[1]))} at {_dotted(found[2])}", text
-    )
-    return _HOST.sub(_host, _URL.sub(_host, text))
+_PLACE: Final = r"\((?:[^()\s]|\([^()\s]*\))*(?:\s+\"[^\"]*\")?\)?"
+"""Where a link leads to; there may be brackets in it, and it may not be closed."""
+_TRAILING: Final = ".,;:!?)'\""
 
 
-def _host(found: re.Match[str]) -> str:
+def _host(found: Match) -> str:
     """The host, and what the sentence puts behind the address."""
     whole = found[0].rstrip(">")
     behind = whole[len(whole.rstrip(_TRAILING)) :]
     return _dotted(found[1].rstrip(".")) + behind
 
 
-def _underscored(name: str) -> str:
-    return name.replace("_", " underscore ")
+def _mail(found: Match) -> str:
+    return f"{_dotted(found[1].replace('_', ' underscore '))} at {_dotted(found[2])}"
 
 
 def _dotted(name: str) -> str:
     return name.replace(".", " dot ")
 
 
-def _in_words(text: str) -> str:
-    text = "".join(map(_plain, html.unescape(_TAG.sub(" ", text)))).replace("’", "'")
-    text = _EMOTICON.sub("", _STAGE.sub(_stage, _MARKED.sub(r"\1", _formula(text))))
-    text = text.strip(" \t\n|").replace("|", ", ")
-    text = normalise(_EMPHASIS.sub("", "".join(filter(_has_sound, text))))
-    text = _CALLED.sub(" ", _SUFFIX.sub(r"\1", text))
-    text = _OPENS.sub(", ", _CLOSES.sub(",", text))
-    text = _ELLIPSIS.sub(", ", _ELLIPSIS_MARK.sub("", _DASH.sub(", ", text)))
-    text = _ELLIPSIS_END.sub(".", text)
-    text = _LONG_RUN.sub("", _MARKUP.sub(" ", text))
-    text = _BEFORE_MARK.sub("", _EXTRA_COMMAS.sub("", text))
-    return " ".join(text.split()).lstrip(",;:.!? ")
+_TAG_NAME: Final = (
+    "a|abbr|article|audio|b|blockquote|body|br|button|center|code|dd|del|details|div|dl|dt|em|"
+    "figure|font|footer|form|h[1-6]|head|header|hr|html|i|iframe|img|input|ins|kbd|label|li|link|"
+    "main|mark|meta|nav|ol|option|p|pre|q|s|script|section|select|small|source|span|strong|style|"
+    "sub|summary|sup|svg|table|tbody|td|textarea|tfoot|th|thead|think|title|tr|tt|u|ul|video|speak"
+)
+"""Only these are tags, and what closes one or has attributes; "<your name>" is to be said."""
+_ADDRESSES: Final[tuple[Rule, ...]] = (
+    rule(r"<!--.*?(?:-->|$)", " ", re.DOTALL),
+    rule(r"\s?(?<!\])(?:\[\^?\d+\])+(?:\([^)\s]*\))?|【[^】]*】?", ""),
+    rule(rf"!?\[([^\]]*)\](?:{_PLACE}|\[[^\]]*\])", r"\1"),
+    rule(rf"\]{_PLACE}", ""),
+    rule(r"<?(?:mailto:)?([\w.+-]+)@((?:[\w-]+\.)+[A-Za-z]{2,})>?", _mail),
+    rule(r"<?\b(?:https?|ftp|wss?)://(?:www\.)?([\w.-]+)[^\s<>\]\"]*>?", _host),
+    rule(
+        r"(?<![\w.@/-])(?:www\.)?"
+        r"((?:[\w-]+\.)+(?:com|org|net|edu|gov|io|ai|dev|app|info|co\.uk|eu|de|fr|nl|ch))\b"
+        r"(?:/[^\s<>\]\")]*)?",
+        _host,
+    ),
+    rule(
+        rf"<(?:{_TAG_NAME})(?:\s[^<>]*)?/?>|<(?:{_TAG_NAME})\s+[\w:-]+=[^<>]*$|<!DOCTYPE[^>]*>"
+        r"|</[a-z][\w:-]*\s*>"
+        r"|<[a-z][\w:-]*(?:\s+[\w:-]+=(?:\"[^\"<>]*\"|'[^'<>]*'))+\s*/?>|<\|\w+\|>",
+        " ",
+        re.IGNORECASE,
+    ),
+)
 
-
-def _formula(text: str) -> str:
-    """What of LaTeX is common in answers, as it is said."""
-    text = _FORMULA.sub(r"\1", text)
-    text = _ROOT.sub(r"the square root of \1", _OVER.sub(r"\1 over \2", _SET.sub(r"\1", text)))
-    return _SIGN.sub(lambda sign: f" {_SIGNS[sign[1]]} ", _OVER.sub(r"\1 over \2", text))
-
-
-def _stage(found: re.Match[str]) -> str:
-    return found[0] if found[1] else ""
+_ACTS: Final = (
+    "smiles|smiling|laughs|laughing|chuckles|chuckling|giggles|giggling|grins|grinning|sighs|"
+    "sighing|nods|nodding|shrugs|shrugging|winks|winking|waves|waving|bows|blushes|coughs|gasps|"
+    "whispers|whispering|pauses|pausing|clears|leans|tilts|raises|scratches|yawns|sniffs|gulps|"
+    "cries|crying|sobs|sobbing|beams|claps|clapping|looks|takes|rubs|rolls|hugs|cheers|adjusts|"
+    "bounces|blinks|blushing|gestures|glances|hums|humming|mutters|mumbles|nudges|points|shakes|"
+    "shivers|sips|sipping|smirks|smirking|snickers|stretches|turns|beat"
+)
+_ACT: Final = (
+    rf"(?:\w+ly )?(?:{_ACTS})(?: (?:\w+ly|and|at|up|down|around|away|back|forward|with|in|to|a|an|"
+    rf"the|deep|big|breath|his|her|their|its|my|head|hand|hands|throat|eye|eyes|eyebrow|chin|"
+    rf"shoulders|you|user|camera|closer|softly|sip|of|coffee|tea|water|glasses|hair|toward|towards|"
+    rf"to|herself|himself|itself|{_ACTS})){{0,8}}[.!]?"
+)
+"""What somebody does who speaks. Only these words, so that no other remark is taken for one."""
+_SIGNS: Final = {
+    "times|cdot": "times",
+    "div": "divided by",
+    "pm": "plus or minus",
+    "leq?": "at most",
+    "geq?": "at least",
+    "neq": "is not equal to",
+    "approx": "about",
+}
+_OVER: Final = rule(r"\\d?frac\{([^{}]*)\}\{([^{}]*)\}", r"\1 over \2")
+_REMARKS: Final[tuple[Rule, ...]] = (
+    # What of LaTeX is common in answers; a fraction may hold another one, or a root.
+    rule(r"\${1,2}([^$]*[=\\^_{][^$]*)\${1,2}(?!\d)|\\[()\[\]]", r"\1"),
+    rule(r"\\(?:boxed|text|textbf|mathrm|mathbf)\{([^{}]*)\}", r"\1"),
+    _OVER,
+    rule(r"\\sqrt\{([^{}]*)\}", r"the square root of \1"),
+    _OVER,
+    *(rule(rf"\\(?:{sign})\b", f" {words} ") for sign, words in _SIGNS.items()),
+    rule(r"(?<!\w)==(?=\w)([^=]+)(?<=\w)==(?!\w)", r"\1"),
+    rule(
+        # In "he *laughs*" it is a part of the sentence.
+        r"(\b(?:he|she|it|they|who|that|one|and|everyone|nobody) )?"
+        rf"[*_]{{1,2}}{_ACT}[*_]{{1,2}}(?!\s+(?-i:[a-z]))"
+        rf"|[(\[]\s?(?:{_ACT}|laughter\.?|applause\.?|music\.?|silence\.?|pause\.?)\s?[)\]]",
+        lambda found: found[0] if found[1] else "",
+        re.IGNORECASE,
+    ),
+    rule(
+        r"(?<!\S)(?:[:;=8][-o'^]?[)(DPpOo/\\|]|<3|[xX]D|\^_\^|T_T|¯\\{0,2}_\(ツ\)_/¯)"
+        r"(?=\s|[.!?,]|$)",
+        "",
+    ),
+)
+_EMPHASIS: Final = re.compile(
+    r"[*_`~]{2,}|`|(?<![^\s`])--+(?=\w)|(?<!\s)[*_](?!\w)|(?<!\w)[*_](?!\s)"
+)
+_PAUSES: Final[tuple[Rule, ...]] = (
+    rule(r"(?<=[a-z])\((e?s|ies|e?d|er|)\)", r"\1"),
+    # Brackets of a function or a sum: nobody pauses there.
+    rule(r"(?<=\w)[(]|(?<=equals) [(]|(?<=times) [(]|(?<=minus) [(]|(?<=\+) [(]", " "),
+    rule(
+        r"\s*\)(?=\s+\w)(?!\s+(?:equals|times|minus|divided by|is|squared|cubed|to the power)\b)",
+        ",",
+    ),
+    rule(r"(?<=\S)\s+\(\s*", ", "),
+    rule(
+        r"\s*(?:—|(?<!\w)–(?!\w)|(?<=\w)–(?=[A-Za-z])|(?<![-\w])--+(?!\w)|(?<=\w)--+(?=\w)"
+        r"|(?:^|(?<=\s))-(?=\s))\s*",
+        ", ",
+    ),
+    rule(r"\s*(?:\.{2,}|…)(?=[,;:!?])", ""),
+    rule(r"\s*(?:\.{2,}|…)\s*(?=\w)", ", "),
+    rule(r"\s*(?:\.{2,}|…)", "."),
+    rule(r"[*_#|<>`~^=@$→⇒←\\()\[\]{}]+", " "),
+    rule(r"\S{65,}", ""),
+    rule(r"(?<=[.,:;!?])(?:\s*,)+", ""),
+    rule(r"[\s,]+(?=[.!?;:](?![\w/]))|\s+(?=,)", ""),
+)
+_KEPT: Final = frozenset("°©®™№♭\n\t^`")
+_SHOWN_OTHERWISE: Final = tuple("<font> <wide> <narrow> <circle> <square> <sub> <compat>".split())
+"""Unicode's words for it. Raised figures and fractions have a meaning of their own."""
+_NO_SOUND: Final = frozenset(("So", "Sk", "Cf", "Cc", "Cs", "Co", "Cn", "Me"))
+"""Unicode categories of pictures, joiners and what is no letter at all."""
 
 
 def _plain(character: str) -> str:
@@ -297,4 +281,4 @@ def _has_sound(character: str) -> bool:
         return True
     if "\u0400" <= character < "\u1e00" or character >= "\u2e80":
         return False
-    return unicodedata.category(character) not in _NO_SOUND and character not in _SELECTORS
+    return unicodedata.category(character) not in _NO_SOUND
