@@ -8,10 +8,9 @@ split it. The two thresholds are those of Silero VAD's own `get_speech_timestamp
 Nothing here waits, reads a clock or calls an engine.
 """
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -20,8 +19,6 @@ from labkit.audio.pcm import SAMPLE_RATE, Float32, Int16
 
 _EDGE_S: Final = 1.0
 """Shortest piece that speech without pauses is cut into, in seconds, or a quarter of it."""
-
-
 _SAMPLE_BYTES: Final = 2
 
 
@@ -77,7 +74,7 @@ class Utterance:
         return self._samples / SAMPLE_RATE
 
     def append(self, samples: Int16) -> int:
-        """Take as much of `samples` as there is room for; gives how many did not fit."""
+        """Take as many of `samples` as there is room for; gives how many did not fit."""
         return self.append_s16le(samples.astype("<i2", copy=False).tobytes())
 
     def append_s16le(self, data: bytes) -> int:
@@ -132,12 +129,9 @@ class Utterance:
         return found
 
     def split(self, samples: int) -> "Utterance":
-        """Keep the first `samples` samples; gives an utterance that begins with the rest.
+        """Keep the first `samples`, whole frames; gives an utterance that begins with the rest.
 
         The rest has not been examined: the detector begins anew in it, as in any utterance.
-
-        Args:
-            samples: A whole number of frames, where there are frames.
         """
         rest = Utterance(self.limit, self.frame_samples)
         for stretch in self._stretches(samples, self._samples):
@@ -179,11 +173,7 @@ class Utterance:
         self._first = self._samples = 0
 
     def unexamined(self, *, ended: bool = False) -> int:
-        """Frames that the detector has not looked at yet.
-
-        Args:
-            ended: No more audio comes: a last frame that is not full counts, too.
-        """
+        """Frames to look at yet; where the utterance has ended, the last may be less than one."""
         return max(0, self._frames(ended=ended) - len(self.probabilities))
 
     def _frames(self, *, ended: bool) -> int:
@@ -194,9 +184,7 @@ class Utterance:
     def next_frames(self, most: int, *, ended: bool = False) -> Float32:
         """The next `most` frames to look at, or as many as there are.
 
-        Args:
-            most: Frames wanted.
-            ended: No more audio comes: the last frame is filled up with silence.
+        Where the utterance has ended, the last frame is filled up with silence.
         """
         size = self.frame_samples or 0
         first = len(self.probabilities)
@@ -278,8 +266,8 @@ def speech_stretches(
         first: Number of the frame to begin with, as if there were none before.
 
     Returns:
-        The stretches in order, each with its padding; none where nothing was said. They do not
-        overlap, so no word is heard twice.
+        The stretches in order, each with its padding. They do not overlap, so no word is heard
+        twice.
     """
     rules = rules or Endpointing()
     probabilities = probabilities[first:]
@@ -345,9 +333,7 @@ class _Cuts:
         """The middle of the longest pause, not so near to an end that a piece says nothing."""
         edge = min(self._edge, len(piece) // 4)
         inner = range(piece.start + edge, piece.stop - edge)
-        # Pauses are in order, and each cut looks at fewer: a minute without one stays cheap.
-        first = bisect_left(self._pauses, (inner.start,))
-        inside = self._pauses[first : bisect_left(self._pauses, (inner.stop,))]
+        inside = [pause for pause in self._pauses if pause[0] in inner]
         if inside:
             return max(inside, key=lambda pause: pause[1])[0]
         quarter = len(piece) // 4
@@ -358,22 +344,14 @@ class _Cuts:
 def _bursts(probabilities: Sequence[float], rules: Endpointing) -> list[range]:
     """Runs of frames that count as speech."""
     runs: list[range] = []
-    frame = 0
-    for speaking, members in groupby(_speaking(probabilities, rules)):
-        length = sum(1 for _ in members)
-        if speaking:
-            runs.append(range(frame, frame + length))
-        frame += length
-    return runs
-
-
-def _speaking(probabilities: Sequence[float], rules: Endpointing) -> list[bool]:
-    states: list[bool] = []
     speaking = False
-    for probability in probabilities:
-        speaking = rules.over(probability, before=speaking)
-        states.append(speaking)
-    return states
+    for frame, probability in enumerate(probabilities):
+        before, speaking = speaking, rules.over(probability, before=speaking)
+        if speaking and not before:
+            runs.append(range(frame, frame))
+        if speaking:
+            runs[-1] = range(runs[-1].start, frame + 1)
+    return runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,10 +367,9 @@ class SpeechChange:
 
 
 class SpeechTracker:
-    """Follows the frames of one utterance, and tells when speech begins and ends.
+    """Follows the frames of one utterance from its beginning; tells when speech begins and ends.
 
-    It counts frames from the utterance's beginning, and what it tells depends on the frames
-    alone, never on how many of them came at once.
+    What it tells depends on the frames alone, never on how many of them came at once.
 
     Attributes:
         speaking: Whether speech goes on.

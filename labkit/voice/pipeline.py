@@ -7,7 +7,7 @@ reads slowly holds up its own synthesis, and nobody else's.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
@@ -49,16 +49,14 @@ class ReplyRules:
 
     A reply ends before the piece that would make it too long. Pieces are sentences, and clauses of
     long ones. Only where the first piece alone is too long, it ends at the last word that fits.
-
-    Attributes:
-        system: Told to the model before all that is said; empty for models that need no telling.
-        max_tokens: Most tokens of a reply. A sentence that this cuts is left out.
-        max_s: Longest reply, in seconds of speech.
     """
 
     system: str = ""
+    """Told to the model before all that is said; empty for models that need no telling."""
     max_tokens: int = 160
+    """Most tokens of a reply. A sentence that this cuts is left out."""
     max_s: float = 15.0
+    """Longest reply, in seconds of speech."""
 
 
 class Sink(Protocol):
@@ -108,12 +106,12 @@ class Turn:
 
 
 class Pipeline(Protocol):
-    """What turns utterances into replies."""
+    """What turns utterances into replies; by default, it does nothing before they are over."""
 
     @property
     def frame_samples(self) -> int | None:
         """Samples of a frame of `Utterance.probabilities`; None where speech is not detected."""
-        ...
+        return None
 
     async def listen(self, session: str, utterance: Utterance, *, ended: bool = False) -> None:
         """Work ahead on an utterance, on two seconds of it at most.
@@ -128,16 +126,14 @@ class Pipeline(Protocol):
         Raises:
             EngineError: An engine failed.
         """
-        ...
+        return
 
     def stretches(self, utterance: Utterance, first: int = 0) -> list[SpeechSpan]:
-        """Where somebody speaks in what was judged so far; each is recognised by itself.
+        """Where somebody speaks in what was judged so far, from frame `first` on.
 
-        Args:
-            utterance: What was said so far.
-            first: Number of the frame to begin with, of those that it holds.
+        Each stretch is recognised by itself.
         """
-        ...
+        return []
 
     async def overhear(self, session: str, audio: Float32, *, since_ns: int | None = None) -> str:
         """The words of a stretch that may go on.
@@ -151,7 +147,7 @@ class Pipeline(Protocol):
         Raises:
             EngineError: An engine failed.
         """
-        ...
+        return ""
 
     async def answer(self, turn: Turn, sink: Sink) -> Exchange:
         """Run one turn; gives what was exchanged, both empty where nothing was said.
@@ -163,29 +159,15 @@ class Pipeline(Protocol):
 
     def queued(self) -> dict[str, int]:
         """How many calls wait for each engine."""
-        ...
+        return {}
 
     def close(self) -> None:
         """Stop taking work."""
-        ...
+        return
 
 
-class EchoPipeline:
+class EchoPipeline(Pipeline):
     """Gives back what it heard, without any model: an instrument for the transport."""
-
-    _PIECE: Final = SAMPLE_RATE // 5
-    frame_samples: None = None
-
-    async def listen(self, session: str, utterance: Utterance, *, ended: bool = False) -> None:
-        """An echo looks at nothing before the utterance is over."""
-
-    def stretches(self, utterance: Utterance, first: int = 0) -> list[SpeechSpan]:
-        """An echo knows no speech."""
-        return []
-
-    async def overhear(self, session: str, audio: Float32, *, since_ns: int | None = None) -> str:
-        """An echo knows no words."""
-        return ""
 
     async def answer(self, turn: Turn, sink: Sink) -> Exchange:
         """Give the utterance back; its transcript says how much audio came."""
@@ -199,39 +181,57 @@ class EchoPipeline:
         if heard:
             await sink.text(heard)
         turn.mark(Mark.TTS_FIRST_AUDIO)
-        for start in range(0, len(utterance), self._PIECE):
-            await sink.audio(utterance.audio(start, start + self._PIECE))
+        for start in range(0, len(utterance), _BLOCK):
+            await sink.audio(utterance.audio(start, start + _BLOCK))
             # A sink with room does not wait, so a minute of echo would be one turn of the loop.
             await asyncio.sleep(0)
         turn.mark(Mark.TTS_DONE)
         return Exchange(heard, heard)
 
-    def queued(self) -> dict[str, int]:
-        """Without engines nobody waits."""
-        return {}
-
-    def close(self) -> None:
-        """Nothing to stop."""
-
 
 class _Script:
-    """The pieces of a reply that are written and not yet spoken.
+    """A reply while it is written and spoken.
 
     Attributes:
-        enough: Set once nothing more is to be written; the language model stops by it.
+        enough: Set once nothing more is to be written; the model stops by it, and sets it itself
+            where it had to stop.
+        deltas: The model's text.
+        over: All of it was written.
     """
 
-    def __init__(self, playback: Playback) -> None:
+    def __init__(
+        self, turn: Turn, engines: Engines, messages: Sequence[Message], max_tokens: int
+    ) -> None:
         self.enough = Stop()
-        self._playback = playback
+        self.deltas = engines.reply(messages, self.enough)
+        self.over = False
+        self._turn = turn
+        self._text = SpeakableText()
+        self._tokens_left = max_tokens
         self._pieces: asyncio.Queue[Piece | None] = asyncio.Queue()
         self._unspoken_s = 0.0
         self._room = asyncio.Event()
         self._room.set()
 
+    def write(self, queue: EngineQueue, _: Stop) -> list[Piece]:
+        """Write until a piece is whole, or others should go first; on the engine's thread."""
+        for delta in self.deltas:
+            if delta:
+                self._turn.mark(Mark.LLM_FIRST_TOKEN)
+                self._turn.trace.tokens += 1
+                self._tokens_left -= 1
+            whole = self._text.feed(delta)
+            if not self._tokens_left:
+                self.over = True
+                return [*whole, *self._text.cut()]
+            if whole or queue.give_way:
+                return whole
+        self.over = True
+        return self._text.cut() if self.enough.is_set() else self._text.flush()
+
     def due(self, now_ns: int) -> int | None:
         """When more of it should be in the making: what was not said yet comes before that."""
-        return self._playback.due(now_ns, round(self._unspoken_s * 1e9))
+        return self._turn.playback.due(now_ns, round(self._unspoken_s * 1e9))
 
     def put(self, piece: Piece | None) -> None:
         """Add a piece; None where the reply is over."""
@@ -240,7 +240,6 @@ class _Script:
             self._count(_seconds(piece))
 
     async def get(self) -> Piece | None:
-        """The next piece."""
         return await self._pieces.get()
 
     def spoken(self, piece: Piece) -> None:
@@ -252,7 +251,6 @@ class _Script:
         await self._room.wait()
 
     def end(self) -> None:
-        """There is enough."""
         self.enough.set()
         self._room.set()
 
@@ -269,43 +267,6 @@ def _seconds(piece: Piece) -> float:
     return len(piece.spoken) / _LETTERS_PER_S
 
 
-@dataclass(slots=True)
-class _Writing:
-    """A reply while it is written, on the engine's thread, a part at a time.
-
-    Attributes:
-        turn: Takes the mark of the first token.
-        deltas: The model's text.
-        enough: Nothing more is to be written; the model sets it where it had to stop.
-        text: What makes pieces of it.
-        tokens_left: How many more there may be.
-        over: It is whole.
-    """
-
-    turn: Turn
-    deltas: Generator[str, None, None]
-    enough: Stop
-    text: SpeakableText
-    tokens_left: int
-    over: bool = False
-
-    def go_on(self, queue: EngineQueue, _: Stop) -> list[Piece]:
-        """Write until a piece is whole, or others should go first; gives what is whole."""
-        for delta in self.deltas:
-            if delta:
-                self.turn.mark(Mark.LLM_FIRST_TOKEN)
-                self.turn.trace.tokens += 1
-                self.tokens_left -= 1
-            whole = self.text.feed(delta)
-            if not self.tokens_left:
-                self.over = True
-                return [*whole, *self.text.cut()]
-            if whole or queue.give_way:
-                return whole
-        self.over = True
-        return self.text.cut() if self.enough.is_set() else self.text.flush()
-
-
 class _Pace:
     """How slowly a voice may speak, learnt from how it spoke."""
 
@@ -313,11 +274,10 @@ class _Pace:
         self._letters_per_s: float | None = None
 
     def longest_s(self, text: str) -> float:
-        """The longest that `text` may take, in seconds."""
         return len(text) / (self._letters_per_s or _SLOWEST_LETTERS_PER_S)
 
     def learn(self, text: str, seconds: float) -> None:
-        """`text` took so long; a word or two say little, since voices pause at both ends."""
+        """A word or two say little, since voices pause at both ends."""
         if len(text) >= _TELLING_LETTERS and seconds > 0:
             slow = len(text) / seconds * _SLOWER
             self._letters_per_s = min(slow, self._letters_per_s or slow)
@@ -352,6 +312,7 @@ class VoicePipeline:
         self._asr = EngineQueue("asr", cores)
         self._llm = EngineQueue("llm", cores)
         self._tts = EngineQueue("tts", cores)
+        self._queues = self._vad, self._asr, self._llm, self._tts
 
     @property
     def frame_samples(self) -> int:
@@ -360,8 +321,8 @@ class VoicePipeline:
 
     async def listen(self, session: str, utterance: Utterance, *, ended: bool = False) -> None:
         """Judge the next frames that are whole, so that few are left when the utterance ends."""
-        due = Playback(time.perf_counter_ns() if ended else None).due
-        await self._examine(session, utterance, due, ended=ended)
+        waiting = Playback(time.perf_counter_ns() if ended else None)
+        await self._examine(session, utterance, waiting.due, ended=ended)
 
     def stretches(self, utterance: Utterance, first: int = 0) -> list[SpeechSpan]:
         """Where somebody speaks, cut as the recogniser needs it."""
@@ -375,8 +336,7 @@ class VoicePipeline:
 
     async def overhear(self, session: str, audio: Float32, *, since_ns: int | None = None) -> str:
         """The words of a stretch that may go on."""
-        work = partial(self._engines.transcribe, audio)
-        return await self._asr.run(session, Playback(since_ns).due, work)
+        return await self._transcribe(session, audio, Playback(since_ns))
 
     async def answer(self, turn: Turn, sink: Sink) -> Exchange:
         """Hear the utterance, then write and speak the reply at once."""
@@ -389,15 +349,16 @@ class VoicePipeline:
 
     def queued(self) -> dict[str, int]:
         """How many calls wait, by the name of the engine."""
-        return {queue.name: len(queue) for queue in self._queues()}
+        return {queue.name: len(queue) for queue in self._queues}
 
     def close(self) -> None:
         """Take no more calls; those that run are not waited for."""
-        for queue in self._queues():
+        for queue in self._queues:
             queue.close()
 
-    def _queues(self) -> tuple[EngineQueue, ...]:
-        return self._vad, self._asr, self._llm, self._tts
+    async def _transcribe(self, session: str, audio: Float32, playback: Playback) -> str:
+        work = partial(self._engines.transcribe, audio)
+        return await self._asr.run(session, playback.due, work)
 
     async def _examine(self, session: str, utterance: Utterance, due: Due, *, ended: bool) -> None:
         """Look at the next frames; without any, nobody is woken.
@@ -432,53 +393,45 @@ class VoicePipeline:
         return " ".join(words for words in heard if words)
 
     async def _recognise(self, turn: Turn, stretch: SpeechSpan) -> str:
-        audio = turn.utterance.audio(stretch.start, stretch.end)
-        work = partial(self._engines.transcribe, audio)
-        words = await self._asr.run(turn.session, turn.playback.due, work)
+        utterance = turn.utterance
+        audio = utterance.audio(stretch.start, stretch.end)
+        words = await self._transcribe(turn.session, audio, turn.playback)
         if not words:
-            before = turn.utterance.dropped_samples
-            turn.missed.append(
-                ((before + stretch.start) / SAMPLE_RATE, (before + stretch.end) / SAMPLE_RATE)
-            )
+            places = (utterance.dropped_samples + at for at in (stretch.start, stretch.end))
+            start_s, end_s = (place / SAMPLE_RATE for place in places)
+            turn.missed.append((start_s, end_s))
         return words
 
     async def _reply(self, turn: Turn, said: str, sink: Sink) -> str:
         """Think and speak at once: each piece is spoken while the next is written."""
-        script = _Script(turn.playback)
+        rules = self._reply_rules
+        told = [Message("system", rules.system)] if rules.system else []
+        messages = [*told, *turn.history.messages(said)]
+        script = _Script(turn, self._engines, messages, rules.max_tokens)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._think(turn, said, script))
+            group.create_task(self._think(turn, script))
             speaking = group.create_task(self._speak(turn, script, sink))
         return speaking.result()
 
-    async def _think(self, turn: Turn, said: str, script: _Script) -> None:
+    async def _think(self, turn: Turn, script: _Script) -> None:
         """Write the reply until there is enough, piece by piece, as far as it may run ahead.
 
         What is written and not spoken will be heard behind the audio in hand, so the model is due
         only then: between its tokens it gives way to callers who wait for their first sound.
         """
-        deltas = self._engines.reply(self._messages(turn, said), script.enough)
-        writing = _Writing(
-            turn, deltas, script.enough, SpeakableText(), self._reply_rules.max_tokens
-        )
-        go_on = partial(writing.go_on, self._llm)
+        write = partial(script.write, self._llm)
         try:
-            while not writing.over and not script.enough.is_set():
-                whole = await self._llm.run(turn.session, script.due, go_on)
-                for piece in whole:
+            while not script.over and not script.enough.is_set():
+                for piece in await self._llm.run(turn.session, script.due, write):
                     if piece.spoken:
                         turn.mark(Mark.LLM_FIRST_SENTENCE)
                     script.put(piece)
                 await script.room()
         finally:
             script.end()
-            self._llm.tidy(deltas.close)
+            self._llm.tidy(script.deltas.close)
         script.put(None)
         turn.mark(Mark.LLM_DONE)
-
-    def _messages(self, turn: Turn, said: str) -> list[Message]:
-        system = self._reply_rules.system
-        told = [Message("system", system)] if system else []
-        return [*told, *turn.history.messages(said)]
 
     async def _speak(self, turn: Turn, script: _Script, sink: Sink) -> str:
         """Show and speak each piece that there is time for; gives what was shown.
@@ -582,10 +535,7 @@ def _length_s(pieces: Iterable[Float32]) -> float:
 
 
 class _Onset:
-    """Leaves out the silence that a reply begins with.
-
-    It begins shortly before its first audible sample: quiet consonants are there.
-    """
+    """Lets a reply begin shortly before its first audible sample: quiet consonants are there."""
 
     def __init__(self) -> None:
         self._held: Float32 | None = np.zeros(0, np.float32)
@@ -610,9 +560,7 @@ async def _only_error(work: Awaitable[T]) -> T:
     try:
         return await work
     except BaseExceptionGroup as group:
-        raise _first(group) from None
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None

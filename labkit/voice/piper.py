@@ -27,6 +27,7 @@ import numpy as np
 
 from labkit.audio.pcm import Float32
 from labkit.errors import ModelBrokenError
+from labkit.voice.engines import Tts
 from labkit.voice.scheduling import Stop
 
 _FIRST_WINDOW_S: Final = 0.3
@@ -49,7 +50,7 @@ _HEARD_FIRST: Final = ("Yes, of course.", "I do not know.", "The timer is set fo
 """Sentences by which the level of a voice is measured."""
 
 
-class PiperTts:
+class PiperTts(Tts):
     """A voice on Piper, window by window, or else by sentences and clauses.
 
     Piper itself brings each sentence to the same peak, which cannot be known before its end. Here
@@ -87,21 +88,13 @@ class PiperTts:
         """What the voice was trained on."""
         return int(self._voice.config.sample_rate)
 
-    def warm_up(self) -> None:
-        """Nothing is left to do: it has spoken."""
-
     def synthesise(self, text: str, stop: Stop) -> Iterator[Float32]:
         """Speech for `text`; text without words gives no audio."""
         for sentence in self._voice.phonemize(text):
-            for phonemes in clauses(sentence, _MOST_PHONEMES):
-                if not phonemes:
-                    continue
-                if self._decoder is None:
-                    yield self._levelled(self._made(phonemes))
-                else:
-                    yield from map(
-                        self._levelled, self._decoder.windows(self._made(phonemes), stop)
-                    )
+            for phonemes in filter(None, clauses(sentence, _MOST_PHONEMES)):
+                made = self._made(phonemes)
+                pieces = self._decoder.windows(made, stop) if self._decoder else [made]
+                yield from map(self._levelled, pieces)
                 if stop.is_set():
                     return
 
@@ -146,12 +139,9 @@ class Reach:
 
 @dataclass(frozen=True, slots=True)
 class _Decoder:
-    """The decoder of a voice, in a session of its own."""
-
     session: Any
     reach: Reach
     sample_rate: int
-    """Samples per second."""
 
     def windows(self, plan: Float32, stop: Stop) -> Iterator[Float32]:
         """The audio of `plan`, of shape `(channels, frames)`, as far as `stop` lets it."""
@@ -216,10 +206,9 @@ def _session(model: Path, threads: int) -> Any:
 
 
 def cut(model: Any) -> tuple[Any, Any, Reach] | None:
-    """Cut a voice into the part that plans, and the decoder; None where that is not sure to work.
+    """Cut a voice (`onnx.ModelProto`) into the part that plans, and the decoder.
 
-    Args:
-        model: An `onnx.ModelProto`, which is left as it is.
+    None where that is not sure to work.
     """
     from onnx import TensorProto
     from onnx.helper import make_tensor_value_info
@@ -241,9 +230,7 @@ def cut(model: Any) -> tuple[Any, Any, Reach] | None:
 def reach_of(graph: Any) -> Reach | None:
     """How local a decoder is; None where it holds anything that may look far away.
 
-    Args:
-        graph: An `onnx.GraphProto` with one input, of shape `(1, channels, frames)`, and one
-            output.
+    Its `onnx.GraphProto` has one input, of shape `(1, channels, frames)`, and one output.
     """
     given = {one.name for one in graph.initializer}
     rates = {graph.input[0].name: 1}

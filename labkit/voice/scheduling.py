@@ -7,11 +7,10 @@ it. Who is next is decided by `DeadlineQueue`, which knows no clock but the one 
 And the engines share the cores: where there are fewer than engines, `Cores` lets those calls wait
 that are due last, and `default_threads` gives no engine more threads than its part of them.
 
-Callers can wait for unlike times. Who has just stopped speaking hears nothing: all that makes the
-first sound is due at once. Who hears a reply has seconds of it in hand: the next sentence is due
-when those run out (`Playback`). Were calls served in the order in which they come, the fourth
-caller's first sound would wait for three whole replies that nobody can hear yet. For work ahead
-nobody waits at all.
+Callers can wait for unlike times. Who has just stopped speaking hears nothing; who hears a reply
+has seconds of it in hand (`Playback`); for work ahead nobody waits at all. Were calls served in the
+order in which they come, the fourth caller's first sound would wait for three whole replies that
+nobody can hear yet.
 
 =====================================  ============================================
 work                                   is due
@@ -71,11 +70,9 @@ class Work(Generic[T]):
     """Something that waits to be served."""
 
     item: T
-    """What it is."""
     owner: str
     """The session that it belongs to."""
     due: Due
-    """When its result is needed."""
     came_ns: int
     """When it began to wait."""
 
@@ -111,7 +108,7 @@ class DeadlineQueue(Generic[T]):
         return len(self._waiting)
 
     def add(self, item: T, owner: str, due: Due, now_ns: int) -> None:
-        """Let `item` of `owner` wait."""
+        """Let `item` wait."""
         self._waiting.append(Work(item, owner, due, now_ns))
         self._places.setdefault(owner, next(self._next_place))
 
@@ -148,7 +145,6 @@ class Playback:
     """
 
     def __init__(self, waits_since_ns: int | None = None) -> None:
-        """Nothing was sent yet."""
         self.runs_out_ns = self._since_ns = waits_since_ns
         self._begun = False
 
@@ -196,41 +192,36 @@ class Cores:
 
     Three engines at work on two cores have two thirds of a core each, also the one whose caller
     hears nothing yet. So a sentence that has time waits until a core is free.
+
+    Attributes:
+        queues: Those of the engines.
     """
 
-    def __init__(self, calls: int, clock: Callable[[], int] = time.perf_counter_ns) -> None:
-        """Let so many calls run; `clock` gives monotonic nanoseconds, those of `Due`."""
-        self.clock = clock
+    def __init__(self, calls: int) -> None:
         self._calls = calls
-        self._queues: list[EngineQueue] = []
-
-    def add(self, queue: "EngineQueue") -> None:
-        """Share them with `queue`, too."""
-        self._queues.append(queue)
+        self.queues: list[EngineQueue] = []
 
     def hand_out(self) -> None:
         """Let the most urgent work begin that can, and tell who should give way to the rest."""
-        now_ns = self.clock()
-        while sum(queue.at_hand is not None for queue in self._queues) < self._calls:
+        now_ns = time.perf_counter_ns()
+        while sum(queue.at_hand is not None for queue in self.queues) < self._calls:
             ready = [(first.rank(now_ns), queue) for queue, first in self._idle(now_ns)]
             if not ready:
                 break
             min(ready, key=lambda one: one[0])[1].serve(now_ns)
         held_up = [first.rank(now_ns) for _, first in self._idle(now_ns)]
-        for queue in self._queues:
+        for queue in self.queues:
             queue.note_urgent(held_up, now_ns)
 
     def _idle(self, now_ns: int) -> list[tuple["EngineQueue", Work[Ticket]]]:
         """Engines that could begin, each with what it would do."""
-        idle = [queue for queue in self._queues if queue.at_hand is None]
+        idle = [queue for queue in self.queues if queue.at_hand is None]
         return [(q, first) for q in idle if (first := q.waiting.first(now_ns)) is not None]
 
 
 def engine_thread(name: str) -> ThreadPoolExecutor:
     """One thread for an engine's work; what that starts of its own makes way like it."""
-    return ThreadPoolExecutor(
-        max_workers=1, thread_name_prefix=f"labkit-{name}", initializer=_make_way
-    )
+    return ThreadPoolExecutor(1, f"labkit-{name}", initializer=_make_way)
 
 
 def _make_way() -> None:
@@ -267,7 +258,7 @@ class EngineQueue:
         self.at_hand: Work[Ticket] | None = None
         self.give_way = False
         self._cores = cores or Cores(1)
-        self._cores.add(self)
+        self._cores.queues.append(self)
         self._worker = engine_thread(name)
 
     def __len__(self) -> int:
@@ -319,7 +310,7 @@ class EngineQueue:
 
     async def _wait(self, owner: str, due: Due) -> None:
         ticket = asyncio.get_running_loop().create_future()
-        self.waiting.add(ticket, owner, due, self._cores.clock())
+        self.waiting.add(ticket, owner, due, time.perf_counter_ns())
         self._cores.hand_out()
         try:
             await ticket
@@ -344,9 +335,7 @@ class EngineQueue:
     def note_urgent(self, held_up: Sequence[tuple[bool, int]], now_ns: int) -> None:
         """Look whether something waits, here or for a core, that should go before the call at hand.
 
-        Args:
-            held_up: The ranks of what waits for a core.
-            now_ns: The time now.
+        What waits for a core is told by its ranks, `held_up`.
         """
         if self.at_hand is not None:
             own = self.waiting.first(now_ns)
@@ -375,8 +364,8 @@ def default_threads(cores: int | None = None) -> int:
     other in a loop that looks again and again; where one of them has no core, the others burn
     theirs until it has. So the threads of all three engines together are never more than the cores.
 
-    How that was found: with the embedded models, in turns in one run, on two cores that other
-    programs used as well (load 9 to 12).
+    With the embedded models, in turns in one run, on two cores that other programs used as well
+    (load 9 to 12):
 
     ======================================  ========  =========  ==========================
     call                                    1 thread  2 threads  processor time, 1 → 2
@@ -388,14 +377,8 @@ def default_threads(cores: int | None = None) -> int:
     first sound, two callers, median of 4     891 ms  16,820 ms
     ======================================  ========  =========  ==========================
 
-    A token of SmolLM2-135M took 0.18 s on one thread and 7.0 s on two there (medians of 12). On
-    cores that nobody else uses, two threads answer one caller with public models 0.2 s sooner, and
-    four callers in twice the time. One thread each is what always holds; with more cores, more
-    threads are worth it as long as the cores are labkit's own.
-
-    llama-cpp-python offers no way out but the number: its build has no OpenMP, whose threads could
-    be told to sleep, and it hands no pool of threads of our own (`llama_attach_threadpool`) to
-    llama.cpp.
+    On cores that nobody else uses, two threads answer one caller with public models 0.2 s sooner,
+    and four callers in twice the time. One thread each is what always holds.
 
     Args:
         cores: Cores that there are; by default those that this process may use.
@@ -408,10 +391,7 @@ def usable_cores(cgroup: Path = _CGROUP) -> int:
     """Cores that this process may use, at least one.
 
     That is fewer than the machine has where the process is bound to some of them, or where a
-    container's share of the time is limited.
-
-    Args:
-        cgroup: Where Linux tells of the container's limits.
+    container's share of the time is limited, of which Linux tells in the folder `cgroup`.
     """
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     share = _share(cgroup)

@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32
-from labkit.voice.engines import Engines
+from labkit.voice.engines import Asr, Engines, Llm, Tts
 from labkit.voice.history import Message
 from labkit.voice.scheduling import Stop
 
@@ -42,7 +42,7 @@ class EnergyVad:
 
 
 @dataclass
-class ScriptedAsr:
+class ScriptedAsr(Asr):
     """Hears what `hear` makes of the audio."""
 
     hear: Callable[[Float32], str] = lambda audio: f"{len(audio)} samples"
@@ -54,9 +54,6 @@ class ScriptedAsr:
         """Open the gate."""
         self.gate.set()
 
-    def warm_up(self) -> None:
-        """Nothing to warm up."""
-
     def transcribe(self, audio: Float32, stop: Stop) -> str:
         """What `hear` makes of `audio`, once the gate is open."""
         while not self.gate.wait(0.01):
@@ -66,14 +63,11 @@ class ScriptedAsr:
 
 
 @dataclass
-class ScriptedLlm:
+class ScriptedLlm(Llm):
     """Answers with `answer`, word by word."""
 
     answer: Callable[[Sequence[Message]], str] = lambda messages: f"You: {messages[-1].content}."
     """From the conversation to the reply."""
-
-    def warm_up(self) -> None:
-        """Nothing to warm up."""
 
     def reply(self, messages: Sequence[Message], stop: Stop) -> Iterator[str]:
         """The words of the answer, each with a space behind it."""
@@ -84,16 +78,13 @@ class ScriptedLlm:
 
 
 @dataclass
-class ScriptedTts:
+class ScriptedTts(Tts):
     """Speaks a steady tone, `seconds_per_word` for each word."""
 
     sample_rate: int = SAMPLE_RATE
     """Samples per second."""
     seconds_per_word: float = 0.1
     """Length of a word."""
-
-    def warm_up(self) -> None:
-        """Nothing to warm up."""
 
     def synthesise(self, text: str, stop: Stop) -> Iterator[Float32]:
         """A piece of the tone for each word."""

@@ -222,12 +222,7 @@ class AdaptiveWait:
     _LEVEL_COUNTS: Final = 0.5
 
     def __init__(self, first_s: float, *, times_usual: float = TIMES_USUAL) -> None:
-        """Know nothing of the speaker yet.
-
-        Args:
-            first_s: Taken for the speaker's usual pause until there were some, in seconds.
-            times_usual: How many times the usual pause it waits for.
-        """
+        """Wait so many `times_usual` pauses, of `first_s` seconds each until there were some."""
         self._times_usual = times_usual
         self._usual_s = first_s
         self._pauses = 1
@@ -278,13 +273,7 @@ class Pauses:
     """
 
     def __init__(self, policy: EndpointingPolicy, *, frame_s: float, shortest: int) -> None:
-        """Begin with an utterance of which nothing was heard.
-
-        Args:
-            policy: What learns.
-            frame_s: Length of a frame, in seconds.
-            shortest: Shorter silences lie within words, in frames.
-        """
+        """Learn nothing of silences of fewer than `shortest` frames, each of `frame_s` seconds."""
         self.policy = policy
         self._frame_s = frame_s
         self._shortest = shortest
@@ -293,12 +282,7 @@ class Pauses:
         """Frames of silence before the utterance, where the one before ended in them."""
 
     def follow(self, pause: int, change: SpeechChange | None) -> None:
-        """Take the next frame.
-
-        Args:
-            pause: Frames of silence in the pause that goes on, as its tracker has it.
-            change: Speech began, or ended, in this frame.
-        """
+        """Take the next frame: how long the pause is that goes on, and what changed in it."""
         before, self._pause = self._pause, pause
         if change is None:
             if before >= self._shortest and not pause:
