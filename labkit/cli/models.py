@@ -38,8 +38,8 @@ def list_models() -> None:
     from labkit.voice.catalogue import SETS, models_of
 
     shown = console()
-    for name, chosen in SETS.items():
-        shown.print(f"[bold]{name}[/]  {chosen.about}", soft_wrap=True)
+    for name, about in SETS.items():
+        shown.print(f"[bold]{name}[/]  {about}", soft_wrap=True)
         for model in models_of(name):
             shown.print(f"  --{model.role} [cyan]{model.name}[/]", soft_wrap=True)
             shown.print(f"        {model.about}; licence {model.licence}", soft_wrap=True)

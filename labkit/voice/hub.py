@@ -8,13 +8,13 @@ outlives a cache that was emptied to save space.
 
 import fnmatch
 import hashlib
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx2
 from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
@@ -26,6 +26,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from pydantic import TypeAdapter, ValidationError
 
 from labkit.errors import ModelBrokenError, ModelChangedError, ModelError, ModelNotFoundError
 
@@ -57,6 +58,10 @@ class Pulled:
     """SHA-256 of each file, in hexadecimal."""
 
 
+_RECORD: Final = TypeAdapter(dict[str, Pulled])
+"""By repository."""
+
+
 def record_file() -> Path:
     """Where the record lies: in `XDG_DATA_HOME`, by default `~/.local/share`."""
     base = os.environ.get("XDG_DATA_HOME")
@@ -72,20 +77,19 @@ def _read_record() -> dict[str, Pulled]:
     if not path.exists():
         return {}
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        return {repo: Pulled(row["revision"], dict(row["files"])) for repo, row in rows.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return _RECORD.validate_json(path.read_bytes())
+    except ValidationError as error:
         raise ModelError(
-            f"{path} is damaged ({error!r}). Delete it to record the models anew at the next pull"
+            f"{path} is damaged ({error.errors()[0]['msg']}). "
+            "Delete it to record the models anew at the next pull"
         ) from error
 
 
 def _write_record(record: dict[str, Pulled]) -> None:
     path = record_file()
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = {r: {"revision": p.revision, "files": p.files} for r, p in sorted(record.items())}
     new = path.with_suffix(".new")
-    new.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    new.write_bytes(_RECORD.dump_json(dict(sorted(record.items())), indent=2) + b"\n")
     new.replace(path)
 
 
@@ -99,34 +103,39 @@ def cached(source: Source) -> Path | None:
     The recorded revision is used. File sizes and hashes are checked when pulling, not here:
     hashing a gigabyte at each start would take longer than loading it.
     """
-    pulled = _read_record().get(source.repo)
-    if pulled is None or not _complete(source, pulled):
-        return None
-    for name in _matching(source, pulled.files):
-        found = try_to_load_from_cache(source.repo, name, _cache(), pulled.revision)
-        if not isinstance(found, str):
-            return None
-        folder = Path(found).parents[name.count("/")]
-    return folder / source.main if source.main else folder
+    folder, _ = _pulled(source)
+    return None if folder is None else folder / source.main
 
 
 def recorded(source: Source) -> dict[Path, str]:
     """SHA-256 of each file of `source` as it was first pulled; empty where it is not here."""
-    path = cached(source)
-    if path is None:
-        return {}
-    folder = path.parents[source.main.count("/")] if source.main else path
-    files = _read_record()[source.repo].files
-    return {folder / name: files[name] for name in _matching(source, files)}
+    folder, files = _pulled(source)
+    return {} if folder is None else {folder / name: sha256 for name, sha256 in files.items()}
 
 
-def _matching(source: Source, names: Any) -> list[str]:
+def _pulled(source: Source) -> tuple[Path | None, dict[str, str]]:
+    """Where the files of `source` lie, and what was recorded of them."""
+    pulled = _read_record().get(source.repo)
+    if pulled is None or _missing(source, pulled.files):
+        return None, {}
+    folder = None
+    names = _matching(source, pulled.files)
+    for name in names:
+        found = try_to_load_from_cache(source.repo, name, _cache(), pulled.revision)
+        if not isinstance(found, str):
+            return None, {}
+        folder = Path(found).parents[name.count("/")]
+    return folder, {name: pulled.files[name] for name in names}
+
+
+def _matching(source: Source, names: Iterable[str]) -> list[str]:
     return [n for n in sorted(names) if any(fnmatch.fnmatchcase(n, p) for p in source.files)]
 
 
-def _complete(source: Source, pulled: Pulled) -> bool:
-    needed = [pattern for pattern in source.files if pattern not in source.optional]
-    return all(fnmatch.filter(pulled.files, pattern) for pattern in needed)
+def _missing(source: Source, names: Iterable[str]) -> str | None:
+    """The first file or pattern that none of `names` fits, of those that have to be there."""
+    needed = (pattern for pattern in source.files if pattern not in source.optional)
+    return next((pattern for pattern in needed if not fnmatch.filter(names, pattern)), None)
 
 
 def pull(source: Source) -> Path:
@@ -143,40 +152,27 @@ def pull(source: Source) -> Path:
         ModelChangedError: The hub has another version than the one first pulled.
         ModelError: The hub cannot be reached.
     """
-    record = _read_record()
+    record, endpoint = _read_record(), _endpoint()
     known = record.get(source.repo)
+    download = partial(hf_hub_download, source.repo, cache_dir=_cache(), endpoint=endpoint)
     with _named_errors(source, known):
-        api = HfApi(endpoint=_endpoint())
-        info = api.model_info(source.repo, revision=known.revision if known else None)
-        names = _names(source, [sibling.rfilename for sibling in info.siblings or []])
+        info = HfApi(endpoint).model_info(source.repo, revision=known.revision if known else None)
+        there = [sibling.rfilename for sibling in info.siblings or []]
+        if missing := _missing(source, there):
+            why = f"The repository has no file {missing!r}; check the name"
+            raise ModelNotFoundError(source.repo, None, why)
         seen = Pulled(str(info.sha), dict(known.files) if known else {})
-        for name in names:
-            path = _fetch(source.repo, name, seen.revision)
+        for name in _matching(source, there):
+            path = Path(download(name, revision=seen.revision))
             seen.files[name] = _checked(path, seen.files.get(name))
     record[source.repo] = seen
     _write_record(record)
-    folder = path.parents[name.count("/")]
-    return folder / source.main if source.main else folder
+    return path.parents[name.count("/")] / source.main
 
 
 def _endpoint() -> str:
     """Read at each call, so that setting it later takes effect."""
     return os.environ.get("HF_ENDPOINT", constants.ENDPOINT).rstrip("/")
-
-
-def _names(source: Source, there: list[str]) -> list[str]:
-    for pattern in source.files:
-        if pattern not in source.optional and not fnmatch.filter(there, pattern):
-            raise ModelNotFoundError(
-                source.repo, None, f"The repository has no file {pattern!r}; check the name"
-            )
-    return _matching(source, there)
-
-
-def _fetch(repo: str, name: str, revision: str) -> Path:
-    return Path(
-        hf_hub_download(repo, name, revision=revision, cache_dir=_cache(), endpoint=_endpoint())
-    )
 
 
 def _checked(path: Path, recorded: str | None) -> str:
@@ -230,7 +226,10 @@ def _named_errors(source: Source, known: Pulled | None) -> Iterator[None]:
             source.repo, None, "The hub has no such repository, or it needs a login"
         ) from error
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, httpx2.TransportError) as error:
-        raise _unreachable() from error
+        raise ModelError(
+            f"the model hub at {_endpoint()} cannot be reached. Pulling needs the network; "
+            "the embedded models need none"
+        ) from error
     except EntryNotFoundError as error:
         raise ModelNotFoundError(source.repo, None, f"The hub says: {error}") from error
     except HfHubHTTPError as error:
@@ -239,10 +238,3 @@ def _named_errors(source: Source, known: Pulled | None) -> Iterator[None]:
         raise ModelBrokenError(
             Path(source.repo), str(error).splitlines()[0], "Pull it again: it goes on where it was"
         ) from error
-
-
-def _unreachable() -> ModelError:
-    return ModelError(
-        f"the model hub at {_endpoint()} cannot be reached. Pulling needs the network; "
-        "the embedded models need none"
-    )

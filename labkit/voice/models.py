@@ -69,7 +69,7 @@ def _installed(wheel: Wheel) -> Path | None:
         package = metadata.distribution(wheel.package)
     except metadata.PackageNotFoundError:
         return None
-    path = Path(str(package.locate_file(wheel.main)))
+    path = Path(str(package.locate_file(wheel.folder))) / wheel.main
     if package.version != wheel.version:
         known, found = (f"{wheel.package} {v}" for v in (wheel.version, package.version))
         raise ModelChangedError(path, known, found, _INSTALL)
@@ -90,8 +90,8 @@ def check_files(model: Model) -> Iterator[tuple[Path, bool]]:
         case hub.Source() as source:
             known = hub.recorded(source)
         case Wheel() as wheel:
-            package = metadata.distribution(wheel.package)
-            known = {Path(str(package.locate_file(f))): h for f, h in wheel.files.items()}
+            folder = metadata.distribution(wheel.package).locate_file(wheel.folder)
+            known = {Path(str(folder)) / name: sha256 for name, sha256 in wheel.files.items()}
         case _:
             known = {}
     for path, sha256 in known.items():

