@@ -82,11 +82,10 @@ class ChatServerLlm:
             raise ModelError(str(error)) from error
         except (ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{self._base}/models does not list models: {error!r}") from error
+        told = ", ".join(names) or "none"
         if self._model and self._model not in names:
-            told = ", ".join(names) or "none"
             raise ModelError(f"{self._base} has no model {self._model!r}; it has {told}")
         if not self._model and len(names) != 1:
-            told = ", ".join(names) or "none"
             raise ModelError(
                 f"{self._base} has {len(names)} models ({told}); name one behind a #, as in "
                 f"{self._base}#NAME"
@@ -211,7 +210,7 @@ class _Line:
                 self._end()
 
     def wait(self) -> None:
-        """Wait for the end of the turn."""
+        """End it at the end of the turn."""
         self._stop.wait()
         self._end()
 

@@ -71,18 +71,13 @@ _LEAST_SAID: Final = 4
 def fit_to_context(
     messages: Sequence[Message], count: Callable[[Sequence[Message]], int], room: int
 ) -> list[Message]:
-    """Drop the oldest exchanges until the conversation fits into the model's context.
+    """Drop the oldest exchanges until the conversation, of `count` tokens, fits into `room`.
 
     Two go at once: each time that one goes, all that is left has to be read anew. A system
     message stays. Of a last message that alone is too long, the end stays.
 
     Raises:
         EngineError: The system message leaves no room for what is said.
-
-    Args:
-        messages: The conversation, oldest first.
-        count: Tokens that a conversation takes.
-        room: Tokens that there is room for.
     """
     system = [m for m in messages if m.role == "system"]
     turns = [m for m in messages if m.role != "system"]
@@ -136,7 +131,7 @@ class LlamaLlm:
         self.max_tokens = max_tokens
 
     def _accepts_system(self) -> bool:
-        """Whether the template knows system messages: those of some families refuse them."""
+        """Templates of some families refuse system messages."""
         try:
             self._prompt([Message("system", "Be brief."), Message("user", "Hello.")])
         except ValueError:
@@ -199,12 +194,12 @@ def _goes_round(tokens: Sequence[int]) -> bool:
 
 
 def _harmless(text: str) -> str:
-    """`text` without what the template's reader would take for a control token."""
+    """Without what the template's reader would take for a control token."""
     return text.replace("<|", " ").replace("|>", " ")
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two conversations have in common at their beginning."""
+    """Tokens that two conversations have in common at their beginning."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
@@ -215,7 +210,6 @@ class _Conversation:
     sequence: int = _NONE
     """Its number there; `_NONE` before it has one, and once it had to make room."""
     tokens: list[int] = field(default_factory=list)
-    """What was read of it."""
     busy: bool = True
     """A reply to it is being written."""
     lost: bool = False
@@ -305,7 +299,7 @@ class _Model:
 
     Attributes:
         cells: Tokens that the context has room for.
-        chat_template: What turns a conversation into text; empty where the file has none.
+        chat_template: Empty where the file has none.
         bos: The mark at the beginning of a text.
         eos: The mark at its end.
     """
@@ -355,7 +349,7 @@ class _Model:
         return "" if token < 0 else self.text(token, special=True).decode()
 
     def tokens(self, text: str) -> list[int]:
-        """`text` in tokens, with control tokens where it holds them."""
+        """With control tokens where `text` holds them."""
         written = text.encode()
         room = (self._c.llama_token * (len(written) + 1))()
         tokens = self._c.llama_tokenize(
@@ -370,7 +364,6 @@ class _Model:
         return room.raw[: max(0, size)]
 
     def ends(self, token: int) -> bool:
-        """Whether `token` ends a reply."""
         return bool(self._c.llama_vocab_is_eog(self._vocabulary, token))
 
     def read(self, sequence: int, tokens: Sequence[int], at: int) -> int:

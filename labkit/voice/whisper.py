@@ -81,7 +81,11 @@ class Window:
         its longest sentence was; faster-whisper ignores both. Models without them, such as the
         public ones, learned from windows full of speech, `"chunk_length"` long.
         """
-        config = _preprocessor(model)
+        try:
+            text = (model / "preprocessor_config.json").read_text(encoding="utf-8")
+            config: dict[str, Any] = dict(json.loads(text))
+        except (OSError, ValueError, TypeError):
+            config = {}
         longest_s = float(config.get("longest_s", config.get("chunk_length", _WHOLE_S)))
         if config.get("fit_window", False):
             return cls(trained=True, floor_s=0.0, margin_s=0.5, longest_s=longest_s)
@@ -91,14 +95,6 @@ class Window:
         """Frames of 10 ms for `seconds` of speech, in whole seconds, so that few shapes occur."""
         wanted_s = max(self.floor_s, seconds + self.margin_s)
         return min(round(_WHOLE_S), int(np.ceil(wanted_s))) * _FRAMES_PER_S
-
-
-def _preprocessor(model: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((model / "preprocessor_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return config if isinstance(config, dict) else {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +147,6 @@ class Heard:
 
     @property
     def _compression(self) -> float:
-        """How many times shorter zlib makes it."""
         text = self.text.encode()
         return len(text) / len(zlib.compress(text))
 
@@ -163,22 +158,13 @@ class FasterWhisperAsr:
     utterance needs, and go through the same model's `encode` and `generate`.
     """
 
-    def __init__(
-        self,
-        model: Path,
-        *,
-        threads: int,
-        fit_window: bool = True,
-        compute_type: str = "int8",
-    ) -> None:
-        """Load the model.
+    def __init__(self, model: Path, *, threads: int, fit_window: bool = True) -> None:
+        """Load the model, with integers of 8 bits: the fastest arithmetic on a CPU.
 
         Args:
             model: Folder with `model.bin`, `tokenizer.json` and the rest.
             threads: CPU threads of one call.
             fit_window: Cut the window to the utterance, as far as the model bears it.
-            compute_type: Arithmetic, in CTranslate2's words. "int8" is the fastest on a CPU;
-                "default" takes the file's own, and warns where the CPU lacks it.
 
         Raises:
             ModelBrokenError: The model does not load.
@@ -187,7 +173,7 @@ class FasterWhisperAsr:
 
         try:
             self._model = WhisperModel(
-                str(model), device="cpu", cpu_threads=threads, compute_type=compute_type
+                str(model), device="cpu", cpu_threads=threads, compute_type="int8"
             )
         except Exception as error:  # CTranslate2 and tokenizers raise bare RuntimeError and more
             raise ModelBrokenError(model, str(error)) from error
@@ -196,7 +182,7 @@ class FasterWhisperAsr:
         self._longest = int(self._model.feature_extractor.n_samples)
 
     def warm_up(self) -> None:
-        """Hear a second of silence: the first call sets up its buffers."""
+        """Hear a second of silence: the first call sets up buffers."""
         self.transcribe(np.zeros(SAMPLE_RATE, np.float32), Stop())
 
     def transcribe(self, audio: Float32, stop: Stop) -> str:
@@ -213,14 +199,12 @@ class FasterWhisperAsr:
         return "" if heard.invented or hopeless else heard.text
 
     def _frames(self, seconds: float) -> Iterator[int]:
-        """The windows to try, one after the other."""
         whole = round(_WHOLE_S) * _FRAMES_PER_S
         if self.fit_window and (fitted := self.window.frames(seconds)) < whole:
             yield fitted
         yield whole
 
     def _hear(self, audio: Float32, frames: int) -> Heard:
-        """Decode `audio` through a window of `frames`."""
         tokenizer = self._tokenizer()
         prompt = self._model.get_prompt(tokenizer, [], without_timestamps=True)
         seconds = len(audio) / SAMPLE_RATE
