@@ -41,15 +41,8 @@ def carry_out(
 ) -> None:
     """Run an experiment, write its results into a folder in `out`, and print what it found.
 
-    Args:
-        experiment: What to run.
-        out: Tried before the experiment begins.
-        tables: Makes of the summary what is printed before its sentences.
-        loop_factory: Makes the event loop, where an ordinary one will not do.
-
-    Raises:
-        LabkitError: The results cannot be written, or the experiment failed.
-        SystemExit: A signal ended it; where the rows are that were measured is then printed.
+    The folder is tried before. What `tables` makes of the summary is printed before its sentences;
+    where a signal ends the experiment, it is told where the rows are that were measured.
     """
     from labkit.measure.results import Results, conduct
 

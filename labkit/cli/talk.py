@@ -171,12 +171,7 @@ def _turn_object(turn: "ClientTurn") -> dict[str, object]:
 
 
 def print_turn(turn: "ClientTurn", end_of_speech: str = "") -> None:
-    """Print what was heard and answered, and where the time between went.
-
-    Args:
-        turn: The turn.
-        end_of_speech: Where the speech ended, and how that is known.
-    """
+    """Print what was heard and answered, where the speech ended, and where the time went."""
     shown = console()
     for refusal in turn.refusals:
         shown.print(f"[bold red]the server says:[/] {told(refusal)}")

@@ -1,4 +1,7 @@
-"""The terminal: text that any console can show, progress, and signals that end a command."""
+"""The terminal: text that any console can show, files, progress, and signals that end a command.
+
+A file that cannot be read or written is told by a `LabkitError` with the reason.
+"""
 
 import asyncio
 import codecs
@@ -123,11 +126,7 @@ def _tell_tenths(shown: Console) -> Callable[[str, int, int], None]:
 
 
 def require_file(path: Path) -> None:
-    """Make sure that there is a file to read, before anything is begun.
-
-    Raises:
-        LabkitError: There is none, with the reason.
-    """
+    """Make sure that there is a file to read, before anything is begun."""
     if path.is_dir():
         raise LabkitError(f"{path} is a folder; name a file in it")
     if not path.exists():
@@ -138,11 +137,7 @@ def require_file(path: Path) -> None:
 
 
 def require_writable(path: Path) -> None:
-    """Make sure that a file can be written, before the work whose result it is to hold.
-
-    Raises:
-        LabkitError: It cannot, with the reason.
-    """
+    """Make sure that a file can be written, before the work whose result it is to hold."""
     try:
         existed = path.exists()
         path.open("ab").close()
@@ -153,11 +148,7 @@ def require_writable(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file.
-
-    Raises:
-        LabkitError: It cannot be written, with the reason.
-    """
+    """Write a file."""
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
@@ -186,14 +177,10 @@ def run(
     *,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> T:
-    """Run `work`; a signal that ends the command lets it end first what it has started.
+    """Run `work`, on a loop of `loop_factory`; a signal lets it end first what it has started.
 
     The first SIGINT, SIGTERM or SIGHUP cancels `work`, so that its servers are ended and its
     files closed. A second one ends the process at once.
-
-    Args:
-        work: What to do.
-        loop_factory: Makes the event loop, where an ordinary one will not do.
 
     Raises:
         SystemExit: A signal came, and `work` gave no result; the code is 128 and its number.

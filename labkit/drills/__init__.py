@@ -2,6 +2,9 @@
 
 A drill runs a server in a process of its own (`target`), misuses it in a way that its seed
 decides, and gives a `Verdict`: a row for each promise, with the figure found and the bar.
+
+Each module's `run_…` is a whole drill. It raises `LabkitError` where the server does not start,
+nobody answers at the address, or a recording or a model that it needs is not here.
 """
 
 from collections.abc import Iterable

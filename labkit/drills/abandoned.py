@@ -225,12 +225,7 @@ def judged(before: Vitals, after: Vitals) -> list[Finding]:
 
 
 async def run_abandoned(clients: int, pipeline: PipelineName, tell: Tell) -> Verdict:
-    """Run the drill with so many `clients` for each way of being abandoned.
-
-    Raises:
-        ServerError: The server does not start.
-        AudioError: There is no recording to say.
-    """
+    """Run the drill with so many `clients` for each way of being abandoned."""
     speech = encode_s16le(spoken()[0])
     async with running_server(target_command(pipeline, **LIMITS)) as server:
         await abandon(server.url, speech, 1, lambda *_: None)  # threads and caches are there now

@@ -157,11 +157,7 @@ def plan_callers(
 
 
 def spoken_questions(plans: Iterable[CallerPlan]) -> dict[str, Float32]:
-    """The questions as the embedded voice asks them, at 16 kHz: no recording does.
-
-    Raises:
-        ModelError: The voice is not here, or does not load.
-    """
+    """The questions as the embedded voice asks them, at 16 kHz: no recording does."""
     tts = PiperTts(resolve().tts, threads=1)
     return {text: _spoken(tts, text) for text in {plan.fact.question for plan in plans}}
 
@@ -251,8 +247,7 @@ async def _call(
 ) -> list[Heard]:
     """Say the utterances in one session, each after the answer to the one before.
 
-    Returns:
-        A turn each; fewer, where the server did not answer or hung up.
+    The turns end where the server does not answer, or hangs up.
     """
     heard: list[Heard] = []
     deadlines = Deadlines(answer_s=patience_s, start_s=min(patience_s, _OFFER_S))
@@ -272,10 +267,7 @@ def streamed(url: str) -> str:
 async def offered(
     url: str, said: Float32, patience_s: float = _OFFER_S
 ) -> tuple[str, tuple[Dialect, ...]]:
-    """What a server offers, found out by saying something to it.
-
-    Returns:
-        Its address, at which replies are streamed where it does that; and what it speaks.
+    """The address at which a server streams its replies, if it does, and what it speaks.
 
     Raises:
         ClientError: Nobody answers there, or not in the plain dialect.
@@ -306,13 +298,8 @@ async def call_all(
 ) -> Crosstalk:
     """Let the callers call: each alone, again alone, and all at once.
 
-    Args:
-        url: The server, such as `streamed` gives.
-        plans: What each says.
-        questions: The spoken questions, 16 kHz.
-        pace: Times real time, in the crowd; alone, everything is sent at once.
-        patience_s: Longest that a caller waits for the next sign of an answer.
-        tell: Is told how it goes on.
+    Alone, everything is sent at once; in the crowd, at `pace` times the pace of speech. Nobody
+    waits for longer than `patience_s` seconds for the next sign of an answer.
     """
     said = [
         [*(read_audio(one.path) for one in plan.recordings), questions[plan.fact.question]]
@@ -349,14 +336,7 @@ async def run_crosstalk(
     model_set: str,
     tell: Tell,
 ) -> Verdict:
-    """Run the drill against any server, at `url`, or against one of its own with a model set.
-
-    Raises:
-        InstrumentError: There are not so many facts to tell.
-        ModelError: A model is not here.
-        ServerError: The server does not start.
-        ClientError: Nobody answers at `url`.
-    """
+    """Run the drill against any server, at `url`, or against one of its own with a model set."""
     recordings = load_manifest()
     plans = plan_callers(recordings, sessions, turns, seed)
     questions = spoken_questions(plans)
@@ -408,11 +388,7 @@ def judged(
 ) -> Verdict:
     """Hold what every caller got against what it gets alone. Pure.
 
-    Args:
-        plans: What each said.
-        result: What each got.
-        seed: What the plans follow from.
-        any_server: What the server does not offer breaks no promise.
+    Of `any_server`, what it does not offer breaks no promise.
     """
     turns = sum(plan.turns for plan in plans)
     told = not any_server or any(heard.reply for calls in result.alone for heard in calls)

@@ -55,14 +55,9 @@ _LATE_S: Final = 1.0
 def listen(
     form: AudioFormat, data: bytes, seconds: float, chunk_ms: int, delivery: Delivery = _LIVE
 ) -> Sequence[tuple[float, ProtocolError]]:
-    """Feed a stream to a watch; each finding with the seconds of audio until then.
+    """Feed a stream to a watch that is told of `form`; each finding with the seconds until then.
 
-    Args:
-        form: What is declared.
-        data: The stream.
-        seconds: How long the stream lasts in truth.
-        chunk_ms: How much of it a message holds.
-        delivery: When the messages come.
+    The stream lasts `seconds` in truth; `delivery` says when its messages, `chunk_ms` each, come.
     """
     count = max(1, round(1000 * seconds / chunk_ms))
     size = max(1, round(len(data) / count / form.frame_bytes)) * form.frame_bytes
@@ -121,11 +116,7 @@ def false_alarms(recordings: Sequence[Recording], tell: Tell) -> Iterator[Findin
 
 
 async def run_formats(url: str | None, *, quick: bool, tell: Tell) -> Verdict:
-    """Run the drill with the watch alone, or against the server at `url`.
-
-    Raises:
-        ClientError: Nobody answers at `url`.
-    """
+    """Run the drill with the watch alone, or against the server at `url`."""
     recordings = load_manifest()
     spoken = [r for r in recordings if r.kind.is_speech][:: 9 if quick else 1]
     speech = [lasting(read_audio(one.path)) for one in spoken]

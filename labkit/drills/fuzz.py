@@ -116,12 +116,7 @@ class Fuzzed:
 
 
 async def run_fuzz(url: str | None, messages: int, crowd: Crowd, tell: Tell) -> Verdict:
-    """Run the drill against the server at `url`, or one of its own.
-
-    Raises:
-        ServerError: The server does not start.
-        ClientError: Nobody answers at `url`.
-    """
+    """Run the drill against the server at `url`, or one of its own."""
     if url is not None:
         return judged(await fuzz(RunningServer(url), messages, crowd, tell), crowd)
     async with running_server(target_command(**TARGET)) as server:

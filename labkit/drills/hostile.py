@@ -79,12 +79,7 @@ class Endured:
 
 
 async def run_hostile(kinds: Sequence[str], seconds: float, tell: Tell) -> Verdict:
-    """Run the drill: these `kinds` of `ATTACKS`, or all, attack for so many `seconds` each.
-
-    Raises:
-        InstrumentError: There is no such kind.
-        ServerError: The server does not start.
-    """
+    """Run the drill: these `kinds` of `ATTACKS`, or all, attack for so many `seconds` each."""
     chosen = [NOBODY, *(kinds or ATTACKS)]
     if unknown := sorted(set(chosen) - {NOBODY, *ATTACKS}):
         raise InstrumentError(f"there is no {unknown[0]!r}; there are {', '.join(ATTACKS)}")

@@ -94,11 +94,8 @@ def _definitions() -> Json:
 def fitting(rng: random.Random, part: Mapping[str, Any], definitions: Mapping[str, Any]) -> Any:
     """A value that fits a part of a JSON Schema.
 
-    Args:
-        rng: Draws it.
-        part: Of the schema, in the words that labkit's uses: references, constants, choices,
-            objects, texts and numbers with their bounds.
-        definitions: What its references point at, by name.
+    Read are the words that labkit's schema uses: references, which `definitions` has by name,
+    constants, choices, objects, texts, and numbers with their bounds.
     """
     match part:
         case {"$ref": reference}:

@@ -247,13 +247,8 @@ async def cut_calls(
 ) -> Harm:
     """Make calls, each uncut and cut, until enough connections were cut; compare both.
 
-    Args:
-        url: The server, whose pipeline has to hear the same in the same samples.
-        script: Draws what is said.
-        cuts: Where to cut.
-        seed: Draws what is said, and the waits before a client tries again.
-        tell: Is told how it goes on.
-        at_once: Callers.
+    The server's pipeline has to hear the same in the same samples. `seed` draws what is said, and
+    the waits before a client tries again.
     """
     harm = Harm()
 
@@ -290,10 +285,6 @@ async def run_resume(cuts: int, voice_cuts: int, seed: int, tell: Tell) -> Verdi
     """Run the drill with an echo, with a server that finds the utterances, and with the engines.
 
     The first two are cut `cuts` times each, the engines `voice_cuts` times.
-
-    Raises:
-        ServerError: The server does not start.
-        AudioError: There is no recording to say.
     """
     recordings = itertools.cycle(spoken())
     findings: list[Finding] = []

@@ -42,10 +42,7 @@ _MIB: Final = 1024 * 1024
 async def stall(url: str, speech: bytes, number: int) -> AsyncIterator[None]:
     """A client that says `speech` (s16le, 16 kHz) twice, and reads nothing from then on.
 
-    Args:
-        url: The server.
-        speech: What it says.
-        number: Every other client has said that it acknowledges what it gets.
+    With an even `number` it has said before that it acknowledges what it gets.
     """
     raw = socket.socket()
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)  # before it connects
@@ -100,12 +97,7 @@ async def listen(url: str, speech: Sequence[Float32], seconds: float, tell: Tell
 
 
 async def run_stalled(clients: int, seconds: float, tell: Tell) -> Verdict:
-    """Run the drill with the engines, others timed for `seconds` before, meanwhile and after.
-
-    Raises:
-        ServerError: The server does not start.
-        AudioError: There is no recording to say.
-    """
+    """Run the drill with the engines, others timed for `seconds` before, meanwhile and after."""
     speech = spoken()
     # A hundred who ask at once wait longer than admission bears on a slow machine.
     patient: dict[str, Any] = {
@@ -147,8 +139,8 @@ def judged(
         clients: Clients that stood still.
         grown: Bytes that the server's memory grew by.
         held: Bytes that the server says it held for its sessions.
-        without: How long other callers waited before and after, in milliseconds.
-        meanwhile: How long they waited meanwhile.
+        without: Milliseconds that other callers waited before and after.
+        meanwhile: Milliseconds that they waited meanwhile.
         closed: How many of `_CLOSED_CLIENTS` were closed in the end, as they should.
     """
     calm, busy = (

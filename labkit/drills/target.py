@@ -67,20 +67,12 @@ def target_command(
 
 
 def settings_of(told: Mapping[str, Any]) -> ServerSettings:
-    """The server's settings with what is `told` of them.
-
-    Raises:
-        ServerError: There is no such setting, or its value is out of range.
-    """
+    """The server's settings with what is `told` of them; errors are those of `target_command`."""
     return ServerSettings(**{**_HERE, **told})
 
 
 def spoken() -> list[Float32]:
-    """All recorded speech of the data folder, each recording mono at 16 kHz.
-
-    Raises:
-        AudioError: There is none.
-    """
+    """All recorded speech of the data folder, each recording mono at 16 kHz."""
     recordings = load_manifest()
     return [read_audio(one.path) for one in recordings if one.kind.is_speech]
 

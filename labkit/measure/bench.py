@@ -272,11 +272,7 @@ class Bench(Experiment[Finding, BenchSummary]):
 
 
 def distance_figure(drawn: Sequence[tuple[Finding, tuple[float, float, float]]]) -> "Figure":
-    """Each figure over its bar, so that all of them are read alike: what is left of 1 holds.
-
-    Args:
-        drawn: Findings, each with its value over its bar and the ends of its interval.
-    """
+    """Each finding over its bar, with its interval: all are read alike, what is left of 1 holds."""
     from labkit.measure.figures import BLUE, GREY, RED, axes, figure_of, plain_ticks, tidy
 
     ax = axes(None, 8.0, 1.4 + 0.36 * len(drawn))

@@ -113,11 +113,9 @@ class Caller:
 
     async def connect(self) -> None:
         """Call; where the server does not take the caller, that is noted."""
+        deadlines = Deadlines(answer_s=self._manners.patience_s / self._clock.speed)
         connecting = VoiceClient.connect(
-            self._url,
-            stream=self._manners.stream,
-            deadlines=Deadlines(answer_s=self._manners.patience_s / self._clock.speed),
-            clock=self._clock,
+            self._url, stream=self._manners.stream, deadlines=deadlines, clock=self._clock
         )
         try:
             self._client = await self._line.enter_async_context(connecting)
@@ -215,13 +213,7 @@ class Caller:
 
 @asynccontextmanager
 async def pinging(client: VoiceClient, rtts_ms: list[float], seed: int) -> AsyncIterator[None]:
-    """Let a bystander ping for the length of the block.
-
-    Args:
-        client: The bystander's.
-        rtts_ms: Where to note the round trips.
-        seed: Draws the moments.
-    """
+    """Let a bystander's `client` ping at moments that `seed` draws, for the length of the block."""
     over = asyncio.Event()
     pings = ping_until(over, client, rtts_ms, random.Random(seed), Clock())
     task = asyncio.create_task(pings)  # a TaskGroup would wrap what the block raises

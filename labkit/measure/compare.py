@@ -29,12 +29,9 @@ _NOT_COMPARED: Final = frozenset({"clock"})
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run of the exercise as its folder has it.
+    """A run of the exercise as its folder has it, with the turns that count by server.
 
-    Attributes:
-        folder: Where it is.
-        about: Machine, versions, settings and conditions; empty where the run did not end.
-        servers: The turns that count, by server.
+    `about` has machine, versions, settings and conditions; it is empty where the run did not end.
     """
 
     folder: Path

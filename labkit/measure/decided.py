@@ -216,12 +216,7 @@ class Floor:
 
 @dataclass(slots=True)
 class BackToBack:
-    """The three engines, one call after the other, for the first sound of a reply.
-
-    Attributes:
-        engines: Loaded and warm.
-        system: Told to the language model.
-    """
+    """The three engines, loaded and warm, one call after the other."""
 
     engines: Engines
     system: str = ""

@@ -358,9 +358,7 @@ def plot_lines(
 ) -> "Axes":
     """Draw endpointers as lines: mean dead air to the right, share of turns cut off upwards.
 
-    Args:
-        named: By name, (seconds, share) of each setting; a single one is drawn as a point.
-        ax: Draw here instead of into a figure of its own.
+    `named` has (seconds, share) of each setting, by name; a single one is drawn as a point.
     """
     from labkit.measure.figures import BLUE, GREEN, ORANGE, PURPLE, axes, tidy
 

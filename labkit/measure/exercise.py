@@ -106,9 +106,8 @@ class Exercise(Experiment[Row, ExerciseSummary]):
         Raises:
             AudioError: A recording or the manifest is not usable.
             ServerError: A server did not start.
-            InstrumentError: The network or TLS cannot be had.
-            LabkitError: No recording is short enough, a server failed at its first turn, or the
-                parts of a wait do not add up to it.
+            InstrumentError: The network or TLS cannot be had, or the parts of a wait do not add up.
+            LabkitError: No recording is short enough, or a server failed at its first turn.
         """
         recordings = short_utterances(self.recordings, longest_s=self.longest_s)
         turns = plan_turns(
@@ -138,11 +137,7 @@ class Exercise(Experiment[Row, ExerciseSummary]):
         tell("done", len(turns), len(turns))
 
     def summarise(self, rows: Sequence[Row]) -> ExerciseSummary:
-        """Sum up the turns.
-
-        Raises:
-            LabkitError: No turn was answered.
-        """
+        """Sum up the turns."""
         return ExerciseSummary(rows, self.pings_ms, notes=self.notes, seed=self.seed)
 
     def about(self) -> dict[str, Any]:
@@ -172,12 +167,8 @@ class _Server:
     """A server of the exercise, and what its first turn showed of it.
 
     Attributes:
-        name: Which.
-        way: How to get there.
-        notes: Where to note what it does not offer.
         rtts_ms: Where to note the round trips of pings while turns run; None measures none.
         known: Whether it has answered a turn.
-        stream: Whether it streams its replies.
         decides: Whether it decides that a turn is over, and is left to it.
         silence_s: Where it does not, and should: how long its client waits instead.
     """

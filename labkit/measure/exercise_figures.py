@@ -74,10 +74,7 @@ def plot_effect(
 ) -> Axes:
     """How much later the transcript is than with the smallest chunks, beside what arithmetic says.
 
-    Args:
-        servers: Which servers.
-        bytes_per_s: Rate of the network, for the time that the last chunk takes to go out.
-        ax: Draw here instead of into a figure of its own.
+    That is more where the last chunk takes a while to go out, at the network's `bytes_per_s`.
     """
     ax = axes(ax)
     sizes = _all_sizes(servers)

@@ -201,11 +201,9 @@ def balanced_means(
 ) -> dict[K, float]:
     """Means over groups of turns, in which every chunk size counts alike.
 
-    Args:
-        rows: Turns.
-        key: What group a turn belongs to, such as its block or its recording.
-        value: What the mean is taken of; the wait by default. A group in which it is None for
-            any turn is left out, since the turns of a group balance one another.
+    `key` says what group a turn belongs to, such as its block or its recording. A group in which
+    `value` (the wait by default) is None for any turn is left out, since the turns of a group
+    balance one another.
     """
     groups: dict[K, dict[int, list[float | None]]] = {}
     for row in rows:
@@ -226,14 +224,9 @@ def summarise_server(
     rtts_ms: Sequence[float] = (),
     seed: int = 0,
 ) -> ServerSummary:
-    """Sum up the turns of one server.
+    """Sum up the turns of one server, and compare them with those of the first, `base`.
 
-    Args:
-        name: Which server.
-        rows: Its turns that count.
-        base: The first server's, to compare with.
-        rtts_ms: Round trips of `ping` while they ran.
-        seed: Draws what the intervals come from.
+    `rtts_ms` are round trips of `ping` while they ran; `seed` draws what the intervals come from.
     """
     answered = [row for row in rows if row.ttfa_ms is not None]
     sizes = sorted({row.chunk_ms for row in answered})

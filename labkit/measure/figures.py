@@ -1,6 +1,6 @@
 """Figures of one turn, and what all figures share: data in, `Axes` out.
 
-Every function draws into the axes that it is given, or makes its own, and touches no global
+Every function draws into the axes `ax` that it is given, or makes its own, and touches no global
 setting. Colours are those of Okabe and Ito (2008), safe for colour-blind eyes; markers, line
 styles and hatches say the same without colour.
 """
@@ -73,9 +73,7 @@ def figure_of(ax: Axes) -> Figure:
 def image_html(figure: Figure, alt: str) -> str:
     """A figure as an image within a page, which needs no other file.
 
-    Args:
-        figure: Any figure.
-        alt: What it shows, for those who do not see it.
+    `alt` says what it shows, for those who do not see it.
     """
     image = io.BytesIO()
     figure.savefig(image, format="svg")
@@ -161,12 +159,8 @@ def plot_waterfall(
 ) -> Axes:
     """Draw where the time of a turn goes: each stage begins where the one before it ended.
 
-    What was worked on ahead of the wait is drawn pale, where it ran.
-
-    Args:
-        turn: The marks of a turn, or milliseconds by stage, such as means over many turns.
-        ax: Draw here instead of into a figure of its own.
-        title: In place of the sum of the stages.
+    What was worked on ahead of the wait is drawn pale, where it ran. `turn` are the marks of a
+    turn, or milliseconds by stage, such as means over many turns.
     """
     ax = axes(ax, 8.5, 4.2)
     stages = turn.stages_ms() if isinstance(turn, Trace) else turn
@@ -194,12 +188,7 @@ def plot_waterfall(
 
 
 def plot_stages(named: Mapping[str, Mapping[Stage, float]], *, ax: Axes | None = None) -> Axes:
-    """Draw stages as parts of one bar, a bar for each name, with the spans that have room.
-
-    Args:
-        named: Milliseconds by stage.
-        ax: Draw here instead of into a figure of its own.
-    """
+    """Draw stages (milliseconds) as parts of one bar, a bar for each name."""
     ax = axes(ax, 8.5, 1.0 + 0.5 * len(named))
     longest = max((sum(stages.values()) for stages in named.values()), default=0) or 1
     shown: set[Stage] = set()

@@ -111,12 +111,7 @@ def _need(name: str, value: float, holds: bool, wanted: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What both directions of a connection go through.
-
-    Attributes:
-        up: From the client to the server.
-        down: From the server to the client.
-    """
+    """What both directions of a connection go through: up to the server, and down to the client."""
 
     up: Link = Link()
     down: Link = Link()
@@ -169,13 +164,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A kind of network.
-
-    Attributes:
-        name: What it is called.
-        about: What the figures are, and where they are from.
-        conditions: The figures.
-    """
+    """A kind of network: its figures, and what they are and where they are from."""
 
     name: str
     about: str

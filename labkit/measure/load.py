@@ -151,12 +151,7 @@ class Load(Experiment[Level, LoadSummary]):
         return await stack.enter_async_context(running_servers(commands))
 
     async def _meet(self, url: str) -> None:
-        """Say something once: what a server does wrong is told in words, and whether it streams.
-
-        Raises:
-            ClientError: Nobody answers there, or not as the plain dialect has it.
-            ProtocolError: Likewise.
-        """
+        """Say something once: what a server does wrong is told in words, and whether it streams."""
         deadlines = Deadlines(answer_s=self.manners.patience_s)
         async with VoiceClient.connect(url, deadlines=deadlines) as client:
             await client.say(np.zeros(SAMPLE_RATE // 10, np.float32))
@@ -206,15 +201,9 @@ async def run_level(
     name: str,
     tell: Callable[[float], None] = lambda _: None,
 ) -> Level:
-    """Run one level on one server.
+    """Run one level on one server, with the length, manners and clock of `load`.
 
-    Args:
-        server: Where it answers, and its process.
-        sessions: How many callers.
-        speeches: What there is to say.
-        load: How long, with which manners and clock; everything but the sessions.
-        name: What to call the server.
-        tell: Told several times a second how many seconds have passed.
+    `tell` is told several times a second how many seconds have passed.
     """
     before, tokens = server.usage(), await _tokens(server)
     scripts = draw_scripts(

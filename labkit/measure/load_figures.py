@@ -106,9 +106,7 @@ def _note_bound(ax: Axes, bound_ms: float) -> None:
 def capacity_figure(levels: Sequence[Level], *, bound_ms: float | None = None) -> Figure:
     """How many callers a server bears: replies, pings, seconds behind, and CPU.
 
-    Args:
-        levels: Of all servers.
-        bound_ms: Drawn as a line, for the 95th percentile of the wait for a reply.
+    `bound_ms` is drawn as a line, for the 95th percentile of the wait for a reply.
     """
     figure = Figure(figsize=(11, 7.2), layout="constrained")
     panels = figure.subplot_mosaic([["reply", "behind"], ["ping", "cpu"]], width_ratios=(1.3, 1))

@@ -64,10 +64,9 @@ class Level:
         ping_ms: From when a `ping` was due to its `pong`; lost ones count likewise.
         pings_lost: Pings without a `pong`.
         lateness_ms: By how much the callers' own event loop woke them too late.
-        behind_s: Seconds behind: by how much the caller that is furthest behind its timetable
-            begins its next utterance too late, at the end of the level. The timetable grants
-            every answer a fixed pause; a server that answers within it stays at 0, one that
-            does not falls behind by the rest with every turn.
+        behind_s: By how much the caller that is furthest behind its timetable begins its next
+            utterance too late, at the end of the level. The timetable grants every answer a fixed
+            pause; a server that does not answer within it falls behind by the rest with every turn.
         errors: How often something went wrong, by code: those of the dialect, `closed_` with
             the code of a connection's end, and `not_understood`.
         rss_before: Resident bytes of the server before the callers came. None, here and below,
@@ -160,14 +159,7 @@ def summarise_level(
     patience_s: float,
     logs: Sequence[CallLog],
 ) -> Level:
-    """Sum up what the callers of one level noted.
-
-    Args:
-        server: Which server.
-        seconds: How long the level lasted.
-        patience_s: What lost turns and pings count with.
-        logs: One per caller.
-    """
+    """Sum up what the callers of one level noted; what was lost counts with `patience_s`."""
     # Lost ones count with the whole patience: leaving them out would make a server look the
     # better, the more it loses.
     patience_ns = round(patience_s * 1e9)

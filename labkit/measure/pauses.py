@@ -62,11 +62,7 @@ def conversations(
 ) -> list[list[Turn]]:
     """Conversations of callers who pause, each in a rhythm that is drawn.
 
-    Args:
-        rng: What everything is drawn from.
-        of: The voices.
-        turns: Turns of a conversation, at most nine.
-        each: Conversations of one voice.
+    There are `each` of every voice, with `turns` turns, nine at most.
     """
     known, vad = utterances(), SileroVad()
     voices = [voice for voice in of for _ in range(each)]

@@ -104,7 +104,8 @@ def plan_turns(
 
     A block is one recording, said in every chunk size to every server in random order. Sizes and
     servers are compared within a block: replies to different recordings differ by far more than
-    chunk sizes do, and a slow minute of the machine falls on the whole block.
+    chunk sizes do, and a slow minute of the machine falls on the whole block. Where there are fewer
+    recordings than blocks, they begin again.
 
     It begins with a turn to every server that does not count. A language model answers sooner what
     it was asked before, so that otherwise the size that happens to come first would seem slower;
@@ -115,13 +116,6 @@ def plan_turns(
     `blocks` equal parts; and the sizes where it matters, the large ones and the smallest, which
     all others are compared with, are said twice in a block, once as long before the middle of
     the chunk as the other time after it.
-
-    Args:
-        seed: Draws order, recordings and phases.
-        recordings: How many recordings there are to draw from.
-        blocks: How many recordings are said; more than there are begin again.
-        servers: Names of the servers. They answer one right after the other, in random order.
-        chunk_sizes_ms: Lengths of one message.
 
     Raises:
         ValueError: There is nothing to run.
@@ -208,15 +202,9 @@ class Script:
 def draw_scripts(
     *, seed: int, callers: int, recordings: int, chunk_ms: int, ping_every_s: float
 ) -> list[Script]:
-    """Draw up what each caller does.
+    """Draw up what each caller does: the same for every server, so that all get the same load.
 
-    Args:
-        seed: Draws phases, pings and orders; the same for every server, so that all of them
-            get the same load.
-        callers: How many.
-        recordings: How many recordings there are to draw from.
-        chunk_ms: The first chunks are spread over this time.
-        ping_every_s: The first pings are spread over this time.
+    The first chunks are spread over `chunk_ms`, the first pings over `ping_every_s`.
     """
     rng = random.Random(f"{seed}/{callers}")
     return [

@@ -102,11 +102,7 @@ class Recording(BaseModel):
     def end_of_speech(self, samples: Float32) -> int | None:
         """Index of the last audible sample of speech: by the annotation, else by energy.
 
-        Args:
-            samples: The recording, as `read_audio` gives it.
-
-        Returns:
-            None where nothing in it stands out as speech.
+        None where nothing stands out as speech in `samples`, as `read_audio` gives them.
         """
         annotated = self.end_of_speech_sample
         return end_of_speech(samples) if annotated is None else annotated

@@ -105,8 +105,7 @@ async def conduct(
         found: Told what was found, before that is written: a disk may be full by then.
 
     Raises:
-        InstrumentError: The results cannot be written; it names the folder and what was kept.
-        LabkitError: What the experiment raises.
+        LabkitError: What the experiment or `results` raises.
     """
     measured: list[R] = []
     with results.rows(experiment.raw, experiment.columns) as write:
@@ -145,6 +144,8 @@ def read_rows(path: Path, row: Callable[[dict[str, str]], R]) -> list[R]:
 class Results:
     """The folder that an experiment writes into.
 
+    What cannot be made or written raises `InstrumentError`: it names the folder and what is kept.
+
     Attributes:
         folder: Where it is.
         measured: Rows that are in it.
@@ -152,11 +153,7 @@ class Results:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Make `folder`.
-
-        Raises:
-            InstrumentError: It cannot be made.
-        """
+        """Make `folder`."""
         self.folder = folder
         self.measured = 0
         self.complete = False
@@ -170,9 +167,6 @@ class Results:
         """Make a folder in `out` that is named after the time of day.
 
         One that is there belongs to a run that began in the same second.
-
-        Raises:
-            InstrumentError: It cannot be made.
         """
         first = out / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         folder, number = first, 1
@@ -189,9 +183,6 @@ class Results:
 
         Once that returns, the system has the row. A file without a row is removed again, and the
         folder as well where it is then empty.
-
-        Raises:
-            InstrumentError: The file, or later a row of it, cannot be written.
         """
         path = self.folder / name
         try:
@@ -230,20 +221,12 @@ class Results:
                 os.truncate(path, whole)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write a summary; dataclasses become objects.
-
-        Raises:
-            InstrumentError: It cannot be written.
-        """
+        """Write a summary; dataclasses become objects."""
         text = json.dumps(content, indent=2, default=_plain) + "\n"
         self._write(name, lambda path: path.write_text(text, encoding="utf-8"))
 
     def write_figures(self, figures: Mapping[str, "Figure"]) -> None:
-        """Write every figure as PNG and as SVG.
-
-        Raises:
-            InstrumentError: One cannot be written.
-        """
+        """Write every figure as PNG and as SVG."""
         for name, figure in figures.items():
             for ending in ("png", "svg"):
                 self._write(f"{name}.{ending}", partial(figure.savefig, dpi=150))

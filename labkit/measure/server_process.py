@@ -85,12 +85,10 @@ def _cpu_s(process: psutil.Process) -> float:
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """A server that accepts callers.
+    """A server that accepts callers at `url`.
 
-    Attributes:
-        url: Its address.
-        process: Its process; None for a server that somebody else started.
-        output: What it writes to stdout and stderr; None likewise.
+    Its process, and the file of what it writes to stdout and stderr, are None for a server that
+    somebody else started.
     """
 
     url: str

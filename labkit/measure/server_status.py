@@ -102,12 +102,9 @@ class ServerStatus:
 
 
 def fetch_status(url: str) -> ServerStatus:
-    """Ask the server at an address, and wait up to two seconds for its answer.
+    """Ask the server that takes callers at `url`, and wait up to two seconds for its answer.
 
     Only for servers of other processes: one on the event loop of this thread could not answer.
-
-    Args:
-        url: Where it takes callers, such as ``"ws://localhost:8765"``.
     """
     address = url.replace("ws", "http", 1).rstrip("/") + "/metrics"
     try:
@@ -122,12 +119,7 @@ def fetch_status(url: str) -> ServerStatus:
 
 
 def read_status(url: str, page: str) -> ServerStatus:
-    """Take the numbers from a page in Prometheus' format; names that are not known are no harm.
-
-    Args:
-        url: Whose page it is.
-        page: Its text.
-    """
+    """Take the numbers from a page in Prometheus' format; names that are not known are no harm."""
     from prometheus_client.parser import text_string_to_metric_families
 
     numbers: dict[str, dict[str, float]] = {}

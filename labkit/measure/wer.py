@@ -51,16 +51,10 @@ def _digits(digits: str) -> str:
 
 
 def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
-    """Count the word errors of `hypothesis`.
+    """Count the word errors of `hypothesis`; gives them, and the words of the reference.
 
-    A number in figures may stand for either way of saying it; the one that fits better counts.
-
-    Args:
-        reference: What was said.
-        hypothesis: What was heard.
-
-    Returns:
-        Substitutions, insertions and deletions together, and the words of the reference.
+    Errors are substitutions, insertions and deletions. A number in figures may stand for either way
+    of saying it; the one that fits better counts.
     """
     said, heard = (
         [normalise(text, digit_by_digit=how) for how in (False, True)]
