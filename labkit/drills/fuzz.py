@@ -35,18 +35,17 @@ from labkit.drills.inputs import (
     start_message,
 )
 from labkit.drills.target import (
-    Pings,
     Vital,
     Vitals,
     fetch,
     log_faults,
-    pinging,
     target_command,
     vitals_of,
     vitals_once,
     well_served,
 )
 from labkit.errors import ClientError, ConnectError
+from labkit.measure.pings import Pings, pinging
 from labkit.measure.results import Tell
 from labkit.measure.server_process import RunningServer, running_server
 from labkit.protocol import v1

@@ -34,15 +34,14 @@ from labkit.client.v1 import SessionClient
 from labkit.drills import Dialect, Finding, Verdict
 from labkit.drills.inputs import frame, handshake
 from labkit.drills.target import (
-    Pings,
     log_faults,
     memory_of,
-    pinging,
     settings_of,
     target_command,
     well_served,
 )
 from labkit.errors import CloseCode, ErrorCode, InstrumentError
+from labkit.measure.pings import Pings, pinging
 from labkit.measure.results import Tell
 from labkit.measure.server_process import RunningServer, running_server
 from labkit.protocol import v1

@@ -7,29 +7,23 @@ its own `/metrics` and log tell, and an honest caller beside those that misuse i
 
 import asyncio
 import json
-import math
-import threading
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from enum import StrEnum
+from http.client import HTTPException
 from typing import Any, Final, Literal
 
-import httpx2
 import numpy as np
-from prometheus_client.parser import text_string_to_metric_families
-from websockets.exceptions import WebSocketException
 
 from labkit.audio.pcm import SAMPLE_RATE, Encoding, Float32, decode_s16le, read_audio
-from labkit.client.dial import connected, server_url, shown
+from labkit.client.dial import server_url, shown
 from labkit.client.plain import VoiceClient
 from labkit.client.v1 import SessionClient
 from labkit.drills import Dialect
 from labkit.errors import ClientError, LabkitError
 from labkit.measure.recordings import load_manifest
 from labkit.measure.server_process import RunningServer
+from labkit.measure.server_status import figures_on, get_page
 from labkit.protocol import v1
 from labkit.session.settings import ServerSettings
 
@@ -43,7 +37,6 @@ LOUD: Final = v1.AudioSpec(encoding=Encoding.PCM_F32LE, sample_rate=48_000, chan
 _HERE: Final[Mapping[str, Any]] = {"host": "127.0.0.1", "port": 0}
 _PATIENCE_S: Final = 10.0
 _LOOK_S: Final = 0.1
-_PING_EVERY_NS: Final = 30_000_000
 _FAULTS: Final = (" ERROR ", " CRITICAL ", "Traceback", "never retrieved", "never awaited")
 """Signs of a fault in a line of a log."""
 
@@ -99,13 +92,11 @@ and by name and label (`labkit_closes_total 4008`). What it does not tell is not
 
 def parse_vitals(page: str) -> Vitals:
     """Read a page in Prometheus' text format."""
-    figures: Counter[str] = Counter()
-    for family in text_string_to_metric_families(page):
-        for sample in family.samples:
-            figures[sample.name] += int(sample.value)
-            for label in sample.labels.values():
-                figures[f"{sample.name} {label}"] += int(sample.value)
-    return dict(figures)
+    vitals: dict[str, int] = {}
+    for name, by_label in figures_on(page).items():
+        vitals[name] = int(sum(by_label.values()))
+        vitals |= {f"{name} {label}": int(value) for label, value in by_label.items() if label}
+    return vitals
 
 
 async def vitals_of(url: str) -> Vitals:
@@ -134,15 +125,11 @@ async def fetch(url: str, path: str) -> tuple[int, str]:
     Raises:
         ClientError: It does not answer, or not with HTTP.
     """
-    page = httpx2.URL(server_url(url).replace("ws", "http", 1)).join(path)
     try:
-        # Not the environment's proxies: what is drilled runs on this machine, or is one's own.
-        async with httpx2.AsyncClient(timeout=_PATIENCE_S, trust_env=False) as client:
-            response = await client.get(page)
-    except httpx2.HTTPError as error:
-        reason = str(error) or type(error).__name__
+        return await asyncio.to_thread(get_page, shown(server_url(url)), path, _PATIENCE_S)
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", error) or type(error).__name__
         raise ClientError(f"{shown(url)} does not give {path}: {reason}") from error
-    return response.status_code, response.text
 
 
 def memory_of(server: RunningServer) -> int:
@@ -179,70 +166,3 @@ async def well_served(url: str, dialect: Dialect) -> str:
     if len(reply) != len(said) or np.abs(reply - said).max() > 1e-3:
         return f"the reply of {len(reply)} samples is not what was said"
     return ""
-
-
-@dataclass(slots=True)
-class Pings:
-    """Round trips of an honest caller.
-
-    They tell how long others are kept waiting. Each counts from when it was due, so that a
-    server which stands still for a second is seen to do so by every ping of that second. On a
-    server with more work than it can do, such waits add up, and each trip by itself tells how
-    long its loop was held.
-    """
-
-    ms: list[float] = field(default_factory=list)
-    """Each in milliseconds, from when it was due."""
-    longest_trip_ms: float = 0.0
-    """The longest from when it was sent."""
-    lost: int = 0
-    """Times that the caller lost its connection, or got no answer."""
-
-    @property
-    def worst_ms(self) -> float:
-        """The longest; infinite where one was lost, or none was sent."""
-        return math.inf if self.lost or not self.ms else max(self.ms)
-
-    @property
-    def p99_ms(self) -> float:
-        """99th percentile; infinite likewise."""
-        return math.inf if self.lost or not self.ms else float(np.percentile(self.ms, 99))
-
-    def note(self, due_ns: int, sent_ns: int, answered_ns: int) -> None:
-        """Note one."""
-        self.ms.append((answered_ns - due_ns) / 1e6)
-        self.longest_trip_ms = max(self.longest_trip_ms, (answered_ns - sent_ns) / 1e6)
-
-
-@asynccontextmanager
-async def pinging(url: str, pings: Pings) -> AsyncIterator[None]:
-    """Let an honest caller ping the server at `url` for the length of the block.
-
-    It runs in a thread with an event loop of its own: what hostile clients do in this one must
-    not count.
-    """
-    over = threading.Event()
-    caller = asyncio.create_task(asyncio.to_thread(asyncio.run, _ping_until(over, url, pings)))
-    try:
-        yield
-    finally:
-        over.set()
-        await caller
-
-
-async def _ping_until(over: threading.Event, url: str, pings: Pings) -> None:
-    try:
-        async with connected(url) as socket:
-            due_ns = time.perf_counter_ns()
-            while not over.is_set():
-                late = time.perf_counter_ns() >= due_ns  # the answer before came so late
-                await asyncio.sleep(max(0.0, (due_ns - time.perf_counter_ns()) / 1e9))
-                sent_ns = time.perf_counter_ns()
-                await socket.send("ping")
-                async with asyncio.timeout(_PATIENCE_S):
-                    await socket.recv()
-                # That a sleep lasted too long is this machine's doing, and not the server's.
-                pings.note(due_ns if late else sent_ns, sent_ns, time.perf_counter_ns())
-                due_ns += _PING_EVERY_NS
-    except (ClientError, TimeoutError, WebSocketException):
-        pings.lost += 1

@@ -23,11 +23,12 @@ from labkit.client.v1 import SessionClient
 from labkit.errors import InstrumentError, ServerError
 from labkit.measure.barge_in import Overlap, speak_over
 from labkit.measure.bench import Bench, Measure, Reading
-from labkit.measure.callers import Manners, pinging
+from labkit.measure.callers import Manners
 from labkit.measure.decided import CUT_OFF, BackToBack, policy_decides_s, say
 from labkit.measure.endpointing import EndpointingExperiment
 from labkit.measure.load import Load, recorded_speech, run_level
 from labkit.measure.pauses import conversations, voices
+from labkit.measure.pings import Pings, pinging
 from labkit.measure.plan import LONGEST_S, PlannedTurn, prepared, short_utterances
 from labkit.measure.recordings import Recording, utterances
 from labkit.measure.results import Results, Tell, conduct
@@ -279,19 +280,16 @@ async def measure_bystander(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
     """Pings of somebody who only looks on, while four callers have their turns."""
     rounds = 1 if bench.quick else 4
     said = _said(bench, 4 * rounds)
-    rtts: dict[str, list[float]] = {}
     async with running_servers(_both("--models", bench.models)) as servers:
+        seen = {name: Pings() for name in servers}
         for number in range(rounds):
             tell("ping while four turns run", number, rounds)
             for name, server in servers.items():
                 own = said[4 * number : 4 * number + 4]
-                seen = rtts.setdefault(name, [])
-                async with (
-                    VoiceClient.connect(server.url) as bystander,
-                    pinging(bystander, seen, bench.seed + number),
-                ):
+                async with pinging(server.url, seen[name]):
                     await asyncio.gather(*(_push(server.url, *one[1:]) for one in own))
-    return _read_pings(rtts["naive"], rtts["labkit"])
+                seen[name].require_answers()
+    return _read_pings(seen["naive"].ms, seen["labkit"].ms)
 
 
 def _read_pings(naive: Sequence[float], labkit: Sequence[float]) -> dict[str, Reading]:

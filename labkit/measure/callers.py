@@ -12,12 +12,11 @@ up, or whose connection is lost, calls again.
 """
 
 import asyncio
-import random
 import select
 import selectors
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -32,7 +31,6 @@ from labkit.measure.plan import Script, Timetable, due_times
 from labkit.trace import Mark
 
 _NS: Final = 1_000_000_000
-_PING_EVERY_S: Final = 0.05
 _TRY_AGAIN_LATER: Final = 1013
 """What servers send that take a caller only to turn it away (RFC 6455 registry)."""
 _NOT_ANSWERED: Final = frozenset({ErrorCode.ENGINE_FAILED, ErrorCode.TOO_MANY_TURNS})
@@ -209,41 +207,3 @@ class Caller:
                 if self._client is not None:
                     await self._client.ping()
                     self.log.pings_ns.append(self._clock.now_ns() - due_ns)
-
-
-@asynccontextmanager
-async def pinging(client: VoiceClient, rtts_ms: list[float], seed: int) -> AsyncIterator[None]:
-    """Let a bystander's `client` ping at moments that `seed` draws, for the length of the block."""
-    over = asyncio.Event()
-    pings = ping_until(over, client, rtts_ms, random.Random(seed), Clock())
-    task = asyncio.create_task(pings)  # a TaskGroup would wrap what the block raises
-    try:
-        yield
-    finally:
-        over.set()
-        await task
-
-
-async def ping_until(
-    over: asyncio.Event,
-    client: VoiceClient,
-    rtts_ms: list[float],
-    rng: random.Random,
-    clock: Clock,
-) -> None:
-    """Ping at random moments, and count every round trip from when it was due.
-
-    A server that stands still for a second holds up all pings that are due in it, and not just
-    the first. Those that are due before `over` are all waited for.
-    """
-    due_ns = clock.now_ns()
-    while True:
-        due_ns += round(rng.expovariate(1 / _PING_EVERY_S) * 1e9)
-        held_up = clock.now_ns() >= due_ns
-        await clock.sleep_until(due_ns)
-        if over.is_set() and not held_up:
-            return
-        # That a sleep lasted too long is this process's doing, and not the server's.
-        start_ns = due_ns if held_up else clock.now_ns()
-        await client.ping()
-        rtts_ms.append((clock.now_ns() - start_ns) / 1e6)

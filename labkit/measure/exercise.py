@@ -19,9 +19,9 @@ from labkit.client.plain import VoiceClient
 from labkit.client.turn import ClientTurn
 from labkit.errors import ClientError, InstrumentError, LabkitError, ProtocolError
 from labkit.measure import decided
-from labkit.measure.callers import pinging
 from labkit.measure.chunking import CHUNK_SIZES_MS, overhead_bytes
 from labkit.measure.exercise_summary import COLUMNS, ExerciseSummary, Row
+from labkit.measure.pings import Pings, pinging
 from labkit.measure.plan import LONGEST_S, PlannedTurn, plan_turns, prepared, short_utterances
 from labkit.measure.recordings import Recording
 from labkit.measure.results import Experiment, Tell
@@ -195,12 +195,12 @@ class _Server:
     async def take(self, turn: PlannedTurn, recording: Recording) -> Row:
         """One turn as a new conversation, so that every turn has the same prompt before it."""
         samples, end_of_speech = prepared(recording, turn)
+        pings = Pings([] if self.rtts_ms is None else self.rtts_ms)
         try:
             async with AsyncExitStack() as stack:
                 if self.known and not turn.warmup and self.rtts_ms is not None:
-                    bystander = await stack.enter_async_context(self.way.connect())
-                    pings = pinging(bystander, self.rtts_ms, turn.recording)
-                    await stack.enter_async_context(pings)
+                    beside = pinging(self.way.url, pings, **self.way.reach)
+                    await stack.enter_async_context(beside)
                 if self.decides:
                     deadlines = Deadlines(answer_s=self.way.access.patience_s)
                     said, wire_bytes = await decided.say(
@@ -210,6 +210,7 @@ class _Server:
                     self.known = True
                 else:
                     said, wire_bytes = await self._ask(stack, turn, samples, end_of_speech)
+            pings.require_answers()
         except (ClientError, ProtocolError) as error:
             if not self.known:
                 why = f"{error}\n{self.way.server.last_words()}".rstrip()

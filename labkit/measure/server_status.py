@@ -9,9 +9,11 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
+from http import HTTPStatus
 from http.client import HTTPException
 from typing import Final
 from urllib.error import HTTPError
+from urllib.parse import urljoin
 
 from labkit.errors import ServerError
 from labkit.trace import Stage
@@ -101,33 +103,58 @@ class ServerStatus:
         return f'<table aria-label="What the server tells of itself">{"".join(rows)}</table>'
 
 
-def fetch_status(url: str) -> ServerStatus:
-    """Ask the server that takes callers at `url`, and wait up to two seconds for its answer.
+def get_page(url: str, path: str, patience_s: float = _PATIENCE_S) -> tuple[int, str]:
+    """A page of the server that takes callers at `url`: the HTTP status, and the text.
 
     Only for servers of other processes: one on the event loop of this thread could not answer.
+
+    Raises:
+        OSError: Nobody answers there within `patience_s` seconds.
+        HTTPException: Somebody does, and not with HTTP.
     """
-    address = url.replace("ws", "http", 1).rstrip("/") + "/metrics"
     try:
-        with _OPENER.open(address, timeout=_PATIENCE_S) as answer:
-            return read_status(url, answer.read().decode(errors="replace"))
+        page = urljoin(url.replace("ws", "http", 1), path)
+        with _OPENER.open(page, timeout=patience_s) as answer:
+            return int(answer.status), str(answer.read().decode(errors="replace"))
     except HTTPError as refused:
-        return ServerStatus(url, f"it has no page /metrics that can be read (HTTP {refused.code})")
+        with refused:
+            return refused.code, refused.read().decode(errors="replace")
+
+
+def figures_on(page: str) -> dict[str, dict[str, float]]:
+    """The figures of a page in Prometheus' format, by their names and then their first label.
+
+    Raises:
+        ValueError: It is another format.
+    """
+    from prometheus_client.parser import text_string_to_metric_families
+
+    figures: dict[str, dict[str, float]] = {}
+    for family in text_string_to_metric_families(page):
+        for name, labels, value, *_ in family.samples:
+            label = next(iter(labels.values()), "")
+            by_label = figures.setdefault(name, {})
+            by_label[label] = by_label.get(label, 0) + value
+    return figures
+
+
+def fetch_status(url: str) -> ServerStatus:
+    """Ask the server that takes callers at `url`, and wait up to two seconds for its answer."""
+    try:
+        status, page = get_page(url, "/metrics")
     except TimeoutError:
         return ServerStatus(url, f"its page /metrics did not come within {_PATIENCE_S:g} s")
     except (OSError, HTTPException) as error:
         return ServerStatus(url, f"nobody answers there ({error})", running=False)
+    if status != HTTPStatus.OK:
+        return ServerStatus(url, f"it has no page /metrics that can be read (HTTP {status})")
+    return read_status(url, page)
 
 
 def read_status(url: str, page: str) -> ServerStatus:
     """Take the numbers from a page in Prometheus' format; names that are not known are no harm."""
-    from prometheus_client.parser import text_string_to_metric_families
-
-    numbers: dict[str, dict[str, float]] = {}
     try:
-        for family in text_string_to_metric_families(page):
-            for name, labels, value, *_ in family.samples:
-                label = next(iter(labels.values()), "")
-                numbers.setdefault(name.removeprefix("labkit_"), {})[label] = value
+        numbers = {name.removeprefix("labkit_"): by for name, by in figures_on(page).items()}
     except ValueError as error:
         return ServerStatus(url, f"its page /metrics is not in Prometheus' format: {error}")
     sums, counts = numbers.get("stage_seconds_sum", {}), numbers.get("stage_seconds_count", {})

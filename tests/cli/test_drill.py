@@ -8,7 +8,7 @@ import pytest
 from labkit.drills import fuzz
 from labkit.drills.answers import Tally
 from labkit.drills.fuzz import Crowd, Fuzzed
-from labkit.drills.target import Pings
+from labkit.measure.pings import Pings
 from labkit.measure.server_process import RunningServer
 from tests.cli.commands import Labkit
 

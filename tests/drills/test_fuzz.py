@@ -12,8 +12,9 @@ from websockets.asyncio.server import ServerConnection, serve
 from labkit.drills import Dialect, Verdict
 from labkit.drills.answers import Tally
 from labkit.drills.fuzz import TARGET, Crowd, Fuzzed, fuzz, judged
-from labkit.drills.target import Pings, Vital, settings_of, target_command
+from labkit.drills.target import Vital, settings_of, target_command
 from labkit.errors import ErrorCode
+from labkit.measure.pings import Pings
 from labkit.measure.server_process import RunningServer, running_server
 from labkit.protocol import v1
 from labkit.server.app import VoiceServer

@@ -1,18 +1,14 @@
 """A server in a process of its own, with any settings, and how it is seen from outside."""
 
-import time
-
 import pytest
 
 from labkit.client.v1 import SessionClient
 from labkit.drills import Dialect
 from labkit.drills.target import (
-    Pings,
     Vital,
     fetch,
     log_faults,
     parse_vitals,
-    pinging,
     settings_of,
     target_command,
     vitals_of,
@@ -24,7 +20,6 @@ from labkit.measure.server_process import running_server
 from labkit.server.app import VoiceServer
 from labkit.voice.history import Exchange
 from labkit.voice.pipeline import EchoPipeline, Sink, Turn
-from tests.support import until
 
 PAGE = """
 # TYPE labkit_sessions gauge
@@ -110,28 +105,6 @@ def test_faults_are_found_in_a_log() -> None:
         "RuntimeWarning: coroutine 'x' was never awaited",
     ]
     assert log_faults("\n".join([good, *bad, good])) == bad
-
-
-async def test_a_server_that_stands_still_is_seen_by_every_ping_of_that_time() -> None:
-    pings = Pings()
-    async with VoiceServer(EchoPipeline(), settings_of({})) as server:
-        async with pinging(server.url, pings):
-            await until(lambda: bool(pings.ms))
-            before = len(pings.ms)
-            time.sleep(0.3)  # noqa: ASYNC251 - the server's loop is held on purpose
-            await until(lambda: len(pings.ms) >= before + 8)
-    late = [ms for ms in pings.ms if ms > 50]
-    assert pings.worst_ms > 200
-    assert pings.longest_trip_ms > 200
-    assert len(late) >= 5
-    assert not pings.lost
-
-
-async def test_a_server_that_is_gone_is_worse_than_any_round_trip() -> None:
-    pings = Pings()
-    async with pinging("ws://127.0.0.1:1", pings):
-        pass
-    assert pings.worst_ms == pings.p99_ms == float("inf")
 
 
 async def test_a_good_turn_has_to_give_back_what_was_said() -> None:

@@ -1,20 +1,17 @@
 """Callers, what they note, and the clock that they go by; servers are in the same process."""
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
-from typing import cast
 
 import numpy as np
 import pytest
 from websockets.asyncio.server import ServerConnection
 
 from labkit.audio.pcm import Float32
-from labkit.client.plain import VoiceClient
 from labkit.client.speech import Clock
 from labkit.client.turn import ClientTurn
 from labkit.errors import CloseCode, ErrorCode
-from labkit.measure.callers import Caller, Manners, fine_loop, ping_until
+from labkit.measure.callers import Caller, Manners, fine_loop
 from labkit.measure.load_summary import CallLog
 from labkit.measure.plan import Script
 from labkit.protocol import plain
@@ -201,31 +198,3 @@ def test_the_fine_loop_sleeps_waits_and_talks() -> None:
 
     with asyncio.Runner(loop_factory=fine_loop) as runner:
         assert runner.run(talk()) == b"ping"
-
-
-class Standing:
-    """A server that stands still for a second at the first ping, which is the last of a turn."""
-
-    def __init__(self, over: asyncio.Event) -> None:
-        self.now_ns = 0
-        self.over = over
-
-    async def sleep(self, seconds: float) -> None:
-        self.now_ns += round(seconds * 1e9)
-
-    async def ping(self) -> None:
-        self.now_ns += 10**6 if self.over.is_set() else 10**9
-        self.over.set()
-
-
-class Every100Ms(random.Random):
-    def expovariate(self, lambd: float = 1.0) -> float:
-        return 0.1
-
-
-async def test_every_ping_that_a_server_holds_up_counts() -> None:
-    over, rtts_ms = asyncio.Event(), list[float]()
-    server = Standing(over)
-    clock = Clock(source=lambda: server.now_ns, sleep=server.sleep)
-    await ping_until(over, cast(VoiceClient, server), rtts_ms, Every100Ms(), clock)
-    assert [round(rtt) for rtt in rtts_ms] == [1000 - 99 * n for n in range(11)]
