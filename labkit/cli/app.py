@@ -20,10 +20,12 @@ from labkit.cli.terminal import console, errors, show_on_any_console
 from labkit.cli.tools import doctor, protocol, token
 from labkit.errors import LabkitError
 
-_ORDER: Final = (
-    "doctor", "serve", "talk", "lab", "check", "progress", "exercise", "endpointing",
-    "load", "bench", "drill", "proxy", "models", "token", "protocol",
-)  # fmt: skip
+_COMMANDS: Final = {
+    "doctor": doctor, "serve": serve, "talk": talk, "lab": lab, "check": check,
+    "progress": progress, "exercise": exercise, "endpointing": endpointing, "load": load,
+    "bench": bench, "drill": drill, "proxy": proxy, "models": models, "token": token,
+    "protocol": protocol,
+}  # fmt: skip
 
 
 class _InOrder(TyperGroup):
@@ -31,7 +33,7 @@ class _InOrder(TyperGroup):
 
     def list_commands(self, ctx: object) -> list[str]:
         """The names, in that order."""
-        return sorted(self.commands, key=_ORDER.index)
+        return list(_COMMANDS)
 
 
 app = typer.Typer(
@@ -42,24 +44,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (
-    doctor,
-    serve,
-    talk,
-    check,
-    progress,
-    endpointing,
-    load,
-    bench,
-    proxy,
-    token,
-    protocol,
-):
-    app.command(command.__name__)(command)
-app.command("lab", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lab)
-app.add_typer(exercise, name="exercise")
-app.add_typer(drill, name="drill")
-app.add_typer(models, name="models")
+for name, command in _COMMANDS.items():
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=name)
+    else:
+        # What JupyterLab is to be told goes through `lab` as it is.
+        lets_pass = command is lab
+        settings = {"allow_extra_args": lets_pass, "ignore_unknown_options": lets_pass}
+        app.command(name, context_settings=settings)(command)
 
 
 def _print_version(asked: bool) -> None:

@@ -12,7 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from labkit.cli.models import SetOption
-from labkit.cli.terminal import counting_bar, print_table, run
+from labkit.cli.terminal import counting_bar, number, print_table, run
+from labkit.errors import LabkitError
 
 if TYPE_CHECKING:
     from labkit.drills import Finding, Verdict
@@ -39,6 +40,8 @@ def resume(
     """Cut connections at random bytes, both ways; nothing may be lost or repeated."""
     from labkit.drills.resume import run_resume
 
+    if not cuts and not voice_cuts:
+        raise LabkitError("there is nothing to do: --cuts and --voice-cuts are both 0")
     _carry_out(lambda tell: run_resume(cuts, voice_cuts, seed, tell))
 
 
@@ -46,8 +49,7 @@ def resume(
 def stalled(
     clients: Annotated[int, typer.Option(min=1, help="Clients that read nothing.")] = 100,
     seconds: Annotated[
-        float,
-        typer.Option(min=1, max=3600, help="How long other callers are timed, three times."),
+        float, number(min=1, max=3600, help="How long other callers are timed, three times.")
     ] = 30,
 ) -> None:
     """Let clients read nothing of their replies; neither memory nor others may suffer."""
@@ -91,7 +93,7 @@ def fuzz(
 
 @drill.command()
 def hostile(
-    seconds: Annotated[float, typer.Option(min=1, max=3600, help="How long each attacks.")] = 5,
+    seconds: Annotated[float, number(min=1, max=3600, help="How long each attacks.")] = 5,
     only: Annotated[
         list[str] | None,
         typer.Option(metavar="KIND", help="This kind only, such as 'pings'; may be repeated."),
@@ -109,8 +111,7 @@ def crosstalk(
     turns: Annotated[int, typer.Option(min=2, max=8, help="Utterances of each caller.")] = 4,
     seed: Annotated[int, typer.Option(help="Draws who says what, and when each begins.")] = 1,
     pace: Annotated[
-        float,
-        typer.Option(min=0, max=1000, help="Times the pace of speech, in the crowd; 0 is at once."),
+        float, number(min=0, max=1000, help="Times the pace of speech, in the crowd; 0 is at once.")
     ] = 1.0,
     model_set: SetOption = "embedded",
     url: Annotated[

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from labkit.cli.models import AsrOption, SetOption
-from labkit.cli.terminal import console, counting_bar, errors, print_table, run
+from labkit.cli.terminal import console, counting_bar, errors, number, print_table, run
 
 if TYPE_CHECKING:
     from labkit.measure.bench import BenchSummary, Finding
@@ -150,7 +150,7 @@ def load(
     sessions: Annotated[
         str, typer.Option(help="Numbers of callers, rising, a level each.")
     ] = "1,8,16,32,64",
-    seconds: Annotated[float, typer.Option(min=2, max=3600, help="Length of a level.")] = 15,
+    seconds: Annotated[float, number(min=2, max=3600, help="Length of a level.")] = 15,
     chunk_ms: Annotated[int, typer.Option(min=5, max=1000, help="Length of a message.")] = 40,
     seed: Annotated[int, typer.Option(help="Draws phases, recordings and order.")] = 1,
     out: OutOption = RESULTS,

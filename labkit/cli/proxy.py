@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from labkit.cli.terminal import run
+from labkit.cli.terminal import number, run
 from labkit.measure.links import (
     PROFILES,
     Conditions,
@@ -41,14 +41,11 @@ _UP: Final = "Up, from the client to the server"
 _DOWN: Final = "Down, from the server to the client"
 
 
-_delay = partial(typer.Option, min=0, metavar="MS", help="Milliseconds by which bytes are late.")
+_delay = partial(number, min=0, metavar="MS", help="Milliseconds by which bytes are late.")
 _jitter = partial(
-    typer.Option, min=0, metavar="MS",
-    help="Most milliseconds added to the delay; bytes stay in order.",
-)  # fmt: skip
-_rate = partial(
-    typer.Option, min=0.001, metavar="KBPS", help="Most kilobits (1000 bits) per second."
+    number, min=0, metavar="MS", help="Most milliseconds added to the delay; bytes stay in order."
 )
+_rate = partial(number, min=0.001, metavar="KBPS", help="Most kilobits (1000 bits) per second.")
 _cut = partial(
     typer.Option, min=0, metavar="BYTES",
     help="Let exactly so many bytes of a connection pass; then --fault happens.",
@@ -139,8 +136,8 @@ def _plan(conditions: Conditions, cut_connection: int | None) -> Callable[[int],
 async def _until_signal(proxy: "Proxy", target: str) -> None:
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, asked.set)
+    for one in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(one, asked.set)
     async with proxy:
         sys.stdout.write(f"labkit proxy is ready at {proxy.url()} before {target}\n")
         sys.stdout.flush()

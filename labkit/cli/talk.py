@@ -12,6 +12,7 @@ from rich.table import Table
 
 from labkit.cli.terminal import (
     console,
+    number,
     print_table,
     require_file,
     require_writable,
@@ -38,7 +39,7 @@ _BAR: Final = 30
 def talk(
     recording: Annotated[Path, typer.Argument(help="WAV or FLAC, any rate, any channels.")],
     url: Annotated[str, typer.Option(help="The server.")] = f"ws://localhost:{DEFAULT_PORT}",
-    chunk_ms: Annotated[float, typer.Option(min=1, max=1000, help="Length of a message.")] = 40,
+    chunk_ms: Annotated[float, number(min=1, max=1000, help="Length of a message.")] = 40,
     out: Annotated[Path | None, typer.Option(help="Write the reply to this WAV file.")] = None,
     trace: Annotated[
         Path | None,
@@ -70,7 +71,7 @@ def talk(
     ] = None,
     wait_s: Annotated[
         float,
-        typer.Option(
+        number(
             "--wait",
             min=0.1,
             max=3600,

@@ -6,15 +6,18 @@ A file that cannot be read or written is told by a `LabkitError` with the reason
 import asyncio
 import codecs
 import io
+import math
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -55,6 +58,21 @@ def _substitute(error: UnicodeError) -> tuple[str, int]:
         raise error
     wrong = error.object[error.start : error.end]
     return "".join(_SUBSTITUTES.get(character, "?") for character in wrong), error.end
+
+
+def finite(value: float | None) -> float | None:
+    """The number of an option, which is one and has an end; ranges leave neither out.
+
+    Raises:
+        BadParameter: It is none, or without end.
+    """
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value:g} is no finite number")
+    return value
+
+
+number = partial(typer.Option, callback=finite)
+"""An option that takes any finite number of its range."""
 
 
 def told(text: str) -> str:

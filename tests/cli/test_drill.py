@@ -40,6 +40,7 @@ def test_a_broken_promise_ends_the_fuzz_drill_with_code_1(
         (("fuzz", "--url", "http://x"), "'http://x' is the address of a web page"),
         (("crosstalk", "--url", "ws://127.0.0.1:1"), "no voice server answers at ws://127.0.0.1:1"),
         (("hostile", "--only", "nobody at all"), "there is no 'nobody at all'; there are pings"),
+        (("resume", "--cuts", "0", "--voice-cuts", "0"), "there is nothing to do: --cuts and"),
         (("crosstalk", "--sessions", "99"), "sessions: 99 callers need as many different facts"),
     ],
 )

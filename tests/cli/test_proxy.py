@@ -52,6 +52,16 @@ def test_help_gives_the_figures_of_every_network() -> None:
         assert f"{name} {PROFILES[name].conditions.up.delay_ms:g} ms + " in result.output
 
 
+@pytest.mark.parametrize("option", ["--up-kbps", "--up-delay-ms", "--down-jitter-ms"])
+@pytest.mark.parametrize("value", ["inf", "nan"])
+def test_a_number_without_end_is_refused_under_the_name_of_its_option(
+    option: str, value: str
+) -> None:
+    result = CliRunner().invoke(app, [option, value])
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}'" in result.output
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_it_says_where_it_listens_and_what_becomes_of_connections(
     number: signal.Signals,
