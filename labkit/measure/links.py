@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from labkit.errors import InstrumentError
 
@@ -171,79 +171,6 @@ class Profile:
     conditions: Conditions
 
 
-def _both_ways(
-    name: str,
-    about: str,
-    *,
-    delay_ms: float,
-    jitter_ms: float = 0.0,
-    up_mbit: float | None = None,
-    down_mbit: float | None = None,
-) -> Profile:
-    """The same delay each way, and rates in megabits per second."""
-
-    def link(mbit: float | None) -> Link:
-        bytes_per_s = None if mbit is None else mbit * 1e6 / 8
-        return Link(delay_ms=delay_ms, jitter_ms=jitter_ms, bytes_per_s=bytes_per_s)
-
-    return Profile(name, about, Conditions(link(up_mbit), link(down_mbit)))
-
-
-_KNOWN: Final = (
-    Profile("loopback", "No network: client and server on one machine.", Conditions()),
-    _both_ways(
-        "lan",
-        "A wired network: a switch or two add under 1 ms, rounded up to the 1 ms that timers "
-        "resolve; no jitter and no limit that speech would notice.",
-        delay_ms=1,
-    ),
-    _both_ways(
-        "wifi",
-        "A shared wireless network: round trips of the air alone between 3 ms (median) and 20 ms "
-        "(90th percentile), as 47,000 devices on a campus had (Sui et al., Characterizing and "
-        "Improving WiFi Latency in Large-Scale Operational Networks, MobiSys 2016); the rates are "
-        "those of an ordinary line behind it.",
-        delay_ms=1.5,
-        jitter_ms=8.5,
-        up_mbit=20,
-        down_mbit=50,
-    ),
-    _both_ways(
-        "4g",
-        "LTE with good coverage: round trips of 40 ms and 10 Mbit/s, Lighthouse's desktopDense4G; "
-        "jitter of up to 15 ms each way, for grants and retransmissions, is a guess.",
-        delay_ms=20,
-        jitter_ms=15,
-        up_mbit=10,
-        down_mbit=10,
-    ),
-    _both_ways(
-        "3g",
-        "HSPA: round trips of 150 ms, 0.77 Mbit/s up and 1.6 down, WebPageTest's 3G Fast, which "
-        "Lighthouse calls slow 4G; jitter of up to 40 ms is a guess.",
-        delay_ms=75,
-        jitter_ms=40,
-        up_mbit=0.768,
-        down_mbit=1.6,
-    ),
-    _both_ways(
-        "satellite",
-        "A geostationary satellite: 260 ms each way (ITU-T G.114, annex A, for 36,000 km); 3 "
-        "Mbit/s up and 25 down, what the FCC called broadband from 2015 to 2024; jitter of up to "
-        "20 ms is a guess.",
-        delay_ms=260,
-        jitter_ms=20,
-        up_mbit=3,
-        down_mbit=25,
-    ),
-)
-
-PROFILES: Final[Mapping[str, Profile]] = MappingProxyType({known.name: known for known in _KNOWN})
-"""Kinds of networks by name. They are for comparing, and no measurements of any one network."""
-
-LOOPBACK: Final = PROFILES["loopback"]
-
-
 def read_profile(named: str) -> Profile:
     """A kind of network by its name, or from a file in TOML.
 
@@ -267,14 +194,18 @@ def read_profile(named: str) -> Profile:
         known = ", ".join(PROFILES)
         raise InstrumentError(f"network {named!r} is none of {known}, and no file")
     try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
-        about = str(told.pop("about", named))
-        links = {way: _link_of(way, told.pop(way, {})) for way in Direction}
+        return _profile_of(path.stem, tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InstrumentError(f"{named} describes no network: {error}") from error
+
+
+def _profile_of(name: str, told: dict[str, Any]) -> Profile:
+    """A network as a file tells it."""
+    about = str(told.pop("about", name))
+    up, down = (_link_of(way, told.pop(way, {})) for way in Direction)
     if told:
-        raise InstrumentError(f"{named} describes no network: there is no {', '.join(told)}")
-    return Profile(path.stem, about, Conditions(links[Direction.UP], links[Direction.DOWN]))
+        raise ValueError(f"there is no {', '.join(told)}")
+    return Profile(name, about, Conditions(up, down))
 
 
 def _link_of(way: Direction, told: dict[str, float]) -> Link:
@@ -288,3 +219,16 @@ def _link_of(way: Direction, told: dict[str, float]) -> Link:
         jitter_ms=told.get("jitter_ms", 0.0),
         bytes_per_s=None if mbit is None else mbit * 1e6 / 8,
     )
+
+
+_NETWORKS: Final = Path(__file__).with_name("networks.toml")
+
+PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
+    {
+        name: _profile_of(name, told)
+        for name, told in tomllib.loads(_NETWORKS.read_text(encoding="utf-8")).items()
+    }
+)
+"""Kinds of networks by name. They are for comparing, and no measurements of any one network."""
+
+LOOPBACK: Final = PROFILES["loopback"]
