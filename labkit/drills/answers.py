@@ -70,7 +70,7 @@ class Answers(ABC):
 
     def __init__(self, tally: Tally) -> None:
         """Count into `tally`."""
-        self._tally = tally
+        self.tally = tally
         self._due: Counter[ErrorCode] = Counter()
         self._told: Counter[ErrorCode] = Counter()
 
@@ -85,12 +85,12 @@ class Answers(ABC):
         """The server sent this."""
         try:
             if isinstance(message, bytes):
-                self._tally.answers["audio"] += 1
+                self.tally.answers["audio"] += 1
                 self._take_audio(message)
             else:
                 self._take_text(message)
         except ProtocolError as error:
-            self._tally.blame(f"{error}: {message[:80]!r}")
+            self.tally.blame(f"{error}: {message[:80]!r}")
 
     @property
     def untold(self) -> list[str]:
@@ -106,14 +106,14 @@ class Answers(ABC):
 
     def _take_error(self, error: plain.Error | v1.Error) -> None:
         self._told[error.code] += error.count
-        self._tally.answers["error"] += 1
-        self._tally.codes[error.code.value] += 1
+        self.tally.answers["error"] += 1
+        self.tally.codes[error.code.value] += 1
         if error.code in _FAULT_OF_THE_SERVER:
-            self._tally.blame(f"error {error.code.value}")
+            self.tally.blame(f"error {error.code.value}")
 
     def _check_whole(self, audio: bytes, frame_bytes: int) -> None:
         if len(audio) % frame_bytes:
-            self._tally.blame(f"{len(audio)} bytes are no whole number of samples")
+            self.tally.blame(f"{len(audio)} bytes are no whole number of samples")
 
     @abstractmethod
     def _ask(self, payload: str | bytes) -> None: ...
@@ -147,19 +147,19 @@ class PlainAnswers(Answers):
     def _settle(self, command: type[plain.Command], answer: str) -> None:
         self._owed[command] -= 1
         if self._owed[command] < 0:
-            self._tally.blame(f"a {answer} that nobody asked for")
+            self.tally.blame(f"a {answer} that nobody asked for")
 
     def _take_audio(self, audio: bytes) -> None:
         if not self._in_reply:
-            self._tally.blame(f"{len(audio)} bytes of audio outside of a reply")
+            self.tally.blame(f"{len(audio)} bytes of audio outside of a reply")
         self._check_whole(audio, WIRE.frame_bytes)
         if len(audio) > MAX_MESSAGE_BYTES:
-            self._tally.blame(f"a message of {len(audio)} bytes, which most clients refuse")
+            self.tally.blame(f"a message of {len(audio)} bytes, which most clients refuse")
         self._in_reply = self._in_reply and (self._stream or len(audio) == _FULL_REPLY)
 
     def _take_text(self, text: str) -> None:
         if text == plain.PONG:
-            self._tally.answers["pong"] += 1
+            self.tally.answers["pong"] += 1
             self._settle(plain.Ping, "pong")
             self.settled = not self._owed[plain.Ping]
             return
@@ -167,15 +167,15 @@ class PlainAnswers(Answers):
             case plain.Error() as error:
                 self._take_error(error)
             case plain.Transcript():
-                self._tally.answers["transcript"] += 1
+                self.tally.answers["transcript"] += 1
                 self._settle(plain.EndStream, "transcript")
                 if self._in_reply:
-                    self._tally.blame("a transcript inside of a reply")
+                    self.tally.blame("a transcript inside of a reply")
                 self._in_reply = True
             case plain.Done():
-                self._tally.answers["done"] += 1
+                self.tally.answers["done"] += 1
                 if not (self._stream and self._in_reply):
-                    self._tally.blame("'done' without a reply")
+                    self.tally.blame("'done' without a reply")
                 self._in_reply = False
 
 
@@ -223,14 +223,14 @@ class V1Answers(Answers):
             if self._started is None:  # that was the resume, if it was one
                 self._resumes_at = None
         else:
-            self._tally.answers[message.type] += 1
+            self.tally.answers[message.type] += 1
         self._take_number(getattr(message, "seq", None))
         match message:
             case v1.SessionStarted():
                 self._start(message)
             case v1.ResponseStarted():
                 if self._in_reply:
-                    self._tally.blame("'response.started' inside of a response")
+                    self.tally.blame("'response.started' inside of a response")
                 self._in_reply = True
             case v1.ResponseDone():
                 self._in_reply = False
@@ -238,12 +238,12 @@ class V1Answers(Answers):
                 self.settled |= name == _LAST
             case v1.AudioAck(received=received):
                 if not received.reaches(self._acknowledged):
-                    self._tally.blame(f"{received} acknowledged after {self._acknowledged}")
+                    self.tally.blame(f"{received} acknowledged after {self._acknowledged}")
                 self._acknowledged = received
 
     def _start(self, started: v1.SessionStarted) -> None:
         if self._started is not None:
-            self._tally.blame("a second 'session.started'")
+            self.tally.blame("a second 'session.started'")
         self._started = started
         if not started.resumed:
             self.received = Position()
@@ -256,19 +256,19 @@ class V1Answers(Answers):
         if number is None:
             return
         if self._started is None:
-            self._tally.blame(f"number {number} before the session")
+            self.tally.blame(f"number {number} before the session")
         elif self.received is not None and number != self.received.messages + 1:
-            self._tally.blame(f"number {number} after number {self.received.messages}")
+            self.tally.blame(f"number {number} after number {self.received.messages}")
         samples = self.received.samples if self.received else 0
         self.received = Position(messages=number, samples=samples)
 
     def _take_audio(self, audio: bytes) -> None:
         if self._started is None or self._in_reply is False:
-            self._tally.blame(f"{len(audio)} bytes of audio outside of a response")
+            self.tally.blame(f"{len(audio)} bytes of audio outside of a response")
             return
         frame = self._started.output.format.frame_bytes
         if not audio:
-            self._tally.blame("an empty message of audio")
+            self.tally.blame("an empty message of audio")
         self._check_whole(audio, frame)
         if self.received is not None:
             self.received = self.received.plus(samples=len(audio) // frame)

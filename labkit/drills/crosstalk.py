@@ -9,20 +9,11 @@ Any server will do that speaks the plain dialect. What it does not offer besides
 """
 
 import asyncio
-import hashlib
 import itertools
 import random
 import re
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,17 +22,15 @@ from websockets.exceptions import WebSocketException
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio, resample
 from labkit.client.answers import Deadlines
-from labkit.client.dial import Backoff, shown, with_query
+from labkit.client.dial import shown, with_query
 from labkit.client.plain import VoiceClient
-from labkit.client.v1 import SessionClient
 from labkit.drills import Dialect, Finding, Verdict
-from labkit.drills.target import target_command
+from labkit.drills.target import Heard, asking, target_command
 from labkit.errors import ClientError, InstrumentError, ProtocolError
 from labkit.measure.recordings import Kind, Recording, load_manifest
 from labkit.measure.results import Tell
 from labkit.measure.server_process import running_server
 from labkit.measure.wer import normalise
-from labkit.protocol import plain, v1
 from labkit.voice.engines import Tts
 from labkit.voice.models import resolve
 from labkit.voice.piper import PiperTts
@@ -170,19 +159,10 @@ def _spoken(tts: Tts, text: str) -> Float32:
 # -- what they hear ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """What a caller got in one turn."""
-
-    transcript: str
-    reply: str
-    """What the answer says."""
-    audio: str
-    """SHA-256 of the spoken answer."""
-
-
 Calls = Sequence[Sequence[Heard]]
 """What every caller got, by caller and turn."""
+What = Callable[[Heard], object]
+"""A part of what a caller got."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,48 +172,6 @@ class Crosstalk:
     alone: Calls
     again: Calls
     crowd: Calls
-
-
-Ask = Callable[[Float32, float], Awaitable[Heard]]
-"""Says an utterance at a pace and gives the answer to it."""
-
-
-@asynccontextmanager
-async def _plain_caller(url: str, deadlines: Deadlines) -> AsyncIterator[Ask]:
-    async with VoiceClient.connect(url, stream=False, deadlines=deadlines) as client:
-
-        async def ask(said: Float32, pace: float) -> Heard:
-            turn = await client.say(said, pace=pace)
-            _require_answer(turn.errors)
-            return Heard(turn.transcript, turn.reply_text, _digest(turn.reply.tobytes()))
-
-        yield ask
-
-
-@asynccontextmanager
-async def _v1_caller(url: str, deadlines: Deadlines) -> AsyncIterator[Ask]:
-    backoff = Backoff(give_up_s=deadlines.start_s)
-    async with SessionClient.connect(url, deadlines=deadlines, backoff=backoff) as client:
-
-        async def ask(said: Float32, pace: float) -> Heard:
-            answer = await client.say(said, pace=pace)
-            _require_answer(answer.errors)
-            return Heard(answer.transcript, " ".join(answer.sentences), _digest(answer.audio))
-
-        yield ask
-        await client.end()
-
-
-_CALLERS: Final = {Dialect.PLAIN: _plain_caller, Dialect.V1: _v1_caller}
-
-
-def _require_answer(errors: Sequence[plain.Error | v1.Error]) -> None:
-    if errors:
-        raise ClientError(f"the turn failed: {errors[0].message}")
-
-
-def _digest(audio: bytes | bytearray) -> str:
-    return hashlib.sha256(audio).hexdigest()
 
 
 async def _call(
@@ -252,7 +190,7 @@ async def _call(
     heard: list[Heard] = []
     deadlines = Deadlines(answer_s=patience_s, start_s=min(patience_s, _OFFER_S))
     with suppress(ClientError, ProtocolError, WebSocketException, OSError):
-        async with _CALLERS[dialect](url, deadlines) as ask:
+        async with asking(url, dialect, deadlines) as ask:
             for samples in utterances:
                 heard.append(await ask(samples, pace))
                 tell()
@@ -305,16 +243,17 @@ async def call_all(
         [*(read_audio(one.path) for one in plan.recordings), questions[plan.fact.question]]
         for plan in plans
     ]
-    total, taken = 3 * sum(plan.turns for plan in plans), 0
-
-    def count() -> None:
-        nonlocal taken
-        taken += 1
-        tell("turns", taken, total)
+    total, taken = 3 * sum(plan.turns for plan in plans), itertools.count(1)
 
     async def one(number: int, pace: float = 0) -> list[Heard]:
-        who = plans[number].dialect
-        return await _call(url, who, said[number], pace=pace, patience_s=patience_s, tell=count)
+        return await _call(
+            url,
+            plans[number].dialect,
+            said[number],
+            pace=pace,
+            patience_s=patience_s,
+            tell=lambda: tell("turns", next(taken), total),
+        )
 
     async def begin(number: int) -> list[Heard]:
         if pace:
@@ -360,8 +299,8 @@ class Mismatch:
 
     caller: int
     turn: int
-    wanted: str
-    got: str
+    wanted: object
+    got: object
     of_another: bool
     """Whether some other caller gets that alone."""
 
@@ -370,7 +309,7 @@ class Mismatch:
         return f"caller {self.caller}, turn {self.turn}: {self.wanted!r} became {self.got!r}{whose}"
 
 
-def mismatches(alone: Calls, other: Calls, what: Callable[[Heard], str]) -> list[Mismatch]:
+def mismatches(alone: Calls, other: Calls, what: What) -> list[Mismatch]:
     """Where callers got another `what` than alone; turns that were not answered are none. Pure."""
     found = []
     for caller, (wanted, got) in enumerate(zip(alone, other, strict=True)):
@@ -418,7 +357,7 @@ def _answered(name: str, calls: Calls, turns: int) -> Finding:
     return Finding(name, answered, f"{turns}", answered == turns)
 
 
-def _differences(name: str, result: Crosstalk, what: Callable[[Heard], str]) -> Iterator[Finding]:
+def _differences(name: str, result: Crosstalk, what: What) -> Iterator[Finding]:
     """What differs in the crowd, where two runs alone do not differ."""
     twice = mismatches(result.alone, result.again, what)
     found = mismatches(result.alone, result.crowd, what)

@@ -13,7 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from websockets.asyncio.client import ClientConnection
@@ -275,14 +275,14 @@ class _Attackers:
         query = {"reply": "stream"} if stream else None
         socket = await dial(self._url, query=query, max_size=None)
         answers = PlainAnswers(self.tally, stream=stream)
-        misuse = _Misuse(socket, answers, self.tally, self._crowd.patience_s)
+        misuse = _Misuse(socket, answers, self._crowd.patience_s)
         await misuse.run(self._script(rng, Dialect.PLAIN, answers), rng)
 
     async def _misuse_v1(self, rng: random.Random) -> None:
         socket = await dial(self._url, subprotocol=v1.SUBPROTOCOL, max_size=None)
         opening, resumes_at = self._opening(rng)
         answers = V1Answers(self.tally, resumes_at)
-        misuse = _Misuse(socket, answers, self.tally, self._crowd.patience_s)
+        misuse = _Misuse(socket, answers, self._crowd.patience_s)
         script = itertools.chain(opening, self._script(rng, Dialect.V1, answers))
         await misuse.run(script, rng)
         if answers.ticket is not None:
@@ -339,19 +339,18 @@ async def _write_broken(
         pass
 
 
+@dataclass(slots=True)
 class _Misuse:
     """One connection whose frames are right: what is sent, and what comes meanwhile."""
 
-    def __init__(
-        self, socket: ClientConnection, answers: Answers, tally: Tally, patience_s: float
-    ) -> None:
-        self._socket = socket
-        self._answers = answers
-        self._tally = tally
-        self._patience_s = patience_s
-        self._news = asyncio.Event()
-        self._pong: Awaitable[float] | None = None  # to the last ping
-        self._may_break = False  # a server that stops reading a message may cut it off
+    socket: ClientConnection
+    answers: Answers
+    patience_s: float
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    pong: Awaitable[float] | None = None
+    """To the last ping."""
+    may_break: bool = False
+    """A server that stops reading a message may cut it off."""
 
     async def run(self, script: Iterator[Hostile], rng: random.Random) -> None:
         """Send the script, then hang up in order or not, and wait until all is over."""
@@ -366,29 +365,29 @@ class _Misuse:
                     await self._part(reading)
         finally:
             self._note_close(hung_up=aborting)
-            self._socket.transport.abort()
+            self.socket.transport.abort()
             await reading
 
     async def _send(self, message: Hostile) -> None:
         payload = message.payload
-        self._may_break |= message.kind in (Kind.UNREADABLE, Kind.NOT_UTF8)
+        self.may_break |= message.kind in (Kind.UNREADABLE, Kind.NOT_UTF8)
         match message.kind:
             case Kind.PING:
                 await self._ping(payload)
             case Kind.PONG:
-                await self._socket.pong(payload)
+                await self.socket.pong(payload)
             case Kind.NOT_UTF8:
-                await self._socket.send(payload, text=True)
+                await self.socket.send(payload, text=True)
             case Kind.FRAGMENTS:
-                self._answers.asked(payload)
-                await self._socket.send(self._pieces(message))
+                self.answers.asked(payload)
+                await self.socket.send(self._pieces(message))
             case _:
-                self._answers.asked(payload)
-                await self._socket.send(payload)
+                self.answers.asked(payload)
+                await self.socket.send(payload)
 
     async def _ping(self, data: str | bytes) -> None:
         with suppress(ConcurrencyError):  # such a ping is on its way already
-            self._pong = await self._socket.ping(data)
+            self.pong = await self.socket.ping(data)
 
     async def _pieces(self, message: Hostile) -> AsyncIterator[str | bytes]:
         """The message in fragments, with a ping between each two (RFC 6455, section 5.4)."""
@@ -398,39 +397,39 @@ class _Misuse:
 
     async def _part(self, reading: asyncio.Task[None]) -> None:
         """Wait until everything that was sent is answered, then close in order."""
-        self._answers.asked(self._answers.last)
-        await self._socket.send(self._answers.last)
+        self.answers.asked(self.answers.last)
+        await self.socket.send(self.answers.last)
         try:
-            async with asyncio.timeout(self._patience_s):
-                await self._until(lambda: self._answers.settled, reading)
-                if self._pong is not None and not reading.done():
-                    await self._pong  # fails like everything else where the server hung up
+            async with asyncio.timeout(self.patience_s):
+                await self._until(lambda: self.answers.settled, reading)
+                if self.pong is not None and not reading.done():
+                    await self.pong  # fails like everything else where the server hung up
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_LATE_S):
-                        await self._until(lambda: not self._answers.untold, reading)
-                for missing in () if reading.done() else self._answers.untold:
-                    self._tally.blame(missing)
-                await self._socket.close()
+                        await self._until(lambda: not self.answers.untold, reading)
+                for missing in () if reading.done() else self.answers.untold:
+                    self.answers.tally.blame(missing)
+                await self.socket.close()
         except TimeoutError:
-            self._tally.stuck["the last message"] += 1
+            self.answers.tally.stuck["the last message"] += 1
 
     async def _until(self, condition: Callable[[], bool], reading: asyncio.Task[None]) -> None:
         """Wait for what comes, until `condition` holds or the server has hung up."""
         while not condition() and not reading.done():
-            self._news.clear()
-            await self._news.wait()
+            self.news.clear()
+            await self.news.wait()
 
     async def _read(self) -> None:
         with suppress(ConnectionClosed):
-            async for message in self._socket:
-                self._answers.take(message)
-                self._news.set()
-        self._news.set()
+            async for message in self.socket:
+                self.answers.take(message)
+                self.news.set()
+        self.news.set()
 
     def _note_close(self, *, hung_up: bool) -> None:
-        protocol = self._socket.protocol
+        protocol = self.socket.protocol
         frame = protocol.close_rcvd
         if frame is not None and protocol.close_rcvd_then_sent:
-            self._tally.take_close(frame.code, frame.reason)
-        elif frame is None and not hung_up and not self._may_break:
-            self._tally.take_close(None, "the connection broke off")
+            self.answers.tally.take_close(frame.code, frame.reason)
+        elif frame is None and not hung_up and not self.may_break:
+            self.answers.tally.take_close(None, "the connection broke off")

@@ -8,15 +8,25 @@ its own `/metrics` and log tell, and an honest caller beside those that misuse i
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from http.client import HTTPException
 from typing import Any, Final, Literal
 
 import numpy as np
 
-from labkit.audio.pcm import SAMPLE_RATE, Encoding, Float32, decode_s16le, read_audio
-from labkit.client.dial import server_url, shown
+from labkit.audio.pcm import (
+    SAMPLE_RATE,
+    Encoding,
+    Float32,
+    decode_s16le,
+    encode_s16le,
+    read_audio,
+)
+from labkit.client.answers import Deadlines
+from labkit.client.dial import Backoff, server_url, shown
 from labkit.client.plain import VoiceClient
 from labkit.client.v1 import SessionClient
 from labkit.drills import Dialect
@@ -24,7 +34,7 @@ from labkit.errors import ClientError, LabkitError
 from labkit.measure.recordings import load_manifest
 from labkit.measure.server_process import RunningServer
 from labkit.measure.server_status import figures_on, get_page
-from labkit.protocol import v1
+from labkit.protocol import plain, v1
 from labkit.session.settings import ServerSettings
 
 PipelineName = Literal["echo", "voice", "scripted"]
@@ -146,23 +156,66 @@ def log_faults(log: str) -> list[str]:
 # -- an honest caller --------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a caller got in one turn."""
+
+    transcript: str
+    reply: str
+    """What the answer says."""
+    audio: bytes
+    """The spoken answer, s16le at 16 kHz."""
+
+
+Ask = Callable[[Float32, float], Awaitable[Heard]]
+"""Says an utterance, 16 kHz, at times the pace of speech (0 is at once), and gives the answer to
+it. Raises `ClientError` where there is none."""
+
+
+@asynccontextmanager
+async def asking(
+    url: str, dialect: Dialect, deadlines: Deadlines | None = None
+) -> AsyncIterator[Ask]:
+    """A caller in either dialect for the length of the block."""
+    deadlines = deadlines or Deadlines()
+    if dialect is Dialect.PLAIN:
+        async with VoiceClient.connect(url, stream=False, deadlines=deadlines) as client:
+
+            async def ask(said: Float32, pace: float) -> Heard:
+                turn = await client.say(said, pace=pace)
+                _require_answer(turn.errors)
+                return Heard(turn.transcript, turn.reply_text, encode_s16le(turn.reply))
+
+            yield ask
+        return
+    backoff = Backoff(give_up_s=deadlines.start_s)
+    async with SessionClient.connect(url, deadlines=deadlines, backoff=backoff) as session:
+
+        async def ask_in_v1(said: Float32, pace: float) -> Heard:
+            answer = await session.say(said, pace=pace)
+            _require_answer(answer.errors)
+            return Heard(answer.transcript, " ".join(answer.sentences), bytes(answer.audio))
+
+        yield ask_in_v1
+        await session.end()
+
+
+def _require_answer(errors: Sequence[plain.Error | v1.Error]) -> None:
+    if errors:
+        raise ClientError(f"the turn failed: {errors[0].message}")
+
+
 async def well_served(url: str, dialect: Dialect) -> str:
     """What is wrong with one good turn against a server that echoes; empty where nothing is."""
     said = np.full(SAMPLE_RATE // 5, 0.25, np.float32)
     try:
-        if dialect is Dialect.PLAIN:
-            async with VoiceClient.connect(url) as caller:
-                turn = await caller.say(said)
-            transcript, reply = turn.transcript, turn.reply
-        else:
-            async with SessionClient.connect(url) as client:
-                answer = await client.say(said, pace=0)
-                await client.end()
-            transcript, reply = answer.transcript, decode_s16le(bytes(answer.audio))
+        async with asking(url, dialect) as ask:
+            heard = await ask(said, 0)
     except LabkitError as error:
         return f"{type(error).__name__}: {error}"
-    if transcript != "0.20 seconds of audio":
-        return f"the transcript is {transcript!r}"
+    if heard.transcript != "0.20 seconds of audio":
+        return f"the transcript is {heard.transcript!r}"
+    reply = decode_s16le(heard.audio)
     if len(reply) != len(said) or np.abs(reply - said).max() > 1e-3:
         return f"the reply of {len(reply)} samples is not what was said"
     return ""

@@ -18,7 +18,6 @@ from labkit.drills.crosstalk import (
     CallerPlan,
     Crosstalk,
     Fact,
-    Heard,
     call_all,
     fact_of,
     judged,
@@ -28,7 +27,7 @@ from labkit.drills.crosstalk import (
     spoken_questions,
     streamed,
 )
-from labkit.drills.target import settings_of, target_command
+from labkit.drills.target import Heard, settings_of, target_command
 from labkit.errors import ClientError, InstrumentError
 from labkit.measure.recordings import Recording, load_manifest
 from labkit.measure.server_process import running_server
@@ -154,7 +153,7 @@ async def test_callers_without_an_answer_are_told(plans: list[CallerPlan]) -> No
 
 
 def heard(transcript: str, audio: str = "x") -> Heard:
-    return Heard(transcript, transcript, audio)
+    return Heard(transcript, transcript, audio.encode())
 
 
 def test_a_difference_says_whether_it_is_another_caller_s() -> None:
