@@ -28,8 +28,7 @@ from labkit.drills.inputs import (
     Context,
     Hostile,
     Kind,
-    broken_frames,
-    broken_handshake,
+    break_bytes,
     draw,
     handshake,
     start_message,
@@ -313,7 +312,7 @@ class _Attackers:
         """One connection that is no WebSocket, or stops being one."""
         self._count("broken bytes")
         opened = rng.random() < 0.5
-        broken = broken_frames(rng) if opened else broken_handshake(rng)
+        broken = break_bytes(rng, opened=opened)
         first = handshake(rng.choice((None, v1.SUBPROTOCOL))) if opened else b""
         reader, writer = await asyncio.open_connection(*address_of(self._url))
         try:

@@ -353,18 +353,12 @@ def handshake(subprotocol: str | None = None, *, path: str = "/", **changed: str
     return "\r\n".join([f"GET {path} HTTP/1.1", *lines, "", ""]).encode("latin-1")
 
 
-def broken_handshake(rng: random.Random) -> Broken:
-    """Something instead of the request that opens a WebSocket."""
-    return _broken(rng, _HANDSHAKES)
+def break_bytes(rng: random.Random, *, opened: bool) -> Broken:
+    """Something in place of frames, or, before a WebSocket is open, of the request that opens it.
 
-
-def broken_frames(rng: random.Random) -> Broken:
-    """Something instead of frames, on a connection that is open."""
-    return _broken(rng, _FRAMES)
-
-
-def _broken(rng: random.Random, table: Mapping[str, bytes]) -> Broken:
-    """One of the table; now and then noise, or a part after which the client hangs up."""
+    Now and then it is noise, or a part after which the client hangs up.
+    """
+    table = _FRAMES if opened else _HANDSHAKES
     name, chance = rng.choice(list(table)), rng.random()
     if chance < 0.05:
         return Broken("noise", rng.randbytes(rng.randrange(1, 400)) + b"\r\n\r\n", ends=False)

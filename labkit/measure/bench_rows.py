@@ -244,7 +244,7 @@ def _tail(values: Sequence[float]) -> Reading:
 async def measure_naive(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
     """The same recordings to the naive server and to labkit's, replies of five sentences."""
     options = ("--models", bench.models, "--system", _FIVE)
-    waits: dict[int, list[float]] = {}
+    waits = list[tuple[int, float]]()  # sentences, and times as long
     said = _said(bench, 4 if bench.quick else 12)
     async with running_servers(_both(*options)) as servers:
         for number, (recording, samples, end) in enumerate(said):
@@ -253,18 +253,12 @@ async def measure_naive(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
             first = [turn.trace.ttfb_ms() for turn in (ours, theirs)]
             if first[0] and first[1]:
                 count = min(_sentences(turn.reply_text) for turn in (ours, theirs))
-                waits.setdefault(count, []).append(first[1] / first[0])
-    long = [wait for count, some in waits.items() if count >= _SENTENCES for wait in some]
-    if long:
+                waits.append((count, first[1] / first[0]))
+    if long := [wait for count, wait in waits if count >= _SENTENCES]:
         return {"naive": _half(long)}
-    every = [wait for some in waits.values() for wait in some]
-    most = max(waits, default=0)
-    return {
-        "naive": Reading(
-            median(every) if every else None,
-            why=f"no reply of this model has five sentences, even when told to ({most} at most)",
-        )
-    }
+    most = max((count for count, _ in waits), default=0)
+    why = f"no reply of this model has five sentences, even when told to ({most} at most)"
+    return {"naive": replace(_half([wait for _, wait in waits]), why=why)}
 
 
 def _both(*options: str) -> dict[str, Sequence[str]]:

@@ -6,8 +6,6 @@ interrupt or a full disk costs the rows that were not measured yet, and no more.
 """
 
 import csv
-import dataclasses
-import json
 import os
 import platform
 from abc import ABC, abstractmethod
@@ -18,6 +16,8 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, TypeVar
+
+from pydantic_core import to_json
 
 from labkit.errors import InstrumentError
 
@@ -222,7 +222,7 @@ class Results:
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a summary; dataclasses become objects."""
-        text = json.dumps(content, indent=2, default=_plain) + "\n"
+        text = to_json(content, indent=2).decode() + "\n"
         self._write(name, lambda path: path.write_text(text, encoding="utf-8"))
 
     def write_figures(self, figures: Mapping[str, "Figure"]) -> None:
@@ -257,12 +257,6 @@ def _not_writable(folder: Path, error: OSError) -> InstrumentError:
         f"results cannot be written to {folder}: {error.strerror or error}. "
         "Name another folder with --out"
     )
-
-
-def _plain(value: object) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    raise TypeError(f"{type(value).__name__} does not go into JSON")
 
 
 def about_machine() -> dict[str, Any]:

@@ -60,17 +60,6 @@ class Usage:
     cpu_s: float
 
 
-def read_usage(pid: int | None) -> Usage | None:
-    """What process `pid` takes up now; None where it is gone, or not of this machine."""
-    if pid is None:
-        return None
-    try:
-        process = psutil.Process(pid)
-        return Usage(process.memory_info().rss, _cpu_s(process))
-    except (psutil.Error, OSError):
-        return None
-
-
 def _cpu_s(process: psutil.Process) -> float:
     """CPU time to the nanosecond where the system tells it.
 
@@ -101,8 +90,14 @@ class RunningServer:
         return None if self.process is None else self.process.pid
 
     def usage(self) -> Usage | None:
-        """Its memory and CPU time; None where that is not known."""
-        return read_usage(self.pid)
+        """Its memory and CPU time; None where it is gone, or was started by somebody else."""
+        if self.process is None:
+            return None
+        try:
+            process = psutil.Process(self.process.pid)
+            return Usage(process.memory_info().rss, _cpu_s(process))
+        except (psutil.Error, OSError):
+            return None
 
     def log(self, start: int = 0) -> str:
         """What it has written so far, from byte `start` on; empty where that is not known."""
