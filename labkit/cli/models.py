@@ -5,7 +5,7 @@ import sys
 import tarfile
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -80,24 +80,6 @@ def pull(
             continue
         path = hub.pull(model.place)
         console().print(f"{model.name}: {path}", soft_wrap=True, markup=False)
-
-
-@models.command()
-def path(
-    name: Annotated[str, typer.Argument(help="A model of any set, or as the options name it.")],
-    role: Annotated[
-        Literal["asr", "llm", "tts"] | None, typer.Option(help="What it does, if not plain.")
-    ] = None,
-) -> None:
-    """Print where a model lies on this machine."""
-    from labkit.voice.catalogue import SETS, Role, find, models_of
-    from labkit.voice.models import locate
-
-    known = {m.name: m for set_name in SETS for m in models_of(set_name)}
-    model = known.get(name) if role is None else find(Role(role), name)
-    if model is None:
-        raise typer.BadParameter(f"{name!r} is in no set; say what it does with --role")
-    sys.stdout.write(f"{locate(model)}\n")
 
 
 @models.command()

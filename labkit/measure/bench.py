@@ -8,15 +8,11 @@ import operator
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from labkit.errors import ClientError, LabkitError, ProtocolError, ServerError
 from labkit.measure.results import Experiment, Tell
 from labkit.measure.statistics import Estimate
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 _SENSES: Final = {"≤": operator.le, "<": operator.lt, "≥": operator.ge}
 
@@ -118,7 +114,6 @@ def bars(models: str) -> dict[str, Bar]:
                            audible, " ms"),
         "audible p95": Bar("decided", "the same, p95", None, " ms"),
         "dead air": Bar("endpointing", "dead air at 5 % cut off, adaptive / fixed wait", 0.5),
-        "smart turn": Bar("smart-turn", "dead air at 5 % cut off, adaptive / Smart Turn v3", 1.0),
         "push p50": Bar("push", "push-to-talk: asked to first audio / floor, p50", 1.05),
         "naive": Bar("naive", "first audio, naive / labkit, replies of five sentences", 5.0,
                      sense="≥"),
@@ -140,19 +135,17 @@ def bars(models: str) -> dict[str, Bar]:
     }  # fmt: skip
 
 
-NEVER: Final[Mapping[str, str]] = {
-    "smart turn": "Smart Turn is none of labkit's packages",
-}
-"""Bars that nothing measures yet, with the reason."""
-
-
+@dataclass(frozen=True, slots=True)
 class BenchSummary:
-    """Every bar that was asked for, and what became of it."""
+    """Every bar that was asked for, and what became of it.
 
-    def __init__(self, findings: Sequence[Finding], load: Sequence[float] = ()) -> None:
-        """Sum up; `load` is how busy the machine was, before and after."""
-        self.findings = findings
-        self.load = load
+    Attributes:
+        findings: In the order of the table.
+        load: How busy the machine was, before and after.
+    """
+
+    findings: Sequence[Finding]
+    load: Sequence[float] = ()
 
     def sentences(self) -> list[str]:
         """What became of them, counted, and what the table has no room for."""
@@ -204,10 +197,7 @@ class Bench(Experiment[Finding, BenchSummary]):
 
     raw = "bench.csv"
     summary = "bench.json"
-    columns = (
-        "name", "figure", "value", "low", "high", "n", "unit", "held_against", "verdict", "why",
-        "note",
-    )  # fmt: skip
+    columns = tuple(Finding("", Bar("", "", None), Reading()).columns())
 
     def __post_init__(self) -> None:
         """Refuse rows that nobody knows.
@@ -245,7 +235,7 @@ class Bench(Experiment[Finding, BenchSummary]):
                 for name in [name for name in wanted if name in found]:
                     record(Finding(name, wanted.pop(name), found[name]))
         for name, bar in wanted.items():
-            record(Finding(name, bar, Reading(why=NEVER.get(name, "nothing measured it"))))
+            record(Finding(name, bar, Reading(why="nothing measured it")))
         self.loads.append(self.load())
         tell("done", 1, 1)
 
@@ -259,42 +249,3 @@ class Bench(Experiment[Finding, BenchSummary]):
         return {
             "models": self.models, "only": list(self.only), "quick": self.quick, "seed": self.seed,
         }  # fmt: skip
-
-    def draw(self, summary: BenchSummary) -> Mapping[str, "Figure"]:
-        """How far each figure is from its bar."""
-        judged = (Verdict.HOLDS, Verdict.SHORT)
-        found = [
-            (one, over)
-            for one in summary.findings
-            if one.verdict in judged and (over := _over(one)) is not None
-        ]
-        return {"bench": distance_figure(found)} if found else {}
-
-
-def distance_figure(drawn: Sequence[tuple[Finding, tuple[float, float, float]]]) -> "Figure":
-    """Each finding over its bar, with its interval: all are read alike, what is left of 1 holds."""
-    from labkit.measure.figures import BLUE, GREY, RED, axes, figure_of, plain_ticks, tidy
-
-    ax = axes(None, 8.0, 1.4 + 0.36 * len(drawn))
-    for place, (one, (value, low, high)) in enumerate(drawn):
-        colour = BLUE if one.verdict is Verdict.HOLDS else RED
-        ax.plot([low, high], [place, place], color=colour, linewidth=2)
-        ax.plot(value, place, "o" if one.verdict is Verdict.HOLDS else "X", color=colour)
-    ax.axvline(1, color=GREY, linestyle="--", linewidth=1)
-    ax.set_xscale("log")
-    plain_ticks(ax.xaxis)
-    ax.set_yticks(range(len(drawn)), [f"{one.name} {one.bar}" for one, _ in drawn], fontsize=8)
-    ax.set_ylim(len(drawn) - 0.5, -0.5)
-    title = "Measured over its bar: left of 1 holds (95 % intervals)"
-    return figure_of(tidy(ax, title, "times the bar", "", grid="x"))
-
-
-def _over(one: Finding) -> tuple[float, float, float] | None:
-    """Value and interval over the bar, turned round where more is better; None without a scale."""
-    value, bound = one.reading.value, one.bar.bound
-    if value is None or not bound or value.value <= 0:
-        return None
-    low = max(value.low, value.value / 100)  # a logarithm has no zero
-    if one.bar.sense == "≥":
-        return bound / value.value, bound / value.high, bound / low
-    return value.value / bound, low / bound, value.high / bound

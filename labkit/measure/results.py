@@ -85,9 +85,9 @@ class Experiment(ABC, Generic[R, S]):
             LabkitError: There is nothing to sum up.
         """
 
-    @abstractmethod
     def draw(self, summary: S) -> Mapping[str, "Figure"]:
-        """Figures by the names of their files."""
+        """Figures by the names of their files; none by default."""
+        return {}
 
 
 async def conduct(

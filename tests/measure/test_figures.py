@@ -1,10 +1,12 @@
 """The figures of one turn."""
 
+from io import BytesIO
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from labkit.measure.figures import figure_of, plot_waterfall, plot_waveform
+from labkit.measure.figures import axes, figure_of, plain_ticks, plot_waterfall, plot_waveform
 from labkit.trace import STAGES, Mark, Trace
 
 SPANS = {stage: 10.0 + number for number, stage in enumerate(STAGES)}
@@ -65,3 +67,13 @@ def test_a_short_waveform_is_drawn_too(samples: int) -> None:
     ax = Figure().add_subplot()
     assert plot_waveform(np.zeros(samples, np.float32), 16_000, ax=ax) is ax
     assert figure_of(ax) is ax.figure
+
+
+def test_a_logarithmic_axis_has_plain_numbers_that_leave_one_another_room() -> None:
+    ax = axes(None)
+    ax.plot([0.25, 4.0], [0, 1])
+    ax.set_xscale("log")
+    plain_ticks(ax.xaxis)
+    ax.figure.savefig(BytesIO())
+    labels = {tick.get_text() for tick in ax.get_xticklabels(which="both")} - {""}
+    assert {"0.5", "1", "2"} <= labels <= {"0.1", "0.2", "0.5", "1", "2", "5", "10"}
