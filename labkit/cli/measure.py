@@ -4,7 +4,6 @@ That is the bar, the end, where the results are, and how they are told in tables
 """
 
 import asyncio
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
@@ -289,14 +288,7 @@ def bench(
     from labkit.measure.bench_rows import MEASURES
     from labkit.voice.models import resolve
 
-    experiment = Bench(
-        models=model_set,
-        measures=MEASURES,
-        only=only or (),
-        quick=quick,
-        seed=seed,
-        load=lambda: os.getloadavg()[0],
-    )
+    experiment = Bench(models=model_set, measures=MEASURES, only=only or (), quick=quick, seed=seed)
     resolve(model_set)  # it is better to miss a model now than in a subprocess
     carry_out(experiment, out, lambda summed: [findings_table(summed)])
 

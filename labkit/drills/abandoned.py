@@ -19,8 +19,8 @@ from labkit.client.conversation import Lost
 from labkit.client.dial import address_of, connected
 from labkit.client.v1 import begin
 from labkit.drills import Finding, Verdict
+from labkit.drills.stalled import stall
 from labkit.drills.target import (
-    LOUD,
     PipelineName,
     Vital,
     Vitals,
@@ -141,12 +141,8 @@ async def _vanish_in_a_turn(scene: Scene) -> None:
 
 async def _never_read(scene: Scene) -> None:
     """Asks for much audio, and reads nothing of it."""
-    async with _session(scene.url, output=LOUD, acknowledges=True) as socket:
-        await socket.send(scene.speech)
-        await socket.send(v1.AudioEnd().encode())
-        socket.transport.pause_reading()
+    async with stall(scene.url, scene.speech, 0):
         await asyncio.sleep(2 * LIMITS["send_timeout_s"])
-        socket.transport.abort()
 
 
 async def _half_open(scene: Scene) -> None:
@@ -174,10 +170,10 @@ WAYS: Final[tuple[Way, ...]] = (
 
 
 @asynccontextmanager
-async def _session(url: str, **start: Any) -> AsyncIterator[ClientConnection]:
+async def _session(url: str) -> AsyncIterator[ClientConnection]:
     async with connected(url, subprotocol=v1.SUBPROTOCOL) as socket:
         # On a busy machine a client may miss the short limits: it is abandoned earlier.
-        await begin(socket, v1.SessionStart(**start), _PATIENCE_S)
+        await begin(socket, v1.SessionStart(), _PATIENCE_S)
         yield socket
 
 

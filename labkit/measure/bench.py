@@ -5,6 +5,7 @@ what its readings are held against, and nothing is said to hold that was not mea
 """
 
 import operator
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -184,7 +185,6 @@ class Bench(Experiment[Finding, BenchSummary]):
         only: Rows to measure; all where there is none.
         quick: Fewer turns; 95th percentiles are not measured then.
         seed: Draws order, recordings and phases.
-        load: Reads how busy the machine is.
     """
 
     models: str = "embedded"
@@ -192,7 +192,6 @@ class Bench(Experiment[Finding, BenchSummary]):
     only: Sequence[str] = ()
     quick: bool = False
     seed: int = 1
-    load: Callable[[], float] = lambda: 0.0
     loads: list[float] = field(default_factory=list)
 
     raw = "bench.csv"
@@ -220,7 +219,7 @@ class Bench(Experiment[Finding, BenchSummary]):
             InstrumentError: A turn cannot be believed.
         """
         wanted = {name: bar for name, bar in bars(self.models).items() if self.wants(bar.row)}
-        self.loads.append(self.load())
+        self.loads.append(os.getloadavg()[0])
         for rows, measure in self.measures:
             if any(map(self.wants, rows)):
                 try:
@@ -236,7 +235,7 @@ class Bench(Experiment[Finding, BenchSummary]):
                     record(Finding(name, wanted.pop(name), found[name]))
         for name, bar in wanted.items():
             record(Finding(name, bar, Reading(why="nothing measured it")))
-        self.loads.append(self.load())
+        self.loads.append(os.getloadavg()[0])
         tell("done", 1, 1)
 
     def summarise(self, rows: Sequence[Finding]) -> BenchSummary:

@@ -4,9 +4,10 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import median as middle
 from tempfile import TemporaryDirectory
@@ -24,7 +25,7 @@ from labkit.errors import InstrumentError, ServerError
 from labkit.measure.barge_in import Overlap, speak_over
 from labkit.measure.bench import Bench, Measure, Reading
 from labkit.measure.callers import Manners
-from labkit.measure.decided import CUT_OFF, BackToBack, policy_decides_s, say
+from labkit.measure.decided import CUT_OFF, Floor, back_to_back, policy_decides_s, say
 from labkit.measure.endpointing import EndpointingExperiment
 from labkit.measure.load import Load, recorded_speech, run_level
 from labkit.measure.pauses import conversations, voices
@@ -122,14 +123,15 @@ def believed(turn: ClientTurn) -> ClientTurn:
 async def measure_turns(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
     """One server's turns, asked for and decided by it, over the engines without a server."""
     paths = resolve(bench.models)
-    floor = BackToBack(await asyncio.to_thread(load_engines, paths), paths.system)
+    engines = await asyncio.to_thread(load_engines, paths)
+    floor = partial(back_to_back, engines, system=paths.system)
     said, found = _said(bench, 8 if bench.quick else FEW + 5), _Turns()
     rng = random.Random(bench.seed)
     async with running_server(labkit_server("--models", bench.models)) as server:
         await _push(server.url, *said[0][1:])  # whatever is slow once
         for number, one in enumerate(said):
             tell(f"turns: {one[0].name}", number, len(said))
-            await _one_recording(found, bench, server.url, floor, one, rng)
+            await _one_recording(found, bench, server.url, floor, engines.vad, one, rng)
     return _read_turns(found)
 
 
@@ -137,18 +139,18 @@ async def _one_recording(
     found: _Turns,
     bench: Bench,
     url: str,
-    floor: BackToBack,
+    floor: Callable[[Float32], Floor],
+    vad: Vad,
     one: tuple[Recording, Float32, int],
     rng: random.Random,
 ) -> None:
     """All that is compared, on one recording, in random order."""
     recording, samples, end = one
-    vad = floor.engines.vad
     turns: dict[str, ClientTurn] = {}
     beneath = None
     for what in rng.sample(("floor", "push", "decided", "partials"), 4):
         if what == "floor":
-            beneath = await asyncio.to_thread(floor.floor, samples[: end + 1 + _AFTER])
+            beneath = await asyncio.to_thread(floor, samples[: end + 1 + _AFTER])
         elif what == "push" and (bench.wants("push") or bench.wants("listening")):
             turns[what] = await _push(url, samples, end)
         elif what == "decided" and bench.wants("decided"):
@@ -419,9 +421,9 @@ async def measure_endpointing(bench: Bench, tell: Tell) -> Mapping[str, Reading]
     )
     with TemporaryDirectory() as folder:
         summed = await conduct(experiment, Results(Path(folder)), tell)
-    if summed.ratio is None:
+    if (found := summed.ratios["adaptive"]) is None:
         return {"dead air": Reading(why="no setting cuts off so few")}
-    return {"dead air": Reading(Estimate(*summed.ratio, summed.turns))}
+    return {"dead air": Reading(Estimate(*found, summed.turns))}
 
 
 async def measure_barge_in(bench: Bench, tell: Tell) -> Mapping[str, Reading]:

@@ -10,6 +10,7 @@ nothing, and what the three engines take one after the other, without a server.
 
 import asyncio
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Final, Unpack
 
@@ -214,44 +215,33 @@ class Floor:
     first_audio_s: float | None
 
 
-@dataclass(slots=True)
-class BackToBack:
-    """The three engines, loaded and warm, one call after the other."""
+def back_to_back(engines: Engines, samples: Float32, *, system: str = "") -> Floor:
+    """Hear an utterance, write the first piece of a reply, and speak it, with warm engines.
 
-    engines: Engines
-    system: str = ""
+    Speech is found before the clock runs: a server does that while somebody speaks.
+    """
+    vad, stop = engines.vad, Stop()
+    whole = np.pad(samples, (0, -len(samples) % vad.frame_samples))
+    voiced, _ = vad.probabilities(vad.start(), whole)
+    stretches = speech_stretches(voiced, vad.frame_samples, longest_s=engines.longest_stretch_s)
+    begun_s = time.perf_counter()
+    words = [engines.transcribe(whole[one.start : one.end], stop) for one in stretches]
+    transcript = " ".join(word for word in words if word)
+    if not transcript or not (first := _first_piece(engines, transcript, system, stop)):
+        return Floor(transcript, None)
+    for piece in engines.synthesise(first, stop):
+        if leading_silence(piece, SAMPLE_RATE) < len(piece) / SAMPLE_RATE:
+            break
+    return Floor(transcript, time.perf_counter() - begun_s)
 
-    def floor(self, samples: Float32) -> Floor:
-        """Hear an utterance, write the first piece of a reply, and speak it.
 
-        Speech is found before the clock runs: a server does that while somebody speaks.
-        """
-        vad, stop = self.engines.vad, Stop()
-        whole = np.pad(samples, (0, -len(samples) % vad.frame_samples))
-        voiced, _ = vad.probabilities(vad.start(), whole)
-        stretches = speech_stretches(
-            voiced, vad.frame_samples, longest_s=self.engines.longest_stretch_s
-        )
-        begun_s = time.perf_counter()
-        words = [self.engines.transcribe(whole[one.start : one.end], stop) for one in stretches]
-        transcript = " ".join(word for word in words if word)
-        if not transcript or not (first := self._first_piece(transcript, stop)):
-            return Floor(transcript, None)
-        for piece in self.engines.synthesise(first, stop):
-            if leading_silence(piece, SAMPLE_RATE) < len(piece) / SAMPLE_RATE:
-                break
-        return Floor(transcript, time.perf_counter() - begun_s)
-
-    def _first_piece(self, said: str, stop: Stop) -> str:
-        text, told = SpeakableText(), [Message("user", said)]
-        if self.system:
-            told.insert(0, Message("system", self.system))
-        deltas = self.engines.reply(told, stop)
-        try:
-            for delta in deltas:
-                for piece in text.feed(delta):
-                    if piece.spoken:
-                        return piece.spoken
-        finally:
-            deltas.close()
-        return " ".join(piece.spoken for piece in text.flush())
+def _first_piece(engines: Engines, said: str, system: str, stop: Stop) -> str:
+    text, told = SpeakableText(), [Message("user", said)]
+    if system:
+        told.insert(0, Message("system", system))
+    with closing(engines.reply(told, stop)) as deltas:
+        for delta in deltas:
+            for piece in text.feed(delta):
+                if piece.spoken:
+                    return piece.spoken
+    return " ".join(piece.spoken for piece in text.flush())

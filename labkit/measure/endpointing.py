@@ -174,7 +174,6 @@ class EndpointingSummary:
         turns: How many turns were judged at each setting.
         ratios: By the name of each other policy, its dead air at 5 % cut-offs over the baseline's,
             with a 95 % interval from resampling the callers; None where either has none.
-        ratio: The first of them.
     """
 
     def __init__(self, decisions: Sequence[Decision]) -> None:
@@ -190,7 +189,6 @@ class EndpointingSummary:
         self.lines = [_line(name, _points(own)) for name, own in sums.items()]
         baseline, *others = sums.items()
         self.ratios = {name: _ratio(baseline[1], own) for name, own in others}
-        self.ratio = next(iter(self.ratios.values()), None)
 
     def sentences(self) -> list[str]:
         """What was found, in words."""

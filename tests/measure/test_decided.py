@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le
 from labkit.client.events import ReplyAudio
 from labkit.errors import ClientError
-from labkit.measure.decided import CUT_OFF, BackToBack, _Decided, policy_decides_s, say
+from labkit.measure.decided import CUT_OFF, _Decided, back_to_back, policy_decides_s, say
 from labkit.protocol import v1
 from labkit.server.app import VoiceServer
 from labkit.session.settings import ServerSettings
@@ -124,10 +124,10 @@ def test_a_policy_that_cuts_off_has_no_floor() -> None:
 
 def test_the_floor_hears_and_answers_and_is_none_where_nothing_is_said() -> None:
     engines = scripted_engines(asr=ScriptedAsr(lambda audio: "hello"))
-    floor = BackToBack(engines).floor(spoken(0.5))
+    floor = back_to_back(engines, spoken(0.5))
     assert floor.transcript == "hello"
     assert floor.first_audio_s is not None
-    assert BackToBack(engines).floor(np.zeros(SAMPLE_RATE, np.float32)).first_audio_s is None
+    assert back_to_back(engines, np.zeros(SAMPLE_RATE, np.float32)).first_audio_s is None
 
 
 def test_a_turn_said_to_a_server_that_decides() -> None:

@@ -90,13 +90,13 @@ def test_a_line_is_read_off_at_both_axes() -> None:
 def test_the_last_policy_is_compared_with_the_first_and_the_interval_covers_it() -> None:
     rows = [*drawn([False] * 20, 1.0), *drawn([False] * 20, 0.5, "adaptive")]
     summary = EndpointingSummary(rows)
-    assert summary.ratio == pytest.approx((0.5, 0.5, 0.5))
+    assert summary.ratios["adaptive"] == pytest.approx((0.5, 0.5, 0.5))
     assert "0.50 times" in summary.sentences()[-1]
 
 
 def test_what_no_setting_reaches_is_said() -> None:
     summary = EndpointingSummary([*drawn([True] * 20, 1.0), *drawn([True] * 20, 0.5, "adaptive")])
-    assert summary.ratio is None
+    assert summary.ratios["adaptive"] is None
     assert "no setting" in summary.sentences()[0]
     with pytest.raises(InstrumentError):
         EndpointingSummary([])
