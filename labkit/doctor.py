@@ -62,7 +62,6 @@ class Check:
 
 
 def _check(name: str, ok: bool, detail: str, mend: str) -> Check:
-    """A check's result; nothing is to be mended where all is well."""
     return Check(name, ok, detail, "" if ok else mend)
 
 

@@ -153,7 +153,6 @@ def formats(
 
 
 def _carry_out(work: "Callable[[Tell], Coroutine[Any, Any, Verdict]]") -> None:
-    """Run a drill, and show how far it has come and what it found."""
     with counting_bar() as tell:
         verdict = run(work(tell))
     judge(verdict)

@@ -170,7 +170,6 @@ def serve(
 
 
 def _tokens(path: Path | None, environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The tokens of the file and that of the environment."""
     of_file = () if path is None else read_tokens(path)
     own = token_in(environment)
     return of_file if own is None else (*of_file, own)
@@ -200,7 +199,6 @@ def _voice(
     threads: int | None,
     fit_window: bool,
 ) -> "Pipeline":
-    """The engines, loaded."""
     from labkit.voice.models import load_pipeline, resolve
     from labkit.voice.scheduling import default_threads
 

@@ -148,7 +148,6 @@ async def _say(
 
 
 def _end_in_words(spoken: "Recording", end: int | None, samples: int) -> str:
-    """Where the speech ended, and how that is known."""
     from labkit.audio.pcm import SAMPLE_RATE
 
     length_s = samples / SAMPLE_RATE

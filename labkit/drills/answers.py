@@ -69,7 +69,6 @@ class Answers(ABC):
     """What has come of the session, where there is one and that is known."""
 
     def __init__(self, tally: Tally) -> None:
-        """Count into `tally`."""
         self.tally = tally
         self._due: Counter[ErrorCode] = Counter()
         self._told: Counter[ErrorCode] = Counter()
@@ -131,7 +130,6 @@ class PlainAnswers(Answers):
     last = "ping"
 
     def __init__(self, tally: Tally, *, stream: bool) -> None:
-        """Count into `tally`; `stream` says how the client asked for its replies."""
         super().__init__(tally)
         self._stream = stream
         self._owed: Counter[type[plain.Command]] = Counter()

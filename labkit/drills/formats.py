@@ -170,7 +170,6 @@ async def _speaks_v1(url: str) -> bool:
 
 
 async def _codes(url: str, lie: Lie, speech: Float32, *, speaks_v1: bool) -> set[str]:
-    """What the server says about the format of one stream."""
     form, data = lie.declared, lie.send(speech)
     size = max(1, round(len(data) / (SECONDS / 0.04) / form.frame_bytes)) * form.frame_bytes
     async with connected(url, subprotocol=v1.SUBPROTOCOL if speaks_v1 else None) as socket:

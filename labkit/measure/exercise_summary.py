@@ -310,7 +310,7 @@ class ExerciseSummary:
         """Sum `rows` up; `seed` draws what the intervals come from.
 
         Raises:
-            LabkitError: No turn was answered, so there is nothing to sum up.
+            LabkitError: No turn was answered.
         """
         self.rows, self.rtts_ms, self.notes = rows, rtts_ms or {}, notes
         counted = by_server(rows)

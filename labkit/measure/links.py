@@ -73,7 +73,6 @@ class Link:
     fault: Fault = Fault.CLOSE
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         _need("delay_ms", self.delay_ms, self.delay_ms >= 0, "0 ms or more")
         _need("jitter_ms", self.jitter_ms, self.jitter_ms >= 0, "0 ms or more")
         if self.bytes_per_s is not None:
@@ -117,7 +116,6 @@ class Conditions:
     down: Link = Link()
 
     def __getitem__(self, direction: Direction) -> Link:
-        """The link of one direction."""
         return self.up if direction is Direction.UP else self.down
 
 
@@ -130,7 +128,6 @@ class Schedule:
     """
 
     def __init__(self, link: Link, seed: str) -> None:
-        """Plan for `link`, with jitter drawn from `seed`."""
         self._link = link
         self._seed = seed
         self._taken = 0
@@ -200,7 +197,6 @@ def read_profile(named: str) -> Profile:
 
 
 def _profile_of(name: str, told: dict[str, Any]) -> Profile:
-    """A network as a file tells it."""
     about = str(told.pop("about", name))
     up, down = (_link_of(way, told.pop(way, {})) for way in Direction)
     if told:
@@ -209,7 +205,6 @@ def _profile_of(name: str, told: dict[str, Any]) -> Profile:
 
 
 def _link_of(way: Direction, told: dict[str, float]) -> Link:
-    """One direction as a file tells it."""
     wrong = told.keys() - {"delay_ms", "jitter_ms", "mbit_per_s"}
     if wrong:
         raise ValueError(f"[{way}] has delay_ms, jitter_ms and mbit_per_s, and no {min(wrong)!r}")

@@ -85,7 +85,6 @@ def _percentile_curves(
 
 
 def _note_losses(ax: Axes, levels: Sequence[Level]) -> None:
-    """Write beside a point how many turns were lost there."""
     for level in levels:
         if level.lost and level.turn_ms:
             ax.annotate(

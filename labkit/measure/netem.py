@@ -139,7 +139,6 @@ class Connection:
     """
 
     def __init__(self, number: int, conditions: Conditions, seed: int, clock: Clock) -> None:
-        """Plan the connection with this `number`."""
         self.number = number
         self.conditions = conditions
         self.faults: list[Fault] = []
@@ -264,12 +263,10 @@ class Proxy:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        """Start."""
         self.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close."""
         await self.close()
 
     def start(self) -> None:

@@ -153,7 +153,6 @@ class Results:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Make `folder`."""
         self.folder = folder
         self.measured = 0
         self.complete = False

@@ -264,7 +264,6 @@ def _failed(server: RunningServer, what: str) -> ServerError:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and its descendants, and wait until it is gone."""
     descendants: list[psutil.Process] = []
     with suppress(psutil.Error):  # it is gone already
         descendants = psutil.Process(process.pid).children(recursive=True)

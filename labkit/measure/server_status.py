@@ -87,7 +87,6 @@ class ServerStatus:
         return rows
 
     def __repr__(self) -> str:
-        """The same as `_repr_html_` in plain text."""
         return "\n".join([self.headline, *(f"  {name:19} {what}" for name, what in self.rows())])
 
     def _repr_html_(self) -> str:

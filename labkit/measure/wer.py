@@ -39,7 +39,6 @@ def normalise(text: str, *, digit_by_digit: bool = False) -> list[str]:
 
 
 def _said(number: str, digit_by_digit: bool) -> str:
-    """A number in words, between spaces."""
     whole, _, behind = number.partition(".")
     long = len(whole) > _LONGEST_NUMBER or (whole[0] == "0" and len(whole) > 1)
     words = _digits(whole) if digit_by_digit or long else str(num2words(int(whole)))
