@@ -37,8 +37,7 @@ def run_exercise(
     seed: Annotated[int, typer.Option(help="Draws order, recordings and phases.")] = 1,
     out: OutOption = RESULTS,
     baseline: Annotated[
-        Literal["naive"] | None,
-        _beside(help="The server as one writes it first."),
+        Literal["naive"] | None, _beside(help="The server as one writes it first.")
     ] = None,
     server: Annotated[
         list[Path] | None,
@@ -53,12 +52,10 @@ def run_exercise(
         _beside(metavar="ws://…", help="A server that runs already. May be given several times."),
     ] = None,
     token_file: Annotated[
-        Path | None,
-        _beside(metavar="FILE", help="Show its first token to the servers at --url."),
+        Path | None, _beside(metavar="FILE", help="Show its first token to the servers at --url.")
     ] = None,
     ca: Annotated[
-        Path | None,
-        _beside(metavar="FILE", help="Trust this certificate (PEM) of theirs."),
+        Path | None, _beside(metavar="FILE", help="Trust this certificate (PEM) of theirs.")
     ] = None,
     compare: Annotated[
         bool,
@@ -68,10 +65,7 @@ def run_exercise(
             "--chunks are named, in chunks of 40 ms.",
         ),
     ] = False,
-    own: Annotated[
-        bool,
-        _beside("--labkit/--no-labkit", help="Labkit's own."),
-    ] = True,
+    own: Annotated[bool, _beside("--labkit/--no-labkit", help="Labkit's own.")] = True,
     mode: Annotated[
         Literal["push", "vad"],
         _condition(help="Who decides that a turn is over: the client at once, or the server."),
@@ -85,8 +79,7 @@ def run_exercise(
     ] = "loopback",
     tls: Annotated[bool, _condition("--tls", help="Encrypted.")] = False,
     deflate: Annotated[
-        bool,
-        _condition("--deflate", help="permessage-deflate is offered."),
+        bool, _condition("--deflate", help="permessage-deflate is offered.")
     ] = False,
     model_set: SetOption = "embedded",
     asr: AsrOption = None,

@@ -77,19 +77,16 @@ def serve(
         ),
     ] = True,
     deflate: Annotated[
-        bool,
-        typer.Option("--deflate", help="Compress messages for clients that offer to."),
+        bool, typer.Option("--deflate", help="Compress messages for clients that offer to.")
     ] = False,
     log_transcripts: Annotated[
         bool, typer.Option("--log-transcripts", help="Log what was heard and answered.")
     ] = False,
     spans: Annotated[
-        bool,
-        typer.Option("--spans", help="Send each turn as OpenTelemetry spans; see README.md."),
+        bool, typer.Option("--spans", help="Send each turn as OpenTelemetry spans; see README.md.")
     ] = False,
     max_sessions: Annotated[
-        int,
-        _access(min=1, help="Callers at a time; further ones are refused."),
+        int, _access(min=1, help="Callers at a time; further ones are refused.")
     ] = DEFAULT_MAX_SESSIONS,
     max_per_address: Annotated[
         int,

@@ -48,8 +48,7 @@ def talk(
         ),
     ] = None,
     spans: Annotated[
-        bool,
-        typer.Option("--spans", help="Send the turn as OpenTelemetry spans; see README.md."),
+        bool, typer.Option("--spans", help="Send the turn as OpenTelemetry spans; see README.md.")
     ] = False,
     mode: Annotated[
         Literal["push", "vad"],
