@@ -51,7 +51,6 @@ class Check:
     Attributes:
         name: What was looked at, in a word or two.
         ok: Whether it is as labkit needs it.
-        detail: What was found.
         mend: What to do about it; empty where nothing is to be done.
     """
 

@@ -24,9 +24,7 @@ class Bar:
 
     Attributes:
         row: What measures it, for `--only`.
-        figure: What it is.
         bound: What it is held against; None for what is only stated.
-        unit: Behind its number.
         sense: On which side of the bound it has to be.
     """
 
@@ -60,7 +58,6 @@ class Reading:
     Attributes:
         value: With its interval; None where there is none.
         why: Why it does not say whether the bar holds; empty where it does.
-        note: What belongs to it.
     """
 
     value: Estimate | None = None
@@ -180,7 +177,6 @@ class Bench(Experiment[Finding, BenchSummary]):
     """What to measure, through `labkit.measure.results.conduct`.
 
     Attributes:
-        models: Name of the set.
         measures: What measures what: rows, and how.
         only: Rows to measure; all where there is none.
         quick: Fewer turns; 95th percentiles are not measured then.

@@ -66,7 +66,6 @@ class Manners:
     """How callers behave.
 
     Attributes:
-        chunk_ms: Length of one message.
         pause_s: Time between two utterances, in which the answer has to come.
         ping_every_s: Time between two pings.
         patience_s: After this time an answer is given up as lost.

@@ -44,7 +44,6 @@ class Difference:
     """What one part of the wait takes in two runs; milliseconds.
 
     Attributes:
-        what: The part.
         first: Mean in the first run, over the recordings that both said.
         second: Mean in the second.
         change: Median of the differences over those recordings, with its 95 % interval.
@@ -70,8 +69,6 @@ class Comparison:
     """One server of the first run beside one of the second.
 
     Attributes:
-        first: Name of the server in the first run.
-        second: In the second.
         parts: The whole wait first, then the effect of the chunk size, then each stage.
     """
 

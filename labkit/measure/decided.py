@@ -206,7 +206,6 @@ class Floor:
     """What the engines take one after the other, without a server.
 
     Attributes:
-        transcript: What was heard.
         first_audio_s: From the first call to the first audible samples; None where nothing was
             heard.
     """

@@ -69,9 +69,7 @@ class Decision:
     """What one policy, at one setting, made of one turn.
 
     Attributes:
-        policy: Its name.
         setting: Seconds of a fixed wait; times a speaker's usual pause of an adaptive one.
-        caller: Number of the caller.
         turn: Number of the turn among the caller's.
         cut_off: Whether it was taken for finished before it was.
         dead_air_s: From the end of speech until it was taken for finished.
@@ -153,7 +151,6 @@ class Line:
     """All settings of one policy.
 
     Attributes:
-        policy: Its name.
         points: For each setting, mean dead air in seconds and the share of turns cut off.
         dead_air_s: Least dead air at which no more than 5 and 10 % are cut off, by that share; None
             where no setting does it.
@@ -271,9 +268,6 @@ class EndpointingExperiment(Experiment[Decision, EndpointingSummary]):
     """Conversations of callers who pause, played to every policy at every setting.
 
     Attributes:
-        asr: Hears what was said so far.
-        models: What it is called.
-        seed: Draws the conversations.
         each: Callers with each voice; each says nine turns.
         compared: What other policies decided on the same turns.
     """

@@ -53,7 +53,6 @@ class Exercise(Experiment[Row, ExerciseSummary]):
         access: Network, TLS and compression, the same for all of them.
         seed: Draws order, recordings and the phase of the end of speech in its chunk.
         blocks: How many recordings are said, each in every chunk size to every server.
-        chunk_sizes_ms: Lengths of one message.
         decided: Nobody asks for the answer: the server decides when it is due.
         longest_s: Recordings whose speech is longer are left out: speaking is most of the time.
         pings_ms: Round trips of `ping` while turns run, by server; only with several servers.

@@ -28,19 +28,12 @@ class Row:
 
     Attributes:
         utterance: File of the recording.
-        voice: Who speaks in it.
-        chunk_ms: Length of one message.
         warmup: Whether it only warmed things up.
-        transcript: What the server heard.
-        reply_text: What the reply says.
-        reply_seconds: Length of the spoken reply.
         ttfa_ms: End of speech to the first audible reply: the wait.
         ttfb_ms: End of speech to the first byte of the reply.
         heard_ms: End of speech to the transcript.
-        server: Which server answered.
         block: Turns of one block say the same recording; None for a turn that warms up.
         phase: Where in its chunk the speech ended, from 0 to 1.
-        said: What was really said.
         audio_seconds: Audio that was sent.
         messages: Binary messages that carried it.
         overhead_bytes: Bytes of headers around that audio, computed.
@@ -97,7 +90,6 @@ class SizeSummary:
     """What one chunk size gave on one server; times in milliseconds.
 
     Attributes:
-        chunk_ms: Length of one message.
         turns: Turns that were answered.
         wait: Median wait for the first audible reply over the blocks, with its 95 % interval.
         wait_p95: 95th percentile over the turns; None where they are too few to tell.
@@ -108,7 +100,6 @@ class SizeSummary:
         longer: The same for the whole wait, up to the first audible reply.
         predicted_ms: What packetisation alone predicts for both.
         stages: Mean of each part of the wait; means add up, medians do not.
-        messages_per_s: Messages per second of audio.
         overhead_bytes_per_s: Header bytes per second of audio.
         wire_bytes_per_s: Bytes over TCP per second of audio; None where nobody counted them.
         cpu_ms_per_s: Server CPU per second of audio that came in; None where it does not tell.
@@ -133,7 +124,6 @@ class ServerSummary:
     """What one server gave.
 
     Attributes:
-        name: Which server.
         asked: Turns that it was asked to answer, those that warm up left out.
         sizes: By chunk size, rising; empty where it answered nothing.
         rest: Mean of each part of the wait that knows nothing of chunks, over all their sizes.

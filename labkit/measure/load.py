@@ -90,7 +90,6 @@ class Load(Experiment[Level, LoadSummary]):
         recordings: Folder with recordings and their manifest; by default those of labkit.
         pipeline: What answers in labkit's server.
         sessions: Numbers of callers, rising; see `parse_levels`.
-        seconds: How long each level lasts.
         seed: Draws phases, orders of recordings, and which server comes first.
         url: Load this server instead of labkit's and the bare one.
         manners: How callers behave; what a given server does not offer is not asked for.

@@ -53,16 +53,10 @@ class Level:
     """What one number of callers gave on one server.
 
     Attributes:
-        server: Which server.
-        sessions: Callers.
-        seconds: How long they went on.
-        refused: Callers that the server did not take.
-        turns: Turns that were answered.
         lost: Turns that were not: given up, failed, or cut off.
         turn_ms: From when `end_stream` was due to the first audio of the reply (or its `done`,
             where it has no audio). Lost turns count with the callers' patience.
         ping_ms: From when a `ping` was due to its `pong`; lost ones count likewise.
-        pings_lost: Pings without a `pong`.
         lateness_ms: By how much the callers' own event loop woke them too late.
         behind_s: By how much the caller that is furthest behind its timetable begins its next
             utterance too late, at the end of the level. The timetable grants every answer a fixed
@@ -192,8 +186,6 @@ class Ratio:
     """A server over the bare one, at the same number of callers in the same run.
 
     Attributes:
-        server: Which server.
-        sessions: Callers.
         ping_p95: Ratio of the 95th percentiles of the ping's round trip.
         clear: Whether those two percentiles differ by more than the noise: their intervals lie
             further apart than the callers themselves were late. What changed on the machine

@@ -37,7 +37,6 @@ class Turn:
 
     Attributes:
         speaker: Who speaks; the turns of one speaker belong together.
-        text: What is said.
         samples: The audio, 16 kHz, with silence enough behind it.
         voiced: Probability of speech in each frame of 32 ms.
         pauses: The pauses within it, as (start, length) in seconds.

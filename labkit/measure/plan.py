@@ -38,9 +38,6 @@ class PlannedTurn:
     """One turn to run.
 
     Attributes:
-        server: Which server answers, by name.
-        recording: Index of the recording.
-        chunk_ms: Length of one message.
         phase: Where in its chunk the speech ends, from 0 (as the chunk begins) to 1.
         block: Number of the block, whose turns all have the same recording; None for a turn that
             only warms things up, which is kept in the raw data as such.

@@ -55,11 +55,7 @@ class Recording(BaseModel):
     """One recording and what is known about it: a line of the manifest.
 
     Attributes:
-        path: The audio file.
         text: What is said, in the form of a transcript; empty where nothing is said.
-        voice: Who speaks.
-        kind: What the recording holds.
-        synthesiser: What made the audio.
         licence: Under which terms it may be passed on.
         end_of_speech_sample: Index, at 16 kHz, of the last audible sample of speech; None where
             nothing is said.

@@ -52,7 +52,6 @@ class Usage:
     """What a process takes up at one instant.
 
     Attributes:
-        rss_bytes: Resident memory.
         cpu_s: CPU seconds since it started, in user mode and in the kernel.
     """
 

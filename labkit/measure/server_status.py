@@ -29,7 +29,6 @@ class ServerStatus:
     """What a server told of itself at one moment.
 
     Attributes:
-        url: Its address.
         trouble: Why the rest is not known, in a sentence; empty where it is.
         running: Whether it is there.
         sessions: How many sessions it has, by state; under "" where it tells only how many.

@@ -120,9 +120,6 @@ class Percentiles:
     """Percentiles of a set of durations, in milliseconds.
 
     Attributes:
-        p50: Median.
-        p95: 95th percentile.
-        p99: 99th percentile.
         low: Lower end of the 95 % interval of `p95`.
         high: Upper end of it.
         sample: How many values they come from.

@@ -145,11 +145,8 @@ class Way:
     """How a client gets to a server.
 
     Attributes:
-        url: The server's address.
-        access: The conditions.
         reach: Token, certificate, network and compression.
         proxy: The network; None without one.
-        server: The server at its end.
     """
 
     url: str
