@@ -4,6 +4,7 @@
 at, so each can be tried on a machine that is not broken.
 """
 
+import asyncio
 import json
 import os
 import re
@@ -64,7 +65,7 @@ def _check(name: str, ok: bool, detail: str, mend: str) -> Check:
     return Check(name, ok, detail, "" if ok else mend)
 
 
-def run_checks(
+async def run_checks(
     models: Iterable[Model], *, port: int = DEFAULT_PORT, place: Path | None = None
 ) -> list[Check]:
     """Look at everything that labkit needs; takes some seconds, because the models are loaded.
@@ -81,7 +82,7 @@ def run_checks(
         check_python(sys.version_info[:3], sys.executable),
         check_packages(required_packages()),
         check_compiler(os.environ.get("CXX", "c++"), needed=not _installed("llama-cpp-python")),
-        *map(check_model, models),
+        *[await check_model(model) for model in models],
         check_cores(usable_cores(), os.cpu_count() or 1),
         check_kernel(kernel_command(), sys.executable),
         check_port(port),
@@ -145,7 +146,7 @@ def check_compiler(command: str, *, needed: bool) -> Check:
     )
 
 
-def check_model(model: Model) -> Check:
+async def check_model(model: Model) -> Check:
     """Whether a model is there, loads in its engine and works.
 
     That happens in a process of its own: an engine built for another processor kills its process
@@ -157,27 +158,31 @@ def check_model(model: Model) -> Check:
         return Check(model.role, False, f"{model.name} is not here", error.mend)
     except ModelError as error:
         return Check(model.role, False, str(error), f"pull {model.name} anew")
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", _PROGRAM + _LOAD[model.role], str(path)],
-            capture_output=True,
-            text=True,
-            timeout=_LOADING_S,
-        )
-    except subprocess.TimeoutExpired:
-        reason = f"it takes over {_LOADING_S} s to load"
-        return Check(model.role, False, f"{model.name}: {reason}", _mend(model))
-    if done.returncode == 0:
+    wrong = await _run([sys.executable, "-c", _PROGRAM + _LOAD[model.role], str(path)])
+    if not wrong:
         return Check(model.role, True, f"{model.name} loads and works")
-    return Check(model.role, False, f"{model.name}: {_last_words(done)}", _mend(model))
+    return Check(model.role, False, f"{model.name}: {wrong}", _mend(model))
 
 
-def _last_words(done: subprocess.CompletedProcess[str]) -> str:
-    """Why a process failed: what its exception said, or the signal that ended it."""
-    if done.returncode < 0:
-        return f"the engine was ended by signal {-done.returncode}"
-    last = [f"the engine exited with {done.returncode}", *done.stderr.strip().splitlines()][-1]
-    return re.sub(r"^[\w.]*(Error|Exception): ", "", last)
+async def _run(command: Sequence[str]) -> str:
+    """Why a process failed: what its exception said, or the signal that ended it; or nothing."""
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(_LOADING_S):
+            _, said = await process.communicate()
+    except TimeoutError:
+        return f"it takes over {_LOADING_S} s to load"
+    finally:  # also where a signal ends the wait
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    code = process.returncode or 0
+    if code < 0:
+        return f"the engine was ended by signal {-code}"
+    words = [f"the engine exited with {code}", *said.decode(errors="replace").strip().splitlines()]
+    return re.sub(r"^[\w.]*(Error|Exception): ", "", words[-1]) if code else ""
 
 
 def _mend(model: Model) -> str:

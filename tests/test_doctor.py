@@ -1,10 +1,13 @@
 """Each check says yes on a sound machine, and names the mend on a broken one."""
 
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from labkit import doctor
@@ -12,6 +15,7 @@ from labkit.doctor import Check
 from labkit.errors import ModelChangedError
 from labkit.voice import hub
 from labkit.voice.catalogue import Model, Role
+from tests.paths import ROOT
 
 HERE = sys.executable
 
@@ -52,57 +56,77 @@ def test_a_compiler_that_is_needed_and_missing() -> None:
 
 
 @pytest.mark.parametrize("role", Role)
-def test_a_missing_model(role: Role, tmp_path: Path) -> None:
-    check = doctor.check_model(Model(role, "mine", tmp_path / "absent"))
+async def test_a_missing_model(role: Role, tmp_path: Path) -> None:
+    check = await doctor.check_model(Model(role, "mine", tmp_path / "absent"))
     assert check == Check(role, False, "mine is not here", f"Check the path given with --{role}")
 
 
-def test_a_model_that_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_model_that_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     def locate(_: Model) -> Path:
         raise ModelChangedError(Path("model.bin"), "1234", "5678", "Pull it")
 
     monkeypatch.setattr(doctor, "locate", locate)
-    check = doctor.check_model(Model(Role.ASR, "base.en", hub.Source("a/b", ())))
+    check = await doctor.check_model(Model(Role.ASR, "base.en", hub.Source("a/b", ())))
     assert not check.ok
     assert "recorded 1234, found 5678" in check.detail
     assert check.mend == "pull base.en anew"
 
 
-def test_a_broken_model(tmp_path: Path) -> None:
+async def test_a_broken_model(tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF and then nothing")
-    check = doctor.check_model(Model(Role.LLM, "mine", broken))
+    check = await doctor.check_model(Model(Role.LLM, "mine", broken))
     assert not check.ok
     assert check.detail.startswith(f"mine: model file {broken} does not load: ")
     assert "make rebuild-llama" in check.mend
 
 
 @pytest.mark.parametrize(
-    ("code", "stderr", "words"),
+    ("program", "words"),
     [
-        (-4, "", "the engine was ended by signal 4"),
-        (1, "Traceback\nlabkit.errors.EngineError: no VAD", "no VAD"),
-        (1, "ImportError: no module", "no module"),
-        (3, "", "the engine exited with 3"),
+        ("import os; os.kill(os.getpid(), 4)", "the engine was ended by signal 4"),
+        ("class EngineError(Exception): pass\nraise EngineError('no VAD')", "no VAD"),
+        ("raise ImportError('no module')", "no module"),
+        ("raise SystemExit(3)", "the engine exited with 3"),
     ],
 )
-def test_why_an_engine_failed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int, stderr: str, words: str
+async def test_why_an_engine_failed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str, words: str
 ) -> None:
-    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.CompletedProcess(command, code, "", stderr)
-
-    monkeypatch.setattr(subprocess, "run", run)
-    check = doctor.check_model(Model(Role.TTS, "mine", tmp_path))
+    monkeypatch.setattr(doctor, "_PROGRAM", f"{program}\n")
+    check = await doctor.check_model(Model(Role.TTS, "mine", tmp_path))
     assert check == Check("tts", False, f"mine: {words}", "restore mine from where it came")
 
 
-def test_an_engine_that_hangs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def run(command: list[str], *, timeout: float, **_: object) -> None:
-        raise subprocess.TimeoutExpired(command, timeout)
+async def test_an_engine_that_hangs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(doctor, "_LOADING_S", 0.2)
+    monkeypatch.setattr(doctor, "_PROGRAM", "import time; time.sleep(60)\n")
+    check = await doctor.check_model(Model(Role.ASR, "mine", tmp_path))
+    assert "over 0.2 s" in check.detail
 
-    monkeypatch.setattr(subprocess, "run", run)
-    assert "over 120 s" in doctor.check_model(Model(Role.ASR, "mine", tmp_path)).detail
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_engine_that_is_tried(number: signal.Signals, tmp_path: Path) -> None:
+    program = """
+import sys
+from pathlib import Path
+from labkit import doctor
+from labkit.cli.terminal import run
+from labkit.voice.catalogue import Model, Role
+doctor._PROGRAM = (
+    "import os, sys, time; open(sys.argv[1] + '/pid', 'w').write(f'{os.getpid()} '); time.sleep(60)"
+    "\\n"
+)
+run(doctor.check_model(Model(Role.ASR, "mine", Path(sys.argv[1]))))
+"""
+    with subprocess.Popen([HERE, "-c", program, str(tmp_path)], cwd=ROOT) as process:
+        told = tmp_path / "pid"
+        while not (told.exists() and told.read_text().endswith(" ")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+    assert process.returncode == 128 + number
+    assert not psutil.pid_exists(int(told.read_text()))
 
 
 @pytest.mark.parametrize("command", ["python", "python3", "python3.12", HERE])
@@ -166,10 +190,10 @@ def test_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: int, ok: bo
     assert check.detail == f"{free / 1e9:.1f} GB free at {tmp_path}"
 
 
-def test_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "usable_cores", lambda: 2)
     absent = Model(Role.ASR, "mine", tmp_path / "absent")
-    checks = doctor.run_checks([absent], port=0, place=tmp_path)
+    checks = await doctor.run_checks([absent], port=0, place=tmp_path)
     names = ["python", "packages", "compiler", "asr", "cores", "kernel", "port", "disk"]
     assert [check.name for check in checks] == names
     assert [check.name for check in checks if not check.ok] == ["asr"]

@@ -1,6 +1,7 @@
 """The commands in the order in which one uses them, and what becomes of errors."""
 
 import sys
+from collections.abc import Callable, Mapping
 from typing import Annotated, Final, NoReturn
 
 import typer
@@ -20,7 +21,7 @@ from labkit.cli.terminal import console, errors, show_on_any_console
 from labkit.cli.tools import doctor, protocol, token
 from labkit.errors import LabkitError
 
-_COMMANDS: Final = {
+_COMMANDS: Final[Mapping[str, typer.Typer | Callable[..., None]]] = {
     "doctor": doctor, "serve": serve, "talk": talk, "lab": lab, "check": check,
     "progress": progress, "exercise": exercise, "endpointing": endpointing, "load": load,
     "bench": bench, "drill": drill, "proxy": proxy, "models": models, "token": token,

@@ -173,23 +173,6 @@ def write_text(path: Path, text: str) -> None:
         raise LabkitError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
-@contextmanager
-def exiting_on_signals() -> Iterator[None]:
-    """Let a signal that ends the command raise `SystemExit`: `subprocess.run` then ends its child.
-
-    What is ignored from the start, as SIGHUP under nohup, stays ignored.
-    """
-    before = {one: signal.getsignal(one) for one in _ENDING}
-    caught = [one for one, handler in before.items() if handler is not signal.SIG_IGN]
-    for one in caught:
-        signal.signal(one, lambda number, _: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        for one in caught:
-            signal.signal(one, before[one])
-
-
 def run(
     work: Coroutine[Any, Any, T],
     *,

@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from labkit.cli.models import SetOption
-from labkit.cli.terminal import console, errors, exiting_on_signals, require_writable, write_text
+from labkit.cli.terminal import console, errors, require_writable, run, write_text
 
 
 def doctor(model_set: SetOption = "embedded") -> None:
@@ -18,8 +18,7 @@ def doctor(model_set: SetOption = "embedded") -> None:
 
     models = models_of(model_set)
     errors().print("looking; the models are loaded, which takes some seconds", highlight=False)
-    with exiting_on_signals():
-        checks = run_checks(models)
+    checks = run(run_checks(models))
     shown = console()
     for check in checks:
         sign = "[green]ok  [/]" if check.ok else "[bold red]FAIL[/]"

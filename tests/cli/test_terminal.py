@@ -123,25 +123,6 @@ run(work())
     assert done.stderr == b""
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_a_child_that_is_waited_for(number: signal.Signals) -> None:
-    program = """
-import subprocess, sys
-from labkit.cli.terminal import exiting_on_signals
-child = "import time; print('there', flush=True); time.sleep(60)"
-with exiting_on_signals():
-    subprocess.run([sys.executable, "-c", child])
-"""
-    with subprocess.Popen(
-        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"there\n"
-        process.send_signal(number)
-        assert process.stdout.read() == b""  # which its child holds open for as long as it lives
-    assert process.returncode == 128 + number
-
-
 def test_a_file_that_cannot_be_read_is_named_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,7 +40,11 @@ def test_the_doctor_names_the_mend_and_exits_1_where_something_is_amiss(
     monkeypatch: pytest.MonkeyPatch, ok: bool, code: int
 ) -> None:
     check = Check("port", ok, "8765 [is] free", "" if ok else "stop it")
-    monkeypatch.setattr(examination, "run_checks", lambda _: [check])
+
+    async def found(_: object) -> list[Check]:
+        return [check]
+
+    monkeypatch.setattr(examination, "run_checks", found)
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == code
     assert "8765 [is] free" in result.output
