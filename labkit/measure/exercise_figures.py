@@ -32,7 +32,6 @@ from labkit.measure.figures import (
     ORANGE,
     Look,
     axes,
-    draw_intervals,
     draw_line,
     log_axis,
     plain_ticks,
@@ -63,6 +62,19 @@ def _all_sizes(servers: Sequence[ServerSummary]) -> list[SizeSummary]:
     return [size for server in servers for size in server.sizes]
 
 
+def _draw_sizes(
+    ax: Axes,
+    servers: Sequence[ServerSummary],
+    value: Callable[[SizeSummary], float | Estimate | None],
+) -> None:
+    """A line of each server over the chunk sizes, from 0 on."""
+    _chunk_axis(ax, _all_sizes(servers))
+    for server, look, shift in _side_by_side(servers):
+        points = [(size.chunk_ms * shift, value(size)) for size in server.sizes]
+        draw_line(ax, points, look=look, label=server.name)
+    ax.set_ylim(bottom=0)
+
+
 def _side_by_side(servers: Sequence[ServerSummary]) -> Iterator[tuple[ServerSummary, Look, float]]:
     """Each server, its look, and by what factor its points stand beside their chunk size."""
     for number, (server, look) in enumerate(zip(servers, cycle(LOOKS), strict=False)):
@@ -85,7 +97,7 @@ def plot_effect(
         smallest = (server.sizes[0].chunk_ms * shift, Estimate.exact(0.0, 1))
         points = [smallest, *((size.chunk_ms * shift, size.effect) for size in server.sizes)]
         dots = replace(look, style="")  # the model is the line through the points
-        draw_intervals(ax, points, look=dots, label=f"{server.name}, measured")
+        draw_line(ax, points, look=dots, label=f"{server.name}, measured")
     _keep_in_sight(
         ax, [size.effect for size in sizes if size.effect], packetisation_wait_ms(chunks[-1])
     )
@@ -133,21 +145,6 @@ def plot_rest(servers: Sequence[ServerSummary], *, ax: Axes | None = None) -> Ax
     return tidy(ax, "Where the rest of the wait goes (means)", "ms", "", grid="x")
 
 
-def _plot_cost(
-    servers: Sequence[ServerSummary],
-    value: Callable[[SizeSummary], float | None],
-    title: str,
-    unit: str,
-    ax: Axes,
-) -> None:
-    _chunk_axis(ax, _all_sizes(servers))
-    for server, look, shift in _side_by_side(servers):
-        points = [(size.chunk_ms * shift, value(size)) for size in server.sizes]
-        draw_line(ax, points, look=look, label=server.name)
-    ax.set_ylim(bottom=0)
-    tidy(ax, title, "chunk size (ms)", unit)
-
-
 def _plot_overhead(servers: Sequence[ServerSummary], ax: Axes) -> None:
     """Headers by chunk size, which no server has a part in; where a second segment begins."""
     sizes = sorted({size.chunk_ms for size in _all_sizes(servers)})
@@ -191,15 +188,11 @@ def tradeoff_figure(
         height_ratios=(2.2, 2.2, 2.2, rest),
     )
     plot_effect(servers, bytes_per_s=bytes_per_s, ax=panels["effect"])
-    _plot_cost(
-        servers, lambda size: size.messages_per_s, "Messages", "per second of audio",
-        panels["messages"],
-    )  # fmt: skip
+    _draw_sizes(panels["messages"], servers, lambda size: size.messages_per_s)
+    tidy(panels["messages"], "Messages", "chunk size (ms)", "per second of audio")
     _plot_overhead(servers, panels["overhead"])
-    _plot_cost(
-        servers, lambda size: size.cpu_ms_per_s, "Server CPU while listening", "ms per second",
-        panels["cpu"],
-    )  # fmt: skip
+    _draw_sizes(panels["cpu"], servers, lambda size: size.cpu_ms_per_s)
+    tidy(panels["cpu"], "Server CPU while listening", "chunk size (ms)", "ms per second")
     untold = [s.name for s in servers if all(size.cpu_ms_per_s is None for size in s.sizes)]
     if untold:
         panels["cpu"].annotate(
@@ -271,11 +264,7 @@ def turns_figure(summed: ExerciseSummary) -> Figure:
 def plot_waits(servers: Sequence[ServerSummary], *, ax: Axes | None = None) -> Axes:
     """How long the wait is with each chunk size, a line for each server."""
     ax = axes(ax)
-    _chunk_axis(ax, _all_sizes(servers))
-    for server, look, shift in _side_by_side(servers):
-        points = [(size.chunk_ms * shift, size.wait) for size in server.sizes]
-        draw_intervals(ax, points, look=look, label=server.name)
-    ax.set_ylim(bottom=0)
+    _draw_sizes(ax, servers, lambda size: size.wait)
     ax.legend(frameon=False, fontsize=8)
     title = "Wait for the first audible reply"
     return tidy(ax, title, "chunk size (ms)", "ms (median, 95 % interval)")

@@ -10,7 +10,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -130,28 +130,30 @@ LOOKS: Final = (
 
 
 def draw_line(
-    ax: Axes, points: Iterable[tuple[float, float | None]], *, look: Look, label: str
+    ax: Axes,
+    points: Iterable[tuple[float, "float | Estimate | None"]],
+    *,
+    look: Look,
+    label: str,
 ) -> None:
-    """Draw a line through points, each given as x and y; those without a y are left out."""
-    told = [(x, y) for x, y in points if y is not None]
-    if told:  # an empty line has its place at the figure's corner, and the layout obeys
-        ax.plot(
-            *zip(*told, strict=True), color=look.colour, marker=look.marker, linestyle=look.style,
-            linewidth=1.6, markersize=5, label=label, clip_on=False, zorder=3,
-        )  # fmt: skip
+    """Draw a line through points, each x and y, all with intervals or all without.
 
-
-def draw_intervals(
-    ax: Axes, points: Iterable[tuple[float, "Estimate | None"]], *, look: Look, label: str
-) -> None:
-    """Draw a line through points with their intervals; those without a y are left out."""
+    Those that have no y are left out.
+    """
     told = [(x, y) for x, y in points if y is not None]
-    bars = [[max(0, y.value - y.low), max(0, y.high - y.value)] for _, y in told]
-    ax.errorbar(
-        [x for x, _ in told], [y.value for _, y in told], yerr=np.reshape(bars, (-1, 2)).T,
-        color=look.colour, marker=look.marker, linestyle=look.style, linewidth=1.6, markersize=5,
-        elinewidth=0.8, capsize=2, label=label,
-    )  # fmt: skip
+    if not told:  # an empty line has its place at the figure's corner, and the layout obeys
+        return
+    style: dict[str, Any] = {
+        "color": look.colour, "marker": look.marker, "linestyle": look.style, "linewidth": 1.6,
+        "markersize": 5, "label": label,
+    }  # fmt: skip
+    xs = [x for x, _ in told]
+    if estimates := [y for _, y in told if not isinstance(y, int | float)]:
+        bars = [[max(0, y.value - y.low), max(0, y.high - y.value)] for y in estimates]
+        values = [y.value for y in estimates]
+        ax.errorbar(xs, values, yerr=np.transpose(bars), elinewidth=0.8, capsize=2, **style)
+    else:
+        ax.plot(xs, [y for _, y in told], clip_on=False, zorder=3, **style)
 
 
 def plot_waterfall(

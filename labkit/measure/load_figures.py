@@ -12,14 +12,13 @@ from labkit.measure.figures import (
     ORANGE,
     RED,
     Look,
-    draw_intervals,
     draw_line,
     log_axis,
     plain_ticks,
     tidy,
 )
 from labkit.measure.load_summary import BARE, Level
-from labkit.measure.statistics import FEW, Percentiles
+from labkit.measure.statistics import FEW, Estimate, Percentiles
 
 _TITLES: Final = (
     ("reply", "Wait for the reply, p95 from when it was due", "ms"),
@@ -61,7 +60,9 @@ def _session_axis(ax: Axes, levels: Sequence[Level]) -> None:
         ax.axvspan(sessions / 1.15, sessions * 1.15, color=_LIMITED, zorder=0)
 
 
-def _curves(ax: Axes, levels: Sequence[Level], value: Callable[[Level], float | None]) -> None:
+def _curves(
+    ax: Axes, levels: Sequence[Level], value: Callable[[Level], float | Estimate | None]
+) -> None:
     """A line per server; levels without a value are left out."""
     for server, own in _by_server(levels).items():
         draw_line(ax, [(_x(one), value(one)) for one in own], look=_look(server), label=server)
@@ -71,15 +72,14 @@ def _percentile_curves(
     ax: Axes, levels: Sequence[Level], value: Callable[[Level], Percentiles | None]
 ) -> None:
     """95th percentiles with their intervals; hollow where few values stand behind them."""
-    for server, own in _by_server(levels).items():
-        seen = [(_x(level), found.tail) for level in own if (found := value(level)) is not None]
-        look = _look(server)
-        draw_intervals(ax, seen, look=look, label=server)
-        few = [(x, found.value) for x, found in seen if found.sample < FEW]
-        ax.plot(
-            [x for x, _ in few], [y for _, y in few], color=look.colour, linestyle="none",
-            marker=look.marker, markersize=5, markerfacecolor="white", zorder=4,
-        )  # fmt: skip
+    _curves(ax, levels, lambda level: found.tail if (found := value(level)) else None)
+    for level in levels:
+        if (found := value(level)) is not None and found.sample < FEW:
+            look = _look(level.server)
+            ax.plot(
+                _x(level), found.p95, color=look.colour, linestyle="none", marker=look.marker,
+                markersize=5, markerfacecolor="white", zorder=4,
+            )  # fmt: skip
     ax.set_yscale("log")
     plain_ticks(ax.yaxis)
 
@@ -125,7 +125,8 @@ def capacity_figure(levels: Sequence[Level], *, bound_ms: float | None = None) -
     draw_line(panels["cpu"], points, look=Look(ORANGE, "^", ":"), label="the callers themselves")
     panels["cpu"].set_ylim(bottom=0)
     for name in ("reply", "ping", "cpu"):
-        panels[name].legend(frameon=False, fontsize=8)
+        if panels[name].get_legend_handles_labels()[0]:
+            panels[name].legend(frameon=False, fontsize=8)
     for name, title, unit in _TITLES:
         tidy(panels[name], title, "sessions", unit)
     figure.suptitle("How many callers, all speaking at the pace of speech, a server bears")
