@@ -82,12 +82,8 @@ _WRITERS: Final[tuple[tuple[str, ErrorCode, Send], ...]] = (
         lambda s: np.round(s * 32_767).astype("<f4").tobytes(),
     ),
 )
-_OWN: Final = {
-    _S16: _K.LOOKS_LIKE_INT16,
-    _F32: _K.LOOKS_LIKE_FLOAT32,
-    _MULAW: _K.LOOKS_LIKE_MULAW,
-    _ALAW: _K.LOOKS_LIKE_ALAW,
-}
+_OWN: Final = {encoding: kind for encoding, (_, kind, _) in zip(Encoding, _WRITERS, strict=False)}
+"""What each encoding looks like: the first writers are theirs."""
 
 
 def two_microphones(samples: Float32, rate: int) -> Float32:
