@@ -141,19 +141,20 @@ def draw_line(
     Those that have no y are left out.
     """
     told = [(x, y) for x, y in points if y is not None]
-    if not told:  # an empty line has its place at the figure's corner, and the layout obeys
-        return
+    numbers = [(x, y) for x, y in told if isinstance(y, int | float)]
+    estimates = [(x, y) for x, y in told if not isinstance(y, int | float)]
     style: dict[str, Any] = {
         "color": look.colour, "marker": look.marker, "linestyle": look.style, "linewidth": 1.6,
         "markersize": 5, "label": label,
     }  # fmt: skip
-    xs = [x for x, _ in told]
-    if estimates := [y for _, y in told if not isinstance(y, int | float)]:
-        bars = [[max(0, y.value - y.low), max(0, y.high - y.value)] for y in estimates]
-        values = [y.value for y in estimates]
-        ax.errorbar(xs, values, yerr=np.transpose(bars), elinewidth=0.8, capsize=2, **style)
-    else:
-        ax.plot(xs, [y for _, y in told], clip_on=False, zorder=3, **style)
+    if estimates:
+        bars = [[max(0, y.value - y.low), max(0, y.high - y.value)] for _, y in estimates]
+        ax.errorbar(
+            [x for x, _ in estimates], [y.value for _, y in estimates], yerr=np.transpose(bars),
+            elinewidth=0.8, capsize=2, **style,
+        )  # fmt: skip
+    if numbers:  # an empty line has its place at the figure's corner, and the layout obeys
+        ax.plot(*zip(*numbers, strict=True), clip_on=False, zorder=3, **style)
 
 
 def plot_waterfall(
