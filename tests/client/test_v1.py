@@ -352,11 +352,17 @@ async def in_two_halves(server: Turns, turn: int) -> None:
     await server.end(turn)
 
 
+async def heard(client: SessionClient) -> None:
+    """The transcript of the first turn has come, and whoever waits has taken it."""
+    stream = client.conversation
+    await until(lambda: stream.last_turn == 1 and not stream._events)
+
+
 async def test_the_answer_to_a_call_that_was_cancelled_is_not_taken_for_the_next_one() -> None:
     server = Turns(in_two_halves)
     async with starting(server) as (url, _), SessionClient.connect(url) as client:
         given_up = asyncio.create_task(client.say(NOISE, pace=0))
-        await until(lambda: client.conversation.last_turn == 1)
+        await heard(client)
         given_up.cancel()
         await asyncio.gather(given_up, return_exceptions=True)
         again = asyncio.create_task(client.say(NOISE, pace=0))
@@ -384,7 +390,7 @@ async def test_what_a_cancelled_call_took_is_in_the_answer_to_the_next() -> None
     async with starting(server) as (url, _), SessionClient.connect(url) as client:
         await client.end_utterance()
         waiting = asyncio.create_task(client.answer())
-        await until(lambda: client.conversation.last_turn == 1)
+        await heard(client)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         server.go.set()
@@ -396,7 +402,7 @@ async def test_events_that_are_taken_one_by_one_are_in_no_later_answer() -> None
     async with starting(server) as (url, _), SessionClient.connect(url) as client:
         await client.end_utterance()
         waiting = asyncio.create_task(client.answer())
-        await until(lambda: client.conversation.last_turn == 1)
+        await heard(client)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         server.go.set()
