@@ -74,11 +74,7 @@ class Conversation:
     ) -> None:
         """Send what `window` holds, and go on behind `received`.
 
-        Args:
-            window: What goes up.
-            received: What is known of what comes down.
-            clock: What progress is timed by.
-            within_s: How long the server may owe something and give no sign, in seconds.
+        For `within_s` seconds of `clock` the server may owe something and give no sign of it.
         """
         self.window = window
         self.received = received

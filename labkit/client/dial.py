@@ -302,12 +302,7 @@ def _failure(
 ) -> ConnectError:
     """What went wrong, in words, and whether trying again can help.
 
-    Args:
-        address: Where to.
-        error: What the library says.
-        within_s: What time there was.
-        reached: Whether the server was, and only the handshake failed.
-        proxy: Whether it was a proxy that should have been reached first.
+    The server was `reached`, and the handshake failed; or not even the `proxy` before it was.
     """
     url = shown(address)
     place = f"the proxy before {url}" if proxy else url

@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le
 from labkit.client.answers import Deadlines, TurnSoFar, send_within
 from labkit.client.dial import Reach, connected, why_closed
-from labkit.client.speech import Clock, chunk_samples, require_pace, speak, spoken_ns
+from labkit.client.speech import Clock, chunk_samples, speak, spoken_ns
 from labkit.client.turn import ClientTurn, RunningTurn
 from labkit.errors import ClientError
 from labkit.protocol import plain
@@ -143,14 +143,13 @@ class VoiceClient:
         turn = self._coming()
         if self._end:
             raise self._gone(turn.so_far)
-        if turn.begun:
+        if turn.begun:  # and not settled
             raise ClientError(
                 "an earlier turn of this connection has not ended, and its answer may still come: "
                 "one turn at a time, and a new connection after one that was given up"
             )
         turn.begun = True
         try:
-            require_pace(pace)
             said, end = _up_to(samples, end_of_speech, silence_s, chunk_samples(chunk_ms))
             start_ns = self._clock.now_ns() if start_ns is None else start_ns
             turn.mark(Mark.STREAM_STARTED, start_ns)

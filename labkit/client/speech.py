@@ -57,16 +57,6 @@ def chunk_samples(chunk_ms: float) -> int:
     return round(samples)
 
 
-def require_pace(pace: float) -> None:
-    """Refuse a pace at which nobody can speak.
-
-    Raises:
-        ValueError: It is below 0.
-    """
-    if not pace >= 0:
-        raise ValueError(f"the pace must be at least 0, got {pace:g}")
-
-
 def spoken_ns(samples: int, pace: float = 1.0) -> int:
     """Nanoseconds that `samples` samples take at `pace` times the pace of speech."""
     return round(samples * 1e9 / SAMPLE_RATE / pace)
@@ -94,7 +84,8 @@ async def speak(
     Raises:
         ValueError: `chunk_ms` is no length of a chunk, or `pace` is below 0.
     """
-    require_pace(pace)
+    if not pace >= 0:
+        raise ValueError(f"the pace must be at least 0, got {pace:g}")
     clock = clock or Clock()
     start_ns = clock.now_ns() if start_ns is None else start_ns
     spoken = 0

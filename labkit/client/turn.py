@@ -79,10 +79,9 @@ class RunningTurn:
     refusals of its audio, come before its answer is asked for.
 
     Attributes:
-        begun: Somebody says it.
-        over: Nobody waits for its answer any more; nothing is taken.
+        begun: Somebody says it, or gave it up.
         settled: The answer is complete.
-        failure: Why there is none; None where nothing is wrong.
+        failure: Why there will be none, and nothing is taken any more; None where nothing is wrong.
         in_turn: The server answers one message after the other: a `ping` that was sent behind
             `end_stream` had its pong behind the reply.
     """
@@ -91,7 +90,7 @@ class RunningTurn:
         """With `stream`, the reply comes as it is made, and `done` behind it."""
         self.result = ClientTurn()
         self.so_far = TurnSoFar()
-        self.begun = self.over = self.settled = self.in_turn = False
+        self.begun = self.settled = self.in_turn = False
         self.failure: Exception | None = None
         self._clock = clock
         self._stream = stream
@@ -128,7 +127,7 @@ class RunningTurn:
 
     def take(self, message: str | bytes, at_ns: int) -> None:
         """Take one message of the server, which came in at `at_ns`."""
-        if self.over or self.failure is not None:
+        if self.failure is not None:
             return
         if message == plain.PONG:
             self.in_turn = self.in_turn or self._reply.has_begun
@@ -150,8 +149,10 @@ class RunningTurn:
         Where anything of it went out, an answer to that may still come, and be taken for that of
         the next turn. Where nothing did, the turn has not begun.
         """
-        self.over = self.begun = self.is_asked or self.result.messages_sent > 0
-        if not self.begun:
+        if self.is_asked or self.result.messages_sent:
+            self.failure = self.failure or ClientError("the turn was given up")
+        else:
+            self.begun = False
             self.result.trace.marks.clear()
 
     def settle_without_done(self, why: str) -> bool:

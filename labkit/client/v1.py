@@ -426,13 +426,12 @@ class SessionClient:
                 f"{shown(self.url)} began another session in place of resuming this one"
             )
         for what, agreed, wanted in (
-            ("input", started.input.format, asked.input.format),
-            ("output", started.output.format, asked.output.format),
+            ("input", started.input, asked.input),
+            ("output", started.output, asked.output),
         ):
             if agreed != wanted:
-                raise ClientError(
-                    f"{shown(self.url)} agreed to {what} of {agreed}; asked was {wanted}"
-                )
+                told = f"{what} of {agreed.format}; asked was {wanted.format}"
+                raise ClientError(f"{shown(self.url)} agreed to {told}")
 
     async def _carry(self, socket: ClientConnection, started: v1.SessionStarted) -> None:
         """Carry the session over `socket` until it is lost.
@@ -455,8 +454,6 @@ class SessionClient:
 
     async def _wait(self, lost: Lost) -> None:
         """Wait before the next try, or give up."""
-        if self.started is None and isinstance(lost.__cause__, ConnectError):
-            raise lost.__cause__
         _log.info("connection lost (%s)", lost)
         if self.started is None or not await self._tries.wait(lost.retry_s):
             raise ClientError(f"no session with {shown(self.url)}: {lost}") from lost
@@ -476,7 +473,7 @@ class SessionClient:
                 **self._reach,
             )
         except ConnectError as error:
-            if not error.retry:
+            if not error.retry or self.started is None:
                 raise
             raise Lost(str(error), error.retry_after_s) from error
         try:

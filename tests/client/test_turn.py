@@ -93,7 +93,7 @@ def test_a_reply_without_an_end_is_given_up() -> None:
     assert str(turn.failure) == "the reply does not end; what came: 630.0 s of reply"
 
 
-def test_a_turn_that_is_over_takes_nothing() -> None:
+def test_a_turn_that_was_given_up_takes_nothing() -> None:
     turn = running(AUDIO)
     turn.break_off()
     for message in (HEARD, AUDIO, DONE):
@@ -107,7 +107,7 @@ def test_a_turn_of_which_nothing_went_out_has_not_begun() -> None:
     turn.begun = True
     turn.mark(Mark.STREAM_STARTED, 5)
     turn.break_off()
-    assert (turn.begun, turn.over, turn.result.trace.marks) == (False, False, {})
+    assert (turn.begun, turn.failure, turn.result.trace.marks) == (False, None, {})
     assert len(turn.result.errors) == 1, "what came unasked is still told"
 
 
