@@ -250,16 +250,20 @@ class Close(LabkitError):  # noqa: N818 - the end of a connection is not always 
     """A connection ends, for a reason that its client is told.
 
     Attributes:
-        close: The WebSocket close code.
         code: The error code, None where nothing went wrong.
+        close: The WebSocket close code.
         hint: What the client can do.
     """
 
-    def __init__(self, close: CloseCode, code: ErrorCode | None, reason: str, hint: str) -> None:
-        """Say how it ends, why (`reason`), and what to do."""
+    def __init__(self, code: ErrorCode | None, reason: str, hint: str) -> None:
+        """Say why (`code`, which closes connections; `reason` in words), and what to do.
+
+        Raises:
+            KeyError: Errors of this code close no connection.
+        """
         super().__init__(reason)
-        self.close = close
         self.code = code
+        self.close = CloseCode.NORMAL if code is None else _CLOSES[code]
         self.hint = hint
 
 

@@ -62,6 +62,13 @@ def test_close_codes_are_codes_that_a_server_may_send() -> None:
         assert code in registered or 3000 <= code <= 4999
 
 
+def test_a_connection_ends_with_the_code_of_its_error() -> None:
+    assert errors.Close(errors.ErrorCode.IDLE, "", "").close is errors.CloseCode.IDLE
+    assert errors.Close(None, "", "").close is errors.CloseCode.NORMAL
+    with pytest.raises(KeyError):
+        errors.Close(errors.ErrorCode.ODD_LENGTH, "", "")
+
+
 def test_a_protocol_error_carries_code_and_hint() -> None:
     error = errors.ProtocolError(errors.ErrorCode.BUFFER_FULL, "too much", "send less")
     assert (str(error), error.code, error.hint) == (

@@ -280,7 +280,7 @@ class VoiceServer:
             return
         _log.info("connection %s: closing, %s", name, why)
         self.metrics.closes.labels(code=str(why.close.value)).inc()
-        await hang_up(socket, why.close, str(why), connection.dialect.farewell(why))
+        await hang_up(socket, why, connection.dialect.farewell(why))
 
     def _leave(self, connection: Connection, why: Close | None) -> None:
         """Let go of the session; one that cannot be resumed after `why` ends."""
@@ -317,8 +317,7 @@ class VoiceServer:
 
     async def _close_sockets(self) -> None:
         """Those that have no session yet, or did not take their goodbye."""
-        reason = "the server is shutting down"
-        closing = [hang_up(socket, CloseCode.GOING_AWAY, reason) for socket in self._sockets]
+        closing = [hang_up(socket, _shutting_down()) for socket in self._sockets]
         await asyncio.gather(*closing)
 
     def behind_s(self) -> float:
@@ -336,9 +335,7 @@ class VoiceServer:
         return self.metrics.page()
 
 
-async def hang_up(
-    socket: BoundedConnection, code: CloseCode, reason: str, farewell: str | None = None
-) -> None:
+async def hang_up(socket: BoundedConnection, why: Close, farewell: str | None = None) -> None:
     """Close a connection in order if that can be done in time, else cut it.
 
     The closing handshake waits until the client has read what was sent before, and a client that
@@ -346,8 +343,7 @@ async def hang_up(
 
     Args:
         socket: The connection.
-        code: The close code.
-        reason: Why, in plain ASCII words.
+        why: How, and in plain ASCII words why.
         farewell: A last message, sent before.
     """
     socket.stop_listening()
@@ -356,7 +352,7 @@ async def hang_up(
             if socket.state is SocketState.OPEN and farewell is not None:
                 await socket.send(farewell)
             if socket.state is SocketState.OPEN:
-                await socket.close(code, reason[:_REASON])
+                await socket.close(why.close, str(why)[:_REASON])
     except ConnectionClosed:
         pass  # it hung up itself
     except TimeoutError:
@@ -390,7 +386,6 @@ def _choose_dialect(_: ServerConnection, offered: Sequence[Subprotocol]) -> Subp
 
 def _shutting_down() -> Close:
     return Close(
-        CloseCode.GOING_AWAY,
         ErrorCode.SHUTTING_DOWN,
         "the server is shutting down",
         "connect again later for a new session",

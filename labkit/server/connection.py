@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 
 from websockets.exceptions import ConnectionClosed
 
-from labkit.errors import Close, CloseCode, ErrorCode, ProtocolError
+from labkit.errors import Close, ErrorCode, ProtocolError
 from labkit.session.events import Cause, Observer, Refused
 from labkit.session.limits import TokenBucket
 from labkit.session.outgoing import Feed, slow_reader
@@ -163,7 +163,6 @@ class Connection:
         if (now_ns - self._opened_ns) / 1e9 < self._settings.start_s:
             return None
         return Close(
-            CloseCode.START_TIMEOUT,
             ErrorCode.START_TIMEOUT,
             f"no 'session.start' came within {self._settings.start_s:g} s",
             "send 'session.start' as the first message",
@@ -311,7 +310,6 @@ class Connection:
 
     def _too_many_texts(self) -> Close:
         return Close(
-            CloseCode.POLICY,
             ErrorCode.TOO_MANY_MESSAGES,
             f"more than {self._settings.max_messages_per_s:g} text messages a second",
             "send less control; audio goes in binary messages",
@@ -320,7 +318,6 @@ class Connection:
 
 def _failed() -> Close:
     return Close(
-        CloseCode.INTERNAL_ERROR,
         ErrorCode.INTERNAL,
         "the server has failed in this connection",
         "connect again; the server's log has the details",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, assert_never
 
 from labkit.audio.formats import AudioFormat, StreamEncoder
-from labkit.errors import Close, CloseCode, ErrorCode, ProtocolError
+from labkit.errors import Close, ErrorCode, ProtocolError
 from labkit.protocol import v1
 from labkit.protocol.limits import Limits
 from labkit.protocol.replay import Position
@@ -194,7 +194,7 @@ class V1Dialect:
                 case v1.ResponseAck(received=received):
                     session.acknowledge(received)
                 case v1.SessionEnd():
-                    raise Close(CloseCode.NORMAL, None, "the client ended the session", "")
+                    raise Close(None, "the client ended the session", "")
                 case _:
                     assert_never(message)
         finally:

@@ -5,7 +5,7 @@ Time comes in as an argument, in nanoseconds of a monotonic clock.
 
 from typing import Final
 
-from labkit.errors import Close, CloseCode, ErrorCode
+from labkit.errors import Close, ErrorCode
 from labkit.protocol.limits import Limits
 
 
@@ -89,7 +89,11 @@ class Activity:
         silent_s = (now_ns - max(self.audio_ns, self.control_ns)) / 1e9
         no_audio_s = (now_ns - self.audio_ns) / 1e9
         if (now_ns - self.began_ns) / 1e9 >= limits.max_session_s:
-            return _too_long(limits.max_session_s)
+            return Close(
+                ErrorCode.SESSION_TOO_LONG,
+                f"the session lasted for {limits.max_session_s:g} s, the longest that one may",
+                "connect again for a new session",
+            )
         if silent_s >= limits.idle_s:
             return _idle(f"nothing came for {limits.idle_s:g} s")
         if no_audio_s >= limits.idle_audio_s:
@@ -97,16 +101,5 @@ class Activity:
         return None
 
 
-def _too_long(limit_s: float) -> Close:
-    return Close(
-        CloseCode.SESSION_TOO_LONG,
-        ErrorCode.SESSION_TOO_LONG,
-        f"the session lasted for {limit_s:g} s, the longest that one may",
-        "connect again for a new session",
-    )
-
-
 def _idle(what: str) -> Close:
-    return Close(
-        CloseCode.IDLE, ErrorCode.IDLE, what, "connect again when there is something to say"
-    )
+    return Close(ErrorCode.IDLE, what, "connect again when there is something to say")

@@ -9,7 +9,7 @@ acknowledgements) before it, and owns the deadline of every write.
 import asyncio
 from collections import deque
 
-from labkit.errors import Close, CloseCode, ErrorCode
+from labkit.errors import Close, ErrorCode
 from labkit.protocol.replay import Missing, Position, ReplayWindow
 from labkit.session.events import Encoded
 from labkit.session.tasks import Changes
@@ -247,7 +247,6 @@ class Feed:
 def slow_reader(timeout_s: float) -> Close:
     """Why a connection ends whose client takes nothing in."""
     return Close(
-        CloseCode.SLOW_READER,
         ErrorCode.SLOW_READER,
         f"replies were not read for {timeout_s:g} s",
         "read, and acknowledge what came; resume to get the rest",

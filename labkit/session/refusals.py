@@ -3,7 +3,7 @@
 from typing import Final
 
 from labkit.audio.formats import AudioFormat
-from labkit.errors import AudioError, Close, CloseCode, EngineError, ErrorCode, ProtocolError
+from labkit.errors import AudioError, Close, EngineError, ErrorCode, ProtocolError
 from labkit.protocol.limits import Limits
 from labkit.session.events import Cause, Refused
 
@@ -132,7 +132,6 @@ def not_answered(error: EngineError) -> ProtocolError:
 def untaken_refusals() -> Close:
     """A client that is told more than it takes in."""
     return Close(
-        CloseCode.SLOW_READER,
         ErrorCode.SLOW_READER,
         "many messages were refused, and the refusals were not taken",
         "read, and acknowledge what came; resume to get the rest",

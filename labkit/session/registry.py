@@ -28,7 +28,7 @@ from enum import StrEnum
 from typing import Final, Generic, TypeVar
 from weakref import WeakValueDictionary
 
-from labkit.errors import Close, CloseCode, ErrorCode, ProtocolError
+from labkit.errors import Close, ErrorCode, ProtocolError
 from labkit.protocol.replay import Missing, Position
 from labkit.session.events import Caller, Encoder, Observer
 from labkit.session.limits import Budget
@@ -350,7 +350,6 @@ def _unknown() -> ProtocolError:
 
 def _taken_over() -> Close:
     return Close(
-        CloseCode.TAKEN_OVER,
         ErrorCode.TAKEN_OVER,
         "another connection has resumed this session",
         "nothing to do, unless it was not you who resumed it",
@@ -359,7 +358,6 @@ def _taken_over() -> Close:
 
 def _broken() -> Close:
     return Close(
-        CloseCode.INTERNAL_ERROR,
         ErrorCode.INTERNAL,
         "the server has failed in this session",
         "begin a new one; the server's log has the details",
