@@ -34,6 +34,7 @@ LAYERS: Final = (
     Layer("labkit.errors", 0, ("labkit",)),
     Layer("labkit.trace", 0, ("labkit", "asyncio", "time")),
     Layer("labkit.telemetry", 0, ("labkit",)),
+    Layer("labkit.tasks", 0, ("labkit",)),
     Layer("labkit.audio", 0, ("asyncio", "time", *ENGINES)),
     Layer("labkit.net", 0, ("asyncio", "time", "websockets")),
     Layer("labkit.protocol", 1, ("asyncio", "time", "websockets")),

@@ -7,7 +7,6 @@ and whoever speaks or listens at this end sees two streams without a gap.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -22,6 +21,7 @@ from labkit.client.speech import Clock
 from labkit.errors import ClientError, CloseCode, ErrorCode, ProtocolError
 from labkit.protocol import v1
 from labkit.protocol.replay import Position, ReplayWindow
+from labkit.tasks import Changes
 
 _EVENTS: Final = 64
 """Events that may wait for whoever uses the client; then the server has to wait."""
@@ -87,7 +87,7 @@ class Conversation:
         self._within_s = within_s
         self._acknowledgement: str | None = None
         self._events: deque[Event] = deque()
-        self._changed = asyncio.Event()
+        self._changes = Changes()
 
     # -- up: from whoever speaks to the server ------------------------------------------------
 
@@ -102,7 +102,7 @@ class Conversation:
         while self.failure is None and not self.window.has_room:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._within_s):
-                    await self._until(lambda: self.failure or self.window.has_room)
+                    await self._changes.until(lambda: self.failure or self.window.has_room)
             if self.is_full and not self.window.has_room:
                 raise ClientError(
                     f"no room for {self._within_s:.3g} s: {_EVENTS} events wait that nobody takes, "
@@ -113,18 +113,18 @@ class Conversation:
             self.window.add_text(payload)
         else:
             self.window.add_audio(payload, samples)
-        self._tell()
+        self._changes.tell()
 
     def acknowledge_reply(self, payload: str) -> None:
         """Tell the server what has come; only the latest that waits is of use."""
         # Without a wait for room: a reader that waits for its writer, while the server waits to
         # be read before it reads, would wait for ever.
         self._acknowledgement = payload
-        self._tell()
+        self._changes.tell()
 
     async def next_payload(self) -> str | bytes:
         """The next message to send, as soon as there is one."""
-        await self._until(lambda: self._acknowledgement or self.window.waiting_bytes)
+        await self._changes.until(lambda: self._acknowledgement or self.window.waiting_bytes)
         if (payload := self._acknowledgement) is not None:
             self._acknowledgement = None
             return payload
@@ -143,7 +143,7 @@ class Conversation:
         """
         held = self.window.held_bytes
         self.window.acknowledge(position)
-        self._tell()
+        self._changes.tell()
         return self.window.held_bytes < held
 
     def resume(self, position: Position) -> None:
@@ -157,12 +157,12 @@ class Conversation:
         """
         self._acknowledgement = None
         self.window.rewind(position)
-        self._tell()
+        self._changes.tell()
 
     def fail(self, failure: ClientError) -> None:
         """The session is over: whoever waits, or comes later, is told why."""
         self.failure = failure
-        self._tell()
+        self._changes.tell()
 
     def require_alive(self) -> None:
         """Refuse to go on once the session is over.
@@ -191,10 +191,10 @@ class Conversation:
         A connection may be lost while this waits for room. Counted before, the event would be
         lost; counted behind, in the same step as the waiting ends, it comes again or not at all.
         """
-        await self._until(lambda: not self.is_full)
+        await self._changes.until(lambda: not self.is_full)
         self._events.append(event)
         self.received = self.received.plus(messages, samples)
-        self._tell()
+        self._changes.tell()
 
     async def next_event(self) -> Event:
         """The next event; what came before the session was over is still told.
@@ -202,11 +202,11 @@ class Conversation:
         Raises:
             ClientError: The session is over.
         """
-        await self._until(lambda: self._events or self.failure is not None)
+        await self._changes.until(lambda: self._events or self.failure is not None)
         if not self._events:
             self.require_alive()
         event = self._events.popleft()
-        self._tell()
+        self._changes.tell()
         return event
 
     # -- over one connection ------------------------------------------------------------------
@@ -330,17 +330,6 @@ class Conversation:
         if not (self.awaited or self.turns):
             return self.so_far.missing("nothing of it was acknowledged", self._within_s)
         return self.so_far.missing_answer(self._within_s)
-
-    # -- waiting ------------------------------------------------------------------------------
-
-    def _tell(self) -> None:
-        """Wake whoever waits; each then looks for itself."""
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    async def _until(self, condition: Callable[[], object]) -> None:
-        while not condition():
-            await self._changed.wait()
 
 
 def lost_or_over(closed: ConnectionClosed) -> Lost | ClientError:

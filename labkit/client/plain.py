@@ -22,6 +22,7 @@ from labkit.client.speech import Clock, chunk_samples, speak, spoken_ns
 from labkit.client.turn import ClientTurn, RunningTurn
 from labkit.errors import ClientError
 from labkit.protocol import plain
+from labkit.tasks import stop
 from labkit.trace import Mark
 
 _PINGS: Final = 5
@@ -96,8 +97,7 @@ class VoiceClient:
             try:
                 yield client
             finally:
-                client._receiving.cancel()
-                await asyncio.gather(client._receiving, return_exceptions=True)
+                await stop(client._receiving)
 
     @property
     def compresses(self) -> bool:

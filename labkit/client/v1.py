@@ -24,6 +24,7 @@ from labkit.client.speech import Clock, speak
 from labkit.errors import ClientError, ConnectError, ErrorCode, ProtocolError
 from labkit.protocol import v1
 from labkit.protocol.replay import Position, ReplayWindow
+from labkit.tasks import stop
 
 _log = logging.getLogger(__name__)
 
@@ -188,8 +189,7 @@ class SessionClient:
             yield client
         finally:
             client._leaving = True
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            await stop(running)
 
     # -- what is said and heard ---------------------------------------------------------------
 
@@ -264,8 +264,7 @@ class SessionClient:
                 await self.end_utterance()
                 return await taking
             finally:
-                taking.cancel()
-                await asyncio.gather(taking, return_exceptions=True)
+                await stop(taking)
 
     async def answer(self) -> Answer:
         """Wait for the rest of the current turn, or for all of the next.

@@ -27,6 +27,7 @@ from labkit.errors import ClientError
 from labkit.measure.endpointing import Heard, decide
 from labkit.measure.pauses import FRAME_S, Turn
 from labkit.protocol import v1
+from labkit.tasks import stop
 from labkit.trace import SERVER_MARKS, Mark
 from labkit.voice.engines import Engines, Vad
 from labkit.voice.hearing import speech_stretches
@@ -96,8 +97,7 @@ async def say(
                 f"{deadlines.answer_s:.3g} s of its end"
             ) from None
         finally:
-            saying.cancel()
-            await asyncio.gather(saying, return_exceptions=True)
+            await stop(saying)
     return turn.result
 
 

@@ -32,7 +32,7 @@ from labkit.server.websocket import BoundedConnection
 from labkit.session.outgoing import Feed
 from labkit.session.registry import Registry, State
 from labkit.session.settings import ServerSettings
-from labkit.session.tasks import stop
+from labkit.tasks import stop
 from labkit.trace import Trace
 from labkit.voice.pipeline import Pipeline
 

@@ -26,7 +26,7 @@ from labkit.session.outgoing import Feed, slow_reader
 from labkit.session.refusals import RefusalRow
 from labkit.session.session import MOST_AT_ONCE, Session
 from labkit.session.settings import ServerSettings
-from labkit.session.tasks import forget_frames
+from labkit.tasks import forget_frames
 
 _log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32
-from labkit.session.tasks import stop
+from labkit.tasks import stop
 from labkit.voice.history import Exchange
 from labkit.voice.pipeline import Pipeline, Sink, Turn
 from labkit.voice.scheduling import Playback

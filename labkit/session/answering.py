@@ -32,7 +32,6 @@ from labkit.session.events import (
     TurnOver,
 )
 from labkit.session.playout import Pacer
-from labkit.session.tasks import stop
 from labkit.session.turn import (
     Answered,
     Begin,
@@ -50,6 +49,7 @@ from labkit.session.turn import (
     TakenBack,
     Turn,
 )
+from labkit.tasks import stop
 from labkit.trace import Mark, Trace
 from labkit.voice import pipeline as voice
 from labkit.voice.hearing import Utterance

@@ -7,7 +7,7 @@ from labkit.session import refusals
 from labkit.session.events import Encoder, Event, Observer, Refused
 from labkit.session.outgoing import Outgoing
 from labkit.session.settings import ServerSettings, SessionOptions
-from labkit.session.tasks import Changes
+from labkit.tasks import Changes
 from labkit.voice.pipeline import Pipeline
 
 

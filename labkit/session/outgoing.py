@@ -12,7 +12,7 @@ from collections import deque
 from labkit.errors import Close, ErrorCode
 from labkit.protocol.replay import Missing, Position, ReplayWindow
 from labkit.session.events import Encoded
-from labkit.session.tasks import Changes
+from labkit.tasks import Changes
 
 
 class Outgoing:

@@ -12,7 +12,7 @@ from typing import Final
 
 from labkit.audio.pcm import SAMPLE_RATE
 from labkit.session.events import ReplyAudio, Sentence
-from labkit.session.tasks import Changes, stop
+from labkit.tasks import Changes, stop
 
 _MOST_HELD_S: Final = 10.0
 """Audio that is made and waits to be sent; then the engines pause."""

@@ -28,7 +28,7 @@ from labkit.session.limits import Activity, Budget, TokenBucket
 from labkit.session.listening import Listening
 from labkit.session.outgoing import Feed, Outgoing
 from labkit.session.settings import ServerSettings, SessionOptions
-from labkit.session.tasks import Changes
+from labkit.tasks import Changes
 from labkit.voice.hearing import Endpointing
 from labkit.voice.history import History
 from labkit.voice.pipeline import Pipeline

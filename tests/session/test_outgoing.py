@@ -7,7 +7,7 @@ import pytest
 from labkit.errors import Close, CloseCode
 from labkit.protocol.replay import Position, ReplayWindow
 from labkit.session.outgoing import Feed, Outgoing
-from labkit.session.tasks import Changes
+from labkit.tasks import Changes
 
 
 def stream(

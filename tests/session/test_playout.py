@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from labkit.audio.pcm import SAMPLE_RATE
 from labkit.session.events import ReplyAudio, Sentence
 from labkit.session.playout import Pacer, Playout
-from labkit.session.tasks import Changes
+from labkit.tasks import Changes
 from tests.session.sessions import Clock
 
 S = 10**9

@@ -18,6 +18,7 @@ from labkit.course.probe import Answer, Caller, Probe
 from labkit.course.verdict import CannotTell, Caret, NotYet
 from labkit.measure.recordings import Recording
 from labkit.measure.wer import normalise
+from labkit.tasks import stop
 
 _DIGITS: Final = frozenset("zero one two three four five six seven eight nine".split())
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+")
@@ -117,8 +118,7 @@ async def _held_up() -> AsyncIterator[list[float]]:
     try:
         yield waits
     finally:
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
+        await stop(waiting)
 
 
 async def _slowest_pong(probe: Probe, speaker: Caller, pinger: Caller) -> tuple[float, float, int]:

@@ -1,6 +1,6 @@
 """Tasks that meet: what a task that was stopped held is let go of."""
 
-from labkit.session.tasks import forget_frames
+from labkit.tasks import forget_frames
 
 
 def test_frames_are_let_go_of_in_groups_of_groups() -> None:
