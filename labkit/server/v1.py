@@ -247,8 +247,6 @@ class V1Dialect:
         return self._registry.resume(resume.session, resume.token, resume.received, self._caller)
 
     def _welcome(self, opened: Opened) -> v1.SessionStarted:
-        if opened.token is None:
-            raise AssertionError("a session of this dialect can be resumed")
         agreed = opened.session.options
         detection = v1.TurnDetection.SERVER if agreed.server_ends else v1.TurnDetection.CLIENT
         return v1.SessionStarted(

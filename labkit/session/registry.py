@@ -11,7 +11,7 @@ detached  ended    expired   it waited for too long, or too many waited
 ========  =======  ========  =====================================================
 
 An expired session is forgotten: nobody can tell it from one that never was. A session that cannot
-be resumed has no token, and ends with its connection.
+be resumed ends with its connection, and nobody is told its token.
 
 `Lives` decides, and is pure: time comes in with each call. `Registry` owns the sessions and the
 tasks in which they work.
@@ -167,13 +167,13 @@ class Opened:
 
     Attributes:
         session: The session.
-        token: What its client needs to come back, good for the next resume; None where it cannot.
+        token: What its client needs to come back, good for the next resume.
         resumed: Whether it was there before.
         missing: What can no longer be sent again.
     """
 
     session: Session
-    token: str | None
+    token: str
     resumed: bool = False
     missing: Missing | None = None
 
@@ -205,11 +205,8 @@ class Registry:
         return self._pipeline.frame_samples is not None
 
     def counts(self) -> dict[State, int]:
-        """Sessions by state; those that cannot be resumed are attached for as long as they are."""
-        counts = self._lives.counts()
-        lasting = sum(session.options.resumable for session in self._tasks)
-        counts[State.ATTACHED] += len(self._tasks) - lasting
-        return counts
+        """Sessions by state."""
+        return self._lives.counts()
 
     def behind_s(self, now_ns: int) -> float:
         """Longest that a turn has waited for its answer, over all sessions."""
@@ -235,9 +232,7 @@ class Registry:
             asyncio.create_task(self._work(session, work), name=f"session {session.id}")
             for work in session.work()
         ]
-        token = None
-        if options.resumable:
-            token = self._lives.add(session.id, session, caller.identity)
+        token = self._lives.add(session.id, session, caller.identity)
         _log.info("session %s: begun", session.id)
         return Opened(session, token)
 
@@ -281,8 +276,7 @@ class Registry:
     def end(self, session: Session) -> None:
         """End a session for good."""
         if session in self._tasks:
-            if session.options.resumable:
-                self._lives.end(session.id)
+            self._lives.end(session.id)
             _log.info("session %s: ended", session.id)
             self._release(session)
 
