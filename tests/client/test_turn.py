@@ -1,20 +1,30 @@
 """A turn of the plain dialect: what of the messages belongs to it, and when it is complete."""
 
+import io
 import json
 
 import numpy as np
 import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
 
 from labkit.audio.pcm import encode_s16le
 from labkit.client.speech import Clock
 from labkit.client.turn import ClientTurn, RunningTurn
-from labkit.errors import ClientError, ProtocolError
+from labkit.errors import ClientError, LabkitError, ProtocolError
 from labkit.protocol.plain import PONG
 from labkit.trace import Mark
 
 AUDIO = encode_s16le(np.full(1600, 0.1, np.float32))
 HEARD = json.dumps({"type": "transcript", "text": "hi"})
 DONE = json.dumps({"type": "done"})
+
+
+def wav(samples: int) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(samples), 8000, "PCM_16", format="WAV")
+    return file.getvalue()
 
 
 def running(*early: str | bytes, stream: bool = True) -> RunningTurn:
@@ -116,8 +126,40 @@ def test_a_turn_of_which_nothing_went_out_has_not_begun() -> None:
 )
 def test_what_nobody_asked_for_is_counted_and_not_kept(unasked: object) -> None:
     assert callable(unasked)
-    turn = running(*(unasked(number) for number in range(5000)))
+    turn = running(*(unasked(number) for number in range(1000)))
     assert len(turn.result.remarks) + len(turn.result.errors) <= 100
     assert len(turn.so_far.came) <= 21
-    assert sum(turn.so_far.came.values()) == 5000
+    assert sum(turn.so_far.came.values()) == 1000
     assert len(turn.finish().reply) == 0
+
+
+FIELDS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+NAMES = st.sampled_from(("text", "code", "message", "hint", "count", "reply_text", "marks", "type"))
+TYPES = st.sampled_from(("transcript", "done", "error", "mood", ""))
+TEXTS = st.builds(
+    lambda kind, fields: json.dumps({"type": kind, **fields}),
+    TYPES,
+    st.dictionaries(NAMES, FIELDS | st.dictionaries(st.text(max_size=3), FIELDS, max_size=2)),
+)
+MESSAGES = (
+    TEXTS
+    | TEXTS.map(str.encode)
+    | st.text(max_size=20)
+    | st.binary(max_size=50)
+    | st.sampled_from((PONG, HEARD, DONE, AUDIO, wav(0), wav(1), wav(50)[:60], wav(50) * 2))
+)
+
+
+@given(st.lists(MESSAGES, max_size=3), st.lists(MESSAGES, max_size=8), st.booleans())
+def test_whatever_comes_the_turn_goes_on_or_fails_in_words(
+    early: list[str | bytes], messages: list[str | bytes], stream: bool
+) -> None:
+    turn = running(*early, stream=stream)
+    for at_ns, message in enumerate(messages):
+        if not turn.settled:
+            turn.take(message, at_ns)
+    if turn.failure is not None:
+        assert isinstance(turn.failure, LabkitError), turn.failure
+        assert "\n" not in str(turn.failure)
+    else:
+        assert turn.finish().reply_seconds == pytest.approx(turn.so_far.reply_s, abs=0.01)
