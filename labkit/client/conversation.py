@@ -254,7 +254,7 @@ class Conversation:
         """Hand on a piece of a reply; gives what it weighs in acknowledgements."""
         samples, rest = divmod(len(payload), output.frame_bytes)
         if rest:
-            raise _broken(f"a binary message of {len(payload)} bytes is no {output}")
+            raise broken(f"a binary message of {len(payload)} bytes is no {output}")
         await self.hand_on(ReplyAudio(self.received.samples, payload), samples=samples)
         if samples:
             self.note_progress()
@@ -271,11 +271,11 @@ class Conversation:
                     self.note_progress()
                 return 0
             case v1.SessionStarted():
-                raise _broken("'session.started' came in the middle of a session")
+                raise broken("'session.started' came in the middle of a session")
         number: int | None = getattr(message, "seq", None)
         expected = self.received.messages + 1
         if number is not None and number != expected:
-            raise _broken(f"message {number} came where message {expected} was due")
+            raise broken(f"message {number} came where message {expected} was due")
         await self.hand_on(message, messages=int(number is not None))
         if number is not None:
             self.note_progress()
@@ -344,5 +344,6 @@ def lost_or_over(closed: ConnectionClosed) -> Lost | ClientError:
     return Lost(why_closed(closed))
 
 
-def _broken(what: str) -> ProtocolError:
+def broken(what: str) -> ProtocolError:
+    """What a server does that does not keep to the protocol."""
     return ProtocolError(ErrorCode.POSITION_INVALID, what, _AS_AGREED)

@@ -17,13 +17,13 @@ from websockets.exceptions import ConnectionClosed
 from labkit.audio.formats import StreamEncoder
 from labkit.audio.pcm import Float32
 from labkit.client.answers import Deadlines, send_within
-from labkit.client.conversation import Conversation, Lost, lost_or_over
+from labkit.client.conversation import Conversation, Lost, broken, lost_or_over
 from labkit.client.dial import Backoff, Reach, dial, hang_up, in_words, shown
 from labkit.client.events import Answer, Event, Interrupted, read_message, refuses_end, settles
 from labkit.client.speech import Clock, speak
-from labkit.errors import ClientError, ConnectError, ErrorCode, ProtocolError
+from labkit.errors import ClientError, ConnectError, ProtocolError
 from labkit.protocol import v1
-from labkit.protocol.replay import Position, ReplayWindow
+from labkit.protocol.replay import Missing, Position, ReplayWindow
 from labkit.tasks import stop
 
 _log = logging.getLogger(__name__)
@@ -64,6 +64,10 @@ async def begin(
             raise ClientError(in_words(told))
     unsure = "" if socket.subprotocol else "; it agreed to no subprotocol"
     raise ClientError(f"the server answered 'session.start' with {answer[:80]!r}{unsure}")
+
+
+def _lies_behind(gap: Missing, position: Position) -> bool:
+    return gap.after == position and gap.up_to.reaches(position)
 
 
 class _Tries:
@@ -409,21 +413,18 @@ class SessionClient:
 
         Raises:
             ClientError: It is another one, or hears or speaks another format.
-            ProtocolError: It is said to go on, and was to begin.
+            ProtocolError: It goes on where it cannot.
         """
-        asked = self._opening()
-        if asked.resume is None and started.resumed:
-            raise ProtocolError(
-                ErrorCode.INVALID_FIELD,
-                "'session.started' says that a session goes on which was to begin",
-                "say 'resumed' of what 'session.start' resumes",
-            )
-        if asked.resume is not None and (
-            started.session != asked.resume.session or not started.resumed
-        ):
+        asked, missing = self._opening(), started.missing
+        if asked.resume is None:
+            if started.resumed or missing is not None:
+                raise broken("'session.started' says that a session goes on which was to begin")
+        elif started.session != asked.resume.session or not started.resumed:
             raise ClientError(
                 f"{shown(self.url)} began another session in place of resuming this one"
             )
+        elif missing is not None and not _lies_behind(missing, asked.resume.received):
+            raise broken("'session.started' names a gap that does not begin where this client is")
         for what, agreed, wanted in (
             ("input", started.input, asked.input),
             ("output", started.output, asked.output),

@@ -478,12 +478,25 @@ async def test_another_session_is_not_taken_for_the_one_that_was_lost(
             await client.next_event()
 
 
-async def test_a_session_that_was_to_begin_does_not_go_on() -> None:
-    resumed = json.dumps(json.loads(STARTED) | {"resumed": True})
+GAP = {"after": {"messages": 0, "samples": 0}, "up_to": {"messages": 1, "samples": 0}}
+
+
+@pytest.mark.parametrize("fields", [{"resumed": True}, {"missing": GAP}])
+async def test_a_session_that_was_to_begin_does_not_go_on(fields: dict[str, object]) -> None:
     words = "does not keep to labkit.v1: .* says that a session goes on which was to begin"
-    async with answering(resumed) as url:
+    async with answering(json.dumps(json.loads(STARTED) | fields)) as url:
         with pytest.raises(ClientError, match=words):
             async with SessionClient.connect(url):
+                pass
+
+
+@pytest.mark.parametrize("received", [Position(messages=1), Position(samples=5)])
+async def test_a_gap_begins_where_the_client_is(received: Position) -> None:
+    start = v1.SessionStart(resume=v1.Resume(session="s", token="t", received=received))
+    started = json.loads(STARTED) | {"resumed": True, "missing": GAP}
+    async with answering(json.dumps(started)) as url:
+        with pytest.raises(ClientError, match="names a gap that does not begin where"):
+            async with SessionClient.connect(url, start):
                 pass
 
 
