@@ -19,14 +19,14 @@ import numpy as np
 from labkit.audio.pcm import SAMPLE_RATE, Float32, decode_s16le, encode_s16le, leading_silence
 from labkit.client.answers import Deadlines
 from labkit.client.dial import Reach
-from labkit.client.events import ReplyAudio
+from labkit.client.events import Answer, Event, ReplyAudio
 from labkit.client.speech import chunk_samples, speak, spoken_ns
 from labkit.client.turn import ClientTurn
 from labkit.client.v1 import SessionClient
 from labkit.errors import ClientError
 from labkit.measure.endpointing import Heard, decide
 from labkit.measure.pauses import FRAME_S, Turn
-from labkit.protocol import v1
+from labkit.protocol import plain, v1
 from labkit.tasks import stop
 from labkit.trace import SERVER_MARKS, Mark
 from labkit.voice.engines import Engines, Vad
@@ -111,8 +111,7 @@ class _Decided:
         self._begun_ns = begun_ns
         self._end_ns = end_ns
         self._heard: list[str] = []
-        self._said: list[str] = []
-        self._audio = bytearray()
+        self._answer = Answer()
         self._times: dict[Mark, int] = {}
 
     def sent(self, size: int) -> None:
@@ -123,22 +122,22 @@ class _Decided:
             if (now_ns := time.perf_counter_ns()) >= self._end_ns:
                 self.result.trace.mark(Mark.LAST_CHUNK_SENT, now_ns)
 
-    def take(self, event: object, at_ns: int) -> bool:
+    def take(self, event: Event, at_ns: int) -> bool:
         """Take the next event; True once the answer to the last word is complete."""
         match event:
-            case v1.TranscriptFinal(text=text):
-                self._heard.append(text)
+            case v1.TranscriptFinal():
                 self._times.setdefault(Mark.TRANSCRIPT_RECEIVED, at_ns)
-            case v1.ResponseText(text=text):
-                self._said.append(text)
-            case ReplyAudio(payload=payload):
+            case ReplyAudio():
                 self._times.setdefault(Mark.FIRST_AUDIO_RECEIVED, at_ns)
-                self._audio += payload
-            case v1.ResponseDone():
-                return self._over(event, at_ns)
-        return False
+            case v1.Error(code=code, message=message, hint=hint, count=count):
+                refusal = plain.Error(code=code, message=message, hint=hint, count=count)
+                self.result.errors.append(refusal)
+        self._answer.take(event)
+        return self._answer.done is not None and self._over(self._answer.done, at_ns)
 
     def _over(self, done: v1.ResponseDone, at_ns: int) -> bool:
+        answer, self._answer = self._answer, Answer()
+        self._heard.append(answer.transcript)
         told = done.marks
         decided_ns = told.get(Mark.END_STREAM_RECEIVED)
         if decided_ns is None:
@@ -147,13 +146,11 @@ class _Decided:
             decided_ns = at_ns
         if decided_ns < self._end_ns:
             self.result.remarks = [CUT_OFF]
-            self._said.clear()
-            self._audio.clear()
             self._times.clear()
             return False
         self.result.transcript = " ".join(words for words in self._heard if words)
-        self.result.reply_text = " ".join(self._said)
-        self.result.reply = decode_s16le(bytes(self._audio))
+        self.result.reply_text = " ".join(answer.sentences)
+        self.result.reply = decode_s16le(bytes(answer.audio))
         if not self.result.remarks:
             self._mark(_server_marks(told), _server_marks(done.ahead), at_ns)
         return True

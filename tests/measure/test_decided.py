@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le
 from labkit.client.events import ReplyAudio
-from labkit.errors import ClientError
+from labkit.errors import ClientError, ErrorCode
 from labkit.measure.decided import CUT_OFF, _Decided, back_to_back, policy_decides_s, say
 from labkit.protocol import v1
 from labkit.server.app import VoiceServer
@@ -142,5 +142,19 @@ def test_a_turn_said_to_a_server_that_decides() -> None:
         assert turn.remarks == []
         assert stages[Stage.DEAD_AIR] >= 500
         assert wrong_parts(stages, turn.trace.ttfa_ms()) == ""
+
+    asyncio.run(said())
+
+
+def test_what_a_server_fails_at_is_told_with_the_turn() -> None:
+    def fail(_: Float32) -> str:
+        raise RuntimeError("out of memory")
+
+    async def said() -> None:
+        pipeline = VoicePipeline(scripted_engines(asr=ScriptedAsr(fail)))
+        async with VoiceServer(pipeline, ServerSettings(host="127.0.0.1", port=0)) as server:
+            samples = spoken(0.4)
+            turn = await say(server.url, samples, end_of_speech=len(samples) - 1)
+        assert [error.code for error in turn.errors] == [ErrorCode.ENGINE_FAILED]
 
     asyncio.run(said())
