@@ -208,7 +208,7 @@ async def settled(url: str, before: Vitals, patience_s: float = _PATIENCE_S) -> 
 
 
 def judged(before: Vitals, after: Vitals) -> list[Finding]:
-    """What is left, beside what there was."""
+    """What is left, beside what there was; a server without engines has no calls to tell of."""
     return [
         Finding(
             name,
@@ -216,6 +216,8 @@ def judged(before: Vitals, after: Vitals) -> list[Finding]:
             "no more than before",
             figure in after and after[figure] <= before.get(figure, 0),
         )
+        if figure in before or figure in after
+        else Finding.told(name, "not told by this server")
         for name, figure in _LEFT_BEHIND.items()
     ]
 

@@ -36,5 +36,12 @@ def test_whatever_is_left_or_not_told_breaks_the_promise(figure: str) -> None:
         assert [finding.holds for finding in judged(before, after)].count(False) == 1
 
 
+def test_what_a_server_tells_neither_before_nor_after_is_not_judged() -> None:
+    echo = {figure: 1 for figure in FIGURES if figure != Vital.QUEUED_CALLS}
+    judged_ones = [finding.name for finding in judged(echo, echo) if finding.bar]
+    assert judged_ones == ["sessions", "tasks", "held bytes", "open files"]
+    assert all(finding.holds for finding in judged(echo, echo))
+
+
 def test_every_way_is_explained() -> None:
     assert all(way.__doc__ for way in WAYS)
