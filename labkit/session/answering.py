@@ -25,8 +25,6 @@ from labkit.session.events import (
     ReplyAudio,
     ReplyEnd,
     ReplyInterrupted,
-    ReplyPaused,
-    ReplyResumed,
     Sentence,
     Transcript,
     TurnOver,
@@ -197,23 +195,6 @@ class Answers:
             samples = window.end.samples - window.sent.samples
             self.barge_in.lacks(samples / self._common.options.output.sample_rate)
 
-    def pause(self, frame: int) -> None:
-        """Somebody began to speak in `frame`: a reply that plays is paused, whatever is said."""
-        barge_in = self.barge_in
-        if barge_in is not None and barge_in.contend(frame) and barge_in.turn is not None:
-            self._common.tell(ReplyPaused(barge_in.turn.number))
-
-    def play_on(self, said: str) -> None:
-        """What was said over it was no interruption: it goes on where it was."""
-        if self.barge_in is None:
-            return
-        paused_ns = self.barge_in.go_on()
-        if self.barge_in.turn is not None:
-            self._common.tell(ReplyResumed(self.barge_in.turn.number, said))
-        if self._answering is not None and self._answering.sink is not None:
-            self._answering.sink.postpone(paused_ns)
-        self._common.changes.tell()
-
     def interrupt(self) -> None:
         """End the reply that somebody speaks over, if anybody does."""
         if self.barge_in is None or not self.barge_in.contended:
@@ -278,13 +259,14 @@ class Answers:
         if (barge_in := self.barge_in) is not None:
             # The reply before it may be over and still be played: its client waits for a verdict.
             await common.changes.until(lambda: not barge_in.contended)
-            barge_in.begin(turn)
         if ahead is not None:
             asked = ahead.turn
         else:
             asked = voice.Turn(common.id, ended.utterance, self.history, ended.trace, common.clock)
             # Due from now, not from its end: turns that wait for each other claim no more for it.
             asked.playback = Playback(common.clock())
+        if barge_in is not None:
+            barge_in.begin(turn, asked.playback)
         ended.sink = sink = _Sink(self, turn, asked, common)
         try:
             answer = ahead.deliver(sink) if ahead else common.pipeline.answer(asked, sink)
@@ -410,10 +392,6 @@ class _Sink:
             self._common.observer.underrun()
         for piece in chunks(samples, self._piece):
             await self._put(ReplyAudio(self._turn.number, piece))
-
-    def postpone(self, paused_ns: int) -> None:
-        """The client did not play for so long: the rest is due that much later."""
-        self._asked.playback.postpone(paused_ns)
 
     async def drain(self) -> None:
         """Wait until all of it went out."""

@@ -11,9 +11,11 @@ import numpy as np
 
 from labkit.audio.echo import WINDOW, EchoDetector
 from labkit.audio.pcm import SAMPLE_RATE, Float32
+from labkit.session.events import Event, ReplyPaused, ReplyResumed
 from labkit.session.playout import Playout
 from labkit.session.turn import Turn
 from labkit.voice.hearing import Endpointing, Utterance, frames_in
+from labkit.voice.scheduling import Playback
 from labkit.voice.turn_taking import Verdict, judge
 
 _LOOK_S: Final = 0.5
@@ -34,12 +36,19 @@ class BargeIn:
     """
 
     def __init__(
-        self, frame_samples: int, rules: Endpointing, lead_s: float, clock: Callable[[], int]
+        self,
+        frame_samples: int,
+        rules: Endpointing,
+        lead_s: float,
+        clock: Callable[[], int],
+        tell: Callable[[Event], None],
     ) -> None:
         """A reply is sent `lead_s` seconds ahead of its playing; `clock` gives monotonic ns."""
         self.turn: Turn | None = None
         self.playout = Playout(lead_s)
         self.contended = False
+        self._playback = Playback()
+        self._tell = tell
         self._lead_s = lead_s
         self._frame = frame_samples
         self._look = frames_in(_LOOK_S, frame_samples)
@@ -58,9 +67,9 @@ class BargeIn:
         """Bytes of the replies that are remembered for their echo."""
         return self._echo.nbytes
 
-    def begin(self, turn: Turn) -> None:
-        """The reply of `turn` is the next that is played."""
-        self.turn, self.contended = turn, False
+    def begin(self, turn: Turn, playback: Playback) -> None:
+        """The reply of `turn` is the next to be played; `playback` says when more of it is due."""
+        self.turn, self.contended, self._playback = turn, False, playback
         # The last of the reply before may still be played.
         self.playout = Playout(self._lead_s, self.playout)
         # Before its first sound its client plays nothing, and its echo is found with that.
@@ -108,8 +117,8 @@ class BargeIn:
         echo = min(self._echo_end // self._frame, frame) - frames_in(_LATE_S, self._frame)
         return max(0, echo - utterance.dropped_samples // self._frame)
 
-    def contend(self, frame: int) -> bool:
-        """Somebody began to speak in `frame`; gives whether that is over a reply.
+    def contend(self, frame: int) -> None:
+        """Somebody began to speak in `frame`: a reply that plays is paused, whatever is said.
 
         Where the last of it is played in this moment, speech is an answer, not an interruption.
         """
@@ -117,12 +126,13 @@ class BargeIn:
         self._left_s = self.playout.left_s(now_ns)
         going_on = self.turn is not None and not self.turn.over
         if not going_on and self._left_s < self._rules.min_s:
-            return False
+            return
         if going_on:
             self._left_s = float("inf")
         self.playout.pause(now_ns)
         self.contended, self._began = True, frame
-        return True
+        if self.turn is not None:
+            self._tell(ReplyPaused(self.turn.number))
 
     def is_due(self, frames: int, pause: int, ahead: int) -> bool:
         """Whether what was said should be looked at now: in a pause, and now and then before."""
@@ -142,12 +152,14 @@ class BargeIn:
         outlasts = spoken_s >= self._left_s
         return judge(said, over=over, outlasts=outlasts, quieter_db=self._quieter_db(utterance))
 
-    def go_on(self) -> int:
-        """The reply goes on where it was; gives for how long it was paused, in nanoseconds."""
+    def go_on(self, said: str) -> None:
+        """What was said over the reply was no interruption: it goes on where it was."""
         self.contended = False
-        paused_ns = self.playout.go_on(self._clock())
+        # Its client did not play for so long: the rest is due that much later.
+        self._playback.postpone(self.playout.go_on(self._clock()))
         self._expect_echo()
-        return paused_ns
+        if self.turn is not None:
+            self._tell(ReplyResumed(self.turn.number, said))
 
     def end(self) -> float:
         """The reply is over; gives how much of it was heard, in seconds."""

@@ -146,9 +146,10 @@ class Listening:
                 async with asyncio.timeout(wait_s):
                     await self._audio.wait()
             except TimeoutError:
-                came = self._audio.is_set()  # in the same instant
-                if self._contended and self._common.outgoing.attached and not came:
-                    self._dismiss(self._utterance, "")
+                barge_in, came = self._answers.barge_in, self._audio.is_set()  # in this instant
+                mute = self._common.outgoing.attached and not came
+                if mute and barge_in is not None and barge_in.contended:
+                    self._dismiss(barge_in, self._utterance, "")
 
     @property
     def _contended(self) -> bool:
@@ -225,7 +226,7 @@ class Listening:
             self._pauses.follow(tracker.pause, change)
             if barge_in is not None:
                 if change is not None and change.speaking:
-                    self._answers.pause(change.frame)
+                    barge_in.contend(change.frame)
                     utterance.drop_front(barge_in.echo_before(utterance, change.frame))
                 if await self._contest(barge_in, utterance, stopped=stopped is not None):
                     return
@@ -397,16 +398,17 @@ class Listening:
             self._answers.interrupt()
         if verdict is not Verdict.GOES_ON:
             return False
-        self._dismiss(utterance, said)
+        self._dismiss(barge_in, utterance, said)
         return True
 
-    def _dismiss(self, utterance: Utterance, said: str) -> None:
+    def _dismiss(self, barge_in: BargeIn, utterance: Utterance, said: str) -> None:
         """Drop what was said over a reply, up to the last frame that was followed."""
         tracker = self._tracker
         if tracker.speaking:
             at = tracker.frames - tracker.pause
             self._common.tell(SpeechStopped(at * self._frame / SAMPLE_RATE))
-        self._answers.play_on(said)
+        barge_in.go_on(said)
+        self._common.changes.tell()
         self._pauses.begin_anew()
         self._split(utterance, tracker.frames - utterance.dropped_samples // self._frame)
 

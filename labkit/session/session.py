@@ -123,7 +123,9 @@ class Session:
         rules = Endpointing(stop_s=options.silence_s)
         barge_in = None
         if options.barge_in and pipeline.frame_samples is not None:
-            barge_in = BargeIn(pipeline.frame_samples, rules, settings.send_lead_s, clock)
+            barge_in = BargeIn(
+                pipeline.frame_samples, rules, settings.send_lead_s, clock, self._common.tell
+            )
         self._answers = Answers(self._common, barge_in)
         self._listening = Listening(self._common, self._answers, rules, cpu_clock)
 
