@@ -49,6 +49,7 @@ from labkit.measure.results import Tell
 from labkit.measure.server_process import RunningServer, running_server
 from labkit.protocol import v1
 from labkit.protocol.replay import Position
+from labkit.tasks import Changes
 
 _GROWTH_MB: Final = 5.0
 """Most that the server's memory may grow from the half of the messages to their end."""
@@ -345,7 +346,7 @@ class _Misuse:
     socket: ClientConnection
     answers: Answers
     patience_s: float
-    news: asyncio.Event = field(default_factory=asyncio.Event)
+    news: Changes = field(default_factory=Changes)
     pong: Awaitable[float] | None = None
     """To the last ping."""
     may_break: bool = False
@@ -400,30 +401,24 @@ class _Misuse:
         await self.socket.send(self.answers.last)
         try:
             async with asyncio.timeout(self.patience_s):
-                await self._until(lambda: self.answers.settled, reading)
+                await self.news.until(lambda: self.answers.settled or reading.done())
                 if self.pong is not None and not reading.done():
                     await self.pong  # fails like everything else where the server hung up
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_LATE_S):
-                        await self._until(lambda: not self.answers.untold, reading)
+                        await self.news.until(lambda: not self.answers.untold or reading.done())
                 for missing in () if reading.done() else self.answers.untold:
                     self.answers.tally.blame(missing)
                 await self.socket.close()
         except TimeoutError:
             self.answers.tally.stuck["the last message"] += 1
 
-    async def _until(self, condition: Callable[[], bool], reading: asyncio.Task[None]) -> None:
-        """Wait for what comes, until `condition` holds or the server has hung up."""
-        while not condition() and not reading.done():
-            self.news.clear()
-            await self.news.wait()
-
     async def _read(self) -> None:
         with suppress(ConnectionClosed):
             async for message in self.socket:
                 self.answers.take(message)
-                self.news.set()
-        self.news.set()
+                self.news.tell()
+        self.news.tell()
 
     def _note_close(self, *, hung_up: bool) -> None:
         protocol = self.socket.protocol

@@ -39,6 +39,7 @@ from labkit.measure.links import (
     Link,
     Schedule,
 )
+from labkit.tasks import Changes
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class _Line:
         self._clock = clock
         self._cut = cut
         self._queue: asyncio.Queue[tuple[int, bytes]] = asyncio.Queue()
-        self._drained = asyncio.Event()
+        self._drained = Changes()
 
     async def take_in(self, source: socket.socket) -> None:
         """Read to the end of the stream, whenever there is room; the end is queued, too."""
@@ -97,7 +98,7 @@ class _Line:
             rest = rest[sent:]
             self.carried += sent
             self.held -= sent
-            self._drained.set()
+            self._drained.tell()
             await self._cut_if_due(sink)
             await self._clock.sleep_until(self._schedule.spend(sent, self._clock.now_ns()))
 
@@ -122,9 +123,7 @@ class _Line:
             await asyncio.get_running_loop().create_future()
 
     async def _room(self) -> int:
-        while self.held >= self._link.window_bytes:
-            self._drained.clear()
-            await self._drained.wait()
+        await self._drained.until(lambda: self.held < self._link.window_bytes)
         return self._link.window_bytes - self.held
 
 

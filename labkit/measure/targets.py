@@ -28,6 +28,7 @@ from labkit.measure.netem import Proxy
 from labkit.measure.server_process import RunningServer, labkit_server, naive_server, running_server
 from labkit.net import client_tls, server_tls
 from labkit.protocol.v1 import SUBPROTOCOL
+from labkit.tasks import stop
 
 LABKIT: Final = "labkit"
 """Name of labkit's own server, in plans, tables and figures."""
@@ -213,9 +214,8 @@ async def _tls_before(url: str) -> AsyncIterator[tuple[str, ssl.SSLContext]]:
         yield urlunsplit(parts._replace(scheme="wss", netloc=f"127.0.0.1:{port}")), trust
     finally:
         front.close()
-        for caller in callers:
-            caller.cancel()
-        await asyncio.gather(*callers, return_exceptions=True)
+        for caller in [*callers]:  # one that is gone takes itself out
+            await stop(caller)
 
 
 async def _pass_on(
@@ -238,8 +238,7 @@ async def _pass_on(
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for pump in pumps:
-                pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
+                await stop(pump)
             inner_writer.close()
     writer.close()
 
