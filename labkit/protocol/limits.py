@@ -1,13 +1,14 @@
 """Every limit that a client is told, with its default: written here and nowhere else.
 
 A server's settings extend them, `session.started` carries them, and the protocol's page is made
-from them.
+from them. What is above the limit of a message is refused in the same words by every dialect.
 """
 
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from labkit.errors import ErrorCode, ProtocolError
 from labkit.protocol.replay import Count
 
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -73,3 +74,23 @@ class Limits(BaseModel):
     """The connection is closed when the client neither reads nor acknowledges for so long."""
     detached_turn_s: Amount = 30.0
     """How long a turn goes on while its client is away."""
+
+
+def require_short(text: str, max_bytes: int) -> None:
+    """Make sure that a text message has no more than `max_bytes` of UTF-8.
+
+    Raises:
+        ProtocolError: It has.
+    """
+    # A character takes four bytes at most, so most messages need no encoding to be found short.
+    if len(text) * 4 > max_bytes and (size := len(text.encode(errors="surrogatepass"))) > max_bytes:
+        raise too_large(size, max_bytes, "control is short; audio goes in binary messages")
+
+
+def too_large(size: int, max_bytes: int, hint: str) -> ProtocolError:
+    """What a message that is too long is refused with."""
+    return ProtocolError(
+        ErrorCode.MESSAGE_TOO_LARGE,
+        f"a message of {size} bytes is above the limit of {max_bytes} bytes; it was dropped",
+        hint,
+    )

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from labkit.audio.formats import WIRE
 from labkit.errors import ErrorCode, ProtocolError
+from labkit.protocol.limits import require_short, too_large
 
 PONG: Final = "pong"
 """The answer to `ping`."""
@@ -140,8 +141,7 @@ def decode_client(message: str | bytes, *, max_bytes: int) -> Command:
     if isinstance(message, bytes):
         require_audio(message, max_bytes=max_bytes)
         return Audio(message)
-    if (size := len(message.encode(errors="surrogatepass"))) > max_bytes:
-        raise _too_large(size, max_bytes, "commands are short; audio goes in binary messages")
+    require_short(message, max_bytes)
     return _decode_text(message)
 
 
@@ -154,7 +154,7 @@ def require_audio(message: bytes, *, max_bytes: int) -> None:
     if len(message) > max_bytes:
         seconds = max_bytes / WIRE.bytes_per_second
         hint = f"send audio in messages of 20 to 100 ms, {seconds:g} s at most"
-        raise _too_large(len(message), max_bytes, hint)
+        raise too_large(len(message), max_bytes, hint)
     if len(message) <= _LONGEST_COMMAND and message.strip() in _COMMAND_BYTES:
         raise ProtocolError(
             ErrorCode.WRONG_FRAME,
@@ -167,14 +167,6 @@ def require_audio(message: bytes, *, max_bytes: int) -> None:
             f"a binary message of {len(message)} bytes is no whole number of 16-bit samples",
             "send signed 16-bit little-endian mono audio at 16 kHz, two bytes a sample",
         )
-
-
-def _too_large(size: int, max_bytes: int, hint: str) -> ProtocolError:
-    return ProtocolError(
-        ErrorCode.MESSAGE_TOO_LARGE,
-        f"a message of {size} bytes is above the limit of {max_bytes} bytes; it was dropped",
-        hint,
-    )
 
 
 def _decode_text(message: str) -> Command:

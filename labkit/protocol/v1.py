@@ -22,7 +22,7 @@ from pydantic_core import ErrorDetails
 from labkit.audio.formats import MAX_CHANNELS, MAX_RATE, MIN_RATE, AudioFormat
 from labkit.audio.pcm import SAMPLE_RATE, Encoding
 from labkit.errors import ErrorCode, ProtocolError
-from labkit.protocol.limits import Amount, Limits
+from labkit.protocol.limits import Amount, Limits, require_short, too_large
 from labkit.protocol.replay import LARGEST, WHOLE, Count, Missing, Position
 
 SUBPROTOCOL: Final = "labkit.v1"
@@ -115,7 +115,7 @@ class Cause(_ServerPart):
         if isinstance(message, bytes):
             return cls(type="audio", position=position)
         try:
-            _require_short(message, Limits().max_text_bytes)
+            require_short(message, Limits().max_text_bytes)
             named = _Named.model_validate_json(message)
         except (ProtocolError, ValueError):
             return cls(type="text", position=position)
@@ -467,7 +467,7 @@ def decode_client(text: str, *, max_bytes: int = Limits().max_text_bytes) -> Cli
     """
     # Looked at before the models see it: they collect every error of a message, which takes half
     # a second of everybody's time where one holds tens of thousands of unknown fields.
-    _require_short(text, max_bytes)
+    require_short(text, max_bytes)
     _require_few_fields(text)
     return _decode(_CLIENT, text)
 
@@ -486,21 +486,6 @@ def require_audio(payload: bytes, *, max_bytes: int) -> None:
             f"a binary message of {len(payload)} bytes holds JSON",
             "send control as WebSocket text messages; binary messages are audio",
         )
-
-
-def too_large(size: int, max_bytes: int, hint: str) -> ProtocolError:
-    """What a message that is too long is refused with."""
-    return ProtocolError(
-        ErrorCode.MESSAGE_TOO_LARGE,
-        f"a message of {size} bytes is above the limit of {max_bytes}; it was dropped",
-        hint,
-    )
-
-
-def _require_short(text: str, max_bytes: int) -> None:
-    # A character takes one byte at least, so most messages need no encoding to be found short.
-    if len(text) * 4 > max_bytes and (size := len(text.encode(errors="surrogatepass"))) > max_bytes:
-        raise too_large(size, max_bytes, "control messages are short; audio goes in binary ones")
 
 
 _MOST_FIELDS: Final = 32
