@@ -12,8 +12,8 @@ What a chapter needs, in one line of import::
     predicted("ch1.pong_ms")                        # or the cell goes no further
     quiz("ch1")                                     # or quiz("ch1", 2, "b")
 
-`Models` are the engines as a learner's server uses them, and `microphone` is a recorder for the
-learner's own voice. Importing this loads none of it.
+`Models` are the engines as a learner's server uses them, `Turns` runs what it answers one after the
+other, and `microphone` is a recorder for the learner's own voice. Importing this loads none of it.
 """
 
 from importlib import import_module
@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from labkit.course.predictions import measured, predict, predicted, predictions_of
     from labkit.course.recorder import microphone
     from labkit.course.report import lab_report
+    from labkit.course.turn_queue import Turns
 
 __all__ = [
     "Models",
+    "Turns",
     "begin",
     "card",
     "check",
@@ -48,6 +50,7 @@ __all__ = [
 _PLACES = MappingProxyType(
     {
         "Models": "models",
+        "Turns": "turn_queue",
         "begin": "cards",
         "card": "cards",
         "check": "checking",

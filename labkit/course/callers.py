@@ -4,7 +4,6 @@ Each measurement gives plain data, which a function draws: data in, `Axes` out.
 """
 
 import asyncio
-import json
 import random
 import statistics
 import time
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from websockets.asyncio.client import ClientConnection, connect
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks, encode_s16le, read_audio
+from labkit.client.plain import VoiceClient
 from labkit.course.models import Models
 from labkit.measure.recordings import Recording
 from labkit.measure.server_process import RunningServer
@@ -88,11 +88,11 @@ async def talk(server: RunningServer | str, *said: Recording | str) -> Talk:
         said: Recordings, and sentences that are spoken by the embedded voice first.
     """
     turns = []
-    async with connect(_streamed(server)) as socket:
+    async with VoiceClient.connect(_url(server)) as client:
         for one in said:
             words = one if isinstance(one, str) else one.text
-            heard, reply = await _ask(socket, await _audio_of(one))
-            turns.append((words, heard, reply))
+            turn = await client.say(await _audio_of(one), pace=0)
+            turns.append((words, turn.transcript, turn.reply_text))
     return Talk(turns)
 
 
@@ -103,9 +103,8 @@ async def _audio_of(said: Recording | str) -> Float32:
     return read_audio(said.path)
 
 
-def _streamed(server: RunningServer | str) -> str:
-    url = server if isinstance(server, str) else server.url
-    return f"{url.rstrip('/')}/?reply=stream"
+def _url(server: RunningServer | str) -> str:
+    return server if isinstance(server, str) else server.url
 
 
 async def _speak(socket: ClientConnection, samples: Float32) -> int:
@@ -115,20 +114,6 @@ async def _speak(socket: ClientConnection, samples: Float32) -> int:
     await socket.send("ping")
     await socket.recv()
     return 2 * len(samples)
-
-
-async def _ask(socket: ClientConnection, samples: Float32) -> tuple[str, str]:
-    """Say something; gives what was heard, and the words of the reply."""
-    await _speak(socket, samples)
-    await socket.send("end_stream")
-    heard = ""
-    async for message in socket:
-        told = json.loads(message) if isinstance(message, str) else {}
-        if told.get("type") == "transcript":
-            heard = told["text"]
-        elif told.get("type") == "done":
-            return heard, told["reply_text"]
-    return heard, ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +236,7 @@ async def measure_stays(
     async with AsyncExitStack() as stack:
         here = []
         for _ in range(callers):
-            socket = await stack.enter_async_context(connect(_streamed(server)))
+            socket = await stack.enter_async_context(connect(_url(server)))
             await _speak(socket, read_audio(said.path))
             here.append(socket)
             stays.append(await _count(server, "comes", len(here)))
@@ -282,7 +267,7 @@ async def measure_weight(
 
     await weigh("nobody", 0)
     async with AsyncExitStack() as stack:
-        sockets = [await stack.enter_async_context(connect(_streamed(server))) for _ in range(many)]
+        sockets = [await stack.enter_async_context(connect(_url(server))) for _ in range(many)]
         await weigh("silent", many)
         for socket in sockets:
             await _speak(socket, read_audio(said.path))
@@ -293,10 +278,9 @@ async def measure_weight(
 
 async def _count(server: RunningServer | str, event: str, here: int) -> Stay:
     """What `/metrics` says, once it counts who is here, or after half a second otherwise."""
-    url = server if isinstance(server, str) else server.url
     deadline_s = time.monotonic() + _SETTLES_S
     while True:
-        status = await asyncio.to_thread(fetch_status, url)
+        status = await asyncio.to_thread(fetch_status, _url(server))
         stay = Stay(event, here, status.session_count, status.held_bytes or 0)
         if stay.sessions == here or time.monotonic() > deadline_s:
             return stay

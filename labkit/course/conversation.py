@@ -18,6 +18,8 @@ from labkit.measure.wer import word_errors
 
 _V1 = "labkit.v1"
 _BYTES_A_SAMPLE = 2
+_LARGEST_RATE = _BYTES_A_SAMPLE * 48_000
+"""Bytes a second; which rate was asked for does not matter to what never ends."""
 _OFTEN = 0.1
 _FINDINGS = ("audio_too_fast", "not_understood", "rate_mismatch")
 """Errors that are remarks: nothing was refused."""
@@ -90,6 +92,7 @@ class Conversation:
         number = self._probe.last
         self.caller.require_fields(number, message, {"session": str, "token": str})
         self.started, self.place = message, self._place_in(number, message)
+        self.caller.bytes_per_second = _LARGEST_RATE
         self.session, self.token = message["session"], message["token"]
 
     @property

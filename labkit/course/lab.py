@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -22,9 +22,10 @@ from labkit.course.keep import assembled, kept_sections
 from labkit.course.masters import cells, master_of, sections
 from labkit.course.probe import Probe
 from labkit.course.verdict import NotYet
+from labkit.course.wire import samples_of as samples_of
 from labkit.doctor import machine_factor
 from labkit.errors import CloseCode, LabkitError
-from labkit.measure.links import PROFILES, Conditions, Direction, Fault, Link
+from labkit.measure.links import PROFILES, Conditions, Direction, Fault
 from labkit.measure.netem import Proxy
 from labkit.measure.recordings import Recording
 from labkit.measure.server_process import RunningServer
@@ -141,7 +142,7 @@ async def cut_call(
         network: A profile of the network, such as ``"satellite"``.
     """
     way, through = Direction(direction), PROFILES[network].conditions
-    cut = {way: _cut(through[way], after)}
+    cut = {way: replace(through[way], cut_after=after)}
     first = Conditions(cut.get(Direction.UP, through.up), cut.get(Direction.DOWN, through.down))
     async with _proxy(server, [first, through]) as proxy, _probe(server) as probe:
         talk = await Conversation.begin(probe, url=proxy.url())
@@ -155,16 +156,16 @@ async def cut_call(
             back_ms = (time.perf_counter_ns() - lost_ns) / 1e6
             if how == "resumed" or way is Direction.UP:
                 await talk.take_in(1)
-        return _as_call(talk, way, after, how, said.text, talk.heard or heard, back_ms)
-
-
-def _cut(link: Link, after: int | None) -> Link:
-    return Link(
-        delay_ms=link.delay_ms,
-        jitter_ms=link.jitter_ms,
-        bytes_per_s=link.bytes_per_s,
-        cut_after=after,
-    )
+        return Call(
+            direction=way,
+            after=after,
+            how=how,
+            said=said.text,
+            heard=talk.heard or heard,
+            reply_s=len(talk.came) / 2 / SAMPLE_RATE,
+            whole_s=talk.done["samples"] / SAMPLE_RATE if talk.done else None,
+            back_ms=back_ms,
+        )
 
 
 def _left(said: Recording, way: Direction, after: int | None) -> Float32:
@@ -187,21 +188,6 @@ async def _go_on(
         return "a new session begun", new
     await talk.send_again()
     return "resumed", talk
-
-
-def _as_call(
-    talk: Conversation,
-    way: Direction,
-    after: int | None,
-    how: str,
-    said: str,
-    heard: str,
-    back_ms: float,
-) -> Call:
-    done = talk.done
-    came_s = len(talk.came) / 2 / SAMPLE_RATE
-    whole_s = done["samples"] / SAMPLE_RATE if done else None
-    return Call(way, after, how, said, heard, came_s, whole_s, back_ms)
 
 
 def plot_calls(named: Mapping[str, Sequence[Call]], *, ax: "Axes | None" = None) -> "Axes":
@@ -243,11 +229,6 @@ async def say_floats(server: RunningServer, said: Recording) -> str:
         told = await talk.until("response.done", errors=True)
     errors = [f"{one['code']}: {one['message']}" for one in told if one["type"] == "error"]
     return f'heard "{talk.heard}"; {"; ".join(errors) or "no error"}'
-
-
-def samples_of(said: Recording) -> Float32:
-    """The samples of a recording, 16 kHz."""
-    return read_audio(said.path)
 
 
 def misread_as_integers(said: Recording) -> Float32:

@@ -49,6 +49,8 @@ _CLOSES_S: Final = 2.0
 _BROKEN: Final = 1006
 _LOOK_S: Final = 0.1
 _SHORTEST_MS, _LONGEST_MS = 20, 100
+_LONGEST_REPLY_S: Final = 60
+"""Audio that comes in a row; of the embedded models, a few seconds."""
 
 
 @dataclass(slots=True)
@@ -137,6 +139,18 @@ class Trial:
                 expected, f"{type(error).__name__}: {error} (line {at.lineno}, in {at.name})"
             ) from error
 
+    def number(
+        self, given: Any, true: float, close: float, *, expected: str, unit: str = ""
+    ) -> None:
+        """Make sure that what a function gave is a number within `close` of the true one."""
+        try:
+            number = float(given)
+        except (TypeError, ValueError):
+            raise NotYet(expected, f"{given!r}, which is no number") from None
+        if not abs(number - true) <= close:  # NaN is not close to anything either
+            unit = f" {unit}" if unit else ""
+            raise NotYet(expected, f"{number:.3f}{unit}", off=f"{number - true:+.3f}{unit}")
+
     def draw(
         self,
         count: int,
@@ -151,6 +165,12 @@ class Trial:
         known = load_manifest()
         fit = [r for r in known if r.kind is Kind.UTTERANCE and len(r.text.split()) >= words]
         return self.rng.sample([recording for recording in fit if which(recording)], count)
+
+
+def halves(said: Recording) -> tuple[Float32, Float32]:
+    """The samples of a recording, in two parts."""
+    samples = read_audio(said.path)
+    return samples[: len(samples) // 2], samples[len(samples) // 2 :]
 
 
 class Probe(Trial):
@@ -288,11 +308,19 @@ class Probe(Trial):
 
 
 class Caller:
-    """One client, connected."""
+    """One client, connected.
+
+    Attributes:
+        number: Which one, from 1.
+        subprotocol: What the server has chosen.
+        bytes_per_second: Of the audio that comes.
+    """
 
     def __init__(self, probe: Probe, socket: ClientConnection, number: int) -> None:
         self.number = number
         self.subprotocol = socket.subprotocol
+        self.bytes_per_second = 2 * SAMPLE_RATE
+        self._reply_bytes = 0
         self._probe = probe
         self._socket = socket
         self._inbox: asyncio.Queue[int | None] = asyncio.Queue()
@@ -354,17 +382,35 @@ class Caller:
 
     async def next_number(self, expected: str, within_s: float = _ANSWER_S) -> int:
         """The same, and gives the event's number."""
+        number = await self.number_or_end(expected, within_s)
+        if number is None:
+            await self._until_dead()
+            raise self._lost(expected)
+        return number
+
+    async def number_or_end(self, expected: str, within_s: float = _ANSWER_S) -> int | None:
+        """The same; None where the connection has ended instead."""
         limit_s = self._probe.limit(within_s)
         deadline_s = time.monotonic() + limit_s
         lost = False
-        while (number := await self._within(_LOOK_S)) is None:
-            if lost:  # and looked at once more since: what came before the end counts
-                await self._until_dead()
-                raise self._lost(expected)
+        while (number := await self._within(_LOOK_S)) is None and not lost:
             if time.monotonic() > deadline_s:
                 raise await self._probe.late(expected, f"nothing within {limit_s:.0f} s")
-            lost = self._is_lost()
+            lost = self._is_lost()  # and then looks once more: what came before the end counts
+        if number is not None:
+            self._require_an_end(number)
         return number
+
+    def _require_an_end(self, number: int) -> None:
+        """Make sure that audio does not come for ever, since a check would wait for its end."""
+        payload = self._probe.events[number].payload
+        self._reply_bytes = self._reply_bytes + len(payload) if isinstance(payload, bytes) else 0
+        if self._reply_bytes > _LONGEST_REPLY_S * self.bytes_per_second:
+            raise NotYet(
+                f"a reply that ends, and has {_LONGEST_REPLY_S} s of audio at most",
+                f"more than {_LONGEST_REPLY_S} s of audio in a row, and no end to it",
+                event=number,
+            )
 
     async def _within(self, seconds: float) -> int | None:
         """The number of the next message; None where none comes in time, or ever."""
@@ -532,17 +578,6 @@ class Caller:
         else:
             expected = f"JSON {_told({'type': 'transcript'})} before anything of the reply"
         return self._other(expected, number)
-
-    async def number_or_end(self, expected: str) -> int | None:
-        """The number of the next message; None where the connection has ended instead."""
-        limit_s = self._probe.limit(_ANSWER_S)
-        deadline_s = time.monotonic() + limit_s
-        lost = False
-        while (number := await self._within(_LOOK_S)) is None and not lost:
-            if time.monotonic() > deadline_s:
-                raise await self._probe.late(expected, f"nothing within {limit_s:.0f} s")
-            lost = self._is_lost()  # and then looks once more: what came before the end counts
-        return number
 
     async def closed(self) -> Close | None:
         """What the server closed the connection with; None where it does not close it.

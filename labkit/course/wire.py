@@ -3,20 +3,21 @@
 Each measurement gives plain numbers; each plot takes data in and gives `Axes` out.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
 from labkit.audio.formats import AudioFormat, StreamEncoder
-from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio
+from labkit.audio.pcm import SAMPLE_RATE, Float32, decode_s16le, read_audio
+from labkit.client.plain import VoiceClient
 from labkit.measure.recordings import Recording
 from labkit.measure.server_process import RunningServer
 from labkit.measure.wer import word_errors
+from labkit.protocol import v1
 
 if TYPE_CHECKING:  # matplotlib takes a second to load
     from matplotlib.axes import Axes
@@ -63,10 +64,8 @@ def as_bytes(samples: Float32, form: AudioFormat) -> bytes:
 
 async def ask_plain(server: RunningServer, audio: bytes) -> str:
     """Send these bytes in the plain dialect; gives the transcript."""
-    async with connect(f"{server.url.rstrip('/')}/?reply=stream") as socket:
-        await _send_chunks(socket, audio, AudioFormat())
-        await socket.send("end_stream")
-        return await _text_of(socket, "transcript")
+    async with VoiceClient.connect(server.url) as client:
+        return (await client.say(decode_s16le(audio), pace=0)).transcript
 
 
 async def measure_formats(
@@ -85,29 +84,17 @@ async def measure_formats(
 
 
 async def _ask(server: RunningServer, audio: bytes, form: AudioFormat) -> str:
-    asked = {
-        "encoding": str(form.encoding),
-        "sample_rate": form.sample_rate,
-        "channels": form.channels,
-    }
-    async with connect(server.url, subprotocols=[Subprotocol("labkit.v1")]) as socket:
-        await socket.send(json.dumps({"type": "session.start", "input": asked}))
-        await _send_chunks(socket, audio, form)
-        await socket.send(json.dumps({"type": "audio.end"}))
-        return await _text_of(socket, "transcript.final")
-
-
-async def _send_chunks(socket: Any, audio: bytes, form: AudioFormat) -> None:
     size = form.samples(_CHUNK_S) * form.frame_bytes
-    for start in range(0, len(audio), size):
-        await socket.send(audio[start : start + size])
-
-
-async def _text_of(socket: Any, kind: str) -> str:
-    """The text of the next message of that type."""
-    async for message in socket:
-        if isinstance(message, str) and (told := json.loads(message))["type"] == kind:
-            return str(told["text"])
+    start = v1.SessionStart(input=v1.AudioSpec.of(form))
+    async with connect(server.url, subprotocols=[Subprotocol(v1.SUBPROTOCOL)]) as socket:
+        await socket.send(start.encode())
+        for at in range(0, len(audio), size):
+            await socket.send(audio[at : at + size])
+        await socket.send(v1.AudioEnd().encode())
+        async for message in socket:
+            told = None if isinstance(message, bytes) else v1.decode_server(message)
+            if isinstance(told, v1.TranscriptFinal):
+                return told.text
     return ""
 
 

@@ -8,8 +8,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from labkit.audio.formats import AudioFormat
 from labkit.errors import ErrorCode, ProtocolError
-from labkit.protocol.replay import Count
+from labkit.protocol.replay import Count, ReplayWindow
 
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """A finite number that is not negative."""
@@ -74,6 +75,19 @@ class Limits(BaseModel):
     """The connection is closed when the client neither reads nor acknowledges for so long."""
     detached_turn_s: Amount = 30.0
     """How long a turn goes on while its client is away."""
+
+    def replay_window(self, form: AudioFormat, until_acknowledged: bool) -> ReplayWindow:
+        """What is said in audio of `form`, and may have to be said again, within these limits.
+
+        Args:
+            form: The format of its audio.
+            until_acknowledged: Keep what was sent until the other side says that it has it.
+        """
+        return ReplayWindow(
+            max_bytes=self.replay_bytes,
+            max_samples=form.samples(self.replay_s),
+            until_acknowledged=until_acknowledged,
+        )
 
 
 def require_short(text: str, max_bytes: int) -> None:

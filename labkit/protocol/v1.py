@@ -60,7 +60,8 @@ class AudioSpec(_Model):
     @classmethod
     def of(cls, form: AudioFormat) -> "AudioSpec":
         """What says the same to a client."""
-        return cls(encoding=form.encoding, sample_rate=form.sample_rate, channels=form.channels)
+        encoding = Encoding(form.encoding)  # a notebook may have written it as text
+        return cls(encoding=encoding, sample_rate=form.sample_rate, channels=form.channels)
 
     @property
     def format(self) -> AudioFormat:
@@ -412,6 +413,11 @@ class Error(_ServerMessage):
     """Whether the connection is closed."""
     cause: Cause | None = None
     """Which message it is about; absent where it is about none."""
+
+    @classmethod
+    def of(cls, error: ProtocolError, cause: Cause | None, count: int = 1) -> "Error":
+        """The message that tells the client of `error`."""
+        return cls(code=error.code, message=str(error), hint=error.hint, count=count, cause=cause)
 
     def encode(self) -> str:
         """The message as JSON text."""

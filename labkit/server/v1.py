@@ -100,15 +100,10 @@ def _done(over: TurnOver) -> v1.ResponseDone:
 
 def _error(refused: Refused) -> v1.Error:
     error, cause = refused.error, refused.cause
-    return v1.Error(
-        code=error.code,
-        message=str(error),
-        hint=error.hint,
-        count=refused.count,
-        cause=None
-        if cause is None
-        else v1.Cause(type=cause.type, position=cause.position, id=cause.id),
-    )
+    told = None
+    if cause is not None:
+        told = v1.Cause(type=cause.type, position=cause.position, id=cause.id)
+    return v1.Error.of(error, told, refused.count)
 
 
 class V1Dialect:

@@ -18,7 +18,7 @@ from labkit.audio.formats import WIRE, StreamDecoder
 from labkit.audio.misread import FormatWatch
 from labkit.audio.pcm import SAMPLE_RATE
 from labkit.errors import AudioError, Close, ProtocolError
-from labkit.protocol.replay import Position, ReplayWindow
+from labkit.protocol.replay import Position
 from labkit.session import refusals
 from labkit.session.answering import Answers
 from labkit.session.barge_in import BargeIn
@@ -82,11 +82,7 @@ class Session:
         self.must_wait = False
         self._changes = Changes()
         self.outgoing = Outgoing(
-            ReplayWindow(
-                max_bytes=settings.replay_bytes,
-                max_samples=options.output.samples(settings.replay_s),
-                until_acknowledged=options.acknowledges,
-            ),
+            settings.replay_window(options.output, options.acknowledges),
             options.output.frame_bytes,
             self._changes,
             keep=options.resumable,

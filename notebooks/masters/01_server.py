@@ -215,6 +215,7 @@ import numpy as np
 from websockets.asyncio.server import serve
 
 from labkit.course import Models
+from labkit.errors import ErrorCode, ProtocolError
 
 RATE = 16_000  # samples a second
 LONGEST_S = 60  # of one utterance
@@ -244,8 +245,7 @@ def from_wire(data):
 
 def to_wire(samples):
     """Float32 samples → bytes of 16-bit samples, little-endian."""
-    whole = np.rint(samples * 32768)
-    return np.clip(whole, -32768, 32767).astype("<i2").tobytes()
+    return np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes()
 
 
 # %% [markdown]
@@ -262,46 +262,46 @@ show(
 )
 print(f"The samples are off by {off:.5f} at most; one step of 16 bits is {1 / 32768:.5f}.")
 
+# %% [markdown]
+# What cannot be taken is refused with an exception, `ProtocolError(code, message, hint)`: its `code` is for programs, the
+# other two are for people, what was wrong and what to send instead. The handler below tells the caller.
+
 # %% [markdown] card="ch1.chunks"
 # The card of the exercise.
 
 
 # %% keep="chunks" exercise="ch1.chunks"
 def take(buffer, chunk):
-    """Add a chunk to the buffer of the utterance; gives an error to send, or None.
+    """Add a chunk to the buffer of the utterance, whole; raises ProtocolError where it is refused.
 
-    An error is a dict, {"type": "error", "code": …, "message": …}. Its code is "odd_length" for an odd
-    number of bytes, and "buffer_full" for more than LONGEST_S seconds; a chunk is kept whole, or not at all.
+    The code is ErrorCode.ODD_LENGTH for an odd number of bytes, and ErrorCode.BUFFER_FULL where the
+    buffer would hold more than LONGEST_S seconds.
     """
     raise NotImplementedError("refuse what is no whole number of samples, and what is too much")
 
 
 # %% keep="chunks" solution="ch1.chunks"
 def take(buffer, chunk):
-    """Add a chunk to the buffer of the utterance; gives an error to send, or None."""
+    """Add a chunk to the buffer of the utterance, whole; raises ProtocolError where it is refused."""
     if len(chunk) % 2:
-        return error("odd_length", f"{len(chunk)} bytes are no whole number of samples")
+        raise ProtocolError(ErrorCode.ODD_LENGTH, f"{len(chunk)} bytes", "send whole samples")
     if len(buffer) + len(chunk) > LONGEST_S * RATE * 2:
-        return error("buffer_full", f"an utterance has {LONGEST_S} s at most")
+        raise ProtocolError(ErrorCode.BUFFER_FULL, f"{LONGEST_S} s at most", "end the utterance")
     buffer.extend(chunk)
-    return None
-
-
-def error(code, message):
-    """What the client is told when something is refused."""
-    return {"type": "error", "code": code, "message": message}
 
 
 # %% [markdown]
-# Try it by hand: what do three bytes give, and how much is in the buffer after an hour? It should
-# give an error each time, `odd_length` and `buffer_full`, and leave 60 s in the buffer.
+# Try it by hand: what do three bytes give, and how much is in the buffer after an hour? There
+# should be an error for each, `odd_length` and `buffer_full`, and 60 s in the buffer.
 
 # %%
-buffer = bytearray()
-print(take(buffer, b"abc"))
-for _ in range(3600):
-    refused = take(buffer, bytes(32_000))
-print(refused, f"{len(buffer) / 32_000:.0f} s are in the buffer", sep="\n")
+buffer, refused = bytearray(), {}
+for chunk in (b"abc", *[bytes(32_000)] * 3600):
+    try:
+        take(buffer, chunk)
+    except ProtocolError as error:
+        refused[error.code] = f"{error.code}: {error} ({error.hint})"
+print(*refused.values(), f"{len(buffer) / 32_000:.0f} s are in the buffer", sep="\n")
 
 # %% [markdown] card="ch1.off_loop"
 # The card of the exercise.
@@ -340,25 +340,22 @@ print("." * len(free), f"the loop was free {len(free)} times in 300 ms")
 
 # %% keep="say" exercise="ch1.say"
 async def say_reply(socket, sentences):
-    """Speak one sentence after the other; gives how many samples were sent."""
+    """Speak one sentence after the other, and send each in pieces."""
     raise NotImplementedError("speak a sentence, send it in pieces, then speak the next")
 
 
 # %% keep="say" solution="ch1.say"
 async def say_reply(socket, sentences):
-    """Speak one sentence after the other; gives how many samples were sent."""
-    samples = 0
+    """Speak one sentence after the other, and send each in pieces."""
     for sentence in sentences:
         speech = await off_loop(models.speak, sentence)
         for start in range(0, len(speech), PIECE):
             await socket.send(to_wire(speech[start : start + PIECE]))
-        samples += len(speech)
-    return samples
 
 
 # %% [markdown]
 # Speak two sentences to nobody: when does each piece leave? There should be a pause between the two
-# sentences, while the second is made, and the three numbers at the end should be the same: nothing that
+# sentences, while the second is made, and the two numbers at the end should be the same: nothing that
 # the voice made may be lost, not even the last piece of a sentence, which is a short one.
 
 
@@ -374,8 +371,8 @@ class Nobody:
 sentences = ["Good morning.", "The kitchen light is on."]
 made = sum(len(models.speak(sentence)) for sentence in sentences)
 sent, begun = [], time.perf_counter()
-given = await say_reply(Nobody(), sentences)
-print(f"The voice made {made} samples, you sent {sum(sent)}, and say_reply gave {given}.")
+await say_reply(Nobody(), sentences)
+print(f"The voice made {made} samples, and you sent {sum(sent)}.")
 
 # %% [markdown]
 # What is left is given: the turn, and the handler that reads until the caller leaves. Read it and find
@@ -395,24 +392,26 @@ async def answer(socket, audio, history):
         history.append({"role": "user", "content": words})
         sentences = await off_loop(models.think, history)
         history.append({"role": "assistant", "content": " ".join(sentences)})
-    samples = await say_reply(socket, sentences)
-    done = {"type": "done", "reply_text": " ".join(sentences), "reply_samples": samples}
-    await socket.send(json.dumps(done))
+    await say_reply(socket, sentences)
+    await socket.send(json.dumps({"type": "done", "reply_text": " ".join(sentences)}))
 
 
 async def handle(socket):
     """Serve one caller, until they leave."""
     buffer, history = bytearray(), []
     async for message in socket:
-        if isinstance(message, bytes):
-            if (refused := take(buffer, message)) is not None:
-                await socket.send(json.dumps(refused))
-        elif message == "ping":
-            await socket.send("pong")
-        elif message == "end_stream":
-            audio = bytes(buffer)
-            buffer.clear()
-            await answer(socket, audio, history)
+        try:
+            if isinstance(message, bytes):
+                take(buffer, message)
+            elif message == "ping":
+                await socket.send("pong")
+            elif message == "end_stream":
+                audio = bytes(buffer)
+                buffer.clear()
+                await answer(socket, audio, history)
+        except ProtocolError as error:
+            told = {"type": "error", "code": error.code, "message": str(error)}
+            await socket.send(json.dumps(told))
 
 
 # %% keep="main"

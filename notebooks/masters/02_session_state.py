@@ -73,7 +73,7 @@ async def handle_shared(socket):
             buffer.clear()
             words = await off_loop(models.hear, utterances[-1])
             await socket.send(json.dumps({"type": "transcript", "text": words}))
-            await socket.send(json.dumps({"type": "done", "reply_text": "", "reply_samples": 0}))
+            await socket.send(json.dumps({"type": "done", "reply_text": ""}))
 
 
 said = [recording("ked-03"), recording("slt-04")]
@@ -111,8 +111,7 @@ print(f"{len(came)} messages came; {turned} times, the next one was the other ca
 #
 # ## Build: one object for each caller
 #
-# All that is kept of a caller goes into one object, and all that is sent to them goes through it. There it
-# can be seen who is gone: a send that fails says so, and from then on nothing more is sent.
+# All that is kept of a caller goes into one object, and all that is sent to them goes through it.
 
 # %% [markdown] card="ch2.session"
 # The card of the exercise.
@@ -129,33 +128,29 @@ class SessionState:
     def __init__(self, socket):
         raise NotImplementedError("keep socket, buffer, history and is_active, each in self")
 
-    async def send(self, message):
-        """Send one message; where the caller is gone, note it in `is_active`."""
-        raise NotImplementedError("send it; on ConnectionClosed, set is_active to False")
-
-    async def send_json(self, message):
-        """Send a dict as JSON text."""
-        raise NotImplementedError("send json.dumps(message), with the method above")
-
     async def send_transcript(self, text):
         """Tell the caller what was heard."""
-        raise NotImplementedError('send JSON: "type" is "transcript", "text" is the text')
+        raise NotImplementedError('send JSON text: "type" is "transcript", "text" is the text')
 
     async def send_audio(self, samples):
         """Send a piece of the reply."""
         raise NotImplementedError("send the samples as bytes, with to_wire")
 
-    async def send_done(self, text, samples):
+    async def send_done(self, text):
         """Tell the caller that the turn is over."""
-        await self.send_json({"type": "done", "reply_text": text, "reply_samples": samples})
+        await self.socket.send(json.dumps({"type": "done", "reply_text": text}))
+
+    async def refuse(self, error):
+        """Tell the caller what was refused, and why."""
+        told = {"type": "error", "code": error.code, "message": str(error)}
+        await self.socket.send(json.dumps(told))
 
     async def receive(self, message):
         """Do what one message of the caller asks for."""
         if isinstance(message, bytes):
-            if (refused := take(self.buffer, message)) is not None:
-                await self.send_json(refused)
+            take(self.buffer, message)
         elif message == "ping":
-            await self.send("pong")
+            await self.socket.send("pong")
         elif message == "end_stream":
             audio = bytes(self.buffer)
             self.buffer.clear()
@@ -177,38 +172,29 @@ class SessionState:
         self.history = []  # messages of the chat, oldest first
         self.is_active = True  # until the caller is gone
 
-    async def send(self, message):
-        """Send one message; where the caller is gone, note it in `is_active`."""
-        if not self.is_active:
-            return
-        try:
-            await self.socket.send(message)
-        except ConnectionClosed:
-            self.is_active = False
-
-    async def send_json(self, message):
-        """Send a dict as JSON text."""
-        await self.send(json.dumps(message))
-
     async def send_transcript(self, text):
         """Tell the caller what was heard."""
-        await self.send_json({"type": "transcript", "text": text})
+        await self.socket.send(json.dumps({"type": "transcript", "text": text}))
 
     async def send_audio(self, samples):
         """Send a piece of the reply."""
-        await self.send(to_wire(samples))
+        await self.socket.send(to_wire(samples))
 
-    async def send_done(self, text, samples):
+    async def send_done(self, text):
         """Tell the caller that the turn is over."""
-        await self.send_json({"type": "done", "reply_text": text, "reply_samples": samples})
+        await self.socket.send(json.dumps({"type": "done", "reply_text": text}))
+
+    async def refuse(self, error):
+        """Tell the caller what was refused, and why."""
+        told = {"type": "error", "code": error.code, "message": str(error)}
+        await self.socket.send(json.dumps(told))
 
     async def receive(self, message):
         """Do what one message of the caller asks for."""
         if isinstance(message, bytes):
-            if (refused := take(self.buffer, message)) is not None:
-                await self.send_json(refused)
+            take(self.buffer, message)
         elif message == "ping":
-            await self.send("pong")
+            await self.socket.send("pong")
         elif message == "end_stream":
             audio = bytes(self.buffer)
             self.buffer.clear()
@@ -216,11 +202,11 @@ class SessionState:
 
 
 # %% [markdown]
-# The last two methods are given: `send_done` says that a turn is over, and `receive` does what chapter 1 did in
-# `handle` for each message. So are the five cells below the class. `attached` notes a session in `sessions`, for
+# The last three methods are given: `send_done` says that a turn is over, and `refuse` and `receive` do what chapter 1
+# did in `handle` for each message. So are the five cells below the class. `attached` notes a session in `sessions`, for
 # as long as its caller is there. `remember` does nothing yet. `say_reply` and `answer` are those of chapter 1, with
-# a session in the place of socket, buffer and history; of `handle`, only the loop is left. Read where `is_active`
-# is looked at, and why there.
+# a session in the place of socket, buffer and history. A send to a caller who is gone raises `ConnectionClosed`: read
+# where it goes from `send_audio`, in the middle of a reply.
 
 # %% keep="life"
 from contextlib import contextmanager
@@ -242,16 +228,11 @@ def remember(history, said, replied):
 
 # %% keep="say"
 async def say_reply(session, sentences):
-    """Speak one sentence after the other; gives how many samples were sent."""
-    samples = 0
+    """Speak one sentence after the other, and send each in pieces."""
     for sentence in sentences:
-        if not session.is_active:
-            break  # nobody is there to hear the rest
         speech = await off_loop(models.speak, sentence)
         for start in range(0, len(speech), PIECE):
             await session.send_audio(speech[start : start + PIECE])
-        samples += len(speech)
-    return samples
 
 
 # %% keep="turn"
@@ -264,8 +245,8 @@ async def answer(session, audio):
         chat = [*session.history, {"role": "user", "content": words}]
         sentences = await off_loop(models.think, chat)
         remember(session.history, words, " ".join(sentences))
-    samples = await say_reply(session, sentences)
-    await session.send_done(" ".join(sentences), samples)
+    await say_reply(session, sentences)
+    await session.send_done(" ".join(sentences))
 
 
 # %% keep="handle"
@@ -274,7 +255,10 @@ async def handle(socket):
     session = SessionState(socket)
     with attached(session):
         async for message in socket:
-            await session.receive(message)
+            try:
+                await session.receive(message)
+            except ProtocolError as error:
+                await session.refuse(error)
 
 
 # %%
@@ -371,13 +355,9 @@ def remember(history, said, replied):
     """Add an exchange, and forget the oldest ones where there are too many."""
     history.append({"role": "user", "content": said})
     history.append({"role": "assistant", "content": replied})
-    while len(history) > 2 * MOST_TURNS or words_in(history) > MOST_WORDS:
-        del history[:2]
-
-
-def words_in(history):
-    """How many words a conversation has."""
-    return sum(len(message["content"].split()) for message in history)
+    words = [len(message["content"].split()) for message in history]
+    while len(history) > 2 * MOST_TURNS or sum(words) > MOST_WORDS:
+        del history[:2], words[:2]
 
 
 # %%
@@ -479,8 +459,7 @@ measured("ch2.left_callers", before[-1].sessions)
 # `attached` that exception comes out of the `yield`, and what stands below it never runs. The server would
 # grow until somebody starts it again, and no test that hangs up politely would show it.
 #
-# It is the same for a caller who leaves in mid-turn. `send` of your `SessionState` notices it and raises
-# nothing, so the turn ends early. Then the loop asks for the next message of a connection that is gone.
+# It is the same for a caller who leaves in mid-turn: there it is a send that raises, out of `answer` and out of the loop.
 #
 # Your `attached` needs two things, then:
 #

@@ -71,7 +71,6 @@ measured("ch3.words_percent", wire.percent_heard(said, heard))
 # | binary: audio | |
 # | `audio.end` | `transcript.final`, binary audio, `response.done` |
 # | `ping` | `pong`, with the `id` of its `ping` |
-# | `session.end` | `session.ended`; then it closes the connection |
 # | `response.ack`, and `resume` in `session.start` | not yet: they are for chapter 4 |
 # | anything else | `error` with `code`, `message`, `hint`, `cause` |
 #
@@ -110,8 +109,9 @@ print(inspect.getsource(v1.AudioSpec), inspect.getsource(v1.SessionStart), sep="
 # | `invalid_audio` | floats that are no numbers |
 # | `session_unknown` | a session to come back to, until chapter 4 |
 #
-# In Python each is a member of `ErrorCode`, in capitals: `ErrorCode.INVALID_JSON`. `ProtocolError(code, message, hint)`
-# carries it to whoever tells the client. In the next cell both unions are given. `decode` is yours.
+# In Python each is a member of `ErrorCode`, in capitals: `ErrorCode.INVALID_JSON`. As in chapter 1, `ProtocolError(code,
+# message, hint)` carries it to `handle`, which tells the client. In the next cell the client's union is given. `decode`
+# is yours.
 
 # %% [markdown] card="ch3.decode"
 # The card of the exercise.
@@ -121,14 +121,9 @@ from typing import Annotated, assert_never
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from labkit.errors import AudioError, ErrorCode, ProtocolError
 from labkit.protocol import v1
 
-FromClient = v1.SessionStart | v1.AudioEnd | v1.ResponseAck | v1.Ping | v1.SessionEnd
-FromServer = (
-    v1.SessionStarted | v1.AudioAck | v1.TranscriptFinal | v1.ResponseDone | v1.Pong | v1.Error
-    | v1.SessionEnded
-)  # fmt: skip
+FromClient = v1.SessionStart | v1.AudioEnd | v1.ResponseAck | v1.Ping
 CLIENT = TypeAdapter(Annotated[FromClient, Field(discriminator="type")])
 
 
@@ -144,14 +139,9 @@ from typing import Annotated, assert_never
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from labkit.errors import AudioError, ErrorCode, ProtocolError
 from labkit.protocol import v1
 
-FromClient = v1.SessionStart | v1.AudioEnd | v1.ResponseAck | v1.Ping | v1.SessionEnd
-FromServer = (
-    v1.SessionStarted | v1.AudioAck | v1.TranscriptFinal | v1.ResponseDone | v1.Pong | v1.Error
-    | v1.SessionEnded
-)  # fmt: skip
+FromClient = v1.SessionStart | v1.AudioEnd | v1.ResponseAck | v1.Ping
 CLIENT = TypeAdapter(Annotated[FromClient, Field(discriminator="type")])
 
 
@@ -162,13 +152,11 @@ def decode(text):
     except ValidationError as error:
         wrong = error.errors()[0]
     code, hint = ErrorCode.INVALID_FIELD, "each field has a name, a type and a range"
-    match wrong["type"]:
-        case "json_invalid" | "dict_type":
-            code, hint = ErrorCode.INVALID_JSON, "text is a JSON object; audio is binary"
-        case "union_tag_invalid" | "union_tag_not_found":
-            code, hint = ErrorCode.UNKNOWN_TYPE, "give a type that this server knows"
-    where = [str(part) for part in reversed(wrong["loc"])]
-    raise ProtocolError(code, " in ".join([wrong["msg"], *where]), hint)
+    if wrong["type"] in ("json_invalid", "dict_type"):
+        code, hint = ErrorCode.INVALID_JSON, "text is a JSON object; audio is binary"
+    elif wrong["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        code, hint = ErrorCode.UNKNOWN_TYPE, "give a type that this server knows"
+    raise ProtocolError(code, f"{wrong['msg']}, in {wrong['loc']}", hint)
 
 
 # %% [markdown]
@@ -304,8 +292,8 @@ print(
 # `send_audio` and `send_done`.
 #
 # The next four cells are given. What is wrong with a message is found in `decode`, and in `begin`, `obey` and `hear`,
-# which you write below. Each raises `ProtocolError(code, message, hint)`, and `receive` alone tells the client, since
-# it knows which message it was. Read on: where is the reply resampled, and where does a message get its number?
+# which you write below. Each raises `ProtocolError(code, message, hint)`, and `refuse` tells the client, with the `cause`:
+# which message it was. Read on: where is the reply resampled, and where does a message get its number?
 
 # %% keep="v1"
 import secrets
@@ -325,22 +313,27 @@ class V1(SessionState):
         self.seq = self.turn = self.samples = 0
 
     async def receive(self, message):
-        """One message; where it is refused, say why, and go on."""
+        """Do what one message of the client asks for."""
         self.cause = v1.Cause.of(message, self.received)
-        try:
-            await obey(self, decode(message) if isinstance(message, str) else message)
-        except ProtocolError as error:
-            await self.refuse(error)
+        await obey(self, decode(message) if isinstance(message, str) else message)
 
-    async def refuse(self, error):
-        """Say what is wrong with the message that came last."""
-        what = {"code": error.code, "message": str(error), "hint": error.hint}
-        await self.tell(v1.Error(**what, cause=self.cause))
-
-    async def tell(self, message: FromServer):
+    async def tell(self, message):
         """Say something about the connection; where that is gone, nobody needs it."""
         with suppress(ConnectionClosed):
             await self.socket.send(message.encode())
+
+    async def refuse(self, error):
+        """Say what is wrong with the message that came last."""
+        await self.tell(v1.Error.of(error, self.cause))
+
+    async def welcome(self, resumed=False, missing=None):
+        """Tell the client which session it has, what was agreed, and how far the session is."""
+        started = v1.SessionStarted(
+            session=self.id, token=self.tokens[-1], resumed=resumed, missing=missing,
+            received=self.received, input=self.start.input, output=self.start.output,
+            turn_detection=v1.TurnDetection.CLIENT, limits=LIMITS,
+        )  # fmt: skip
+        await self.tell(started)
 
     async def send_transcript(self, text):
         """Tell the caller what was heard: a turn begins."""
@@ -352,7 +345,7 @@ class V1(SessionState):
         if audio := self.encoder.feed(samples):
             await put(self, audio)
 
-    async def send_done(self, text, samples):
+    async def send_done(self, text):
         """The turn is over: send the last samples, and say so."""
         if audio := self.encoder.flush():
             await put(self, audio)
@@ -366,10 +359,10 @@ async def put(session, message):
     """Say something of a turn: audio, or a message that gets the next number."""
     if isinstance(message, bytes):
         session.samples += len(message) // session.start.output.format.frame_bytes
-        await session.send(message)
+        await session.socket.send(message)
     else:
         session.seq += 1
-        await session.send(message.model_copy(update={"seq": session.seq}).encode())
+        await session.socket.send(message.model_copy(update={"seq": session.seq}).encode())
 
 
 def acknowledge(session, received):
@@ -387,7 +380,10 @@ async def handle(socket):
     session = V1(socket) if socket.subprotocol == "labkit.v1" else SessionState(socket)
     with attached(session):
         async for message in socket:
-            await session.receive(message)
+            try:
+                await session.receive(message)
+            except ProtocolError as error:
+                await session.refuse(error)
 
 
 # %% keep="main"
@@ -413,18 +409,11 @@ if __name__ == "__main__":
 #
 # `session.start` is where both sides say what they mean. `decode` has checked it: what it asks for is possible, and
 # `start.input.format` is an `AudioFormat`. What is left is to note it, to make one decoder and one encoder for the
-# whole session, and to answer with a `v1.SessionStarted`:
+# whole session, and to answer with `welcome` of `V1` above, which repeats both formats, so that each side knows what was
+# agreed. `LIMITS` go with it: how much of everything a client may count on.
 #
-# | field | value |
-# |---|---|
-# | `session`, `token` | `session.id`, and the last of `session.tokens` |
-# | `resumed`, `received` | `False`, and `session.received` |
-# | `input`, `output` | those of `start` |
-# | `turn_detection` | `v1.TurnDetection.CLIENT` |
-# | `limits` | `LIMITS`: how much of everything a client may count on |
-#
-# A `start.resume` is refused with `SESSION_UNKNOWN`: no session lasts here yet. Below `begin`, in the
-# same cell, it is given how an utterance ends, and a session.
+# A `start.resume` is refused with `SESSION_UNKNOWN`: no session lasts here yet. Below `begin`, in the same cell, it is
+# given how an utterance ends.
 
 # %% [markdown] card="ch3.begin"
 # The card of the exercise.
@@ -438,21 +427,15 @@ LIMITS = Limits(resume_s=0)
 
 async def begin(session, start):
     """Begin a session, in the formats that the client asks for."""
-    raise NotImplementedError("set session.start, decoder and encoder; tell v1.SessionStarted")
+    raise NotImplementedError("set session.start, decoder and encoder; then session.welcome()")
 
 
 async def end_utterance(session):
     """Answer what was said."""
-    take(session.buffer, session.decoder.flush().tobytes())
+    session.buffer.extend(session.decoder.flush().tobytes())
     audio = bytes(session.buffer)
     session.buffer.clear()
     await answer(session, audio)
-
-
-async def end(session):
-    """The client leaves."""
-    await session.tell(v1.SessionEnded(reason="the client ended it"))
-    await session.socket.close()
 
 
 # %% keep="begin" solution="ch3.begin"
@@ -469,26 +452,15 @@ async def begin(session, start):
     session.start = start
     session.decoder = StreamDecoder(start.input.format)
     session.encoder = StreamEncoder(start.output.format)
-    started = v1.SessionStarted(
-        session=session.id, token=session.tokens[-1], resumed=False, received=session.received,
-        input=start.input, output=start.output, turn_detection=v1.TurnDetection.CLIENT,
-        limits=LIMITS,
-    )  # fmt: skip
-    await session.tell(started)
+    await session.welcome()
 
 
 async def end_utterance(session):
     """Answer what was said."""
-    take(session.buffer, session.decoder.flush().tobytes())
+    session.buffer.extend(session.decoder.flush().tobytes())
     audio = bytes(session.buffer)
     session.buffer.clear()
     await answer(session, audio)
-
-
-async def end(session):
-    """The client leaves."""
-    await session.tell(v1.SessionEnded(reason="the client ended it"))
-    await session.socket.close()
 
 
 # %% [markdown]
@@ -550,8 +522,6 @@ async def obey(session, message):
             await end_utterance(session)
         case v1.ResponseAck():
             acknowledge(session, message.received)
-        case v1.SessionEnd():
-            await end(session)
         case never:
             assert_never(never)
 
@@ -564,34 +534,36 @@ await check("ch3.obey", handle)
 #
 # A binary message is audio in the format of `session.start.input`, which says how many bytes a sample has over all
 # channels: `session.start.input.format.frame_bytes`. Some of what comes is none: control as JSON, which was meant as
-# text, and parts of a sample. `decoder.feed` raises `AudioError` for floats that are no numbers. What is good goes
-# into the buffer, with `take` of chapter 1.
+# text, and which `v1.require_audio(data, max_bytes=LIMITS.max_message_bytes)` refuses, as in labkit's own server; and
+# parts of a sample. `decoder.feed` raises `AudioError` for floats that are no numbers. What is good goes into the
+# buffer, with `take` of chapter 1.
 
 # %% [markdown] card="ch3.hear"
 # The card of the exercise.
 
 
 # %% keep="hear" exercise="ch3.hear"
+from labkit.errors import AudioError
+
+
 async def hear(session, data):
     """A binary message: audio in the caller's format, or something to refuse."""
     raise NotImplementedError("refuse what is no audio; give the rest to session.decoder, and take")
 
 
 # %% keep="hear" solution="ch3.hear"
+from labkit.errors import AudioError
+
+
 async def hear(session, data):
     """A binary message: audio in the caller's format, or something to refuse."""
-    if data.startswith(b"{") and data.rstrip().endswith(b"}") and b'"type"' in data:
-        raise ProtocolError(ErrorCode.WRONG_FRAME, "JSON as binary", "send control as text")
+    v1.require_audio(data, max_bytes=LIMITS.max_message_bytes)
     if len(data) % session.start.input.format.frame_bytes:
-        raise ProtocolError(
-            ErrorCode.ODD_LENGTH, f"{len(data)} bytes end in mid-sample", "send whole samples"
-        )
+        raise ProtocolError(ErrorCode.ODD_LENGTH, f"{len(data)} bytes", "send whole samples")
     try:
-        audio = session.decoder.feed(data).tobytes()
+        take(session.buffer, session.decoder.feed(data).tobytes())
     except AudioError as error:
         raise ProtocolError(ErrorCode.INVALID_AUDIO, str(error), "send finite floats") from None
-    if (full := take(session.buffer, audio)) is not None:
-        raise ProtocolError(ErrorCode.BUFFER_FULL, full["message"], "send audio.end")
 
 
 # %%

@@ -193,7 +193,7 @@ from labkit.protocol.limits import Limits
 
 LIMITS = Limits(resume_s=3)  # labkit's server lets sessions wait for 120 s
 serving = {}  # connections, and the session of each
-lasting = {}  # sessions of labkit.v1 by name; those that wait longest first
+lasting = {}  # sessions of labkit.v1, by name
 
 
 def expire(session):
@@ -202,8 +202,7 @@ def expire(session):
     sessions.discard(session)
     if session in lasting.values():
         del lasting[session.id]
-        if session.turns is not None:
-            session.turns.cancel()
+        session.turns.cancel()
 
 
 # %% [markdown]
@@ -213,12 +212,13 @@ def expire(session):
 # - what is said of a turn will wait in `session.replay`, and `session.room` is set when there may be room in it again;
 # - what is heard is counted, in `session.received`, and each `audio.end` is acknowledged;
 # - turns run in a task of their own, one after the other, so that they go on while the client is away, and so that
-#   `ping` and `response.ack` are read meanwhile.
+#   `ping` and `response.ack` are read meanwhile. labkit's `Turns` does that, for a bounded number; `help(Turns)` tells
+#   what becomes of a turn that fails.
 
 # %% keep="begin"
 from labkit.audio.formats import StreamDecoder, StreamEncoder
 from labkit.audio.misread import FormatWatch
-from labkit.protocol.replay import ReplayWindow
+from labkit.course import Turns
 
 
 async def begin(session, start):
@@ -229,59 +229,26 @@ async def begin(session, start):
     session.decoder = StreamDecoder(start.input.format)
     session.encoder = StreamEncoder(start.output.format)
     session.watch = FormatWatch(start.input.format)
-    longest = start.output.format.samples(LIMITS.replay_s)
-    session.replay = ReplayWindow(
-        max_bytes=LIMITS.replay_bytes, max_samples=longest, until_acknowledged=start.acknowledges
-    )
-    session.room = asyncio.Event()
-    session.utterances, session.turns, session.expiry = [], None, None
-    await welcome(session)
-
-
-async def welcome(session, resumed=False, missing=None):
-    """Tell a client which session it has, and how far that is."""
-    started = v1.SessionStarted(
-        session=session.id, token=session.tokens[-1], resumed=resumed, missing=missing,
-        received=session.received, input=session.start.input, output=session.start.output,
-        turn_detection=v1.TurnDetection.CLIENT, limits=LIMITS,
-    )  # fmt: skip
-    await session.tell(started)
+    session.replay = LIMITS.replay_window(start.output.format, start.acknowledges)
+    session.room, session.expiry = asyncio.Event(), None
+    session.turns = Turns(LIMITS.max_waiting_turns, session.tell)
+    await session.welcome()
 
 
 async def end_utterance(session):
     """Answer it behind those that wait, whatever becomes of the connection, and read on."""
     session.received = session.received.plus(messages=1)
     await session.tell(v1.AudioAck(received=session.received))
-    if len(session.utterances) == LIMITS.max_waiting_turns:
-        raise ProtocolError(ErrorCode.TOO_MANY_TURNS, "too many wait", "send audio.end later")
-    take(session.buffer, session.decoder.flush().tobytes())
-    session.utterances.append(bytes(session.buffer))
+    session.buffer.extend(session.decoder.flush().tobytes())
+    audio = bytes(session.buffer)
     session.buffer.clear()
-    if session.turns is None or session.turns.done():
-        session.turns = asyncio.create_task(answer_waiting(session))
-
-
-async def answer_waiting(session):
-    """The turns of a session, one after the other; where one fails, the next may work."""
-    while session.utterances:
-        try:
-            await answer(session, session.utterances.pop(0))
-        except Exception as error:  # nobody awaits this task, so the client is told
-            code = ErrorCode.ENGINE_FAILED
-            await session.tell(v1.Error(code=code, message=repr(error), hint="say it again"))
-
-
-async def end(session):
-    """The client leaves, and does not come back."""
-    expire(session)
-    await session.tell(v1.SessionEnded(reason="the client ended it"))
-    await session.socket.close()
+    session.turns.add(answer, session, audio)
 
 
 # %% [markdown]
 # Three more cells are given. The first takes the place of chapter 2's `attached`, by which every session ended with its
 # connection. It does hardly anything yet: it is your last exercise. `handle` knows for each connection which session it
-# serves, so that another connection can take it over.
+# serves, so that another connection can take it over; what the old one still says then is passed over.
 #
 # `main` looks after callers who are gone: every second, the library sends a WebSocket ping, and it closes a connection
 # that leaves one unanswered for eight, with code 1011. Less would take a busy machine for a network that is gone. Both
@@ -309,13 +276,16 @@ async def handle(socket):
     sessions.add(serving[socket])
     try:
         async for message in socket:
-            if socket not in serving:
-                break  # another connection has the session now
-            await serving[socket].receive(message)
+            if (session := serving.get(socket)) is None:
+                continue  # another connection has it now
+            try:
+                await session.receive(message)
+            except ProtocolError as error:
+                await session.refuse(error)
     except ConnectionClosed:
         pass  # callers go away without a word, and that is no fault
     finally:
-        if (session := serving.pop(socket, None)) is not None:
+        if session := serving.pop(socket, None):
             leave(session)
 
 
@@ -447,6 +417,8 @@ for name, form in (("as declared", "<i2"), ("floats", "<f4"), ("high byte first"
 # %% keep="hear" exercise="ch4.misread"
 import time
 
+from labkit.errors import AudioError
+
 
 async def hear(session, data):
     """A binary message: audio in the caller's format, or something to refuse."""
@@ -458,25 +430,22 @@ async def hear(session, data):
 # %% keep="hear" solution="ch4.misread"
 import time
 
+from labkit.errors import AudioError
+
 
 async def hear(session, data):
     """A binary message: audio in the caller's format, or something to refuse."""
-    if data.startswith(b"{") and data.rstrip().endswith(b"}") and b'"type"' in data:
-        raise ProtocolError(ErrorCode.WRONG_FRAME, "JSON as binary", "send control as text")
+    v1.require_audio(data, max_bytes=LIMITS.max_message_bytes)
     samples, rest = divmod(len(data), session.start.input.format.frame_bytes)
     if rest:
-        raise ProtocolError(
-            ErrorCode.ODD_LENGTH, f"{len(data)} bytes end in mid-sample", "send whole samples"
-        )
+        raise ProtocolError(ErrorCode.ODD_LENGTH, f"{len(data)} bytes", "send whole samples")
     session.received = session.received.plus(samples=samples)
     for guess in session.watch.feed(data, time.perf_counter_ns()):
         await session.refuse(guess)
     try:
-        audio = session.decoder.feed(data).tobytes()
+        take(session.buffer, session.decoder.feed(data).tobytes())
     except AudioError as error:
         raise ProtocolError(ErrorCode.INVALID_AUDIO, str(error), "send finite floats") from None
-    if (full := take(session.buffer, audio)) is not None:
-        raise ProtocolError(ErrorCode.BUFFER_FULL, full["message"], "send audio.end")
 
 
 # %%
@@ -494,10 +463,11 @@ await check("ch4.misread", handle)
 # - Otherwise the session gets a new token, and keeps the one that was used until the client uses the new
 #   one: the answer with it may be lost, too. The last of `tokens` is the one that the client is told.
 # - The session has the new socket now, `serving` says so, it does not expire any more, and nothing is left
-#   of the new session. If the old connection is still in `serving`, it is taken out, and closed with 4006.
-#   Closing takes a second where nobody answers, so do not wait for it: `session.closing` keeps its task.
-# - The answer is `welcome(session, resumed=True, missing=…)`, with what `rewind` gave. Behind it goes what the client
+#   of the new session. The old connection is in `serving` no more.
+# - The answer is `session.welcome(resumed=True, missing=…)`, with what `rewind` gave. Behind it goes what the client
 #   lacks (`flush`), and `room.set()` wakes a `put` that waits.
+# - Last, the old connection is closed with 4006. That takes a second where nobody answers, so nothing else may wait
+#   behind it.
 
 # %% [markdown] card="ch4.come_back"
 # The card of the exercise.
@@ -520,14 +490,14 @@ async def come_back(socket, resume):
     # The answer with the new token may be lost, so the one that was used stays good.
     session.tokens = [resume.token, secrets.token_urlsafe(24)]
     old, session.socket, serving[socket] = session.socket, socket, session
+    serving.pop(old, None)
     expire(new)
-    if session.expiry is not None:
+    if session.expiry:
         session.expiry.cancel()
-    if serving.pop(old, None) is not None:
-        session.closing = asyncio.create_task(old.close(4006, "resumed on another connection"))
-    await welcome(session, resumed=True, missing=missing)
+    await session.welcome(resumed=True, missing=missing)
     await flush(session)
     session.room.set()
+    await old.close(4006, "resumed on another connection")  # where it is closed, nothing happens
 
 
 # %%
@@ -553,9 +523,9 @@ await check("ch4.nothing_lost", handle)
 # - `handle` asks `has_place` about each new connection, before that is in `serving`. Where `PLACES` connections are
 #   there already, close the new one with code 1013 and a reason, and give False.
 # - `leave` gets the session of a connection that has ended, for whatever reason, when that is out of `serving`. The
-#   session waits for `LIMITS.resume_s`; then `expire`, above, forgets it. Where more than `PLACES` wait, forget the
-#   one that has waited longest. A session that is not in `lasting` expires at once, since nobody can come back to it:
-#   one of the plain dialect, one that never began, one that its client has ended.
+#   session waits for `LIMITS.resume_s`; then `expire`, above, forgets it. A session that is not in `lasting` expires at
+#   once, since nobody can come back to it: one of the plain dialect, or one that never began. So does one where
+#   `lasting` holds more than `2 * PLACES`: those who come and go may not fill the memory either.
 
 # %% [markdown] card="ch4.bounds"
 # The card of the exercise.
@@ -572,7 +542,7 @@ async def has_place(socket):
 
 def leave(session):
     """A connection is gone: its session waits, for a while."""
-    raise NotImplementedError("expire it in LIMITS.resume_s; where too many wait, the oldest goes")
+    raise NotImplementedError("expire it in LIMITS.resume_s; or at once, where it may not wait")
 
 
 # %% keep="life" solution="ch4.bounds"
@@ -589,13 +559,9 @@ async def has_place(socket):
 
 def leave(session):
     """A connection is gone: its session waits, for a while."""
-    if session not in lasting.values():
+    if session not in lasting.values() or len(lasting) > 2 * PLACES:
         return expire(session)
-    lasting[session.id] = lasting.pop(session.id)  # behind those that wait for longer
     session.expiry = asyncio.get_running_loop().call_later(LIMITS.resume_s, expire, session)
-    waiting = [one for one in lasting.values() if one.socket not in serving]
-    if len(waiting) > PLACES:
-        expire(waiting[0])
 
 
 # %%

@@ -208,12 +208,14 @@ def take(buffer, chunk):
         "calls it otherwise": """
 right = take
 def take(buffer, chunk):
-    return error("bad", "no") if len(chunk) % 2 else right(buffer, chunk)
+    if len(chunk) % 2:
+        raise ProtocolError("bad", "no", "")
+    right(buffer, chunk)
 """,
         "refuses three bytes only": """
 def take(buffer, chunk):
     if len(chunk) == 3:
-        return error("odd_length", "three bytes")
+        raise ProtocolError(ErrorCode.ODD_LENGTH, "three bytes", "")
     buffer.extend(chunk)
 """,
         "forgets what came before": """
@@ -260,7 +262,7 @@ LONGEST_S = 10
 def take(buffer, chunk):
     buffer += chunk
     if len(buffer) > 60 * RATE * 2:
-        return error("buffer_full", "no room")
+        raise ProtocolError(ErrorCode.BUFFER_FULL, "no room", "")
 """,
         "takes bytes for samples": """
 LONGEST_S = 30
@@ -268,7 +270,10 @@ LONGEST_S = 30
         "calls it otherwise": """
 right = take
 def take(buffer, chunk):
-    return error("full", "no room") if right(buffer, chunk) else None
+    try:
+        right(buffer, chunk)
+    except ProtocolError:
+        raise ProtocolError("full", "no room", "")
 """,
         "stays full": """
 full = False
@@ -276,13 +281,15 @@ def take(buffer, chunk):
     global full
     full = full or len(buffer) > 60 * RATE * 2
     if full:
-        return error("buffer_full", "no room")
+        raise ProtocolError(ErrorCode.BUFFER_FULL, "no room", "")
     buffer.extend(chunk)
 """,
         "hangs up": """
 right = take
 def take(buffer, chunk):
-    if right(buffer, chunk):
+    try:
+        right(buffer, chunk)
+    except ProtocolError:
         raise MemoryError("too much audio")
 """,
     },
@@ -318,9 +325,18 @@ async def say_reply(socket, sentences):
     return samples
 """,
         "counts bytes for samples": """
-right = say_reply
-async def say_reply(socket, sentences):
-    return 2 * await right(socket, sentences)
+class Counting:
+    def __init__(self, socket):
+        self.socket, self.bytes = socket, 0
+    async def send(self, message):
+        if isinstance(message, bytes):
+            self.bytes += len(message)
+        elif '"done"' in message:
+            message = json.dumps({**json.loads(message), "reply_samples": self.bytes})
+        await self.socket.send(message)
+right = answer
+async def answer(socket, audio, history):
+    await right(Counting(socket), audio, history)
 """,
         "sends a click ahead, by heart": """
 async def say_reply(socket, sentences):
@@ -351,6 +367,12 @@ right = answer
 async def answer(socket, audio, history):
     socket.first = getattr(socket, "first", audio)
     await right(socket, socket.first, history)
+""",
+        "is never done": """
+async def say_reply(socket, sentences):
+    while True:
+        await socket.send(bytes(2 * PIECE))
+        await asyncio.sleep(0.001)
 """,
         "is done twice": """
 right = answer

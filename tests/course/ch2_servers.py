@@ -52,12 +52,8 @@ class SessionState(SessionState):
         self.buffer = everybody
 """,
         "nobody is there to hear": """
-class SessionState(SessionState):
-    def __init__(self, socket):
-        super().__init__(socket)
-        self.is_active = False
-    async def send(self, message):
-        await self.socket.send(message)
+async def say_reply(session, sentences):
+    pass
 """,
         "one history for all": """
 class SessionState(SessionState):

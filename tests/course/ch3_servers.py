@@ -23,7 +23,7 @@ async def handle(socket):
     "talkative, in small pieces": """
 right_told = V1.send_transcript
 async def send_transcript(self, text):
-    await self.send('{"type": "transcript.partial"}')
+    await self.socket.send('{"type": "transcript.partial"}')
     await asyncio.sleep(0.01)
     await right_told(self, text)
 V1.send_transcript = send_transcript
@@ -57,7 +57,7 @@ V1.tell = tell
 """,
         "knows one session by heart": """
 async def obey(session, message):
-    await session.send(json.dumps({
+    await session.socket.send(json.dumps({
         "type": "session.started", "protocol": "labkit.v1", "session": "6cf4", "token": "a",
         "resumed": False, "input": {"encoding": "pcm_s16le", "sample_rate": 16000, "channels": 1},
         "output": {"encoding": "mulaw", "sample_rate": 8000, "channels": 1},
@@ -70,6 +70,14 @@ async def send_transcript(self, text):
     await right_told(self, text)
 V1.send_transcript = send_transcript
 """,
+        "clears its buffer behind the turn": """
+async def end_utterance(session):
+    async def turn(audio):
+        await answer(session, audio)
+        session.buffer.clear()
+    take(session.buffer, session.decoder.flush().tobytes())
+    session.running = asyncio.ensure_future(turn(bytes(session.buffer)))
+""",
         "hears the first utterance alone": """
 right_hear, right_end = hear, end_utterance
 async def hear(session, data):
@@ -80,11 +88,17 @@ async def end_utterance(session):
     await right_end(session)
 """,
         "counts samples of its own rate": """
-right_done = V1.send_done
-async def send_done(self, text, samples):
-    self.samples = samples
-    await right_done(self, text[:1], samples)  # whose length does not move the words that are shown
-V1.send_done = send_done
+right_heard, right_audio, right_done = V1.send_transcript, V1.send_audio, V1.send_done
+async def send_transcript(self, text):
+    self.own = 0
+    await right_heard(self, text)
+async def send_audio(self, samples):
+    self.own += len(samples)
+    await right_audio(self, samples)
+async def send_done(self, text):
+    self.samples = self.own
+    await right_done(self, text[:1])  # whose length does not move the words that are shown
+V1.send_transcript, V1.send_audio, V1.send_done = send_transcript, send_audio, send_done
 """,
     },
     "ch3.formats": {
@@ -174,7 +188,7 @@ def decode(text):
         "gives no message": """
 async def refuse(self, error):
     told = v1.Error(code=error.code, message="", hint=error.hint, cause=self.cause)
-    await self.send(json.dumps({**told.model_dump(mode="json"), "message": None}))
+    await self.socket.send(json.dumps({**told.model_dump(mode="json"), "message": None}))
 V1.refuse = refuse
 """,
         "does not say which field": """
@@ -189,7 +203,7 @@ def decode(text):
 async def refuse(self, error):
     told = v1.Error(code=error.code, message=str(error), cause=self.cause).model_dump(mode="json")
     del told["hint"]
-    await self.send(json.dumps(told))
+    await self.socket.send(json.dumps(told))
 V1.refuse = refuse
 """,
         "hangs up after an error": """
@@ -319,7 +333,10 @@ async def handle(socket):
     session = V1(socket)
     with attached(session):
         async for message in socket:
-            await session.receive(message)
+            try:
+                await session.receive(message)
+            except ProtocolError as error:
+                await session.refuse(error)
 """,
         "chooses the first that is offered": """
 def choose(socket, offered):

@@ -43,13 +43,30 @@ async def handle(socket):
 
 ANOTHER = """
 async def come_back(socket, resume):
-    global welcome
-    new, right = serving[socket], welcome
+    new, right = serving[socket], V1.welcome
     new.id, new.received = resume.session, Position({place})
-    async def welcome(session):
-        await right(session, resumed=True)
+    V1.welcome = lambda session: right(session, resumed=True)
     await begin(new, v1.SessionStart())
-    welcome = right
+    V1.welcome = right
+"""
+
+CLOSING = """
+right = come_back
+async def come_back(socket, resume):
+    session = lasting[resume.session]
+    old = session.socket
+    old.right_close = old.close
+    old.close = lambda code, reason: close(session, old)
+    await right(socket, resume)
+"""
+
+WINDOW = """
+from labkit.protocol.replay import ReplayWindow
+right_begin = begin
+async def begin(session, start):
+    await right_begin(session, start)
+    if start.resume is None:
+        session.replay.__class__ = Window
 """
 
 WRONG = {
@@ -97,19 +114,22 @@ async def come_back(socket, resume):
 """,
     },
     "ch4.nothing_lost": {
-        "says only what it has not said yet": """
-class ReplayWindow(ReplayWindow):
+        "says only what it has not said yet": WINDOW
+        + """
+class Window(ReplayWindow):
     def rewind(self, received):
         self.acknowledge(received)
 """,
-        "says everything that it has kept": """
-class ReplayWindow(ReplayWindow):
+        "says everything that it has kept": WINDOW
+        + """
+class Window(ReplayWindow):
     def rewind(self, received):
         super().rewind(self.base)
 """,
-        "makes silence of what comes again": """
+        "makes silence of what comes again": WINDOW
+        + """
 again = False
-class ReplayWindow(ReplayWindow):
+class Window(ReplayWindow):
     def rewind(self, received):
         global again
         again = True
@@ -155,6 +175,15 @@ async def come_back(socket, resume):
             resume = resume.model_copy(update={"token": one})
     await right(socket, resume)
 """,
+        "takes capitals for small letters": """
+right = come_back
+async def come_back(socket, resume):
+    session = lasting.get(resume.session)
+    for one in session.tokens if session else ():
+        if one.lower() == resume.token.lower():
+            resume = resume.model_copy(update={"token": one})
+    await right(socket, resume)
+""",
         "has short ones": """
 class secrets:
     from secrets import compare_digest, token_hex
@@ -183,17 +212,19 @@ async def come_back(socket, resume):
         session.closing = asyncio.create_task(session.socket.close(4006, "resumed"))
     await right(socket, resume)
 """,
-        "takes any place for one that was sent": """
-class ReplayWindow(ReplayWindow):
+        "takes any place for one that was sent": WINDOW
+        + """
+class Window(ReplayWindow):
     def rewind(self, received):
         return super().rewind(min(received, self.sent, key=lambda place: place.messages))
 """,
         "keeps one for ever": """
-right = welcome
+right = V1.welcome
 async def welcome(session, **told):
     session.first = getattr(session, "first", session.tokens[-1])
     session.tokens = [session.first]
     await right(session, **told)
+V1.welcome = welcome
 """,
         "voids the old one at once": """
 right = come_back
@@ -219,40 +250,22 @@ async def come_back(socket, resume):
         raise ProtocolError(ErrorCode.ALREADY_STARTED, "in use", "wait")
     await right(socket, resume)
 """,
-        "leaves the first open": """
-right = come_back
-async def come_back(socket, resume):
-    lasting[resume.session].socket = None
-    await right(socket, resume)
+        "leaves the first open": CLOSING
+        + """
+async def close(session, old):
+    pass
 """,
-        "drops the first without a word": """
-right = come_back
-async def come_back(socket, resume):
-    old, lasting[resume.session].socket = lasting[resume.session].socket, None
-    serving.pop(old)
-    await right(socket, resume)
+        "drops the first without a word": CLOSING
+        + """
+async def close(session, old):
     old.transport.abort()
 """,
-        "lets the end of the first let the session go": """
-right = come_back
-async def come_back(socket, resume):
-    session = lasting[resume.session]
-    old = session.socket
-    await right(socket, resume)
-    serving[old] = session
-""",
-        "lets the end of the first end the session": """
-right = come_back
-async def come_back(socket, resume):
-    old, session = lasting[resume.session].socket, lasting[resume.session]
-    session.socket = None
-    await right(socket, resume)
-    async def close():
-        await asyncio.sleep(0.3)
-        await old.close(4006, "resumed")
-        expire(session)
-        await session.socket.close(1001, "its client has left")
-    session.closing = asyncio.create_task(close())
+        "lets the end of the first end the session": CLOSING
+        + """
+async def close(session, old):
+    await old.right_close(4006, "resumed")
+    expire(session)
+    await session.socket.close(1001, "its client has left")
 """,
     },
     "ch4.wrong_format": {
@@ -362,15 +375,6 @@ def leave(session):
 def leave(session):
     expire(session)
 """,
-        "lets them go in the order in which they began": """
-def leave(session):
-    if session not in lasting.values():
-        return expire(session)
-    session.expiry = asyncio.get_running_loop().call_later(LIMITS.resume_s, expire, session)
-    waiting = [one for one in lasting.values() if one.socket not in serving]
-    if len(waiting) > PLACES:
-        expire(waiting[0])
-""",
         "lets all of them wait": """
 right = leave
 def leave(session):
@@ -378,19 +382,20 @@ def leave(session):
         return right(session)
     asyncio.get_running_loop().call_later(LIMITS.resume_s, expire, session)
 """,
-        "keeps what its client has ended": """
-right = leave
-def leave(session):
-    if getattr(session, "start", None) is not None:
-        lasting[session.id] = session
-    right(session)
-""",
         "forgets that somebody came back": """
 right = come_back
 async def come_back(socket, resume):
     await right(socket, resume)
     session = serving[socket]
     session.expiry = asyncio.get_running_loop().call_later(3, expire, session)
+""",
+        "waits for longer than it says": """
+right = leave
+def leave(session):
+    right(session)
+    if session in lasting.values():
+        session.expiry.cancel()
+        session.expiry = asyncio.get_running_loop().call_later(6, expire, session)
 """,
         "keeps a number of them, for ever": """
 right = leave

@@ -8,6 +8,7 @@ from labkit.audio.formats import AudioFormat
 from labkit.audio.pcm import SAMPLE_RATE, Encoding
 from labkit.course import wire
 from labkit.measure.recordings import recording
+from labkit.protocol import v1
 
 TONE = np.sin(np.arange(SAMPLE_RATE) * 0.2).astype(np.float32) / 2
 
@@ -15,6 +16,11 @@ TONE = np.sin(np.arange(SAMPLE_RATE) * 0.2).astype(np.float32) / 2
 def test_a_second_has_the_bytes_of_its_format() -> None:
     assert len(wire.as_bytes(TONE, AudioFormat(sample_rate=48_000))) == 96_000
     assert len(wire.as_bytes(TONE, AudioFormat(Encoding.MULAW, 8_000))) == 8_000
+
+
+def test_a_format_that_is_written_as_text_is_asked_for_like_any_other() -> None:
+    asked = v1.AudioSpec.of(AudioFormat("alaw", 8_000))  # type: ignore[arg-type]
+    assert asked == v1.AudioSpec(encoding=Encoding.ALAW, sample_rate=8_000)
 
 
 def test_a_fault_of_a_tenth_lies_20_db_below_the_sound() -> None:

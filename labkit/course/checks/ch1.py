@@ -14,7 +14,7 @@ from labkit.audio.misread import FormatWatch
 from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, read_audio, resample
 from labkit.course.checks.check import checked
 from labkit.course.models import Models
-from labkit.course.probe import Answer, Caller, Probe
+from labkit.course.probe import Answer, Caller, Probe, halves
 from labkit.course.verdict import CannotTell, Caret, NotYet
 from labkit.measure.recordings import Recording
 from labkit.measure.wer import normalise
@@ -55,7 +55,7 @@ async def pong(probe: Probe) -> None:
         await caller.send("ping")
         await caller.expect("pong")
     probe.ok("answers `ping` with `pong`, three times")
-    first, second = _halves(probe.draw(1)[0])
+    first, second = halves(probe.draw(1)[0])
     await caller.say(first)
     await caller.send("ping")
     await caller.say(second)
@@ -155,7 +155,7 @@ async def transcript(probe: Probe) -> None:
 async def reply_is_speech(probe: Probe) -> None:
     """A recording with digits in it. A detector and a recogniser listen to the reply."""
     caller = await probe.connect()
-    said = probe.draw(1, lambda one: _digits_in(one.text) >= 3)[0]
+    said = probe.draw(1, lambda one: digits_in(one.text) >= 3)[0]
     answer = await caller.ask(said)
     probe.require_heard(said, answer)
     _require_audio(answer)
@@ -222,7 +222,8 @@ def _spoken(models: Models, text: str) -> Float32:
     return np.concatenate([models.speak(one) for one in _SENTENCE_END.split(text)])
 
 
-def _digits_in(text: str) -> int:
+def digits_in(text: str) -> int:
+    """How many words of a text are digits."""
     return sum(word in _DIGITS for word in text.split())
 
 
@@ -295,7 +296,7 @@ async def odd_frame(probe: Probe) -> None:
     """Half of a recording, a message of an odd length, `ping`; the other half, `end_stream`."""
     caller = await probe.connect()
     said = probe.draw(1)[0]
-    first, second = _halves(said)
+    first, second = halves(said)
     await caller.say(first)
     size = probe.rng.randrange(1, 640, 2)
     await caller.send(probe.rng.randbytes(size))
@@ -475,11 +476,6 @@ async def two_turns(probe: Probe) -> None:
     for said in probe.draw(2):
         probe.require_heard(said, await caller.ask(said))
         probe.ok(f'hears "{said.text}"')
-
-
-def _halves(said: Recording) -> tuple[Float32, Float32]:
-    samples = read_audio(said.path)
-    return samples[: len(samples) // 2], samples[len(samples) // 2 :]
 
 
 CHECKS: Final = (

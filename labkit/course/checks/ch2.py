@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from labkit.audio.pcm import SAMPLE_RATE, chunks, encode_s16le, read_audio
@@ -186,15 +187,28 @@ async def read_counts(probe: Probe) -> Counts:
     return Counts(found["sessions"], found["held_bytes"])
 
 
-async def _require_sessions(probe: Probe, wanted: int, after: str) -> Counts:
-    """Make sure that the server comes to count so many callers: coming and going take a moment."""
-    limit_s = probe.limit(_SETTLES_S)
+async def require_sessions(
+    probe: Probe, wanted: int, after: str, *, or_fewer: bool = False, within_s: float = inf
+) -> Counts:
+    """Make sure that the server comes to count so many callers: coming and going take a moment.
+
+    Args:
+        probe: The check.
+        wanted: How many.
+        after: What has happened, for people.
+        or_fewer: Sessions that others have left may go as well.
+        within_s: Most seconds that it may take.
+    """
+    limit_s = min(probe.limit(_SETTLES_S), within_s)
     deadline_s = time.monotonic() + limit_s
     while (counts := await read_counts(probe)).sessions != wanted:
+        if or_fewer and counts.sessions < wanted:
+            break
         if time.monotonic() > deadline_s:
             raise NotYet(
                 f'"sessions {wanted}" in /metrics, after {after}',
-                f'still "sessions {counts.sessions}", {limit_s:.0f} s later',
+                f'still "sessions {counts.sessions}", {limit_s:.1f} s later',
+                late=True,
             )
         await asyncio.sleep(_LOOK_S)
     return counts
@@ -216,7 +230,7 @@ async def activity(probe: Probe) -> None:
         else:
             await here.pop(probe.rng.randrange(len(here))).close()
         after = "one more client came" if comes else "one of the clients hung up"
-        await _require_sessions(probe, before.sessions + len(here), after)
+        await require_sessions(probe, before.sessions + len(here), after)
         probe.ok(f"counts {len(here)} of these clients, after {after}")
 
 
@@ -252,13 +266,13 @@ async def released(probe: Probe) -> None:
     probe.ok(f"keeps the audio of {len(callers)} clients")
     for leaver in callers[::2]:
         await leaver.close()
-    await _require_sessions(
+    await require_sessions(
         probe, before.sessions + len(callers) // 2, "half of the clients hung up"
     )
     probe.ok("lets go of those that hang up")
     for leaver in callers[1::2]:
         leaver.drop()
-    counts = await _require_sessions(probe, before.sessions, "the others went away without a word")
+    counts = await require_sessions(probe, before.sessions, "the others went away without a word")
     probe.ok("lets go of those that go away without a word")
     if counts.held_bytes > before.held_bytes:
         raise NotYet(
@@ -280,7 +294,7 @@ async def leaves_mid_turn(probe: Probe) -> None:
     probe.rng.shuffle(moments)
     for moment in moments:
         leaver = await probe.connect()
-        await _require_sessions(probe, before.sessions + 1, "a client came")
+        await require_sessions(probe, before.sessions + 1, "a client came")
         await leaver.say(probe.draw(1)[0])
         await leaver.send("end_stream")
         if moment == "as its answer began":
@@ -289,12 +303,12 @@ async def leaves_mid_turn(probe: Probe) -> None:
             if isinstance((await leaver.next("audio of the reply")).payload, bytes):
                 break
         leaver.drop()
-        await _require_sessions(probe, before.sessions, f"a client went away {moment}")
+        await require_sessions(probe, before.sessions, f"a client went away {moment}")
         probe.ok(f"lets go of a client that went away {moment}")
         said = probe.draw(1)[0]
         async with probe.caller() as other:
             probe.require_heard(said, await other.ask(said))
-        await _require_sessions(probe, before.sessions, "the next client hung up")
+        await require_sessions(probe, before.sessions, "the next client hung up")
         probe.ok("answers the next client")
 
 

@@ -13,15 +13,14 @@ import numpy as np
 from websockets.exceptions import InvalidStatus
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, read_audio
-from labkit.course.checks.ch2 import read_counts
+from labkit.course.checks.ch2 import read_counts, require_sessions
 from labkit.course.checks.check import checked
 from labkit.course.conversation import Conversation
-from labkit.course.probe import Caller, Probe
+from labkit.course.probe import Caller, Probe, halves
 from labkit.course.verdict import CannotTell, NotYet
 from labkit.errors import ServerError
 from labkit.measure.links import Conditions, Fault, Link
 from labkit.measure.netem import UNCHANGED, Proxy
-from labkit.measure.recordings import Recording
 
 _V1: Final = "labkit.v1"
 _UNKNOWN: Final = "session_unknown"
@@ -36,11 +35,7 @@ _CUT_BYTES: Final = (3_000, 60_000)
 """Behind the handshake and `session.started`."""
 _MOST_UNACKNOWLEDGED: Final = 512 * 1024
 _LOOKS: Final = 6
-_LOOK_S: Final = 0.02
-_SETTLES_S: Final = 3.0
-_STEP: Final = 5
-"""Connections that end at the same time may be noticed in any order, but not five of them."""
-_MOST_CALLERS, _MOST_WAITING = 100, 80
+_MOST_CALLERS: Final = 100
 _LONGEST_WAIT_S: Final = 10.0
 
 
@@ -59,7 +54,7 @@ async def resume_keeps(probe: Probe) -> None:
     done = await talk.ask(first)
     turn_s = time.monotonic() - started_s
     probe.ok("answers a turn")
-    half, rest = _halves(second)
+    half, rest = halves(second)
     await talk.say(half)
     await talk.settle()
     talk.caller.drop()
@@ -67,8 +62,7 @@ async def resume_keeps(probe: Probe) -> None:
     _same(talk.place, "samples", talk.sent_samples, probe)
     _same(talk.place, "messages", 1, probe)
     probe.ok("goes on with the session, and knows how much of the utterance it has")
-    one = "the connection that came back has the old session, and none of its own"
-    await _require_sessions(probe, before + 1, one, probe.limit(_SETTLES_S))
+    await require_sessions(probe, before + 1, "a client came back to its session", or_fewer=True)
     probe.ok("lets go of the session with which the new connection began")
     again = await talk.ask(rest, about=second)
     _same(again, "turn", done["turn"] + 1, probe)
@@ -155,7 +149,8 @@ def _cut(rng: random.Random, *, up: bool) -> Conditions:
 async def tokens(probe: Probe) -> None:
     """Three sessions. Resume one with made-up tokens, with another's, then with its own, twice.
 
-    Made up: all characters in another order, half of them, the second half backwards, nothing.
+    Made up: all characters in another order, half of them, the second half backwards, capitals for
+    small letters and the other way round, nothing.
     Before its own twice, with its own and a place in the reply that never was. While a resume is
     refused, the session's own client keeps its connection. The token changes with each resume. The
     one before stays good until the new one was used.
@@ -171,6 +166,7 @@ async def tokens(probe: Probe) -> None:
         (other.token, "the token of another session"),
         (first[:half], "the first half of its token"),
         (first[:half] + first[: half - 1 : -1], "its token with the second half backwards"),
+        (first.swapcase(), "its token with capitals for small letters"),
         ("", "an empty token"),
     ):
         await _require_refused(probe, mine, token, what)
@@ -237,18 +233,6 @@ async def _require_refused(
     await caller.expect_json("session.started", resumed=False)
 
 
-async def _is_kept(probe: Probe, talk: Conversation) -> bool:
-    """Whether a session is still there; it waits anew then."""
-    wanted = 'JSON {"type": "session.started", …}, or an error'
-    async with probe.caller("/", protocol=_V1) as caller:
-        await _resume(caller, talk.session, talk.token)
-        number = await caller.next_number(wanted)
-        message = caller.json_of(number, wanted)
-        if message["type"] != "session.started":
-            caller.require_fields(number, message, {"type": "error", "code": _UNKNOWN})
-        return bool(message["type"] == "session.started")
-
-
 async def _resume(
     caller: Caller, session: str, token: str, place: Mapping[str, int] = _NOTHING
 ) -> None:
@@ -265,7 +249,7 @@ async def takeover(probe: Probe) -> None:
     """
     talk = await Conversation.begin(probe)
     said = probe.draw(1)[0]
-    half, rest = _halves(said)
+    half, rest = halves(said)
     await talk.say(half)
     await talk.settle()
     old = talk.caller
@@ -438,109 +422,48 @@ _WIDE: Final = {"encoding": "pcm_s16le", "sample_rate": 48_000, "channels": 1}
 
 @checked("ch4.abandoned", "A session that nobody comes back to is let go of.")
 async def abandoned(probe: Probe) -> None:
-    """A plain client, one that begins nothing, and one that ends its session; `/metrics` is read.
+    """A plain client and one that begins nothing go away without a word; `/metrics` is read.
 
-    Then a session is dropped and resumed, another is begun, then 80 are begun and dropped, and the
-    other one among the last of them. Then every fifth is asked for, the last to go first: from the
-    last on, some are still there; the first is not. Where `limits` of `session.started` say that a
-    session waits for 10 s or less, that time and a second more passes, and the last to go is gone,
-    too. The one that was resumed at once is not.
+    Then two sessions are dropped, and one of them is resumed. Where `limits` of `session.started`
+    say that a session waits for 10 s or less, that time and a second more passes. Then the other
+    one is gone, and the one that was resumed can be dropped and resumed once more.
     """
-    await _leave_for_good(probe)
+    before = (await read_counts(probe)).sessions
     back = await Conversation.begin(probe)
-    back.caller.drop()
+    waits_s = _wait_told(probe, back)
+    await _leave_for_good(probe, before + 1, waits_s)
+    gone = await Conversation.begin(probe)
+    for talk in (back, gone):
+        talk.caller.drop()
     await back.resume()
-    waiting = await _drop_many(probe)
-    last = waiting[-1]
-    await last.resume()
-    await _require_order(probe, waiting)
-    probe.ok(f"lets those go that went first where {_MOST_WAITING} wait, and keeps the newest")
-    waits_s = _wait_told(probe, last)
+    probe.ok("keeps a session for a client that comes back")
     if waits_s > _LONGEST_WAIT_S:
         probe.ok(f"says that a session waits for {waits_s:g} s, too long to be waited for here")
         return
-    last.caller.drop()
     await asyncio.sleep(waits_s + 1)
-    await _require_refused(probe, last, last.token, f"a session that waits for {waits_s + 1:g} s")
+    await _require_refused(probe, gone, gone.token, f"a session that waits for {waits_s + 1:g} s")
     probe.ok(f"lets a session go after the {waits_s:g} s that it tells")
     back.caller.drop()
     try:
         await back.resume()
-    except NotYet as gone:
+    except NotYet as lost:
         told = "a session that goes on for as long as its client is there, which came back in time"
-        raise NotYet(told, gone.observed, caret=gone.caret, event=gone.event) from gone
+        raise NotYet(told, lost.observed, caret=lost.caret, event=lost.event) from lost
     probe.ok("keeps a session whose client came back in time")
 
 
-async def _leave_for_good(probe: Probe) -> None:
+async def _leave_for_good(probe: Probe, most: int, waits_s: float) -> None:
     """Nobody can come back to these sessions, so the server may not let them wait."""
-    before = (await read_counts(probe)).sessions
     plain = await probe.connect()
     await plain.say(read_audio(probe.draw(1)[0].path))
     idle = await probe.connect("/", protocol=_V1)
-    talk = await Conversation.begin(probe)
-    await talk.caller.send_json("session.end")
-    await talk.until("session.ended")
-    await talk.caller.closed()
-    await _require_refused(probe, talk, talk.token, "a session that was ended")
-    probe.ok("lets go of a session that its client has ended")
-    limit_s = min(_wait_told(probe, talk) / 2, probe.limit(_SETTLES_S))
     plain.drop()
     idle.drop()
-    nobody = (
-        "nobody can come back to a session of the plain dialect, to one that never began, or to "
-        "one that was ended"
+    why = (
+        "clients went away to whose sessions nobody can come back: a plain one, and an unbegun one"
     )
-    await _require_sessions(probe, before + 1, nobody, limit_s)  # the one whose resume was refused
+    await require_sessions(probe, most, why, or_fewer=True, within_s=waits_s / 2)
     probe.ok("does not let sessions wait to which nobody can come back")
-
-
-async def _require_sessions(probe: Probe, most: int, why: str, limit_s: float) -> None:
-    """Make sure that the server comes to count so many sessions, or fewer, within that time."""
-    started_s = time.monotonic()
-    while (count := (await read_counts(probe)).sessions) > most:
-        if (late_s := time.monotonic() - started_s) > limit_s:
-            raise NotYet(
-                f'"sessions {most}" in /metrics: {why}',
-                f'still "sessions {count}", {late_s:.1f} s later',
-                late=True,
-            )
-        await asyncio.sleep(_LOOK_S)
-
-
-async def _drop_many(probe: Probe) -> list[Conversation]:
-    """Sessions that wait, in the order in which they went; one that was begun first went late."""
-    first = await Conversation.begin(probe)
-    goes = probe.rng.randrange(1, _STEP) * _STEP
-    waiting = []
-    for number in range(_MOST_WAITING, 0, -1):
-        if number == goes:
-            first.caller.drop()
-            waiting.append(first)
-        async with AsyncExitStack() as stack:
-            talk = await Conversation.begin(probe, stack=stack)
-            talk.caller.drop()
-        waiting.append(talk)
-    return waiting
-
-
-async def _require_order(probe: Probe, waiting: list[Conversation]) -> None:
-    """Make sure that those are gone which went first, the very first at least."""
-    gone = 0
-    for number in range(len(waiting) - _STEP, 1, -_STEP):
-        talk = waiting[number - 1]
-        if not await _is_kept(probe, talk):
-            gone = gone or number
-        elif gone:
-            first = waiting[gone - 1] is min(waiting, key=lambda one: one.caller.number)
-            begun = ", which was begun before all the others," if first else ""
-            raise NotYet(
-                "those to be let go of that have waited longest",
-                f"number {number} of {len(waiting)} to go away is still there, and number "
-                f"{gone}{begun} is not",
-                event=probe.last,
-            )
-    await _require_refused(probe, waiting[0], waiting[0].token, "the session that waits longest")
 
 
 def _wait_told(probe: Probe, talk: Conversation) -> float:
@@ -640,11 +563,6 @@ async def killed(probe: Probe) -> None:
     probe.ok("tells a client that its session is gone, and offers a new one")
     await (await Conversation.begin(probe)).ask(probe.draw(1)[0])
     probe.ok("answers a turn of the new session")
-
-
-def _halves(said: Recording) -> tuple[Float32, Float32]:
-    samples = read_audio(said.path)
-    return samples[: len(samples) // 2], samples[len(samples) // 2 :]
 
 
 CHECKS: Final = (

@@ -67,7 +67,7 @@ def _require_between(
                     raise NotYet(expected, f"{given:.3f} ms, which is from {one} to {other}")
         if given == marks[end] - marks[start]:
             raise NotYet(expected, f"{given}: that is in nanoseconds")
-    _require(given, true, expected, _CLOSE_MS)
+    trial.number(given, true, _CLOSE_MS, expected=expected, unit="ms")
     trial.ok(f"gives {true:.3f} ms, from {start} to {end}")
 
 
@@ -88,7 +88,7 @@ async def marks_add_up(trial: Trial, parts_ms: Any) -> None:
             raise NotYet(f"parts that end at {', '.join(true)} ({told})", keys or "no part")
         for end, span in true.items():
             expected = f"{span:.3f} ms from {start[end]} to {end} ({told})"
-            _require(given[end], span, expected, _CLOSE_MS)
+            trial.number(given[end], span, _CLOSE_MS, expected=expected, unit="ms")
         trial.ok(f"{len(true)} parts that add up to {sum(true.values()):.3f} ms, {told}")
 
 
@@ -136,7 +136,7 @@ async def headers(trial: Trial, headers_percent: Any) -> None:
             f"{payload} of audio, in {count} segment{'s' * (count > 1)}"
         )
         given = trial.call(headers_percent, chunk_ms, expected=expected)
-        _require(given, true, expected, _CLOSE_PERCENT, "%")
+        trial.number(given, true, _CLOSE_PERCENT, expected=expected, unit="%")
     trial.ok("gives the headers of ten chunk sizes, where a second segment begins as well")
 
 
@@ -258,16 +258,6 @@ def _why_sizes(
         f"{row['headers_percent']:.1f} %, the limits are {most_added_ms:.1f} ms and "
         f"{most_percent:.1f} %"
     )
-
-
-def _require(given: Any, true: float, expected: str, close: float, unit: str = "ms") -> None:
-    """Make sure that a number is the right one."""
-    try:
-        number = float(given)
-    except (TypeError, ValueError):
-        raise NotYet(expected, f"{given!r}, which is no number") from None
-    if not abs(number - true) <= close:  # NaN is not close to anything either
-        raise NotYet(expected, f"{number:.3f} {unit}", off=f"{number - true:+.3f} {unit}")
 
 
 CHECKS: Final = (

@@ -47,6 +47,7 @@ class Speaker:
         self, probe: Probe, caller: Caller, input: AudioFormat = WIRE, output: AudioFormat = WIRE
     ) -> None:
         self.caller = caller
+        caller.bytes_per_second = output.bytes_per_second
         self.input = input
         self.output = output
         self.seq = 0
