@@ -117,8 +117,9 @@ def broken_off(attack: RunningServer) -> list[str]:
 
 async def _watch(server: RunningServer, seconds: float, endured: Endured) -> None:
     """Note how the server is for so long, and how it ends."""
-    before, end = memory_of(server), time.perf_counter() + seconds
+    before = memory_of(server)
     async with pinging(server.url, endured.pings):
+        end = time.perf_counter() + seconds
         while time.perf_counter() < end:
             await asyncio.sleep(_LOOK_S)
             endured.grown_bytes = max(endured.grown_bytes, memory_of(server) - before)

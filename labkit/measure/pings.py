@@ -8,12 +8,13 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, Unpack
 
 import numpy as np
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import WebSocketException
 
 from labkit.client.dial import Reach, connected
@@ -60,39 +61,49 @@ class Pings:
 
 @asynccontextmanager
 async def pinging(url: str, pings: Pings, **reach: Unpack[Reach]) -> AsyncIterator[None]:
-    """Let an honest caller ping the server at `url` for the length of the block.
+    """Let an honest caller ping the server at `url`, from the begin of the block to its end.
 
     It runs in a thread with an event loop of its own: what other clients do in this one must not
     count.
     """
+    loop, there = asyncio.get_running_loop(), asyncio.Event()
     pings.until_ns = math.inf
-    caller = asyncio.create_task(asyncio.to_thread(asyncio.run, _ping(url, pings, reach)))
+    call = _call(url, pings, reach, lambda: loop.call_soon_threadsafe(there.set))
+    caller = asyncio.create_task(asyncio.to_thread(asyncio.run, call))
     try:
+        await there.wait()
         yield
     finally:
         pings.until_ns = time.perf_counter_ns()
         await caller
 
 
-async def _ping(url: str, pings: Pings, reach: Reach) -> None:
-    rng = random.Random()
+async def _call(url: str, pings: Pings, reach: Reach, there: Callable[[], object]) -> None:
+    """Connect, say that the caller is `there`, and ping; also where nobody answers."""
     try:
         async with connected(url, **reach) as socket:
-            due_ns = time.perf_counter_ns()
-            while True:
-                held_up = time.perf_counter_ns() >= due_ns  # the answer before came so late
-                await asyncio.sleep(max(0.0, (due_ns - time.perf_counter_ns()) / 1e9))
-                if due_ns >= pings.until_ns:
-                    return
-                sent_ns = time.perf_counter_ns()
-                await socket.send("ping")
-                async with asyncio.timeout(_PATIENCE_S):
-                    while await socket.recv() != "pong":
-                        pass
-                trip_ms = (time.perf_counter_ns() - sent_ns) / 1e6
-                # That a sleep lasted too long is this machine's doing, and not the server's.
-                pings.ms.append(trip_ms + (held_up and (sent_ns - due_ns) / 1e6))
-                pings.longest_trip_ms = max(pings.longest_trip_ms, trip_ms)
-                due_ns += round(rng.uniform(*_EVERY_S) * 1e9)
+            there()
+            await _ping(socket, pings)
     except (ClientError, TimeoutError, WebSocketException):
         pings.lost += 1
+    finally:
+        there()
+
+
+async def _ping(socket: ClientConnection, pings: Pings) -> None:
+    rng, due_ns = random.Random(), time.perf_counter_ns()
+    while True:
+        held_up = time.perf_counter_ns() >= due_ns  # the answer before came so late
+        await asyncio.sleep(max(0.0, (due_ns - time.perf_counter_ns()) / 1e9))
+        if due_ns >= pings.until_ns:
+            return
+        sent_ns = time.perf_counter_ns()
+        await socket.send("ping")
+        async with asyncio.timeout(_PATIENCE_S):
+            while await socket.recv() != "pong":
+                pass
+        trip_ms = (time.perf_counter_ns() - sent_ns) / 1e6
+        # That a sleep lasted too long is this machine's doing, and not the server's.
+        pings.ms.append(trip_ms + (held_up and (sent_ns - due_ns) / 1e6))
+        pings.longest_trip_ms = max(pings.longest_trip_ms, trip_ms)
+        due_ns += round(rng.uniform(*_EVERY_S) * 1e9)

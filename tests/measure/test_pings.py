@@ -6,7 +6,9 @@ import time
 import pytest
 from websockets.asyncio.server import ServerConnection
 
+from labkit.client.dial import address_of
 from labkit.errors import ClientError
+from labkit.measure.netem import Proxy
 from labkit.measure.pings import Pings, pinging
 from labkit.server.app import VoiceServer
 from labkit.session.settings import ServerSettings
@@ -60,3 +62,13 @@ async def test_every_ping_that_a_server_holds_up_counts_also_where_the_block_is_
     assert pings.ms[0] >= pings.longest_trip_ms >= 300
     assert pings.ms[1] > 200
     pings.require_answers()
+
+
+async def test_the_caller_is_there_when_the_block_begins() -> None:
+    async def answer(socket: ServerConnection) -> None:
+        async for _ in socket:
+            await socket.send("pong")
+
+    async with websocket(answer) as url, Proxy(*address_of(url)) as proxy:
+        async with pinging(proxy.url(), Pings()):
+            assert len(proxy.connections) == 1  # so that the next one is the speaker's
