@@ -48,9 +48,8 @@ from labkit.session.turn import (
     Turn,
 )
 from labkit.tasks import stop
-from labkit.trace import Mark, Trace
+from labkit.trace import Mark
 from labkit.voice import pipeline as voice
-from labkit.voice.hearing import Utterance
 from labkit.voice.history import History
 from labkit.voice.scheduling import Playback
 
@@ -67,16 +66,14 @@ class Ended:
     """An utterance that is over, and its turn from there on.
 
     Attributes:
-        utterance: What was said.
-        trace: When what happened to it.
+        asked: What the pipeline is asked to answer.
         heard_s: Its length, in seconds.
         listening_cpu_ms: CPU time of the process while it came in, in milliseconds.
         turn: Where it stands.
         ahead: An answer that was begun before it was over.
     """
 
-    utterance: Utterance
-    trace: Trace
+    asked: voice.Turn
     heard_s: float
     listening_cpu_ms: float
     turn: Turn = field(default_factory=lambda: Turn(0))
@@ -86,8 +83,7 @@ class Ended:
     @property
     def held_bytes(self) -> int:
         """Bytes of what was said, and of what waits of its answer."""
-        held = self.utterance.nbytes
-        held += 0 if self.ahead is None else self.ahead.held_bytes
+        held = self.asked.utterance.nbytes if self.ahead is None else self.ahead.held_bytes
         return held + (0 if self.sink is None else self.sink.held_bytes)
 
     async def drop_ahead(self) -> None:
@@ -145,12 +141,12 @@ class Answers:
         before) says nothing of the engines.
         """
         answering, outgoing = self._answering, self._common.outgoing
-        if answering is None or Mark.TTS_FIRST_AUDIO in answering.trace.marks:
+        if answering is None or Mark.TTS_FIRST_AUDIO in answering.asked.trace.marks:
             return 0.0
         contended = self.barge_in is not None and self.barge_in.contended
         if contended or not outgoing.attached or not outgoing.window.has_room:
             return 0.0
-        return (now_ns - answering.trace.marks[Mark.END_STREAM_RECEIVED]) / 1e9
+        return (now_ns - answering.asked.trace.marks[Mark.END_STREAM_RECEIVED]) / 1e9
 
     # What is done to them.
 
@@ -230,7 +226,7 @@ class Answers:
         finally:
             # Cancelled or not, begun or not: nobody else ends what was begun ahead.
             await ended.drop_ahead()
-            ended.utterance.forget()
+            ended.asked.utterance.forget()
             self._answering = None
             self._common.recount()
 
@@ -255,14 +251,11 @@ class Answers:
             raise error
 
     async def _give(self, ended: Ended) -> None:
-        common, turn, ahead = self._common, ended.turn, ended.ahead
+        common, turn, asked, ahead = self._common, ended.turn, ended.asked, ended.ahead
         if (barge_in := self.barge_in) is not None:
             # The reply before it may be over and still be played: its client waits for a verdict.
             await common.changes.until(lambda: not barge_in.contended)
-        if ahead is not None:
-            asked = ahead.turn
-        else:
-            asked = voice.Turn(common.id, ended.utterance, self.history, ended.trace, common.clock)
+        if ahead is None:
             # Due from now, not from its end: turns that wait for each other claim no more for it.
             asked.playback = Playback(common.clock())
         if barge_in is not None:
@@ -279,7 +272,7 @@ class Answers:
         # cancel that comes meanwhile still stops it.
         await self._emit(turn, ReplyEnd(turn.number))
         self._perform(turn, turn.step(Flushed()))
-        common.observer.turn_answered(ended.trace)
+        common.observer.turn_answered(asked.trace)
         self._log_turn(ended)
 
     async def _emit(self, turn: Turn, event: Event) -> None:
@@ -321,8 +314,8 @@ class Answers:
         if over.error is not None:
             self._tell_refused(over.error)
         ended = self._answering if self._answers(turn) else None
-        marks = {} if ended is None else {m.value: at for m, at in ended.trace.marks.items()}
-        ahead = {} if ended is None else {m.value: at for m, at in ended.trace.ahead.items()}
+        marks = {} if ended is None else {m.value: at for m, at in ended.asked.trace.marks.items()}
+        ahead = {} if ended is None else {m.value: at for m, at in ended.asked.trace.ahead.items()}
         cpu_ms = 0.0 if ended is None else ended.listening_cpu_ms
         self._common.put_now(
             TurnOver(turn.number, over.status, over.text, turn.samples, marks, cpu_ms, ahead)
@@ -334,7 +327,8 @@ class Answers:
         self._common.put_now(Refused(error))
 
     def _log_turn(self, ended: Ended) -> None:
-        wait_ms = ended.trace.between_ms(Mark.END_STREAM_RECEIVED, Mark.TTS_FIRST_AUDIO)
+        trace = ended.asked.trace
+        wait_ms = trace.between_ms(Mark.END_STREAM_RECEIVED, Mark.TTS_FIRST_AUDIO)
         after = "no reply" if wait_ms is None else f"first sound after {wait_ms:.0f} ms"
         _log.info(
             "session %s: turn %d: %.1f s heard, %s",

@@ -21,7 +21,7 @@ from labkit.session.barge_in import BargeIn
 from labkit.session.common import Common
 from labkit.session.events import PartialTranscript, SpeechStarted, SpeechStopped
 from labkit.session.partials import Partials
-from labkit.trace import Mark, Trace
+from labkit.trace import Mark
 from labkit.voice import pipeline as voice
 from labkit.voice.hearing import Endpointing, SpeechTracker, Utterance, frames_in
 from labkit.voice.turn_taking import (
@@ -175,7 +175,7 @@ class Listening:
         """Examine all that came, in order, and hand on the utterances that are over."""
         while True:
             ended = self._unexamined[0] if self._unexamined else None
-            utterance = self._utterance if ended is None else ended.utterance
+            utterance = self._utterance if ended is None else ended.asked.utterance
             left = utterance.unexamined(ended=ended is not None)
             if left and await self._detect(utterance, ended=ended is not None):
                 await self._follow(utterance)
@@ -293,9 +293,7 @@ class Listening:
     def _work_ahead(self, utterance: Utterance, held: int) -> None:
         common = self._common
         if common.settings.work_ahead and not self._has_others:
-            said = utterance.beginning(held)
-            turn = voice.Turn(common.id, said, self._answers.history, clock=common.clock)
-            self._ahead = WorkAhead(common.pipeline, turn)
+            self._ahead = WorkAhead(common.pipeline, self._asked(utterance.beginning(held)))
             common.recount()
 
     async def _drop_ahead(self) -> None:
@@ -331,7 +329,7 @@ class Listening:
         ended = self._ended(utterance)
         ended.ahead = await self._confirmed()
         if ended.ahead is not None:
-            ended.trace = ended.ahead.turn.trace
+            ended.asked = ended.ahead.turn
             utterance.forget()
         self._answers.hand_over(ended)
 
@@ -345,7 +343,7 @@ class Listening:
         if self._utterance is utterance:
             self._utterance = rest
         else:
-            self._unexamined[0].utterance = rest
+            self._unexamined[0].asked.utterance = rest
 
     async def _room_for_turn(self) -> None:
         """Wait until one more utterance may wait; meanwhile audio is kept, and read later.
@@ -358,9 +356,13 @@ class Listening:
 
     def _ended(self, utterance: Utterance) -> Ended:
         cpu_ms = (self._cpu_clock() - self._cpu_at_start) / 1e6 if len(utterance) else 0.0
-        ended = Ended(utterance, Trace(), utterance.seconds, cpu_ms)
-        ended.trace.mark(Mark.END_STREAM_RECEIVED, self._common.clock())
+        ended = Ended(self._asked(utterance), utterance.seconds, cpu_ms)
+        ended.asked.mark(Mark.END_STREAM_RECEIVED)
         return ended
+
+    def _asked(self, utterance: Utterance) -> voice.Turn:
+        common = self._common
+        return voice.Turn(common.id, utterance, self._answers.history, clock=common.clock)
 
     def _fresh_utterance(self) -> Utterance:
         # Where the server decides, one buffer may hold several utterances until the detector has

@@ -15,6 +15,10 @@ be resumed ends with its connection, and nobody is told its token.
 
 `Lives` decides, and is pure: time comes in with each call. `Registry` owns the sessions and the
 tasks in which they work.
+
+The way of a resume: `Registry.resume` asks `Lives` for the token and the stream's `ReplayWindow`
+for the position, takes the session from the connection that has it, and winds the stream back. The
+dialect puts its answer before all that waits, and attaches the session to its own `Feed`.
 """
 
 import asyncio

@@ -140,7 +140,7 @@ async def test_what_was_said_is_let_go_of_when_its_turn_is_cancelled() -> None:
         await until(lambda: scene.session._answers._answering)
         answering = scene.session._answers._answering
         assert answering is not None
-        said = weakref.ref(answering.utterance)
+        said = weakref.ref(answering.asked.utterance)
         del answering
         scene.session.cancel(1, 0)
         await scene.settle()
@@ -195,7 +195,7 @@ async def test_nothing_of_a_reply_that_is_stopped_waits_for_the_collector(
             await until(lambda: scene.told.of(ReplyAudio))
             answering = scene.session._answers._answering
             assert answering is not None
-            left = weakref.ref(answering.utterance)
+            left = weakref.ref(answering.asked.utterance)
             del answering
             if how == "cancelled":
                 scene.session.cancel(1, 0)
