@@ -8,6 +8,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -17,7 +19,6 @@ from labkit.errors import ClientError, ServerError
 from labkit.measure.server_process import (
     RunningServer,
     labkit_server,
-    read_usage,
     running_server,
     start_server,
 )
@@ -150,16 +151,17 @@ async def test_a_server_that_does_not_hear_the_end_is_cut_off(
 
 
 def test_nothing_is_known_of_a_process_elsewhere() -> None:
-    assert read_usage(None) is None
     elsewhere = RunningServer("ws://example.org")
     assert (elsewhere.pid, elsewhere.usage(), elsewhere.log()) == (None, None, "")
     elsewhere.stop()
 
 
 def test_cpu_time_is_counted_finer_than_in_ticks() -> None:
-    first = read_usage(os.getpid())
+    process: Any = SimpleNamespace(pid=os.getpid())
+    this = RunningServer("", process)
+    first = this.usage()
     sum(range(200_000))
-    second = read_usage(os.getpid())
+    second = this.usage()
     assert first is not None
     assert second is not None
     assert second.cpu_s > first.cpu_s
