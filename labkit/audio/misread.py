@@ -79,7 +79,7 @@ class Pace:
 
     @property
     def span_s(self) -> float:
-        """Length of the stretch on the clock, in seconds."""
+        """Length of the stretch, in seconds of the clock."""
         return (self.end[0] - self.marks[0][0]) / 1e9
 
     @property
@@ -111,7 +111,6 @@ class ArrivalMeter:
     """
 
     def __init__(self) -> None:
-        """Begin before the first message."""
         self._marks: deque[tuple[int, int]] = deque()
         self._due_ns = self._last_ns = self._bytes = self._messages = 0
         self._usual_gap_ns = self._longest_gap_ns = math.inf
@@ -146,7 +145,7 @@ class ArrivalMeter:
             self._marks.popleft()
 
     def _learn_gap(self, at_ns: int, gap_ns: int) -> None:
-        """Follow the mean gap since the last mark; a pause counts as the longest that is none."""
+        """Follow the mean gap; a pause counts as the longest that is none."""
         if gap_ns > self._longest_gap_ns:
             self._marks.clear()
             mean_ns, weight = self._longest_gap_ns, _SMOOTHING
@@ -170,18 +169,11 @@ class ArrivalMeter:
 
 # -- what one block says ------------------------------------------------------------
 
-MISMATCHES: Final = frozenset(
-    {
-        *(reading.kind for reading in READINGS),
-        ErrorCode.LOOKS_SHIFTED,
-        ErrorCode.LOOKS_LIKE_COMPRESSED,
-        ErrorCode.LOOKS_LIKE_FILE,
-        ErrorCode.LOOKS_LIKE_STEREO,
-        ErrorCode.LOOKS_LIKE_MONO,
-        ErrorCode.RATE_MISMATCH,
-        ErrorCode.CHANNELS_CANCEL,
-    }
-)
+MISMATCHES: Final = frozenset(code for code in ErrorCode if code.startswith("looks_")) | {
+    ErrorCode.FLOAT_OUT_OF_SCALE,
+    ErrorCode.RATE_MISMATCH,
+    ErrorCode.CHANNELS_CANCEL,
+}
 """Everything that a stream can look like in place of what was declared."""
 
 _LAWS: Final = frozenset({ErrorCode.LOOKS_LIKE_MULAW, ErrorCode.LOOKS_LIKE_ALAW})
@@ -194,8 +186,6 @@ _LOUD_BYTES_DB: Final = -17.0
 (as A-law, that is) never below -16."""
 _TOO_LOUD_DB: Final = -10.0
 """What another reading may not exceed, since misread bytes mostly lie near -5 dBFS."""
-_NOTHING_DB: Final = -80.0
-"""A reading below this holds nothing at all, such as floats of which all are minute."""
 _SOUND_DB: Final = 6.0
 """Gain of the predictor from which a loud block is sound; noise has 0."""
 _OTHER_DB: Final = 4.0
@@ -209,20 +199,18 @@ _LAW_MARGIN_DB: Final = 1.2
 never had 0.1 dB more, whatever the audio."""
 _NOISE_DB: Final = 2.0
 """Gain of the predictor below which single bytes are noise, loud or not."""
-_GLANCE_BYTES: Final = 1024
-_GLANCE_MORE_DB: Final = 4.0
-_GLANCE_DB: Final = 3.0
-"""Noise is noise at a glance: the whole block is read only as what has this gain in its first
-bytes, and as much as all have as declared, and is at most so much louder than what is accepted."""
 _SURE_DB: Final = 15.0
 """Gain of the predictor that no misread bytes have: of speech, it was never above 13."""
 _FEW_BYTES: Final = 9
 """Different bytes of two levels and of zero, each of four bytes with one in common."""
-_TWICE: Final = 1.9
-"""Speed from which a stream may be twice too fast, whatever its rate."""
+_NEARLY_LIVE: Final = 0.9
+"""Speed from which a stream may be live, or sent faster than that, whatever its rate."""
 _CHANNELS_S: Final = 1.5
 _RATE_S: Final = 3.0
 """How long a pace must have lasted before it counts, in seconds of the clock."""
+_MIN_BYTES: Final = 2048
+_MAX_BYTES: Final = 4096
+"""Sizes of a block. The lesser is enough for a predictor under any reading."""
 _SPEECH_HZ: Final = 8_800
 """Speech has little above it."""
 _RATES: Final = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
@@ -233,14 +221,13 @@ class Layout:
     """What a stream is taken for: first what was declared, then that with what was found."""
 
     name: str
-    """The encoding, in words."""
     reading: Reading
     sample_rate: int
     channels: int
 
     @classmethod
     def of(cls, form: AudioFormat) -> "Layout":
-        """What was declared."""
+        """Take what was declared."""
         return cls(form.encoding, DECLARED[form.encoding], form.sample_rate, form.channels)
 
     @property
@@ -282,7 +269,6 @@ class Window:
     """
 
     def __init__(self, layout: Layout, block: bytes, pace: Pace | None) -> None:
-        """Read a block."""
         self.layout = layout
         self.block = block
         self.pace = pace
@@ -313,17 +299,21 @@ class Window:
         return self.is_bytes and self.sound.gain_db < _NOISE_DB
 
     @cached_property
-    def glance(self) -> Sequence[tuple[Reading, Sound]]:
-        """What the first bytes sound like under every other reading that is likely.
+    def otherwise(self) -> Sequence[tuple[Reading, Sound]]:
+        """What it sounds like under every other reading that is likely.
 
         What is sound, and not loud, can only be one kind of single bytes read as another.
         """
         any_width = self.is_loud or self.is_noise
         return [
-            (reading, Sound(reading.frames(self.block[:_GLANCE_BYTES], 1)))
+            (reading, self.read(reading, 1))
             for reading in READINGS
             if reading is not self.layout.reading and (any_width or reading.sample_bytes == 1)
         ]
+
+    def read(self, reading: Reading, channels: int) -> Sound:
+        """What its beginning sounds like under another reading."""
+        return Sound(reading.frames(self.block[:_MIN_BYTES], channels))
 
     @property
     def is_silent(self) -> bool:
@@ -343,7 +333,7 @@ class Window:
             return False
         return any(
             sound.valid and sound.level_db < _AUDIBLE_DB
-            for reading, sound in self.glance
+            for reading, sound in self.otherwise
             # On a scale of 32768, floats within ±1 are always silence.
             if reading.kind is not ErrorCode.FLOAT_OUT_OF_SCALE or not self.sound.valid
         )
@@ -376,12 +366,11 @@ class Rule:
     misread: bool
     """Whether it is asked about windows that seem misread; else about those that are sound."""
     votes: int
-    """Windows that must agree on a kind..."""
     of: int
-    """...among this many last audible ones."""
+    """So many of the last audible windows, `votes` of them, must agree on a kind."""
 
     def ask(self, window: Window) -> Finding | None:
-        """What the window says, if the rule is for windows of this sort."""
+        """What the window says, if it is of the sort that the rule is for."""
         asked = window.seems_misread if self.misread else not window.is_noise
         return self.judge(window) if asked else None
 
@@ -391,11 +380,18 @@ def another_reading(window: Window) -> Finding | None:
 
     Both must be so: white noise stays noise under every reading, and sound stays sound.
     """
-    if (best := _best_reading(window)) is None:
+    channels = window.layout.channels
+    heard = [
+        (reading, window.read(reading, count))
+        for reading, sound in window.otherwise
+        if _AUDIBLE_DB < sound.level_db < _TOO_LOUD_DB
+        # What was declared as two channels is read as one, too: every second sample of telephone
+        # speech is hardly like sound. But not bytes as bytes, which sound alike where quiet.
+        for count in {channels if window.is_bytes and reading.sample_bytes == 1 else 1, channels}
+    ]
+    if not heard:
         return None
-    reading, sound = best
-    if not _AUDIBLE_DB < sound.level_db < _TOO_LOUD_DB:
-        return None
+    reading, sound = max(heard, key=lambda one: one[1].gain_db)
     if sound.gain_db < _least_gain_db(window, reading):
         return None
     message = (
@@ -414,34 +410,11 @@ def another_reading(window: Window) -> Finding | None:
 
 
 def _least_gain_db(window: Window, reading: Reading) -> float:
-    """The gain from which the reading is believed in place of the declared one."""
+    """From which gain on the reading is believed in place of the declared one."""
     declared_db = window.sound.gain_db
     if {window.layout.reading.kind, reading.kind} == _LAWS:
         return max(_LAW_DB, declared_db + _LAW_MARGIN_DB)
     return max(_OTHER_DB, declared_db + _MARGIN_DB, declared_db * _MARGIN)
-
-
-def _best_reading(window: Window) -> tuple[Reading, Sound] | None:
-    """The other reading that is most like sound, of those that may be at a glance.
-
-    Of what was declared as two channels also as one: every second sample of telephone speech is
-    hardly like sound. But not bytes as other bytes, which sound alike where they are quiet.
-    """
-    likely, channels = window.glance, window.layout.channels
-    if window.is_loud or window.is_noise:
-        least_db = max(_GLANCE_DB, window.sound.gain_db)
-        likely = [
-            (reading, sound)
-            for reading, sound in likely
-            if _NOTHING_DB < sound.level_db < _TOO_LOUD_DB + _GLANCE_MORE_DB
-            and sound.gain_db > least_db
-        ]
-    heard = [
-        (reading, Sound(reading.frames(window.block, count)))
-        for reading, _ in likely
-        for count in {channels if window.is_bytes and reading.sample_bytes == 1 else 1, channels}
-    ]
-    return max(heard, key=lambda pair: pair[1].gain_db, default=None)
 
 
 def _described(sound: Sound) -> str:
@@ -457,7 +430,6 @@ def encoded(window: Window) -> Finding | None:
 
 
 def _compressed(message: str) -> Finding:
-    """What an encoder's output comes to."""
     hint = "decode it before sending; in a browser, take samples from an AudioWorklet"
     return _found(ErrorCode.LOOKS_LIKE_COMPRESSED, message, hint, None)
 
@@ -479,94 +451,69 @@ def incompressible(window: Window) -> Finding | None:
 
 
 def _entropy(block: bytes) -> float:
-    """Shannon entropy of the bytes, in bits."""
+    """Shannon's, in bits."""
     share = np.bincount(np.frombuffer(block, np.uint8), minlength=256) / len(block)
     share = share[share > 0]
     return float(-(share * np.log2(share)).sum())
 
 
-def stereo_as_mono(window: Window) -> Finding | None:
-    """Every second sample belongs to another signal, and too much audio comes in.
+_CHANNELS: Final = {
+    1: (
+        ErrorCode.LOOKS_LIKE_MONO,
+        "left and right follow each other as one signal",
+        "this is one channel",
+        "declare 1 channel, or send each sample twice",
+    ),
+    2: (
+        ErrorCode.LOOKS_LIKE_STEREO,
+        "every second sample belongs to another signal",
+        "these are two interleaved channels",
+        "declare 2 channels, or send the average of the two",
+    ),
+}
+
+
+def other_channels(window: Window) -> Finding | None:
+    """One channel declared as two, or two as one; both the samples and the pace say so.
 
     Either alone would not do: a tone of a quarter of the sample rate has a period of two as
-    well, and so has audio whose rate was doubled by repeating samples.
+    well, and so has audio whose rate was doubled by repeating samples; and the two microphones
+    of a laptop may be half a sample apart.
     """
     layout = window.layout
-    if layout.channels == 2 or not window.is_off_pace(_CHANNELS_S):
+    other = replace(layout, channels=3 - layout.channels)
+    speed = window.speed * layout.channels / other.channels
+    if not window.is_off_pace(_CHANNELS_S):
         return None
-    if window.speed < _TWICE and _usual_rate(layout, window.speed / 2) is None:
+    if speed < _NEARLY_LIVE and _usual_rate(other, speed) is None:
         return None
-    if not _twofold(window.sound.frames[:, 0]):
+    if not _interleaved(window.sound.frames.reshape(-1), other.channels):
         return None
-    return _found(
-        ErrorCode.LOOKS_LIKE_STEREO,
-        f"every second sample belongs to another signal, and audio comes {window.speed:.2f} times"
-        f" as fast as live {layout}: these are two interleaved channels",
-        "declare 2 channels, or send the average of the two",
-        replace(layout, channels=2),
-    )
+    code, seen, meaning, hint = _CHANNELS[other.channels]
+    message = f"{seen}, and audio comes {window.speed:.2f} times as fast as live {layout}"
+    return _found(code, f"{message}: {meaning}", hint, other)
 
 
-def _twofold(samples: Float64) -> bool:
-    """Whether even and odd samples differ in level, in steps, or in what predicts them."""
-    even = samples[: len(samples) // 2 * 2].reshape(-1, 2)
-    steps = np.diff(samples[: len(samples) // 2 * 2 - 1])
-    steps = steps[: len(steps) // 2 * 2].reshape(-1, 2)
-    by_level, by_step = _imbalance(even), _imbalance(steps)
-    return by_level > 1.5 or by_step > 1.5 or _skips(samples)
+def _interleaved(samples: Float64, channels: int) -> bool:
+    """Whether samples are those of so many channels in turns.
 
-
-def _imbalance(pairs: Float64) -> float:
-    """Energy of one column over that of the other, at least 1."""
-    energies = np.square(pairs).sum(axis=0) + 1e-12
-    return float(energies.max() / energies.min())
-
-
-def _skips(samples: Float64) -> bool:
-    """Whether a sample follows from the one before last, and less from the last one.
-
-    A hiss is not meant: its samples are the opposite of the last ones.
+    Those of two differ in level or in steps, or a sample follows from the one before last, and
+    less from the last one; of a hiss, it is the opposite of the last one. Those of one do not.
     """
-    one, two = _correlations(samples)
-    return two > 0.6 and -0.2 < one < two - 0.15
-
-
-def _correlations(samples: Float64) -> tuple[float, float]:
-    """Autocorrelation at one sample and at two."""
+    pairs = samples[: len(samples) // 2 * 2]
+    by_level, by_step = _imbalance(pairs), _imbalance(np.diff(pairs)[:-1])
     centred = samples - samples.mean()
     energy = float(centred @ centred) + 1e-12
     one, two = (float(centred[:-lag] @ centred[lag:]) / energy for lag in (1, 2))
-    return one, two
+    if channels == 1:
+        return by_level < 1.3 and by_step < 1.5 and two < one
+    return by_level > 1.5 or by_step > 1.5 or (two > 0.6 and -0.2 < one < two - 0.15)
 
 
-def mono_as_stereo(window: Window) -> Finding | None:
-    """Left and right are one smooth signal in turns, and too little audio comes in.
-
-    The pace is needed: the two microphones of a laptop may be half a sample apart.
-    """
-    layout = window.layout
-    if layout.channels == 1 or not window.is_off_pace(_CHANNELS_S):
-        return None
-    if not 0.45 < window.speed < 0.55 and _usual_rate(layout, 2 * window.speed) is None:
-        return None
-    if not _single(window.sound.frames):
-        return None
-    return _found(
-        ErrorCode.LOOKS_LIKE_MONO,
-        f"left and right follow each other as one signal, and audio comes {window.speed:.2f} times"
-        f" as fast as live {layout}: this is one channel",
-        "declare 1 channel, or send each sample twice",
-        replace(layout, channels=1),
-    )
-
-
-def _single(frames: Float64) -> bool:
-    samples = frames.reshape(-1)
-    steps = np.diff(samples[: len(samples) - 1])
-    steps = steps[: len(steps) // 2 * 2].reshape(-1, 2)
-    balanced = _imbalance(frames) < 1.3 and _imbalance(steps) < 1.5
-    one, two = _correlations(samples)
-    return balanced and two < one
+def _imbalance(samples: Float64) -> float:
+    """Energy of even samples over that of odd ones, or the other way round: at least 1."""
+    energies = np.square(samples.reshape(-1, 2)).sum(axis=0) + 1e-12
+    return float(energies.max() / energies.min())
 
 
 def cancelling(window: Window) -> Finding | None:
@@ -630,8 +577,7 @@ RULES: Final = (
     Rule(another_reading, misread=True, votes=3, of=8),
     Rule(encoded, misread=True, votes=1, of=1),
     Rule(incompressible, misread=True, votes=2, of=2),
-    Rule(stereo_as_mono, misread=False, votes=3, of=6),
-    Rule(mono_as_stereo, misread=False, votes=3, of=6),
+    Rule(other_channels, misread=False, votes=3, of=6),
     Rule(cancelling, misread=False, votes=4, of=6),
     Rule(other_rate, misread=False, votes=3, of=3),
 )
@@ -639,9 +585,6 @@ RULES: Final = (
 
 # -- the watch ------------------------------------------------------------
 
-_MIN_BYTES: Final = 2048
-_MAX_BYTES: Final = 4096
-"""Sizes of a block: enough for a predictor under any reading, and soon looked at."""
 _ALIGNMENT: Final = 8
 """Bytes: whole frames of any encoding and number of channels begin at multiples of it."""
 _CLOSE_S: Final = 0.2
@@ -649,12 +592,9 @@ _SILENT_S: Final = 0.4
 _RARE_S: Final = 4.0
 """Time from one look to the next: while something may be wrong, in silence, and at last."""
 _BACKOFF: Final = 2.0
-"""Each look at sound that is as declared lets the next one wait so much longer..."""
-_NOISE_BACKOFF: Final = 4.0
-"""...and one at noise, which costs most to look at and tells least, more than that."""
-_MOST_EFFORT: Final = 24
-"""Looks at silence in one message, others count for more: it may hold minutes, and all other
-callers wait meanwhile, 2 to 3 ms at most."""
+"""Each look at sound that is as declared lets the next one wait so much longer."""
+_MOST_LOOKS: Final = 6
+"""Looks at one message: it may hold minutes, and all other callers wait meanwhile."""
 _PACE_S: Final = 1.4
 _PACE_LOOKS: Final = 20
 """Span of a wrong pace, in seconds, from which the rules about it are asked often, and how often:
@@ -662,22 +602,17 @@ who sends a file faster than speech is no reason to look closely for all of its 
 
 
 class FormatWatch:
-    """Watches one stream for audio that is not what was declared.
+    """Watches one stream for audio that is not what was declared; each kind is told once.
 
     Feed it each message before decoding: misread floats are often NaN, which the decoder
-    refuses at once. Each kind is told once. A fault that is found is taken into account from then
-    on, so that a second one behind it is found, too: floats that were declared as integers are
-    read as floats when their sample rate is judged.
+    refuses at once.
     """
 
     def __init__(self, form: AudioFormat, seconds: float = math.inf, phase: float = 0.0) -> None:
-        """Watch the beginning of a stream that its caller declared as `form`.
+        """Watch the first `seconds` of a stream that its caller declared as `form`.
 
-        Args:
-            form: What was declared.
-            seconds: So much audio is looked at.
-            phase: When the first look is, 0 to 1 in the first 0.2 s. Streams that began together
-                should not all be looked at in the same instant: others wait for the sum.
+        The first look is after 0.2 s times `phase`, 0 to 1. Streams that began together should
+        not all be looked at in the same instant: others wait for the sum.
         """
         self._meter = ArrivalMeter()
         self._left_bytes = seconds * form.bytes_per_second
@@ -701,8 +636,8 @@ class FormatWatch:
     def feed(self, payload: bytes, at_ns: int) -> Sequence[ProtocolError]:
         """Take a message that came at `at_ns` of a monotonic clock; give what is new about it.
 
-        This runs for every message of every caller, mostly for nothing. So it counts, and leaves
-        out what lies between two blocks; all that costs more waits for a mark or for a look.
+        This runs for every message of every caller, mostly for nothing. So it counts; all that
+        costs more waits for a mark or for a look.
         """
         if self._left_bytes <= 0:
             return ()
@@ -734,7 +669,6 @@ class FormatWatch:
                 self._wait_bytes %= _ALIGNMENT
 
     def _begins_with(self, header: Header) -> Sequence[ProtocolError]:
-        """What the first bytes of a message say."""
         if header.encoded:
             return self._tell(_compressed(f"the message begins as a stream of {header.name} does"))
         return self._tell(
@@ -749,28 +683,22 @@ class FormatWatch:
     def _look(self, at_ns: int) -> list[ProtocolError]:
         """Judge the blocks that are complete, and decide when the next one is due."""
         found: list[ProtocolError] = []
-        pace, effort = self._meter.pace(), 0
-        while len(self._pending) >= self._block_bytes:
-            if effort >= _MOST_EFFORT:
-                self._leave_out(len(self._pending) + -len(self._pending) % _ALIGNMENT)
-                break
+        pace = self._meter.pace()
+        for _ in range(_MOST_LOOKS):
+            if len(self._pending) < self._block_bytes:
+                return found
             block = bytes(self._pending[: self._block_bytes])
             window = Window(self._layout, block, pace)
             wait_s = _SILENT_S
-            if window.is_silent:
-                effort += 1
-            elif window.is_silent_otherwise:
-                effort += 2
-            else:
-                effort += 4
+            if not (window.is_silent or window.is_silent_otherwise):
                 found += self._judge(window)
                 wait_s = self._wait_s(window)
             self._looked_ns, self._due_ns = at_ns, at_ns + round(wait_s * 1e9)
             self._leave_out(max(len(block), _aligned(wait_s * self._layout.bytes_per_second)))
+        self._leave_out(len(self._pending) + -len(self._pending) % _ALIGNMENT)
         return found
 
     def _leave_out(self, passed: int) -> None:
-        """Drop what was looked at, and all that comes before the next block."""
         self._wait_bytes = max(0, passed - len(self._pending))
         del self._pending[:passed]
 
@@ -781,11 +709,10 @@ class FormatWatch:
         if off_pace or any(any(votes) for votes in self._votes.values()):
             self._next_s = _CLOSE_S
         wait_s = self._next_s
-        self._next_s = min(wait_s * (_NOISE_BACKOFF if window.is_noise else _BACKOFF), _RARE_S)
+        self._next_s = min(wait_s * _BACKOFF, _RARE_S)
         return wait_s
 
     def _judge(self, window: Window) -> Sequence[ProtocolError]:
-        """Ask the rules about an audible window."""
         explained = False
         for rule, votes in self._votes.items():
             # What one rule explains is no evidence for the rules below it.
@@ -793,15 +720,12 @@ class FormatWatch:
             explained = explained or votes[-1] is not None
             finding = _agreed(votes, rule.votes)
             if finding is not None:
-                self._settle(rule)
+                # It is asked no more, nor are the others about the layout where it is one of them.
+                for other in list(self._votes):
+                    if other is rule or (other.misread and rule.misread):
+                        del self._votes[other]
                 return self._tell(finding)
         return ()
-
-    def _settle(self, settled: Rule) -> None:
-        """Ask a rule no more, nor the others about the layout where it was one of these."""
-        for rule in list(self._votes):
-            if rule is settled or (rule.misread and settled.misread):
-                del self._votes[rule]
 
     def _tell(self, finding: Finding) -> Sequence[ProtocolError]:
         """Go on with what was found; give what of it was not told yet."""

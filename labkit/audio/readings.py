@@ -21,7 +21,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from labkit.audio.pcm import ALAW, MULAW, Encoding
+from labkit.audio.pcm import ALAW, MULAW, Encoding, Law
 from labkit.errors import ErrorCode
 
 Float64: TypeAlias = NDArray[np.float64]
@@ -37,7 +37,7 @@ class Reading:
     """What it means where audio turns out to be laid out like this."""
     name: str
     hint: str
-    """What to send or to declare, where this is the right reading."""
+    """What to send or to declare."""
     dtype: np.dtype[np.generic]
     full_scale: float = 1.0
     levels: Float64 | None = None
@@ -66,6 +66,12 @@ _S16LE, _F32LE, _MULAW, _ALAW = Encoding
 _BYTE, _INT16, _FLOAT32 = np.dtype("u1"), np.dtype("<i2"), np.dtype("<f4")
 _K = ErrorCode
 
+
+def _law(kind: ErrorCode, name: str, encoding: Encoding, law: Law) -> Reading:
+    hint = f"declare the encoding {encoding}"
+    return Reading(kind, name, hint, _BYTE, levels=law.levels / 32_768)
+
+
 DECLARED: Final = {
     _S16LE: Reading(
         _K.LOOKS_LIKE_INT16, "16-bit integers", f"declare the encoding {_S16LE}", _INT16, 32_768
@@ -76,20 +82,8 @@ DECLARED: Final = {
         f"declare the encoding {_F32LE}, or convert each sample: round(sample * 32767) as int16",
         _FLOAT32,
     ),
-    _MULAW: Reading(
-        _K.LOOKS_LIKE_MULAW,
-        "µ-law",
-        f"declare the encoding {_MULAW}",
-        _BYTE,
-        levels=MULAW.levels / 32_768,
-    ),
-    _ALAW: Reading(
-        _K.LOOKS_LIKE_ALAW,
-        "A-law",
-        f"declare the encoding {_ALAW}",
-        _BYTE,
-        levels=ALAW.levels / 32_768,
-    ),
+    _MULAW: _law(_K.LOOKS_LIKE_MULAW, "µ-law", _MULAW, MULAW),
+    _ALAW: _law(_K.LOOKS_LIKE_ALAW, "A-law", _ALAW, ALAW),
 }
 """How each encoding that a caller may declare is read."""
 
@@ -160,7 +154,6 @@ class Sound:
     """
 
     def __init__(self, frames: Float64) -> None:
-        """Measure the level of samples."""
         self.frames = frames
         self.level_db = math.inf
         self.valid = False
@@ -279,13 +272,8 @@ def _mpeg_length(head: bytes) -> int:
     """Bytes of the layer III frame that `head` begins, or 0 where it begins none."""
     version, rate = head[1] >> 3 & 3, head[2] >> 2 & 3
     kbps = (_KBPS if version == 3 else _LOW_KBPS)[head[2] >> 4]
-    if (
-        head[0] != 0xFF
-        or head[1] & 0xE6 != 0xE2
-        or not kbps
-        or version not in _MPEG_HZ
-        or rate == 3
-    ):
+    layer_3 = head[0] == 0xFF and head[1] & 0xE6 == 0xE2
+    if not (layer_3 and kbps and version in _MPEG_HZ and rate < 3):
         return 0
     per_frame = 144_000 if version == 3 else 72_000
     return per_frame * kbps // _MPEG_HZ[version][rate] + (head[2] >> 1 & 1)
