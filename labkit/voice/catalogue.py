@@ -21,12 +21,8 @@ from typing import Final
 from labkit.errors import ModelError
 from labkit.voice import hub
 
-_WHISPER_FILES: Final = (
-    "config.json",
-    "model.bin",
-    "tokenizer.json",
-    "vocabulary.*",
-    "preprocessor_config.json",
+_WHISPER_FILES: Final = tuple(
+    "config.json model.bin tokenizer.json vocabulary.* preprocessor_config.json".split()
 )
 SPOKEN: Final = (
     "You are a helpful voice assistant. Answer in one or two short spoken sentences; "

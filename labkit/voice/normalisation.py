@@ -49,13 +49,7 @@ _FULL_MONTH: Final = "|".join(_MONTHS)
 _MONTH: Final = "|".join(f"{month}|{month[:3]}" for month in _MONTHS) + "|Sept"
 
 _DAYS: Final = {
-    "Mon": "Monday",
-    "Tue": "Tuesday",
-    "Wed": "Wednesday",
-    "Thu": "Thursday",
-    "Fri": "Friday",
-    "Sat": "Saturday",
-    "Sun": "Sunday",
+    day[:3]: day for day in "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 }
 _DAY: Final = "(?:Mon|Tues?|Wed|Thu|Thurs?|Fri|Sat|Sun)"
 
@@ -92,32 +86,27 @@ _UNITS: Final = {
     "m/s^2": "meter/s per second squared",
     "sq ft": "square foot/feet",
     "sq. ft": "square foot/feet",
-    "lbs": "pound/s",
     "lb": "pound/s",
     "oz": "ounce/s",
     "ft": "foot/feet",
     "yd": "yard/s",
-    "yds": "yard/s",
     "mi": "mile/s",
     "gal": "gallon/s",
     "tbsp": "tablespoon/s",
     "tsp": "teaspoon/s",
     "sec": "second/s",
-    "secs": "second/s",
     "min": "minute/s",
-    "mins": "minute/s",
     "h": "hour/s",
     "hr": "hour/s",
-    "hrs": "hour/s",
     "dB": "decibel/s",
     "°C": "degree/s Celsius",
     "°F": "degree/s Fahrenheit",
-    "° C": "degree/s Celsius",
-    "° F": "degree/s Fahrenheit",
     "°": "degree/s",
     "″": "inch/es",
 }
 """Units, and what the plural adds or, where it is a word, is."""
+_UNITS.update({f"{unit}s": _UNITS[unit] for unit in ("lb", "yd", "sec", "min", "hr")})
+_UNITS.update({f"° {scale}": _UNITS[f"°{scale}"] for scale in "CF"})
 _UNITS.update({f"{unit}²": f"square {_UNITS[unit]}" for unit in ("m", "cm", "km", "ft")})
 _UNITS.update({f"{unit}³": f"cubic {_UNITS[unit]}" for unit in ("m", "cm")})
 _UNIT: Final = "|".join(sorted(map(re.escape, _UNITS), key=len, reverse=True))
