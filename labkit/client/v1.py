@@ -23,7 +23,7 @@ from labkit.client.events import Answer, Event, Interrupted, read_message, refus
 from labkit.client.speech import Clock, speak
 from labkit.errors import ClientError, ConnectError, ProtocolError
 from labkit.protocol import v1
-from labkit.protocol.replay import Missing, Position, ReplayWindow
+from labkit.protocol.replay import Position, ReplayWindow
 from labkit.tasks import stop
 
 _log = logging.getLogger(__name__)
@@ -66,15 +66,11 @@ async def begin(
     raise ClientError(f"the server answered 'session.start' with {answer[:80]!r}{unsure}")
 
 
-def _lies_behind(gap: Missing, position: Position) -> bool:
-    return gap.after == position and gap.up_to.reaches(position)
-
-
 class _Tries:
     """Tries to get a session: when the next one is due, and when to give up."""
 
     def __init__(self, backoff: Backoff, clock: Clock, seed: int | None) -> None:
-        self._backoff = backoff
+        self.backoff = backoff
         self._clock = clock
         self._random = random.Random(seed)
         self.begin()
@@ -82,12 +78,12 @@ class _Tries:
     def begin(self) -> None:
         """There is no session from now on."""
         self._since_ns = self._clock.now_ns()
-        self._delays = self._backoff.delays(self._random)
+        self._delays = self.backoff.delays(self._random)
 
     @property
     def left_s(self) -> float:
         """How long there may still be none."""
-        return self._backoff.give_up_s - (self._clock.now_ns() - self._since_ns) / 1e9
+        return self.backoff.give_up_s - (self._clock.now_ns() - self._since_ns) / 1e9
 
     async def wait(self, least_s: float) -> bool:
         """Wait for the next try; False, and at once, where there is none."""
@@ -134,7 +130,6 @@ class SessionClient:
         self.started: v1.SessionStarted | None = None
         self._start = start
         self._reach = reach
-        self._limit_s = backoff.limit_s
         self._tries = _Tries(backoff, clock, seed)
         self._deadlines = deadlines
         self._clock = clock
@@ -236,8 +231,8 @@ class SessionClient:
         """Speak `samples`, ask for the answer, and wait for all of it.
 
         Answers to earlier utterances that nobody has taken, as after a call that was cancelled,
-        are waited for first, and left out. What such a call had said without ending it is part of
-        this utterance.
+        are waited for first, and left out. What was said before and has not ended, or whose end
+        was refused, is part of this utterance.
 
         Where the server decides when an utterance is over, this gives the answer to the first that
         was over after it began to speak, by the number of the turn.
@@ -423,7 +418,9 @@ class SessionClient:
             raise ClientError(
                 f"{shown(self.url)} began another session in place of resuming this one"
             )
-        elif missing is not None and not _lies_behind(missing, asked.resume.received):
+        elif missing is not None and (
+            missing.after != asked.resume.received or not missing.up_to.reaches(missing.after)
+        ):
             raise broken("'session.started' names a gap that does not begin where this client is")
         for what, agreed, wanted in (
             ("input", started.input, asked.input),
@@ -449,7 +446,7 @@ class SessionClient:
             self._socket = None
             held_s = (self._clock.now_ns() - attached_ns) / 1e9
             moved = (conversation.received, conversation.window.base) != before
-            if moved or held_s >= self._limit_s:
+            if moved or held_s >= self._tries.backoff.limit_s:
                 self._tries.begin()
 
     async def _wait(self, lost: Lost) -> None:
