@@ -176,7 +176,7 @@ class Connection:
             if self.feed.ended.done():
                 return  # what still comes is no longer this connection's to judge
             self._take(message)
-            while (session := self.dialect.session) is not None and session.hears_on:
+            while self.dialect.session is not None and self.dialect.session.hears_on:
                 await asyncio.sleep(0)
                 self._hear_on(message)
             del message  # else the last one is kept until the next comes, however long it is

@@ -209,11 +209,7 @@ class Listening:
         utterance.
         """
         tracker, barge_in = self._tracker, self._answers.barge_in
-
-        def next_frame() -> int:
-            return tracker.frames - utterance.dropped_samples // self._frame
-
-        while (index := next_frame()) < len(utterance.probabilities):
+        while (index := self._followed(utterance)) < len(utterance.probabilities):
             if barge_in is not None and barge_in.expects_echo(utterance, index):
                 if barge_in.is_echo(utterance, index):
                     utterance.probabilities[index] = 0.0
@@ -233,13 +229,17 @@ class Listening:
             if self._common.options.server_ends and await self._decide(utterance, stopped):
                 return
 
+    def _followed(self, utterance: Utterance) -> int:
+        """Frames that were followed, of those that `utterance` holds."""
+        return self._tracker.frames - utterance.dropped_samples // self._frame
+
     async def _decide(self, utterance: Utterance, stopped: int | None) -> bool:
         """Whether an utterance is over whose speech ended in frame `stopped`; then it is cut."""
-        dropped = utterance.dropped_samples // self._frame
-        held = self._tracker.frames - dropped
+        held = self._followed(utterance)
         if stopped is not None:
             # As much silence as was heard ahead, so that it makes no difference.
-            heard = min(held, stopped - dropped + self._ahead_frames)
+            silent = self._tracker.frames - stopped
+            heard = held - max(0, silent - self._ahead_frames)
             await self._cut(utterance, held, heard)
             return True
         if held >= self._longest_frames:
@@ -390,7 +390,7 @@ class Listening:
         if not barge_in.contended or not (stopped or due):
             return False
         over = stopped or tracker.pause > 0
-        spoken = utterance.beginning(tracker.frames - utterance.dropped_samples // self._frame)
+        spoken = utterance.beginning(self._followed(utterance))
         turn = barge_in.turn
         said = await self._said(spoken)
         if barge_in.turn is not turn:  # its client has cancelled it meanwhile
@@ -412,7 +412,7 @@ class Listening:
         barge_in.go_on(said)
         self._common.changes.tell()
         self._pauses.begin_anew()
-        self._split(utterance, tracker.frames - utterance.dropped_samples // self._frame)
+        self._split(utterance, self._followed(utterance))
 
     async def _said(self, utterance: Utterance) -> str:
         """The words of an utterance that may go on, which somebody waits for."""
