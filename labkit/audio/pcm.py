@@ -287,15 +287,20 @@ def read_audio(path: Path, sample_rate: int = SAMPLE_RATE) -> Float32:
     return resample(data.mean(axis=1, dtype=np.float32), int(rate), sample_rate)
 
 
+def wav_file(samples: Float32, sample_rate: int = SAMPLE_RATE) -> bytes:
+    """Mono audio as a WAV file of 16 bits a sample."""
+    file = io.BytesIO()
+    soundfile.write(file, to_int16(samples), sample_rate, subtype="PCM_16", format="WAV")
+    return file.getvalue()
+
+
 def write_wav(path: Path, samples: Float32, sample_rate: int = SAMPLE_RATE) -> None:
     """Write mono audio as a 16-bit WAV file.
 
     Raises:
         AudioError: The file cannot be written.
     """
-    file = io.BytesIO()  # for soundfile does not say why a path cannot be written
-    soundfile.write(file, to_int16(samples), sample_rate, subtype="PCM_16", format="WAV")
-    try:
-        path.write_bytes(file.getvalue())
+    try:  # not soundfile's own way to write, which does not say why a path cannot be written
+        path.write_bytes(wav_file(samples, sample_rate))
     except OSError as error:
         raise AudioError(f"{path} cannot be written: {error.strerror or error}") from error

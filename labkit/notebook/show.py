@@ -1,14 +1,11 @@
 """Put figures and progress into the output of the cell that runs, if one does."""
 
 import base64
-import io
 import sys
 from html import escape
 from typing import TYPE_CHECKING
 
-import soundfile
-
-from labkit.audio.pcm import SAMPLE_RATE, Float32, to_int16
+from labkit.audio.pcm import SAMPLE_RATE, Float32, wav_file
 
 if TYPE_CHECKING:  # matplotlib takes a second to load
     from matplotlib.figure import Figure
@@ -39,13 +36,6 @@ def show(figure: "Figure", *, alt: str) -> None:
     from labkit.measure.figures import image_html
 
     display(HTML(image_html(figure, alt)))  # type: ignore[no-untyped-call]
-
-
-def wav_file(samples: Float32, rate: int = SAMPLE_RATE) -> bytes:
-    """Samples as a WAV file, 16 bits each."""
-    wav = io.BytesIO()
-    soundfile.write(wav, to_int16(samples), rate, subtype="PCM_16", format="WAV")
-    return wav.getvalue()
 
 
 def player(samples: Float32, label: str, rate: int = SAMPLE_RATE) -> str:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio
+from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio, wav_file
 from labkit.client.plain import VoiceClient
 from labkit.client.turn import ClientTurn
 from labkit.errors import LabkitError
 from labkit.measure.recordings import Recording, load_manifest
 from labkit.measure.server_process import RunningServer
-from labkit.notebook.show import play, player, show, wav_file
+from labkit.notebook.show import play, player, show
 from labkit.trace import Mark, Stage, Trace, largest_part
 
 if TYPE_CHECKING:  # matplotlib takes a second to load, and only figures need it

@@ -1,15 +1,13 @@
 """A turn of the plain dialect: what of the messages belongs to it, and when it is complete."""
 
-import io
 import json
 
 import numpy as np
 import pytest
-import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.audio.pcm import encode_s16le
+from labkit.audio.pcm import encode_s16le, wav_file
 from labkit.client.speech import Clock
 from labkit.client.turn import ClientTurn, RunningTurn
 from labkit.errors import ClientError, LabkitError, ProtocolError
@@ -22,9 +20,7 @@ DONE = json.dumps({"type": "done"})
 
 
 def wav(samples: int) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, np.zeros(samples), 8000, "PCM_16", format="WAV")
-    return file.getvalue()
+    return wav_file(np.zeros(samples, np.float32), 8000)
 
 
 def running(*early: str | bytes, stream: bool = True) -> RunningTurn:
