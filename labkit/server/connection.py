@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 from websockets.exceptions import ConnectionClosed
 
 from labkit.errors import Close, ErrorCode, ProtocolError
-from labkit.session.events import Cause, Observer, Refused
+from labkit.session.events import Observer, Refused
 from labkit.session.limits import TokenBucket
 from labkit.session.outgoing import Feed, slow_reader
 from labkit.session.refusals import RefusalRow
@@ -83,8 +83,8 @@ class Dialect(Protocol):
         """No audio came for a while: say what there is to say of what came before."""
         ...
 
-    def cause(self, message: str | bytes) -> Cause | None:
-        """What a refusal of the message that was received last names as its cause."""
+    def cause(self, message: str | bytes) -> object:
+        """What a refusal of the message that was received last names as its cause, if anything."""
         ...
 
     def refusal(self, refused: Refused) -> str:
@@ -121,11 +121,8 @@ class Connection:
         self._observer = observer
         self._clock = clock
         self._opened_ns = clock()
-        self._texts = TokenBucket(
-            per_second=settings.max_messages_per_s,
-            burst=settings.message_burst,
-            now_ns=self._opened_ns,
-        )
+        burst = settings.message_burst
+        self._texts = TokenBucket(settings.max_messages_per_s, burst, self._opened_ns)
         self._refusals = RefusalRow()
         self._is_holding_back = False
 

@@ -9,7 +9,6 @@ from labkit.errors import Close
 from labkit.protocol import plain
 from labkit.session.events import (
     Caller,
-    Cause,
     Encoded,
     Event,
     Refused,
@@ -147,9 +146,8 @@ class PlainDialect:
     def settle(self) -> None:
         """Nothing is acknowledged in this dialect."""
 
-    def cause(self, message: str | bytes) -> Cause | None:
+    def cause(self, message: str | bytes) -> None:
         """This dialect names no causes."""
-        return None
 
     def refusal(self, refused: Refused) -> str:
         """The message that tells of a refusal where no session is."""

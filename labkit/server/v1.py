@@ -10,7 +10,6 @@ from labkit.protocol.limits import Limits
 from labkit.protocol.replay import Position
 from labkit.session.events import (
     Caller,
-    Cause,
     Encoded,
     Event,
     PartialTranscript,
@@ -99,11 +98,8 @@ def _done(over: TurnOver) -> v1.ResponseDone:
 
 
 def _error(refused: Refused) -> v1.Error:
-    error, cause = refused.error, refused.cause
-    told = None
-    if cause is not None:
-        told = v1.Cause(type=cause.type, position=cause.position, id=cause.id)
-    return v1.Error.of(error, told, refused.count)
+    cause = refused.cause if isinstance(refused.cause, v1.Cause) else None
+    return v1.Error.of(refused.error, cause, refused.count)
 
 
 class V1Dialect:
@@ -155,11 +151,10 @@ class V1Dialect:
         if self.session is not None:
             self._acknowledge(self.session)
 
-    def cause(self, message: str | bytes) -> Cause:
+    def cause(self, message: str | bytes) -> v1.Cause:
         """The message that was received last, by its name and its place in the client's stream."""
         messages, samples = self._before
-        told = v1.Cause.of(message, Position(messages=messages, samples=samples))
-        return Cause(told.type, told.position, told.id)
+        return v1.Cause.of(message, Position(messages=messages, samples=samples))
 
     def refusal(self, refused: Refused) -> str:
         """The message that tells of a refusal where no session is."""

@@ -103,11 +103,8 @@ class BoundedConnection(ServerConnection):
         self.hear: Callable[[bytes], bool] | None = None
         self._opened = opened
         self._lost = lost
-        self._pace = TokenBucket(
-            per_second=settings.max_frames_per_s,
-            burst=settings.frame_burst,
-            now_ns=time.perf_counter_ns(),
-        )
+        now_ns = time.perf_counter_ns()
+        self._pace = TokenBucket(settings.max_frames_per_s, settings.frame_burst, now_ns)
         self._holds: set[_Hold] = set()
         self._times_held = 0
         self._frames = 0

@@ -10,7 +10,6 @@ from typing import Protocol
 
 from labkit.audio.pcm import Float32
 from labkit.errors import ErrorCode, ProtocolError
-from labkit.protocol.replay import Position
 from labkit.trace import Trace
 
 
@@ -143,33 +142,18 @@ class TurnOver:
 
 
 @dataclass(frozen=True, slots=True)
-class Cause:
-    """Which message of the client a refusal is about.
-
-    Attributes:
-        type: What the message is called; `audio` or `text` where it has no name.
-        position: What had come of the client before it.
-        id: The name that the client gave it.
-    """
-
-    type: str
-    position: Position
-    id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Refused:
     """Something was refused; the session goes on.
 
     Attributes:
         error: What, why, and what to do.
         count: How many messages were refused for this since it was told last.
-        cause: The message at fault, where there is one.
+        cause: The message at fault, as its dialect tells of it: a session hands it back as it is.
     """
 
     error: ProtocolError
     count: int = 1
-    cause: Cause | None = None
+    cause: object = None
 
 
 Event = (

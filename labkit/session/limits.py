@@ -14,7 +14,7 @@ class TokenBucket:
 
     __slots__ = ("_at_ns", "_burst", "_left", "_per_second")
 
-    def __init__(self, *, per_second: float, burst: float, now_ns: int) -> None:
+    def __init__(self, per_second: float, burst: float, now_ns: int) -> None:
         """Begin with a full bucket of `burst`, into which `per_second` flows."""
         self._per_second = per_second
         self._burst = burst

@@ -5,7 +5,7 @@ from typing import Final
 from labkit.audio.formats import AudioFormat
 from labkit.errors import AudioError, Close, EngineError, ErrorCode, ProtocolError
 from labkit.protocol.limits import Limits
-from labkit.session.events import Cause, Refused
+from labkit.session.events import Refused
 
 
 class RefusalRow:
@@ -31,7 +31,7 @@ class RefusalRow:
         """Whether the message before was refused, too."""
         return self._error is not None
 
-    def refuse(self, error: ProtocolError, cause: Cause | None, *, binary: bool) -> list[Refused]:
+    def refuse(self, error: ProtocolError, cause: object, *, binary: bool) -> list[Refused]:
         """A message was refused; gives what is to be told of it now: of text, always all."""
         if not binary:
             return [*self.text_came(), Refused(error, cause=cause)]

@@ -23,7 +23,7 @@ from labkit.session import refusals
 from labkit.session.answering import Answers
 from labkit.session.barge_in import BargeIn
 from labkit.session.common import Common
-from labkit.session.events import Cause, Encoder, Event, Observer, Refused
+from labkit.session.events import Encoder, Event, Observer, Refused
 from labkit.session.limits import Activity, Budget, TokenBucket
 from labkit.session.listening import Listening
 from labkit.session.outgoing import Feed, Outgoing
@@ -92,9 +92,7 @@ class Session:
         self._clock = clock
         now_ns = clock()
         self.activity = Activity(now_ns)
-        self._pace = TokenBucket(
-            per_second=settings.max_audio_speed, burst=settings.burst_s, now_ns=now_ns
-        )
+        self._pace = TokenBucket(settings.max_audio_speed, settings.burst_s, now_ns)
         self._seconds_per_byte = 1 / options.input.bytes_per_second
         self._frame_bytes = options.input.frame_bytes
         self._decoder = StreamDecoder(options.input)
@@ -255,7 +253,7 @@ class Session:
         """
         self._common.tell(event)
 
-    def refuse(self, error: ProtocolError, cause: Cause | None, *, binary: bool) -> None:
+    def refuse(self, error: ProtocolError, cause: object, *, binary: bool) -> None:
         """Tell that a message was refused: text always, of a row of binary ones the first.
 
         Raises:
