@@ -244,7 +244,7 @@ class SessionClient:
 
         Raises:
             ClientError: The session is over, the server owed an answer for too long, or another
-                call waits for one.
+                call takes events.
             ValueError: `chunk_ms` is no length of a chunk, or `pace` is below 0.
         """
 
@@ -274,7 +274,7 @@ class SessionClient:
 
         Raises:
             ClientError: The session is over, the server owed an answer for too long, or another
-                call waits for one.
+                call takes events.
         """
         with self._one_at_a_time():
             self.conversation.expect_more()
@@ -291,9 +291,10 @@ class SessionClient:
         acknowledgement of audio, an answer) and gives no sign of progress for `answer_s`.
 
         Raises:
-            ClientError: The session is over.
+            ClientError: The session is over, or another call takes events.
         """
-        event = await self.conversation.next_event()
+        with self._one_at_a_time():
+            event = await self.conversation.next_event()
         if settles(event):
             self._coming = Answer()  # the end of its turn went elsewhere
         return event
@@ -320,9 +321,9 @@ class SessionClient:
 
     @contextmanager
     def _one_at_a_time(self) -> Iterator[None]:
-        """Let no second call take events: each would get parts of both answers."""
+        """Let no second call take events: each would get parts of what the other waits for."""
         if self._busy:
-            raise ClientError("another call waits for its answer: one turn at a time")
+            raise ClientError("another call takes what this session is told: one turn at a time")
         self._busy = True
         try:
             yield

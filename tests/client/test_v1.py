@@ -377,11 +377,13 @@ async def test_a_second_call_for_an_answer_is_refused_and_the_first_one_goes_on(
     async with starting(server) as (url, _), SessionClient.connect(url) as client:
         first = asyncio.create_task(client.say(NOISE, pace=0))
         await server.asked.wait()
-        for second in (client.say(NOISE, pace=0), client.answer()):
+        for second in (client.say(NOISE, pace=0), client.answer(), client.next_event()):
             with pytest.raises(ClientError, match="one turn at a time"):
                 await second
         server.go.set()
         assert (await first).transcript == "number 1"
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.next_event(), 0.01)
         assert (await client.say(NOISE, pace=0)).transcript == "number 2"
 
 
