@@ -269,10 +269,10 @@ def _ratio(decibels: float) -> float:
     return float(10 ** (decibels / 20))
 
 
-def read_audio(path: Path, sample_rate: int = SAMPLE_RATE) -> Float32:
+def read_audio(path: Path) -> Float32:
     """Read a recording of any rate, channel count and format that libsndfile knows.
 
-    Channels are averaged to mono, and the rate converted to `sample_rate`.
+    Channels are averaged to mono, and the rate converted to 16 kHz.
 
     Raises:
         AudioError: The file is missing, is no audio, or is empty.
@@ -284,7 +284,7 @@ def read_audio(path: Path, sample_rate: int = SAMPLE_RATE) -> Float32:
         raise AudioError(f"{path} is no readable WAV or FLAC recording: {error}") from error
     if not len(data):
         raise AudioError(f"{path} holds no samples")
-    return resample(data.mean(axis=1, dtype=np.float32), int(rate), sample_rate)
+    return resample(data.mean(axis=1, dtype=np.float32), int(rate), SAMPLE_RATE)
 
 
 def wav_file(samples: Float32, sample_rate: int = SAMPLE_RATE) -> bytes:
@@ -294,13 +294,13 @@ def wav_file(samples: Float32, sample_rate: int = SAMPLE_RATE) -> bytes:
     return file.getvalue()
 
 
-def write_wav(path: Path, samples: Float32, sample_rate: int = SAMPLE_RATE) -> None:
-    """Write mono audio as a 16-bit WAV file.
+def write_wav(path: Path, samples: Float32) -> None:
+    """Write mono audio at 16 kHz as a 16-bit WAV file.
 
     Raises:
         AudioError: The file cannot be written.
     """
     try:  # not soundfile's own way to write, which does not say why a path cannot be written
-        path.write_bytes(wav_file(samples, sample_rate))
+        path.write_bytes(wav_file(samples))
     except OSError as error:
         raise AudioError(f"{path} cannot be written: {error.strerror or error}") from error

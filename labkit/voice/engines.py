@@ -19,7 +19,7 @@ fails far away, in an encoder or in a caller's player, and takes more with it th
 `EngineError` that names the engine and what it gave, and the next turn works.
 """
 
-import unicodedata
+import re
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,10 +112,8 @@ _LLM: Final = "language model"
 _TTS: Final = "speech synthesis"
 
 _NUMBER: Final = (int, float, np.integer, np.floating)
-_LAYOUT: Final = frozenset("\t\n\r")
-"""Control characters that are part of ordinary text."""
-_UNREADABLE: Final = frozenset(("Cc", "Cs"))
-"""Unicode categories that no text for people holds: control characters and lone surrogates."""
+_UNREADABLE: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What no text for people holds: control characters, but for tabs and lines, and surrogates."""
 _MOST_TOLD: Final = 300
 """Characters of an engine's own words that an error repeats."""
 
@@ -236,9 +234,8 @@ def _kind(value: object) -> str:
 def _text(engine: str, value: Any) -> str:
     if not isinstance(value, str):
         raise EngineError(f"{engine} gave {_kind(value)} where text belongs")
-    for character in value:
-        if unicodedata.category(character) in _UNREADABLE and character not in _LAYOUT:
-            raise EngineError(f"{engine} gave text with the character {ascii(character)}")
+    if found := _UNREADABLE.search(value):
+        raise EngineError(f"{engine} gave text with the character {ascii(found[0])}")
     return value
 
 

@@ -65,12 +65,7 @@ class History:
 
     def messages(self, said: str) -> list[Message]:
         """The conversation as chat messages, with `said` as the last."""
-        past = [
-            message
-            for exchange in self
-            for message in (
-                Message("user", exchange.user),
-                Message("assistant", exchange.assistant),
-            )
-        ]
-        return [*past, Message("user", said)]
+        messages: list[Message] = []
+        for one in self:
+            messages += Message("user", one.user), Message("assistant", one.assistant)
+        return [*messages, Message("user", said)]

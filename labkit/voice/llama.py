@@ -51,6 +51,10 @@ _CHATML: Final = (
 _AT_ONCE: Final = 16
 """Tokens that are read in one call: some 0.2 s of a core, and larger calls are not faster. A
 caller who hangs up, or who is due sooner, is waited for no longer than that."""
+_CONTEXT: Final = 1024
+"""Most tokens of a conversation with its reply; older exchanges are dropped."""
+_MOST_WRITTEN: Final = 160
+"""Most tokens of a reply."""
 _CONVERSATIONS: Final = 4
 """So many conversations of full length have room; of usual ones, which are short, many more."""
 _MOST_KEPT: Final = 64 << 20
@@ -98,16 +102,12 @@ def fit_to_context(
 class LlamaLlm:
     """A GGUF model on llama.cpp, through its own chat template."""
 
-    def __init__(
-        self, model: Path, *, threads: int, context: int = 1024, max_tokens: int = 160
-    ) -> None:
+    def __init__(self, model: Path, *, threads: int) -> None:
         """Load the model.
 
         Args:
             model: The `.gguf` file.
             threads: CPU threads of one call, for the prompt and for new tokens alike.
-            context: Most tokens of conversation and reply; older exchanges are dropped.
-            max_tokens: Most tokens of one reply.
 
         Raises:
             ModelBrokenError: The model does not load, or its chat template does not work.
@@ -115,7 +115,7 @@ class LlamaLlm:
         from jinja2 import TemplateError
         from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
-        self._model = _Model(model, threads, context)
+        self._model = _Model(model, threads)
         try:
             self._format = Jinja2ChatFormatter(
                 self._model.chat_template or _CHATML,
@@ -127,8 +127,7 @@ class LlamaLlm:
             raise ModelBrokenError(model, f"its chat template does not work: {error}") from error
         self._takes_system = self._accepts_system()
         self._conversations = _Conversations(self._model)
-        self._room = context - max_tokens
-        self.max_tokens = max_tokens
+        self.max_tokens = _MOST_WRITTEN
 
     def _accepts_system(self) -> bool:
         """Templates of some families refuse system messages."""
@@ -152,7 +151,7 @@ class LlamaLlm:
         and a penalty on repetition would spoil the numbers that they are asked to repeat; so the
         reply ends where the same has been written three times in a row.
         """
-        prompt = self._tokens(fit_to_context(messages, self.count, self._room))
+        prompt = self._tokens(fit_to_context(messages, self.count, _CONTEXT - _MOST_WRITTEN))
         with self._conversations.open() as conversation:
             text = codecs.getincrementaldecoder("utf-8")("replace")
             written: list[int] = []
@@ -304,7 +303,7 @@ class _Model:
         eos: The mark at its end.
     """
 
-    def __init__(self, path: Path, threads: int, context: int) -> None:
+    def __init__(self, path: Path, threads: int) -> None:
         import llama_cpp
 
         self._c: Any = llama_cpp
@@ -316,7 +315,7 @@ class _Model:
         self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), settings)
         if self._model is None:
             raise ModelBrokenError(path, "llama.cpp cannot read it")
-        self.cells = min(_CONVERSATIONS * context, context + _MOST_KEPT // self._cell_bytes())
+        self.cells = min(_CONVERSATIONS * _CONTEXT, _CONTEXT + _MOST_KEPT // self._cell_bytes())
         self._context = self._open(threads)
         self._batch = llama_cpp.llama_batch_init(_AT_ONCE, 0, 1)
         # At the end of the program it would else be closed when half of its library is gone.

@@ -18,7 +18,7 @@ import numpy as np
 from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks, leading_silence
 from labkit.trace import Mark, Trace
 from labkit.voice.engines import Engines
-from labkit.voice.hearing import Endpointing, SpeechSpan, Utterance, speech_stretches
+from labkit.voice.hearing import SpeechSpan, Utterance, speech_stretches
 from labkit.voice.history import Exchange, History, Message
 from labkit.voice.scheduling import Cores, Due, EngineQueue, Playback, Stop
 from labkit.voice.speakable import Piece, SpeakableText
@@ -295,16 +295,10 @@ class VoicePipeline:
     """
 
     def __init__(
-        self,
-        engines: Engines,
-        endpointing: Endpointing | None = None,
-        reply_rules: ReplyRules | None = None,
-        *,
-        calls: int = 3,
+        self, engines: Engines, reply_rules: ReplyRules | None = None, *, calls: int = 3
     ) -> None:
         """Use `engines`, which are loaded and warm; so many `calls` run at a time, of the three."""
         self._engines = engines
-        self._rules = endpointing or Endpointing()
         self._reply_rules = reply_rules or ReplyRules()
         self._pace = _Pace()
         cores = Cores(calls)
@@ -329,7 +323,6 @@ class VoicePipeline:
         return speech_stretches(
             utterance.probabilities,
             self.frame_samples,
-            self._rules,
             longest_s=self._engines.longest_stretch_s,
             first=first,
         )

@@ -76,17 +76,14 @@ def prosody(samples: Float32) -> Prosody | None:
     frames = frames - frames.mean(axis=1, keepdims=True)
     level_db = 10 * np.log10(np.mean(np.square(frames), axis=1) + 1e-10)
     audible = level_db > level_db.max() - _AUDIBLE_DB
-    alike = _autocorrelation(frames)
-    periods, strength = _strongest(alike, *_LAGS)
-    voiced = audible & (strength >= _VOICED)
-    if np.count_nonzero(voiced) < _FEWEST:
-        return None
-    usual = float(np.median(periods[voiced]))
-    around = max(_LAGS[0], round(usual / 1.6)), min(_LAGS[1], round(usual * 2))
-    periods, strength = _strongest(alike, *around)
-    places = np.flatnonzero(audible & (strength >= _VOICED))
-    if len(places) < _FEWEST:
-        return None
+    alike, lags = _autocorrelation(frames), _LAGS
+    for _ in range(2):
+        periods, strength = _strongest(alike, *lags)
+        places = np.flatnonzero(audible & (strength >= _VOICED))
+        if len(places) < _FEWEST:
+            return None
+        usual = float(np.median(periods[places]))
+        lags = max(_LAGS[0], round(usual / 1.6)), min(_LAGS[1], round(usual * 2))
     pitch, last = np.log2(_RATE / periods[places]), places[-_LAST:]
     return Prosody(
         float(np.median(pitch)),
@@ -180,12 +177,12 @@ class EndpointingPolicy(Protocol):
         ...
 
     def paused(self, seconds: float) -> None:
-        """Learn that the speaker was silent for so long, and then spoke on."""
-        ...
+        """Learn that the speaker was silent for so long, and then spoke on; by default, nothing."""
+        return
 
 
 @dataclass(frozen=True, slots=True)
-class FixedWait:
+class FixedWait(EndpointingPolicy):
     """Waits for the same time, whoever speaks and whatever they say."""
 
     seconds: float
@@ -193,9 +190,6 @@ class FixedWait:
     def wait_s(self, said: str | None, sound: Prosody | None = None) -> float:
         """The same as ever."""
         return self.seconds
-
-    def paused(self, seconds: float) -> None:
-        """Learn nothing."""
 
 
 class AdaptiveWait:
@@ -210,7 +204,6 @@ class AdaptiveWait:
 
     LEAST_S: Final = 0.25
     MOST_S: Final = 2.0
-    TIMES_USUAL: Final = 1.0
     _LEARNS: Final = 0.3
     _FACTORS: Final = {Ending.OPEN: 1.5, Ending.DIGITS: 1.25, Ending.CLOSED: 1.0}
     _UNHEARD: Final = 1.3
@@ -221,7 +214,7 @@ class AdaptiveWait:
     _DROP_DB: Final = 6.0
     _LEVEL_COUNTS: Final = 0.5
 
-    def __init__(self, first_s: float, *, times_usual: float = TIMES_USUAL) -> None:
+    def __init__(self, first_s: float, *, times_usual: float = 1.0) -> None:
         """Wait so many `times_usual` pauses, of `first_s` seconds each until there were some."""
         self._times_usual = times_usual
         self._usual_s = first_s
@@ -335,10 +328,8 @@ def judge(said: str, *, over: bool, outlasts: bool, quieter_db: float = 0.0) -> 
         quieter_db: By how much it is quieter than this caller's usual speech.
     """
     words = _WORD.findall(said.lower())
-    if quieter_db > ASIDE_DB or not words:
-        return Verdict.GOES_ON if over else Verdict.OPEN
     listens = len(words) <= _MOST_OF_A_BACKCHANNEL and all(one in _BACKCHANNELS for one in words)
-    if listens and not outlasts:
+    if quieter_db > ASIDE_DB or not words or (listens and not outlasts):
         return Verdict.GOES_ON if over else Verdict.OPEN
     # A single word that goes on may be the beginning of a longer one.
     return Verdict.ENDS if over or len(words) > 1 else Verdict.OPEN
