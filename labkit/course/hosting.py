@@ -22,7 +22,7 @@ from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, Self, TypeAlias
+from typing import Any, Final, Self, TypeAlias
 
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
@@ -62,37 +62,42 @@ class LogLine:
     text: str
 
 
-class Hosted(Protocol):
-    """A server while it is checked."""
+class Hosted:
+    """A server while it is checked; of one at an address, nothing else is known.
 
-    @property
-    def url(self) -> str:
-        """Its address."""
-        ...
+    Attributes:
+        url: Its address.
+    """
+
+    def __init__(self, url: str = "") -> None:
+        self.url = url
 
     def log(self) -> list[LogLine]:
         """What it has written so far."""
-        ...
+        return []
 
     def ended(self) -> str:
         """How it ended by itself; empty while it lives, or where nobody can know."""
-        ...
+        return ""
 
     async def stuck_at(self) -> str:
         """The line of the learner's at which it is right now; empty where nobody can know."""
-        ...
+        return ""
 
     async def restart(self) -> None:
-        """Kill it as a crash would, and start it again; only a process can be."""
-        ...
+        """Kill it as a crash would, and start it again.
+
+        Raises:
+            ServerError: It is no file in a process of its own.
+        """
+        raise ServerError("a server that runs elsewhere cannot be killed; give its file")
 
     async def stop(self) -> None:
-        """End it."""
-        ...
+        """End it, where nobody else may use it."""
 
     def left(self) -> list[str]:
         """A sentence for whatever it has left behind, once it was stopped."""
-        ...
+        return []
 
 
 @asynccontextmanager
@@ -129,9 +134,9 @@ async def answers(url: str, within_s: float) -> bool:
 async def _start(target: Target) -> Hosted:
     match target:
         case RunningServer():
-            return _Address(target.url, target)
+            return _Process(target)
         case str() if target.startswith(("ws://", "wss://")):
-            return _Address(target)
+            return Hosted(target)
         case str() | Path():
             return await FileServer.start(Path(target))
         case FileServer():
@@ -169,30 +174,29 @@ def _handler(target: Callable[..., Any]) -> Handler:
     return target
 
 
-class _Address:
-    """A server that runs already, and goes on."""
+class _Process(Hosted):
+    """A process that runs already, and goes on; what it has written before does not matter."""
 
-    def __init__(self, url: str, server: RunningServer | None = None) -> None:
-        self.url = url
+    def __init__(self, server: RunningServer) -> None:
+        super().__init__(server.url)
         self._server = server
         self._seen: list[LogLine] = []
-        self._before = 0 if server is None else len(server.log().splitlines())
+        self._before = len(server.log().splitlines())
 
     def log(self) -> list[LogLine]:
-        if self._server is not None:
-            lines = self._server.log().splitlines()[self._before + len(self._seen) :]
-            self._seen += [LogLine(time.perf_counter_ns(), text) for text in lines]
+        lines = self._server.log().splitlines()[self._before + len(self._seen) :]
+        self._seen += [LogLine(time.perf_counter_ns(), text) for text in lines]
         return self._seen
 
     def ended(self) -> str:
-        process = None if self._server is None else self._server.process
+        process = self._server.process
         if process is None or (code := process.poll()) is None:
             return ""
         how = f"with code {code}" if code >= 0 else f"by signal {-code}"
         return f"the process of your server ended {how}"
 
     async def stuck_at(self) -> str:
-        process = None if self._server is None else self._server.process
+        process = self._server.process
         if process is None or not hasattr(signal, "SIGUSR1"):
             return ""
         before = len(self.log())
@@ -203,17 +207,8 @@ class _Address:
                 return f"{Path(at['file']).name}, line {at['line']}, in {at['name']}"
         return ""
 
-    async def restart(self) -> None:
-        raise ServerError("a server at an address cannot be killed; give its file")
 
-    async def stop(self) -> None:
-        """Others may use it."""
-
-    def left(self) -> list[str]:
-        return []
-
-
-class FileServer(_Address):
+class FileServer(_Process):
     """A file in a process of its own.
 
     Attributes:
@@ -221,18 +216,23 @@ class FileServer(_Address):
     """
 
     def __init__(self, file: Path, server: RunningServer) -> None:
-        super().__init__(server.url, server)
-        self._before = 0
+        super().__init__(server)
         self.file = file
+        self._before = 0
+        self._stopped = False
 
     @classmethod
     async def start(cls, file: Path) -> Self:
         """Start it, and wait until it takes callers."""
         return cls(file, await _start_file(file))
 
+    def log(self) -> list[LogLine]:
+        """What it has written so far, also when it was stopped."""
+        return self._seen if self._stopped else super().log()
+
     async def restart(self) -> None:
         """Kill it as a crash would, and start it again; its address may be another one then."""
-        if self._server is not None and self._server.process is not None:
+        if self._server.process is not None:
             self._server.process.kill()
             await self._server.stop_async()
         self._server, self._seen = await _start_file(self.file), []
@@ -240,10 +240,9 @@ class FileServer(_Address):
 
     async def stop(self) -> None:
         """End it, and keep what it wrote."""
-        if self._server is not None:
-            self.log()
-            await self._server.stop_async()
-            self._server = None  # what it wrote is gone with it, and stays in `_seen`
+        self.log()
+        self._stopped = True  # what it wrote is gone with it, and stays in `_seen`
+        await self._server.stop_async()
 
 
 async def _start_file(file: Path) -> RunningServer:
@@ -314,11 +313,11 @@ def _split_output() -> Iterator[None]:
         sys.stdout = before
 
 
-class _Thread:
+class _Thread(Hosted):
     """A handler of this program, on a thread and an event loop of its own."""
 
     def __init__(self, handler: Handler) -> None:
-        self.url = ""
+        super().__init__()
         self._handler = handler
         self._lines = _Lines()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -348,9 +347,6 @@ class _Thread:
             return ""
         self._is_stuck = True
         return f"{Path(own[-1].filename).name}, line {own[-1].lineno}, in {own[-1].name}"
-
-    async def restart(self) -> None:
-        raise ServerError("a handler of this program cannot be killed; use fresh=True")
 
     def left(self) -> list[str]:
         return self._left

@@ -123,7 +123,8 @@ def keep(
         reached = max(chapters.values(), default=chapter)
         if chapters.get(name, chapter) > chapter:
             aside = put_aside(f"server_of_{reached:02}")
-            before, (kept, chapters) = kept, _go_back_to(chapter, kept, chapters)
+            before = dict(kept)
+            _go_back_to(chapter, kept, chapters)
             for other, text in kept.items():
                 if other != name and text != before[other]:
                     run_section(other, text, namespace)
@@ -134,24 +135,17 @@ def keep(
     return aside
 
 
-def _go_back_to(
-    chapter: int, kept: dict[str, str], chapters: dict[str, int]
-) -> tuple[dict[str, str], dict[str, int]]:
-    """The sections as they were in a chapter, and who kept them.
+def _go_back_to(chapter: int, kept: dict[str, str], chapters: dict[str, int]) -> None:
+    """Leave the sections as they were in a chapter.
 
     What a later chapter has kept is as it was before that, or left out where it was not there.
     """
     old, old_by = _as_it_was(chapter)
-    later = {name for name, number in chapters.items() if number > chapter}
-    stay = [name for name in kept if name not in later or name in old]
-    return (
-        {name: old[name] if name in later else kept[name] for name in stay},
-        {
-            name: old_by[name] if name in later else chapters[name]
-            for name in stay
-            if name in chapters
-        },
-    )
+    for name in [name for name, number in chapters.items() if number > chapter]:
+        if name in old:
+            kept[name], chapters[name] = old[name], old_by[name]
+        else:
+            del kept[name], chapters[name]
 
 
 def _as_it_was(chapter: int) -> tuple[dict[str, str], dict[str, int]]:

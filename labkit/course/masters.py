@@ -79,6 +79,13 @@ def cells(master: Path) -> Iterator[Cell]:
         yield Cell(not marker["kind"], marks, text[marker.end() : end].strip("\n"))
 
 
+def _all_cells(up_to: float = inf) -> Iterator[tuple[int, Cell]]:
+    """The cells of the chapters up to one, each with the number of its chapter."""
+    for master in masters():
+        if (chapter := int(master.name[:2])) <= up_to:
+            yield from ((chapter, cell) for cell in cells(master))
+
+
 def sections(up_to: int, *, stubs: Collection[str] = ()) -> dict[str, str]:
     """The server of the solved chapters up to one, as sections in their order.
 
@@ -87,36 +94,24 @@ def sections(up_to: int, *, stubs: Collection[str] = ()) -> dict[str, str]:
         stubs: Exercises that are left as they are given.
     """
     found: dict[str, str] = {}
-    for master in masters():
-        if int(master.name[:2]) > up_to:
-            break
-        for cell in cells(master):
-            asked, solved = cell.marks.get("exercise"), cell.marks.get("solution")
-            left_out = solved in stubs if asked is None else asked not in stubs
-            if (name := cell.marks.get("keep")) and not left_out:
-                found[name] = cell.source
+    for _, cell in _all_cells(up_to):
+        asked, solved = cell.marks.get("exercise"), cell.marks.get("solution")
+        left_out = solved in stubs if asked is None else asked not in stubs
+        if (name := cell.marks.get("keep")) and not left_out:
+            found[name] = cell.source
     return found
 
 
 def section_chapters(up_to: float = inf) -> dict[str, int]:
     """The sections of the learner's server, each with the last chapter up to one that keeps it."""
     return {
-        cell.marks["keep"]: int(master.name[:2])
-        for master in masters()
-        if int(master.name[:2]) <= up_to
-        for cell in cells(master)
-        if "keep" in cell.marks
+        cell.marks["keep"]: chapter for chapter, cell in _all_cells(up_to) if "keep" in cell.marks
     }
 
 
 def solution_cells(exercise: str) -> list[str]:
     """The solution of an exercise, cell by cell."""
-    return [
-        cell.source
-        for master in masters()
-        for cell in cells(master)
-        if cell.marks.get("solution") == exercise
-    ]
+    return [cell.source for _, cell in _all_cells() if cell.marks.get("solution") == exercise]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +132,7 @@ def stubs() -> Mapping[str, Stub]:
     """Every function that a learner has to write, by the words that it raises until then."""
     return {
         words: Stub(function.name, cell.marks["exercise"])
-        for master in masters()
-        for cell in cells(master)
+        for _, cell in _all_cells()
         if "exercise" in cell.marks
         for function in ast.walk(ast.parse(cell.source))
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
