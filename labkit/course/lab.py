@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from labkit.audio.formats import AudioFormat
 from labkit.audio.pcm import SAMPLE_RATE, Float32, decode_s16le, read_audio
 from labkit.course.conversation import Conversation
 from labkit.course.folder import mine
@@ -40,7 +41,7 @@ _OPENING: Final = 600
 _CHAPTER: Final = 4
 _QUIET: Final = 0.1
 _LAST_LINES: Final = 8
-_WIDE: Final = {"encoding": "pcm_s16le", "sample_rate": 48_000, "channels": 1}
+_WIDE: Final = AudioFormat(sample_rate=48_000)
 
 
 def server_before() -> Path:

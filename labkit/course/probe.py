@@ -61,7 +61,6 @@ class Answer:
         transcript: What the server heard.
         pieces: The binary messages of the reply, with the time of each.
         done: The message that ends the turn.
-        errors: What the server refused meanwhile.
         asked_ns: When `end_stream` went out.
         done_ns: When the turn was over.
         heard: Number of the transcript's event; `last` that of the last event.
@@ -71,7 +70,6 @@ class Answer:
     transcript: str = ""
     pieces: list[tuple[int, bytes]] = field(default_factory=list)
     done: dict[str, Any] = field(default_factory=dict)
-    errors: list[dict[str, Any]] = field(default_factory=list)
     asked_ns: int = 0
     done_ns: int = 0
     heard: int = 0
@@ -464,24 +462,19 @@ class Caller:
         if self._is_lost():
             raise self._lost(f"no message, {why}")
 
-    async def expect_json(
-        self, kind: str, *, skip: tuple[str, ...] = (), **fields: Any
-    ) -> dict[str, Any]:
+    async def expect_json(self, kind: str, **fields: Any) -> dict[str, Any]:
         """Make sure that the next message is a JSON object of that `type`, with these fields.
 
         Args:
             kind: Its `type`.
-            skip: Types that may come before it, and are passed over.
             fields: What else has to be in it; `...` stands for any value. More may be in it.
         """
         wanted = {"type": kind, **fields}
         told = f"JSON {_told(wanted)}"
-        while True:
-            number = await self.next_number(told)
-            message = self.json_of(number, told)
-            if message["type"] not in skip:
-                self.require_fields(number, message, wanted)
-                return message
+        number = await self.next_number(told)
+        message = self.json_of(number, told)
+        self.require_fields(number, message, wanted)
+        return message
 
     def json_of(self, number: int, expected: str) -> dict[str, Any]:
         """The event of that number as a JSON object with a `type`."""
@@ -563,8 +556,6 @@ class Caller:
                 case "transcript":
                     self.require_fields(number, message, {"type": "transcript", "text": ...})
                     answer.transcript, answer.heard, heard = str(message["text"]), number, True
-                case "error":
-                    answer.errors.append(message)
                 case "done" if heard:
                     answer.done = message
                     return

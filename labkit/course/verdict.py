@@ -132,6 +132,17 @@ class NotYet(Exception):  # noqa: N818 - it is no error of ours
         self.event = event
         self.late = late
 
+    def expecting(self, expected: str) -> "NotYet":
+        """The same, where what was expected is told otherwise."""
+        return NotYet(
+            expected,
+            self.observed,
+            off=self.off,
+            caret=self.caret,
+            event=self.event,
+            late=self.late,
+        )
+
 
 class CannotTell(Exception):  # noqa: N818
     """Nothing can be said about the server, for a reason that is not its own."""

@@ -75,7 +75,7 @@ async def end_utterance(session):
     async def turn(audio):
         await answer(session, audio)
         session.buffer.clear()
-    take(session.buffer, session.decoder.flush().tobytes())
+    session.buffer.extend(session.decoder.flush().tobytes())
     session.running = asyncio.ensure_future(turn(bytes(session.buffer)))
 """,
         "hears the first utterance alone": """

@@ -53,7 +53,8 @@ async def come_back(socket, resume):
 CLOSING = """
 right = come_back
 async def come_back(socket, resume):
-    session = lasting[resume.session]
+    if (session := lasting.get(resume.session)) is None:
+        return await right(socket, resume)
     old = session.socket
     old.right_close = old.close
     old.close = lambda code, reason: close(session, old)
@@ -105,6 +106,12 @@ def decode(text):
     if "resume" in json.loads(text):
         raise ProtocolError(ErrorCode.INVALID_FIELD, "there is no field resume", "leave it out")
     return right(text)
+""",
+        "forgets what was said on an earlier connection": """
+right = come_back
+async def come_back(socket, resume):
+    await right(socket, resume)
+    serving[socket].history.clear()
 """,
         "counts turns anew": """
 right = come_back
@@ -259,6 +266,12 @@ async def close(session, old):
         + """
 async def close(session, old):
     old.transport.abort()
+""",
+        "lets the end of the first let the session go": CLOSING
+        + """
+async def close(session, old):
+    serving[old] = session
+    await old.right_close(4006, "resumed")
 """,
         "lets the end of the first end the session": CLOSING
         + """

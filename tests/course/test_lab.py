@@ -72,8 +72,8 @@ async def handle(socket):
             gone = {"code": "session_unknown", "message": "it is gone with the process, all of it"}
             await socket.send(json.dumps({"type": "error", "hint": "x" * 80, **gone}))
         elif told["type"] == "session.start":
-            began = {"session": "s", "token": "t", "resumed": False, "received": {}}
-            await socket.send(json.dumps({"type": "session.started", **began}))
+            began = {**told, "type": "session.started", "protocol": "labkit.v1", "resumed": False}
+            await socket.send(json.dumps({**began, "session": "s", "token": "t", "received": {}}))
         elif told["type"] == "ping":
             await socket.send(json.dumps({"type": "pong", "id": told.get("id")}))
         elif told["type"] == "audio.end":

@@ -3,11 +3,12 @@
 import asyncio
 import re
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from math import inf
 from typing import Final
 
-from labkit.audio.pcm import SAMPLE_RATE, chunks, encode_s16le, read_audio
+from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks, encode_s16le, read_audio
 from labkit.course.checks.check import checked
 from labkit.course.models import Models
 from labkit.course.probe import Answer, Caller, Probe
@@ -48,7 +49,7 @@ async def sessions_isolated(probe: Probe) -> None:
         if answer.reply_text and not answer.audio:
             raise NotYet("the reply as audio, too", "no audio before `done`", event=answer.last)
         probe.ok(f"gives client {caller.number} what this client has said")
-    names = probe.draw(2, _tells_a_name, words=1)
+    names = probe.draw(2, tells_a_name, words=1)
     for caller, answer in zip(callers, await _speak_at_once(probe, callers, names), strict=True):
         await caller.take_answer(answer)
     third = await probe.connect()
@@ -103,46 +104,56 @@ async def history_remembers(probe: Probe) -> None:
 async def history_bounded(probe: Probe) -> None:
     """Sixteen turns about other things; then a name, three turns, and "do you know my name"."""
     caller = await probe.connect()
-    for said in probe.draw(_MANY_TURNS, _is_small_talk, words=1):
+    for said in probe.draw(_MANY_TURNS, is_small_talk, words=1):
         await caller.ask(said)
     probe.ok(f"answers {_MANY_TURNS} turns")
     await _require_remembered(probe, caller)
 
 
-def _tells_a_name(said: Recording) -> bool:
+def tells_a_name(said: Recording) -> bool:
+    """Whether somebody tells their name in it."""
     return _NAMES.match(said.text) is not None
 
 
-def _is_small_talk(said: Recording) -> bool:
+def is_small_talk(said: Recording) -> bool:
+    """Whether it is about something else, which the embedded models answer in a sentence."""
     return _SMALL_TALK.search(said.text) is not None
 
 
-def _name_in(said: Recording) -> str:
+def name_in(said: Recording) -> str:
+    """The name that is told."""
     found = _NAMES.match(said.text)
     assert found is not None
     return found[1]
 
 
 def _knows(answer: Answer, told: Recording) -> bool:
-    return _name_in(told) in normalise(answer.reply_text)
+    return name_in(told) in normalise(answer.reply_text)
+
+
+async def question_of_a_name(probe: Probe) -> Float32:
+    """The question whether the caller's name is known, in the voice of the embedded models."""
+    models = await asyncio.to_thread(Models.load)
+    return await asyncio.to_thread(models.speak, probe.rng.choice(_QUESTIONS))
 
 
 async def _ask_for_name(probe: Probe, caller: Caller) -> Answer:
-    """Ask, in the voice of the embedded models, whether the server knows the caller's name."""
-    models = await asyncio.to_thread(Models.load)
-    question = await asyncio.to_thread(models.speak, probe.rng.choice(_QUESTIONS))
-    return await caller.ask(question)
+    return await caller.ask(await question_of_a_name(probe))
 
 
 async def _require_remembered(probe: Probe, caller: Caller) -> None:
     """Tell a name, talk about something else for three turns, and ask for the name."""
-    told = await _tell_a_name(probe, caller)
-    for said in probe.draw(_TURNS_BETWEEN, _is_small_talk, words=1):
+
+    async def transcript_of(said: Recording) -> str:
+        return (await caller.ask(said)).transcript
+
+    told = await tell_a_name(probe, transcript_of)
+    for said in probe.draw(_TURNS_BETWEEN, is_small_talk, words=1):
         await caller.ask(said)
     answer = await _ask_for_name(probe, caller)
     if not _knows(answer, told):
         raise NotYet(
-            f'"{_name_in(told)}" in the reply to "{answer.transcript}"; {_TURNS_BETWEEN + 1} turns '
+            f'"{name_in(told)}" in the reply to "{answer.transcript}"; {_TURNS_BETWEEN + 1} turns '
             f'before, the caller had said "{told.text}"',
             f'"{answer.reply_text}"',
             event=answer.last,
@@ -150,17 +161,19 @@ async def _require_remembered(probe: Probe, caller: Caller) -> None:
     probe.ok(f'remembers "{told.text}", {_TURNS_BETWEEN} turns later')
 
 
-async def _tell_a_name(probe: Probe, caller: Caller) -> Recording:
+async def tell_a_name(
+    probe: Probe, transcript_of: Callable[[Recording], Awaitable[str]]
+) -> Recording:
     """Tell drawn names until one of them is heard right; gives that one."""
-    for told in probe.draw(_TRIES, _tells_a_name, words=1):
-        answer = await caller.ask(told)
-        if _name_in(told) in normalise(answer.transcript):
+    for told in probe.draw(_TRIES, tells_a_name, words=1):
+        heard = await transcript_of(told)
+        if name_in(told) in normalise(heard):
             return told
     raise NotYet(
-        f'"{_name_in(told)}" in the transcript of "{told.text}", or one of the {_TRIES - 1} other '
+        f'"{name_in(told)}" in the transcript of "{told.text}", or one of the {_TRIES - 1} other '
         "names in theirs",
-        f'"{answer.transcript}"' if answer.transcript else "an empty transcript",
-        event=answer.heard,
+        f'"{heard}"' if heard else "an empty transcript",
+        event=probe.last,
     )
 
 

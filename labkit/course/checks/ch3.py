@@ -11,12 +11,13 @@ from labkit.audio.formats import AudioFormat
 from labkit.audio.pcm import Encoding, Float32
 from labkit.course.checks.ch1 import digits_in, heard_in, require_speech
 from labkit.course.checks.check import checked
-from labkit.course.checks.v1 import SUBPROTOCOL, Speaker
+from labkit.course.conversation import Conversation
 from labkit.course.models import Models
 from labkit.course.probe import Answer, Probe
 from labkit.course.verdict import NotYet
 from labkit.measure.recordings import Recording
 from labkit.measure.wer import normalise
+from labkit.protocol.v1 import SUBPROTOCOL
 
 _SEAM_DB: Final = -50.0
 """What lies above the speech's own band in a reply at 48 kHz, beside all of it, in its worst 10 ms.
@@ -45,7 +46,7 @@ async def start(probe: Probe) -> None:
     """
     told = []
     for _ in range(2):
-        one = await Speaker.connect(probe, _drawn(probe), _drawn(probe))
+        one = await Conversation.connect(probe, _drawn(probe), _drawn(probe))
         told.append(await one.start())
     probe.ok("answers `session.start` with `session.started`, in the formats asked for")
     for key in ("session", "token"):
@@ -53,18 +54,18 @@ async def start(probe: Probe) -> None:
             raise NotYet(f"a {key} of its own for each client", f"twice {told[0][key]!r}")
     probe.ok("gives each client a session and a token of its own")
     first, second = probe.draw(2, _low)
-    await one.say(one.encoded(first))
-    asked = Answer(asked_ns=await one.caller.send_json("audio.end"))
+    await one.say(first)
+    await one.end()
     audio = one.encoded(second)
     most = len(audio) * 3 // 4 // one.input.frame_bytes * one.input.frame_bytes
-    await one.say(audio[:most])
-    probe.require_heard(first, await one.take_turn(asked))
+    await one.say_bytes(audio[:most])
+    probe.require_heard(first, await one.answer())
     probe.ok("answers `audio.end` with `transcript.final`, audio and `response.done`")
-    await one.say(audio[most:])
+    await one.say_bytes(audio[most:])
     when = ", most of which was said before the one before it was answered"
-    probe.require_heard(second, await one.end(), when=when)
+    probe.require_heard(second, await one.finish(), when=when)
     probe.ok("answers what was said meanwhile in the next turn")
-    answer = await one.end()
+    answer = await one.finish()
     if answer.transcript or answer.audio:
         raise NotYet(
             "an empty turn for `audio.end` without any audio before it",
@@ -105,10 +106,8 @@ async def formats(probe: Probe) -> None:
     callers = ((wide, mulaw, _TINY_MS), (mulaw, wide, None), (alaw, alaw, None))
     spoken = probe.draw(len(callers), _with_digits)
     for (input, output, chunk_ms), said in zip(callers, spoken, strict=True):
-        one = await Speaker.connect(probe, input, output)
-        await one.start()
+        one = await Conversation.begin(probe, input, output)
         answer = await one.ask(said, chunk_ms=chunk_ms)
-        probe.require_heard(said, answer)
         probe.ok(f"understands {input}")
         if not answer.audio:
             raise NotYet("a spoken reply", "no audio before `response.done`", event=answer.last)
@@ -161,7 +160,7 @@ async def errors(probe: Probe) -> None:
     no JSON, or no object, or has a `type` that does not exist, or none. All in drawn order. Each
     gets an `error` with its code, a `message` and a `hint`.
     """
-    one = await Speaker.connect(probe)
+    one = await Conversation.connect(probe)
     for text, field in _bad_starts(probe):
         await one.caller.send(text)
         number, error = await one.expect_at("error", code="invalid_field", message=str, hint=str)
@@ -177,13 +176,13 @@ async def errors(probe: Probe) -> None:
     said = probe.draw(1)[0]
     audio = one.encoded(said)
     half = len(audio) // 4 * 2
-    await one.say(audio[:half])
+    await one.say_bytes(audio[:half])
     for text, code in _bad_texts(probe):
         await one.caller.send(text)
         await one.expect("error", code=code, message=str, hint=str)
     probe.ok("names text that is no JSON object, and types that it does not know")
-    await one.say(audio[half:])
-    probe.require_heard(said, await one.end(), share=0.6)
+    await one.say_bytes(audio[half:])
+    probe.require_heard(said, await one.finish(), share=0.6)
     probe.ok("hears the recording around it")
 
 
@@ -229,7 +228,7 @@ async def cause(probe: Probe) -> None:
     `cause` has the `type` of the message at fault (`audio` for a binary one) and its `id`; `pong`
     has the `id` of its `ping`.
     """
-    one = await Speaker.connect(probe)
+    one = await Conversation.connect(probe)
     ids = _ids(probe)
     first, early, second = next(ids), next(ids), next(ids)
     await one.caller.send_json("ping", id=first)
@@ -266,13 +265,13 @@ def _ids(probe: Probe) -> Iterator[str]:
         yield f"{probe.rng.choice('abcdef')}-{probe.rng.getrandbits(24):x}"
 
 
-async def _expect_cause(one: Speaker, code: str, kind: str, name: str | None) -> None:
+async def _expect_cause(one: Conversation, code: str, kind: str, name: str | None) -> None:
     number, error = await one.expect_at("error", code=code, cause=...)
     _require_cause(one, number, error, code, kind, name)
 
 
 def _require_cause(
-    one: Speaker, number: int, error: dict[str, Any], code: str, kind: str, name: str | None
+    one: Conversation, number: int, error: dict[str, Any], code: str, kind: str, name: str | None
 ) -> None:
     one.caller.require_fields(number, error, {"type": "error", "code": code, "cause": ...})
     told = error["cause"] if isinstance(error["cause"], dict) else {}
@@ -292,8 +291,7 @@ async def text_and_binary(probe: Probe) -> None:
     of bytes, audio written as text. Behind the second: binary `ping`, which is two samples, and two
     that begin with `{`. In G.711, one byte is a sample, so that no number of bytes is odd.
     """
-    one = await Speaker.connect(probe)
-    await one.start()
+    one = await Conversation.begin(probe)
     said = probe.draw(1, _low)[0]
     audio = one.encoded(said)
     third = len(audio) // 6 * 2
@@ -303,27 +301,24 @@ async def text_and_binary(probe: Probe) -> None:
         (audio[third : third + 8].hex(), "invalid_json"),
     ]
     probe.rng.shuffle(wrong)
-    await one.say(audio[:third])
+    await one.say_bytes(audio[:third])
     for message, code in wrong:
         await one.caller.send(message)
         await one.expect("error", code=code, message=str, hint=str)
     probe.ok("refuses control in a binary message, audio in a text message, and half a sample")
-    await one.say(audio[third : 2 * third])
+    await one.say_bytes(audio[third : 2 * third])
     await one.caller.send(b"ping")
     await one.caller.send(b"{\0|\0")
     await one.caller.send_json("ping", id="after")
     await one.expect("pong", id="after")
     probe.ok("takes the four bytes of a binary `ping` for two samples, and any that begin with `{`")
-    await one.say(audio[2 * third :])
-    probe.require_heard(said, await one.end(), share=0.6)
+    await one.say_bytes(audio[2 * third :])
+    probe.require_heard(said, await one.finish(), share=0.6)
     probe.ok("hears the recording around it")
-    phone = await Speaker.connect(probe, AudioFormat(Encoding.MULAW, _TELEPHONE))
-    await phone.start()
+    phone = await Conversation.begin(probe, AudioFormat(Encoding.MULAW, _TELEPHONE))
     odd = probe.rng.randrange(201, 801, 2)
-    audio = phone.encoded(said)
-    for at in range(0, len(audio), odd):
-        await phone.caller.send(audio[at : at + odd])
-    probe.require_heard(said, await phone.end(), share=0.6)
+    await phone.say_bytes(phone.encoded(said), odd)
+    probe.require_heard(said, await phone.finish(), share=0.6)
     probe.ok(f"takes {odd} bytes of G.711, where one byte is a sample")
 
 
@@ -343,7 +338,7 @@ async def versions(probe: Probe) -> None:
             event=probe.happened(both.number, f"connected, with {both.subprotocol or 'none'}"),
         )
     probe.ok(f"chooses {SUBPROTOCOL} where {newer} is offered, too")
-    one = Speaker(probe, both)
+    one = Conversation(probe, both)
     await both.send_json("session.start", protocol=newer)
     await one.expect("error", code="invalid_field", message=str, hint=str)
     await one.start(protocol=SUBPROTOCOL)

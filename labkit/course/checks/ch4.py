@@ -12,8 +12,16 @@ from urllib.parse import urlsplit
 import numpy as np
 from websockets.exceptions import InvalidStatus
 
-from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le, read_audio
-from labkit.course.checks.ch2 import read_counts, require_sessions
+from labkit.audio.formats import AudioFormat
+from labkit.audio.pcm import SAMPLE_RATE, Encoding, Float32, encode_s16le, read_audio
+from labkit.course.checks.ch2 import (
+    is_small_talk,
+    name_in,
+    question_of_a_name,
+    read_counts,
+    require_sessions,
+    tell_a_name,
+)
 from labkit.course.checks.check import checked
 from labkit.course.conversation import Conversation
 from labkit.course.probe import Caller, Probe, halves
@@ -21,8 +29,9 @@ from labkit.course.verdict import CannotTell, NotYet
 from labkit.errors import ServerError
 from labkit.measure.links import Conditions, Fault, Link
 from labkit.measure.netem import UNCHANGED, Proxy
+from labkit.measure.wer import normalise
+from labkit.protocol.v1 import SUBPROTOCOL
 
-_V1: Final = "labkit.v1"
 _UNKNOWN: Final = "session_unknown"
 _NOTHING: Final = {"messages": 0, "samples": 0}
 _TOKEN: Final = 22
@@ -41,44 +50,54 @@ _LONGEST_WAIT_S: Final = 10.0
 
 @checked("ch4.resume_keeps", "A conversation survives its connection.")
 async def resume_keeps(probe: Probe) -> None:
-    """One turn, then half of a recording; the connection is dropped. `session.start` with `resume`.
+    """A name, then half of a recording; the connection is dropped. `session.start` with `resume`.
 
-    Then the other half, `audio.end`: the transcript has all of it, and it is turn 2. `/metrics` is
-    read before and after: the connection that came back has no second session. In turn 3 it drops
-    behind `audio.end` and a `ping`, and comes back after as long as turn 1 took.
+    Then the other half, `audio.end`: the transcript has all of it, and it is the next turn.
+    `/metrics` is read before and after: the connection that came back has no second session. In
+    the third turn it asks for the name, drops behind `audio.end` and a `ping`, and comes back after
+    as long as a turn took. All of the answer has to come then, with the name in it.
     """
     before = (await read_counts(probe)).sessions
     talk = await Conversation.begin(probe)
-    first, second = probe.draw(2)
-    started_s = time.monotonic()
-    done = await talk.ask(first)
-    turn_s = time.monotonic() - started_s
+    named = await tell_a_name(probe, talk.transcript_of)
     probe.ok("answers a turn")
+    second = probe.draw(1, is_small_talk)[0]
     half, rest = halves(second)
     await talk.say(half)
     await talk.settle()
     talk.caller.drop()
     await talk.resume()
     _same(talk.place, "samples", talk.sent_samples, probe)
-    _same(talk.place, "messages", 1, probe)
+    _same(talk.place, "messages", talk.turns, probe)
     probe.ok("goes on with the session, and knows how much of the utterance it has")
     await require_sessions(probe, before + 1, "a client came back to its session", or_fewer=True)
     probe.ok("lets go of the session with which the new connection began")
+    turns, started_s = talk.done["turn"], time.monotonic()
     again = await talk.ask(rest, about=second)
-    _same(again, "turn", done["turn"] + 1, probe)
+    turn_s = time.monotonic() - started_s
+    _same(again.done, "turn", turns + 1, probe)
     probe.ok("hears both halves as one utterance, in the next turn of the same conversation")
-    await talk.say(first)
+    await talk.say(await question_of_a_name(probe))
     await talk.end()
     await talk.settle()
     talk.caller.drop()
     await asyncio.sleep(turn_s)
     await talk.resume()
     try:
-        await talk.take_in(3)
+        await talk.take_in(talk.ended)
     except NotYet as lost:
-        told = f"all of the answer that was made while nobody was connected: {lost.expected}"
-        raise NotYet(told, lost.observed, off=lost.off, event=lost.event, late=lost.late) from lost
+        told = "all of the answer that was made while nobody was connected"
+        raise lost.expecting(f"{told}: {lost.expected}") from lost
     probe.ok("keeps what it answers while nobody is connected")
+    name, reply = name_in(named), str(talk.done.get("text"))
+    if name not in normalise(reply):
+        raise NotYet(
+            f'"{name}" in the reply to "{talk.heard}"; before the connection was lost, the caller '
+            f'had said "{named.text}"',
+            f'"{reply}"',
+            event=probe.last,
+        )
+    probe.ok(f'knows what was said on an earlier connection: "{named.text}"')
 
 
 def _same(message: Mapping[str, Any], key: str, expected: object, probe: Probe) -> None:
@@ -178,7 +197,7 @@ async def tokens(probe: Probe) -> None:
         await mine.settle()
     except NotYet as lost:
         wanted = "the session's own client to keep its connection, since each resume was refused"
-        raise NotYet(wanted, lost.observed, event=lost.event, late=lost.late) from lost
+        raise lost.expecting(wanted) from lost
     probe.ok("refuses a place that was never sent, and leaves the session to its client")
     mine.caller.drop()
     await mine.resume()
@@ -221,7 +240,7 @@ async def _require_refused(
     place: Mapping[str, int] = _NOTHING,
 ) -> None:
     """A resume is refused, and the connection can still begin a session."""
-    caller = await probe.connect("/", protocol=_V1)
+    caller = await probe.connect("/", protocol=SUBPROTOCOL)
     await _resume(caller, talk.session, token, place)
     wanted = f'JSON {{"type": "error", "code": "{code}", …}} for {what}'
     number = await caller.next_number(wanted)
@@ -245,7 +264,8 @@ async def takeover(probe: Probe) -> None:
     """Half of a recording; a second connection resumes while the first is open and goes on sending.
 
     The first is closed with 4006, and what it still sent is ignored: the second sends the other
-    half, and the transcript is right. So is the next, once a session that waits would be let go.
+    half, and the transcript is right. When a session that waits would be let go, the second is
+    dropped, and resumes.
     """
     talk = await Conversation.begin(probe)
     said = probe.draw(1)[0]
@@ -271,14 +291,12 @@ async def takeover(probe: Probe) -> None:
     if waits_s > _LONGEST_WAIT_S:
         return
     await asyncio.sleep(waits_s + 1)
-    came = len(talk.came)
-    await talk.ask(probe.draw(1)[0])
-    if len(talk.came) == came:
-        raise NotYet(
-            f"a reply, {waits_s + 1:g} s after the first connection was closed",
-            "a turn without any audio: the end of that connection let the session go",
-            event=probe.last,
-        )
+    talk.caller.drop()
+    try:
+        await talk.resume()
+    except NotYet as lost:
+        told = f"a session that can be come back to, {waits_s + 1:g} s after the first connection"
+        raise lost.expecting(f"{told} was closed") from lost
     probe.ok("goes on when a session that waits would be let go")
 
 
@@ -342,7 +360,7 @@ async def _send_as(probe: Probe, code: str, encode: Callable[[Float32], bytes]) 
 
 async def _send_integers_as_floats(probe: Probe) -> None:
     """Declare floats, and send integers until the error comes: of some voices, it takes longer."""
-    talk = await Conversation.begin(probe, input={"encoding": "pcm_f32le"})
+    talk = await Conversation.begin(probe, AudioFormat(Encoding.PCM_F32LE))
     size, told = 4 * probe.rng.randint(600, 1600), list[dict[str, Any]]()
     for said in probe.draw(_MOST_SAID):
         samples = read_audio(said.path)
@@ -378,7 +396,7 @@ async def slow_reader(probe: Probe) -> None:
     acknowledges what came, and does the same once more. In the end it acknowledges all that comes,
     and the rest comes.
     """
-    slow = await Conversation.begin(probe, acknowledges=True, output=_WIDE)
+    slow = await Conversation.begin(probe, output=_WIDE, acknowledges=True)
     other = await Conversation.begin(probe)
     turns = await _until_it_stops(probe, slow, other, 0)
     probe.ok("stops the reply where nothing is acknowledged, and answers `ping`")
@@ -417,7 +435,7 @@ async def _until_it_stops(probe: Probe, slow: Conversation, other: Conversation,
     raise CannotTell("the replies were too short to find out where they stop")
 
 
-_WIDE: Final = {"encoding": "pcm_s16le", "sample_rate": 48_000, "channels": 1}
+_WIDE: Final = AudioFormat(sample_rate=48_000)
 
 
 @checked("ch4.abandoned", "A session that nobody comes back to is let go of.")
@@ -448,7 +466,7 @@ async def abandoned(probe: Probe) -> None:
         await back.resume()
     except NotYet as lost:
         told = "a session that goes on for as long as its client is there, which came back in time"
-        raise NotYet(told, lost.observed, caret=lost.caret, event=lost.event) from lost
+        raise lost.expecting(told) from lost
     probe.ok("keeps a session whose client came back in time")
 
 
@@ -456,7 +474,7 @@ async def _leave_for_good(probe: Probe, most: int, waits_s: float) -> None:
     """Nobody can come back to these sessions, so the server may not let them wait."""
     plain = await probe.connect()
     await plain.say(read_audio(probe.draw(1)[0].path))
-    idle = await probe.connect("/", protocol=_V1)
+    idle = await probe.connect("/", protocol=SUBPROTOCOL)
     plain.drop()
     idle.drop()
     why = (
