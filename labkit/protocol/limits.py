@@ -8,7 +8,6 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from labkit.audio.formats import AudioFormat
 from labkit.errors import ErrorCode, ProtocolError
 from labkit.protocol.replay import Count, ReplayWindow
 
@@ -76,16 +75,16 @@ class Limits(BaseModel):
     detached_turn_s: Amount = 30.0
     """How long a turn goes on while its client is away."""
 
-    def replay_window(self, form: AudioFormat, until_acknowledged: bool) -> ReplayWindow:
-        """What is said in audio of `form`, and may have to be said again, within these limits.
+    def replay_window(self, sample_rate: int, until_acknowledged: bool) -> ReplayWindow:
+        """What is said, and may have to be said again, within these limits.
 
         Args:
-            form: The format of its audio.
+            sample_rate: Samples per second of its audio, per channel.
             until_acknowledged: Keep what was sent until the other side says that it has it.
         """
         return ReplayWindow(
             max_bytes=self.replay_bytes,
-            max_samples=form.samples(self.replay_s),
+            max_samples=round(self.replay_s * sample_rate),
             until_acknowledged=until_acknowledged,
         )
 

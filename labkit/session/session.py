@@ -82,7 +82,7 @@ class Session:
         self.must_wait = False
         self._changes = Changes()
         self.outgoing = Outgoing(
-            settings.replay_window(options.output, options.acknowledges),
+            settings.replay_window(options.output.sample_rate, options.acknowledges),
             options.output.frame_bytes,
             self._changes,
             keep=options.resumable,

@@ -229,7 +229,7 @@ async def begin(session, start):
     session.decoder = StreamDecoder(start.input.format)
     session.encoder = StreamEncoder(start.output.format)
     session.watch = FormatWatch(start.input.format)
-    session.replay = LIMITS.replay_window(start.output.format, start.acknowledges)
+    session.replay = LIMITS.replay_window(start.output.sample_rate, start.acknowledges)
     session.room, session.expiry = asyncio.Event(), None
     session.turns = Turns(LIMITS.max_waiting_turns, session.tell)
     await session.welcome()
