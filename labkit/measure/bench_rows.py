@@ -203,7 +203,7 @@ def _note_decided(found: _Turns, turn: ClientTurn, decides_s: float | None, floo
 
 def _paced_cpu_s(vad: Vad, samples: Float32) -> float:
     """CPU seconds of the detector alone, frame by frame as speech comes in."""
-    frame, state, spent_s = vad.frame_samples, vad.start(), 0.0
+    frame, state, spent_s = vad.frame_samples, None, 0.0
     begun_s = time.perf_counter()
     for start in range(0, len(samples) - frame + 1, frame):
         time.sleep(max(0.0, begun_s + (start + frame) / SAMPLE_RATE - time.perf_counter()))

@@ -188,7 +188,7 @@ def policy_decides_s(
     silence = end_of_speech + 1 + round(_SILENCE_S * SAMPLE_RATE) - len(samples)
     audio = decode_s16le(encode_s16le(np.pad(samples, (0, max(0, silence)))))
     audio = audio[: len(audio) // vad.frame_samples * vad.frame_samples]
-    voiced, _ = vad.probabilities(vad.start(), audio)
+    voiced, _ = vad.probabilities(None, audio)
     end_s = (end_of_speech + 1) / SAMPLE_RATE
     times = decide(Heard(Turn("", "", audio, voiced, [], end_s), {}), FixedWait(silence_s))
     if not times or times[0] < end_s:
@@ -218,7 +218,7 @@ def back_to_back(engines: Engines, samples: Float32, *, system: str = "") -> Flo
     """
     vad, stop = engines.vad, Stop()
     whole = np.pad(samples, (0, -len(samples) % vad.frame_samples))
-    voiced, _ = vad.probabilities(vad.start(), whole)
+    voiced, _ = vad.probabilities(None, whole)
     stretches = speech_stretches(voiced, vad.frame_samples, longest_s=engines.longest_stretch_s)
     begun_s = time.perf_counter()
     words = [engines.transcribe(whole[one.start : one.end], stop) for one in stretches]

@@ -110,7 +110,7 @@ def _turn(
     noise = np.random.default_rng(rng.getrandbits(32)).normal(0, level, len(whole))
     whole = (whole + noise).astype(np.float32)
     framed = np.pad(whole, (0, -len(whole) % vad.frame_samples))
-    voiced, _ = vad.probabilities(vad.start(), framed)
+    voiced, _ = vad.probabilities(None, framed)
     end_s = (len(whole) / SAMPLE_RATE) - _AFTER_S
     return Turn(speaker, said.text, whole, voiced, pauses, end_s)
 

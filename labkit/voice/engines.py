@@ -34,25 +34,19 @@ from labkit.voice.scheduling import Stop
 
 
 class Vad(Protocol):
-    """Voice activity detection: is somebody speaking in this frame?
-
-    What it carries from one frame of an utterance to the next is its own affair, but not None.
-    """
+    """Voice activity detection: is somebody speaking in this frame?"""
 
     @property
     def frame_samples(self) -> int:
         """Samples of one frame at 16 kHz."""
         ...
 
-    def start(self) -> Any:
-        """The state at the beginning of an utterance."""
-        ...
-
     def probabilities(self, state: Any, audio: Float32) -> tuple[list[float], Any]:
         """Speech probability of each frame of `audio`, and the state behind them.
 
         Args:
-            state: From `start`, or the one behind the frames before.
+            state: The one behind the frames before, which is the detector's own affair; None at
+                the beginning of an utterance, and never behind a frame.
             audio: 16 kHz, a whole number of frames.
         """
         ...
@@ -132,24 +126,19 @@ class Engines:
 
     def warm_up(self) -> None:
         """Warm each of them up."""
-        self.vad.probabilities(self.vad.start(), np.zeros(self.vad.frame_samples, np.float32))
+        self.vad.probabilities(None, np.zeros(self.vad.frame_samples, np.float32))
         self.asr.warm_up()
         self.llm.warm_up()
         self.tts.warm_up()
 
     def detect(self, state: Any, audio: Float32, _: Stop) -> tuple[list[float], Any]:
-        """Speech probability of each frame of `audio`, and the state behind them.
-
-        Args:
-            state: The state behind the frames before; None at the beginning.
-            audio: 16 kHz, a whole number of frames.
+        """Speech probability of each frame of `audio`, and the state behind them, as `Vad`.
 
         Raises:
             EngineError: It failed, or gave something else than a probability for each frame.
         """
         with _named(_VAD):
-            given = self.vad.start() if state is None else state
-            found, after = self.vad.probabilities(given, audio)
+            found, after = self.vad.probabilities(state, audio)
             probabilities: list[Any] = list(found)
         frames = len(audio) // self.vad.frame_samples
         if len(probabilities) != frames:

@@ -31,14 +31,10 @@ class EnergyVad:
 
     frame_samples: Final = 512
 
-    def start(self) -> tuple[()]:
-        """There is nothing to carry."""
-        return ()
-
-    def probabilities(self, state: tuple[()], audio: Float32) -> tuple[list[float], tuple[()]]:
-        """1.0 for frames with any sample above 0.001, else 0.0."""
+    def probabilities(self, state: object, audio: Float32) -> tuple[list[float], object]:
+        """1.0 for frames with any sample above 0.001, else 0.0; it carries nothing."""
         frames = audio.reshape(-1, self.frame_samples)
-        return [float(np.abs(frame).max(initial=0.0) > 0.001) for frame in frames], state
+        return [float(np.abs(frame).max(initial=0.0) > 0.001) for frame in frames], ()
 
 
 @dataclass

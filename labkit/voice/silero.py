@@ -43,13 +43,11 @@ class SileroVad:
         except Exception as error:  # onnxruntime raises classes of its own making
             raise EngineError(f"Silero VAD of faster-whisper does not load: {error}") from error
 
-    def start(self) -> _State:
-        """All zeros: before the first frame there was nothing."""
-        nothing = np.zeros(self._STATE, np.float32)
-        return _State(nothing, nothing, np.zeros(self._CONTEXT, np.float32))
-
-    def probabilities(self, state: _State, audio: Float32) -> tuple[list[float], _State]:
+    def probabilities(self, state: _State | None, audio: Float32) -> tuple[list[float], _State]:
         """Speech probability of each frame of 512 samples."""
+        if state is None:  # before the first frame there was nothing
+            nothing = np.zeros(self._STATE, np.float32)
+            state = _State(nothing, nothing, np.zeros(self._CONTEXT, np.float32))
         if not len(audio):
             return [], state
         frames = audio.reshape(-1, self.frame_samples)

@@ -49,7 +49,7 @@ class _Once:
 
 
 class _Vad(EnergyVad, _Once):
-    def probabilities(self, state: tuple[()], audio: Float32) -> tuple[list[float], tuple[()]]:
+    def probabilities(self, state: object, audio: Float32) -> tuple[list[float], object]:
         return self.take(super().probabilities(state, audio))  # type: ignore[no-any-return]
 
 
@@ -110,11 +110,11 @@ async def both_turns(engines: Engines) -> tuple[str, Exchange]:
     [
         None,
         ([0.5] * 16, None),
-        ([0.5] * 15, EnergyVad().start()),
-        ([np.nan] * 16, EnergyVad().start()),
-        (["0.5"] * 16, EnergyVad().start()),
-        ([None] * 16, EnergyVad().start()),
-        ([-0.1] * 16, EnergyVad().start()),
+        ([0.5] * 15, ()),
+        ([np.nan] * 16, ()),
+        (["0.5"] * 16, ()),
+        ([None] * 16, ()),
+        ([-0.1] * 16, ()),
         *RAISES,
     ],
     ids=repr,

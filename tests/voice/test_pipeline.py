@@ -86,7 +86,7 @@ class _CountingVad(EnergyVad):
         self.gate = threading.Event()
         self.gate.set()
 
-    def probabilities(self, state: tuple[()], audio: Float32) -> tuple[list[float], tuple[()]]:
+    def probabilities(self, state: object, audio: Float32) -> tuple[list[float], object]:
         self.looked_at.append(len(audio) // self.frame_samples)
         self.gate.wait()
         return super().probabilities(state, audio)

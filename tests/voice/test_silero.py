@@ -26,7 +26,7 @@ def test_speech_is_found_where_it_is() -> None:
     vad = embedded_engines().vad
     audio = whole_frames(vad, recording("slt-01"))
     rules = Endpointing(pad_s=0.2)
-    probabilities, _ = vad.probabilities(vad.start(), audio)
+    probabilities, _ = vad.probabilities(None, audio)
     (span,) = speech_stretches(probabilities, vad.frame_samples, rules)
     end = next(r.end_of_speech_sample for r in load_manifest(SPEECH) if r.name == "slt-01")
     assert end is not None
@@ -36,23 +36,23 @@ def test_speech_is_found_where_it_is() -> None:
 @pytest.mark.parametrize("name", ["silence", "noise"])
 def test_silence_and_noise_are_no_speech(name: str) -> None:
     vad = embedded_engines().vad
-    probabilities, _ = vad.probabilities(vad.start(), whole_frames(vad, recording(name)))
+    probabilities, _ = vad.probabilities(None, whole_frames(vad, recording(name)))
     assert speech_stretches(probabilities, vad.frame_samples) == []
 
 
 def test_frame_by_frame_is_the_same_as_all_at_once() -> None:
     vad = SileroVad()
     audio = whole_frames(vad, recording("kal-02"))
-    state = vad.start()
+    state = None
     one_by_one: list[float] = []
     for start in range(0, len(audio), vad.frame_samples):
         frame = audio[start : start + vad.frame_samples]
         found, state = vad.probabilities(state, frame)
         one_by_one += found
-    at_once, _ = vad.probabilities(vad.start(), audio)
+    at_once, _ = vad.probabilities(None, audio)
     np.testing.assert_allclose(one_by_one, at_once, atol=1e-4)
 
 
 def test_nothing_gives_nothing() -> None:
     vad = embedded_engines().vad
-    assert vad.probabilities(vad.start(), np.zeros(0, np.float32))[0] == []
+    assert vad.probabilities(None, np.zeros(0, np.float32))[0] == []
