@@ -58,8 +58,7 @@ def carry_out(
         if results.measured and not results.complete:
             kept = f"not finished; the rows measured until then ({results.measured}) are in"
             errors().print(f"{kept} {results.folder}", soft_wrap=True, markup=False)
-    where = f"Raw data, summary and figures: {results.folder}"
-    console().print(where, soft_wrap=True, markup=False)
+    console().print(f"Results: {results.folder}", soft_wrap=True, markup=False)
 
 
 def results_table(title: str, rows: Iterable[Mapping[str, str | Text]]) -> Table:
