@@ -83,7 +83,7 @@ def test_every_attack_says_what_it_does() -> None:
 
 
 async def test_floods_are_stopped_and_slowed_down() -> None:
-    settings = settings_of({"burst_s": 1.0, "message_burst": 20})
+    settings = settings_of({"burst_s": 0.1, "message_burst": 20})
     async with VoiceServer(EchoPipeline(), settings) as server:
         assert (await text_flood(server.url, 200)).holds
         assert (await audio_flood(server.url, 1.2)).holds
