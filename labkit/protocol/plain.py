@@ -142,7 +142,14 @@ def decode_client(message: str | bytes, *, max_bytes: int) -> Command:
         require_audio(message, max_bytes=max_bytes)
         return Audio(message)
     require_short(message, max_bytes)
-    return _decode_text(message)
+    command = _COMMANDS.get(message.strip())
+    if command is None:
+        raise ProtocolError(
+            ErrorCode.UNKNOWN_COMMAND,
+            f"the text message {message[:40]!r} is no command",
+            "send 'end_stream' or 'ping' as text, and audio as binary messages",
+        )
+    return command
 
 
 def require_audio(message: bytes, *, max_bytes: int) -> None:
@@ -167,17 +174,6 @@ def require_audio(message: bytes, *, max_bytes: int) -> None:
             f"a binary message of {len(message)} bytes is no whole number of 16-bit samples",
             "send signed 16-bit little-endian mono audio at 16 kHz, two bytes a sample",
         )
-
-
-def _decode_text(message: str) -> Command:
-    command = _COMMANDS.get(message.strip())
-    if command is None:
-        raise ProtocolError(
-            ErrorCode.UNKNOWN_COMMAND,
-            f"the text message {message[:40]!r} is no command",
-            "send 'end_stream' or 'ping' as text, and audio as binary messages",
-        )
-    return command
 
 
 def decode_server(message: str) -> ServerMessage:

@@ -196,7 +196,9 @@ class Connection:
             self.feed.end(why)
         except Exception:  # no task is here that could fail: asyncio would just cut the connection
             _log.exception("a connection failed")
-            self.feed.end(_failed())
+            failed = "the server has failed in this connection"
+            hint = "connect again; the server's log has the details"
+            self.feed.end(Close(ErrorCode.INTERNAL, failed, hint))
         return True
 
     def _take(self, message: str | bytes) -> None:
@@ -218,7 +220,11 @@ class Connection:
             return
         now_ns = self._clock()
         if self._texts.take(1, now_ns):
-            raise self._too_many_texts()
+            raise Close(
+                ErrorCode.TOO_MANY_MESSAGES,
+                f"more than {self._settings.max_messages_per_s:g} text messages a second",
+                "send less control; audio goes in binary messages",
+            )
         self.dialect.receive(message)
         if (session := self.dialect.session) is None:
             self._tell(self._refusals.text_came())
@@ -304,18 +310,3 @@ class Connection:
                 raise error
             forget_frames(error)
         return None
-
-    def _too_many_texts(self) -> Close:
-        return Close(
-            ErrorCode.TOO_MANY_MESSAGES,
-            f"more than {self._settings.max_messages_per_s:g} text messages a second",
-            "send less control; audio goes in binary messages",
-        )
-
-
-def _failed() -> Close:
-    return Close(
-        ErrorCode.INTERNAL,
-        "the server has failed in this connection",
-        "connect again; the server's log has the details",
-    )

@@ -151,7 +151,13 @@ class Lives(Generic[T]):
     def _admitted(self, session: str, token: str, identity: str | None) -> _Life[T]:
         life = self._lives.get(session)
         if life is None or not life.admits(token, identity):
-            raise _unknown()
+            # One answer for all: whoever guesses learns nothing.
+            raise ProtocolError(
+                ErrorCode.SESSION_UNKNOWN,
+                "there is no such session to resume: it never was, has expired, or the token is "
+                "wrong",
+                "send 'session.start' without 'resume' to begin a new session",
+            )
         return life
 
     def _detached(self, now_ns: float = math.inf, seconds: float = 0.0) -> list[str]:
@@ -255,7 +261,9 @@ class Registry:
         # with it.
         session.detach()
         if feed is not None:
-            feed.end(_taken_over())
+            taken_over = "another connection has resumed this session"
+            hint = "nothing to do, unless it was not you who resumed it"
+            feed.end(Close(ErrorCode.TAKEN_OVER, taken_over, hint))
         missing = session.outgoing.rewind(received)
         _log.info("session %s: resumed", session.id)
         return Opened(session, fresh, resumed=True, missing=missing)
@@ -333,30 +341,7 @@ class Registry:
         except Exception:
             _log.exception("session %s: failed", session.id)
             if session.outgoing.feed is not None:
-                session.outgoing.feed.end(_broken())
+                broken = "the server has failed in this session"
+                hint = "begin a new one; the server's log has the details"
+                session.outgoing.feed.end(Close(ErrorCode.INTERNAL, broken, hint))
             self.end(session)
-
-
-def _unknown() -> ProtocolError:
-    """One answer for all: whoever guesses learns nothing."""
-    return ProtocolError(
-        ErrorCode.SESSION_UNKNOWN,
-        "there is no such session to resume: it never was, has expired, or the token is wrong",
-        "send 'session.start' without 'resume' to begin a new session",
-    )
-
-
-def _taken_over() -> Close:
-    return Close(
-        ErrorCode.TAKEN_OVER,
-        "another connection has resumed this session",
-        "nothing to do, unless it was not you who resumed it",
-    )
-
-
-def _broken() -> Close:
-    return Close(
-        ErrorCode.INTERNAL,
-        "the server has failed in this session",
-        "begin a new one; the server's log has the details",
-    )
