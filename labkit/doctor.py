@@ -68,15 +68,10 @@ def _check(name: str, ok: bool, detail: str, mend: str) -> Check:
 async def run_checks(
     models: Iterable[Model], *, port: int = DEFAULT_PORT, place: Path | None = None
 ) -> list[Check]:
-    """Look at everything that labkit needs; takes some seconds, because the models are loaded.
+    """Look at everything that labkit needs, in the order in which to mend it.
 
-    Args:
-        models: The models to look at.
-        port: The port that the server is going to listen on.
-        place: Where results will be written; the working directory by default.
-
-    Returns:
-        One `Check` for each thing looked at, in the order in which to mend them.
+    It takes some seconds, because the models are loaded. `port` is what the server is going to
+    listen on, `place` where results will be written: the working directory by default.
     """
     return [
         check_python(sys.version_info[:3], sys.executable),
@@ -114,10 +109,9 @@ def required_packages() -> list[str]:
 
 
 def check_packages(requirements: Iterable[str]) -> Check:
-    """Whether every package that labkit requires is installed.
+    """Whether every package is installed that lines such as `numpy>=2.0` require.
 
-    Args:
-        requirements: Lines such as `numpy>=2.0`; those of an extra are skipped.
+    Those of an extra are skipped.
     """
     names = [
         re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]
@@ -130,12 +124,7 @@ def check_packages(requirements: Iterable[str]) -> Check:
 
 
 def check_compiler(command: str, *, needed: bool) -> Check:
-    """Whether there is a C++ compiler, which only building llama-cpp-python needs.
-
-    Args:
-        command: What the compiler is called.
-        needed: Whether llama-cpp-python is still to be built.
-    """
+    """Whether there is a C++ compiler, which is only `needed` to build llama-cpp-python."""
     found = shutil.which(command)
     detail = found or ("none" if needed else "none, and none needed: llama-cpp-python is built")
     return _check(
@@ -206,12 +195,7 @@ def kernel_command() -> Sequence[str] | None:
 
 
 def check_kernel(command: Sequence[str] | None, executable: str) -> Check:
-    """Whether notebooks get a kernel, and one that runs in this very environment.
-
-    Args:
-        command: From `kernel_command`.
-        executable: The Python that is meant to run it.
-    """
+    """Whether notebooks get a kernel, and one that runs in this very environment."""
     if command is None:
         return _check("kernel", False, "Jupyter knows no kernel 'python3'", "run 'make setup'")
     # Jupyter puts its own Python in the place of a bare name.
@@ -226,12 +210,7 @@ def check_kernel(command: Sequence[str] | None, executable: str) -> Check:
 
 
 def check_cores(usable: int, there: int) -> Check:
-    """How many threads each engine should have here; one core is too few.
-
-    Args:
-        usable: Cores that this process may use.
-        there: Cores of the machine.
-    """
+    """How many threads each engine should have on the cores that are usable; one is too few."""
     of = "" if usable == there else f" of {there}"
     threads = default_threads(usable)
     advice = f"{threads} thread{'s' * (threads > 1)} for each engine, as by default"

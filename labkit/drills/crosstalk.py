@@ -106,12 +106,7 @@ def plan_callers(
 ) -> list[CallerPlan]:
     """Give each caller a fact of its own and other things to say; the dialects take turns.
 
-    Args:
-        recordings: What there is to be said.
-        sessions: Callers.
-        turns: Utterances of each, at least two: the fact and the question.
-        seed: Draws who says what, and when each begins.
-        dialects: What callers speak.
+    There are `turns` utterances of each, at least two: the fact and the question.
 
     Raises:
         InstrumentError: There are not so many different facts.

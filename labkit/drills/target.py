@@ -56,10 +56,7 @@ def target_command(
 ) -> list[str]:
     """The command that runs the server, on a free port of this machine where none is named.
 
-    Args:
-        pipeline: What answers.
-        model_set: Where the engines' models come from.
-        settings: Fields of `ServerSettings` that are not to have their defaults.
+    `settings` are fields of `ServerSettings` that are not to have their defaults.
 
     Raises:
         ServerError: There is no such setting, or its value is out of range.

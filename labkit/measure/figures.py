@@ -230,15 +230,9 @@ def plot_waveform(
     colour: str = BLUE,
     title: str = "",
 ) -> Axes:
-    """Draw samples over time; peaks are kept, however long the recording is.
+    """Draw samples, one channel from -1 to 1, over time; peaks are kept, however many there are.
 
-    Args:
-        samples: One channel, from -1 to 1.
-        rate: Samples a second.
-        ax: Draw here instead of into a figure of its own.
-        end_of_speech: Index of the last voiced sample, drawn as a line.
-        colour: Of the waveform.
-        title: Of the axes; none by default.
+    `end_of_speech`, the index of the last voiced sample, is drawn as a line.
     """
     ax = axes(ax, 8.5, 2.2)
     seconds = len(samples) / rate

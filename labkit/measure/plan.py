@@ -60,9 +60,7 @@ def short_utterances(
 ) -> list[Recording]:
     """Utterances that do not take long to say; speaking is most of the exercise's time.
 
-    Args:
-        folder: Where they are; by default labkit's own.
-        longest_s: The speech of a longer one is left out.
+    Those of `folder`, labkit's own by default, whose speech is no longer than `longest_s`.
 
     Raises:
         AudioError: A recording or the manifest is not usable.

@@ -52,14 +52,10 @@ Statistic = Callable[..., Any]
 
 
 def median(values: Sequence[float], *, seed: int = 0) -> Estimate:
-    """The median, with its bootstrap interval.
+    """The median of at least one value, each of a block of its own, with its bootstrap interval.
 
     A median and not a mean: one turn that the machine held up says nothing of the others, and on
     a machine that does something else as well there always is one.
-
-    Args:
-        values: At least one, each of a block of its own.
-        seed: Draws the resamples.
 
     Raises:
         ValueError: There are no values.
@@ -87,11 +83,7 @@ def resampled(
 ) -> Estimate:
     """What is computed from samples, with its bootstrap interval (Efron's percentile method, 1979).
 
-    Args:
-        statistic: Computes it.
-        samples: What it is computed from, each with at least one value.
-        paired: The samples belong together, value by value, and are drawn so.
-        seed: Draws the resamples.
+    Samples that are `paired` belong together, value by value, and are drawn so.
 
     Raises:
         ValueError: A sample is empty.

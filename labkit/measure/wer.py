@@ -28,9 +28,7 @@ _LONGEST_NUMBER: Final = 6
 def normalise(text: str, *, digit_by_digit: bool = False) -> list[str]:
     """Split `text` into words in lower case, with numbers, signs and contractions as words.
 
-    Args:
-        text: What was said, or heard.
-        digit_by_digit: Read "508" as "five zero eight", and not as "five hundred eight".
+    "508" is "five hundred eight", or, `digit_by_digit`, "five zero eight".
     """
     text = _GROUP.sub("", in_words(text.replace("\u2019", "'")).lower()).replace("%", " percent ")
     text = _NUMBER.sub(lambda found: _said(found[0], digit_by_digit), text)
