@@ -30,6 +30,8 @@ _log = logging.getLogger(__name__)
 
 _KEEPALIVE_S: Final = 20.0
 """A connection that is silent for so long is asked for a sign of life, and given as long again."""
+_LEAST_KEEPALIVE_S: Final = 1.0
+"""A machine that is busy answers late, and is alive."""
 
 
 async def begin(
@@ -467,7 +469,7 @@ class SessionClient:
                 max_queue=4,  # what waits in here is not acknowledged, so keep it short
                 # A connection that is found dead before an answer over it is overdue is replaced,
                 # and the answer comes over the next one.
-                keepalive_s=min(_KEEPALIVE_S, deadlines.answer_s / 3),
+                keepalive_s=max(_LEAST_KEEPALIVE_S, min(_KEEPALIVE_S, deadlines.answer_s / 3)),
                 **self._reach,
             )
         except ConnectError as error:

@@ -21,7 +21,7 @@ from labkit.client.dial import Backoff
 from labkit.client.events import Interrupted, ReplyAudio
 from labkit.client.speech import Clock
 from labkit.client.v1 import SessionClient
-from labkit.errors import ClientError, ErrorCode
+from labkit.errors import ClientError, ConnectError, ErrorCode
 from labkit.measure.links import Conditions, Fault, Link
 from labkit.measure.netem import Proxy
 from labkit.protocol import v1
@@ -573,6 +573,24 @@ async def test_a_session_that_expired_meanwhile_is_over() -> None:
         assert session
         with pytest.raises(ClientError, match="session_unknown"):
             await client.send_audio(bytes(2))
+
+
+@pytest.mark.parametrize(("answer_s", "keepalive_s"), [(0.5, 1), (30, 10), (600, 20)])
+async def test_a_connection_that_is_dead_is_found_before_an_answer_is_overdue(
+    answer_s: float, keepalive_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that is busy for a moment is not dead, however short the deadlines are."""
+    asked = []
+
+    async def dial(url: str, **options: Any) -> None:
+        asked.append(options["keepalive_s"])
+        raise ConnectError("as planned", retry=False)
+
+    monkeypatch.setattr("labkit.client.v1.dial", dial)
+    with pytest.raises(ConnectError):
+        async with SessionClient.connect("ws://box", deadlines=Deadlines(answer_s=answer_s)):
+            pass
+    assert asked == [keepalive_s]
 
 
 async def test_nobody_there_is_told_at_once() -> None:
