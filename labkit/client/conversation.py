@@ -289,7 +289,9 @@ class Conversation:
             if self.is_full:  # it is this side that does not read
                 self.note_progress()
             if self.is_overdue():
-                raise self._missing()
+                if self.awaited or self.turns:
+                    raise self.so_far.missing_answer(self._within_s)
+                raise self.so_far.missing("nothing of it was acknowledged", self._within_s)
 
     # -- what the server owes -----------------------------------------------------------------
 
@@ -325,11 +327,6 @@ class Conversation:
                 self.so_far = TurnSoFar()
             case _:
                 self.so_far.meet(message.type)
-
-    def _missing(self) -> ClientError:
-        if not (self.awaited or self.turns):
-            return self.so_far.missing("nothing of it was acknowledged", self._within_s)
-        return self.so_far.missing_answer(self._within_s)
 
 
 def lost_or_over(closed: ConnectionClosed) -> Lost | ClientError:

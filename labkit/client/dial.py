@@ -13,6 +13,7 @@ import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypedDict, Unpack
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
@@ -290,6 +291,10 @@ def shown(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], path=path))
 
 
+_later: Final = partial(ConnectError, retry=True)
+_never: Final = partial(ConnectError, retry=False)
+
+
 def _has_proxy(address: str) -> bool:
     """Whether the environment names a proxy for `address`; websockets looks for the same names."""
     parts = urlsplit(address)
@@ -340,14 +345,6 @@ def _failure(
     # Of a proxy, or of where a redirect leads: neither is shown with name and password.
     told = re.sub(r"(\w+://)?\S*@", r"\1", str(error))
     return _never(f"cannot connect to {url}: {told or type(error).__name__}")
-
-
-def _later(words: str) -> ConnectError:
-    return ConnectError(words, retry=True)
-
-
-def _never(words: str) -> ConnectError:
-    return ConnectError(words, retry=False)
 
 
 def _no_tls(url: str) -> str:

@@ -277,21 +277,18 @@ class VoiceClient:
                 continue
             if not turn.looks_whole:
                 raise turn.so_far.missing_answer(within_s)
-            self._settle(turn, "the server sent no 'done' behind the reply")
+            why = "the server sent no 'done' behind the reply"
+            self.stream = turn.settle_without_done(why)
 
     def _is_answered(self, turn: RunningTurn) -> bool:
-        """Whether the turn is complete.
-
-        Raises:
-            ClientError: It never will be.
-            ProtocolError: Its answer cannot be understood.
-        """
+        """Whether the turn is complete; an error where it never will be."""
         if turn.failure is not None:
             raise turn.failure
         if self._end and not turn.settled:
             if not turn.looks_whole:
                 raise self._gone(turn.so_far)
-            self._settle(turn, f"no 'done' came behind the reply, but {self._end}")
+            why = f"no 'done' came behind the reply, but {self._end}"
+            self.stream = turn.settle_without_done(why)
         return turn.settled
 
     async def _news_until(self, until_s: float) -> bool:
@@ -302,10 +299,6 @@ class VoiceClient:
                 return await self._news.wait()
         except TimeoutError:
             return False
-
-    def _settle(self, turn: RunningTurn, why: str) -> None:
-        """Take an answer without `done` as complete, and expect none where there is none."""
-        self.stream = not turn.settle_without_done(why)
 
     def _gone(self, so_far: TurnSoFar) -> ClientError:
         """The error that says how the connection ended, and what had come until then."""

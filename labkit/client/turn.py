@@ -159,13 +159,13 @@ class RunningTurn:
         """Take the answer as complete; `why` says how that is known.
 
         Returns:
-            Whether it is that of a server which does not stream.
+            Whether the server streams.
         """
         whole = self._reply.is_whole
         offer = "it does not offer ?reply=stream" if whole else "the reply came in pieces, though"
         self.result.remark(f"{why}: {offer}")
         self._settle()
-        return whole
+        return not whole
 
     def _settle(self) -> None:
         self.mark(Mark.REPLY_RECEIVED, self._last_ns)

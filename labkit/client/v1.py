@@ -257,8 +257,9 @@ class SessionClient:
         with self._one_at_a_time():
             while self.conversation.unanswered:
                 await self._take_answer()
+            by_server = self.started and self.started.turn_detection is v1.TurnDetection.SERVER
+            after = self.conversation.last_turn if by_server else 0
             # Taken while it speaks: acknowledgements lie behind events that nobody takes.
-            after = self.conversation.last_turn if self._server_decides else 0
             taking = asyncio.create_task(self._take_answer(after))
             try:
                 await speak(samples, send, chunk_ms=chunk_ms, pace=pace, clock=self._clock)
@@ -315,12 +316,6 @@ class SessionClient:
         with suppress(ConnectionClosed):  # which ends the session as well
             await send_within(self._socket, message, so_far, self._deadlines.answer_s)
 
-    @property
-    def _server_decides(self) -> bool:
-        """Whether turns come that no `audio.end` asked for."""
-        started = self.started
-        return started is not None and started.turn_detection is v1.TurnDetection.SERVER
-
     @contextmanager
     def _one_at_a_time(self) -> Iterator[None]:
         """Let no second call take events: each would get parts of what the other waits for."""
@@ -346,7 +341,7 @@ class SessionClient:
     # -- over one connection after the other --------------------------------------------------
 
     async def _run(self) -> None:
-        """Keep a connection, until the session is over."""
+        """Keep connected, and say why the session is over once it is."""
         failure = ClientError("the session is over")
         try:
             await self._stay_connected()
@@ -359,12 +354,7 @@ class SessionClient:
             self._opened.set()
 
     async def _stay_connected(self) -> None:
-        """Connect again whenever a connection is lost.
-
-        Raises:
-            ClientError: The session is over, or there is none for too long.
-            ProtocolError: The server does not keep to the protocol.
-        """
+        """Connect again whenever a connection is lost, until the session is over."""
         lost_ns, reason = self._clock.now_ns(), ""
         while True:
             try:
@@ -407,12 +397,7 @@ class SessionClient:
         self._opened.set()
 
     def _require_agreed(self, started: v1.SessionStarted) -> None:
-        """Make sure that it is the session that was asked for.
-
-        Raises:
-            ClientError: It is another one, or hears or speaks another format.
-            ProtocolError: It goes on where it cannot.
-        """
+        """Make sure that it is the session, and in the formats, that were asked for."""
         asked, missing = self._opening(), started.missing
         if asked.resume is None:
             if started.resumed or missing is not None:
