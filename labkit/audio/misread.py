@@ -47,7 +47,6 @@ from labkit.audio.readings import (
     Header,
     Reading,
     Sound,
-    begins,
     encoder_inside,
     header_of,
 )
@@ -58,9 +57,8 @@ from labkit.errors import ErrorCode, ProtocolError
 _KEPT_NS: Final = 4_000_000_000
 _MARK_NS: Final = 100_000_000
 """Ten marks a second are enough to see a stall of 0.15 s, however many messages come."""
-_PAUSE_GAPS: Final = 3.0
-_PAUSE_MORE_NS: Final = 100_000_000
-_SMOOTHING: Final = 0.1
+_PAUSE_NS: Final = 300_000_000
+_PAUSE_TIMES: Final = 12
 _STEADY_NS: Final = 150_000_000
 _SLOW: Final = 0.72
 _FAST: Final = 1.36
@@ -105,15 +103,15 @@ class Pace:
 class ArrivalMeter:
     """Measures how fast a stream came over the last four seconds, or since the last pause.
 
-    A gap between messages that is longer than three usual ones and 0.1 s is a pause: a caller
-    that is muted, or sends only speech, is not slow, so measuring begins anew behind it. What
-    comes in one burst has no pace, and a burst followed by live audio is not steady.
+    A message that comes later behind the one before than 0.3 s and twelve times its length comes
+    behind a pause: a caller that is muted, or sends only speech, is not slow, so measuring begins
+    anew. What comes in one burst has no pace, and a burst followed by live audio is not steady.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bytes_per_second: int) -> None:
         self._marks: deque[tuple[int, int]] = deque()
-        self._due_ns = self._last_ns = self._bytes = self._messages = 0
-        self._usual_gap_ns = self._longest_gap_ns = math.inf
+        self._due_ns = self._last_ns = self._bytes = 0
+        self._pause_ns = _PAUSE_TIMES * 1e9 / bytes_per_second
 
     def feed(self, at_ns: int, size: int) -> bool:
         """Count a message of `size` bytes that came at `at_ns` of a monotonic clock.
@@ -126,35 +124,18 @@ class ArrivalMeter:
         gap_ns = at_ns - self._last_ns
         self._last_ns = at_ns
         self._bytes += size
-        self._messages += 1
-        if at_ns < self._due_ns and gap_ns <= self._longest_gap_ns:
+        if gap_ns > _PAUSE_NS and gap_ns > _PAUSE_NS + self._pause_ns * size:
+            self._marks.clear()
+        elif at_ns < self._due_ns:
             return False
-        self._mark(at_ns, gap_ns)
-        return True
-
-    def _mark(self, at_ns: int, gap_ns: int) -> None:
-        if self._marks:
-            self._learn_gap(at_ns, gap_ns)
         self._marks.append((at_ns, self._bytes))
         self._due_ns = at_ns + _MARK_NS
-        self._messages = 0
         self._forget()
+        return True
 
     def _forget(self) -> None:
         while self._last_ns - self._marks[0][0] > _KEPT_NS:
             self._marks.popleft()
-
-    def _learn_gap(self, at_ns: int, gap_ns: int) -> None:
-        """Follow the mean gap; a pause counts as the longest that is none."""
-        if gap_ns > self._longest_gap_ns:
-            self._marks.clear()
-            mean_ns, weight = self._longest_gap_ns, _SMOOTHING
-        else:
-            mean_ns = (at_ns - self._marks[-1][0]) / self._messages
-            weight = 1 - (1 - _SMOOTHING) ** self._messages
-        usual_ns = mean_ns if math.isinf(self._usual_gap_ns) else self._usual_gap_ns
-        self._usual_gap_ns = usual_ns + weight * (mean_ns - usual_ns)
-        self._longest_gap_ns = _PAUSE_GAPS * self._usual_gap_ns + _PAUSE_MORE_NS
 
     def pace(self) -> Pace | None:
         """How fast the stream came, or None before there is any span to measure that on."""
@@ -614,7 +595,7 @@ class FormatWatch:
         The first look is after 0.2 s times `phase`, 0 to 1. Streams that began together should
         not all be looked at in the same instant: others wait for the sum.
         """
-        self._meter = ArrivalMeter()
+        self._meter = ArrivalMeter(form.bytes_per_second)
         self._left_bytes = seconds * form.bytes_per_second
         self._told: set[ErrorCode] = set()
         self._pending = bytearray()
@@ -646,7 +627,7 @@ class FormatWatch:
         if self._meter.feed(at_ns, size):
             self._hurry(at_ns)
         found: Sequence[ProtocolError] = ()
-        if begins(payload) is not None and (header := header_of(payload)) is not None:
+        if (header := header_of(payload)) is not None:
             found = self._begins_with(header)
             if header.encoded:
                 return found

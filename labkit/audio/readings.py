@@ -220,7 +220,7 @@ _HEADERS: Final = (
     (Header("MP3 (ID3 tag)", encoded=True), rb"ID3.\0"),
     (Header("AMR", encoded=True), rb"#!AMR"),
 )
-begins: Final = re.compile(
+_BEGINS: Final = re.compile(
     rb"(?=[RrNF.cOf\x1aI#]|....ftyp)(?:%b)" % b"|".join(b"(%b)" % mark for _, mark in _HEADERS),
     re.DOTALL,
 ).match
@@ -243,7 +243,7 @@ _MPEG_HZ: Final = {
 
 def header_of(payload: bytes) -> Header | None:
     """The file or encoded stream that begins with `payload`, if any."""
-    found = begins(payload)
+    found = _BEGINS(payload)
     return _HEADERS[found.lastindex - 1][0] if found and found.lastindex else None
 
 

@@ -31,7 +31,6 @@ from pydantic import TypeAdapter, ValidationError
 from labkit.errors import ModelBrokenError, ModelChangedError, ModelError, ModelNotFoundError
 
 _SHA256_HEX: Final = 64
-_BLOCK: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,11 +197,8 @@ def _checked(path: Path, recorded: str | None) -> str:
 
 def sha256(path: Path) -> str:
     """Of a file, in hexadecimal."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 _ACCEPT: Final = (

@@ -171,7 +171,7 @@ def load_pipeline(
         # Read now, it need not be read while the first caller waits.
         stop = Stop()
         told = [Message("system", paths.system), Message("user", "Hi")]
-        for piece in engines.llm.reply(told, stop):
+        for piece in engines.reply(told, stop):
             if piece:  # else it still reads
                 stop.set()
     calls = max(1, usable_cores() // (threads or default_threads()))

@@ -383,7 +383,7 @@ BYTES = 16_000
 
 def pace_of(times: list[float], seconds: float) -> Pace | None:
     """The pace after messages of `seconds` of audio at `times`, in seconds."""
-    meter = ArrivalMeter()
+    meter = ArrivalMeter(BYTES)
     for at_s in times:
         meter.feed(round(at_s * 1e9), round(seconds * BYTES))
     return meter.pace()
