@@ -26,7 +26,7 @@ from tests.client.test_v1 import STARTED
 SAID = np.full(1600, 0.1, np.float32)
 AUDIO = encode_s16le(SAID)
 SHORT = Deadlines(answer_s=0.5)
-OPTIONS = dict[str, Any](deadlines=SHORT, backoff=Backoff(first_s=0.01, give_up_s=1.0))
+OPTIONS = dict[str, Any](deadlines=SHORT, backoff=Backoff(first_s=0.01))
 
 
 @contextmanager
@@ -282,7 +282,8 @@ async def test_a_server_that_begins_every_session_and_hangs_up_is_given_up() -> 
         await socket.send(again.encode() if start.resume else STARTED)
         socket.transport.abort()
 
-    async with websocket(handle) as url, SessionClient.connect(url, **OPTIONS) as client:
+    options = dict[str, Any](backoff=Backoff(first_s=0.01, give_up_s=1.0))
+    async with websocket(handle) as url, SessionClient.connect(url, **options) as client:
         with gives_up("no session with ws://"):
             while True:
                 await client.next_event()
