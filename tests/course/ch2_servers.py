@@ -151,6 +151,11 @@ def attached(session):
     sessions.add(session)
     yield
 """,
+        "counts samples": """
+def metrics():
+    held = sum(len(session.buffer) // 2 for session in sessions)
+    return f"sessions {len(sessions)}\\nheld_bytes {held}\\n"
+""",
         "keeps what was said": """
 everything = []
 class SessionState(SessionState):
