@@ -17,55 +17,39 @@ other, and `microphone` is a recorder for the learner's own voice. Importing thi
 """
 
 from importlib import import_module
-from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from labkit.course.cards import begin, card, hint, progress, quiz, solution
-    from labkit.course.checking import check
-    from labkit.course.models import Models
-    from labkit.course.predictions import measured, predict, predicted, predictions_of
-    from labkit.course.recorder import microphone
-    from labkit.course.report import lab_report
-    from labkit.course.turn_queue import Turns
+    from labkit.course.cards import begin as begin
+    from labkit.course.cards import card as card
+    from labkit.course.cards import hint as hint
+    from labkit.course.cards import progress as progress
+    from labkit.course.cards import quiz as quiz
+    from labkit.course.cards import solution as solution
+    from labkit.course.checking import check as check
+    from labkit.course.models import Models as Models
+    from labkit.course.predictions import measured as measured
+    from labkit.course.predictions import predict as predict
+    from labkit.course.predictions import predicted as predicted
+    from labkit.course.predictions import predictions_of as predictions_of
+    from labkit.course.recorder import microphone as microphone
+    from labkit.course.report import lab_report as lab_report
+    from labkit.course.turn_queue import Turns as Turns
 
-__all__ = [
-    "Models",
-    "Turns",
-    "begin",
-    "card",
-    "check",
-    "hint",
-    "lab_report",
-    "measured",
-    "microphone",
-    "predict",
-    "predicted",
-    "predictions_of",
-    "progress",
-    "quiz",
-    "solution",
-]
-
-_PLACES = MappingProxyType(
-    {
-        "Models": "models",
-        "Turns": "turn_queue",
-        "begin": "cards",
-        "card": "cards",
-        "check": "checking",
-        "hint": "cards",
-        "lab_report": "report",
-        "measured": "predictions",
-        "microphone": "recorder",
-        "predict": "predictions",
-        "predicted": "predictions",
-        "predictions_of": "predictions",
-        "progress": "cards",
-        "quiz": "cards",
-        "solution": "cards",
-    }
-)
+_PLACES: Final = {
+    name: module
+    for module, names in {
+        "cards": "begin card hint progress quiz solution",
+        "checking": "check",
+        "models": "Models",
+        "predictions": "measured predict predicted predictions_of",
+        "recorder": "microphone",
+        "report": "lab_report",
+        "turn_queue": "Turns",
+    }.items()
+    for name in names.split()
+}
+__all__ = sorted(_PLACES)
 
 
 def __getattr__(name: str) -> object:

@@ -136,7 +136,6 @@ def quiz(name: str, number: int | None = None, choice: str | None = None) -> "Qu
 
 
 def _answer(name: str, number: int, choice: str) -> str:
-    """Note an answer, and say why it is right or wrong."""
     question = chapter(name).quiz[number - 1]
     why = {str(letter): text for letter, text in question.why.items()}
     if choice not in why:
@@ -169,7 +168,6 @@ class Quiz:
         display(VBox([self._asked(number) for number in range(1, len(self._questions) + 1)]))  # type: ignore[no-untyped-call]
 
     def _asked(self, number: int) -> "Widget":
-        """One question: radio buttons, a button, and a place for the answer."""
         from ipywidgets import HTML, Button, RadioButtons, VBox
 
         from labkit.course.aloud import Aloud
@@ -330,5 +328,4 @@ async def _lacks(kept: dict[str, str], number: int) -> str:
 
 
 def _earlier(number: int) -> Iterator[Check]:
-    """The checks of servers of the chapters before one."""
     return (one for one in CHECKS if int(one.chapter[2:]) < number and one.probe is not None)

@@ -123,7 +123,6 @@ class Conversation:
         return {"messages": len(self._told), "samples": self._samples(len(self.came))}
 
     def _samples(self, size: int) -> int:
-        """Samples in so many bytes of what comes."""
         return size // self.output.frame_bytes
 
     @property

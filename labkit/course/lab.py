@@ -385,7 +385,6 @@ async def kill(
 
 
 def _told(probe: Probe, refused: NotYet) -> str:
-    """What the server said instead of what was expected."""
     payload = None if refused.event is None else probe.events[refused.event].payload
     with suppress(TypeError, ValueError, KeyError):  # it may be anything
         told = json.loads(payload or "")

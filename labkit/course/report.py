@@ -55,7 +55,6 @@ class LabReport:
         return f" ({_NO_WORDS})" if _NO_WORDS in self.html else ""
 
     def _repr_html_(self) -> str:
-        """A link, and the page itself, which can do nothing but be looked at."""
         link = escape(os.path.relpath(self.path))
         return (
             f'<p>Your lab report: <a href="{link}" target="_blank">{escape(str(self.path))}</a>'
@@ -150,7 +149,6 @@ def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> 
 
 
 def _side(*parts: str) -> str:
-    """Parts side by side."""
     return f'<div class="side">{"".join(f"<div>{part}</div>" for part in parts)}</div>'
 
 

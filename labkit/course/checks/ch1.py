@@ -218,7 +218,6 @@ def _require_own_words(models: Models, answer: Answer) -> None:
 
 
 def _spoken(models: Models, text: str) -> Float32:
-    """A reply in the voice of these models."""
     return np.concatenate([models.speak(one) for one in _SENTENCE_END.split(text)])
 
 
@@ -428,7 +427,6 @@ def _ahead_s(answer: Answer) -> float:
 
 
 def _asks_for_two_sentences(said: Recording) -> bool:
-    """Whether it is of the kind that the embedded models often answer with two sentences."""
     return "my name is" in said.text or "is a session" in said.text
 
 

@@ -76,7 +76,6 @@ async def _speak_at_once(
 
 
 def _require_own(caller: Caller, own: Recording, other: Recording, answer: Answer) -> None:
-    """Make sure that a caller was not told what the other one has said."""
     wrong, words = word_errors(other.text, answer.transcript)
     if 2 * wrong <= words and wrong < word_errors(own.text, answer.transcript)[0]:
         raise NotYet(
@@ -139,7 +138,6 @@ async def _ask_for_name(probe: Probe, caller: Caller) -> Answer:
 
 
 async def _require_remembered(probe: Probe, caller: Caller) -> None:
-    """Tell a name, talk about something else for three turns, and ask for the name."""
 
     async def transcript_of(said: Recording) -> str:
         return (await caller.ask(said)).transcript

@@ -120,7 +120,6 @@ async def formats(probe: Probe) -> None:
 
 
 async def _require_understood(models: Models, answer: Answer, form: AudioFormat) -> None:
-    """Make sure that a recogniser finds words of the reply in its audio."""
     heard = await asyncio.to_thread(models.hear, heard_in(answer, form))
     if not set(normalise(heard)) & set(normalise(str(answer.done["text"]))):
         raise NotYet(

@@ -101,7 +101,6 @@ async def resume_keeps(probe: Probe) -> None:
 
 
 def _same(message: Mapping[str, Any], key: str, expected: object, probe: Probe) -> None:
-    """Make sure of one field of the last message."""
     if message.get(key) != expected:
         told = f'"{key}": {message[key]!r}' if key in message else f'no "{key}"'
         raise NotYet(f'"{key}": {expected!r} in "{_TYPES[key]}"', told, event=probe.last)
@@ -159,7 +158,6 @@ def _require_acknowledged(talk: Conversation, turns: int) -> None:
 
 
 def _cut(rng: random.Random, *, up: bool) -> Conditions:
-    """Cut one direction at a drawn byte, with or without a word."""
     link = Link(cut_after=rng.randint(*_CUT_BYTES), fault=rng.choice((Fault.CLOSE, Fault.RESET)))
     return Conditions(up=link) if up else Conditions(down=link)
 
@@ -471,7 +469,6 @@ async def abandoned(probe: Probe) -> None:
 
 
 async def _leave_for_good(probe: Probe, most: int, waits_s: float) -> None:
-    """Nobody can come back to these sessions, so the server may not let them wait."""
     plain = await probe.connect()
     await plain.say(read_audio(probe.draw(1)[0].path))
     idle = await probe.connect("/", protocol=SUBPROTOCOL)

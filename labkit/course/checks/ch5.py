@@ -55,7 +55,6 @@ async def packetisation(trial: Trial, packetisation_ms: Any) -> None:
 def _require_between(
     trial: Trial, function: Any, marks: Mapping[Mark, int], start: Mark, end: Mark
 ) -> None:
-    """Make sure that a function gives the milliseconds between two marks."""
     true = (marks[end] - marks[start]) / _NS
     expected = f"{true:.3f} ms, from {start} to {end}"
     given = trial.call(function, _plain(marks), expected=expected)
