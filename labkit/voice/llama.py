@@ -31,7 +31,6 @@ import logging
 import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -152,9 +151,9 @@ class LlamaLlm:
         reply ends where the same has been written three times in a row.
         """
         prompt = self._tokens(fit_to_context(messages, self.count, _CONTEXT - _MOST_WRITTEN))
-        with self._conversations.open() as conversation:
-            text = codecs.getincrementaldecoder("utf-8")("replace")
-            written: list[int] = []
+        conversation, written = _Conversation(), list[int]()
+        text = codecs.getincrementaldecoder("utf-8")("replace")
+        try:
             while not stop.is_set():
                 token = self._conversations.read_on(conversation, [*prompt, *written])
                 if token is None:
@@ -167,7 +166,8 @@ class LlamaLlm:
                 written.append(token)
                 if len(written) == self.max_tokens:
                     stop.set()
-                    return
+        finally:
+            conversation.busy = False  # what it has read is kept
 
     def count(self, messages: Sequence[Message]) -> int:
         """Tokens that a conversation takes, with the beginning of the reply."""
@@ -227,15 +227,6 @@ class _Conversations:
         self._held: list[_Conversation] = []
         """Longest unused first."""
         self._free = list(range(_MOST_SEQUENCES))
-
-    @contextmanager
-    def open(self) -> Iterator[_Conversation]:
-        """A conversation for one reply; what it has read is kept behind it."""
-        conversation = _Conversation()
-        try:
-            yield conversation
-        finally:
-            conversation.busy = False
 
     def read_on(self, conversation: _Conversation, tokens: Sequence[int]) -> int | None:
         """Read the next part of `tokens`; gives the token that should follow all of them.

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Itera
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -22,8 +22,6 @@ from labkit.voice.hearing import SpeechSpan, Utterance, speech_stretches
 from labkit.voice.history import Exchange, History, Message
 from labkit.voice.scheduling import Cores, Due, EngineQueue, Playback, Stop
 from labkit.voice.speakable import Piece, SpeakableText
-
-T = TypeVar("T")
 
 _BLOCK: Final = SAMPLE_RATE // 5
 """Samples of synthesised speech that are converted and handed on at a time."""
@@ -548,7 +546,7 @@ class _Onset:
         return rest
 
 
-async def _only_error(work: Awaitable[T]) -> T:
+async def _only_error(work: Awaitable[str]) -> str:
     """Await `work`, and raise the first error itself instead of the group around it."""
     try:
         return await work

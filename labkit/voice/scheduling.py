@@ -132,8 +132,8 @@ class DeadlineQueue(Generic[T]):
     def discard(self, item: T) -> None:
         """Let `item` wait no longer, if it does."""
         self._waiting = [work for work in self._waiting if work.item is not item]
-        owners = {work.owner for work in self._waiting}
-        self._places = {owner: at for owner, at in self._places.items() if owner in owners}
+        for owner in self._places.keys() - {work.owner for work in self._waiting}:
+            del self._places[owner]
 
 
 class Playback:
