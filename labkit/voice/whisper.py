@@ -15,6 +15,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -81,13 +82,13 @@ class Window:
         its longest sentence was; faster-whisper ignores both. Models without them, such as the
         public ones, learned from windows full of speech, `"chunk_length"` long.
         """
-        try:
+        longest_s, trained = _WHOLE_S, False
+        with suppress(OSError, ValueError, TypeError):
             text = (model / "preprocessor_config.json").read_text(encoding="utf-8")
             config: dict[str, Any] = dict(json.loads(text))
-        except (OSError, ValueError, TypeError):
-            config = {}
-        longest_s = float(config.get("longest_s", config.get("chunk_length", _WHOLE_S)))
-        if config.get("fit_window", False):
+            longest_s = float(config.get("longest_s", config.get("chunk_length", _WHOLE_S)))
+            trained = bool(config.get("fit_window", False))
+        if trained:
             return cls(trained=True, floor_s=0.0, margin_s=0.5, longest_s=longest_s)
         return cls(longest_s=longest_s)
 

@@ -49,6 +49,8 @@ class TestWindow:
         [
             (None, Window()),
             ("[]", Window()),
+            ('{"chunk_length": "long"}', Window()),
+            ('{"longest_s": null}', Window()),
             ('{"chunk_length": 20}', Window(longest_s=20)),
             (
                 '{"chunk_length": 12, "longest_s": 5, "fit_window": true}',
