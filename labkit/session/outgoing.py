@@ -12,7 +12,7 @@ from collections import deque
 from labkit.errors import Close, ErrorCode
 from labkit.protocol.replay import Missing, Position, ReplayWindow
 from labkit.session.events import Encoded
-from labkit.tasks import Changes
+from labkit.tasks import Changes, forget_frames
 
 
 class Outgoing:
@@ -159,6 +159,7 @@ class Feed:
     def end(self, why: Close) -> None:
         """End the connection; the first reason is the one that counts."""
         if not self.ended.done():
+            forget_frames(why)  # they know the connection that keeps this feed
             self.ended.set_result(why)
 
     def put_urgent(self, text: str) -> None:

@@ -6,6 +6,7 @@ from labkit.audio.formats import AudioFormat
 from labkit.errors import AudioError, Close, EngineError, ErrorCode, ProtocolError
 from labkit.protocol.limits import Limits
 from labkit.session.events import Refused
+from labkit.tasks import forget_frames
 
 
 class RefusalRow:
@@ -35,6 +36,7 @@ class RefusalRow:
         """A message was refused; gives what is to be told of it now: of text, always all."""
         if not binary:
             return [*self.text_came(), Refused(error, cause=cause)]
+        forget_frames(error)  # it is kept, and its frames know the session that keeps it
         if self._error is not None and self._error.code is error.code:
             self._error = error
             self._untold += 1

@@ -36,6 +36,8 @@ def in_memory(kind: type) -> int:
         ("v1", "closed"),
         ("v1", "broken off"),
         ("v1", "ended by the client"),
+        ("plain", "refused"),
+        ("v1", "refused"),
     ],
 )
 async def test_a_session_is_freed_when_it_ends(
@@ -55,7 +57,11 @@ async def test_a_session_is_freed_when_it_ends(
             await socket.send('{"type": "audio.end"}' if v1 else "end_stream")
             await socket.recv()
             assert [in_memory(kind) for kind in kinds] == [number + 1 for number in before]
-            if ending == "ended by the client":
+            if ending == "refused":
+                await socket.send(b"\0")
+                while "odd_length" not in str(await socket.recv()):
+                    pass
+            elif ending == "ended by the client":
                 await socket.send('{"type": "session.end"}')
                 await socket.wait_closed()
             elif ending == "broken off":

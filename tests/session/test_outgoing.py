@@ -135,3 +135,13 @@ async def test_many_urgent_messages_make_their_reader_wait() -> None:
     assert not waiting.done()
     await feed.next()
     await waiting
+
+
+async def test_why_a_connection_ends_keeps_no_frames() -> None:
+    """They know the connection, which keeps the feed, which keeps the reason."""
+    feed = Feed(60)
+    try:
+        raise Close(None, "the client ended the session", "")
+    except Close as why:
+        feed.end(why)
+    assert feed.ended.result().__traceback__ is None
