@@ -135,10 +135,17 @@ _SELECT: Final = """number => {
 }"""
 
 _BEGIN: Final = """command => { window.running = window.jupyterapp.commands.execute(command); }"""
-_END: Final = """async () => {
+_END: Final = """async seconds => {
   const timer = setInterval(() => document.querySelector("input.jp-Stdin-input")?.dispatchEvent(
     new KeyboardEvent("keydown", {key: "Enter", bubbles: true})), 100);
-  await window.running.finally(() => clearInterval(timer));
+  let late;
+  const overdue = new Promise((_, refuse) => {
+    late = setTimeout(() => refuse(new Error(`no end after ${seconds} s`)), 1000 * seconds);
+  });
+  await Promise.race([window.running, overdue]).finally(() => {
+    clearInterval(timer);
+    clearTimeout(late);
+  });
 }"""
 _EXECUTIONS: Final = """() => Math.max(0, ...window.jupyterapp.shell.currentWidget.content.widgets
   .map(({model}) => model.executionCount ?? 0))"""
@@ -186,8 +193,11 @@ class Chapter:
         self.page.evaluate(_BEGIN, command)
 
     def end(self) -> None:
-        """Wait until the command that was started last is done, and answer no cell that asks."""
-        self.page.evaluate(_END)
+        """Wait until the command that was started last is done, and answer no cell that asks.
+
+        A page that has missed the end is given up before the test is, so that it is tried again.
+        """
+        self.page.evaluate(_END, 2 * LONG_S)
 
     def cells(self) -> list[dict[str, Any]]:
         """Source and outputs of every cell."""
