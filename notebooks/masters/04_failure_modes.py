@@ -26,7 +26,7 @@
 
 # %%
 from labkit import play, recording, show, start_mine, stop_servers
-from labkit.course import begin, check, hint, lab, measured, predict, quiz, solution
+from labkit.course import Turns, begin, check, hint, lab, measured, predict, quiz, solution
 
 await begin(4)
 
