@@ -387,14 +387,19 @@ async def test_a_second_call_for_an_answer_is_refused_and_the_first_one_goes_on(
         assert (await client.say(NOISE, pace=0)).transcript == "number 2"
 
 
+async def end_and_give_up(client: SessionClient) -> None:
+    """End an utterance, and cancel the call for its answer once that has the transcript."""
+    await client.end_utterance()
+    waiting = asyncio.create_task(client.answer())
+    await heard(client)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+
 async def test_what_a_cancelled_call_took_is_in_the_answer_to_the_next() -> None:
     server = Turns(in_two_halves)
     async with starting(server) as (url, _), SessionClient.connect(url) as client:
-        await client.end_utterance()
-        waiting = asyncio.create_task(client.answer())
-        await heard(client)
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
+        await end_and_give_up(client)
         server.go.set()
         assert (await client.answer()).transcript == "number 1"
 
@@ -402,11 +407,7 @@ async def test_what_a_cancelled_call_took_is_in_the_answer_to_the_next() -> None
 async def test_events_that_are_taken_one_by_one_are_in_no_later_answer() -> None:
     server = Turns(in_two_halves)
     async with starting(server) as (url, _), SessionClient.connect(url) as client:
-        await client.end_utterance()
-        waiting = asyncio.create_task(client.answer())
-        await heard(client)
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
+        await end_and_give_up(client)
         server.go.set()
         assert isinstance(await client.next_event(), v1.ResponseDone)
         await client.end_utterance()
