@@ -136,13 +136,19 @@ _SELECT: Final = """number => {
 
 _BEGIN: Final = """command => { window.running = window.jupyterapp.commands.execute(command); }"""
 _END: Final = """async seconds => {
-  const timer = setInterval(() => document.querySelector("input.jp-Stdin-input")?.dispatchEvent(
-    new KeyboardEvent("keydown", {key: "Enter", bubbles: true})), 100);
-  let late;
-  const overdue = new Promise((_, refuse) => {
+  const {kernel} = window.jupyterapp.shell.currentWidget.sessionContext.session;
+  const queue = window.running.then(() => kernel.requestExecute({code: "", silent: true}).done);
+  let timer, late;
+  const stuck = new Promise((_, refuse) => {
+    timer = setInterval(() => {
+      document.querySelector("input.jp-Stdin-input")?.dispatchEvent(
+        new KeyboardEvent("keydown", {key: "Enter", bubbles: true}));
+      const dialog = document.querySelector(".jp-Dialog");
+      if (dialog) refuse(new Error(`JupyterLab waits for an answer: ${dialog.innerText}`));
+    }, 100);
     late = setTimeout(() => refuse(new Error(`no end after ${seconds} s`)), 1000 * seconds);
   });
-  await Promise.race([window.running, overdue]).finally(() => {
+  await Promise.race([queue, stuck]).finally(() => {
     clearInterval(timer);
     clearTimeout(late);
   });
@@ -193,9 +199,12 @@ class Chapter:
         self.page.evaluate(_BEGIN, command)
 
     def end(self) -> None:
-        """Wait until the command that was started last is done, and answer no cell that asks.
+        """Wait until the kernel is done with the last command; a cell that asks gets no answer.
 
-        A page that has missed the end is given up before the test is, so that it is tried again.
+        The command itself ends with the first cell that raises. The kernel drops the requests that
+        are there by then; one that is still on its way it runs, and what that asks for would be in
+        the way of the next command. A page that waits for somebody, or has missed the end, is given
+        up before the test is, so that it is tried again.
         """
         self.page.evaluate(_END, 2 * LONG_S)
 
