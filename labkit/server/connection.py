@@ -30,7 +30,7 @@ from labkit.tasks import forget_frames
 
 _log = logging.getLogger(__name__)
 
-_LONGEST_STRETCH_NS: Final = 3_000_000
+_LONGEST_STRETCH_NS: Final = 500_000
 """After so long in one go, everybody else gets a turn of the loop."""
 _LOOKS: Final = 4
 """Looks in a row at a client that does not read on, until it is given up on."""

@@ -45,7 +45,7 @@ from labkit.session.settings import ServerSettings
 
 _PIECE: Final = 2048
 """Bytes that are parsed at a time: of empty frames, these are 340."""
-_LONGEST_STRETCH_NS: Final = 2_000_000
+_LONGEST_STRETCH_NS: Final = 500_000
 _MOST_UNREAD: Final = 2 * LONGEST_REPLY + 64 * 1024
 """Bytes written and not yet taken by the system, above which reading stops. One message may be
 the whole reply of the plain dialect; beyond that, these are pongs that nobody reads."""
