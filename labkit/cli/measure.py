@@ -243,8 +243,8 @@ def _three(found: "Percentiles | None") -> str:
     return "-" if found is None else " ".join(map(_short, (found.p50, found.p95, found.p99)))
 
 
-def _short(milliseconds: float) -> str:
-    return f"{milliseconds:.1f}" if milliseconds < 10 else f"{milliseconds:.0f}"
+def _short(milliseconds: float | None) -> str:
+    return told_number(milliseconds, ".1f" if milliseconds and milliseconds < 10 else ".0f")
 
 
 def _lateness(level: "Level") -> str | Text:

@@ -178,6 +178,7 @@ class Caller:
             self.log.errors[str(error.code)] += error.count
         if _NOT_ANSWERED.isdisjoint(error.code for error in turn.errors):
             marks = turn.trace.marks
+            self.log.turns_silent += Mark.FIRST_AUDIO_RECEIVED not in marks
             answered_ns = marks.get(Mark.FIRST_AUDIO_RECEIVED, marks[Mark.REPLY_RECEIVED])
             self.log.turns_ns.append(answered_ns - due_ns)
             self.log.turns_lost -= 1

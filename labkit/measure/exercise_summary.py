@@ -1,15 +1,16 @@
 """What the turns of a latency exercise say: by server and chunk size, and in sentences."""
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from statistics import fmean
 from typing import Any, Final, TypeVar
 
-import numpy as np
+from pydantic import FiniteFloat
 
 from labkit.errors import LabkitError
 from labkit.measure.chunking import packetisation_wait_ms
-from labkit.measure.statistics import FEW, Estimate, median, percentile_95
+from labkit.measure.statistics import FEW, Estimate, median, percentile_95, percentile_99
 from labkit.measure.wer import word_error_rate
 from labkit.trace import Mark, Stage, largest_part
 
@@ -18,6 +19,7 @@ K = TypeVar("K", bound=Hashable)
 TOO_FEW: Final = "too few turns to tell"
 _OF_CHUNKS: Final = frozenset((Stage.PACKETISATION, Stage.DEAD_AIR))
 """Parts of the wait in which a chunk is filled."""
+_NO_SOUND: Final = "nothing audible came, and no error"
 FEW_BLOCKS: Final = 3
 """Fewer pairs than this have no interval that means anything."""
 
@@ -52,22 +54,22 @@ class Row:
     warmup: bool
     transcript: str
     reply_text: str
-    reply_seconds: float
-    ttfa_ms: float | None
-    ttfb_ms: float | None
-    heard_ms: float | None
+    reply_seconds: FiniteFloat
+    ttfa_ms: FiniteFloat | None
+    ttfb_ms: FiniteFloat | None
+    heard_ms: FiniteFloat | None
     server: str
     block: int | None
-    phase: float
+    phase: FiniteFloat
     said: str
-    audio_seconds: float
+    audio_seconds: FiniteFloat
     messages: int
     overhead_bytes: int
-    listening_cpu_ms: float | None
+    listening_cpu_ms: FiniteFloat | None
     wire_bytes: int | None = None
     errors: str = ""
-    stages: Mapping[Stage, float] = field(default_factory=dict)
-    marks: Mapping[Mark, float] = field(default_factory=dict)
+    stages: Mapping[Stage, FiniteFloat] = field(default_factory=dict)
+    marks: Mapping[Mark, FiniteFloat] = field(default_factory=dict)
 
     def columns(self) -> dict[str, Any]:
         """Stages and marks are one each, empty where there is none."""
@@ -131,7 +133,7 @@ class ServerSummary:
             over the blocks; None for the first itself, and where there is no block to compare.
         word_error_rate: Of its transcripts; None where there are none.
         ping_p99_ms: 99th percentile of the ping's round trip while turns ran; None where it was
-            not measured, or the server answers no ping.
+            not measured, too few were, or the server answers no ping.
     """
 
     name: str
@@ -230,7 +232,7 @@ def summarise_server(
         rest={s: t for s, t in _means(answered).items() if s not in _OF_CHUNKS},
         longer=median(longer, seed=seed) if longer else None,
         word_error_rate=word_error_rate(pairs) if pairs else None,
-        ping_p99_ms=float(np.percentile(rtts_ms, 99)) if rtts_ms else None,
+        ping_p99_ms=percentile_99(rtts_ms),
     )
 
 
@@ -247,7 +249,7 @@ def _size(rows: Sequence[Row], smallest: Sequence[Row], seed: int) -> SizeSummar
         chunk_ms=chunk_ms,
         turns=len(answered),
         wait=median(list(balanced_means(rows, lambda row: row.block).values()) or waits, seed=seed),
-        wait_p95=percentile_95(waits, seed=seed),
+        wait_p95=percentile_95(waits),
         effect=median(effect, seed=seed) if effect else None,
         longer=median(longer, seed=seed) if longer else None,
         predicted_ms=packetisation_wait_ms(chunk_ms) - packetisation_wait_ms(base_ms),
@@ -340,11 +342,7 @@ class ExerciseSummary:
         first, *others = self.servers
         found = [chunk_sentence(server) for server in self.servers]
         found += [_comparison(first, other) for other in others]
-        found += [
-            f"{s.name} left {s.asked - s.turns} of {s.asked} turns unanswered."
-            for s in self.servers
-            if s.turns < s.asked
-        ]
+        found += [self._unanswered(s) for s in self.servers if s.turns < s.asked]
         found += [f"{name} answered no turn; {reason}." for name, reason in self.silent.items()]
         found += [*self.notes, *filter(None, map(_bytes, self.servers))]
         heard = [
@@ -359,6 +357,16 @@ class ExerciseSummary:
             found.append(f"95th percentiles: {TOO_FEW} (up to {most} a size, {FEW} are needed).")
         return found
 
+    def _unanswered(self, server: ServerSummary) -> str:
+        """How many turns have no wait, and why most of them: each was tried and counts as that."""
+        own = by_server(self.rows)[server.name]
+        why = Counter(_NO_SOUND if not r.errors else r.errors for r in own if r.ttfa_ms is None)
+        ((most, count),) = why.most_common(1)
+        return (
+            f"{server.name} left {why.total()} of {server.asked} turns without an audible answer; "
+            f"of {count} it is told: {most}."
+        )
+
     def content(self) -> dict[str, Any]:
         """What goes into `summary.json`."""
         return {
@@ -370,7 +378,7 @@ class ExerciseSummary:
 
 def _reason(rows: Iterable[Row]) -> str:
     reasons = [row.errors for row in rows if row.errors]
-    return f"the server said: {reasons[0]}" if reasons else "nothing was heard in any recording"
+    return f"the server said: {reasons[0]}" if reasons else _NO_SOUND
 
 
 def chunk_sentence(server: ServerSummary) -> str:

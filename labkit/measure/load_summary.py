@@ -29,6 +29,7 @@ class CallLog:
     Attributes:
         turns_ns: From when each `end_stream` was due to its answer: the first audio of the reply,
             or the end of one without audio.
+        turns_silent: Of those, the ones without audio.
         turns_lost: Turns that were due within the level, and given up, failed, or cut off.
         pings_ns: From when each `ping` was due to its `pong`.
         pings_lost: Pings that were due within the level, and had none.
@@ -39,6 +40,7 @@ class CallLog:
     """
 
     turns_ns: list[int] = field(default_factory=list)
+    turns_silent: int = 0
     turns_lost: int = 0
     pings_ns: list[int] = field(default_factory=list)
     pings_lost: int = 0
@@ -53,6 +55,8 @@ class Level:
     """What one number of callers gave on one server.
 
     Attributes:
+        turns: Turns that were answered.
+        silent: Of those, the ones whose answer had no audio.
         lost: Turns that were not: given up, failed, or cut off.
         turn_ms: From when `end_stream` was due to the first audio of the reply (or its `done`,
             where it has no audio). Lost turns count with the callers' patience.
@@ -91,6 +95,7 @@ class Level:
     cpu_per_s: float | None = None
     generator_cpu_per_s: float = 0.0
     tokens_per_s: float | None = None
+    silent: int = 0
 
     @property
     def asked(self) -> int:
@@ -133,6 +138,8 @@ class Level:
             return "no turn was asked for"
         if self.lost:
             return f"{self.lost} of {self.lost + self.turns} turns were lost"
+        if self.turns and self.silent == self.turns:
+            return "no answer had anything to hear"
         if self.turn_ms.p95 - self._own_lateness_ms >= bound_ms:
             return f"it was {self.turn_ms.p95:.0f} ms"
         if self._own_lateness_ms:
@@ -168,6 +175,7 @@ def summarise_level(
         refused=sum(log.refused for log in logs),
         turns=len(turns),
         lost=lost,
+        silent=sum(log.turns_silent for log in logs),
         turn_ms=percentiles_ms([*turns, *[patience_ns] * lost]),
         ping_ms=percentiles_ms([*pings, *[patience_ns] * pings_lost]),
         pings_lost=pings_lost,
@@ -298,6 +306,12 @@ class LoadSummary:
             if level.tokens_per_s is not None
         ]:
             found.append(f"Tokens of replies served per second: {', '.join(served)}.")
+        if silent := [
+            f"{level.silent} of {level.turns} with {_count(level.sessions)}"
+            for level in self.levels
+            if level.silent and level.server != BARE
+        ]:
+            found.append(f"Answers with nothing to hear, which wait for none: {', '.join(silent)}.")
         if not self.streamed:
             found.append("The server does not offer ?reply=stream: waits are for whole replies.")
         return found

@@ -93,4 +93,4 @@ def side_by_side() -> ExerciseSummary:
     """Three servers: labkit's, one that is slower, and one that tells nothing of itself."""
     slow = {stage: 2 * span for stage, span in REST.items()}
     measured = rows(servers={"labkit": REST, "naive": slow, "mine": FOREIGN})
-    return ExerciseSummary(measured, {"labkit": [1.0] * 50, "naive": [40.0] * 50})
+    return ExerciseSummary(measured, {"labkit": [1.0] * 100, "naive": [40.0] * 100})

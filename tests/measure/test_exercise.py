@@ -136,11 +136,11 @@ async def test_servers_are_measured_by_turns_and_what_they_lack_is_told(tmp_path
     assert all(row.ttfa_ms is None and "out of memory" in row.errors for row in last)
     a, b = summed.servers
     assert (a.asked, a.turns, b.word_error_rate) == (2, 1, 0)
-    assert a.ping_p99_ms is not None
-    assert b.ping_p99_ms is None
+    assert summed.rtts_ms["a"]
+    assert not summed.rtts_ms["b"]
     words = " ".join(summed.sentences())
     assert "b does not compress: measured without." in words
-    assert "a left 1 of 2 turns unanswered." in words
+    assert "a left 1 of 2 turns without an audible answer; of 1 it is told: " in words
     sent = [server.middle.wire_bytes_per_s for server in (a, b)]
     assert sent[0] is not None
     assert sent[1] is not None

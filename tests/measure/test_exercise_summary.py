@@ -122,7 +122,7 @@ def test_few_turns_have_no_95th_percentile(blocks: int, told: bool) -> None:
 
 def test_nothing_answered() -> None:
     silent = [replace(r, ttfa_ms=None) for r in rows()]
-    with pytest.raises(LabkitError, match="no turn was answered.*nothing was heard"):
+    with pytest.raises(LabkitError, match="no turn was answered.*nothing audible came"):
         summary(silent)
     failed = [replace(r, errors="out of memory") for r in silent]
     with pytest.raises(LabkitError, match="no turn was answered.*the server said: out of memory"):
@@ -176,7 +176,10 @@ def test_a_server_that_answers_nothing_is_told_and_the_others_are_summed_up() ->
 def test_turns_without_an_answer_are_counted() -> None:
     measured = rows()
     measured[-1] = replace(measured[-1], ttfa_ms=None, stages={})
-    assert "labkit left 1 of 96 turns unanswered." in summary(measured).sentences()
+    assert (
+        "labkit left 1 of 96 turns without an audible answer; of 1 it is told: nothing audible "
+        "came, and no error."
+    ) in summary(measured).sentences()
 
 
 def test_everything_goes_into_json(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_level_sums_up_what_its_callers_noted() -> None:
     assert found.behind_s == 3.0
     assert found.turn_ms is not None
     assert (found.turn_ms.p50, found.turn_ms.sample) == (40, 3)
-    assert found.turn_ms.p99 > 9_000  # the lost turn counts with the patience
+    assert found.turn_ms.p95 > 9_000  # the lost turn counts with the patience
 
 
 def test_nobody_is_a_level_too() -> None:
@@ -101,12 +101,19 @@ def test_a_level_that_held_after_one_that_did_not_is_no_capacity() -> None:
         ({"refused": 3}, "with 8 sessions 3 of 8 callers were refused"),
         ({"lost": 2, "turns": 4}, "with 8 sessions 2 of 6 turns were lost"),
         ({"turn_ms": None}, "with 8 sessions no turn was asked for"),
+        ({"silent": 24}, "with 8 sessions no answer had anything to hear"),
     ],
 )
 def test_the_conclusion_says_what_kept_a_level_from_holding(
     fault: dict[str, object], words: str
 ) -> None:
     assert words in conclusion([level(sessions=1), level(sessions=8, **fault)], 100)
+
+
+def test_answers_that_nobody_hears_are_counted_but_of_a_server_that_never_speaks() -> None:
+    levels = [level(silent=3), level(BARE, silent=24)]
+    told = "Answers with nothing to hear, which wait for none: 3 of 24 with 8 sessions."
+    assert LoadSummary(levels, 100).sentences()[-1] == told
 
 
 def test_ratios_are_over_the_bare_server_at_the_same_level() -> None:

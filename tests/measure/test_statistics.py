@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 
 from labkit.measure.statistics import (
     FEW,
+    FEW_99,
     Estimate,
     median,
     percentile_95,
+    percentile_99,
     percentiles_ms,
     ratio,
     resampled,
@@ -89,7 +91,15 @@ def test_the_interval_holds_values_that_were_seen(durations: list[int]) -> None:
     assert found.low in seen
     assert found.high in seen
     assert found.low <= found.high
-    assert found.p50 <= found.p95 <= found.p99 <= max(seen)
+    assert found.p50 <= found.p95 <= (found.p99 or found.p95) <= max(seen)
+
+
+def test_few_values_have_no_99th_percentile() -> None:
+    assert percentile_99([1.0] * (FEW_99 - 1)) is None
+    assert percentile_99([1.0] * FEW_99) == 1.0
+    found = percentiles_ms([MS] * (FEW_99 - 1))
+    assert found is not None
+    assert found.p99 is None
 
 
 def test_the_exact_interval_covers_the_truth_about_as_often_as_it_says() -> None:
