@@ -25,7 +25,13 @@ from collections.abc import Mapping
 from enum import IntEnum, StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pydantic_core import ValidationError
+
+_MOST_TOLD: Final = 60
+"""Characters of a wrong value that an error repeats."""
 
 
 class ErrorCode(StrEnum):
@@ -292,3 +298,14 @@ class TokenError(LabkitError):
 
 class InstrumentError(LabkitError):
     """An instrument of measurement cannot do what it was asked."""
+
+
+def first_fault(error: "ValidationError") -> str:
+    """What a value was refused for, the first of it: the field, what it should be, what it is."""
+    fault = error.errors(include_url=False)[0]
+    name, what = ".".join(map(str, fault["loc"])), fault["msg"]
+    if not name:
+        return what
+    if fault["type"] not in ("missing", "value_error"):  # words of our own tell it
+        what += f"; it is {repr(fault['input'])[:_MOST_TOLD]}"
+    return f"field {name!r}: {what}"

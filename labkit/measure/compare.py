@@ -98,7 +98,9 @@ def read_run(folder: Path) -> Run:
     summary = folder / _SUMMARY
     try:
         rows = read_rows(folder / _TURNS, _row)
-        about = json.loads(summary.read_text(encoding="utf-8"))["about"] if summary.exists() else {}
+        told = summary.read_text(encoding="utf-8") if summary.exists() else '{"about": {}}'
+        about = dict(json.loads(told)["about"])
+        about.update(about.pop("versions", {}))
     except (InstrumentError, OSError, KeyError, TypeError, ValueError) as error:
         ours = isinstance(error, InstrumentError)
         why = error if ours else f"{summary} is not as this labkit writes it"
@@ -120,7 +122,7 @@ def _row(columns: Mapping[str, str]) -> Row:
     return _ROWS.validate_python(told)
 
 
-def compare(first: Run, second: Run, *, seed: int = 1) -> list[Comparison]:
+def compare(first: Run, second: Run) -> list[Comparison]:
     """Compare every server that both runs have, or their only ones.
 
     Raises:
@@ -135,16 +137,12 @@ def compare(first: Run, second: Run, *, seed: int = 1) -> list[Comparison]:
             f"the runs have no server in common: {', '.join(first.servers)} in {first.folder}, "
             f"{', '.join(second.servers)} in {second.folder}"
         )
-    return [
-        Comparison(a, b, _differences(first.servers[a], second.servers[b], seed)) for a, b in pairs
-    ]
+    return [Comparison(a, b, _differences(first.servers[a], second.servers[b])) for a, b in pairs]
 
 
 def changed(first: Run, second: Run) -> list[str]:
     """What else than the waits is different: machine, versions, settings and conditions."""
-    before, after = (dict(run.about) for run in (first, second))
-    for told in (before, after):
-        told.update(told.pop("versions", {}))
+    before, after = first.about, second.about
     return [
         f"{name}: {before.get(name, 'not told')} -> {after.get(name, 'not told')}"
         for name in {**before, **after}
@@ -152,7 +150,7 @@ def changed(first: Run, second: Run) -> list[str]:
     ]
 
 
-def _differences(first: Sequence[Row], second: Sequence[Row], seed: int) -> list[Difference]:
+def _differences(first: Sequence[Row], second: Sequence[Row]) -> list[Difference]:
     sizes = {row.chunk_ms for row in first} & {row.chunk_ms for row in second}
     if not sizes:
         raise InstrumentError("the runs have no chunk size in common")
@@ -164,7 +162,7 @@ def _differences(first: Sequence[Row], second: Sequence[Row], seed: int) -> list
         wanted[f"effect of {small} to {large} ms"] = partial(_effects, small=small, large=large)
     for stage in Stage:
         wanted[stage.label] = partial(by_recording, value=partial(_span, stage))
-    found = [_difference(what, *map(part, sides), seed=seed) for what, part in wanted.items()]
+    found = [_difference(what, *map(part, sides)) for what, part in wanted.items()]
     if found[0] is None:
         raise InstrumentError("the runs have no recording in common that both answered")
     return [difference for difference in found if difference is not None]
@@ -175,7 +173,7 @@ def _span(stage: Stage, row: Row) -> float | None:
 
 
 def _difference(
-    what: str, before: Mapping[str, float], after: Mapping[str, float], *, seed: int
+    what: str, before: Mapping[str, float], after: Mapping[str, float]
 ) -> Difference | None:
     both = [name for name in before if name in after]
     if not both:
@@ -184,7 +182,7 @@ def _difference(
         what,
         fmean(before[name] for name in both),
         fmean(after[name] for name in both),
-        median([after[name] - before[name] for name in both], seed=seed),
+        median([after[name] - before[name] for name in both]),
     )
 
 

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Annotated, Final
 
-from labkit.errors import InstrumentError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from labkit.errors import InstrumentError, first_fault
 
 QUEUE_BYTES: Final = 64 * 1024
 """What a link holds beside the bytes in flight: the queue of a small router."""
@@ -168,6 +170,39 @@ class Profile:
     conditions: Conditions
 
 
+_Ms = Annotated[FiniteFloat, Field(ge=0)]
+
+
+class _Way(BaseModel):
+    """One direction of a network, as a file tells it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    delay_ms: _Ms = 0.0
+    jitter_ms: _Ms = 0.0
+    mbit_per_s: Annotated[FiniteFloat, Field(gt=0)] | None = None
+
+    @property
+    def link(self) -> Link:
+        """The same as a link."""
+        rate = None if self.mbit_per_s is None else self.mbit_per_s * 1e6 / 8
+        return Link(delay_ms=self.delay_ms, jitter_ms=self.jitter_ms, bytes_per_s=rate)
+
+
+class _Network(BaseModel):
+    """A kind of network, as a file tells it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    about: str = ""
+    up: _Way = _Way()
+    down: _Way = _Way()
+
+    def profile(self, name: str) -> Profile:
+        """The same with its name."""
+        return Profile(name, self.about or name, Conditions(self.up.link, self.down.link))
+
+
 def read_profile(named: str) -> Profile:
     """A kind of network by its name, or from a file in TOML.
 
@@ -191,36 +226,18 @@ def read_profile(named: str) -> Profile:
         known = ", ".join(PROFILES)
         raise InstrumentError(f"network {named!r} is none of {known}, and no file")
     try:
-        return _profile_of(path.stem, tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise InstrumentError(f"{named} describes no network: {error}") from error
-
-
-def _profile_of(name: str, told: dict[str, Any]) -> Profile:
-    about = str(told.pop("about", name))
-    up, down = (_link_of(way, told.pop(way, {})) for way in Direction)
-    if told:
-        raise ValueError(f"there is no {', '.join(told)}")
-    return Profile(name, about, Conditions(up, down))
-
-
-def _link_of(way: Direction, told: dict[str, float]) -> Link:
-    wrong = told.keys() - {"delay_ms", "jitter_ms", "mbit_per_s"}
-    if wrong:
-        raise ValueError(f"[{way}] has delay_ms, jitter_ms and mbit_per_s, and no {min(wrong)!r}")
-    mbit = told.get("mbit_per_s")
-    return Link(
-        delay_ms=told.get("delay_ms", 0.0),
-        jitter_ms=told.get("jitter_ms", 0.0),
-        bytes_per_s=None if mbit is None else mbit * 1e6 / 8,
-    )
+        told = tomllib.loads(path.read_text(encoding="utf-8"))
+        return _Network.model_validate(told).profile(path.stem)
+    except (OSError, ValueError) as error:
+        why = first_fault(error) if isinstance(error, ValidationError) else error
+        raise InstrumentError(f"{named} describes no network: {why}") from error
 
 
 _NETWORKS: Final = Path(__file__).with_name("networks.toml")
 
 PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
     {
-        name: _profile_of(name, told)
+        name: _Network.model_validate(told).profile(name)
         for name, told in tomllib.loads(_NETWORKS.read_text(encoding="utf-8")).items()
     }
 )

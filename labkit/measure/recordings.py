@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from labkit.audio.pcm import Float32, end_of_speech
-from labkit.errors import AudioError
+from labkit.errors import AudioError, first_fault
 from labkit.voice.catalogue import data_folder
 
 MANIFEST: Final = "manifest.jsonl"
@@ -188,10 +188,4 @@ def _recording(folder: Path, place: str, raw: str) -> Recording:
     try:
         return Recording.model_validate_json(raw, context=folder)
     except ValidationError as error:
-        raise AudioError(f"{place}: {_first_fault(error)}") from error
-
-
-def _first_fault(error: ValidationError) -> str:
-    fault = error.errors(include_url=False)[0]
-    where = f"field {fault['loc'][0]!r}: " if fault["loc"] else ""
-    return where + fault["msg"]
+        raise AudioError(f"{place}: {first_fault(error)}") from error

@@ -17,9 +17,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, TypeVar
 
-from pydantic_core import to_json
+from pydantic_core import ValidationError, to_json
 
-from labkit.errors import InstrumentError
+from labkit.errors import InstrumentError, first_fault
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -125,20 +125,29 @@ async def conduct(
 
 
 def read_rows(path: Path, row: Callable[[dict[str, str]], R]) -> list[R]:
-    """The rows of such a file; `row` makes one of columns.
+    """The rows of such a file, at least one; `row` makes one of columns.
 
     Raises:
-        InstrumentError: There is no file, or its columns or values are others.
+        InstrumentError: There is no file or no row, or its columns or values are others: the error
+            names line, column and value.
     """
+    found, line = list[R](), 1
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            found = list(csv.DictReader(file))
-        if any(None in columns for columns in found):
-            raise ValueError("a row has more values than there are columns")
-        return [row(columns) for columns in found]
-    except (OSError, csv.Error, KeyError, TypeError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not as this labkit writes them"
-        raise InstrumentError(f"{path} cannot be read: {why}") from error
+        with path.open(newline="", encoding="utf-8-sig") as file:  # as spreadsheets write it
+            reader = csv.DictReader(file)
+            for columns in reader:
+                line = reader.line_num
+                if None in columns:
+                    raise ValueError("more values than there are columns")
+                found.append(row(columns))
+    except OSError as error:
+        raise InstrumentError(f"{path} cannot be read: {error.strerror}") from error
+    except (csv.Error, ValueError) as error:
+        fault = first_fault(error) if isinstance(error, ValidationError) else error
+        raise InstrumentError(f"{path} cannot be read: line {line}: {fault}") from error
+    if not found:
+        raise InstrumentError(f"{path} cannot be read: it has no rows")
+    return found
 
 
 class Results:
@@ -221,7 +230,7 @@ class Results:
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a summary; dataclasses become objects."""
-        text = to_json(content, indent=2).decode() + "\n"
+        text = to_json(content, indent=2, inf_nan_mode="strings").decode() + "\n"
         self._write(name, lambda path: path.write_text(text, encoding="utf-8"))
 
     def write_figures(self, figures: Mapping[str, "Figure"]) -> None:

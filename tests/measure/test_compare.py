@@ -106,6 +106,25 @@ def test_other_conditions_are_told(tmp_path: Path) -> None:
     assert changed(first, second) == ["network: loopback -> 4g", "numpy: 1 -> 2"]
 
 
+def test_a_value_that_is_none_is_named_with_its_place(tmp_path: Path) -> None:
+    folder = written(tmp_path / "a", rows())
+    turns = (folder / "turns.csv").read_text().splitlines()
+    fields = turns[0].split(",")
+    last = turns[-1].split(",")
+    last[fields.index("ttfa_ms")] = "nan"
+    (folder / "turns.csv").write_text("\n".join([*turns[:-1], ",".join(last)]))
+    with pytest.raises(InstrumentError, match=f"line {len(turns)}: field 'ttfa_ms': .* is 'nan'"):
+        read_run(folder)
+
+
+@pytest.mark.parametrize("about", [5, [1], {"versions": 5}])
+def test_a_summary_of_another_form_is_refused(tmp_path: Path, about: object) -> None:
+    folder = written(tmp_path / "a", rows())
+    (folder / "summary.json").write_text(json.dumps({"about": about}))
+    with pytest.raises(InstrumentError, match=r"summary.json is not as this labkit writes it"):
+        read_run(folder)
+
+
 @pytest.mark.parametrize("content", [None, "", "a,b\n1,2\n", "utterance\nx\n"])
 def test_a_folder_without_turns_is_refused(tmp_path: Path, content: str | None) -> None:
     if content is not None:

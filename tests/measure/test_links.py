@@ -204,11 +204,14 @@ mbit_per_s = 8
     ("content", "reason"),
     [
         ("about = ", "describes no network"),
-        ("[up]\ndelay_s = 1", r"\[up\] has delay_ms, jitter_ms and mbit_per_s, and no 'delay_s'"),
-        ("[up]\ndelay_ms = -1", "delay_ms is -1"),
-        ("[up]\ndelay_ms = 'long'", "describes no network"),
-        ("[sideways]\ndelay_ms = 1", "there is no sideways"),
-        ("up = 3", "describes no network"),
+        ("[up]\ndelay_s = 1", r"field 'up\.delay_s': Extra inputs are not permitted; it is 1"),
+        ("[up]\ndelay_ms = -1", r"field 'up\.delay_ms': .*greater than or equal to 0; it is -1"),
+        ("[up]\ndelay_ms = 'long'", r"field 'up\.delay_ms': .* a valid number; it is 'long'"),
+        ("[up]\njitter_ms = true", r"field 'up\.jitter_ms': .* a valid number; it is True"),
+        ("[down]\ndelay_ms = nan", r"field 'down\.delay_ms': .* finite number; it is nan"),
+        ("[down]\nmbit_per_s = 0", r"field 'down\.mbit_per_s': .* greater than 0; it is 0"),
+        ("[sideways]\ndelay_ms = 1", "field 'sideways': .* it is {'delay_ms': 1}"),
+        ("up = 3", "field 'up': .* it is 3"),
     ],
 )
 def test_a_file_that_describes_none_is_refused_with_the_reason(

@@ -238,9 +238,18 @@ def half_a_row(path: Path) -> Callable[..., None]:
     return write
 
 
-@pytest.mark.parametrize("content", ["a,b\n1,2,3\n", 'a,b\n"' + "x" * 200_000 + '",2\n'])
-def test_rows_that_are_none_are_refused(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("a,b\n1,2\n1,2,3\n", "line 3: more values than there are columns"),
+        ('a,b\n"' + "x" * 200_000 + '",2\n', "line 1: field larger than field limit"),
+        ("a,b\n", "it has no rows"),
+    ],
+)
+def test_rows_that_are_none_are_refused_with_the_place(
+    tmp_path: Path, content: str, why: str
+) -> None:
     path = tmp_path / "rows.csv"
     path.write_text(content)
-    with pytest.raises(InstrumentError, match="rows.csv cannot be read: not as this labkit"):
+    with pytest.raises(InstrumentError, match=f"rows.csv cannot be read: {why}"):
         read_rows(path, dict)
