@@ -12,17 +12,18 @@ Policies of others can be drawn beside it: their decisions on the same turns com
 """
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field, fields
 from itertools import cycle
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import FiniteFloat, TypeAdapter
+from pydantic import Field, FiniteFloat, TypeAdapter
 
 from labkit.audio.pcm import SAMPLE_RATE
 from labkit.errors import InstrumentError
@@ -72,7 +73,7 @@ class Decision:
         setting: Seconds of a fixed wait; times a speaker's usual pause of an adaptive one.
         turn: Number of the turn among the caller's.
         cut_off: Whether it was taken for finished before it was.
-        dead_air_s: From the end of speech until it was taken for finished.
+        dead_air_s: From the end of speech until it was taken for finished, 0 or more.
     """
 
     policy: str
@@ -80,7 +81,7 @@ class Decision:
     caller: int
     turn: int
     cut_off: bool
-    dead_air_s: FiniteFloat
+    dead_air_s: Annotated[FiniteFloat, Field(ge=0)]
 
     def columns(self) -> dict[str, Any]:
         """The same as columns."""
@@ -140,10 +141,13 @@ def decide(heard: Heard, policy: EndpointingPolicy) -> list[float]:
 
 
 def judge(times: Sequence[float], turn: Turn) -> tuple[bool, float]:
-    """Whether a turn that was taken for finished at these times was cut off, and its dead air."""
+    """Whether a turn that was taken for finished at these times was cut off, and its dead air.
+
+    That is 0 where the detector heard the end a little before the annotation.
+    """
     behind = [time for time in times if time >= turn.end_s - _LATE_S]
     longest_s = len(turn.samples) / SAMPLE_RATE - turn.end_s
-    return len(behind) < len(times), (behind[0] - turn.end_s if behind else longest_s)
+    return len(behind) < len(times), (max(0.0, behind[0] - turn.end_s) if behind else longest_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,17 +253,19 @@ def _least(points: Iterable[tuple[float, float]], *, share: float) -> float | No
 def _ratio(baseline: Float64, own: Float64) -> tuple[float, float, float] | None:
     callers = range(baseline.shape[1])
 
-    def of(drawn: Sequence[int]) -> float | None:
+    def of(drawn: Sequence[int]) -> float:
         first, other = (
             _least(_points(sums[:, drawn]), share=CUT_OFF_AT[0]) for sums in (baseline, own)
         )
-        return None if other is None or first is None else other / first
+        # Callers of whom no setting cuts off so few are the worst there are, and not left out.
+        return math.inf if other is None else 0.0 if first is None else other / first
 
-    if (value := of(callers)) is None:
+    value = of(callers)
+    if not 0 < value < math.inf:
         return None
     rng = Random(0)
     drawn = [of(rng.choices(callers, k=len(callers))) for _ in range(_RESAMPLES)]
-    low, high = np.percentile([one for one in drawn if one is not None], (2.5, 97.5))
+    low, high = np.percentile(drawn, (2.5, 97.5), method="inverted_cdf")  # none between a and inf
     return value, float(low), float(high)
 
 

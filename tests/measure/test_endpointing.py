@@ -1,6 +1,7 @@
 """Cut-offs against dead air: what is decided in one turn, and the lines of many."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from labkit.measure.endpointing import (
     EndpointingSummary,
     Heard,
     decide,
+    judge,
     pauses_of,
     read_decisions,
 )
@@ -94,6 +96,19 @@ def test_the_last_policy_is_compared_with_the_first_and_the_interval_covers_it()
     assert "0.50 times" in summary.sentences()[-1]
 
 
+def test_dead_air_is_never_negative() -> None:
+    spoken = turn(1.0)
+    assert judge([spoken.end_s - 0.05], spoken) == (False, 0.0)
+    assert judge([spoken.end_s - 0.2, spoken.end_s + 0.3], spoken) == (True, pytest.approx(0.3))
+
+
+def test_callers_of_whom_no_setting_cuts_off_few_are_in_the_interval() -> None:
+    cut = [True] + [False] * 19  # 5 % of all, and more of most that are drawn of them twice
+    rows = [*drawn([False] * 20, 1.0), *drawn(cut, 0.5, "adaptive")]
+    found = EndpointingSummary(rows).ratios["adaptive"]
+    assert found == (0.5, 0.5, math.inf)
+
+
 def test_what_no_setting_reaches_is_said() -> None:
     summary = EndpointingSummary([*drawn([True] * 20, 1.0), *drawn([True] * 20, 0.5, "adaptive")])
     assert summary.ratios["adaptive"] is None
@@ -142,19 +157,27 @@ def test_decisions_on_other_turns_are_refused(
         )
 
 
+COLUMNS = "policy,setting,caller,turn,cut_off,dead_air_s\n"
+
+
 @pytest.mark.parametrize(
-    "content",
+    ("content", "why"),
     [
-        "policy,setting\na,1\n",
-        "policy,setting,caller,turn,cut_off,dead_air_s\na,1,0,0,maybe,1\n",
-        "policy,setting,caller,turn,cut_off,dead_air_s\na,nan,0,0,False,1\n",
-        "policy,setting,caller,turn,cut_off,dead_air_s\na,1,0,0,False,inf\n",
+        ("policy,setting\na,1\n", "line 2: field 'caller': Field required"),
+        (f"{COLUMNS}a,1,0,0,maybe,1\n", "line 2: field 'cut_off': .* it is 'maybe'"),
+        (f"{COLUMNS}a,nan,0,0,False,1\n", "line 2: field 'setting': .* it is 'nan'"),
+        (f"{COLUMNS}a,1,0,0,False,1\na,1,0,1,False,inf\n", "line 3: field 'dead_air_s': .*'inf'"),
+        (f"{COLUMNS}a,1,0,0,False,-0.5\n", "line 2: field 'dead_air_s': .* it is '-0.5'"),
+        (COLUMNS, "it has no rows"),
+        ("", "it has no rows"),
     ],
 )
-def test_what_holds_no_decisions_is_refused(tmp_path: Path, content: str) -> None:
+def test_what_holds_no_decisions_is_refused_with_the_place(
+    tmp_path: Path, content: str, why: str
+) -> None:
     path = tmp_path / "theirs.csv"
     path.write_text(content)
-    with pytest.raises(InstrumentError, match="cannot be read: "):
+    with pytest.raises(InstrumentError, match=f"theirs.csv cannot be read: {why}"):
         read_decisions(path)
     with pytest.raises(InstrumentError, match="cannot be read: "):
         read_decisions(tmp_path / "none.csv")
