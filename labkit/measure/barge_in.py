@@ -31,8 +31,8 @@ class Overlap:
 
     Attributes:
         began_s: When the caller began to speak over it; None where that never came.
-        detected_s: When the server told that speech began.
-        paused_s: When it told to pause.
+        detected_s: When the server told that this speech began.
+        paused_s: When it told to pause for it.
         last_audio_s: When the last audio of that reply came.
         resumed: What the server took for no interruption, where it did.
         interrupted: Whether the reply ended.
@@ -165,18 +165,20 @@ class _Caller:
 
     async def _take(self, event: Event) -> None:
         overlap, now_s = self.overlap, self._now_s()
+        speaks_over = overlap.began_s is not None and now_s >= overlap.began_s
         self.busy_s = now_s
         match event:
             case ReplyAudio(payload=payload):
                 self.to_play = np.concatenate([self.to_play, decode_s16le(payload)])
                 if not self.turns_done:
                     overlap.last_audio_s = now_s
-            case v1.SpeechStarted() if overlap.began_s is not None:
+            case v1.SpeechStarted() if speaks_over:
                 overlap.detected_s = overlap.detected_s or now_s
                 self.turns_wanted = 2
             case v1.ResponsePaused():
                 overlap.pauses += 1
-                overlap.paused_s = overlap.paused_s or now_s
+                if speaks_over:  # an echo may have been taken for speech before
+                    overlap.paused_s = overlap.paused_s or now_s
                 self.paused = True
             case v1.ResponseResumed(text=text):
                 overlap.resumed = text

@@ -142,8 +142,8 @@ class _Decided:
         decided_ns = told.get(Mark.END_STREAM_RECEIVED)
         if decided_ns is None:
             raise ClientError("the server's response.done does not tell when the turn was over")
-        if not self._begun_ns <= decided_ns <= at_ns:  # another clock's
-            decided_ns = at_ns
+        if not self._begun_ns <= decided_ns <= at_ns:  # another clock's: before its first sign
+            decided_ns = min(self._times.values(), default=at_ns)
         if decided_ns < self._end_ns:
             self.result.remarks = [CUT_OFF]
             self._times.clear()

@@ -1,12 +1,14 @@
 """A caller who speaks over replies of a real server."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import numpy as np
 import pytest
 
 from labkit.audio.pcm import Float32, read_audio
-from labkit.measure.barge_in import Overlap, speak_over
+from labkit.measure.barge_in import Overlap, _Caller, speak_over
+from labkit.protocol import v1
 from labkit.server.app import VoiceServer
 from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import VoicePipeline
@@ -59,3 +61,18 @@ async def test_noise_is_nothing(url: str) -> None:
     overlap = await over(url, cough, echo_db=None)
     assert not overlap.interrupted
     assert len(overlap.transcripts) == 1
+
+
+async def test_what_an_echo_sets_off_before_the_caller_speaks_is_no_answer_to_it() -> None:
+    nobody: Any = None
+    caller = _Caller(nobody, NOTHING, np.ones(160, np.float32), 1.0, 0.0)
+    await caller._take(v1.ResponsePaused(turn=1))
+    caller.overlap.began_s = caller._now_s() + 3600  # its first word is still to come
+    await caller._take(v1.SpeechStarted(at_s=1.0))
+    assert caller.overlap.pauses == 1
+    assert caller.overlap.paused_s is caller.overlap.detected_s is None
+    caller.overlap.began_s = 0.0
+    await caller._take(v1.SpeechStarted(at_s=2.0))
+    await caller._take(v1.ResponsePaused(turn=1))
+    assert caller.overlap.paused_s is not None
+    assert caller.overlap.stopped_ms == 0

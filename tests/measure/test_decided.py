@@ -87,6 +87,13 @@ def test_marks_of_another_clock_are_left_out() -> None:
     assert turn.result.trace.stages_ms() == {Stage.UNTOLD: 600, Stage.LEADING_SILENCE: 0}
 
 
+def test_a_server_of_another_clock_that_answers_too_early_has_cut_off() -> None:
+    turn = _Decided(0, 1000 * MS)
+    over = taken(turn, (v1.TranscriptFinal(turn=1, text="set a"), 900), (done(90_000), 1700))
+    assert over == [False, False]
+    assert turn.result.remarks == [CUT_OFF]
+
+
 def test_a_server_that_does_not_tell_when_it_decided_is_told_so() -> None:
     with pytest.raises(ClientError, match="does not tell when"):
         _Decided(0, 0).take(v1.ResponseDone(turn=1, status=v1.ResponseStatus.COMPLETED), 5)
