@@ -41,9 +41,9 @@ class Finding:
         return [cls.told("such as", example) for example in examples]
 
     @classmethod
-    def at_most(cls, name: str, value: float, most: float, unit: str = "") -> Self:
+    def at_most(cls, name: str, value: float, most: float) -> Self:
         """A figure that must not be above `most`."""
-        return cls(name, value, f"≤ {most:g} {unit}".strip(), holds=value <= most)
+        return cls(name, value, f"≤ {most:g}", holds=value <= most)
 
     @classmethod
     def none_of(cls, name: str, count: int) -> Self:

@@ -63,6 +63,8 @@ _LEFT_BEHIND: Final[Mapping[str, str]] = {
     "queued calls": Vital.QUEUED_CALLS,
     "open files": Vital.OPEN_FILES,
 }
+_AT_REST: Final[Vitals] = {Vital.SESSIONS: 0, Vital.HELD_BYTES: 0}
+"""Of a server without callers, whatever the warm-up may have left."""
 _CHUNK: Final = 3200
 
 
@@ -227,7 +229,7 @@ async def run_abandoned(clients: int, pipeline: PipelineName, tell: Tell) -> Ver
     speech = encode_s16le(spoken()[0])
     async with running_server(target_command(pipeline, **LIMITS)) as server:
         await abandon(server.url, speech, 1, lambda *_: None)  # threads and caches are there now
-        before = await settled(server.url, {}, _WARM_UP_S)
+        before = {**await settled(server.url, {}, _WARM_UP_S), **_AT_REST}
         await abandon(server.url, speech, clients, tell)
         after = await settled(server.url, before)
     codes = (

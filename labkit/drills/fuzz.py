@@ -119,7 +119,8 @@ async def run_fuzz(url: str | None, messages: int, crowd: Crowd, tell: Tell) -> 
     if url is not None:
         return judged(await fuzz(RunningServer(url), messages, crowd, tell), crowd)
     async with running_server(target_command(**TARGET)) as server:
-        return judged(await fuzz(server, messages, crowd, tell), crowd)
+        with server.speaking_for_itself():  # where it has died of a message
+            return judged(await fuzz(server, messages, crowd, tell), crowd)
 
 
 async def fuzz(server: RunningServer, messages: int, crowd: Crowd, tell: Tell) -> Fuzzed:

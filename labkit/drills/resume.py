@@ -203,8 +203,10 @@ class _Heard:
         match event:
             case v1.SpeechStarted(at_s=at_s) | v1.SpeechStopped(at_s=at_s):
                 self._note(event.type, at_s)
-            case v1.TranscriptFinal(text=text) | v1.ResponseText(text=text):
-                self._note(event.type, text)
+            case v1.ResponseStarted(turn=turn):
+                self._note(event.type, turn)
+            case v1.TranscriptFinal(turn=turn, text=text) | v1.ResponseText(turn=turn, text=text):
+                self._note(event.type, (turn, text))
             case v1.ResponseDone():
                 self._note(event.type, (event.turn, event.status, event.samples))
                 self.turns += 1

@@ -6,6 +6,7 @@ a code after which it can resume.
 """
 
 import asyncio
+import math
 import socket
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -76,7 +77,8 @@ async def listen(url: str, speech: Sequence[Float32], seconds: float, tell: Tell
     """Let a few callers speak for so long, each turn in a session of its own.
 
     Returns:
-        Milliseconds from the end of each utterance, sent at once, to the first audio of its reply.
+        Milliseconds from the end of each utterance, sent at once, to the first audio of its reply;
+        infinite where there was none, since a server that refuses is quick.
     """
     waits: list[float] = []
     end = time.perf_counter() + seconds
@@ -84,10 +86,9 @@ async def listen(url: str, speech: Sequence[Float32], seconds: float, tell: Tell
     async def call(turn: int) -> None:
         while time.perf_counter() < end:
             async with VoiceClient.connect(url) as client:
-                trace = (await client.say(speech[turn % len(speech)], pace=0)).trace
-            first = trace.between_ms(Mark.END_STREAM_SENT, Mark.FIRST_AUDIO_RECEIVED)
-            whole = trace.between_ms(Mark.END_STREAM_SENT, Mark.REPLY_RECEIVED)
-            waits.append(first or whole or 0.0)
+                said = await client.say(speech[turn % len(speech)], pace=0)
+            wait = said.trace.between_ms(Mark.END_STREAM_SENT, Mark.FIRST_AUDIO_RECEIVED)
+            waits.append(math.inf if wait is None or said.errors else wait)
             turn += _CALLERS
             left = max(0.0, end - time.perf_counter())
             tell("other callers", round(seconds - left), round(seconds))
@@ -139,13 +140,13 @@ def judged(
         clients: Clients that stood still.
         grown: Bytes that the server's memory grew by.
         held: Bytes that the server says it held for its sessions.
-        without: Milliseconds that other callers waited before and after.
+        without: Milliseconds that other callers waited before and after, as `listen` gives them.
         meanwhile: Milliseconds that they waited meanwhile.
         closed: How many of `_CLOSED_CLIENTS` were closed in the end, as they should.
     """
-    calm, busy = (
-        float(np.percentile(waits, 95)) if waits else float("nan") for waits in (without, meanwhile)
-    )
+    answered = [[wait for wait in waits if wait < math.inf] for waits in (without, meanwhile)]
+    refused = len(without) + len(meanwhile) - sum(map(len, answered))
+    calm, busy = (float(np.percentile(waits, 95)) if waits else math.nan for waits in answered)
     return (
         Finding.at_most("memory growth, MiB", grown / _MIB, clients * _LIMIT_MIB),
         Finding.told("of it held for sessions, MiB", held / _MIB),
@@ -153,6 +154,7 @@ def judged(
         Finding.told("other callers' p95 without, ms", calm),
         Finding.told("other callers' p95 meanwhile, ms", busy),
         Finding.told("turns timed", f"{len(without)} and {len(meanwhile)}"),
+        Finding.none_of("turns of theirs without a reply", refused),
         Finding.at_most("p95 meanwhile / without", busy / calm, _TOLERANCE),
         Finding(
             f"closed with {CloseCode.SLOW_READER.value} after {_CLOSED_AFTER_S:g} s",

@@ -1,5 +1,6 @@
 """The drill `stalled` in short, and that it sees what grows."""
 
+import math
 from contextlib import AsyncExitStack
 
 import numpy as np
@@ -10,7 +11,7 @@ from labkit.drills.stalled import judged, listen, stall
 from labkit.server.app import VoiceServer
 from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import VoicePipeline
-from labkit.voice.scripted import ScriptedLlm, scripted_engines
+from labkit.voice.scripted import ScriptedAsr, ScriptedLlm, scripted_engines
 from tests.support import until
 
 SAID = np.full(8000, 0.25, np.float32)
@@ -33,6 +34,13 @@ async def test_little_is_held_for_clients_that_do_not_read_and_others_are_served
         waits = await listen(this.url, [SAID], 0.0, lambda now, *_: heard.append(now))
         assert not waits
         assert this.held_bytes() < 4 * MIB
+
+
+async def test_who_gets_no_reply_is_not_taken_for_quick() -> None:
+    deaf = VoicePipeline(scripted_engines(asr=ScriptedAsr(lambda _: "")))
+    async with VoiceServer(deaf, ServerSettings(host="127.0.0.1", port=0)) as this:
+        waits = await listen(this.url, [SAID], 0.2, lambda *_: None)
+    assert set(waits) == {math.inf}
 
 
 async def test_those_that_never_read_are_closed() -> None:
@@ -60,6 +68,7 @@ def found(**changes: object) -> list[bool]:
         {"grown": 11 * MIB},
         {"meanwhile": [130.0] * 20},
         {"meanwhile": []},
+        {"meanwhile": [110.0] * 20 + [math.inf]},
         {"closed": 9},
     ],
 )
