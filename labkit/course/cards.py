@@ -3,11 +3,10 @@
 Each gives a text that shows itself as the last line of a cell, and prints as plain Markdown.
 """
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from labkit.course.chapters import Question, all_chapters, chapter, exercise_of
 from labkit.course.checking import check_one
@@ -27,6 +26,7 @@ from labkit.course.keep import (
 )
 from labkit.course.masters import section_chapters, sections, solution_cells, still_to_write
 from labkit.course.predictions import Comparison
+from labkit.course.shell import current_shell
 from labkit.course.verdict import Verdict
 from labkit.errors import LabkitError
 
@@ -267,9 +267,9 @@ async def _build_on(number: int, in_kernel: bool) -> str:
         )
     else:
         said = f"This chapter builds on your own server, `{server_file()}`; it passes its checks."
-    if solved and in_kernel and (namespace := _namespace()) is not None:
+    if solved and in_kernel and (shell := current_shell()) is not None:
         for name, source in kept_sections().items():
-            run_section(name, source, namespace)
+            run_section(name, source, shell.user_ns)
     return said
 
 
@@ -284,18 +284,9 @@ def _has_begun(kept: dict[str, str], number: int) -> bool:
     )
 
 
-def _namespace() -> dict[str, Any] | None:
-    if "IPython" not in sys.modules:
-        return None
-    from IPython import get_ipython
-
-    shell = get_ipython()
-    return None if shell is None else shell.user_ns
-
-
 def _say(text: str) -> None:
     """Show a line in the notebook, before something that takes long."""
-    if _namespace() is not None:
+    if current_shell() is not None:
         from IPython.display import Markdown, display
 
         display(Markdown(text))  # type: ignore[no-untyped-call]

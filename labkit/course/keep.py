@@ -15,7 +15,6 @@ import linecache
 import re
 import shutil
 import symtable
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +22,7 @@ from typing import Any, Final
 
 from labkit.course.folder import mine
 from labkit.course.masters import section_chapters, sections
+from labkit.course.shell import current_shell
 from labkit.errors import LabkitError
 
 _HEAD: Final = '"""A voice server, built chapter by chapter. PORT says on which port it listens."""'
@@ -181,13 +181,9 @@ def run_section(name: str, source: str, namespace: dict[str, object]) -> None:
 
 def register(chapter: int) -> None:
     """Let cells of a chapter's notebook begin with ``%%keep NAME``; elsewhere, do nothing."""
-    if "IPython" not in sys.modules:
+    if (shell := current_shell()) is None:
         return
-    from IPython import get_ipython
     from IPython.display import Markdown, display
-
-    if (shell := get_ipython()) is None:
-        return
 
     def magic(line: str, cell: str) -> None:
         """Run this cell, and keep it as a section of mine/server.py."""

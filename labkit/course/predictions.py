@@ -5,13 +5,13 @@ at once, and still nothing is measured before it was predicted. Who ran the cell
 predicted nothing may do so once, and it is said that it came late.
 """
 
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
 from types import EllipsisType
 
 from labkit.course.folder import Prediction, Progress, noting
+from labkit.course.shell import current_shell
 from labkit.errors import LabkitError
 
 
@@ -102,19 +102,11 @@ def _asked(name: str) -> float:
     """
     said = " "
     with suppress(NotImplementedError, EOFError):  # nbconvert has nobody to ask
-        while _in_notebook() and said:
+        while current_shell() is not None and said:
             said = input(f"What do you expect for {name}? A number, in {_unit(name)}: ").strip()
             with suppress(ValueError):
                 return float(said.replace(",", "."))
     raise NotImplementedError(f"write the number that you expect: predict({name!r}, 400)")
-
-
-def _in_notebook() -> bool:
-    if "IPython" not in sys.modules:
-        return False
-    from IPython import get_ipython
-
-    return get_ipython() is not None
 
 
 def measured(name: str, value: float) -> Comparison:

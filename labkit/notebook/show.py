@@ -1,25 +1,16 @@
 """Put figures and progress into the output of the cell that runs, if one does."""
 
 import base64
-import sys
 from html import escape
 from typing import TYPE_CHECKING
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, wav_file
+from labkit.course.shell import current_shell
 
 if TYPE_CHECKING:  # matplotlib takes a second to load
     from matplotlib.figure import Figure
 
     from labkit.measure.results import Tell
-
-
-def in_notebook() -> bool:
-    """Whether this is a cell of a notebook, or typed into IPython."""
-    if "IPython" not in sys.modules:
-        return False
-    from IPython import get_ipython
-
-    return get_ipython() is not None
 
 
 def show(figure: "Figure", *, alt: str) -> None:
@@ -29,7 +20,7 @@ def show(figure: "Figure", *, alt: str) -> None:
         figure: Any figure of matplotlib; pyplot has no part in it.
         alt: What it shows, for those who do not see it.
     """
-    if not in_notebook():
+    if current_shell() is None:
         return
     from IPython.display import HTML, display
 
@@ -55,7 +46,7 @@ def play(samples: Float32, label: str, *, rate: int = SAMPLE_RATE) -> None:
         label: What that is, and the words in it, for those who do not hear it.
         rate: Its samples a second.
     """
-    if not in_notebook():
+    if current_shell() is None:
         return
     from IPython.display import HTML, display
 
@@ -69,7 +60,7 @@ def progress_bar(unit: str) -> "Tell":
     Args:
         unit: What is counted.
     """
-    if not in_notebook():
+    if current_shell() is None:
         return lambda *_: None
     from IPython.display import display
     from ipywidgets import HTML, IntProgress, VBox
