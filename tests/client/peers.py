@@ -10,8 +10,11 @@ from typing import Any, cast
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
+from labkit.client.speech import Clock
 from tests.paths import ROOT
 
+LOOP_CLOCK = Clock(source=lambda: round(asyncio.get_running_loop().time() * 1e9))
+"""For clients that go by the time of the test's loop, which may be a virtual one."""
 Handler = Callable[[ServerConnection], Awaitable[None]]
 
 

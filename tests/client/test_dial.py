@@ -141,13 +141,12 @@ async def test_a_name_that_nobody_has() -> None:
     assert "label" in str(await failure(f"ws://{'a' * 70}.invalid"))
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_a_server_that_takes_the_connection_and_says_nothing() -> None:
     async with tcp(silent=True) as url:
-        started = time.monotonic()
-        told = await failure(url, within_s=0.1)
-    assert "took the connection and did not answer the handshake within 0.1 s" in str(told)
+        told = await failure(url)
+    assert "took the connection and did not answer the handshake within 10 s" in str(told)
     assert told.retry
-    assert time.monotonic() - started < 5
 
 
 async def test_nobody_answers_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
