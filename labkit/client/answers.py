@@ -5,6 +5,7 @@ came.
 """
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from labkit.protocol.replay import Count
 
 SHOWN: Final = 60
 """Most characters of a text of the server that are repeated."""
+_LONGEST_REPLY_S: Final = 600.0
+"""A reply that is longer is one that never ends."""
 _MOST_NAMES: Final = 20
 """Kinds of messages that are told apart; a server may invent them without end."""
 _COUNT: Final = TypeAdapter[int](Count, config=ConfigDict(strict=True))
@@ -100,6 +103,15 @@ class TurnSoFar:
         """Note what came, by a name that can be printed."""
         known = name in self.came or len(self.came) < _MOST_NAMES
         self.came[name if known else "others"] += times
+
+    def require_end(self, most_messages: float = math.inf) -> None:
+        """Refuse to take any more of a reply that is too long to have an end.
+
+        Raises:
+            ClientError: It is, or more than `most_messages` came.
+        """
+        if self.reply_s > _LONGEST_REPLY_S or self.came.total() > most_messages:
+            raise ClientError(f"the reply does not end; {self.received()}")
 
     def missing(self, what: str, within_s: float) -> ClientError:
         """The error that says `what` (such as "no transcript came") within `within_s` seconds."""

@@ -14,17 +14,28 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from labkit.audio.formats import AudioFormat
-from labkit.client.answers import TurnSoFar, send_within
-from labkit.client.dial import in_words, why_closed
-from labkit.client.events import Event, ReplyAudio, TextMessage, read_message, settles
+from labkit.client.answers import TurnSoFar, Unknown, send_within
+from labkit.client.dial import why_closed
+from labkit.client.events import (
+    Event,
+    ReplyAudio,
+    TextMessage,
+    Unended,
+    read_message,
+    settles,
+)
 from labkit.client.speech import Clock
 from labkit.errors import ClientError, CloseCode, ErrorCode, ProtocolError
 from labkit.protocol import v1
-from labkit.protocol.replay import Position, ReplayWindow
+from labkit.protocol.replay import Missing, Position, ReplayWindow
 from labkit.tasks import Changes
 
 _EVENTS: Final = 64
 """Events that may wait for whoever uses the client; then the server has to wait."""
+_EVENT_BYTES: Final = 1024 * 1024
+"""Bytes of the messages that they came in; the one that crosses the bound is still taken."""
+_MOST_MESSAGES: Final = 10_000
+"""Text messages of one turn, partial transcripts of a long utterance among them."""
 _ACK_BYTES: Final = 16 * 1024
 _TEXT_WEIGHT: Final = 512
 """What a text message counts for: short ones must be acknowledged, too."""
@@ -80,13 +91,15 @@ class Conversation:
         self.received = received
         self.failure: ClientError | None = None
         self.progress_ns = clock.now_ns()
-        self.turns = self.last_turn = 0
+        self.turns = self.last_turn = self._last_done = 0
+        self._may_lack_ends = False
         self.awaited = False
         self.so_far = TurnSoFar()
         self._clock = clock
         self._within_s = within_s
         self._acknowledgement: str | None = None
-        self._events: deque[Event] = deque()
+        self._events: deque[tuple[Event, int]] = deque()
+        self._event_bytes = 0
         self._changes = Changes()
 
     # -- up: from whoever speaks to the server ------------------------------------------------
@@ -104,9 +117,10 @@ class Conversation:
                 async with asyncio.timeout(self._within_s):
                     await self._changes.until(lambda: self.failure or self.window.has_room)
             if self.is_full and not self.window.has_room:
+                waiting = f"{len(self._events)} events wait that nobody takes"
                 raise ClientError(
-                    f"no room for {self._within_s:.3g} s: {_EVENTS} events wait that nobody takes, "
-                    "and the acknowledgements behind them; take events while you speak"
+                    f"no room for {self._within_s:.3g} s: {waiting}, and the acknowledgements "
+                    "behind them; take events while you speak"
                 )
         self.require_alive()
         if isinstance(payload, str):
@@ -156,6 +170,7 @@ class Conversation:
             ProtocolError: That was never sent.
         """
         self._acknowledgement = None
+        self.window.acknowledge(position)
         self.window.rewind(position)
         self._changes.tell()
 
@@ -178,23 +193,34 @@ class Conversation:
     @property
     def is_full(self) -> bool:
         """Whether whoever uses the client does not take what came."""
-        return len(self._events) >= _EVENTS
+        return len(self._events) >= _EVENTS or self._event_bytes >= _EVENT_BYTES
 
     @property
     def unanswered(self) -> int:
         """Utterances that the client ended, and whose answers were not taken to their ends."""
-        return self.turns + sum(map(settles, self._events))
+        return self.turns + sum(settles(event) for event, _ in self._events)
 
-    async def hand_on(self, event: Event, *, messages: int = 0, samples: int = 0) -> None:
-        """Hand on an event, and only then count what it is of the stream.
+    async def hand_on(
+        self, event: Event, size: int = 0, *, messages: int = 0, samples: int = 0
+    ) -> None:
+        """Hand on an event of `size` bytes, and only then count what it is of the stream.
 
         A connection may be lost while this waits for room. Counted before, the event would be
         lost; counted behind, in the same step as the waiting ends, it comes again or not at all.
         """
         await self._changes.until(lambda: not self.is_full)
-        self._events.append(event)
         self.received = self.received.plus(messages, samples)
+        self._events.append((event, size))
+        self._event_bytes += size
         self._changes.tell()
+
+    async def skip(self, missing: Missing) -> None:
+        """Go on behind what the server can no longer send again; ends of turns may be in it."""
+        await self.hand_on(missing)
+        self.received = missing.up_to
+        if lost := missing.up_to.messages - missing.after.messages:
+            self._may_lack_ends = True
+            self.so_far.count(f"a gap of {lost} messages")
 
     async def next_event(self) -> Event:
         """The next event; what came before the session was over is still told.
@@ -205,7 +231,8 @@ class Conversation:
         await self._changes.until(lambda: self._events or self.failure is not None)
         if not self._events:
             self.require_alive()
-        event = self._events.popleft()
+        event, size = self._events.popleft()
+        self._event_bytes -= size
         self._changes.tell()
         return event
 
@@ -244,7 +271,7 @@ class Conversation:
                 now = False
             else:
                 told = read_message(message)
-                unacknowledged += await self._take_text(told)
+                unacknowledged += await self._take_text(told, len(message))
                 now = isinstance(told, v1.ResponseDone)
             if now or unacknowledged >= ack_bytes:
                 unacknowledged = 0
@@ -255,13 +282,15 @@ class Conversation:
         samples, rest = divmod(len(payload), output.frame_bytes)
         if rest:
             raise broken(f"a binary message of {len(payload)} bytes is no {output}")
-        await self.hand_on(ReplyAudio(self.received.samples, payload), samples=samples)
+        event = ReplyAudio(self.received.samples, payload)
+        await self.hand_on(event, len(payload), samples=samples)
         if samples:
             self.note_progress()
         self.so_far.reply_s += output.seconds(samples)
+        self.so_far.require_end()
         return len(payload)
 
-    async def _take_text(self, message: TextMessage) -> int:
+    async def _take_text(self, message: TextMessage, size: int) -> int:
         """Hand on a message, or heed it; gives what it weighs in acknowledgements."""
         match message:
             case v1.Pong():
@@ -272,15 +301,36 @@ class Conversation:
                 return 0
             case v1.SessionStarted():
                 raise broken("'session.started' came in the middle of a session")
+            case v1.ResponseDone(turn=turn) if turn <= self._last_done:
+                raise broken(f"turn {turn} ended, and turn {self._last_done} had ended before")
         number: int | None = getattr(message, "seq", None)
         expected = self.received.messages + 1
         if number is not None and number != expected:
             raise broken(f"message {number} came where message {expected} was due")
-        await self.hand_on(message, messages=int(number is not None))
-        if number is not None:
+        await self._end_earlier_turns(message)
+        await self.hand_on(message, size, messages=int(number is not None))
+        if number is not None and not isinstance(message, Unknown | v1.Error):
             self.note_progress()
         self.note(message)
+        self.so_far.require_end(_MOST_MESSAGES)
         return _TEXT_WEIGHT if number is not None else 0
+
+    async def _end_earlier_turns(self, message: TextMessage) -> None:
+        """End turns of which a gap has swallowed the ends, as a message of a later one shows."""
+        turn = 0 if isinstance(message, v1.TranscriptPartial) else getattr(message, "turn", 0)
+        if not (self._may_lack_ends and turn):
+            return
+        while self._last_done + 1 < turn and (self.turns or self._last_done < self.last_turn):
+            await self._leave_unended()
+            self._last_done += 1
+        self._may_lack_ends = False
+        self._last_done = max(self._last_done, turn - 1)
+
+    async def _leave_unended(self) -> None:
+        """No more comes of a turn."""
+        await self.hand_on(Unended())
+        self.turns = max(0, self.turns - 1)
+        self.so_far = TurnSoFar()
 
     async def _watch(self) -> None:
         """End the session when the server owes something and gives no sign for too long."""
@@ -289,6 +339,12 @@ class Conversation:
             if self.is_full:  # it is this side that does not read
                 self.note_progress()
             if self.is_overdue():
+                if self._may_lack_ends and not self.window.held_bytes:
+                    self._may_lack_ends = False
+                    for _ in range(max(1, self.turns)):
+                        await self._leave_unended()
+                    self.note_progress()
+                    continue
                 if self.awaited or self.turns:
                     raise self.so_far.missing_answer(self._within_s)
                 raise self.so_far.missing("nothing of it was acknowledged", self._within_s)
@@ -323,7 +379,8 @@ class Conversation:
             case v1.Error(code=code):
                 self.so_far.refuse(str(code), message.message, message.count)
             case v1.ResponseDone(turn=turn):
-                self.last_turn = turn
+                self.last_turn = self._last_done = turn
+                self._may_lack_ends = False
                 self.so_far = TurnSoFar()
             case _:
                 self.so_far.meet(message.type)
@@ -331,14 +388,16 @@ class Conversation:
 
 def lost_or_over(closed: ConnectionClosed) -> Lost | ClientError:
     """What a close means: try again, or the session is over."""
-    if not closed.rcvd_then_sent and closed.sent is not None and closed.sent.code in _NOT_TAKEN:
-        return ClientError(why_closed(closed))
-    frame = closed.rcvd
-    if frame is not None and frame.code in set(CloseCode) and not CloseCode(frame.code).resumable:
-        return ClientError(
-            f"the server closed the session: code {frame.code}, {in_words(frame.reason)}"
+    why = why_closed(closed)
+    if closed.rcvd is not None and closed.rcvd_then_sent:
+        code = closed.rcvd.code
+        return (
+            Lost(why)
+            if code not in set(CloseCode) or CloseCode(code).resumable
+            else ClientError(why)
         )
-    return Lost(why_closed(closed))
+    refused = closed.sent is not None and closed.sent.code in _NOT_TAKEN
+    return ClientError(why) if refused else Lost(why)
 
 
 def broken(what: str) -> ProtocolError:

@@ -61,7 +61,12 @@ class Interrupted:
     """Why it was lost."""
 
 
-Event = TextMessage | ReplyAudio | Interrupted | Missing
+@dataclass(frozen=True, slots=True)
+class Unended:
+    """The end of an answer is among what is missing, so nothing more of it comes."""
+
+
+Event = TextMessage | ReplyAudio | Interrupted | Missing | Unended
 """What a client is told; of what is missing, the server could not send it again."""
 
 
@@ -75,7 +80,7 @@ def refuses_end(event: Event) -> TypeGuard[v1.Error]:
 
 def settles(event: Event) -> bool:
     """Whether an utterance that the client ended has its answer with this."""
-    return isinstance(event, v1.ResponseDone) or refuses_end(event)
+    return isinstance(event, v1.ResponseDone | Unended) or refuses_end(event)
 
 
 @dataclass(slots=True)
@@ -91,7 +96,8 @@ class Answer:
     audio: bytearray = field(default_factory=bytearray)
     """The reply's audio, in the format that was agreed on."""
     done: v1.ResponseDone | None = None
-    """How it ended; None while it has not, and where the server refused to end the utterance."""
+    """How it ended; None while it has not, where the server refused to end the utterance, and where
+    the end is in one of the gaps."""
     errors: list[v1.Error] = field(default_factory=list)
     """What the server refused meanwhile; each says how many messages it is about."""
     interruptions: list[Interrupted] = field(default_factory=list)
@@ -116,4 +122,4 @@ class Answer:
                 self.gaps.append(event)
             case v1.ResponseDone(turn=turn):
                 self.turn, self.done = turn, event
-        return self.done is not None
+        return self.done is not None or isinstance(event, Unended)

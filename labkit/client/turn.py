@@ -14,8 +14,6 @@ from labkit.errors import ClientError, ProtocolError
 from labkit.protocol import plain
 from labkit.trace import SERVER_MARKS, Mark, Trace
 
-_LONGEST_REPLY_S: Final = 600.0
-"""A reply that is longer is one that never ends."""
 _MOST_NOTED: Final = 100
 """Errors, and remarks, of one turn; a server may send them without end."""
 
@@ -226,8 +224,7 @@ class RunningTurn:
             self.mark(Mark.FIRST_AUDIO_RECEIVED, at_ns)
             self._look_for_sound(samples)
         self.so_far.reply_s += len(samples) / SAMPLE_RATE
-        if self.so_far.reply_s > _LONGEST_REPLY_S:
-            raise ClientError(f"the reply does not end; {self.so_far.received()}")
+        self.so_far.require_end()
 
     def _look_for_sound(self, samples: Float32) -> None:
         """Mark when the first audible sample can play, playback starting with the first byte."""

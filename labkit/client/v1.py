@@ -6,10 +6,11 @@ gets what it lacks itself: whoever uses the client sees one stream of events wit
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Final, Self, Unpack
+from typing import Any, Final, NoReturn, Self, Unpack
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
@@ -54,18 +55,19 @@ async def begin(
         ) from None
     except ConnectionClosed as closed:
         raise lost_or_over(closed) from closed
-    message = None
+    message, why = None, "" if socket.subprotocol else "; it agreed to no subprotocol"
     if isinstance(answer, str):
-        with suppress(ProtocolError):  # told below, with what came
+        try:
             message = read_message(answer)
+        except ProtocolError as wrong:
+            why += f"; {wrong}"
     match message:
         case v1.SessionStarted() as started:
             return started
         case v1.Error() as error:
             told = f"{error.code!s}: {error.message}. {error.hint}".rstrip(". ")
             raise ClientError(in_words(told))
-    unsure = "" if socket.subprotocol else "; it agreed to no subprotocol"
-    raise ClientError(f"the server answered 'session.start' with {answer[:80]!r}{unsure}")
+    raise ClientError(f"the server answered 'session.start' with {answer[:80]!r}{why}")
 
 
 class _Tries:
@@ -118,8 +120,8 @@ class SessionClient:
         reach: Reach,
     ) -> None:
         """Prepare; use `connect` instead of calling this."""
-        if ring_s < 1:
-            raise ValueError(f"ring_s must be at least 1 second, got {ring_s:g}")
+        if not 1 <= ring_s < math.inf:
+            raise ValueError(f"ring_s must be at least 1 second, and finite, got {ring_s:g}")
         audio = start.input.format
         ring = ReplayWindow(
             max_bytes=round(audio.bytes_per_second * ring_s),
@@ -237,7 +239,8 @@ class SessionClient:
         was refused, is part of this utterance.
 
         Where the server decides when an utterance is over, this gives the answer to the first that
-        was over after it began to speak, by the number of the turn.
+        was over after it began to speak, by the number of the turn. Answers to others of which all
+        came while it spoke are left out.
 
         Args:
             samples: Mono, 16 kHz.
@@ -257,16 +260,17 @@ class SessionClient:
         with self._one_at_a_time():
             while self.conversation.unanswered:
                 await self._take_answer()
-            by_server = self.started and self.started.turn_detection is v1.TurnDetection.SERVER
-            after = self.conversation.last_turn if by_server else 0
-            # Taken while it speaks: acknowledgements lie behind events that nobody takes.
-            taking = asyncio.create_task(self._take_answer(after))
+            first: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+            listening = asyncio.create_task(self._listen(first, self.conversation.last_turn))
             try:
                 await speak(samples, send, chunk_ms=chunk_ms, pace=pace, clock=self._clock)
                 await self.end_utterance()
-                return await taking
+                either: list[asyncio.Future[Any]] = [first, listening]
+                with self._awaiting():
+                    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                return first.result() if first.done() else listening.result()
             finally:
-                await stop(taking)
+                await stop(listening)
 
     async def answer(self) -> Answer:
         """Wait for the rest of the current turn, or for all of the next.
@@ -279,13 +283,8 @@ class SessionClient:
             ClientError: The session is over, the server owed an answer for too long, or another
                 call takes events.
         """
-        with self._one_at_a_time():
-            self.conversation.expect_more()
-            self.conversation.awaited = True
-            try:
-                return await self._take_answer()
-            finally:
-                self.conversation.awaited = False
+        with self._one_at_a_time(), self._awaiting():
+            return await self._take_answer()
 
     async def next_event(self) -> Event:
         """The next thing that the server tells, in order, without a gap and without repetition.
@@ -309,12 +308,13 @@ class SessionClient:
             ClientError: There is no connection, or the server reads nothing.
         """
         self.conversation.require_alive()
-        if self._socket is None:
+        if (socket := self._socket) is None:
             raise ClientError("there is no connection at the moment")
         self._leaving = True
         message, so_far = v1.SessionEnd().encode(), self.conversation.so_far
         with suppress(ConnectionClosed):  # which ends the session as well
-            await send_within(self._socket, message, so_far, self._deadlines.answer_s)
+            await send_within(socket, message, so_far, self._deadlines.answer_s)
+        await hang_up(socket)
 
     @contextmanager
     def _one_at_a_time(self) -> Iterator[None]:
@@ -327,6 +327,26 @@ class SessionClient:
         finally:
             self._busy = False
 
+    @contextmanager
+    def _awaiting(self) -> Iterator[None]:
+        """An answer is due, from now on."""
+        self.conversation.expect_more()
+        self.conversation.awaited = True
+        try:
+            yield
+        finally:
+            self.conversation.awaited = False
+
+    async def _listen(self, first: asyncio.Future[Answer], after: int) -> NoReturn:
+        """Take answers while somebody speaks, and give the `first` to a turn behind `after`.
+
+        Later ones are taken, too: acknowledgements lie behind events that nobody takes.
+        """
+        while True:
+            answer = await self._take_answer(after)
+            if not first.done():
+                first.set_result(answer)
+
     async def _take_answer(self, after: int = 0) -> Answer:
         """The next answer, of those to turns behind number `after`."""
         while True:
@@ -335,7 +355,7 @@ class SessionClient:
                 return Answer(errors=[event])
             if self._coming.take(event):
                 answer, self._coming = self._coming, Answer()
-                if answer.turn > after:
+                if answer.turn > after or not answer.turn:  # a gap may leave no number
                     return answer
 
     # -- over one connection after the other --------------------------------------------------
@@ -349,6 +369,9 @@ class SessionClient:
             failure = ClientError(f"{shown(self.url)} does not keep to labkit.v1: {wrong}")
         except ClientError as error:
             failure = error
+        except Exception as fault:  # whatever it is, whoever waits is told
+            told = in_words(repr(fault))
+            failure = ClientError(f"the session with {shown(self.url)} failed: {told}")
         finally:
             self.conversation.fail(failure)
             self._opened.set()
@@ -391,8 +414,7 @@ class SessionClient:
             self.conversation.progress_ns += away_ns  # nothing could come meanwhile
         self.conversation.resume(started.received)
         if started.missing is not None:
-            self.conversation.received = started.missing.up_to
-            await self.conversation.hand_on(started.missing)
+            await self.conversation.skip(started.missing)
         self.started = started
         self._opened.set()
 

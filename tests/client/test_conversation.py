@@ -123,6 +123,16 @@ async def test_what_waits_for_room_is_handed_on_and_counted_once_there_is_some()
     assert (stream.is_full, stream.received) == (True, Position(samples=2))
 
 
+async def test_what_waits_is_bounded_in_bytes() -> None:
+    stream = conversation()
+    for _ in range(2):
+        assert not stream.is_full
+        await stream.hand_on(v1.Pong(), 600_000)
+    assert stream.is_full
+    await stream.next_event()
+    assert not stream.is_full
+
+
 async def test_whoever_listens_is_told_that_it_is_over() -> None:
     stream = conversation()
     listening = asyncio.create_task(stream.next_event())

@@ -5,7 +5,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,11 +32,12 @@ from labkit.session.registry import State
 from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedLlm, scripted_engines
-from tests.client.peers import Handler, websocket
+from tests.client.peers import LOOP_CLOCK, Handler, silent, websocket
 from tests.support import until
 
 NOISE = np.random.default_rng(1).uniform(-0.5, 0.5, 8000).astype(np.float32)
 QUICK = dict[str, Any](backoff=Backoff(first_s=0.01, limit_s=0.05), seed=1)
+SOON = dict[str, Any](deadlines=Deadlines(answer_s=0.5), clock=LOOP_CLOCK)
 
 
 @asynccontextmanager
@@ -183,6 +184,7 @@ STARTED = v1.SessionStarted(
         ),
         ('{"type": "pong", "id": 5}', "field 'id' of 'pong' is '5'"),
         ("hello", "no JSON object"),
+        ('{"type": "audio.ack", "received": {"messages": 1}}', "was never sent"),
         (b"odd", "a binary message of 3 bytes is no"),
         (STARTED, "'session.started' came in the middle of a session"),
     ],
@@ -193,6 +195,48 @@ async def test_a_server_that_does_not_keep_to_the_protocol_is_told(
     async with answering(STARTED, message) as url, SessionClient.connect(url) as client:
         with pytest.raises(ClientError, match=f"does not keep to labkit.v1: .*{words}"):
             await client.next_event()
+
+
+async def test_a_turn_that_ends_twice_is_told() -> None:
+    done = [
+        v1.ResponseDone(seq=seq, turn=1, status=v1.ResponseStatus.COMPLETED).encode()
+        for seq in (1, 2)
+    ]
+    async with answering(STARTED, *done) as url, SessionClient.connect(url) as client:
+        await client.next_event()
+        with pytest.raises(ClientError, match="turn 1 ended, and turn 1 had ended before"):
+            await client.next_event()
+
+
+async def test_what_nobody_foresaw_is_told() -> None:
+    start = v1.SessionStart(resume=v1.Resume(session="s", token="t"))
+    gap = {"after": {}, "up_to": {"samples": 2**53}}
+    started = json.dumps(json.loads(STARTED) | {"resumed": True, "missing": gap})
+    async with answering(started, bytes(2)) as url, SessionClient.connect(url, start) as client:
+        await client.next_event()
+        with pytest.raises(ClientError, match="the session with .* failed: .*less than or equal"):
+            await client.next_event()
+
+
+@pytest.mark.parametrize("message", ["response.text", b"audio"])
+async def test_a_reply_that_never_ends_is_given_up(
+    message: str | bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labkit.client.conversation._MOST_MESSAGES", 50)
+
+    async def talks(socket: ServerConnection) -> None:
+        for seq in count(1):
+            sentence = v1.ResponseText(seq=seq, turn=1, text="And so on.").encode()
+            await socket.send(bytes(2**20) if isinstance(message, bytes) else sentence)
+            await asyncio.sleep(0)  # in another process, it could not hold up the client
+
+    async with (
+        asyncio.timeout(20),
+        starting(talks) as (url, _),
+        SessionClient.connect(url) as client,
+    ):
+        with pytest.raises(ClientError, match="the reply does not end; what came: "):
+            await client.answer()
 
 
 async def test_a_newer_server_ends_no_session() -> None:
@@ -263,13 +307,9 @@ async def test_a_server_that_tells_much_holds_no_speaker_up() -> None:
     assert answer.transcript == "all"
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_whoever_speaks_and_takes_nothing_is_told() -> None:
-    deadlines = Deadlines(answer_s=0.5)
-    async with (
-        asyncio.timeout(20),
-        websocket(chatty) as url,
-        SessionClient.connect(url, ring_s=1, deadlines=deadlines) as client,
-    ):
+    async with websocket(chatty) as url, SessionClient.connect(url, ring_s=1, **SOON) as client:
         with pytest.raises(ClientError, match="64 events wait that nobody takes"):
             for _ in range(6):
                 await client.send_audio(encode_s16le(NOISE))
@@ -312,21 +352,33 @@ async def test_a_session_that_was_ended_is_not_resumed() -> None:
     assert len(asked) == 1
 
 
+@pytest.mark.usefixtures("virtual_time")
+async def test_a_server_that_does_not_heed_the_end_is_left() -> None:
+    async with starting(silent) as (url, _), SessionClient.connect(url, **QUICK) as client:
+        await client.end()
+        with pytest.raises(ClientError, match="the session is over"):
+            await client.next_event()
+
+
 class Turns:
     """A server that answers each `audio.end` as told: `answer` gets the number of its turn."""
 
     def __init__(self, answer: Callable[["Turns", int], Awaitable[None]]) -> None:
         self.asked = asyncio.Event()
         self.go = asyncio.Event()
+        self.received = Position()
         self._answer = answer
-        self._seq = 0
+        self._seq = self._turn = 0
 
     async def __call__(self, socket: ServerConnection) -> None:
-        self.socket, turn = socket, 0
+        self.socket = socket
         async for message in socket:
-            if isinstance(message, str) and json.loads(message)["type"] == "audio.end":
-                turn += 1
-                await self._answer(self, turn)
+            if isinstance(message, bytes):
+                self.received = self.received.plus(samples=len(message) // 2)
+            elif json.loads(message)["type"] == "audio.end":
+                self.received = self.received.plus(messages=1)
+                self._turn += 1
+                await self._answer(self, self._turn)
 
     async def hear(self, turn: int) -> None:
         await self._send(v1.TranscriptFinal(turn=turn, text=f"number {turn}"))
@@ -455,6 +507,113 @@ async def test_where_the_server_decides_the_answer_is_to_what_was_over_later() -
         assert (told.turn, told.transcript) == (2, "number 2")
 
 
+async def test_speech_goes_on_behind_its_first_answer() -> None:
+    """Its server decides when an utterance is over, and tells more than a client keeps."""
+
+    async def decides(socket: ServerConnection) -> None:
+        await socket.recv()
+        await socket.send(json.dumps(json.loads(STARTED) | {"turn_detection": "server"}))
+        server.socket = socket
+        samples = len(await socket.recv()) // 2
+        await server.hear(1)
+        await server.end(1)
+        for _ in range(100):
+            await socket.send('{"type": "weather"}')
+        async for message in socket:
+            samples += len(message) // 2
+            await socket.send(v1.AudioAck(received=Position(samples=samples)).encode())
+
+    server = Turns(in_two_halves)
+    async with (
+        asyncio.timeout(20),
+        websocket(decides) as url,
+        SessionClient.connect(url, ring_s=1) as client,
+    ):
+        assert (await client.say(np.tile(NOISE, 6), pace=0)).transcript == "number 1"
+
+
+async def nothing(server: Turns) -> None:
+    pass
+
+
+def losing(
+    server: Turns, lost: int, go_on: Callable[[Turns], Awaitable[None]] = nothing
+) -> Handler:
+    """Has lost so many of its messages when the client is back, and goes on behind them."""
+
+    async def handle(socket: ServerConnection) -> None:
+        start = v1.SessionStart.model_validate_json(await socket.recv())
+        if start.resume is not None:
+            server._seq += lost
+            up_to = Position(messages=server._seq)
+            started = v1.SessionStarted.model_validate_json(STARTED).model_copy(
+                update={
+                    "resumed": True,
+                    "received": server.received,
+                    "missing": Missing(after=start.resume.received, up_to=up_to),
+                }
+            )
+            await socket.send(started.encode())
+            server.socket = socket
+            await go_on(server)
+        else:
+            await socket.send(STARTED)
+        await server(socket)
+
+    return handle
+
+
+async def hang_up_in_the_first(server: Turns, turn: int) -> None:
+    """Answers, but hangs up behind the transcript of the first turn."""
+    await server.hear(turn)
+    if turn == 1:
+        await server.socket.close(1012)
+    else:
+        await server.end(turn)
+
+
+@pytest.mark.usefixtures("virtual_time")
+async def test_an_answer_whose_end_is_missing_ends_when_it_is_due() -> None:
+    handle = losing(Turns(hang_up_in_the_first), 1)
+    async with websocket(handle) as url, SessionClient.connect(url, **QUICK, **SOON) as client:
+        answer = await client.say(NOISE, pace=0)
+        assert (answer.transcript, answer.done) == ("number 1", None)
+        assert [gap.up_to.messages for gap in answer.gaps] == [2]
+        assert (await client.say(NOISE, pace=0)).transcript == "number 2"
+
+
+@pytest.mark.parametrize("told", [["number 1", "number 2"], ["", "number 2"]])
+async def test_an_answer_whose_end_is_missing_ends_where_the_next_one_begins(
+    told: list[str],
+) -> None:
+    """The first turn, or its end, is missing; the second begins behind that."""
+
+    async def answer(server: Turns, turn: int) -> None:
+        if turn == 1 and told[0]:
+            await server.hear(1)
+        elif turn == 2:
+            await server.socket.close(1012)
+
+    async def go_on(server: Turns) -> None:
+        await server.hear(2)
+        await server.end(2)
+
+    handle = losing(Turns(answer), 1 if told[0] else 2, go_on)
+    async with (
+        asyncio.timeout(20),
+        websocket(handle) as url,
+        SessionClient.connect(url, **QUICK) as client,
+    ):
+        for _ in range(2):
+            await client.send_audio(encode_s16le(NOISE))
+            await client.end_utterance()
+            await until(lambda: client.conversation.received.messages >= bool(told[0]))
+        answers = [await client.answer() for _ in range(2)]
+        assert [answer.transcript for answer in answers] == told
+        assert [answer.done is None for answer in answers] == [True, False]
+        assert client.conversation.turns == 0
+
+
 @pytest.mark.parametrize("options", [{"pace": -1}, {"chunk_ms": 0}])
 async def test_what_cannot_be_said_leaves_the_session_as_it_was(options: dict[str, float]) -> None:
     async with serving() as server, SessionClient.connect(server.url) as client:
@@ -532,9 +691,17 @@ async def test_no_password_is_repeated() -> None:
     assert "secret" not in str(told.value)
 
 
-async def test_something_else_than_a_labkit_server_is_told() -> None:
-    async with answering("hello") as url:
-        with pytest.raises(ClientError, match="answered 'session.start' with 'hello'"):
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ("hello", "'hello'; a text message is no JSON object"),
+        ('{"type": "session.started"}', "'{.*}'; field 'session' of 'session.started' is"),
+        (b"hello", "b'hello'"),
+    ],
+)
+async def test_something_else_than_a_labkit_server_is_told(answer: str | bytes, why: str) -> None:
+    async with answering(answer) as url:
+        with pytest.raises(ClientError, match=f"answered 'session.start' with {why}"):
             async with SessionClient.connect(url):
                 pass
 
