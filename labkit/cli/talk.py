@@ -98,6 +98,8 @@ def talk(
             if file.resolve() == recording.resolve():
                 raise LabkitError(f"{file} is the recording itself; name another file to write")
             require_writable(file)
+    if out is not None and trace is not None and out.resolve() == trace.resolve():
+        raise LabkitError(f"--out and --trace both name {out}; name two files")
     shown = token_in(os.environ) if token_file is None else read_tokens(token_file)[0]
     headers = {} if shown is None else bearer(shown)
     tls = None if ca is None else client_tls(ca)
@@ -111,15 +113,18 @@ def talk(
         if exporter is not None:
             exporter.export(turn.trace)
     ended = _end_in_words(spoken, end, len(samples))
-    if as_json:
-        sys.stdout.write(json.dumps({**_turn_object(turn), "end_of_speech": ended}) + "\n")
-    else:
-        print_turn(turn, ended)
-    # Only now: a disk that has become full takes nothing away from what was printed.
-    if out is not None:
-        write_wav(out, turn.reply)
-    if trace is not None:
-        write_text(trace, json.dumps({"traceEvents": chrome_events(turn.trace)}))
+    # A disk that has become full takes nothing away from what is printed, and a pipe that nobody
+    # reads nothing from what is written.
+    try:
+        if as_json:
+            sys.stdout.write(json.dumps({**_turn_object(turn), "end_of_speech": ended}) + "\n")
+        else:
+            print_turn(turn, ended)
+    finally:
+        if out is not None:
+            write_wav(out, turn.reply)
+        if trace is not None:
+            write_text(trace, json.dumps({"traceEvents": chrome_events(turn.trace)}))
 
 
 async def _say(

@@ -26,6 +26,8 @@ _LONGEST_MESSAGE: Final = plain.LONGEST_REPLY * WIRE.frame_bytes
 """Bytes of a binary message of a whole reply that another one follows."""
 _MIN_RATE: Final = 4_000
 _MAX_RATE: Final = 192_000
+_MOST_SAMPLES: Final = 60_000_000
+"""In the file that a message is, over all channels: ten minutes of 48 kHz stereo."""
 _SAMPLES: Final = "signed 16-bit samples (low byte first, mono, 16 kHz)"
 _EXPECTED: Final = {
     "audio": _SAMPLES,
@@ -172,13 +174,16 @@ class ReplyReader:
 
     def _file(self, payload: bytes, name: str) -> Float32:
         try:
-            frames, rate = soundfile.read(io.BytesIO(payload), dtype="float32", always_2d=True)
+            with soundfile.SoundFile(io.BytesIO(payload)) as file:
+                rate, self._channels = file.samplerate, file.channels
+                told = f"the reply is a {name} file ({rate} Hz, channels: {self._channels})"
+                size = file.frames * file.channels
+                # Decoded or resampled, a message could fill the memory.
+                if not _MIN_RATE <= rate <= _MAX_RATE or size > _MOST_SAMPLES:
+                    raise _wrong(f"{told} of {file.frames / rate:.0f} s", "audio")
+                frames = file.read(dtype="float32", always_2d=True)
         except (OSError, soundfile.LibsndfileError):
             raise _wrong(f"the reply begins as a {name} file and cannot be read", "audio") from None
-        self._channels = frames.shape[1]
-        told = f"the reply is a {name} file ({rate} Hz, channels: {self._channels})"
-        if not _MIN_RATE <= rate <= _MAX_RATE:  # resampled, a message could fill the memory
-            raise _wrong(told, "audio")
         self._remark(f"{told}, where {_SAMPLES} are due, without a header")
         self._streams.append((int(rate), []))
         return mix(frames)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from labkit.audio.pcm import write_wav
+from labkit.audio.pcm import read_audio, write_wav
 from labkit.cli.talk import print_turn, talk
 from labkit.client.turn import ClientTurn
 from labkit.errors import ClientError, ErrorCode, LabkitError
@@ -123,6 +123,27 @@ async def test_a_turn_is_told_although_the_disk_is_full(
         with pytest.raises(LabkitError, match="/dev/full cannot be written: No space left"):
             await asyncio.to_thread(talk, said, url=url, **options)
     assert "0.8 seconds of audio" in capsys.readouterr().out
+
+
+async def test_a_turn_is_written_although_nobody_reads_what_is_printed(
+    said: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("labkit.cli.talk.print_turn", fail)
+    files = {"out": said.with_name("reply.wav"), "trace": said.with_name("trace.json")}
+    async with websocket(of_the_readme()) as url:
+        with pytest.raises(BrokenPipeError):
+            await asyncio.to_thread(talk, said, url=url, chunk_ms=400.0, **files)
+    assert len(read_audio(files["out"])) == 8000
+    assert json.loads(files["trace"].read_text())["traceEvents"]
+
+
+def test_two_results_do_not_go_into_one_file(said: Path) -> None:
+    file = said.with_name("both")
+    with pytest.raises(LabkitError, match="--out and --trace both name .*both; name two files"):
+        talk(said, out=file, trace=file)
 
 
 def test_the_recording_is_not_written_over(said: Path) -> None:

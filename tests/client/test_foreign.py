@@ -71,6 +71,17 @@ def test_audio_of_another_kind_is_named(reply: bytes, words: str) -> None:
     assert any(words in remark for remark in remarks), remarks
 
 
+def test_a_small_message_that_is_a_long_file_is_not_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("labkit.client.foreign._MOST_SAMPLES", 10_000)
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(10_001), 8000, format="FLAC")
+    assert len(file.getvalue()) < 1000
+    with pytest.raises(ProtocolError, match="is a FLAC file .* of 1 s; expected"):
+        heard(file.getvalue())
+
+
 def test_a_sample_cut_in_two_is_put_together() -> None:
     reply, _ = heard(AUDIO[:4001], AUDIO[4001:])
     assert np.allclose(reply, SPEECH, atol=1 / 32768)
@@ -93,7 +104,7 @@ def test_text_is_read_in_a_binary_message_as_well() -> None:
         ('{"type": "error", "code": 5}', "'code' of 'error' is 5, and should be a valid string"),
         ('{"type": "done", "marks": {"asr_done": NaN}}', "'marks.asr_done' of 'done' is NaN, and"),
         ('{"type": "done", "marks": [1]}', "'marks' of 'done' is [1], and should be a"),
-        (wav(SPEECH[:1600], 1), "is a WAV file (1 Hz, channels: 1); expected signed 16-bit"),
+        (wav(SPEECH[:1600], 1), "is a WAV file (1 Hz, channels: 1) of 1600 s; expected signed"),
         (b"RIFF\0\0\0\0WAVEjunk", "the reply begins as a WAV file and cannot be read"),
     ],
 )
