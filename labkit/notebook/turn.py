@@ -8,6 +8,7 @@ nobody on the network for anything.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -16,7 +17,7 @@ from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio, wav_file
 from labkit.client.plain import VoiceClient
 from labkit.client.turn import ClientTurn
 from labkit.errors import LabkitError
-from labkit.measure.recordings import Recording, load_manifest
+from labkit.measure.recordings import Recording, load_manifest, recording
 from labkit.measure.server_process import RunningServer
 from labkit.notebook.show import play, player, show
 from labkit.trace import Mark, Stage, Trace, largest_part
@@ -44,26 +45,27 @@ def recordings() -> list[Recording]:
 
 
 async def say(
-    what: Recording, server: RunningServer | str, *, chunk_ms: float = 40.0
+    what: Recording | str | Path, server: RunningServer | str, *, chunk_ms: float = 40.0
 ) -> "SpokenTurn":
     """Say a recording to a server at the pace of speech, and wait for the whole reply.
 
     Args:
-        what: The recording, such as `labkit.recording` gives.
+        what: The recording, or what `labkit.recording` takes: its name, or the path of a file.
         server: The server, or its address.
         chunk_ms: Length of one message, in milliseconds.
 
     Raises:
-        AudioError: The recording cannot be read.
+        AudioError: There is no such recording, or it cannot be read.
         ClientError: Nobody answers, or the connection was lost.
     """
-    samples = read_audio(what.path)
+    said = what if isinstance(what, Recording) else recording(what)
+    samples = read_audio(said.path)
     running = RunningServer(server) if isinstance(server, str) else server
     with running.speaking_for_itself():
         async with VoiceClient.connect(running.url) as client:
-            end = what.end_of_speech(samples)
+            end = said.end_of_speech(samples)
             answer = await client.say(samples, chunk_ms=chunk_ms, end_of_speech=end)
-    return SpokenTurn(what, samples[: answer.bytes_sent // 2], answer)
+    return SpokenTurn(said, samples[: answer.bytes_sent // 2], answer)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -255,7 +255,7 @@ def test_recordings_are_found_by_name_and_by_path(tmp_path: Path) -> None:
 async def test_say_speaks_to_a_server(tmp_path: Path) -> None:
     write_wav(tmp_path / "mine.wav", np.full(4800, 0.25, np.float32))
     async with serving(EchoPipeline()) as server:
-        turn = await say(recording(tmp_path / "mine.wav"), server.url, chunk_ms=100)
+        turn = await say(tmp_path / "mine.wav", server.url, chunk_ms=100)
     assert (turn.said, turn.heard) == ("mine", "0.30 seconds of audio")
     assert len(turn.said_audio) == len(turn.reply_audio) == 4800
     assert turn.trace.ttfa_ms() is not None
