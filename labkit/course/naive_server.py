@@ -20,7 +20,7 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -101,8 +101,10 @@ async def _serve(server: NaiveServer, port: int) -> None:
         await asked.wait()
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the server until it is told to end."""
+def main(
+    arguments: Sequence[str] | None = None, make: Callable[[ModelPaths], NaiveServer] = NaiveServer
+) -> None:
+    """Run the server, or one that is made of it, until it is told to end."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8766)
     parser.add_argument("--models", default="embedded")
@@ -114,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     paths = resolve(models, **options)
     if isinstance(paths.llm, str):
         raise SystemExit(f"the naive server runs its model itself; {paths.llm} is a server")
-    asyncio.run(_serve(NaiveServer(paths), port))
+    asyncio.run(_serve(make(paths), port))
 
 
 if __name__ == "__main__":

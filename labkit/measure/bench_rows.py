@@ -2,10 +2,10 @@
 
 import asyncio
 import random
-import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from labkit.measure.callers import Manners
 from labkit.measure.decided import CUT_OFF, Floor, back_to_back, policy_decides_s, say
 from labkit.measure.endpointing import EndpointingExperiment
 from labkit.measure.load import Load, recorded_speech, run_level
+from labkit.measure.long_replies import SENTENCES, sentences
 from labkit.measure.pauses import conversations, voices
 from labkit.measure.pings import Pings, pinging
 from labkit.measure.plan import LONGEST_S, PlannedTurn, prepared, short_utterances
@@ -37,19 +38,23 @@ from labkit.measure.server_process import (
     RunningServer,
     Usage,
     labkit_server,
+    naive_server,
     running_server,
     running_servers,
 )
+from labkit.measure.server_status import ServerStatus
 from labkit.measure.statistics import (
     FEW,
+    FEW_99,
     Estimate,
     median,
     percentile,
     percentile_95,
+    percentile_99,
     ratio,
     resampled,
 )
-from labkit.measure.targets import Target
+from labkit.measure.targets import LABKIT, NAIVE
 from labkit.measure.wer import word_errors
 from labkit.protocol import v1
 from labkit.trace import Mark, wrong_parts
@@ -63,9 +68,6 @@ _PATIENT: Final = Deadlines(answer_s=180.0)
 """The naive server lets the last of four callers wait for all of the others' replies."""
 _AFTER: Final = round(0.2 * SAMPLE_RATE)
 """Samples behind the last word that the floor hears, as the server does."""
-_SENTENCES: Final = 5
-_END_OF_SENTENCE: Final = re.compile(r"[.!?](?=\s|$)")
-_FIVE: Final = "Answer every question in five short sentences."
 _ALONG_S: Final = 8.0
 """A caller listens to a reply for so long before it speaks again."""
 _ECHO_DB: Final = -12.0
@@ -74,8 +76,10 @@ _SESSIONS: Final = 100
 _FIRST: Final = 5
 _HEARD_S: Final = 2.0
 """Time for a server to have heard what was sent to it at once."""
-_FEW_PINGS: Final = 5 * FEW
-"""A 99th percentile has as few values above it then as a 95th has of `FEW`."""
+_LEAST: Final = 3
+"""Fewer values have no median that means anything."""
+_BOUNDED: Final = 72
+"""With fewer values, the true 95th percentile may well lie above all of them (0.95^72 = 2.5 %)."""
 _TOO_FEW: Final = f"fewer than {FEW} values tell no 95th percentile"
 
 
@@ -97,10 +101,24 @@ class _Turns:
 def _said(bench: Bench, count: int) -> list[tuple[Recording, Float32, int]]:
     """Recordings with the end of their speech, anywhere in a chunk with equal chance."""
     rng = random.Random(bench.seed)
-    found = short_utterances()
+    found = short_utterances()[1:]  # the first one warms servers up
     drawn = rng.sample(found, min(count, len(found)))
     planned = [PlannedTurn("", 0, _CHUNK_MS, rng.random(), 0) for _ in drawn]
     return [(one, *prepared(one, turn)) for one, turn in zip(drawn, planned, strict=True)]
+
+
+@asynccontextmanager
+async def _warm(commands: Mapping[str, Sequence[str]]) -> AsyncIterator[dict[str, RunningServer]]:
+    """Servers, by their names, that have done what is slow once.
+
+    A model answers sooner what it was asked before. So whatever is compared on one recording has a
+    server of its own, and what warms them up is not said again.
+    """
+    samples, end = prepared(short_utterances()[0], PlannedTurn("", 0, _CHUNK_MS, 0.5, None))
+    async with running_servers(commands) as servers:
+        for server in servers.values():
+            await _push(server.url, samples, end)
+        yield servers
 
 
 async def _push(url: str, samples: Float32, end: int, start_ns: int | None = None) -> ClientTurn:
@@ -121,24 +139,30 @@ def believed(turn: ClientTurn) -> ClientTurn:
 
 
 async def measure_turns(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
-    """One server's turns, asked for and decided by it, over the engines without a server."""
+    """Turns whose end the client tells or the server decides, over the engines without a server."""
     paths = resolve(bench.models)
     engines = await asyncio.to_thread(load_engines, paths)
     floor = partial(back_to_back, engines, system=paths.system)
     said, found = _said(bench, 8 if bench.quick else FEW + 5), _Turns()
-    rng = random.Random(bench.seed)
-    async with running_server(labkit_server("--models", bench.models)) as server:
-        await _push(server.url, *said[0][1:])  # whatever is slow once
+    rng, command = random.Random(bench.seed), labkit_server("--models", bench.models)
+    ways = {way: command for way, rows in _WAYS.items() if any(map(bench.wants, rows))}
+    async with _warm(ways) as servers:
         for number, one in enumerate(said):
             tell(f"turns: {one[0].name}", number, len(said))
-            await _one_recording(found, bench, server.url, floor, engines.vad, one, rng)
+            await _one_recording(found, bench, servers, floor, engines.vad, one, rng)
     return _read_turns(found)
+
+
+_WAYS: Final[Mapping[str, Sequence[str]]] = {
+    "push": ("push", "listening"), "decided": ("decided",), "partials": ("words",),
+}  # fmt: skip
+"""Ways to say a recording, and the rows that need them."""
 
 
 async def _one_recording(
     found: _Turns,
     bench: Bench,
-    url: str,
+    servers: Mapping[str, RunningServer],
     floor: Callable[[Float32], Floor],
     vad: Vad,
     one: tuple[Recording, Float32, int],
@@ -148,15 +172,14 @@ async def _one_recording(
     recording, samples, end = one
     turns: dict[str, ClientTurn] = {}
     beneath = None
-    for what in rng.sample(("floor", "push", "decided", "partials"), 4):
-        if what == "floor":
+    for way in rng.sample(("floor", *servers), 1 + len(servers)):
+        if way == "floor":
             beneath = await asyncio.to_thread(floor, samples[: end + 1 + _AFTER])
-        elif what == "push" and (bench.wants("push") or bench.wants("listening")):
-            turns[what] = await _push(url, samples, end)
-        elif what == "decided" and bench.wants("decided"):
-            turns[what] = await _decided(url, samples, end)
-        elif what == "partials" and bench.wants("words"):
-            turns[what] = await _decided(url, samples, end, v1.SessionStart(partials=True))
+        elif way == "push":
+            turns[way] = await _push(servers[way].url, samples, end)
+        else:
+            start = v1.SessionStart(partials=way == "partials")
+            turns[way] = await _decided(servers[way].url, samples, end, start)
     if beneath is None or beneath.first_audio_s is None:
         found.silent += 1
         return
@@ -179,9 +202,7 @@ async def _one_recording(
         found.words.append(errors[0][1])
 
 
-async def _decided(
-    url: str, samples: Float32, end: int, start: v1.SessionStart | None = None
-) -> ClientTurn:
+async def _decided(url: str, samples: Float32, end: int, start: v1.SessionStart) -> ClientTurn:
     return believed(await say(url, samples, end_of_speech=end, chunk_ms=_CHUNK_MS, start=start))
 
 
@@ -235,81 +256,91 @@ def _read_turns(found: _Turns) -> dict[str, Reading]:
 
 
 def _half(values: Sequence[float], note: str = "") -> Reading:
-    return Reading(median(values), note=note) if values else Reading(why="no turn was answered")
+    if len(values) < _LEAST:
+        return Reading(why=f"{len(values)} turns were answered, and {_LEAST} are needed", note=note)
+    return Reading(median(values), note=note)
 
 
 def _tail(values: Sequence[float]) -> Reading:
-    found = percentile_95(values)
-    return Reading(why=_TOO_FEW) if found is None else Reading(found)
+    if (found := percentile_95(values)) is None:
+        return Reading(why=_TOO_FEW)
+    return Reading(found, note=_unbounded(len(values)))
+
+
+def _unbounded(sample: int) -> str:
+    """What the interval of a 95th percentile of so few values does not say."""
+    few = f"above the largest of {sample} values nothing bounds it, as {_BOUNDED} would"
+    return few if sample < _BOUNDED else ""
 
 
 async def measure_naive(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
     """The same recordings to the naive server and to labkit's, replies of five sentences."""
-    options = ("--models", bench.models, "--system", _FIVE)
+    commands = {
+        name: ["labkit.measure.long_replies", name, bench.models] for name in (LABKIT, NAIVE)
+    }
     waits = list[tuple[int, float]]()  # sentences, and times as long
-    said = _said(bench, 4 if bench.quick else 12)
-    async with running_servers(_both(*options)) as servers:
+    said, rng = _said(bench, 4 if bench.quick else 12), random.Random(bench.seed)
+    async with _warm(commands) as servers:
         for number, (recording, samples, end) in enumerate(said):
             tell(f"naive: {recording.name}", number, len(said))
-            ours, theirs = [await _push(one.url, samples, end) for one in servers.values()]
+            turns = {
+                name: await _push(servers[name].url, samples, end)
+                for name in rng.sample((LABKIT, NAIVE), 2)
+            }
+            ours, theirs = turns[LABKIT], turns[NAIVE]
             first = [turn.trace.ttfb_ms() for turn in (ours, theirs)]
             if first[0] and first[1]:
-                count = min(_sentences(turn.reply_text) for turn in (ours, theirs))
+                count = min(sentences(turn.reply_text) for turn in (ours, theirs))
                 waits.append((count, first[1] / first[0]))
-    if long := [wait for count, wait in waits if count >= _SENTENCES]:
-        return {"naive": _half(long)}
-    most = max((count for count, _ in waits), default=0)
-    why = f"no reply of this model has five sentences, even when told to ({most} at most)"
-    return {"naive": replace(_half([wait for _, wait in waits]), why=why)}
-
-
-def _both(*options: str) -> dict[str, Sequence[str]]:
-    """What starts labkit's server and the naive one."""
-    return {one.name: one.command for one in (Target.labkit(*options), Target.naive(*options))}
-
-
-def _sentences(text: str) -> int:
-    return len(_END_OF_SENTENCE.findall(text))
+    long = [wait for count, wait in waits if count >= SENTENCES]
+    note = f"{len(long)} of {len(said)} replies had five: the model's own answer, several times"
+    return {"naive": _half(long, note)}
 
 
 async def measure_bystander(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
     """Pings of somebody who only looks on, while four callers have their turns."""
-    rounds = 1 if bench.quick else 4
+    rounds, rng = (1 if bench.quick else 4), random.Random(bench.seed)
     said = _said(bench, 4 * rounds)
-    async with running_servers(_both("--models", bench.models)) as servers:
+    options = ("--models", bench.models)
+    commands = {LABKIT: labkit_server(*options), NAIVE: naive_server(*options)}
+    async with _warm(commands) as servers:
         seen = {name: Pings() for name in servers}
         for number in range(rounds):
             tell("ping while four turns run", number, rounds)
-            for name, server in servers.items():
-                own = said[4 * number : 4 * number + 4]
-                async with pinging(server.url, seen[name]):
-                    await asyncio.gather(*(_push(server.url, *one[1:]) for one in own))
+            own = said[4 * number : 4 * number + 4]
+            for name in rng.sample(list(servers), 2):
+                url = servers[name].url
+                async with pinging(url, seen[name]):
+                    _first_ms(await asyncio.gather(*(_push(url, *one[1:]) for one in own)))
                 seen[name].require_answers()
-    return _read_pings(seen["naive"].ms, seen["labkit"].ms)
+    return _read_pings(seen[NAIVE].ms, seen[LABKIT].ms)
 
 
 def _read_pings(naive: Sequence[float], labkit: Sequence[float]) -> dict[str, Reading]:
-    few = min(len(naive), len(labkit)) < _FEW_PINGS
-    why = f"fewer than {_FEW_PINGS} values tell no 99th percentile" if few else ""
+    """Without intervals: pings of one busy moment wait together, so few are independent."""
+    theirs, ours = percentile_99(naive), percentile_99(labkit)
+    if theirs is None or ours is None:
+        few = Reading(why=f"fewer than {FEW_99} values tell no 99th percentile")
+        return {"ping": few, "ping p99": few}
     return {
-        "ping": Reading(resampled(ratio(percentile(99)), naive, labkit), why),
-        "ping p99": Reading(resampled(percentile(99), labkit), why),
+        "ping": Reading(Estimate.exact(theirs / ours, len(labkit))),
+        "ping p99": Reading(Estimate.exact(ours, len(labkit))),
     }
 
 
 async def measure_crowd(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
     """One caller, four who stop within a second, and eight who talk for a minute."""
     found: dict[str, Reading] = {}
-    options = ("--models", bench.models, "--max-sessions", "64")
-    async with running_server(labkit_server(*options)) as server:
+    command = labkit_server("--models", bench.models, "--max-sessions", "64")
+    async with _warm({"one": command, "four": command}) as servers:
         if bench.wants("four"):
-            found |= await _four(bench, tell, server)
+            found |= await _four(bench, tell, servers["one"].url, servers["four"])
         if bench.wants("eight"):
-            found |= await _eight(bench, tell, server)
+            found |= await _eight(bench, tell, servers["one"])
     return found
 
 
-async def _four(bench: Bench, tell: Tell, server: RunningServer) -> dict[str, Reading]:
+async def _four(bench: Bench, tell: Tell, alone: str, server: RunningServer) -> dict[str, Reading]:
     rounds, rng = (2 if bench.quick else 6), random.Random(bench.seed)
     said = _said(bench, 4 * rounds)
     before = await _underruns(server)
@@ -318,7 +349,7 @@ async def _four(bench: Bench, tell: Tell, server: RunningServer) -> dict[str, Re
         tell("one caller and four", number, rounds)
         own = said[4 * number : 4 * number + 4]
         for _, samples, end in own:
-            one += _first_ms([await _push(server.url, samples, end)])
+            one += _first_ms([await _push(alone, samples, end)])
         stop_ns = time.perf_counter_ns() + round((LONGEST_S + 1) * 1e9)
         starts = [stop_ns + round(rng.random() * 1e9) - spoken_ns(end) for _, _, end in own]
         asked = [
@@ -338,18 +369,22 @@ async def _four(bench: Bench, tell: Tell, server: RunningServer) -> dict[str, Re
 
 
 def _first_ms(turns: Sequence[ClientTurn]) -> list[float]:
-    """Waits for the first audio; a turn without any fails the run, for it would look good."""
+    """Waits for the first audio; of a turn without any nothing is told, for it would look good."""
     waits = [turn.trace.ttfb_ms() for turn in turns]
     if None in waits:
-        raise InstrumentError("a caller had no reply; nothing is told of the others")
+        raise ServerError("a caller had no reply; nothing is told of the others")
     return [wait for wait in waits if wait is not None]
 
 
 async def _underruns(server: RunningServer) -> int:
+    return (await _status(server)).underruns or 0
+
+
+async def _status(server: RunningServer) -> ServerStatus:
     status = await asyncio.to_thread(server.status)
-    if status.underruns is None:
-        raise ServerError(f"{server.url} does not tell how often audio ran out: {status.trouble}")
-    return status.underruns
+    if status.trouble or status.underruns is None:
+        raise ServerError(f"{server.url} does not tell of its work: {status.trouble}")
+    return status
 
 
 async def _eight(bench: Bench, tell: Tell, server: RunningServer) -> dict[str, Reading]:
@@ -359,7 +394,7 @@ async def _eight(bench: Bench, tell: Tell, server: RunningServer) -> dict[str, R
     load = Load(pipeline="voice", seconds=seconds, seed=bench.seed, manners=manners)
     before = await _underruns(server)
     speeches = recorded_speech(None, manners.chunk_ms)
-    level = await run_level(server, 8, speeches, load, name="labkit")
+    level = await run_level(server, 8, speeches, load, name=LABKIT)
     ran_out = await _underruns(server) - before
     waits = level.turn_ms
     half = f"median {waits.p50:.0f} ms, " if waits else ""
@@ -367,9 +402,12 @@ async def _eight(bench: Bench, tell: Tell, server: RunningServer) -> dict[str, R
     asked = Reading(why="no turn was asked for", note=note)
     if waits is not None:
         asked = Reading(waits.tail, "" if waits.sample >= FEW else _TOO_FEW, note)
+    # Audio that never came has not run out, and holds nothing.
+    unheard = level.lost + level.refused + (not level.turns)
+    why = "not every turn was answered" if unheard else ""
     return {
         "eight p95": asked,
-        "eight underruns": Reading(Estimate.exact(ran_out, level.turns)),
+        "eight underruns": Reading(Estimate.exact(ran_out, level.turns), why),
     }
 
 
@@ -377,28 +415,39 @@ async def measure_ahead(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
     """Turns of callers who pause, with work ahead and without: what it throws away."""
     callers = await asyncio.to_thread(conversations, random.Random(bench.seed), voices(), each=1)
     turns = [turn for caller in callers for turn in caller[: 3 if bench.quick else 6]]
+    rng = random.Random(bench.seed)
     cpu_s: dict[str, list[float]] = {"with": [], "without": []}
-    vain = []
+    vain, used = list[float](), 0
     options = ("--models", bench.models)
     commands = {
         "with": labkit_server(*options),
         "without": labkit_server(*options, "--no-work-ahead"),
     }
-    async with running_servers(commands) as servers:
+    async with _warm(commands) as servers:
         for number, turn in enumerate(turns):
             tell("work ahead", number, len(turns))
             end = round(turn.end_s * SAMPLE_RATE) - 1
-            for name, server in servers.items():
-                before_s, dropped = _usage(server).cpu_s, await _dropped(server)
+            for name in rng.sample(list(servers), 2):
+                server = servers[name]
+                before, before_s = (await _status(server)).ahead, _usage(server).cpu_s
                 await say(server.url, turn.samples, end_of_speech=end, chunk_ms=_CHUNK_MS)
                 cpu_s[name].append(_usage(server).cpu_s - before_s)
+                made = Counter((await _status(server)).ahead) - Counter(before)
                 if name == "with":
-                    vain.append(float(await _dropped(server) - dropped))
+                    vain.append(float(made["dropped"]))
+                    used += made["used"]
+    return _read_ahead(vain, used, cpu_s["with"], cpu_s["without"])
+
+
+def _read_ahead(
+    vain: Sequence[float], used: int, ahead_s: Sequence[float], waiting_s: Sequence[float]
+) -> dict[str, Reading]:
+    """What a server wastes that works ahead; of one that does not, nothing can be told."""
+    why = "" if used else "nothing that was done ahead was of use"
+    note = f"{used} answers of {len(vain)} turns were begun ahead and used"
     return {
-        "ahead calls": Reading(resampled(np.mean, vain)),
-        "ahead cpu": Reading(
-            resampled(ratio(np.sum), cpu_s["with"], cpu_s["without"], paired=True)
-        ),
+        "ahead calls": Reading(resampled(np.mean, vain), why, note),
+        "ahead cpu": Reading(resampled(ratio(np.sum), ahead_s, waiting_s, paired=True), why),
     }
 
 
@@ -406,10 +455,6 @@ def _usage(server: RunningServer) -> Usage:
     if (usage := server.usage()) is None:
         raise ServerError(f"the system does not tell what {server.url} takes up")
     return usage
-
-
-async def _dropped(server: RunningServer) -> int:
-    return (await asyncio.to_thread(server.status)).ahead.get("dropped", 0)
 
 
 async def measure_endpointing(bench: Bench, tell: Tell) -> Mapping[str, Reading]:

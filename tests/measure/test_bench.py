@@ -16,6 +16,7 @@ from rich.console import Console
 from labkit.cli.measure import findings_table
 from labkit.client.turn import ClientTurn
 from labkit.errors import ClientError, InstrumentError, LabkitError
+from labkit.measure import bench_rows
 from labkit.measure.bench import (
     Bar,
     Bench,
@@ -27,16 +28,21 @@ from labkit.measure.bench import (
 )
 from labkit.measure.bench_rows import (
     MEASURES,
+    _half,
     _note_decided,
+    _read_ahead,
     _read_pings,
-    _sentences,
+    _tail,
     _Turns,
     believed,
 )
 from labkit.measure.decided import CUT_OFF
+from labkit.measure.load_summary import Level
 from labkit.measure.results import Results, Tell, conduct
+from labkit.measure.server_process import RunningServer
 from labkit.measure.statistics import Estimate
 from labkit.trace import Mark, Trace
+from tests.measure.load_samples import level
 
 NUMBERS = st.floats(0.01, 1000)
 Sense = Literal["≤", "<", "≥"]
@@ -162,11 +168,41 @@ def test_the_wait_of_the_endpointer_is_taken_off_and_cut_off_turns_are_only_coun
 def test_few_pings_tell_no_99th_percentile() -> None:
     few, many = [1.0, 2.0] * 49, [1.0, 2.0] * 50
     assert {bool(one.why) for one in _read_pings(few, many).values()} == {True}
-    assert {one.why for one in _read_pings(many, many).values()} == {""}
+    found = _read_pings([20.0] * 100, many)
+    assert found["ping"] == Reading(Estimate.exact(10.0, 100))
+    assert found["ping p99"] == Reading(Estimate.exact(2.0, 100))
 
 
-def test_sentences_are_counted_by_their_ends() -> None:
-    assert _sentences("One. Two! Is 3.5 three? Four") == 3
+def test_two_turns_tell_nothing_and_a_95th_percentile_says_how_far_it_is_bounded() -> None:
+    assert _half([1.0, 1.0]) == Reading(why="2 turns were answered, and 3 are needed")
+    assert _half([1.0] * 3).value == Estimate(1.0, 1.0, 1.0, 3)
+    assert "largest of 71 values" in _tail([1.0] * 71).note
+    assert _tail([1.0] * 72).note == ""
+
+
+def test_a_server_that_works_nothing_ahead_wastes_nothing_and_holds_nothing() -> None:
+    told = _read_ahead([0.0, 0.0], 0, [1.0, 1.0], [1.0, 1.0])
+    assert {one.why for one in told.values()} == {"nothing that was done ahead was of use"}
+    told = _read_ahead([1.0, 0.0], 2, [1.5, 1.5], [1.0, 1.0])
+    assert {name: one.value and one.value.value for name, one in told.items()} == {
+        "ahead calls": 0.5,
+        "ahead cpu": 1.5,
+    }
+
+
+async def test_callers_who_are_not_answered_hear_no_gap_and_nothing_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def none(_: RunningServer) -> int:
+        return 0
+
+    async def unanswered(*_: object, **__: object) -> Level:
+        return level(sessions=8, turns=20, lost=4)
+
+    monkeypatch.setattr(bench_rows, "_underruns", none)
+    monkeypatch.setattr(bench_rows, "run_level", unanswered)
+    found = await bench_rows._eight(Bench(), lambda *_: None, RunningServer("ws://localhost"))
+    assert found["eight underruns"].why == "not every turn was answered"
 
 
 @pytest.mark.engines

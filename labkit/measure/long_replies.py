@@ -1,0 +1,101 @@
+"""Labkit's server and the naive one, with replies of five sentences from any model.
+
+How much streaming saves shows in a long reply, and small models write one sentence, whatever they
+are told. So the model is asked the same thing again, and all of its answers are one reply, until
+that has five sentences. The words repeat; but each of them is written by the model and spoken by
+the voice, at what both take. It is the same for both servers. Run one with
+``python -m labkit.measure.long_replies labkit MODELS``, or ``naive MODELS``.
+"""
+
+import asyncio
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from labkit.server.app import VoiceServer, serve_until_signal
+from labkit.session.settings import ServerSettings
+from labkit.voice.engines import Llm
+from labkit.voice.history import Message
+from labkit.voice.models import load_engines, resolve
+from labkit.voice.pipeline import ReplyRules, VoicePipeline
+from labkit.voice.scheduling import Stop, default_threads, usable_cores
+
+SENTENCES: Final = 5
+_END: Final = re.compile(r"[.!?](?=\s|$)")
+
+
+def sentences(text: str) -> int:
+    """How many sentences `text` has, by their ends."""
+    return len(_END.findall(text))
+
+
+@dataclass(frozen=True, slots=True)
+class LongReplies(Llm):
+    """A language model that is asked again until its reply is long, five times at most."""
+
+    llm: Llm
+
+    def warm_up(self) -> None:
+        """Warm the model up."""
+        self.llm.warm_up()
+
+    def reply(self, messages: Sequence[Message], stop: Stop) -> Iterator[str]:
+        """Its replies, one after the other."""
+        said = ""
+        for _ in range(SENTENCES):
+            for piece in self.llm.reply(messages, stop):
+                said += piece
+                yield piece
+            if stop.is_set() or sentences(said) >= SENTENCES:
+                return
+            yield " "
+
+
+def long_reply(answer: Callable[[], str]) -> str:
+    """The same of a model that gives whole answers."""
+    said = ""
+    for _ in range(SENTENCES):
+        said = f"{said} {answer()}".strip()
+        if sentences(said) >= SENTENCES:
+            break
+    return said
+
+
+def _serve_naively(models: str) -> None:
+    from labkit.course.naive_server import NaiveServer, main  # which loads the engines' libraries
+
+    class LongNaiveServer(NaiveServer):
+        def reply(self, text: str, history: list[dict[str, str]]) -> str:
+            answer = super().reply
+            return long_reply(lambda: answer(text, history.copy()))  # which nobody goes on with
+
+    main(["--port", "0", "--models", models], LongNaiveServer)
+
+
+def _serve(models: str) -> None:
+    paths = resolve(models)
+    engines = load_engines(paths)
+    pipeline = VoicePipeline(
+        replace(engines, llm=LongReplies(engines.llm)),
+        ReplyRules(system=paths.system),
+        calls=max(1, usable_cores() // default_threads()),
+    )
+    settings = ServerSettings(host="127.0.0.1", port=0)
+    asyncio.run(serve_until_signal(pipeline, settings, _announce))
+
+
+def _announce(server: VoiceServer) -> None:
+    sys.stdout.write(f"the server is ready at {server.url}\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Run the server that the command line names, with that set of models."""
+    name, models = sys.argv[1:]
+    {"labkit": _serve, "naive": _serve_naively}[name](models)
+
+
+if __name__ == "__main__":
+    main()
