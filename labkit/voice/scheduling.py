@@ -172,9 +172,15 @@ class Playback:
         if not self._begun and not made_ns:
             return self._since_ns
         runs_out_ns = self.runs_out_ns + made_ns
-        if self._begun and runs_out_ns - now_ns < _RUNS_OUT_S * 1e9:
+        if self.is_short(now_ns, made_ns):
             return runs_out_ns - round(_FURTHEST_S * 1e9)
         return max(self._since_ns, runs_out_ns - round(_HEAD_START_S * 1e9))
+
+    def is_short(self, now_ns: int, made_ns: int = 0) -> bool:
+        """Whether the client, which plays, is about to run out; arguments as those of `due`."""
+        if self.runs_out_ns is None or not self._begun:
+            return False
+        return self.runs_out_ns + made_ns - now_ns < _RUNS_OUT_S * 1e9
 
     def produced(self, seconds: float, now_ns: int) -> bool:
         """So much more audio was made; gives whether it came too late."""
@@ -249,6 +255,7 @@ class EngineQueue:
         at_hand: The call that is served.
         give_way: Work waits that should go before what is at hand. A call that can be taken up
             again looks at it between its steps, on the engine's thread.
+        took_s: How long the last call took, in seconds; for its caller, right behind it.
     """
 
     def __init__(self, name: str, cores: Cores | None = None) -> None:
@@ -257,6 +264,7 @@ class EngineQueue:
         self.waiting: DeadlineQueue[Ticket] = DeadlineQueue()
         self.at_hand: Work[Ticket] | None = None
         self.give_way = False
+        self.took_s = 0.0
         self._cores = cores or Cores(1)
         self._cores.queues.append(self)
         self._worker = engine_thread(name)
@@ -294,11 +302,12 @@ class EngineQueue:
 
     async def call(self, work: Callable[[Stop], T]) -> T:
         """Run `work` on the engine's thread, while this caller holds the turn."""
-        stop = Stop()
+        stop, begun_ns = Stop(), time.perf_counter_ns()
         try:
             return await asyncio.get_running_loop().run_in_executor(self._worker, work, stop)
         finally:
             stop.set()
+            self.took_s = (time.perf_counter_ns() - begun_ns) / 1e9
 
     def tidy(self, work: Callable[[], None]) -> None:
         """Run `work` on the engine's thread behind the call at hand, and before the next one.

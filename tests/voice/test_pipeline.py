@@ -510,8 +510,8 @@ async def test_calls_are_due_when_the_client_has_nothing_more_to_hear(
     due = [max(7.0, 7 + spoken * 2.0 - 2.5) for spoken in range(words + 1)]
     assert asked["tts"][: words + 1] == pytest.approx(due)
     assert asked["tts"][words + 1] == pytest.approx(7 + in_hand_s - 2.5)
-    # The second sentence is begun only when the first was spoken: it is so long.
-    assert asked["llm"] == [7.0, pytest.approx(7 + in_hand_s - 2.5)]
+    # The second sentence is written while the first, which is so long, is spoken.
+    assert asked["llm"] == [7.0, pytest.approx(7 + len(FIRST) / 15 - 2.5)]
     pipeline.close()
 
 
@@ -567,6 +567,53 @@ async def test_the_model_does_not_write_far_ahead_of_what_is_spoken() -> None:
     stuck.cancel()
     with pytest.raises(asyncio.CancelledError):
         await stuck
+    pipeline.close()
+
+
+class _StubbornLlm(ScriptedLlm):
+    """Writes on and on, and looks at no bound."""
+
+    def reply(self, messages: Sequence[Message], stop: Stop) -> Iterator[str]:
+        while True:
+            yield "And on. "
+
+
+async def test_a_model_that_does_not_stop_is_left() -> None:
+    rules = ReplyRules(max_tokens=10**9, max_s=3.1)
+    assert await reply_within(rules, _StubbornLlm()) == (" ".join(["And on."] * 15), 3.0)
+
+
+class _EndlessTts(ScriptedTts):
+    """Speaks on and on, whatever it is given."""
+
+    def synthesise(self, text: str, stop: Stop) -> Iterator[Float32]:
+        while not stop.is_set():
+            yield from super().synthesise(text, stop)
+
+
+@pytest.mark.parametrize("text", ["Yes.", "No. " + "many " * 40 + "words."])
+async def test_a_voice_that_never_ends_is_stopped(text: str) -> None:
+    """Whether a piece seems to be short enough, or is made before it is heard."""
+    engines = scripted_engines(llm=ScriptedLlm(lambda _: text), tts=_EndlessTts())
+    pipeline, sink = VoicePipeline(engines, reply_rules=ReplyRules(max_s=3.0)), CollectingSink()
+    await pipeline.answer(turn(spoken()), sink)
+    assert sum(map(len, sink.pieces)) == 3 * SAMPLE_RATE
+    pipeline.close()
+
+
+@pytest.mark.parametrize(("in_hand_s", "said"), [(9.0, 2), (1.0, 1)])
+async def test_what_may_be_too_long_is_not_made_while_its_client_runs_out(
+    in_hand_s: float, said: int
+) -> None:
+    """It is not known, for the voice has not spoken yet, so the reply ends before it."""
+    text = "Yes. " + "many " * 16 + "words."
+    engines = scripted_engines(llm=ScriptedLlm(lambda _: text))
+    pipeline, this = VoicePipeline(engines), turn(spoken())
+    this.clock = lambda: 0
+    sink = _PlayingSink(this)
+    this.playback = Playback(round((in_hand_s - 0.1) * 1e9))
+    await pipeline.answer(this, sink)
+    assert len(sink.sentences) == said
     pipeline.close()
 
 
@@ -673,6 +720,35 @@ async def test_a_reply_begins_at_once_and_pauses_between_sentences_stay() -> Non
     assert 0 < leading_silence(reply, SAMPLE_RATE) < 0.025
     audible = np.flatnonzero(np.abs(reply) > 0.01)
     assert np.diff(audible).max() / SAMPLE_RATE > 0.29
+    pipeline.close()
+
+
+class _SlowToWrite(ScriptedLlm):
+    """Writes "Sure!", and the rest once its gate is open."""
+
+    def __init__(self, rest: str) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self._rest = rest
+
+    def reply(self, messages: Sequence[Message], stop: Stop) -> Iterator[str]:
+        yield "Sure! I"
+        self.gate.wait()
+        yield self._rest
+
+
+@pytest.mark.parametrize(("rest", "words"), [("'d be happy to help you with that.", 9), ("", 2)])
+async def test_a_reply_begins_once_enough_or_all_of_it_is_written(rest: str, words: int) -> None:
+    llm, tts, this = _SlowToWrite(rest), _SteppedTts(), of("ann")
+    pipeline, sink = VoicePipeline(scripted_engines(llm=llm, tts=tts)), CollectingSink()
+    answer = asyncio.create_task(pipeline.answer(this, sink))
+    await until(lambda: len(tts.closed_on) == 1)
+    assert sink.sentences == ["Sure!"]
+    assert not sink.pieces
+    assert Mark.TTS_FIRST_AUDIO not in this.trace.marks
+    llm.gate.set()
+    await answer
+    assert sum(map(len, sink.pieces)) == round(words * 0.1 * SAMPLE_RATE)
     pipeline.close()
 
 
