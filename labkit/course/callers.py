@@ -21,7 +21,7 @@ from labkit.course.models import Models
 from labkit.measure.recordings import Recording
 from labkit.measure.server_process import RunningServer
 from labkit.measure.server_status import fetch_status
-from labkit.measure.wer import normalise, word_errors
+from labkit.measure.wer import normalise, percent_right
 
 if TYPE_CHECKING:  # matplotlib takes a second to load
     from matplotlib.axes import Axes
@@ -36,10 +36,8 @@ _TURNS_BETWEEN: Final = 3
 
 
 def words_right(said: Sequence[str], heard: Sequence[str]) -> float:
-    """Percentage of the words said that came out right; words too many count as wrong ones."""
-    errors = [word_errors(one, other) for one, other in zip(said, heard, strict=True)]
-    wrong, words = (int(sum(column)) for column in zip(*errors, strict=True))
-    return max(0.0, 100 * (1 - wrong / words))
+    """Percentage of the words said that came out right, over all callers."""
+    return percent_right(zip(said, heard, strict=True))
 
 
 def plot_buffer(messages: Sequence[tuple[str, int]], *, ax: "Axes | None" = None) -> "Axes":
@@ -289,17 +287,16 @@ async def _count(server: RunningServer | str, event: str, here: int) -> Stay:
 
 def plot_stays(measured: Mapping[str, Sequence[Stay]], *, ax: "Axes | None" = None) -> "Axes":
     """Draw how many callers a server counts as they come and go, for one server or several."""
-    from labkit.measure.figures import BLUE, GREY, RED, axes, tidy
+    from labkit.measure.figures import AFTER, BEFORE, GREY, axes, tidy
 
     drawn = axes(ax, 7.0, 3.2)
     first = next(iter(measured.values()))
     steps = range(len(first))
     here = [one.here for one in first]
     drawn.step(steps, here, where="post", color=GREY, linewidth=5, alpha=0.4, label="who is here")
-    looks = ((RED, "x--"), (BLUE, "o-"))
-    for (name, stays), (colour, style) in zip(measured.items(), looks, strict=False):
-        counted = [one.sessions for one in stays]
-        drawn.plot(steps, counted, style, color=colour, label=name, drawstyle="steps-post")
+    for (name, stays), look in zip(measured.items(), (BEFORE, AFTER), strict=False):
+        counted, style = [one.sessions for one in stays], look.marker + look.style
+        drawn.plot(steps, counted, style, color=look.colour, label=name, drawstyle="steps-post")
     for event in ("comes", "hangs up", "goes away"):
         at = [number for number, one in enumerate(first) if one.event == event]
         drawn.annotate(

@@ -30,7 +30,7 @@ from labkit.measure.links import PROFILES, Conditions, Direction, Fault
 from labkit.measure.netem import Proxy
 from labkit.measure.recordings import Recording
 from labkit.measure.server_process import RunningServer
-from labkit.measure.wer import word_errors
+from labkit.measure.wer import percent_right
 
 if TYPE_CHECKING:  # matplotlib takes a second to load
     from ipywidgets import Widget
@@ -106,8 +106,7 @@ class Call:
     def through(self, whole_s: float) -> float:
         """Share of the words that were heard, or of a reply of `whole_s` that came, 0 to 1."""
         if self.direction == Direction.UP:
-            wrong, words = word_errors(self.said, self.heard)
-            return max(0.0, 1 - wrong / words)
+            return percent_right([(self.said, self.heard)]) / 100
         return self.reply_s / whole_s
 
     def __str__(self) -> str:
@@ -271,13 +270,13 @@ async def take_nothing(server: RunningServer, said: Recording, *, turns: int = 5
 
 def plot_taken(named: Mapping[str, Taken], *, ax: "Axes | None" = None) -> "Axes":
     """Draw what was sent and not acknowledged, over the turns that were asked for."""
-    from labkit.measure.figures import BLUE, RED, axes, tidy
+    from labkit.measure.figures import AFTER, BEFORE, axes, tidy
 
     drawn = axes(ax, 7.0, 3.0)
-    looks = ((RED, "--", "x"), (BLUE, "-", "o"))
-    for (name, taken), (colour, line, marker) in zip(named.items(), looks, strict=False):
+    for (name, taken), look in zip(named.items(), (BEFORE, AFTER), strict=False):
         sent = [size / 1024 for size in taken.sent]
-        drawn.plot(taken.asked, sent, line, marker=marker, color=colour, label=name)
+        style = look.style + look.marker
+        drawn.plot(taken.asked, sent, style, color=look.colour, label=name)
     drawn.legend(frameon=False)
     return tidy(drawn, "A client that acknowledges nothing", "turns asked for", "KiB sent to it")
 
@@ -342,12 +341,12 @@ async def leave_alone(
 
 def plot_crowd(named: Mapping[str, Crowd], *, ax: "Axes | None" = None) -> "Axes":
     """Draw how many sessions a server holds, after all of its callers have gone."""
-    from labkit.measure.figures import BLUE, RED, axes, tidy
+    from labkit.measure.figures import AFTER, BEFORE, axes, tidy
 
     drawn = axes(ax, 7.0, 3.0)
-    looks = ((RED, "--"), (BLUE, "-"))
-    for (name, crowd), (colour, line) in zip(named.items(), looks, strict=False):
-        drawn.step(crowd.at_s, crowd.sessions, line, where="post", color=colour, label=name)
+    for (name, crowd), look in zip(named.items(), (BEFORE, AFTER), strict=False):
+        counted = (crowd.at_s, crowd.sessions, look.style)
+        drawn.step(*counted, where="post", color=look.colour, label=name)
     drawn.set_ylim(bottom=0)
     drawn.legend(frameon=False)
     return tidy(drawn, "Sessions of callers who are gone", "s after they have gone", "sessions")

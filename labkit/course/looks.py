@@ -150,15 +150,15 @@ def plot_pings(measured: Mapping[str, Pings], *, ax: "Axes | None" = None) -> "A
         measured: The pings of each server, by its name.
         ax: Draw here; without it, into a figure of its own.
     """
-    from labkit.measure.figures import BLUE, RED, axes, tidy
+    from labkit.measure.figures import AFTER, BEFORE, axes, tidy
 
     drawn = axes(ax, 7.0, 3.2)
-    looks = ((RED, "x"), (BLUE, "o"))
-    for (name, pings), (colour, marker) in zip(measured.items(), looks, strict=False):
+    for (name, pings), look in zip(measured.items(), (BEFORE, AFTER), strict=False):
         drawn.plot(
-            pings.at_ms, pings.took_ms, marker, markersize=4, color=colour, label=name, alpha=0.7
-        )
-        drawn.axvspan(0, pings.turn_ms, color=colour, alpha=0.08)
+            pings.at_ms, pings.took_ms, look.marker, markersize=4, color=look.colour, label=name,
+            alpha=0.7,
+        )  # fmt: skip
+        drawn.axvspan(0, pings.turn_ms, color=look.colour, alpha=0.08)
     drawn.set_yscale("log")
     drawn.legend(frameon=False)
     return tidy(
@@ -168,16 +168,15 @@ def plot_pings(measured: Mapping[str, Pings], *, ax: "Axes | None" = None) -> "A
 
 def plot_arrivals(measured: Mapping[str, Arrivals], *, ax: "Axes | None" = None) -> "Axes":
     """Draw how much audio of a reply is there at each moment, for one server or several."""
-    from labkit.measure.figures import BLUE, RED, axes, tidy
+    from labkit.measure.figures import AFTER, BEFORE, axes, tidy
 
     drawn = axes(ax, 7.0, 3.2)
-    looks = ((RED, "--", "x"), (BLUE, "-", "o"))
-    for (name, one), (colour, style, marker) in zip(measured.items(), looks, strict=False):
+    for (name, one), look in zip(measured.items(), (BEFORE, AFTER), strict=False):
         there = np.cumsum(one.seconds)
         at = [one.at_ms[0], *one.at_ms]
         drawn.plot(
-            at, [0, *there], style, marker=marker, markersize=4, color=colour, label=name,
-            drawstyle="steps-post",
+            at, [0, *there], look.style, marker=look.marker, markersize=4, color=look.colour,
+            label=name, drawstyle="steps-post",
         )  # fmt: skip
     drawn.set_xlim(left=0)
     drawn.legend(frameon=False)

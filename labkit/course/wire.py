@@ -16,7 +16,7 @@ from labkit.audio.pcm import SAMPLE_RATE, Float32, decode_s16le, read_audio
 from labkit.client.plain import VoiceClient
 from labkit.measure.recordings import Recording
 from labkit.measure.server_process import RunningServer
-from labkit.measure.wer import word_errors
+from labkit.measure.wer import percent_right
 from labkit.protocol import v1
 
 if TYPE_CHECKING:  # matplotlib takes a second to load
@@ -31,18 +31,11 @@ class Understood:
 
     Attributes:
         form: The format.
-        wrong: Words that it got wrong.
-        words: Words that were said.
+        percent: Share of the words that were understood, in percent.
     """
 
     form: AudioFormat
-    wrong: int
-    words: int
-
-    @property
-    def percent(self) -> float:
-        """Share of the words that were understood, in percent."""
-        return 100 * max(0.0, 1 - self.wrong / self.words)
+    percent: float
 
 
 def samples_of(said: Recording) -> Float32:
@@ -52,8 +45,7 @@ def samples_of(said: Recording) -> Float32:
 
 def percent_heard(said: Recording, heard: str) -> float:
     """Share of the words of a recording that are in what was heard, in percent."""
-    wrong, words = word_errors(said.text, heard)
-    return 100 * max(0.0, 1 - wrong / words)
+    return percent_right([(said.text, heard)])
 
 
 def as_bytes(samples: Float32, form: AudioFormat) -> bytes:
@@ -74,12 +66,9 @@ async def measure_formats(
     """Say some recordings over labkit.v1, in each format; gives how many words were understood."""
     found = []
     for form in forms:
-        wrong = words = 0
-        for one in said:
-            heard = await _ask(server, as_bytes(read_audio(one.path), form), form)
-            errors, length = word_errors(one.text, heard)
-            wrong, words = wrong + errors, words + length
-        found.append(Understood(form, wrong, words))
+        heard = [await _ask(server, as_bytes(read_audio(one.path), form), form) for one in said]
+        pairs = zip((one.text for one in said), heard, strict=True)
+        found.append(Understood(form, percent_right(pairs)))
     return found
 
 

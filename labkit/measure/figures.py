@@ -127,6 +127,8 @@ LOOKS: Final = (
     Look(ORANGE, "v", "-"), Look(SKY, "P", "--"), Look(GREY, "X", "-."), Look(BLACK, "*", ":"),
 )  # fmt: skip
 """What is drawn side by side: the first server, the second, and so on."""
+BEFORE, AFTER = Look(RED, "x", "--"), Look(BLUE, "o", "-")
+"""A server with a fault, and the one without it."""
 
 
 def draw_line(

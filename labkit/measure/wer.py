@@ -76,3 +76,12 @@ def word_error_rate(pairs: Iterable[tuple[str, str]]) -> float:
     if words == 0:
         raise ValueError("word error rate needs at least one reference word")
     return sum(errors for errors, _ in counts) / words
+
+
+def percent_right(pairs: Iterable[tuple[str, str]]) -> float:
+    """Percentage of the words said that came out right; words too many count as wrong ones.
+
+    Raises:
+        ValueError: As `word_error_rate`.
+    """
+    return max(0.0, 100 * (1 - word_error_rate(pairs)))
