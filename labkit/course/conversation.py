@@ -503,6 +503,6 @@ async def _connected(probe: Probe, url: str) -> Caller:
 
 
 def _too_much(told: object, came: int) -> str:
-    if not isinstance(told, int):
+    if not isinstance(told, int) or not told:  # where none was counted, none was lost
         return ""
     return f"{abs(told - came)} samples " + ("lost" if told > came else "repeated")

@@ -21,7 +21,7 @@ from labkit.course.folder import mine
 from labkit.course.hosting import hosted
 from labkit.course.keep import assembled, kept_sections
 from labkit.course.masters import cells, master_of, sections
-from labkit.course.probe import Probe
+from labkit.course.probe import MOST_FACTOR, Probe
 from labkit.course.verdict import NotYet
 from labkit.course.wire import samples_of as samples_of
 from labkit.doctor import machine_factor
@@ -63,7 +63,7 @@ def server_before() -> Path:
 async def _probe(server: RunningServer | str) -> AsyncIterator[Probe]:
     async with hosted(server) as target, AsyncExitStack() as stack:
         try:
-            yield Probe(target, seed=4, factor=machine_factor(), stack=stack)
+            yield Probe(target, seed=4, factor=min(machine_factor(), MOST_FACTOR), stack=stack)
         except NotYet as fault:
             lines = [fault.observed, *(line.text for line in target.log()[-_LAST_LINES:])]
             raise NotYet(fault.expected, "\n".join(lines), event=fault.event) from fault

@@ -18,7 +18,6 @@ from functools import cache
 from typing import Final
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from labkit.audio.pcm import Float32
 from labkit.voice.engines import Engines
@@ -27,8 +26,9 @@ from labkit.voice.history import Message
 from labkit.voice.models import load_engines, resolve
 from labkit.voice.scheduling import Stop
 
+_SHOWN: Final = 60
+"""Characters of what is refused that its error shows."""
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+")
-_Chat: Final = TypeAdapter(Message)
 
 
 class Models:
@@ -58,7 +58,14 @@ class Models:
         del self._engines
 
     def hear(self, samples: Float32) -> str:
-        """The words in `samples` (16 kHz, mono); empty where nobody speaks in them."""
+        """The words in `samples` (16 kHz, mono); empty where nobody speaks in them.
+
+        Raises:
+            ValueError: It is given something else.
+        """
+        if np.ndim(samples) != 1:
+            told = f"{samples!r}"[:_SHOWN]
+            raise ValueError(f"`hear` takes samples, an array of one dimension; here: {told}")
         samples = np.asarray(samples, np.float32)
         with self._hearing:
             heard = [
@@ -82,8 +89,12 @@ class Models:
 
         Args:
             messages: Oldest first, each with a `role` (`user` or `assistant`) and its `content`.
+
+        Raises:
+            ValueError: The roles do not take turns, which the chat templates of many models refuse.
         """
-        chat = [_Chat.validate_python(dict(one)) for one in messages]
+        chat = [_message(one) for one in messages]
+        _require_turns([one.role for one in chat if one.role != "system"])
         with self._thinking:
             text = "".join(self._engines.reply(chat, Stop()))
         return [sentence for sentence in _SENTENCE_END.split(text.strip()) if sentence]
@@ -97,6 +108,22 @@ class Models:
             pieces = list(self._engines.synthesise(sentence, Stop()))
         speech: Float32 = np.concatenate([np.zeros(0, np.float32), *pieces])
         return speech / max(float(np.abs(speech).max(initial=0.0)), 1e-9)
+
+
+def _message(given: object) -> Message:
+    match given:
+        case {"role": "system" | "user" | "assistant" as role, "content": str(content)}:
+            return Message(role, content)
+    told = f"{given!r}"[:_SHOWN]
+    raise ValueError(f"a message has a `role`, user or assistant, and its `content`; here: {told}")
+
+
+def _require_turns(roles: Sequence[str]) -> None:
+    """A conversation that lacks one side is wrong, even where a model finds its way without it."""
+    due = [("user", "assistant")[number % 2] for number in range(len(roles) | 1)]
+    if list(roles) != due:
+        told = ", ".join(roles) or "none"
+        raise ValueError(f"roles of a conversation take turns, from `user` to `user`; here: {told}")
 
 
 @cache

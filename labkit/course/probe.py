@@ -38,6 +38,8 @@ from labkit.course.verdict import Caret, NotYet
 from labkit.measure.recordings import Kind, Recording, load_manifest
 from labkit.measure.wer import word_errors
 
+MOST_FACTOR: Final = 4.0
+"""Limits grow as a machine is slower, up to so many times: nobody waits for minutes."""
 _ANSWER_S: Final = 8.0
 """How long anything may take, on the machine that labkit was measured on."""
 _HANDSHAKE_S: Final = 2.0
@@ -102,7 +104,7 @@ class Trial:
 
     Attributes:
         rng: What every input is drawn from.
-        factor: How much slower this machine is than the one that limits were written on.
+        factor: How many times as long anything may take as where the limits were written.
         events: Everything that was sent and received.
         held: What held so far, with the time of each.
     """
@@ -121,7 +123,7 @@ class Trial:
         """Seconds on the machine that labkit was measured on, in seconds of this one."""
         return seconds * self.factor
 
-    def call(self, function: Callable[..., Any], *arguments: Any, expected: str) -> Any:
+    def call(self, function: Any, *arguments: Any, expected: str) -> Any:
         """What a function of the learner's gives; whatever it raises is no fault of ours.
 
         Args:
@@ -129,6 +131,9 @@ class Trial:
             arguments: What it is called with.
             expected: What it should give, for people.
         """
+        if not callable(function):
+            told = f"{function!r}"[:60]
+            raise NotYet("a function: its name, without parentheses behind it", told)
         try:
             return function(*arguments)
         except Exception as error:
@@ -540,18 +545,18 @@ class Caller:
 
     async def take_answer(self, answer: Answer) -> None:
         """Take in what is left of an answer: a transcript, audio, and `done`."""
-        heard = False
+        heard, passed = False, ""
         while True:
-            told = _told({"type": "done" if heard else "transcript"})
-            number = await self.next_number(f"JSON {told}")
+            expected = f"JSON {_told({'type': 'done' if heard else 'transcript'})}{passed}"
+            number = await self.next_number(expected)
             event = self._probe.events[number]
             answer.last, answer.done_ns = number, event.at_ns
             if isinstance(event.payload, bytes):
                 if not heard:
-                    raise self._too_soon(answer, number)
+                    raise self._too_soon(answer, number, passed)
                 answer.pieces.append((event.at_ns, event.payload))
                 continue
-            message = self.json_of(number, f"JSON {told}")
+            message = self.json_of(number, expected)
             match message["type"]:
                 case "transcript":
                     self.require_fields(number, message, {"type": "transcript", "text": ...})
@@ -560,14 +565,17 @@ class Caller:
                     answer.done = message
                     return
                 case "done":
-                    raise self._too_soon(answer, number)
+                    raise self._too_soon(answer, number, passed)
+                case other:  # clients pass over what they do not know, but it may be mistyped
+                    passed = f" (JSON of type {json.dumps(other)} was passed over)"
 
-    def _too_soon(self, answer: Answer, number: int) -> NotYet:
+    def _too_soon(self, answer: Answer, number: int, passed: str) -> NotYet:
         """What to raise where a reply comes before its transcript, or outside of any turn."""
         if self._probe.events[number].at_ns < answer.asked_ns:
             expected = "nothing more behind `done`, until the next `end_stream`"
         else:
-            expected = f"JSON {_told({'type': 'transcript'})} before anything of the reply"
+            told = _told({"type": "transcript"})
+            expected = f"JSON {told} before anything of the reply{passed}"
         return self._other(expected, number)
 
     async def closed(self) -> Close | None:

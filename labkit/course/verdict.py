@@ -162,7 +162,7 @@ class Report:
         notes: What else was seen, such as tasks that were left behind.
         help: What to do now.
         seed: What the inputs were drawn from.
-        evidence: The folder with everything that was sent and received.
+        evidence: The folder with all that was sent and received; None where no server was asked.
         diagram: The messages as SVG.
     """
 

@@ -511,9 +511,10 @@ show(
     alt=f"Callers that the server counts: in the end yours {after[-1].sessions}, and the one that was "
     f"given {before[-1].sessions}.",
 )
+lines = len(server.log().splitlines())
 print(
     f"Now it counts {after[-1].sessions}, and keeps {after[-1].held_bytes:,} bytes for them. "
-    f"Lines in its log: {len(server.log().splitlines())}, that it is ready."
+    f"Lines in its log: {lines}; one says that it is ready, and there should be no more."
 )
 
 # %% [markdown]

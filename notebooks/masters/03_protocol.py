@@ -620,9 +620,9 @@ broken
 #
 # ## A refusal, from the other side
 #
-# This is a client that makes four mistakes and still gets its answer. Each error says what to do (`hint`) and
-# which message it is about (`cause`, with the `id` that the client gave it). That matters when a client does
-# not wait: the error may come ten messages later.
+# This is a client that makes four mistakes and still gets its answer (of a long one, the beginning is shown).
+# Each error says what to do (`hint`) and which message it is about (`cause`, with the `id` that the client gave
+# it). That matters when a client does not wait: the error may come ten messages later.
 
 # %%
 from websockets.asyncio.client import connect
@@ -638,7 +638,7 @@ async with connect(server.url, subprotocols=["labkit.v1"]) as socket:
         '{"type": "ping", "id": "still-there"}',
     ):
         await socket.send(message)
-        print(f"→ {message}\n← {await socket.recv()}\n")
+        print(f"→ {message}\n← {str(await socket.recv())[:280]}\n")
 
 # %% [markdown]
 # ## Measure it

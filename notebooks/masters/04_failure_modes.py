@@ -457,9 +457,9 @@ await check("ch4.misread", handle)
 # A connection begins with a session of its own, `serving[socket]`, which `handle` makes for it. If its
 # `session.start` has `resume`, `begin` above calls `come_back`. What has to happen there:
 #
-# - If there is no session of that name in `lasting`, or the token is none of its `tokens`, raise `ProtocolError`
-#   with `SESSION_UNKNOWN`. A position that is none is refused by `rewind`. Nothing else has changed then, and the
-#   client may send `session.start` without `resume`.
+# - If there is no session of that name in `lasting`, or the token is none of its `tokens` (compare them by
+#   `secrets.compare_digest`, as bytes), raise `ProtocolError` with `SESSION_UNKNOWN`. A position that is none is
+#   refused by `rewind`. Nothing else has changed then, and the client may send `session.start` without `resume`.
 # - Otherwise the session gets a new token, and keeps the one that was used until the client uses the new
 #   one: the answer with it may be lost, too. The last of `tokens` is the one that the client is told.
 # - The session has the new socket now, `serving` says so, it does not expire any more, and nothing is left

@@ -61,6 +61,14 @@ class SessionState(SessionState):
         super().__init__(socket)
         self.history = history
 """,
+        "one history behind all": """
+everything = []
+def remember(history, said, replied):
+    everything.extend(
+        [{"role": "user", "content": said}, {"role": "assistant", "content": replied}]
+    )
+    history[:] = everything
+""",
         "answers who came last": """
 class SessionState(SessionState):
     def __init__(self, socket):
@@ -88,6 +96,11 @@ def remember(history, said, replied):
     right(history, said, replied)
 """,
         "remembers the beginning": REMEMBERS_THE_BEGINNING,
+        "remembers its own words only": """
+def remember(history, said, replied):
+    history.append({"role": "assistant", "content": replied})
+    del history[:-8]
+""",
         "calls everybody Laura": EVERYBODY_IS_LAURA,
         "hears always the same": """
 right = off_loop

@@ -63,6 +63,11 @@ async def obey(session, message):
         "output": {"encoding": "mulaw", "sample_rate": 8000, "channels": 1},
     }))
 """,
+        "begins anew what never was": """
+right = begin
+async def begin(session, start):
+    await right(session, start.model_copy(update={"resume": None}))
+""",
         "begins to count anew in each turn": """
 right_told = V1.send_transcript
 async def send_transcript(self, text):

@@ -205,17 +205,28 @@ async def test_a_check_that_fails_by_itself_is_our_fault() -> None:
 
 
 @pytest.mark.parametrize(
-    ("slower", "verdict"), [(1.5, Verdict.NOT_YET), (3.0, Verdict.CANNOT_TELL)]
+    ("before", "later", "limit_s", "verdict"),
+    [
+        (1.0, 1.5, 8, Verdict.NOT_YET),
+        (1.0, 3.0, 8, Verdict.CANNOT_TELL),
+        (3.0, 5.0, 24, Verdict.NOT_YET),
+        (16.0, 16.0, 32, Verdict.CANNOT_TELL),  # nobody waits for 16 times as long
+    ],
 )
 async def test_on_a_busy_machine_time_says_nothing(
-    slower: float, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
+    before: float,
+    later: float,
+    limit_s: float,
+    verdict: Verdict,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    factors: Iterator[float] = iter([1.0, slower])
+    factors: Iterator[float] = iter([before, later])
     monkeypatch.setattr(checking, "machine_factor", lambda: next(factors))
 
     @checked("ch1.slow", "Slow.")
     async def slow(probe: Probe) -> None:
         """Nothing."""
+        assert probe.limit(8) == limit_s
         raise NotYet("an answer", "none", late=True)
 
     assert (await run(answers_ping, slow)).verdict is verdict

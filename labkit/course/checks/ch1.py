@@ -268,8 +268,8 @@ async def loud_samples(probe: Probe) -> None:
     if not len(samples) or np.abs(samples).max() < 300:
         raise NotYet("a reply that can be heard", "silence", event=answer.last)
     jumps = np.abs(np.diff(samples))
-    if len(jumps) and jumps.max() > 49_152:
-        at = int(jumps.argmax())
+    if (jumps > 49_152).any():
+        at = int((jumps > 49_152).argmax())  # the first: a flipped sample is jumped to, and from
         before, after = int(samples[at]), int(samples[at + 1])
         raise NotYet(
             f"a sample near {before} after a sample of {before}",
@@ -335,7 +335,7 @@ async def bounded_buffer(probe: Probe) -> None:
     fits_s = probe.rng.randint(*_FITS_S)
     if refused := await _fill(caller, probe, fits_s):
         raise NotYet(
-            f"{fits_s} s of audio to be taken",
+            f"{fits_s} s of audio, {fits_s * 32_000:,} bytes, to be taken",
             f"text {probe.events[refused[0]].payload!r} before that",
             event=refused[0],
         )

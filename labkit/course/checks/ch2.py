@@ -34,7 +34,8 @@ _LOOK_S: Final = 0.02
 async def sessions_isolated(probe: Probe) -> None:
     """Two recordings on two connections, a chunk of each in turn, and `end_stream` on both.
 
-    Then each tells a name in the same way, and a third caller asks, "do you know my name".
+    Then each tells a name in the same way; a third caller says something else, and all three ask,
+    "do you know my name".
     """
     callers = [await probe.connect(), await probe.connect()]
     said = probe.draw(2)
@@ -50,6 +51,7 @@ async def sessions_isolated(probe: Probe) -> None:
     for caller, answer in zip(callers, await _speak_at_once(probe, callers, names), strict=True):
         await caller.take_answer(answer)
     third = await probe.connect()
+    await third.ask(probe.draw(1, is_small_talk, words=1)[0])  # so that it has a history, too
     for caller, others in ((callers[0], names[1:]), (callers[1], names[:1]), (third, names)):
         answer = await _ask_for_name(probe, caller)
         for other in others:
@@ -191,7 +193,7 @@ async def read_counts(probe: Probe) -> Counts:
     status = read_status(probe.server.url, page)
     if status.trouble or status.held_bytes is None:
         wanted = 'a line "sessions N" and a line "held_bytes N" in the page /metrics'
-        raise NotYet(wanted, status.trouble or f"{page[:60]!r}")
+        raise NotYet(wanted, f"{page[:60]!r}" + (status.trouble and f": {status.trouble}"))
     return Counts(status.sessions.get("attached", status.session_count), status.held_bytes)
 
 

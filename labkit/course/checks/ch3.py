@@ -26,6 +26,8 @@ Of four sentences of the embedded voice, -63 to -90 as a stream, -33 to -20 chun
 _BAND_HZ: Final = 9_000
 _TINY_MS: Final = 2
 """A chunk of so little audio that resampling it by itself spoils it."""
+_SHOWN: Final = 70
+"""Characters of a wrong text that a report shows."""
 _WIDE: Final = 48_000
 _TELEPHONE: Final = 8_000
 _LOW_VOICES: Final = ("kal", "slt-deep")
@@ -42,7 +44,8 @@ async def start(probe: Probe) -> None:
     It sends a recording with its `audio.end` and, without waiting for the answer, the most of a
     second one; the rest and its `audio.end` behind the answer; then `audio.end` alone.
     `session.started` has to repeat both formats, with a `session` and a `token` of that client's
-    own. `seq` counts from 1, and `samples` is what came.
+    own. `seq` counts from 1, and `samples` is what came. A third client asks to `resume` a session
+    that never was.
     """
     told = []
     for _ in range(2):
@@ -73,6 +76,12 @@ async def start(probe: Probe) -> None:
             event=answer.heard,
         )
     probe.ok("says `nothing_heard` where nothing was said")
+    back = await Conversation.connect(probe)
+    never = "".join(probe.rng.sample("0123456789abcdef", 16))
+    resume = {"session": never, "token": told[0]["token"], "received": back.received}
+    await back.caller.send_json("session.start", resume=resume)
+    await back.expect("error", code="session_unknown", message=str, hint=str)
+    probe.ok("refuses to go on with a session that it does not have")
 
 
 def _low(said: Recording) -> bool:
@@ -161,8 +170,7 @@ async def errors(probe: Probe) -> None:
     """
     one = await Conversation.connect(probe)
     for text, field in _bad_starts(probe):
-        await one.caller.send(text)
-        number, error = await one.expect_at("error", code="invalid_field", message=str, hint=str)
+        number, error = await _refused(one, text, "invalid_field")
         if field not in error["message"] + error["hint"]:
             raise NotYet(
                 f"an error that names {field!r}, the field at fault",
@@ -177,12 +185,20 @@ async def errors(probe: Probe) -> None:
     half = len(audio) // 4 * 2
     await one.say_bytes(audio[:half])
     for text, code in _bad_texts(probe):
-        await one.caller.send(text)
-        await one.expect("error", code=code, message=str, hint=str)
+        await _refused(one, text, code)
     probe.ok("names text that is no JSON object, and types that it does not know")
     await one.say_bytes(audio[half:])
     probe.require_heard(said, await one.finish(), share=0.6)
     probe.ok("hears the recording around it")
+
+
+async def _refused(one: Conversation, text: str, code: str) -> tuple[int, dict[str, Any]]:
+    """Send a text that is wrong; gives its error, and the number of that event."""
+    await one.caller.send(text)
+    try:
+        return await one.expect_at("error", code=code, message=str, hint=str)
+    except NotYet as fault:
+        raise fault.expecting(f"{fault.expected}, for the text {text[:_SHOWN]}") from fault
 
 
 def _bad_starts(probe: Probe) -> list[tuple[str, str]]:
