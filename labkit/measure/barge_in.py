@@ -165,7 +165,7 @@ class _Caller:
 
     async def _take(self, event: Event) -> None:
         overlap, now_s = self.overlap, self._now_s()
-        speaks_over = overlap.began_s is not None and now_s >= overlap.began_s
+        speaks_over = overlap.began_s is not None
         self.busy_s = now_s
         match event:
             case ReplyAudio(payload=payload):

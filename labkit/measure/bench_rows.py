@@ -472,11 +472,14 @@ async def measure_endpointing(bench: Bench, tell: Tell) -> Mapping[str, Reading]
 
 
 async def measure_barge_in(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
-    """Four callers at a time who each speak over a reply, every other one beside a loudspeaker."""
+    """Four callers at a time who each speak over a reply, every other one beside a loudspeaker.
+
+    Replies are long: of one that was sent whole before somebody speaks, nothing is left to stop.
+    """
     rounds, rng = (2 if bench.quick else 7), random.Random(bench.seed)
     recordings = utterances()
     overlaps = list[Overlap]()
-    async with running_server(labkit_server("--models", bench.models)) as server:
+    async with running_server(["labkit.measure.long_replies", LABKIT, bench.models]) as server:
         for number in range(rounds):
             tell("speech over replies", number, rounds)
             calls = list[Awaitable[Overlap]]()
@@ -490,7 +493,7 @@ async def measure_barge_in(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
     ended = [one for one in overlaps if one.interrupted]
     stopped = [one.stopped_ms for one in ended if one.stopped_ms is not None]
     paused = [
-        1000 * (one.paused_s - one.began_s)
+        1000 * max(0.0, one.paused_s - one.began_s)  # a detector may hear a breath before it
         for one in ended
         if one.paused_s is not None and one.began_s is not None
     ]

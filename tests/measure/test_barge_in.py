@@ -67,7 +67,6 @@ async def test_what_an_echo_sets_off_before_the_caller_speaks_is_no_answer_to_it
     nobody: Any = None
     caller = _Caller(nobody, NOTHING, np.ones(160, np.float32), 1.0, 0.0)
     await caller._take(v1.ResponsePaused(turn=1))
-    caller.overlap.began_s = caller._now_s() + 3600  # its first word is still to come
     await caller._take(v1.SpeechStarted(at_s=1.0))
     assert caller.overlap.pauses == 1
     assert caller.overlap.paused_s is caller.overlap.detected_s is None
