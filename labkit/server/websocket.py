@@ -110,6 +110,8 @@ class BoundedConnection(ServerConnection):
         self._frames = 0
         self._unpaced = 0
         self._queued_bytes = 0
+        # One message has room in any case: what waits for its last piece has to be read.
+        self._most_queued = max(_MOST_QUEUED, settings.max_read_bytes)
         self._handshake_bytes = 0
         self._ending = False
         self._last_frame = 0
@@ -119,8 +121,8 @@ class BoundedConnection(ServerConnection):
     @property
     def held_bytes(self) -> int:
         """Bytes that wait in either direction, below the application."""
-        queued = sum(len(frame.data) for frame in self.recv_messages.frames.queue)
-        return queued + self.unread_bytes + len(self._unparsed) + len(self.protocol.reader.buffer)
+        unparsed = len(self._unparsed) + len(self.protocol.reader.buffer)
+        return self._queued_bytes + self.unread_bytes + unparsed
 
     @property
     def unread_bytes(self) -> int:
@@ -220,13 +222,13 @@ class BoundedConnection(ServerConnection):
         """Let the library pause where frames are large, too; it counts them by number alone."""
         self._queued_bytes += size
         queue = self.recv_messages
-        if self._queued_bytes > _MOST_QUEUED and not queue.paused:
+        if self._queued_bytes > self._most_queued and not queue.paused:
             queue.paused = True
             queue.pause()
 
     def _queue_shrank(self) -> None:
         """Go on reading where there is room in bytes; the library asks by number alone."""
-        if self._queued_bytes > _MOST_QUEUED:
+        if self._queued_bytes > self._most_queued:
             self.recv_messages.paused = True  # so that it asks again
         else:
             self._release(_Hold.QUEUE)
@@ -234,8 +236,9 @@ class BoundedConnection(ServerConnection):
     async def recv(self, decode: bool | None = None) -> Any:
         """The next message; what it took of the queue is free again."""
         message = await super().recv(decode)
-        waiting = len(self.recv_messages.frames)
-        self._queued_bytes = self._queued_bytes - len(message) if waiting else 0
+        self._queued_bytes -= len(message if isinstance(message, bytes) else message.encode())
+        # The library has asked already, when it took the message: before that was counted.
+        self.recv_messages.maybe_resume()
         return message
 
     def stop_listening(self) -> None:

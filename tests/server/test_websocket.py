@@ -99,6 +99,47 @@ async def test_frames_that_wait_for_a_reader_that_is_held_up_are_bounded_by_thei
         assert MIB < only_socket(server).held_bytes < 4.5 * MIB
 
 
+def sent_at_once(socket: BoundedConnection, stream: bytes) -> None:
+    """Let `stream` come before anything of it is read."""
+    socket.data_received(stream)
+    while socket._unparsed and _Hold.QUEUE not in socket._holds:
+        socket._parse()
+
+
+@pytest.mark.parametrize("letter", ["e", "é", "€", "😀"])
+async def test_texts_that_waited_are_counted_in_bytes_as_they_came(letter: str) -> None:
+    async with (
+        serving(max_frames_per_s=1e9, frame_burst=10**9) as server,
+        calling(server) as client,
+    ):
+        socket = only_socket(server)
+        text = letter * (16_000 // len(letter.encode()))
+        sent_at_once(socket, frames(Opcode.TEXT, text.encode(), 120))
+        assert _Hold.QUEUE in socket._holds
+        await until(lambda: not socket._queued_bytes)
+        await client.send('{"type": "ping"}')
+        async with asyncio.timeout(10):
+            while "pong" not in str(await client.recv()):
+                pass
+
+
+async def test_a_message_in_pieces_comes_to_its_end_however_long_it_may_be() -> None:
+    rest = [Frame(Opcode.CONT, bytes(60_000), fin=number == 49) for number in range(50)]
+    pieces = [Frame(Opcode.BINARY, bytes(60_000), fin=False), *rest]
+    async with serving(max_read_bytes=4 * MIB) as server, calling(server) as client:
+        for piece in pieces:
+            client.transport.write(piece.serialize(mask=True))
+        async with asyncio.timeout(10):
+            assert "message_too_large" in str(await client.recv())
+
+
+async def test_a_message_that_is_not_whole_yet_is_counted() -> None:
+    async with serving() as server, calling(server) as client:
+        for opcode in (Opcode.BINARY, Opcode.CONT, Opcode.CONT):
+            client.transport.write(Frame(opcode, bytes(60_000), fin=False).serialize(mask=True))
+        await until(lambda: server.held_bytes() >= 180_000)
+
+
 async def test_pings_behind_audio_that_waits_for_its_pace_are_answered() -> None:
     async with serving(burst_s=1.0, max_audio_speed=0.001) as server, calling(server) as socket:
         for _ in range(100):
