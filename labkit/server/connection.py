@@ -172,10 +172,10 @@ class Connection:
                 await self._hold_back()
             if self.feed.ended.done():
                 return  # what still comes is no longer this connection's to judge
-            self._take(message)
+            self._attempt(self._receive, message)
             while self.dialect.session is not None and self.dialect.session.hears_on:
                 await asyncio.sleep(0)
-                self._hear_on(message)
+                self._attempt(self._hear_on, message)
             del message  # else the last one is kept until the next comes, however long it is
             # Messages that have come already are read without a turn of the loop between them.
             if time.perf_counter_ns() - began_ns > _LONGEST_STRETCH_NS:
@@ -190,29 +190,31 @@ class Connection:
         """
         if len(payload) > MOST_AT_ONCE or self._must_hold_back() or self.feed.ended.done():
             return False
-        try:
-            self._take(payload)
-        except Close as why:
-            self.feed.end(why)
-        except Exception:  # no task is here that could fail: asyncio would just cut the connection
-            _log.exception("a connection failed")
-            failed = "the server has failed in this connection"
-            hint = "connect again; the server's log has the details"
-            self.feed.end(Close(ErrorCode.INTERNAL, failed, hint))
+        self._attempt(self._receive, payload)
         return True
 
-    def _take(self, message: str | bytes) -> None:
-        try:
-            self._receive(message)
-        except ProtocolError as error:
-            self._refuse(error, message)
+    def _attempt(self, work: Callable[[str | bytes], None], message: str | bytes) -> None:
+        """Do what a message asks for, or refuse it.
 
-    def _hear_on(self, message: str | bytes) -> None:
+        What ends the connection is known before the next message comes: were audio counted behind
+        a message that was not, nobody could resume there.
+        """
         try:
-            if self.dialect.session is not None:
-                self.dialect.session.hear_on()
-        except ProtocolError as error:
-            self._refuse(error, message)
+            try:
+                work(message)
+            except ProtocolError as error:
+                self._refuse(error, message)
+        except Close as why:
+            self.feed.end(why)
+        except Exception:
+            _log.exception("a connection failed")
+            failed = "the server has failed in this session"
+            hint = "begin a new one; the server's log has the details"
+            self.feed.end(Close(ErrorCode.INTERNAL, failed, hint))
+
+    def _hear_on(self, _: str | bytes) -> None:
+        if self.dialect.session is not None:
+            self.dialect.session.hear_on()
 
     def _receive(self, message: str | bytes) -> None:
         if isinstance(message, bytes):
@@ -272,9 +274,12 @@ class Connection:
             self._is_holding_back = False
 
     async def _write(self) -> None:
-        while (message := await self.feed.next()) is not None:
-            await self._send(message)
-            self.feed.written()
+        try:
+            while (message := await self.feed.next()) is not None:
+                await self._send(message)
+                self.feed.written()
+        except Close as why:
+            self.feed.end(why)
 
     async def _send(self, message: str | bytes) -> None:
         """Send one message; gives up once its client has taken in nothing of it for too long.
@@ -299,12 +304,7 @@ class Connection:
         """Why it ends: a reason that somebody gave comes before what happened meanwhile."""
         if self.feed.ended.done():
             return self.feed.ended.result()
-        errors = [error for error in results if error is not None]
-        for error in errors:
-            if isinstance(error, Close):
-                forget_frames(error)
-                return error
-        for error in errors:
+        for error in filter(None, results):
             # A client that was killed is no fault of the server.
             if not isinstance(error, asyncio.CancelledError | ConnectionClosed | OSError):
                 raise error

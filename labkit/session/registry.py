@@ -275,7 +275,8 @@ class Registry:
         """
         if session.outgoing.feed is not feed or session not in self._tasks:
             return
-        if not session.options.resumable or (why is not None and not why.close.resumable):
+        lasts = why is None or (why.close.resumable and why.code is not ErrorCode.INTERNAL)
+        if not session.options.resumable or not lasts:
             self.end(session)
             return
         session.detach()

@@ -1,4 +1,4 @@
-"""How long a connection waits for a client that reads slowly, and for one that does not read."""
+"""How a connection ends: whose client reads slowly, does not read, or breaks a rule."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -18,10 +18,12 @@ class Reader:
 
     def __init__(self, left: Iterator[int]) -> None:
         self.looks = 0
+        self.has_sent = False
         self._left = left
         self._all_read = asyncio.Event()
 
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
+        self.has_sent = True
         yield ""
 
     @property
@@ -39,9 +41,9 @@ class Reader:
         await self._all_read.wait()
 
 
-def connection(socket: Reader) -> Connection:
-    settings = ServerSettings(send_timeout_s=0.04)
-    return Connection(socket, Mock(), Feed(60.0), settings, Metrics())
+def connection(socket: Reader, **limits: float) -> Connection:
+    settings = ServerSettings(send_timeout_s=0.04, **limits)
+    return Connection(socket, Mock(session=None), Feed(60.0), settings, Metrics())
 
 
 async def test_a_client_that_reads_on_may_take_longer_than_the_deadline() -> None:
@@ -56,3 +58,18 @@ async def test_a_client_that_reads_no_further_is_given_up_on() -> None:
         await connection(reader)._send(bytes(1000))
     assert caught.value.close is CloseCode.SLOW_READER
     assert reader.looks == 6
+
+
+async def test_nothing_is_heard_behind_a_message_that_ends_the_connection() -> None:
+    # Audio that counts behind an `audio.end` that does not: nobody could resume there.
+    caller = Reader(iter(()))
+    this = connection(caller, message_burst=0)
+    running = asyncio.create_task(this.run())
+    heard = []
+    while not running.done():
+        await asyncio.sleep(0)
+        if caller.has_sent:
+            heard.append(this.hear_at_once(bytes(640)))
+    why = await running
+    assert why is not None and why.close is CloseCode.POLICY
+    assert heard and not any(heard)

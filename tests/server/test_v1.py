@@ -669,18 +669,24 @@ async def test_a_client_that_knows_other_dialects_only_gets_the_plain_one() -> N
             assert await socket.recv() == "pong"
 
 
-async def test_a_fault_while_a_chunk_is_heard_is_told_and_ends_that_connection_alone(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("message", [b"\x00\x01\x02", "nonsense"])
+async def test_a_fault_in_a_message_is_told_and_ends_that_session_alone(
+    monkeypatch: pytest.MonkeyPatch, message: str | bytes
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise KeyError("oops")
 
     async with serving() as server, calling(server) as first, calling(server) as second:
-        await start(first)
+        started = await start(first)
         await start(second)
-        monkeypatch.setattr(Session, "refuse", fail)
-        await first.send(b"\x00\x01\x02")
-        await refused(first, "internal")
+        with monkeypatch.context() as faulty:
+            faulty.setattr(Session, "refuse", fail)
+            await first.send(message)
+            await refused(first, "internal")
         assert await closed(first) == CloseCode.INTERNAL_ERROR
         await send(second, "ping")
         await receive(second, "pong")
+        async with calling(server) as third:
+            resume = {"session": started["session"], "token": started["token"]}
+            await send(third, "session.start", resume=resume)
+            await refused(third, "session_unknown")
