@@ -265,6 +265,8 @@ class Registry:
             hint = "nothing to do, unless it was not you who resumed it"
             feed.end(Close(ErrorCode.TAKEN_OVER, taken_over, hint))
         missing = session.outgoing.rewind(received)
+        # Said so it need not be again: its acknowledgement may lie behind audio that has no room.
+        session.acknowledge(received)
         _log.info("session %s: resumed", session.id)
         return Opened(session, fresh, resumed=True, missing=missing)
 

@@ -596,6 +596,28 @@ async def test_a_client_that_does_not_acknowledge_is_closed_and_can_resume() -> 
             assert (await receive(second, "transcript.final"))["text"] == "1.00 seconds of audio"
 
 
+async def audio(socket: Any) -> bytes:
+    while isinstance(message := await socket.recv(), str):
+        pass
+    return message
+
+
+async def test_a_resume_acknowledges_what_its_client_has() -> None:
+    async with serving(replay_bytes=4000) as server:
+        async with calling(server) as socket:
+            started = await start(socket, acknowledges=True)
+            for _ in range(10):
+                await socket.send(CHUNK)
+            await send(socket, "audio.end")
+            assert len(await audio(socket)) == 6400
+        await until(lambda: server.states()[State.DETACHED] == 1)
+        async with calling(server) as second:
+            resume = {"session": started["session"], "token": started["token"]}
+            await start(second, resume={**resume, "received": claimed(3, 3200)})
+            assert len(await audio(second)) == 6400
+            assert (await receive(second, "response.done"))["status"] == "completed"
+
+
 async def test_refusals_that_are_not_taken_do_not_pile_up_over_connections() -> None:
     async with serving(replay_bytes=4000, message_burst=10_000) as server:
         start_with: dict[str, Any] = {"acknowledges": True}
