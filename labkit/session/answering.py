@@ -214,8 +214,8 @@ class Answers:
                 await self._common.changes.until(lambda: self._waiting)
                 await self._answer_next()
         finally:
-            for waiting in self._waiting:
-                await waiting.drop_ahead()
+            while self._waiting:  # one more may come meanwhile
+                await self._waiting.popleft().drop_ahead()
 
     async def _answer_next(self) -> None:
         """Answer what has waited longest; nothing of it is held afterwards."""
