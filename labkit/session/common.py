@@ -42,13 +42,15 @@ class Common:
     def tell(self, event: Event) -> None:
         """Tell something at once, whether or not there is room for it.
 
-        Raises:
-            Close: The client is told more refusals than it takes in.
+        A client that is told more refusals than it takes in is told no more, and its connection
+        ends. What is being done for it is done to its end: the client counts on that.
         """
         if isinstance(event, Refused):
             self.observer.refused(event.error.code, event.count)
             if self.outgoing.window.is_overfull:
-                raise refusals.untaken_refusals()
+                if self.outgoing.feed is not None:
+                    self.outgoing.feed.end(refusals.untaken_refusals())
+                return
         self.put_now(event)
 
     def put_now(self, event: Event) -> None:

@@ -246,19 +246,11 @@ class Session:
     # What the client is told outside of turns.
 
     def tell(self, event: Event) -> None:
-        """Tell something at once, whether or not there is room for it.
-
-        Raises:
-            Close: The client is told more than it takes in.
-        """
+        """Tell something at once, whether or not there is room for it."""
         self._common.tell(event)
 
     def refuse(self, error: ProtocolError, cause: object, *, binary: bool) -> None:
-        """Tell that a message was refused: text always, of a row of binary ones the first.
-
-        Raises:
-            Close: The client is told more than it takes in.
-        """
+        """Tell that a message was refused: text always, of a row of binary ones the first."""
         for refused in self._refusals.refuse(error, cause, binary=binary):
             self.tell(refused)
 
@@ -296,6 +288,7 @@ class Session:
         self.activity.wake(self._clock())
         self.outgoing.attach(feed)
         self._answers.attached()
+        self._hear_out()
         self._listening.attached()
         self._changes.tell()
 

@@ -23,6 +23,7 @@ from labkit.session.events import (
     TurnOver,
 )
 from labkit.session.limits import Budget
+from labkit.session.outgoing import Feed
 from labkit.voice.hearing import Utterance
 from labkit.voice.history import Exchange
 from labkit.voice.pipeline import EchoPipeline, Sink, Turn, VoicePipeline
@@ -271,6 +272,38 @@ async def test_a_long_message_is_heard_piece_by_piece(lost_midway: bool) -> None
         await scene.session.all_answered()
         assert scene.told.of(Transcript) == [Transcript(1, "160000 loud samples")]
         assert scene.session.received_samples == 10 * SECOND
+
+
+async def test_a_message_that_a_lost_connection_left_is_heard_when_its_client_is_back() -> None:
+    async with at_work(server_ends=True) as scene:
+        scene.session.hear(sound(2 * SECOND) + sound(SECOND, 0))
+        scene.session.detach()
+        assert scene.session.hears_on
+        scene.session.attach(Feed(60.0))  # and nothing more is said: all of it has come
+        await scene.settle()
+        assert scene.told.of(Transcript) == [Transcript(1, "32000 loud samples")]
+
+
+async def test_who_takes_no_refusals_is_told_no_more_and_loses_nothing_of_what_it_asked() -> None:
+    odd = ProtocolError(ErrorCode.ODD_LENGTH, "", "")
+    async with at_work(settings={"replay_bytes": 100}, acknowledges=True) as scene:
+        session, feed = scene.session, scene.session.outgoing.feed
+        assert feed is not None
+        while not session.outgoing.window.is_overfull:
+            session.refuse(odd, None, binary=False)
+        for _ in range(2):
+            session.refuse(odd, None, binary=True)
+        assert feed.ended.result().code is ErrorCode.SLOW_READER
+        told = len(scene.told.events)
+        # What was refused last would be told of now.
+        scene.hear(sound(SECOND))
+        session.refuse(odd, None, binary=True)
+        session.end_utterance()
+        await scene.settle()
+        assert session.busy
+        assert len(scene.told.of(Refused)) == told
+        session.cancel(1, 0)
+        assert [over.status for over in scene.told.of(TurnOver)] == [Status.CANCELLED]
 
 
 async def test_what_does_not_fit_of_a_long_message_is_dropped_and_told_once() -> None:
