@@ -169,7 +169,7 @@ def server_tls(certificate: Path, key: Path | None = None) -> ssl.SSLContext:
     except (ssl.SSLError, ValueError) as error:
         named = " and ".join(str(path) for path in files)
         raise ServerError(
-            f"{named}: no certificate with its key, in PEM and not encrypted: {_reason(error)}"
+            f"{named}: no certificate with its key, in PEM and not encrypted{_reason(error)}"
         ) from error
     return context
 
@@ -188,7 +188,7 @@ def client_tls(authority: Path) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=authority)
     except (ssl.SSLError, ValueError) as error:
-        raise ClientError(f"{authority} holds no certificate in PEM: {_reason(error)}") from error
+        raise ClientError(f"{authority} holds no certificate in PEM{_reason(error)}") from error
 
 
 def _unreadable(path: Path) -> str | None:
@@ -201,7 +201,9 @@ def _unreadable(path: Path) -> str | None:
 
 
 def _reason(error: Exception) -> str:
-    return getattr(error, "reason", None) or str(error)
+    """What OpenSSL calls it, where it has a name for it, as the end of a sentence."""
+    reason = getattr(error, "reason", None)
+    return f": {reason}" if reason else ""
 
 
 # -- tokens ------------------------------------------------------------------------------------

@@ -51,10 +51,13 @@ def check(
     ] = None,
 ) -> None:
     """Run the course's checks on a server; exits 1 where one does not pass."""
+    from labkit.client.dial import server_url
     from labkit.course.checking import check as run_checks
 
     if (url is None) == (server is None):
         raise typer.BadParameter("give either --url or --server")
+    if url is not None:
+        server_url(url)  # says what is wrong with it
     result = run(run_checks(name, url or server, seed=seed))
     console().print(repr(result), markup=False, highlight=False, soft_wrap=True)
     if not result.passed:

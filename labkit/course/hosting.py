@@ -30,7 +30,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.http11 import Request, Response
 
 from labkit.errors import ServerError
-from labkit.measure.server_process import RunningServer, start_server
+from labkit.measure.server_process import RunningServer, script_server, start_server
 
 Handler: TypeAlias = Callable[[ServerConnection], Awaitable[None]]
 """What serves one caller."""
@@ -224,7 +224,7 @@ class FileServer(_Process):
     @classmethod
     async def start(cls, file: Path) -> Self:
         """Start it, and wait until it takes callers."""
-        return cls(file, await _start_file(file))
+        return cls(file, await start_server(script_server(file)))
 
     def log(self) -> list[LogLine]:
         """What it has written so far, also when it was stopped."""
@@ -235,7 +235,7 @@ class FileServer(_Process):
         if self._server.process is not None:
             self._server.process.kill()
             await self._server.stop_async()
-        self._server, self._seen = await _start_file(self.file), []
+        self._server, self._seen = await start_server(script_server(self.file)), []
         self.url = self._server.url
 
     async def stop(self) -> None:
@@ -243,12 +243,6 @@ class FileServer(_Process):
         self.log()
         self._stopped = True  # what it wrote is gone with it, and stays in `_seen`
         await self._server.stop_async()
-
-
-async def _start_file(file: Path) -> RunningServer:
-    if not file.is_file():  # noqa: ASYNC240 - a look at a local file, before anything runs
-        raise ServerError(f"there is no file {file}")
-    return await start_server([str(file)])
 
 
 _collecting: ContextVar["_Lines | None"] = ContextVar("_collecting", default=None)

@@ -29,6 +29,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import IO, Final
 
 import psutil
@@ -161,6 +162,19 @@ def labkit_server(*options: str) -> list[str]:
 def naive_server(*options: str) -> list[str]:
     """The server that is written the naive way, likewise; its options name its models."""
     return ["labkit.course.naive_server", "--port", "0", *options]
+
+
+def script_server(file: Path) -> list[str]:
+    """A server that is a file of Python.
+
+    Raises:
+        ServerError: There is no such file, or it is another one.
+    """
+    if not file.is_file():
+        raise ServerError(f"there is no file {file}")
+    if file.suffix != ".py":
+        raise ServerError(f"{file} is no file of Python; name one that ends in .py")
+    return [str(file)]
 
 
 async def start_server(command: Sequence[str], *, start_s: float = _START_S) -> RunningServer:

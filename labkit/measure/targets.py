@@ -22,10 +22,16 @@ from urllib.parse import urlsplit, urlunsplit
 from labkit.client.answers import Deadlines
 from labkit.client.dial import Reach, address_of, connected, server_url
 from labkit.client.plain import VoiceClient
-from labkit.errors import ConnectError, InstrumentError, ServerError
+from labkit.errors import ConnectError, InstrumentError
 from labkit.measure.links import LOOPBACK, Direction, Profile
 from labkit.measure.netem import Proxy
-from labkit.measure.server_process import RunningServer, labkit_server, naive_server, running_server
+from labkit.measure.server_process import (
+    RunningServer,
+    labkit_server,
+    naive_server,
+    running_server,
+    script_server,
+)
 from labkit.net import client_tls, server_tls
 from labkit.protocol.v1 import SUBPROTOCOL
 from labkit.tasks import stop
@@ -80,12 +86,10 @@ class Target:
         """A file of Python that is a server of the plain dialect.
 
         Raises:
-            ServerError: There is no such file.
+            ServerError: There is no such file, or it is another one.
         """
-        if path.suffix != ".py" or not path.is_file():
-            raise ServerError(f"--server {path} is no file of Python; name one that ends in .py")
         # A figure leaves out what begins with "_", and reads what stands between "$" as a formula.
-        return cls(path.stem.lstrip("_").replace("$", "") or "server", [str(path)])
+        return cls(path.stem.lstrip("_").replace("$", "") or "server", script_server(path))
 
     @classmethod
     def running(cls, url: str, **reach: Unpack[Reach]) -> "Target":

@@ -13,7 +13,13 @@ import traitlets
 from labkit.course.keep import kept_sections, server_file
 from labkit.course.masters import still_to_write
 from labkit.errors import ServerError
-from labkit.measure.server_process import RunningServer, labkit_server, naive_server, start_server
+from labkit.measure.server_process import (
+    RunningServer,
+    labkit_server,
+    naive_server,
+    script_server,
+    start_server,
+)
 
 
 class Place(traitlets.HasTraits):
@@ -91,10 +97,11 @@ async def start_mine(*, name: str = "mine", file: Path | None = None) -> Running
 
     Raises:
         NotImplementedError: A section of it is still a stub.
-        ServerError: It ended or got stuck before it was ready; the error has its last words.
+        ServerError: The file is none of Python, or the server ended or got stuck before it was
+            ready; the error has its last words.
     """
     if file is not None:
-        return await place_of(name).start([str(file)])
+        return await place_of(name).start(script_server(file))
     kept = kept_sections()
     if not kept:
         raise NotImplementedError("nothing is kept yet: run the cells that begin with %%keep")

@@ -37,6 +37,19 @@ def test_it_needs_one_server() -> None:
     assert CliRunner().invoke(app, ["check", "ch1"]).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("option", "given", "why"),
+    [
+        ("--url", "localhost:1", "is no address of a voice server; try ws://localhost:1"),
+        ("--server", "nowhere.py", "there is no file nowhere.py"),
+        ("--server", "pyproject.toml", "is no file of Python; name one that ends in .py"),
+    ],
+)
+def test_what_is_no_server_is_told(option: str, given: str, why: str) -> None:
+    done = CliRunner().invoke(app, ["check", "ch1.pong", option, given])
+    assert why in " ".join(f"{done.output} {done.exception}".split())
+
+
 def test_progress_is_a_table() -> None:
     done = CliRunner().invoke(app, ["progress"])
     assert done.exit_code == 0
