@@ -12,6 +12,7 @@ role     what may be named
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -258,7 +259,8 @@ def find(role: Role, name: str) -> Model:
             raise ModelError(f"{name} is a model for --{known.role}, not for --{role}")
         return known
     if role is Role.LLM and name.startswith(("http://", "https://")):
-        return Model(role, name, name, system=SPOKEN)
+        told = re.sub("//[^/]*@", "//", name)  # without what signs in
+        return Model(role, told, name, system=SPOKEN)
     place = _as_path(role, name) or _SOURCES[role](name)
     return Model(role, name, place, system=SPOKEN if role is Role.LLM else "")
 

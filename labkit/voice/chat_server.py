@@ -58,11 +58,13 @@ class ChatServerLlm:
                 "http://localhost:11434/v1#llama3.2"
             )
         self._model = parsed.fragment
-        self._base = str(parsed.copy_with(fragment=None)).rstrip("/")
+        # What signs in stands in no error: clients are told those.
+        self._base = str(parsed.copy_with(fragment=None, userinfo=b"")).rstrip("/")
         self._max_tokens = max_tokens
         key = os.environ.get(KEY_VARIABLE)
         self._client = httpx2.Client(
             headers={"Authorization": f"Bearer {key}"} if key else {},
+            auth=(parsed.username, parsed.password) if parsed.userinfo else None,
             timeout=httpx2.Timeout(_SILENT_S, connect=_CONNECT_S),
             # Each reply has a connection of its own, which ends with it (`_Line`).
             limits=httpx2.Limits(max_keepalive_connections=0),

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import httpx2
 import pytest
 
 from labkit.errors import EngineError, ModelError
@@ -112,6 +113,21 @@ def test_a_conversation_goes_in_and_the_reply_comes_piece_by_piece(
         assert asked["messages"][-1] == {"role": "user", "content": "Hello."}
         assert (asked["stream"], asked["max_tokens"]) == (True, 7)
         assert server.keys == ["Bearer secret"]
+
+
+def test_what_signs_in_with_the_address_is_told_to_nobody_else() -> None:
+    with serving() as server:
+        address = server.address.replace("//", "//ann:s%C3%A9cret@")
+        llm = ChatServerLlm(f"{address}#small")
+        assert said(llm) == "Hello."
+        assert server.keys == [httpx2.BasicAuth("ann", "sécret")._auth_header]
+        server.status = 500
+        with pytest.raises(EngineError, match="answered 500") as failure:
+            said(llm)
+    with pytest.raises(EngineError, match="cannot be reached") as unreached:
+        said(llm)
+    names = find(Role.LLM, f"{address}#small").name
+    assert "cret" not in f"{failure.value} {unreached.value} {names}"
 
 
 def test_of_several_models_one_has_to_be_named() -> None:
