@@ -28,7 +28,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, StreamResampler
-from labkit.errors import EngineError
+from labkit.errors import EngineError, LabkitError
 from labkit.voice.history import Message
 from labkit.voice.scheduling import Stop
 
@@ -125,11 +125,19 @@ class Engines:
     longer ones."""
 
     def warm_up(self) -> None:
-        """Warm each of them up."""
+        """Warm each of them up.
+
+        Raises:
+            LabkitError: One of them failed.
+        """
         self.vad.probabilities(None, np.zeros(self.vad.frame_samples, np.float32))
-        self.asr.warm_up()
-        self.llm.warm_up()
-        self.tts.warm_up()
+        for name, engine in ((_ASR, self.asr), (_LLM, self.llm), (_TTS, self.tts)):
+            try:
+                engine.warm_up()
+            except LabkitError:
+                raise
+            except Exception as error:
+                raise _failed(name, error) from error
 
     def detect(self, state: Any, audio: Float32, _: Stop) -> tuple[list[float], Any]:
         """Speech probability of each frame of `audio`, and the state behind them, as `Vad`.
@@ -200,7 +208,11 @@ def _named(engine: str) -> Iterator[None]:
     except (EngineError, GeneratorExit):
         raise
     except BaseException as error:
-        raise EngineError(f"{engine} failed: {type(error).__name__}: {_words_of(error)}") from error
+        raise _failed(engine, error) from error
+
+
+def _failed(engine: str, error: BaseException) -> EngineError:
+    return EngineError(f"{engine} failed: {type(error).__name__}: {_words_of(error)}")
 
 
 def _words_of(error: BaseException) -> str:

@@ -73,15 +73,18 @@ class PiperTts(Tts):
         config = _config(model)
         try:
             planner, self._decoder = _open(model, threads, config.sample_rate)
+            self._voice = PiperVoice(session=planner, config=config)
+            self._gain = 1.0
+            peak = float(np.median([self._peak(text) for text in _HEARD_FIRST]))
         except Exception as error:  # onnx and onnxruntime raise classes of their own making
             raise ModelBrokenError(model, str(error)) from error
-        self._voice = PiperVoice(session=planner, config=config)
-        self._gain = 1.0
-        peaks = [self._peak(text) for text in _HEARD_FIRST]
-        self._gain = min(_MOST_GAIN, _USUAL_PEAK / max(float(np.median(peaks)), 1e-9))
+        if not 0 < peak < np.inf:
+            raise ModelBrokenError(model, "it makes no sound of English words")
+        self._gain = min(_MOST_GAIN, _USUAL_PEAK / peak)
 
     def _peak(self, text: str) -> float:
-        return max(float(np.abs(piece).max()) for piece in self.synthesise(text, Stop()))
+        pieces = self.synthesise(text, Stop())
+        return max((float(np.abs(piece).max()) for piece in pieces), default=0.0)
 
     @property
     def sample_rate(self) -> int:

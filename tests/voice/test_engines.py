@@ -91,6 +91,15 @@ class _Rate(ScriptedTts):
         return self.once.take(SAMPLE_RATE)  # type: ignore[no-any-return]
 
 
+def test_an_engine_that_fails_when_it_is_warmed_up_is_named() -> None:
+    class Cold(ScriptedAsr):
+        def warm_up(self) -> None:
+            raise RuntimeError("no such token")
+
+    with pytest.raises(EngineError, match="^speech recognition failed: RuntimeError: no"):
+        replace(scripted_engines(), asr=Cold()).warm_up()
+
+
 async def both_turns(engines: Engines) -> tuple[str, Exchange]:
     """What the first turn's error says, and what the next turn gives."""
     pipeline, utterances = VoicePipeline(engines), []

@@ -75,6 +75,23 @@ def small(tmp_path: Path) -> Path:
     return tmp_path / "small.onnx"
 
 
+@pytest.mark.parametrize(
+    ("good", "bad", "reason"),
+    [
+        ("scales) =>", "sizes) =>", "sizes|scales"),
+        ("output = Tanh (j)", "output = Sub (j, j)", "no sound of English words"),
+        ("output = Tanh (j)", "nothing = Sub (j, j) output = Div (nothing, nothing)", "no sound"),
+    ],
+    ids=["no voice", "silent", "no numbers"],
+)
+def test_a_graph_that_does_not_speak_is_a_broken_model(
+    small: Path, good: str, bad: str, reason: str
+) -> None:
+    onnx.save(small_voice(SMALL_VOICE.replace(good, bad)), str(small))
+    with pytest.raises(ModelBrokenError, match=f"small.onnx does not load: .*(?:{reason})"):
+        PiperTts(small, threads=1)
+
+
 def config_of(voice: Path) -> Path:
     return voice.with_name(voice.name + ".json")
 
