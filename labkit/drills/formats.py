@@ -46,6 +46,7 @@ _LEAST: Final = 0.95
 _CHUNKS_MS: Final = (20, 40, 100)
 _OFFER_S: Final = 5.0
 _LIVE, _LATE = islice(DELIVERIES.values(), 2)
+_HUNG_UP: Final = "hung up"
 _LATE_S: Final = 1.0
 """How long the last finding may be on its way."""
 
@@ -132,8 +133,9 @@ async def run_formats(url: str | None, *, quick: bool, tell: Tell) -> Verdict:
 async def send_all(url: str, speech: Float32, tell: Tell) -> list[Finding]:
     """Send one stream of each kind at the pace of speech, all at once, and what is as declared.
 
-    To a server of the plain dialect, what may be sent in place of its one format. A server that
-    says nothing of any is none that looks, and is told so, not judged.
+    To a server of the plain dialect, what may be sent in place of its one format. One that says
+    nothing of any does not look, and is judged by what is as declared alone: it has to hear that
+    out. A server of labkit.v1 has to look.
 
     Raises:
         ClientError: Nobody answers there.
@@ -150,12 +152,16 @@ async def send_all(url: str, speech: Float32, tell: Tell) -> list[Finding]:
     tell("sending at the pace of speech", 0, len(chosen))
     told = await asyncio.gather(*(_codes(url, lie, speech, speaks_v1=speaks_v1) for lie in chosen))
     tell("sending at the pace of speech", len(chosen), len(chosen))
-    if not any(told):
-        return [*findings, Finding.told("audio in a wrong format", "not told by this server")]
+    looks = speaks_v1 or any(codes - {_HUNG_UP} for codes in told)
     for lie, codes in zip(chosen, told, strict=True):
+        if lie.kinds and not looks:
+            continue
         bar = ", ".join(lie.kinds) or "nothing"
         name, value = f"{lie.sent}, declared {lie.declared}", ", ".join(sorted(codes)) or "nothing"
-        findings.append(Finding(name, value, bar, codes == set(lie.kinds)))
+        holds = codes - ({_HUNG_UP} if lie.kinds else set()) == set(lie.kinds)
+        findings.append(Finding(name, value, bar, holds))
+    if not looks:
+        findings.append(Finding.told("audio in a wrong format", "not told by this server"))
     return findings
 
 
@@ -186,7 +192,8 @@ async def _codes(url: str, lie: Lie, speech: Float32, *, speaks_v1: bool) -> set
                 await asyncio.sleep(due - time.perf_counter())
                 await socket.send(data[at : at + size])
             await asyncio.sleep(_LATE_S)
-    return await hearing
+        hung_up = {_HUNG_UP} if socket.close_code is not None else set[str]()
+    return await hearing | hung_up
 
 
 async def _hear_codes(socket: ClientConnection) -> set[str]:
