@@ -146,3 +146,13 @@ def test_what_a_server_does_not_tell_is_not_judged() -> None:
     names = {finding.name for finding in judged(unknown, CROWD).findings if finding.bar}
     assert "files left open" not in names
     assert "faults in the log" not in names
+
+
+@pytest.mark.parametrize(("attached", "holds"), [(0, True), (1, False)])
+def test_a_server_of_other_settings_may_let_sessions_wait_that_may_come_back(
+    attached: int, holds: bool
+) -> None:
+    before = {**AFTER, f"{Vital.SESSIONS} attached": 0}
+    after = before | {Vital.SESSIONS: 5, f"{Vital.SESSIONS} attached": attached}
+    found = replace(GOOD, before=before, half=before, after=after, log_faults=None)
+    assert judged(found, CROWD).holds is holds
