@@ -130,6 +130,7 @@ class BargeIn:
         if going_on:
             self._left_s = float("inf")
         self.playout.pause(now_ns)
+        self._playback.pause(now_ns)
         self.contended, self._began = True, frame
         if self.turn is not None:
             self._tell(ReplyPaused(self.turn.number))
@@ -155,8 +156,9 @@ class BargeIn:
     def go_on(self, said: str) -> None:
         """What was said over the reply was no interruption: it goes on where it was."""
         self.contended = False
-        # Its client did not play for so long: the rest is due that much later.
-        self._playback.postpone(self.playout.go_on(self._clock()))
+        now_ns = self._clock()
+        self.playout.go_on(now_ns)
+        self._playback.go_on(now_ns)
         self._expect_echo()
         if self.turn is not None:
             self._tell(ReplyResumed(self.turn.number, said))

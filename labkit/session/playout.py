@@ -65,12 +65,10 @@ class Playout:
         """The client stops playing, and keeps what it has."""
         self._paused_ns = self._at(now_ns)
 
-    def go_on(self, now_ns: int) -> int:
-        """It plays on where it was; gives how long it was paused, in nanoseconds."""
-        paused_ns = now_ns - self._at(now_ns)
-        self._runs_out_ns += paused_ns
+    def go_on(self, now_ns: int) -> None:
+        """It plays on where it was."""
+        self._runs_out_ns += now_ns - self._at(now_ns)
         self._paused_ns = None
-        return paused_ns
 
     def _at(self, now_ns: int) -> int:
         return now_ns if self._paused_ns is None else self._paused_ns

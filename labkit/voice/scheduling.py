@@ -147,15 +147,24 @@ class Playback:
     def __init__(self, waits_since_ns: int | None = None) -> None:
         self.runs_out_ns = self._since_ns = waits_since_ns
         self._begun = False
+        self._paused_ns: int | None = None
 
     def wait_from(self, now_ns: int) -> None:
         """From now on the client waits for the first sound."""
         self.runs_out_ns = self._since_ns = now_ns
 
-    def postpone(self, paused_ns: int) -> None:
-        """The client has not played for so long, and plays on now."""
+    def pause(self, now_ns: int) -> None:
+        """The client plays no further, and keeps what it has."""
+        self._paused_ns = self._at(now_ns)
+
+    def go_on(self, now_ns: int) -> None:
+        """It plays on where it was."""
         if self._begun and self.runs_out_ns is not None:
-            self.runs_out_ns += paused_ns
+            self.runs_out_ns += now_ns - self._at(now_ns)
+        self._paused_ns = None
+
+    def _at(self, now_ns: int) -> int:
+        return now_ns if self._paused_ns is None else self._paused_ns
 
     def due(self, now_ns: int, made_ns: int = 0) -> int | None:
         """When the next audio should be in the making.
@@ -171,7 +180,7 @@ class Playback:
             return None
         if not self._begun and not made_ns:
             return self._since_ns
-        runs_out_ns = self.runs_out_ns + made_ns
+        runs_out_ns = self.runs_out_ns + now_ns - self._at(now_ns) + made_ns
         if self.is_short(now_ns, made_ns):
             return runs_out_ns - round(_FURTHEST_S * 1e9)
         return max(self._since_ns, runs_out_ns - round(_HEAD_START_S * 1e9))
@@ -180,10 +189,11 @@ class Playback:
         """Whether the client, which plays, is about to run out; arguments as those of `due`."""
         if self.runs_out_ns is None or not self._begun:
             return False
-        return self.runs_out_ns + made_ns - now_ns < _RUNS_OUT_S * 1e9
+        return self.runs_out_ns + made_ns - self._at(now_ns) < _RUNS_OUT_S * 1e9
 
     def produced(self, seconds: float, now_ns: int) -> bool:
         """So much more audio was made; gives whether it came too late."""
+        now_ns = self._at(now_ns)
         if self.runs_out_ns is None:
             self.wait_from(now_ns)
         before_ns = self.runs_out_ns or now_ns

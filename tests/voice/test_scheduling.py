@@ -238,6 +238,19 @@ def test_who_is_about_to_run_out_goes_before_first_sounds_but_not_for_ever() -> 
     assert order(4.1) == ["forgotten", "plays", "waits"]
 
 
+def test_who_was_made_to_pause_does_not_run_out() -> None:
+    """Speech over a reply pauses it, and somebody else is served first meanwhile."""
+    playback = Playback(0)
+    playback.produced(5.0, 0)
+    playback.pause(2 * SECOND)
+    assert not playback.is_short(60 * SECOND)
+    assert playback.due(60 * SECOND) == 60 * SECOND + SECOND // 2
+    assert not playback.produced(1.0, 61 * SECOND)
+    playback.go_on(62 * SECOND)
+    assert playback.runs_out_ns == 66 * SECOND
+    assert playback.is_short(65 * SECOND)
+
+
 def test_work_ahead_is_not_due_whatever_was_made_of_it() -> None:
     playback = Playback()
     assert playback.due(0) is None
