@@ -296,15 +296,26 @@ class _Split(io.TextIOBase):
     def flush(self) -> None:
         self._rest.flush()
 
+    def remove(self) -> None:
+        """Take it out from wherever it is: a server that hangs may outlast one that came later."""
+        outer = sys.stdout
+        if outer is self:
+            sys.stdout = self._rest
+        while isinstance(outer, _Split) and outer is not self:
+            if outer._rest is self:
+                outer._rest = self._rest
+            outer = outer._rest
+
 
 @contextmanager
-def _split_output() -> Iterator[None]:
-    before = sys.stdout
-    sys.stdout = _Split(before)
+def split_output() -> Iterator[None]:
+    """Keep apart what a checked handler prints, for the length of the block."""
+    split = _Split(sys.stdout)
+    sys.stdout = split
     try:
         yield
     finally:
-        sys.stdout = before
+        split.remove()
 
 
 class _Thread(Hosted):
@@ -372,7 +383,7 @@ class _Thread(Hosted):
     def _run(self) -> None:
         _collecting.set(self._lines)
         try:
-            with _split_output():
+            with split_output():
                 asyncio.run(self._serve())
         except BaseException as error:  # such as the SystemExit of a handler; the check tells it
             self._lines.add("\n".join(_last_words(error)[-1:]))

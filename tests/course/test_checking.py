@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from labkit.course.checking import check, check_one
 from labkit.course.checks import find_checks
 from labkit.course.checks.check import Check, checked, checked_value
 from labkit.course.folder import Progress
-from labkit.course.hosting import hosted
+from labkit.course.hosting import hosted, split_output
 from labkit.course.keep import server_file
 from labkit.course.masters import stubs
 from labkit.course.probe import Probe, Trial
@@ -190,6 +191,17 @@ async def test_a_file_that_hangs_is_named_and_started_anew_for_the_next_check(
         report = await run(server, soon)
         assert "is blocked, at server.py, line 8, in handle" in repr(report)
         assert (await run(server, connects)).verdict is Verdict.PASSED
+
+
+def test_what_is_printed_goes_where_it_went_when_servers_end_in_another_order() -> None:
+    before = sys.stdout
+    for order in ((0, 1, 2), (1, 0, 2), (2, 0, 1), (0, 2, 1)):
+        servers = [split_output() for _ in range(3)]
+        for one in servers:
+            one.__enter__()
+        for number in order:
+            servers[number].__exit__(None, None, None)
+        assert sys.stdout is before
 
 
 async def test_a_check_that_fails_by_itself_is_our_fault() -> None:
