@@ -466,9 +466,14 @@ class Conversation:
                 raise NotYet(
                     f'"{key}" in "received": {between}',
                     f'"{key}": {at[key]}',
-                    off="it counts bytes, not samples" if at[key] == 2 * most else "",
+                    off=self.off_by(at[key], most) if key == "samples" else "",
                     event=number,
                 )
+
+    def off_by(self, told: int, sent: int) -> str:
+        """What is wrong with a count of the samples that were sent, where that can be told."""
+        counts_bytes = told == sent * self.input.frame_bytes > sent
+        return "it counts bytes, not samples" if counts_bytes else ""
 
     def forget(self) -> None:
         """Go back to a drawn place behind the last acknowledgement, as if no more had come."""

@@ -150,7 +150,7 @@ def plot_pings(measured: Mapping[str, Pings], *, ax: "Axes | None" = None) -> "A
         measured: The pings of each server, by its name.
         ax: Draw here; without it, into a figure of its own.
     """
-    from labkit.measure.figures import AFTER, BEFORE, axes, tidy
+    from labkit.measure.figures import AFTER, BEFORE, axes, plain_ticks, tidy
 
     drawn = axes(ax, 7.0, 3.2)
     for (name, pings), look in zip(measured.items(), (BEFORE, AFTER), strict=False):
@@ -160,6 +160,7 @@ def plot_pings(measured: Mapping[str, Pings], *, ax: "Axes | None" = None) -> "A
         )  # fmt: skip
         drawn.axvspan(0, pings.turn_ms, color=look.colour, alpha=0.08)
     drawn.set_yscale("log")
+    plain_ticks(drawn.yaxis)
     drawn.legend(frameon=False)
     return tidy(
         drawn, "While another caller is answered (shaded)", "ms after end_stream", "pong after, ms"

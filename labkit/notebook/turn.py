@@ -227,7 +227,7 @@ class SpokenTurn:
         stage, share = largest
         return (
             f"{total:.0f} ms from the end of speech to the first sound of the reply; the longest "
-            f"part is {stage.label}, {stages[stage]:.0f} ms, {100 * share:.0f} % of it"
+            f"part: {stage.label}, {stages[stage]:.0f} ms, {100 * share:.0f} % of it"
         )
 
     def plot_waterfall(self, *, ax: "Axes | None" = None) -> "Axes":

@@ -383,8 +383,8 @@ await check("ch4.slow_reader", handle)
 #
 # Speech is smooth. The next value is close to the last one, unless the bytes are read wrongly; then it is noise. So
 # read them in several ways, and see which reading is smooth. That is what labkit's `FormatWatch` does, for each
-# caller, now and then; its text says what cannot be told. It is fed each message with the time at which it came, and
-# gives what is new about the stream: `ProtocolError`s, mostly none.
+# caller, now and then; its text says what cannot be told. It is fed each message with the time at which it came, in
+# nanoseconds of `time.perf_counter_ns()`, and gives what is new about the stream: `ProtocolError`s, mostly none.
 #
 # The recording, sent in three ways. Each line should name what it is.
 

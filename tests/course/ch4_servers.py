@@ -335,6 +335,13 @@ async def refuse(self, error):
     await right_refuse(self, error)
 V1.refuse = refuse
 """,
+        "counts what it refuses": """
+right = hear
+async def hear(session, data):
+    if len(data) % 2:
+        session.received = session.received.plus(samples=len(data) // 2)
+    await right(session, data)
+""",
         "hangs up": """
 async def refuse(self, error):
     raise ValueError("this is no audio")

@@ -70,7 +70,7 @@ def test_a_turn_in_plain_text() -> None:
         f"said   {said} (1.50 s)",
         "heard  turn on the lights",
         "reply  The lights are on. (0.50 s)",
-        "wait   400 ms from the end of speech to the first sound of the reply; the longest part is "
+        "wait   400 ms from the end of speech to the first sound of the reply; the longest part: "
         f"{Stage.ASR.label}, 200 ms, 50 % of it",
     ]
 
@@ -213,7 +213,7 @@ def test_what_a_foreign_server_does_not_tell_is_a_part_of_its_own() -> None:
     turn = spoken(reply_text="", trace=Trace(known), remarks=["the reply is a WAV file"])
     assert repr(turn).splitlines()[2:] == [
         "reply  (its words were not told) (0.50 s)",
-        "wait   400 ms from the end of speech to the first sound of the reply; the longest part is "
+        "wait   400 ms from the end of speech to the first sound of the reply; the longest part: "
         "not told by the server, 372 ms, 93 % of it",
         "note   the reply is a WAV file",
     ]

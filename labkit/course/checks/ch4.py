@@ -153,6 +153,7 @@ def _require_acknowledged(talk: Conversation, turns: int) -> None:
         raise NotYet(
             f'an `audio.ack` with "received": {json.dumps(has)}, all that was sent',
             f"the last one says {json.dumps(talk.acknowledged)}",
+            off=talk.off_by(talk.acknowledged["samples"], talk.sent_samples),
             event=talk.last_ack,
         )
 
@@ -305,7 +306,8 @@ async def wrong_format(probe: Probe) -> None:
     That is: as floats, with the high byte first, one of them as a WAV file in one message; each on
     a connection of its own. The error has to come before `response.done`. All of it counts as
     received, and of the file, whose samples are right, the words have to be heard. One client
-    declares floats, and sends up to eight recordings as integers. Then comes one as declared.
+    declares floats, and sends up to eight recordings as integers. Then come an odd number of bytes,
+    of which nothing counts, and a recording as declared.
     """
     talk = await _send_as(probe, "", encode_s16le)
     probe.ok("finds nothing wrong with audio that is right")
@@ -317,11 +319,14 @@ async def wrong_format(probe: Probe) -> None:
     await _send_integers_as_floats(probe)
     probe.ok(f"names it: `{_INTEGERS}`")
     said = probe.draw(1)[0]
+    await talk.caller.send(probe.rng.randbytes(probe.rng.randrange(101, 640, 2)))
     await talk.say(said)
     await talk.end()
     await talk.until("response.done", errors=True)
     talk.require_heard(said)
-    probe.ok("goes on with the session")
+    await talk.settle()
+    _require_acknowledged(talk, 2)
+    probe.ok("goes on with the session, and counts nothing of half a sample")
 
 
 def _with_header(samples: Float32) -> bytes:
