@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from typing import Any, Final, TypedDict, Unpack
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
@@ -354,10 +355,15 @@ def _no_tls(url: str) -> str:
 def _refusal(who: str, response: Response) -> ConnectError:
     """What was said to refuse a handshake, and when it asked to be tried again."""
     body = in_words((response.body or b"").decode(errors="replace"))
-    said = f"HTTP {response.status_code}" + (f": {body}" if body else "")
+    # The source of a web page says nothing to whoever called.
+    said = f"HTTP {response.status_code}" + (f": {body}" if body and body[0] != "<" else "")
     wait = response.headers.get("Retry-After", "")
+    refused = response.status_code >= HTTPStatus.MULTIPLE_CHOICES
+    what = (
+        "refused the connection:" if refused else "is no voice server: it answers with a web page,"
+    )
     return ConnectError(
-        f"{who} refused the connection: {said}",
+        f"{who} {what} {said}",
         retry=wait.isdecimal() or response.status_code in _TRY_LATER,
         retry_after_s=float(wait) if wait.isdecimal() else 0.0,
     )

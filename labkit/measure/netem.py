@@ -22,6 +22,7 @@ bookkeeping). When all are full, the sender feels that the reader does not read.
 
 import asyncio
 import logging
+import os
 import socket
 import struct
 from collections.abc import Callable
@@ -280,8 +281,10 @@ class Proxy:
         try:
             self._listener = socket.create_server((_HOST, self._asked_port))
         except (OSError, OverflowError) as error:
+            number = getattr(error, "errno", None)
             raise InstrumentError(
-                f"cannot listen on {_HOST}:{self._asked_port}: {error}. "
+                f"cannot listen on {_HOST}:{self._asked_port}: "
+                f"{os.strerror(number) if number else error}. "
                 "Choose another port, or 0 for a free one"
             ) from error
         _tune(self._listener)

@@ -88,7 +88,7 @@ async def start_labkit(*options: str, name: str = "labkit") -> RunningServer:
     return await place_of(name).start(labkit_server(*options))
 
 
-async def start_mine(*, name: str = "mine", file: Path | None = None) -> RunningServer:
+async def start_mine(*, name: str = "mine", file: Path | str | None = None) -> RunningServer:
     """Start the server that your kept cells make, as `start_labkit` does with labkit's.
 
     Args:
@@ -101,7 +101,7 @@ async def start_mine(*, name: str = "mine", file: Path | None = None) -> Running
             ready; the error has its last words.
     """
     if file is not None:
-        return await place_of(name).start(script_server(file))
+        return await place_of(name).start(script_server(Path(file)))
     kept = kept_sections()
     if not kept:
         raise NotImplementedError("nothing is kept yet: run the cells that begin with %%keep")

@@ -226,6 +226,19 @@ async def test_a_refusal_is_told_in_the_servers_words(
     assert (told.retry, told.retry_after_s) == (retry, float(wait or 0))
 
 
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (200, "is no voice server: it answers with a web page, HTTP 200"),
+        (404, "refused the connection: HTTP 404"),
+    ],
+)
+async def test_a_web_page_is_not_shown_in_its_source(status: int, words: str) -> None:
+    page = f"HTTP/1.1 {status} So\r\nContent-Length: 15\r\n\r\n<!DOCTYPE html>"
+    async with tcp(page.encode()) as url:
+        assert str(await failure(url)) == f"{url} {words}"
+
+
 @pytest.mark.parametrize("text", ["a\x1b[31mb", "a\r\nb", "\ud800", "x" * 100_000, "\0"])
 def test_what_somebody_says_is_a_short_line_that_can_be_printed(text: str) -> None:
     line = in_words(text)

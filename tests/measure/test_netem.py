@@ -444,7 +444,8 @@ async def test_a_websocket_cut_inside_a_frame_says_so_and_the_next_one_works() -
 
 async def test_a_port_that_is_taken_is_named() -> None:
     async with Proxy("127.0.0.1", 9) as proxy:
-        with pytest.raises(InstrumentError, match=rf"cannot listen on 127.0.0.1:{proxy.port}"):
+        words = rf"cannot listen on 127.0.0.1:{proxy.port}: Address already in use\. Choose another"
+        with pytest.raises(InstrumentError, match=words):
             Proxy("127.0.0.1", 9, port=proxy.port).start()
 
 

@@ -74,7 +74,7 @@ async def test_a_server_that_does_not_start_says_why() -> None:
 async def test_a_server_that_is_no_file_of_python_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").touch()
     with pytest.raises(ServerError, match="mine.txt is no file of Python; name one that ends in"):
-        await start_mine(file=tmp_path / "mine.txt")
+        await start_mine(file=str(tmp_path / "mine.txt"))
 
 
 async def test_what_is_still_to_be_written_is_named_with_its_exercise(
