@@ -283,17 +283,29 @@ def _seconds(piece: Piece) -> float:
     return len(piece.spoken) / _LETTERS_PER_S
 
 
+class _Average:
+    """A moving average, which begins with a guess."""
+
+    def __init__(self, guess: float) -> None:
+        self.value = guess
+        self._taken = 0
+
+    def take(self, value: float) -> None:
+        self._taken += 1
+        self.value += max(_LEARNS, 1 / self._taken) * (value - self.value)
+
+
 class _Pace:
     """How slowly a voice may speak, and how long the engines work on a piece, learnt from before.
 
     Attributes:
-        written_s: Seconds in which the model writes a piece, on average.
-        begun_s: Seconds in which the voice begins one.
+        write_s: Seconds in which the model writes a piece.
+        begin_s: Seconds in which the voice begins one.
     """
 
     def __init__(self) -> None:
         self._letters_per_s: float | None = None
-        self.written_s, self.begun_s = 0.4, 0.25  # those of the public models
+        self.write_s, self.begin_s = _Average(0.4), _Average(0.25)  # those of the public models
 
     def longest_s(self, text: str) -> float:
         return len(text) / (self._letters_per_s or _SLOWEST_LETTERS_PER_S)
@@ -303,12 +315,6 @@ class _Pace:
         if len(text) >= _TELLING_LETTERS and seconds > 0:
             slow = len(text) / seconds * _SLOWER
             self._letters_per_s = min(slow, self._letters_per_s or slow)
-
-    def wrote(self, seconds: float) -> None:
-        self.written_s += _LEARNS * (seconds - self.written_s)
-
-    def began(self, seconds: float) -> None:
-        self.begun_s += _LEARNS * (seconds - self.begun_s)
 
 
 class VoicePipeline:
@@ -453,7 +459,7 @@ class VoicePipeline:
                 if pieces:
                     # For the first one the model has read what was said, too.
                     if Mark.LLM_FIRST_SENTENCE in turn.trace.marks:
-                        self._pace.wrote(took_s / len(pieces))
+                        self._pace.write_s.take(took_s / len(pieces))
                     took_s = 0.0
                 for piece in pieces:
                     if piece.spoken:
@@ -468,7 +474,7 @@ class VoicePipeline:
 
     def _may_begin(self, script: _Script, made_s: float) -> bool:
         """Whether the client will not run out behind the beginning of a reply."""
-        crowded, piece_s = self._turns > 1, self._pace.written_s + self._pace.begun_s
+        crowded, piece_s = self._turns > 1, self._pace.write_s.value + self._pace.begin_s.value
         return script.covers(_WRITTEN[crowded] * piece_s) and made_s >= _MADE[crowded] * piece_s
 
     async def _speak(self, turn: Turn, script: _Script, sink: Sink) -> str:
@@ -544,7 +550,7 @@ class VoicePipeline:
                 samples, over = await self._tts.run(turn.session, turn.playback.due, go_on)
                 if not begun:
                     begun = True
-                    self._pace.began(self._tts.took_s)
+                    self._pace.begin_s.take(self._tts.took_s)
                 yield samples
         finally:
             stop.set()
