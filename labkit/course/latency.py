@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from labkit.measure.chunking import last_chunk_ms, overhead_bytes
 from labkit.measure.exercise_summary import ExerciseSummary, ServerSummary, by_server, paired
-from labkit.measure.links import PROFILES
+from labkit.measure.links import PROFILES, read_profile
 from labkit.measure.plan import PlannedTurn, prepared
 from labkit.measure.recordings import Recording
 from labkit.measure.server_process import RunningServer
@@ -84,12 +84,13 @@ async def measure_point(
         server: In a process of its own.
         said: What is said; short ones take less time.
         chunk_ms: Length of one message.
-        network: One of `NETWORKS`.
+        network: One of `NETWORKS`, or a file that describes one.
 
     Raises:
         ClientError: Nobody answers, or the connection was lost.
+        InstrumentError: There is no such network.
     """
-    access = Access(network=PROFILES[network])
+    access = Access(network=read_profile(network))
     traces = []
     async with way_to(Target.running(server.url), access) as way:
         for number in range(_TURNS):

@@ -86,7 +86,12 @@ class Exercise(Experiment[Row, ExerciseSummary]):
         """An exercise of some nine minutes, or of three; several servers share the time.
 
         With a single chunk size a block is short, so there are as many as for one server.
+
+        Raises:
+            InstrumentError: There is no server to measure.
         """
+        if not targets:
+            raise InstrumentError("there is no server to measure; name one")
         share = 1 if len(chunk_sizes_ms) == 1 else len(targets)
         return cls(
             targets=targets,

@@ -115,8 +115,10 @@ def plan_turns(
     Raises:
         ValueError: There is nothing to run.
     """
-    if recordings < 1 or blocks < 1 or not servers or not chunk_sizes_ms:
-        raise ValueError(f"nothing to run: {recordings} recordings, {blocks} blocks")
+    if recordings < 1 or blocks < 1 or not servers or min(chunk_sizes_ms, default=0) < 1:
+        sizes = ", ".join(map(str, chunk_sizes_ms)) or "no"
+        what = f"{recordings} recordings, {blocks} blocks, chunks of {sizes} ms"
+        raise ValueError(f"nothing to run: {what}")
     rng = random.Random(seed)
     deck = _deck(rng, recordings, blocks)
     phases = {size: _phases(rng, size, blocks, chunk_sizes_ms) for size in chunk_sizes_ms}

@@ -153,16 +153,18 @@ def recording_at(path: Path) -> Recording:
     )  # fmt: skip
 
 
-def recording(what: str | Path) -> Recording:
+def recording(what: str | Path | Recording) -> Recording:
     """One recording.
 
     Args:
-        what: The name of one that comes with the course, such as ``"ked-01"``, or the path of
-            any WAV or FLAC file.
+        what: The name of one that comes with the course, such as ``"ked-01"``, the path of any
+            WAV or FLAC file, or what this gave before.
 
     Raises:
         AudioError: There is none of that name.
     """
+    if isinstance(what, Recording):
+        return what
     known = {one.name: one for one in load_manifest()}
     if (found := known.get(str(what))) is not None:
         return found

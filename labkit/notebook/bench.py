@@ -4,13 +4,14 @@ The same without clicking: `await bench.measure(chunk_ms=100, network="4g")`, th
 """
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from labkit.course.aloud import Aloud
 from labkit.course.latency import NETWORKS, Point, measure_point, plot_points
 from labkit.errors import LabkitError
 from labkit.measure.chunking import CHUNK_SIZES_MS
-from labkit.measure.recordings import Recording
+from labkit.measure.recordings import Recording, recording
 from labkit.measure.server_process import RunningServer
 from labkit.notebook.show import show
 
@@ -29,11 +30,11 @@ class Bench:
         points: What was measured, newest last.
     """
 
-    def __init__(self, server: RunningServer, said: Recording) -> None:
-        """Measure `server` with the recording `said`; nothing is measured yet."""
+    def __init__(self, server: RunningServer, said: Recording | str | Path) -> None:
+        """Measure `server` with the recording `said`, or of that name; nothing is measured yet."""
         self.points: list[Point] = []
         self._server = server
-        self._said = said
+        self._said = recording(said)
         self._running: asyncio.Task[None] | None = None
 
     async def measure(self, *, chunk_ms: int, network: str = NETWORKS[0]) -> Point:

@@ -4,13 +4,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from labkit.course.keep import server_file
 from labkit.measure.chunking import CHUNK_SIZES_MS
 from labkit.measure.exercise import Exercise
 from labkit.measure.exercise_summary import ExerciseSummary
 from labkit.measure.links import read_profile
 from labkit.measure.results import Results, conduct
 from labkit.measure.targets import Access, Target, distinct
+from labkit.notebook.server import kept_server
 from labkit.notebook.show import progress_bar
 
 
@@ -48,9 +48,10 @@ async def run_exercise(
 
     Raises:
         LabkitError: The folder cannot be written, a recording is not usable, a server did not
-            start, or no turn was answered.
+            start, there is none, or no turn was answered.
+        NotImplementedError: Nothing is kept of your server, or a section is still a stub.
     """
-    targets = [Target("mine", [str(server_file())])] if mine else []
+    targets = [Target("mine", kept_server())] if mine else []
     targets += [Target.labkit("--models", models)] if labkit else []
     targets += [Target.naive("--models", models)] if baseline else []
     targets += [Target.named(str(server)) for server in servers]

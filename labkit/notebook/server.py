@@ -102,12 +102,21 @@ async def start_mine(*, name: str = "mine", file: Path | str | None = None) -> R
     """
     if file is not None:
         return await place_of(name).start(script_server(Path(file)))
+    return await place_of(name).start(kept_server())
+
+
+def kept_server() -> list[str]:
+    """The server that your kept cells make.
+
+    Raises:
+        NotImplementedError: Nothing is kept, or a section of it is still a stub.
+    """
     kept = kept_sections()
     if not kept:
         raise NotImplementedError("nothing is kept yet: run the cells that begin with %%keep")
     if waiting := still_to_write(kept):
         raise NotImplementedError(f"still to be written: {', '.join(waiting)}")
-    return await place_of(name).start([str(server_file())])
+    return script_server(server_file())
 
 
 async def start_naive(*, name: str = "naive") -> RunningServer:

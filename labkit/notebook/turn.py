@@ -58,7 +58,7 @@ async def say(
         AudioError: There is no such recording, or it cannot be read.
         ClientError: Nobody answers, or the connection was lost.
     """
-    said = what if isinstance(what, Recording) else recording(what)
+    said = recording(what)
     samples = read_audio(said.path)
     running = RunningServer(server) if isinstance(server, str) else server
     with running.speaking_for_itself():

@@ -6,6 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from labkit.course.latency import NETWORKS
+from labkit.errors import InstrumentError
 from labkit.measure.recordings import recording
 from labkit.measure.server_process import RunningServer
 from labkit.notebook.bench import Bench
@@ -45,7 +46,9 @@ async def test_a_server_that_is_gone_is_told(server: RunningServer) -> None:
 
 
 async def test_sliders_offer_every_network() -> None:
-    bench = Bench(RunningServer("ws://localhost:1"), recording("slt-deep-08"))
+    bench = Bench(RunningServer("ws://localhost:1"), "slt-deep-08")
+    with pytest.raises(InstrumentError, match="network '5g' is none of loopback, lan, wifi"):
+        await bench.measure(chunk_ms=40, network="5g")
     assert repr(bench) == "nothing was measured yet"
     assert bench.widget().children[1].options == NETWORKS
     assert isinstance(bench.figure(), Figure)

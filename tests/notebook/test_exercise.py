@@ -7,6 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from labkit.course.keep import write_sections
+from labkit.course.masters import sections
+from labkit.errors import InstrumentError
 from labkit.measure.exercise import Exercise
 from labkit.measure.results import Results
 from labkit.notebook.exercise import run_exercise
@@ -48,9 +51,17 @@ async def test_the_conditions_are_those_that_were_asked_for(
 
     monkeypatch.setenv("LABKIT_MINE", str(tmp_path))
     monkeypatch.setattr("labkit.notebook.exercise.conduct", conduct)
+    with pytest.raises(NotImplementedError, match="nothing is kept yet: run the cells"):
+        await run_exercise(mine=True, out=tmp_path)
+    write_sections(sections(2))
     await run_exercise(mine=True, labkit=False, baseline=True, blocks=3, network="4g", out=tmp_path)
     (exercise,) = asked
     assert [target.name for target in exercise.targets] == ["mine", "naive"]
     assert exercise.targets[0].command == [str(tmp_path / "server.py")]
     assert exercise.blocks == 3
     assert str(exercise.access) == "4g"
+
+
+async def test_an_exercise_of_no_server_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InstrumentError, match="there is no server to measure; name one"):
+        await run_exercise(labkit=False, out=tmp_path)
