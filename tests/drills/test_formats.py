@@ -63,6 +63,17 @@ def test_the_bar_is_95_percent_or_silence(
             assert not finding.holds
 
 
+@pytest.mark.parametrize(("right", "holds"), [(7, True), (6, True), (5, False)])
+def test_one_of_few_breaks_no_promise_of_a_share(
+    right: int, holds: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault = ProtocolError(ErrorCode.RATE_MISMATCH, "", "")
+    told = [[(1.0, fault)]] * right + [[]] * (7 - right)
+    monkeypatch.setattr(formats, "_told", lambda members, speech: told)
+    found = [one for one in formats.measure([], silent) if one.bar == "≥ 95 % rate_mismatch"]
+    assert {one.holds for one in found} == {holds}
+
+
 def test_a_false_alarm_is_counted_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     fault = ProtocolError(ErrorCode.RATE_MISMATCH, "too fast", "")
     monkeypatch.setattr(formats, "negatives", lambda _: [("tone", np.zeros)])
