@@ -15,11 +15,12 @@ import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE
 from labkit.errors import EngineError
+from labkit.session import refusals
 from labkit.session.ahead import WorkAhead
 from labkit.session.answering import Answers, Ended
 from labkit.session.barge_in import BargeIn
 from labkit.session.common import Common
-from labkit.session.events import PartialTranscript, SpeechStarted, SpeechStopped
+from labkit.session.events import PartialTranscript, Refused, SpeechStarted, SpeechStopped
 from labkit.session.partials import Partials
 from labkit.trace import Mark
 from labkit.voice import pipeline as voice
@@ -76,6 +77,7 @@ class Listening:
             shortest=self._ahead_frames,
         )
         self._ahead: WorkAhead | None = None
+        self._fails = False  # the detector, since it was asked last
 
     # What is known of it.
 
@@ -197,8 +199,13 @@ class Listening:
         try:
             await self._common.pipeline.listen(self._common.id, utterance, ended=ended)
         except EngineError as error:
-            _log.error("session %s: %s", self._common.id, error)
+            if not self._fails:
+                _log.error("session %s: %s", self._common.id, error)
+                if self._common.options.server_ends and not ended:  # else a turn fails, and says so
+                    self._common.tell(Refused(refusals.not_answered(error)))
+            self._fails = True
             return False
+        self._fails = False
         return True
 
     async def _follow(self, utterance: Utterance) -> None:

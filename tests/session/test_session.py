@@ -259,6 +259,27 @@ async def test_what_an_engine_must_not_give_fails_its_turn_and_no_other(gift: An
         assert [exchange.user for exchange in scene.session.history] == ["well"]
 
 
+@pytest.mark.parametrize("server_ends", [False, True])
+async def test_a_detector_that_fails_is_told_of_once_where_no_turn_does(
+    server_ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise EngineError("it broke")
+
+    async with at_work(server_ends=server_ends) as scene:
+        with monkeypatch.context() as broken:
+            broken.setattr(scene.pipeline, "listen", fail)
+            for _ in range(20):
+                scene.hear(sound(FRAME))
+                await scene.settle()
+        told = [one.error.code for one in scene.told.of(Refused)]
+        assert told == [ErrorCode.ENGINE_FAILED] * server_ends
+        scene.hear(sound(FRAME) + sound(SECOND, 0))
+        scene.session.end_utterance()
+        await scene.session.all_answered()
+        assert scene.told.of(Transcript)[0] == Transcript(1, f"{21 * FRAME} loud samples")
+
+
 @pytest.mark.parametrize("lost_midway", [False, True])
 async def test_a_long_message_is_heard_piece_by_piece(lost_midway: bool) -> None:
     async with at_work() as scene:
