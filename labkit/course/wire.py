@@ -124,7 +124,7 @@ def plot_differences(
         off = samples[first:last] - truth[first:last]
         drawn.plot(at_ms, off, style, color=colour, linewidth=1.4, label=f"off by: {name}")
     loudest = float(np.abs(truth[first:last]).max())
-    drawn.set_ylim(-loudest, 1.8 * loudest)  # room for the legend above
+    drawn.set_ylim(-loudest, (1.5 + 0.3 * len(made)) * loudest)  # room for the legend above
     drawn.legend(frameon=False, loc="upper right")
     return tidy(drawn, "What resampling changed", "ms", "sample")
 
@@ -142,7 +142,7 @@ def plot_understood(found: Sequence[Understood], *, ax: "Axes | None" = None) ->
     bars = drawn.barh(at + 0.2, percents, 0.38, color=BLUE, label="words understood, %")
     drawn.bar_label(bars, fmt="%.0f %%", padding=3)
     drawn.set_yticks(at, [str(one.form) for one in found])
-    drawn.set_xlim(0, 165)  # room for the legend beside the bars
+    drawn.set_xlim(0, 220)  # room for the legend beside the bars
     drawn.invert_yaxis()
     drawn.legend(frameon=False, loc="center right")
     return tidy(drawn, "What a format costs, and what it keeps", "kB a second, or percent", "")

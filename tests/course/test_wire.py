@@ -7,6 +7,7 @@ import soxr
 from labkit.audio.formats import AudioFormat
 from labkit.audio.pcm import SAMPLE_RATE, Encoding
 from labkit.course import wire
+from labkit.measure.figures import figure_of
 from labkit.measure.recordings import recording
 from labkit.protocol import v1
 
@@ -53,6 +54,17 @@ def test_each_format_has_its_two_bars() -> None:
     ]
     widths = [bar.get_width() for bar in wire.plot_understood(found).patches]
     assert widths == [32, 8, 90, 0]
+
+
+def test_no_number_lies_below_the_legend() -> None:
+    found = [wire.Understood(AudioFormat(sample_rate=rate), 100.0) for rate in (48_000, 16_000)]
+    drawn = wire.plot_understood([*found, *found])
+    figure_of(drawn).draw_without_rendering()
+    legend = drawn.get_legend()
+    assert legend is not None
+    place = legend.get_window_extent()
+    over = [one.get_text() for one in drawn.texts if place.overlaps(one.get_window_extent())]
+    assert not over
 
 
 def test_a_law_is_drawn_in_the_order_of_its_values() -> None:
