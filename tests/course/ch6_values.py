@@ -91,6 +91,11 @@ right = line
 def line(points):
     return right(points)[::-1]
 """,
+        "in the order in which they came": """
+right = line
+def line(points):
+    return [one for one in points if one in right(points)]
+""",
         "the best two": """
 def line(points):
     return [min(points), min(points, key=lambda one: one[1])]

@@ -142,6 +142,16 @@ async def test_a_server_gets_its_verdict_in_the_words_that_are_stored(
     assert words == known[0] or words in known
 
 
+@pytest.mark.parametrize(("chapter", "check"), [(5, "ch5.conclusion"), (6, "ch6.line")])
+async def test_no_order_that_is_drawn_hides_a_mistake(chapter: int, check: str) -> None:
+    (one,) = find_checks(check)
+    for name in CHAPTERS[chapter].wrong[check]:
+        target = CHAPTERS[chapter].target(check, name)
+        for seed in range(20):
+            report = await check_one(one, target, seed=seed)
+            assert report.verdict is Verdict.NOT_YET, f"{name}: {report!r}"
+
+
 async def test_a_pong_that_is_late_in_some_turns_only_is_no_fault_of_the_server() -> None:
     held_up = """
 turns = 0

@@ -12,6 +12,8 @@ from labkit.course.turns import FixedWait, Policy, decisions
 from labkit.course.verdict import NotYet
 from labkit.measure.pauses import Turn, conversations, voices
 
+_MANY: Final = 3
+"""Points of a line that can be in the wrong order."""
 _CLOSE_S: Final = 0.001
 _HELD_OUT: Final = ("-calm", "-deep", "-lively")
 """Endings of the voices that the chapter's own turns leave to the check."""
@@ -85,12 +87,15 @@ def _same(given: Any, true: tuple[bool, float | None]) -> bool:
 async def line(trial: Trial, function: Any) -> None:
     """`line(points)` for twelve drawn points, two of which share the fewest cut-offs; for one."""
     rng = trial.rng
-    points = [(rng.uniform(0.2, 1.5), rng.uniform(0, 0.6)) for _ in range(11)]
-    fewest = min(points, key=lambda one: one[1])
-    points.append((fewest[0] + 0.1, fewest[1]))
-    rng.shuffle(points)
+    points, best = list[tuple[float, float]](), list[tuple[float, float]]()
+    while len(best) < _MANY or best == sorted(best):  # or any order of them would be right
+        points = [(rng.uniform(0.2, 1.5), rng.uniform(0, 0.6)) for _ in range(11)]
+        fewest = min(points, key=lambda one: one[1])
+        points.append((fewest[0] + 0.1, fewest[1]))
+        rng.shuffle(points)
+        best = _unbeaten(points)
     for drawn in (points, points[:1]):
-        true = sorted(one for one in drawn if not any(_beats(other, one) for other in drawn))
+        true = sorted(_unbeaten(drawn))
         expected = f"{_points(true)} of {len(drawn)} points"
         given = trial.call(function, list(drawn), expected=expected)
         try:
@@ -100,6 +105,10 @@ async def line(trial: Trial, function: Any) -> None:
         if found != true:
             raise NotYet(expected, _points(found), off=_why(found, true, drawn))
         trial.ok(f"keeps {len(true)} of {len(drawn)} points, from left to right")
+
+
+def _unbeaten(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    return [one for one in points if not any(_beats(other, one) for other in points)]
 
 
 def _beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
