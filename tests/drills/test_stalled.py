@@ -62,6 +62,11 @@ def found(**changes: object) -> list[bool]:
     return [one.holds for one in judged(**{**values, **changes})]  # type: ignore[arg-type]
 
 
+def test_what_a_server_sways_by_is_not_laid_on_a_few_clients() -> None:
+    assert all(found(clients=4, grown=5 * MIB))
+    assert not all(found(clients=4, grown=9 * MIB))
+
+
 @pytest.mark.parametrize(
     "changes",
     [
