@@ -5,7 +5,6 @@ came.
 """
 
 import asyncio
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +21,8 @@ SHOWN: Final = 60
 """Most characters of a text of the server that are repeated."""
 _LONGEST_REPLY_S: Final = 600.0
 """A reply that is longer is one that never ends."""
+_MOST_NUMBERED: Final = 10_000
+"""Likewise; partial transcripts of a long utterance are among them."""
 _MOST_NAMES: Final = 20
 """Kinds of messages that are told apart; a server may invent them without end."""
 _COUNT: Final = TypeAdapter[int](Count, config=ConfigDict(strict=True))
@@ -78,6 +79,8 @@ class TurnSoFar:
     """The message that asked for the answer; empty while none has."""
     came: Counter[str] = field(default_factory=Counter)
     """What came, by name, and how often."""
+    numbered: int = 0
+    """Messages of labkit.v1 about the conversation."""
     heard: str | None = None
     """The transcript of the whole utterance, None while it has not come."""
     reply_s: float = 0.0
@@ -104,13 +107,13 @@ class TurnSoFar:
         known = name in self.came or len(self.came) < _MOST_NAMES
         self.came[name if known else "others"] += times
 
-    def require_end(self, most_messages: float = math.inf) -> None:
+    def require_end(self) -> None:
         """Refuse to take any more of a reply that is too long to have an end.
 
         Raises:
-            ClientError: It is, or more than `most_messages` came.
+            ClientError: It is, or in more messages than can be.
         """
-        if self.reply_s > _LONGEST_REPLY_S or self.came.total() > most_messages:
+        if self.reply_s > _LONGEST_REPLY_S or self.numbered > _MOST_NUMBERED:
             raise ClientError(f"the reply does not end; {self.received()}")
 
     def missing(self, what: str, within_s: float) -> ClientError:

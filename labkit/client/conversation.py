@@ -34,8 +34,6 @@ _EVENTS: Final = 64
 """Events that may wait for whoever uses the client; then the server has to wait."""
 _EVENT_BYTES: Final = 1024 * 1024
 """Bytes of the messages that they came in; the one that crosses the bound is still taken."""
-_MOST_MESSAGES: Final = 10_000
-"""Text messages of one turn, partial transcripts of a long utterance among them."""
 _ACK_BYTES: Final = 16 * 1024
 _TEXT_WEIGHT: Final = 512
 """What a text message counts for: short ones must be acknowledged, too."""
@@ -312,7 +310,8 @@ class Conversation:
         if number is not None and not isinstance(message, Unknown | v1.Error):
             self.note_progress()
         self.note(message)
-        self.so_far.require_end(_MOST_MESSAGES)
+        self.so_far.numbered += number is not None
+        self.so_far.require_end()
         return _TEXT_WEIGHT if number is not None else 0
 
     async def _end_earlier_turns(self, message: TextMessage) -> None:

@@ -222,7 +222,7 @@ async def test_what_nobody_foresaw_is_told() -> None:
 async def test_a_reply_that_never_ends_is_given_up(
     message: str | bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("labkit.client.conversation._MOST_MESSAGES", 50)
+    monkeypatch.setattr("labkit.client.answers._MOST_NUMBERED", 50)
 
     async def talks(socket: ServerConnection) -> None:
         for seq in count(1):
@@ -269,14 +269,14 @@ async def test_a_newer_server_ends_no_session() -> None:
 async def test_what_was_refused_says_how_often() -> None:
     errors = [
         v1.Error(seq=seq, code=ErrorCode.ODD_LENGTH, message="odd", count=count).encode()
-        for seq, count in enumerate((1, 7), start=1)
+        for seq, count in enumerate((1, 70_000), start=1)
     ]
     done = v1.ResponseDone(seq=3, turn=1, status=v1.ResponseStatus.NOTHING_HEARD)
     async with (
         answering(STARTED, *errors, done.encode()) as url,
         SessionClient.connect(url) as client,
     ):
-        assert [error.count for error in (await client.answer()).errors] == [1, 7]
+        assert [error.count for error in (await client.answer()).errors] == [1, 70_000]
 
 
 async def chatty(socket: ServerConnection) -> None:
