@@ -138,6 +138,6 @@ def test_nobody_runs_out_where_four_stop_at_once(monkeypatch: pytest.MonkeyPatch
 def test_they_would_if_each_reply_began_with_its_first_sound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for bound in ("_WRITTEN", "_MADE"):
-        monkeypatch.setattr(voice, bound, (0.0, 0.0))
+    monkeypatch.setattr(voice, "_WRITTEN", (0.0, 0.0))
+    monkeypatch.setattr(voice, "_MADE", 0.0)
     assert sum(ran_out for seed in range(8) for _, ran_out in crowd(monkeypatch, seed, 4)) > 0
