@@ -3,7 +3,7 @@
 Each command prints a row for each promise, and exits 1 where one is broken.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -42,7 +42,8 @@ def resume(
 
     if not cuts and not voice_cuts:
         raise LabkitError("there is nothing to do: --cuts and --voice-cuts are both 0")
-    _carry_out(lambda tell: run_resume(cuts, voice_cuts, seed, tell))
+    findings: list[Finding] = []
+    _carry_out(lambda tell: run_resume(cuts, voice_cuts, seed, tell, findings), findings)
 
 
 @drill.command()
@@ -102,7 +103,8 @@ def hostile(
     """Let a hostile caller of each kind attack beside an honest one, who must not notice."""
     from labkit.drills.hostile import run_hostile
 
-    _carry_out(lambda tell: run_hostile(only or (), seconds, tell))
+    findings: list[Finding] = []
+    _carry_out(lambda tell: run_hostile(only or (), seconds, tell, findings), findings)
 
 
 @drill.command()
@@ -152,9 +154,19 @@ def formats(
     _carry_out(lambda tell: run_formats(url, quick=quick, tell=tell))
 
 
-def _carry_out(work: "Callable[[Tell], Coroutine[Any, Any, Verdict]]") -> None:
-    with counting_bar() as tell:
-        verdict = run(work(tell))
+def _carry_out(
+    work: "Callable[[Tell], Coroutine[Any, Any, Verdict]]", findings: "Sequence[Finding]" = ()
+) -> None:
+    """Run a drill, and judge it; where something ends it, `findings` until then are printed."""
+    from labkit.drills import Verdict
+
+    try:
+        with counting_bar() as tell:
+            verdict = run(work(tell))
+    except BaseException:
+        if findings:
+            print_table(verdict_table(Verdict("not finished; found until then", tuple(findings))))
+        raise
     judge(verdict)
 
 

@@ -77,12 +77,16 @@ class Endured:
     """Lines of its log that tell of faults, and why the attack broke off if it did."""
 
 
-async def run_hostile(kinds: Sequence[str], seconds: float, tell: Tell) -> Verdict:
-    """Run the drill: these `kinds` of `ATTACKS`, or all, attack for so many `seconds` each."""
+async def run_hostile(
+    kinds: Sequence[str], seconds: float, tell: Tell, findings: list[Finding]
+) -> Verdict:
+    """Run the drill: these `kinds` of `ATTACKS`, or all, attack for so many `seconds` each.
+
+    `findings` has what was found, also where something ends the drill before its end.
+    """
     chosen = [NOBODY, *(kinds or ATTACKS)]
     if unknown := sorted(set(chosen) - {NOBODY, *ATTACKS}):
         raise InstrumentError(f"there is no {unknown[0]!r}; there are {', '.join(ATTACKS)}")
-    findings = []
     for number, kind in enumerate(chosen):
         tell(kind, number, len(chosen) + 1)
         findings += judged(await endure(kind, seconds))

@@ -283,13 +283,15 @@ async def _noting_the_end(call: Awaitable[None], harm: Harm) -> None:
         harm.broken.append(str(group.exceptions[0]) or f"no answer within {_PATIENCE_S:g} s")
 
 
-async def run_resume(cuts: int, voice_cuts: int, seed: int, tell: Tell) -> Verdict:
+async def run_resume(
+    cuts: int, voice_cuts: int, seed: int, tell: Tell, findings: list[Finding]
+) -> Verdict:
     """Run the drill with an echo, with a server that finds the utterances, and with the engines.
 
-    The first two are cut `cuts` times each, the engines `voice_cuts` times.
+    The first two are cut `cuts` times each, the engines `voice_cuts` times. `findings` has what was
+    found, also where something ends the drill before its end.
     """
     recordings = itertools.cycle(spoken())
-    findings: list[Finding] = []
 
     async def drill(name: str, pipeline: PipelineName, script: Script, made: Cuts) -> None:
         if not made.wanted:

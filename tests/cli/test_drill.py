@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from labkit.drills import fuzz
+from labkit.drills import Finding, Verdict, fuzz, resume
 from labkit.drills.answers import Tally
 from labkit.drills.fuzz import Crowd, Fuzzed
+from labkit.errors import LabkitError
 from labkit.measure.pings import Pings
 from labkit.measure.server_process import RunningServer
 from tests.cli.commands import Labkit
@@ -31,6 +32,21 @@ def test_a_broken_promise_ends_the_fuzz_drill_with_code_1(
     assert done.code == code
     assert "9 hostile messages, seed 4" in done.out
     assert ("a good turn of v1" in done.out) == (dialect == "both")
+
+
+@pytest.mark.parametrize("end", [SystemExit(130), LabkitError("the server is gone")])
+def test_what_was_found_is_told_where_a_drill_is_ended(
+    labkit: Labkit, monkeypatch: pytest.MonkeyPatch, end: BaseException
+) -> None:
+    async def broken_off(*given: Any) -> Verdict:
+        given[-1].append(Finding.none_of("samples lost", 3))
+        raise end
+
+    monkeypatch.setattr(resume, "run_resume", broken_off)
+    done = labkit("drill", "resume")
+    assert done.code
+    assert "not finished; found until then" in done.out
+    assert "samples lost" in done.out
 
 
 @pytest.mark.parametrize(
