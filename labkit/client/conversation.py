@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 
 from labkit.audio.formats import AudioFormat
 from labkit.client.answers import TurnSoFar, Unknown, send_within
-from labkit.client.dial import why_closed
+from labkit.client.dial import in_words, why_closed
 from labkit.client.events import (
     Event,
     ReplyAudio,
@@ -312,6 +312,8 @@ class Conversation:
         self.note(message)
         self.so_far.numbered += number is not None
         self.so_far.require_end()
+        if isinstance(message, v1.SessionEnded):
+            raise ClientError(f"the server ended the session: {in_words(message.reason)}")
         return _TEXT_WEIGHT if number is not None else 0
 
     async def _end_earlier_turns(self, message: TextMessage) -> None:

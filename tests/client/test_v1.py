@@ -208,6 +208,14 @@ async def test_a_turn_that_ends_twice_is_told() -> None:
             await client.next_event()
 
 
+async def test_the_reason_of_a_server_that_ends_the_session_is_told() -> None:
+    ended = v1.SessionEnded(reason="closing time\n")
+    async with answering(STARTED, ended.encode()) as url, SessionClient.connect(url) as client:
+        assert await client.next_event() == ended
+        with pytest.raises(ClientError, match="the server ended the session: closing time$"):
+            await client.next_event()
+
+
 async def test_what_nobody_foresaw_is_told() -> None:
     start = v1.SessionStart(resume=v1.Resume(session="s", token="t"))
     gap = {"after": {}, "up_to": {"samples": 2**53}}
