@@ -41,12 +41,17 @@ class Budget:
     """What a session may hold in any case: where others have filled the levels above, a caller
     who is answered as it speaks goes on."""
 
-    __slots__ = ("__weakref__", "_above", "limit", "used")
+    __slots__ = ("__weakref__", "_above", "_floor", "limit", "used")
 
-    def __init__(self, limit: int, *above: "Budget") -> None:
-        """Hold at most `limit` bytes, and beyond `FLOOR` what `above` allows."""
+    def __init__(self, limit: int, *above: "Budget", kept: int = 0) -> None:
+        """Hold at most `limit` bytes, and beyond `FLOOR` and `kept` what `above` allows.
+
+        Of the limit, `kept` bytes are for what waits for the client: that it has come is said
+        behind what it sends, so it has to be read.
+        """
         self.limit = limit
         self.used = 0
+        self._floor = self.FLOOR + kept
         self._above = above
 
     @property
@@ -54,7 +59,7 @@ class Budget:
         """Whether this level or one above it holds as much as it may."""
         if self.used >= self.limit:
             return True
-        return self.used >= self.FLOOR and any(level.full for level in self._above)
+        return self.used >= self._floor and any(level.full for level in self._above)
 
     def hold(self, used: int) -> None:
         """This level holds `used` bytes now; the levels above learn of the difference."""

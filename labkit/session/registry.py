@@ -235,7 +235,11 @@ class Registry:
             options,
             self._settings,
             self._observer,
-            budget=Budget(self._settings.max_held_bytes, *self._levels(caller.address)),
+            budget=Budget(
+                self._settings.max_held_bytes,
+                *self._levels(caller.address),
+                kept=self._settings.replay_bytes,
+            ),
             clock=self._clock,
         )
         self._tasks[session] = [

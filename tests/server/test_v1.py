@@ -36,6 +36,7 @@ from tests.callers import (
     start,
     turn,
 )
+from tests.session.sessions import Inline
 from tests.support import until
 
 
@@ -616,6 +617,31 @@ async def test_a_resume_acknowledges_what_its_client_has() -> None:
             await start(second, resume={**resume, "received": claimed(3, 3200)})
             assert len(await audio(second)) == 6400
             assert (await receive(second, "response.done"))["status"] == "completed"
+
+
+async def test_a_reply_longer_than_its_window_comes_where_others_hold_all_there_is() -> None:
+    pipeline = Inline()
+    pipeline.pieces = 130
+    settings: dict[str, Any] = {"max_held_bytes_in_all": 1, "send_timeout_s": 5.0}
+    async with (
+        serving(pipeline, **settings) as server,
+        calling(server, max_queue=None) as socket,
+    ):
+        await start(socket, acknowledges=True)
+        await socket.send(CHUNK)
+        await send(socket, "audio.end")
+        messages, samples = 0, 0
+        while True:
+            message = await socket.recv()
+            if isinstance(message, bytes):
+                samples += len(message) // 2
+                await send(socket, "response.ack", received=claimed(messages, samples))
+                continue
+            told = json.loads(message)
+            messages = told.get("seq", messages)
+            if told["type"] == "response.done":
+                break
+        assert (told["status"], samples) == ("completed", 131 * 1600)
 
 
 async def test_refusals_that_are_not_taken_do_not_pile_up_over_connections() -> None:
