@@ -50,7 +50,7 @@ class Mark(StrEnum):
     LLM_DONE = "llm_done"
     """The reply's text was whole."""
     TTS_FIRST_AUDIO = "tts_first_audio"
-    """The synthesiser gave its first samples."""
+    """The first samples were synthesised, and enough to follow them."""
     TTS_DONE = "tts_done"
     """All of the reply was synthesised."""
 
