@@ -4,7 +4,9 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Container, Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -31,6 +33,9 @@ _log = logging.getLogger("labkit")
 
 _MOST_TOLD: Final = 1500
 """Characters of a system message, some 400 of the context's 1,024 tokens."""
+
+_STUCK_S: Final = 5.0
+"""No call of an engine takes so long to see that nobody wants its result."""
 
 _access = partial(typer.Option, rich_help_panel="Who may come in")
 
@@ -135,6 +140,7 @@ def serve(
     from labkit.spans import open_spans
     from labkit.voice.pipeline import EchoPipeline
 
+    before = set(threading.enumerate())
     _log_to_stderr()
     host = host.removeprefix("[").removesuffix("]")  # as in an address of IPv6
     settings = ServerSettings(
@@ -164,6 +170,22 @@ def serve(
     gc.freeze()
     with open_spans("labkit serve") if spans else nullcontext() as told:
         run(serve_until_signal(answering, settings, _announce, told.export if told else None))
+    leave_stuck_engines(before)
+
+
+def leave_stuck_engines(before: Container[threading.Thread], wait_s: float = _STUCK_S) -> None:
+    """End the process where an engine's call does not end: Python would wait for its thread.
+
+    Threads that were there `before` are somebody else's.
+    """
+    until_s = time.monotonic() + wait_s
+    for thread in threading.enumerate():
+        if thread not in before and thread.name.startswith("labkit-"):
+            thread.join(max(0.0, until_s - time.monotonic()))
+            if thread.is_alive():
+                _log.error("an engine is stuck, and left: %s", thread.name)
+                logging.shutdown()
+                os._exit(1)
 
 
 def _tokens(path: Path | None, environment: Mapping[str, str]) -> tuple[str, ...]:

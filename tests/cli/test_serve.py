@@ -3,8 +3,11 @@
 import asyncio
 import gc
 import json
+import logging
+import os
 import socket
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +25,10 @@ from labkit.server.app import VoiceServer
 from labkit.session.settings import ServerSettings
 from labkit.voice.models import ModelPaths
 from labkit.voice.pipeline import EchoPipeline, Pipeline
+from labkit.voice.scheduling import EngineQueue
 from tests.certificates import self_signed
 from tests.cli.commands import Labkit
+from tests.support import until
 
 ONE = "one-token-of-sixteen"
 TWO = "two_token_of_sixteen"
@@ -31,6 +36,25 @@ SERVING = "labkit.server.app.serve_until_signal"
 
 app = typer.Typer()
 app.command()(module.serve)
+
+
+@pytest.mark.parametrize(("stuck", "ended"), [(True, [1]), (False, [])])
+async def test_an_engine_that_never_returns_keeps_no_process(
+    monkeypatch: pytest.MonkeyPatch, *, stuck: bool, ended: list[int]
+) -> None:
+    left: list[int] = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    monkeypatch.setattr(logging, "shutdown", lambda: None)
+    before, gate, engine = set(threading.enumerate()), threading.Event(), EngineQueue("model")
+    if not stuck:
+        gate.set()
+    call = asyncio.create_task(engine.run("ann", lambda _: 0, lambda _: gate.wait()))
+    await until(lambda: threading.active_count() > len(before))
+    engine.close()
+    module.leave_stuck_engines(before, wait_s=0.1 if stuck else 10.0)
+    assert left == ended
+    gate.set()
+    await call
 
 
 def settings_of(monkeypatch: pytest.MonkeyPatch, *options: str) -> ServerSettings:
