@@ -37,7 +37,6 @@ class Overlap:
         resumed: What the server took for no interruption, where it did.
         interrupted: Whether the reply ended.
         heard_s: Seconds of the reply that were played.
-        told_heard_s: The same as the server had it.
         pauses: How often it told to pause, before the caller spoke and after.
         transcripts: What was heard in each turn.
     """
@@ -49,7 +48,6 @@ class Overlap:
     resumed: str | None = None
     interrupted: bool = False
     heard_s: float = 0.0
-    told_heard_s: float | None = None
     pauses: int = 0
     transcripts: list[str] = field(default_factory=list)
 
@@ -183,10 +181,9 @@ class _Caller:
             case v1.ResponseResumed(text=text):
                 overlap.resumed = text
                 self.paused, self.turns_wanted = False, 1
-            case v1.ResponseInterrupted(turn=turn, heard_samples=heard):
+            case v1.ResponseInterrupted(turn=turn):
                 overlap.interrupted = True
                 overlap.heard_s = self.played / SAMPLE_RATE
-                overlap.told_heard_s = heard / SAMPLE_RATE
                 self.to_play, self.paused = self.to_play[:0], False
                 await self.client.cancel(turn, self.played)
             case v1.TranscriptFinal(text=text):

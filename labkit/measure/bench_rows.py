@@ -359,7 +359,8 @@ async def _four(bench: Bench, tell: Tell, alone: str, server: RunningServer) -> 
         four += _first_ms(await asyncio.gather(*asked))
     ran_out = await _underruns(server) - before
     enough = min(len(one), len(four)) >= FEW
-    note = f"one caller waits {middle(one):.0f} ms (median), four {middle(four):.0f}"
+    half = f"one caller waits {middle(one):.0f} ms (median), four {middle(four):.0f}"
+    note = "; ".join(filter(None, (half, _unbounded(len(four)))))
     return {
         "four p95": Reading(
             resampled(ratio(percentile(95)), four, one), "" if enough else _TOO_FEW, note

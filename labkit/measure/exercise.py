@@ -135,9 +135,9 @@ class Exercise(Experiment[Row, ExerciseSummary]):
                 now = "warming up" if turn.warmup else f"chunks of {turn.chunk_ms} ms"
                 tell(now, number, len(turns))
                 row = await servers[turn.server].take(turn, recordings[turn.recording])
+                record(row)  # first: its marks tell what is wrong with it
                 if wrong := wrong_parts(row.stages, row.ttfa_ms):
                     raise InstrumentError(f"a turn of {row.server} cannot be believed: {wrong}")
-                record(row)
         tell("done", len(turns), len(turns))
 
     def summarise(self, rows: Sequence[Row]) -> ExerciseSummary:

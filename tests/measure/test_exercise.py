@@ -16,7 +16,7 @@ from labkit.measure import exercise as exercise_module
 from labkit.measure.exercise import Exercise, failed_row, row_of
 from labkit.measure.plan import PlannedTurn
 from labkit.measure.recordings import load_manifest
-from labkit.measure.results import Results, conduct
+from labkit.measure.results import Results, conduct, read_rows
 from labkit.measure.targets import Access, Target
 from labkit.server.app import VoiceServer
 from labkit.session.settings import ServerSettings
@@ -200,6 +200,7 @@ def test_parts_that_do_not_add_up_end_the_run(
                 await conduct(exercise, Results(tmp_path / "results"))
 
     asyncio.run(run())
+    assert len(read_rows(tmp_path / "results" / "turns.csv", dict)) == 1
 
 
 def test_no_password_of_an_address_is_kept() -> None:
