@@ -10,7 +10,7 @@ the voice, at what both take. It is the same for both servers. Run one with
 import asyncio
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -31,6 +31,21 @@ def sentences(text: str) -> int:
     return len(_END.findall(text))
 
 
+def repeated(
+    answer: Callable[[], Iterable[str]], enough: Callable[[], bool] = lambda: False
+) -> Iterator[str]:
+    """Pieces of one answer after the other: until there are five sentences, or it is `enough`."""
+    said = ""
+    for _ in range(SENTENCES):
+        for piece in answer():
+            said += piece
+            yield piece
+        if enough() or sentences(said) >= SENTENCES:
+            return
+        said += " "
+        yield " "
+
+
 @dataclass(frozen=True, slots=True)
 class LongReplies(Llm):
     """A language model that is asked again until its reply is long, five times at most."""
@@ -43,24 +58,7 @@ class LongReplies(Llm):
 
     def reply(self, messages: Sequence[Message], stop: Stop) -> Iterator[str]:
         """Its replies, one after the other."""
-        said = ""
-        for _ in range(SENTENCES):
-            for piece in self.llm.reply(messages, stop):
-                said += piece
-                yield piece
-            if stop.is_set() or sentences(said) >= SENTENCES:
-                return
-            yield " "
-
-
-def long_reply(answer: Callable[[], str]) -> str:
-    """The same of a model that gives whole answers."""
-    said = ""
-    for _ in range(SENTENCES):
-        said = f"{said} {answer()}".strip()
-        if sentences(said) >= SENTENCES:
-            break
-    return said
+        return repeated(lambda: self.llm.reply(messages, stop), stop.is_set)
 
 
 def _serve_naively(models: str) -> None:
@@ -68,8 +66,8 @@ def _serve_naively(models: str) -> None:
 
     class LongNaiveServer(NaiveServer):
         def reply(self, text: str, history: list[dict[str, str]]) -> str:
-            answer = super().reply
-            return long_reply(lambda: answer(text, history.copy()))  # which nobody goes on with
+            answer = super().reply  # with a history of its own each time: nobody goes on with it
+            return "".join(repeated(lambda: [answer(text, history.copy())]))
 
     main(["--port", "0", "--models", models], LongNaiveServer)
 

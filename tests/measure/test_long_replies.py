@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from labkit.measure.long_replies import LongReplies, long_reply, sentences
+from labkit.measure.long_replies import LongReplies, repeated, sentences
 from labkit.voice.history import Message
 from labkit.voice.scheduling import Stop
 from labkit.voice.scripted import ScriptedLlm
@@ -18,7 +18,7 @@ def test_a_model_is_asked_until_its_reply_has_five_sentences_and_no_more_than_fi
     for said, times in (("Fine.", 5), ("Fine. And you?", 3), ("A. B. C. D. E. F.", 1), ("so", 5)):
         streamed = "".join(LongReplies(ScriptedLlm(lambda _, said=said: said)).reply(ASKED, Stop()))
         assert streamed.split() == said.split() * times
-        assert long_reply(lambda said=said: said).split() == said.split() * times
+        assert "".join(repeated(lambda said=said: [said])).split() == said.split() * times
 
 
 def test_a_reply_that_is_stopped_is_not_asked_for_again() -> None:
