@@ -220,6 +220,7 @@ class Answers:
     async def _answer_next(self) -> None:
         """Answer what has waited longest; nothing of it is held afterwards."""
         self._answering = ended = self._waiting.popleft()
+        self._common.changes.tell()  # one more may wait
         try:
             if not ended.turn.over:
                 await self._answer(ended)

@@ -590,6 +590,21 @@ async def test_turns_that_wait_hold_up_the_detector_and_lose_no_speech() -> None
         assert not scene.told.of(Refused)
 
 
+async def test_a_turn_that_is_taken_up_makes_room_for_the_next_at_once() -> None:
+    class Prompt(Inline):
+        async def listen(self, session: str, utterance: Utterance, *, ended: bool = False) -> None:
+            frames = utterance.next_frames(64, ended=ended).reshape(-1, FRAME)
+            utterance.examined([float(frame.any()) for frame in frames], ())
+
+    async with at_work(Prompt(), {"max_waiting_turns": 1}, server_ends=True) as scene:
+        scene.pipeline.gate.clear()
+        for _ in range(4):
+            scene.hear(sound(SECOND) + sound(SECOND, 0))
+        await scene.settle()
+        # One is answered, one waits, and one is over and has no room yet.
+        assert len(scene.told.of(SpeechStopped)) == 3
+
+
 async def test_what_waits_for_room_does_not_come_behind_the_end_of_a_cancelled_turn() -> None:
     words = "one two three four five six seven eight nine ten."
     pipeline = VoicePipeline(scripted_engines(llm=ScriptedLlm(lambda messages: words)))
