@@ -182,6 +182,7 @@ class _Run:
         self.fault: NotYet | None = None
         self.reason = ""
         self.notes: list[str] = []
+        self.raised: list[str] = []
         self.details = ""
 
     async def on(self, target: Any) -> None:
@@ -222,6 +223,7 @@ class _Run:
         finally:
             if server is not None:
                 self.notes += server.left()
+                self.raised = list(dict.fromkeys(server.raised()))
                 self.log = [line for line in server.log() if line.at_ns >= self.started_ns]
 
     def _not_yet(self, fault: NotYet) -> None:
@@ -239,6 +241,8 @@ class _Run:
         folder = mine() / "evidence" / self.one.name
         fault = None if self.fault is None else self.fault.event
         drawn = diagram(self.trial.events, self.started_ns, fault)
+        if self.verdict is Verdict.PASSED:  # else it is told among the lines of the log
+            self.notes += [f"all the same, your handler raised {error}" for error in self.raised]
         keep_evidence(folder, self.trial.events, self.log, self.started_ns, drawn)
         if self.details:
             (folder / "fault.txt").write_text(self.details, encoding="utf-8")

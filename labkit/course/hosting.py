@@ -99,6 +99,10 @@ class Hosted:
         """A sentence for whatever it has left behind, once it was stopped."""
         return []
 
+    def raised(self) -> list[str]:
+        """What its handler has raised, as far as anybody can know; that may harm nobody."""
+        return []
+
 
 @asynccontextmanager
 async def hosted(target: Target) -> AsyncIterator[Hosted]:
@@ -329,6 +333,7 @@ class _Thread(Hosted):
         self._over = asyncio.Event()
         self._ready: Future[str] = Future()
         self._left: list[str] = []
+        self._raised: list[str] = []
         self._is_stuck = False
         self._thread = threading.Thread(target=self._run, name="checked server", daemon=True)
 
@@ -355,6 +360,9 @@ class _Thread(Hosted):
 
     def left(self) -> list[str]:
         return self._left
+
+    def raised(self) -> list[str]:
+        return self._raised
 
     async def stop(self) -> None:
         if self._loop is None or not self._thread.is_alive():
@@ -418,7 +426,9 @@ class _Thread(Hosted):
         except ConnectionClosed:
             raise  # it was writing while its caller left, which is no fault
         except Exception as error:
-            self._lines.add("\n".join(_last_words(error)))
+            words = _last_words(error)
+            self._raised.append(words[-1])
+            self._lines.add("\n".join(words))
             raise
 
     def _page(self, connection: ServerConnection, request: Request) -> Response | None:

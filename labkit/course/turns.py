@@ -4,7 +4,7 @@ The recordings of the course are read without a stop; `conversations` puts pause
 callers make them who each have a rhythm of their own.
 
 `decisions` plays a turn to an endpointer, frame by frame, and nothing is known early.
-`say_to_server` does the same with labkit's own server, which finds the ends by itself.
+`follow` does the same with labkit's own server, which finds the ends by itself.
 """
 
 import asyncio
@@ -180,11 +180,6 @@ async def follow(
         finally:
             saying.cancel()
             await asyncio.gather(saying, return_exceptions=True)
-
-
-async def say_to_server(url: str, turn: Turn, *, silence_s: float) -> list[str]:
-    """What labkit's server hears in a turn, utterance by utterance, with a fixed wait."""
-    return (await follow(url, turn, silence_s=silence_s)).heard
 
 
 def plot_voiced(

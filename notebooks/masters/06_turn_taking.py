@@ -126,13 +126,13 @@ show(
 # new to this tiny recogniser, and it mishears many of these turns. Here is one that it hears right.)
 
 # %%
-from labkit.course.turns import say_to_server
+from labkit.course.turns import follow
 
 said_so = "say four eight nine three zero zero"
 digits = next(one for one in turns if one.text == said_so and "0.6" in one.speaker)
 play(digits.samples, f"{digits.text}, with a pause")
 for silence_s in (0.3, 1.5):
-    heard = await say_to_server(server.url, digits, silence_s=silence_s)
+    heard = (await follow(server.url, digits, silence_s=silence_s)).heard
     print(f"What is heard with a wait of {silence_s} s: {' | '.join(heard)}")
 
 # %% [markdown]
@@ -341,8 +341,6 @@ await check("ch6.policy", Patience)
 # two tries in a row agree on are confirmed, and stay. Look at the right column: it only grows.
 
 # %%
-from labkit.course.turns import follow
-
 followed = await follow(server.url, digits, silence_s=1.5)
 print(f"{'s':>5}  {'words so far':45}  confirmed")
 for at_s, text, confirmed in followed.partials:

@@ -204,6 +204,16 @@ def test_what_is_printed_goes_where_it_went_when_servers_end_in_another_order() 
         assert sys.stdout is before
 
 
+async def test_a_server_that_passes_is_told_what_it_raised() -> None:
+    async def fails_behind(socket: ServerConnection) -> None:
+        await answers_ping(socket)
+        raise KeyError("who was here")
+
+    report = await run(fails_behind, *find_checks("ch1.pong"))
+    assert report.passed
+    assert "note: all the same, your handler raised KeyError: 'who was here'" in repr(report)
+
+
 async def test_a_check_that_fails_by_itself_is_our_fault() -> None:
     @checked("ch1.broken", "Broken.")
     async def broken(probe: Probe) -> None:
