@@ -178,10 +178,16 @@ class Results:
         """
         first = out / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         folder, number = first, 1
-        while os.path.exists(folder):
-            number += 1
-            folder = first.with_name(f"{first.name}_{number}")
-        return cls(folder)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            while True:
+                with suppress(FileExistsError):  # found out by making it: two may look at once
+                    folder.mkdir()
+                    return cls(folder)
+                number += 1
+                folder = first.with_name(f"{first.name}_{number}")
+        except OSError as error:
+            raise _not_writable(folder, error) from error
 
     @contextmanager
     def rows(

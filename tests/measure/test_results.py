@@ -102,6 +102,12 @@ def test_a_file_in_the_way_is_told_before_the_work(tmp_path: Path, name: str) ->
         Results.within(tmp_path / name)
 
 
+def test_a_link_to_nowhere_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "results").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InstrumentError, match=r"results cannot be written to .*--out"):
+        Results.within(tmp_path / "results")
+
+
 async def test_a_folder_that_cannot_be_written_is_told_before_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +216,8 @@ def test_two_runs_of_one_second_have_a_folder_each(
             return cls(2026, 11, 26)
 
     monkeypatch.setattr(module, "datetime", Stopped)
+    # Each has looked before another one made it.
+    monkeypatch.setattr("os.path.exists", lambda _: False)
     names = [Results.within(tmp_path).folder.name for _ in range(3)]
     at = "2026-11-26_00-00-00"
     assert names == [at, f"{at}_2", f"{at}_3"]
