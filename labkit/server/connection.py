@@ -23,7 +23,7 @@ from labkit.errors import Close, ErrorCode, ProtocolError
 from labkit.session.events import Observer, Refused
 from labkit.session.limits import TokenBucket
 from labkit.session.outgoing import Feed, slow_reader
-from labkit.session.refusals import RefusalRow
+from labkit.session.refusals import RefusalRow, server_failed
 from labkit.session.session import MOST_AT_ONCE, Session
 from labkit.session.settings import ServerSettings
 from labkit.tasks import forget_frames
@@ -208,9 +208,7 @@ class Connection:
             self.feed.end(why)
         except Exception:
             _log.exception("a connection failed")
-            failed = "the server has failed in this session"
-            hint = "begin a new one; the server's log has the details"
-            self.feed.end(Close(ErrorCode.INTERNAL, failed, hint))
+            self.feed.end(server_failed())
 
     def _hear_on(self, _: str | bytes) -> None:
         if self.dialect.session is not None:

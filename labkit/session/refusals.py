@@ -138,3 +138,12 @@ def untaken_refusals() -> Close:
         "many messages were refused, and the refusals were not taken",
         "read, and acknowledge what came; resume to get the rest",
     )
+
+
+def server_failed() -> Close:
+    """A session in which the server has failed."""
+    return Close(
+        ErrorCode.INTERNAL,
+        "the server has failed in this session",
+        "begin a new one; the server's log has the details",
+    )

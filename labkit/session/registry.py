@@ -37,6 +37,7 @@ from labkit.protocol.replay import Missing, Position
 from labkit.session.events import Caller, Encoder, Observer
 from labkit.session.limits import Budget
 from labkit.session.outgoing import Feed
+from labkit.session.refusals import server_failed
 from labkit.session.session import Session
 from labkit.session.settings import ServerSettings, SessionOptions
 from labkit.voice.pipeline import Pipeline
@@ -348,7 +349,5 @@ class Registry:
         except Exception:
             _log.exception("session %s: failed", session.id)
             if session.outgoing.feed is not None:
-                broken = "the server has failed in this session"
-                hint = "begin a new one; the server's log has the details"
-                session.outgoing.feed.end(Close(ErrorCode.INTERNAL, broken, hint))
+                session.outgoing.feed.end(server_failed())
             self.end(session)
