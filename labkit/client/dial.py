@@ -334,6 +334,8 @@ def _failure(
         case OSError() if not reached:
             start = "Start one with 'labkit serve', and wait until it is ready"
             return _later(f"no voice server answers at {url}: {_reason(error)}. {start}")
+        case ConnectionRefusedError() | socket.gaierror():  # of a server that was reached
+            return _later(f"{url} leads elsewhere, where nobody answers: {_reason(error)}")
         case OSError() if url.startswith("wss:"):
             return _later(f"{url} hung up on the TLS handshake: most likely {_no_tls(url)}")
         case OSError() | InvalidMessage(__cause__=EOFError()):

@@ -227,6 +227,21 @@ async def test_a_refusal_is_told_in_the_servers_words(
 
 
 @pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("ws://u:secret@127.0.0.1:1", "Connection refused"),
+        ("ws://no-such-host.invalid", "not known"),
+    ],
+)
+async def test_a_server_that_leads_to_nobody_is_told(place: str, why: str) -> None:
+    answer = f"HTTP/1.1 302 Found\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n"
+    async with tcp(answer.encode()) as url:
+        told = str(await failure(url))
+    assert told.startswith(f"{url} leads elsewhere, where nobody answers: ")
+    assert told.endswith(why)
+
+
+@pytest.mark.parametrize(
     ("status", "words"),
     [
         (200, "is no voice server: it answers with a web page, HTTP 200"),
