@@ -95,7 +95,7 @@ def run_exercise(
         return
     from labkit.measure.chunking import CHUNK_SIZES_MS
     from labkit.measure.exercise import Exercise
-    from labkit.measure.links import read_profile
+    from labkit.measure.networks import read_profile
     from labkit.measure.targets import Access, Target, distinct
     from labkit.net import bearer, client_tls, read_tokens
     from labkit.voice.models import resolve

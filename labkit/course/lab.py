@@ -26,8 +26,9 @@ from labkit.course.verdict import NotYet
 from labkit.course.wire import samples_of as samples_of
 from labkit.doctor import machine_factor
 from labkit.errors import CloseCode, LabkitError
-from labkit.measure.links import PROFILES, Conditions, Direction, Fault
+from labkit.measure.links import Conditions, Direction, Fault
 from labkit.measure.netem import Proxy
+from labkit.measure.networks import PROFILES
 from labkit.measure.recordings import Recording
 from labkit.measure.server_process import RunningServer
 from labkit.measure.wer import percent_right

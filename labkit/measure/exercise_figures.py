@@ -39,7 +39,7 @@ from labkit.measure.figures import (
     plot_waterfall,
     tidy,
 )
-from labkit.measure.links import LOOPBACK
+from labkit.measure.networks import LOOPBACK
 from labkit.measure.statistics import Estimate
 
 _BAND: Final = "#EDF3E6"

@@ -23,8 +23,9 @@ from labkit.client.answers import Deadlines
 from labkit.client.dial import Reach, address_of, connected, server_url
 from labkit.client.plain import VoiceClient
 from labkit.errors import ConnectError, InstrumentError
-from labkit.measure.links import LOOPBACK, Direction, Profile
+from labkit.measure.links import Direction
 from labkit.measure.netem import Proxy
+from labkit.measure.networks import LOOPBACK, Profile
 from labkit.measure.server_process import (
     RunningServer,
     labkit_server,

@@ -7,7 +7,7 @@ from pathlib import Path
 from labkit.measure.chunking import CHUNK_SIZES_MS
 from labkit.measure.exercise import Exercise
 from labkit.measure.exercise_summary import ExerciseSummary
-from labkit.measure.links import read_profile
+from labkit.measure.networks import read_profile
 from labkit.measure.results import Results, conduct
 from labkit.measure.targets import Access, Target, distinct
 from labkit.notebook.server import kept_server

@@ -13,8 +13,9 @@ import typer
 from typer.testing import CliRunner
 
 from labkit.cli import proxy as module
-from labkit.measure.links import PROFILES, Conditions, Fault, Link
+from labkit.measure.links import Conditions, Fault, Link
 from labkit.measure.netem import UNCHANGED
+from labkit.measure.networks import PROFILES
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 

@@ -8,7 +8,8 @@ import pytest
 from websockets.asyncio.server import Server, ServerConnection, serve
 
 from labkit.errors import ClientError, ServerError
-from labkit.measure.links import LOOPBACK, Conditions, Link, Profile
+from labkit.measure.links import Conditions, Link
+from labkit.measure.networks import LOOPBACK, Profile
 from labkit.measure.targets import Access, Target, distinct, way_to
 from labkit.net import bearer, new_token
 from labkit.server.app import VoiceServer
