@@ -28,10 +28,16 @@ from labkit.measure.callers import Manners
 from labkit.measure.decided import CUT_OFF, Floor, back_to_back, policy_decides_s, say
 from labkit.measure.endpointing import EndpointingExperiment
 from labkit.measure.load import Load, recorded_speech, run_level
-from labkit.measure.long_replies import SENTENCES, sentences
 from labkit.measure.pauses import conversations, voices
 from labkit.measure.pings import Pings, pinging
-from labkit.measure.plan import LONGEST_S, PlannedTurn, prepared, short_utterances
+from labkit.measure.plan import (
+    LONGEST_S,
+    SENTENCES,
+    PlannedTurn,
+    count_sentences,
+    prepared,
+    short_utterances,
+)
 from labkit.measure.recordings import Recording, utterances
 from labkit.measure.results import Results, Tell, conduct
 from labkit.measure.server_process import (
@@ -290,7 +296,7 @@ async def measure_naive(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
             ours, theirs = turns[LABKIT], turns[NAIVE]
             first = [turn.trace.ttfb_ms() for turn in (ours, theirs)]
             if first[0] and first[1]:
-                count = min(sentences(turn.reply_text) for turn in (ours, theirs))
+                count = min(count_sentences(turn.reply_text) for turn in (ours, theirs))
                 waits.append((count, first[1] / first[0]))
     long = [wait for count, wait in waits if count >= SENTENCES]
     note = f"{len(long)} of {len(said)} replies had five: the model's own answer, several times"

@@ -8,12 +8,11 @@ the voice, at what both take. It is the same for both servers. Run one with
 """
 
 import asyncio
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
+from labkit.measure.plan import SENTENCES, count_sentences
 from labkit.server.app import VoiceServer, serve_until_signal
 from labkit.session.settings import ServerSettings
 from labkit.voice.engines import Llm
@@ -21,14 +20,6 @@ from labkit.voice.history import Message
 from labkit.voice.models import load_engines, resolve
 from labkit.voice.pipeline import ReplyRules, VoicePipeline
 from labkit.voice.scheduling import Stop, default_threads, usable_cores
-
-SENTENCES: Final = 5
-_END: Final = re.compile(r"[.!?](?=\s|$)")
-
-
-def sentences(text: str) -> int:
-    """How many sentences `text` has, by their ends."""
-    return len(_END.findall(text))
 
 
 def repeated(
@@ -40,7 +31,7 @@ def repeated(
         for piece in answer():
             said += piece
             yield piece
-        if enough() or sentences(said) >= SENTENCES:
+        if enough() or count_sentences(said) >= SENTENCES:
             return
         said += " "
         yield " "

@@ -4,6 +4,7 @@ Nothing here reads a clock or opens a connection.
 """
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -23,6 +24,10 @@ T = TypeVar("T")
 LONGEST_S: Final = 2.6
 """Longest speech of what is said, unless something else is asked for."""
 
+SENTENCES: Final = 5
+"""What a long reply has, where replies are to be long."""
+
+_END: Final = re.compile(r"[.!?](?=\s|$)")
 _KEPT_SILENCE_S: Final = 0.1
 _NS: Final = 1_000_000_000
 _TWICE_FROM_MS: Final = 200
@@ -53,6 +58,11 @@ class PlannedTurn:
     def warmup(self) -> bool:
         """Whether the turn does not count."""
         return self.block is None
+
+
+def count_sentences(text: str) -> int:
+    """How many sentences `text` has, by their ends."""
+    return len(_END.findall(text))
 
 
 def short_utterances(

@@ -2,16 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
-from labkit.measure.long_replies import LongReplies, repeated, sentences
+from labkit.measure.long_replies import LongReplies, repeated
 from labkit.voice.history import Message
 from labkit.voice.scheduling import Stop
 from labkit.voice.scripted import ScriptedLlm
 
 ASKED = [Message("user", "How are you?")]
-
-
-def test_sentences_are_counted_by_their_ends() -> None:
-    assert sentences("One. Two! Is 3.5 three? Four") == 3
 
 
 def test_a_model_is_asked_until_its_reply_has_five_sentences_and_no_more_than_five_times() -> None:

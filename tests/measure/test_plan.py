@@ -13,6 +13,7 @@ from labkit.measure.plan import (
     PlannedTurn,
     Script,
     Timetable,
+    count_sentences,
     draw_scripts,
     due_times,
     plan_turns,
@@ -187,3 +188,7 @@ def test_the_speech_ends_where_it_is_planned_to(phase: float, chunk_ms: int) -> 
     samples, end = prepared(recording, PlannedTurn("labkit", 0, chunk_ms, phase, 0))
     assert end % (16 * chunk_ms) == int(phase * 16 * chunk_ms)
     assert end < len(samples)
+
+
+def test_sentences_are_counted_by_their_ends() -> None:
+    assert count_sentences("One. Two! Is 3.5 three? Four") == 3
