@@ -99,3 +99,11 @@ def pytest_collection_finish() -> None:
     """Leave what was imported out of the collections that follow: each looked through it all."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell why a test was tried again: what passes the second time is worth a look, too."""
+    for report in terminalreporter.getreports("rerun"):
+        crash = getattr(report.longrepr, "reprcrash", None)
+        why = crash.message if crash else str(report.longrepr)
+        terminalreporter.write_line(f"tried again: {report.nodeid}: {why}")
