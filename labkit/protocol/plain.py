@@ -21,7 +21,7 @@ from urllib.parse import parse_qs
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from labkit.audio.formats import WIRE
-from labkit.errors import ErrorCode, ProtocolError
+from labkit.errors import ErrorCode, ProtocolError, first_fault
 from labkit.protocol.limits import require_short, too_large
 
 PONG: Final = "pong"
@@ -185,12 +185,10 @@ def decode_server(message: str) -> ServerMessage:
     try:
         return _SERVER_MESSAGES.validate_json(message)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
         raise ProtocolError(
             ErrorCode.UNKNOWN_COMMAND,
             f"the server's message {message[:40]!r} is none of the plain dialect: "
-            f"{where + ': ' if where else ''}{first['msg']}",
+            f"{first_fault(error)}",
             "check that the address is a labkit server",
         ) from None
 
