@@ -429,7 +429,10 @@ class Listening:
         try:
             words = [
                 await pipeline.overhear(
-                    self._common.id, utterance.audio(one.start, one.end), since_ns=now_ns
+                    self._common.id,
+                    utterance.audio(one.start, one.end),
+                    before=self._answers.history.said(),
+                    since_ns=now_ns,
                 )
                 for one in stretches
             ]
@@ -443,12 +446,12 @@ class Listening:
     async def overhear(self) -> None:
         """Tell what is heard of utterances that go on: of each moment the latest, or nothing."""
         common = self._common
-        partials = Partials(common.pipeline, common.id, self._utterance)
+        partials = self._fresh_partials()
         while True:
             await common.changes.until(partial(self._may_overhear, partials))
             utterance = self._utterance
             if partials.utterance is not utterance:
-                partials = Partials(common.pipeline, common.id, utterance)
+                partials = self._fresh_partials()
             came, begun_ns = utterance.position, common.clock()
             try:
                 text, confirmed = await partials.hear()
@@ -462,6 +465,10 @@ class Listening:
             if text and self._utterance is utterance and not common.outgoing.window.is_overfull:
                 behind_s = (utterance.position - came) / SAMPLE_RATE
                 common.tell(PartialTranscript(self._answers.next_turn, text, confirmed, behind_s))
+
+    def _fresh_partials(self) -> Partials:
+        common, before = self._common, self._answers.history.said()
+        return Partials(common.pipeline, common.id, self._utterance, before)
 
     def _may_overhear(self, partials: Partials) -> bool:
         """Whether somebody speaks, does not pause for long, and has said something new."""

@@ -54,11 +54,15 @@ class Partials:
         due: Frames of it from which it is worth hearing again.
     """
 
-    def __init__(self, pipeline: Pipeline, session: str, utterance: Utterance) -> None:
+    def __init__(
+        self, pipeline: Pipeline, session: str, utterance: Utterance, before: str = ""
+    ) -> None:
+        """Hear `utterance` of `session`, said after `before`."""
         self.utterance = utterance
         self.due = 0
         self._pipeline = pipeline
         self._session = session
+        self._before = before
         self._past: list[str] = []
         """Words of the stretches that are over."""
         self._first = self._heard = 0
@@ -79,7 +83,7 @@ class Partials:
         ends = [dropped + one.end // frame for one in stretches]
         words = self._agreement.confirmed
         for number, audio in enumerate(fresh):
-            hypothesis = await self._pipeline.overhear(self._session, audio)
+            hypothesis = await self._pipeline.overhear(self._session, audio, before=self._before)
             words = self._agreement.feed(hypothesis)
             if number + 1 < len(fresh):  # another one has begun behind it, so it will not grow
                 words = self._end_stretch(words, len(hypothesis.split()), ends[number])

@@ -63,8 +63,12 @@ class Warmed(Protocol):
 class Asr(Warmed, Protocol):
     """Automatic speech recognition: audio to words."""
 
-    def transcribe(self, audio: Float32, stop: Stop) -> str:
-        """The words in `audio` (16 kHz), empty where none were understood."""
+    def transcribe(self, audio: Float32, stop: Stop, before: str = "") -> str:
+        """The words in `audio` (16 kHz), empty where none were understood.
+
+        `before` is what the same caller said last, and empty at the beginning: what may be one of
+        two words is more often the one that was said already.
+        """
         ...
 
 
@@ -159,14 +163,14 @@ class Engines:
             raise EngineError(f"{_VAD} gave no state")
         return [float(one) for one in probabilities], after
 
-    def transcribe(self, audio: Float32, stop: Stop) -> str:
-        """The words in `audio` (16 kHz).
+    def transcribe(self, audio: Float32, stop: Stop, before: str = "") -> str:
+        """The words in `audio` (16 kHz), said after `before`, as `Asr`.
 
         Raises:
             EngineError: It failed, or gave no text.
         """
         with _named(_ASR):
-            heard = self.asr.transcribe(audio, stop)
+            heard = self.asr.transcribe(audio, stop, before)
         return _text(_ASR, heard).strip()
 
     def reply(self, messages: Sequence[Message], stop: Stop) -> Generator[str, None, None]:

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
+
+_SAID: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,10 @@ class History:
             for old in sorted(self._exchanges)[: len(self._exchanges) - kept]:
                 del self._exchanges[old]
                 self._forgotten = old
+
+    def said(self) -> str:
+        """What was heard in the last turns, as much of it as helps to hear the next one."""
+        return " ".join([one.user for one in self if one.user][-_SAID:])
 
     def messages(self, said: str) -> list[Message]:
         """The conversation as chat messages, with `said` as the last."""

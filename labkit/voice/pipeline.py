@@ -142,12 +142,15 @@ class Pipeline(Protocol):
         """
         return []
 
-    async def overhear(self, session: str, audio: Float32, *, since_ns: int | None = None) -> str:
+    async def overhear(
+        self, session: str, audio: Float32, *, before: str = "", since_ns: int | None = None
+    ) -> str:
         """The words of a stretch that may go on.
 
         Args:
             session: Whose speech it is.
             audio: The stretch.
+            before: What was said in the turns before, as `History.said`.
             since_ns: When somebody began to wait for them. Without it nobody does, and everybody
                 else goes first.
 
@@ -363,9 +366,11 @@ class VoicePipeline:
             first=first,
         )
 
-    async def overhear(self, session: str, audio: Float32, *, since_ns: int | None = None) -> str:
+    async def overhear(
+        self, session: str, audio: Float32, *, before: str = "", since_ns: int | None = None
+    ) -> str:
         """The words of a stretch that may go on."""
-        return await self._transcribe(session, audio, Playback(since_ns))
+        return await self._transcribe(session, audio, before, Playback(since_ns))
 
     async def answer(self, turn: Turn, sink: Sink) -> Exchange:
         """Hear the utterance, then write and speak the reply at once."""
@@ -388,8 +393,10 @@ class VoicePipeline:
         for queue in self._queues:
             queue.close()
 
-    async def _transcribe(self, session: str, audio: Float32, playback: Playback) -> str:
-        work = partial(self._engines.transcribe, audio)
+    async def _transcribe(
+        self, session: str, audio: Float32, before: str, playback: Playback
+    ) -> str:
+        work = partial(self._engines.transcribe, audio, before=before)
         return await self._asr.run(session, playback.due, work)
 
     async def _examine(self, session: str, utterance: Utterance, due: Due, *, ended: bool) -> None:
@@ -427,7 +434,7 @@ class VoicePipeline:
     async def _recognise(self, turn: Turn, stretch: SpeechSpan) -> str:
         utterance = turn.utterance
         audio = utterance.audio(stretch.start, stretch.end)
-        words = await self._transcribe(turn.session, audio, turn.playback)
+        words = await self._transcribe(turn.session, audio, turn.history.said(), turn.playback)
         if not words:
             places = (utterance.dropped_samples + at for at in (stretch.start, stretch.end))
             start_s, end_s = (place / SAMPLE_RATE for place in places)

@@ -50,7 +50,7 @@ class ScriptedAsr(Asr):
         """Open the gate."""
         self.gate.set()
 
-    def transcribe(self, audio: Float32, stop: Stop) -> str:
+    def transcribe(self, audio: Float32, stop: Stop, before: str = "") -> str:
         """What `hear` makes of `audio`, once the gate is open."""
         while not self.gate.wait(0.01):
             if stop.is_set():

@@ -6,6 +6,9 @@ it (`lab-asr-en`) take any length, the public ones say a sentence again and agai
 below ten seconds. The decoder knows when it went wrong (`Heard.doubtful`), and what was heard
 through a cut window and is doubtful is heard once more through the whole one.
 
+A public model is also told what was said before, as it was in its training, where one line of
+subtitles stands before the next. It may write that again for a sound that is no word.
+
 Whisper was trained on subtitles, and on next to nothing it writes what subtitles have there. What
 is left to doubt at the end, and what is too long to have been said, is taken for invented
 (`Heard.invented`), and nothing was heard; nor was what a public model itself hardly believes.
@@ -51,6 +54,8 @@ _REPEATS: Final = re.compile(r"\b(\w+(?: \w+)+) \1\b|\b(\w+)(?: \2){3,}\b")
 """Two words or more that are said twice in a row, or one that is said four times."""
 _LETTERS_PER_S: Final = 25
 """More than anybody says: fast speakers come to 20."""
+_TOLD_WORDS: Final = 40
+"""So many of the last words are told with the next ones; a longer prompt takes time to read."""
 _TOKENS_PER_S: Final = 15
 _TOKENS_MORE: Final = 20
 """The decoder stops at so many tokens; speech takes 3 or 4 a second. A loop would go on to 224,
@@ -124,7 +129,7 @@ class Heard:
             self.log_probability < _DOUBTFUL
             or self.no_speech > _NO_SPEECH
             or self._impossible
-            or _REPEATS.search(" ".join(self._words)) is not None
+            or _REPEATS.search(" ".join(_words(self.text))) is not None
         )
 
     @property
@@ -134,22 +139,30 @@ class Heard:
         Not even its usual words for silence are looked up in a list: they may be said, too.
         """
         unsure = self.log_probability < _DOUBTFUL and self.no_speech > _NO_SPEECH
-        return not self._words or unsure or self._impossible
+        return not _words(self.text) or unsure or self._impossible
+
+    def repeats(self, before: str) -> bool:
+        """Whether it is nothing but a part of what was said before.
+
+        Somebody may say it again; but told of it, the decoder writes it for noise, too.
+        """
+        words, earlier = (f" {' '.join(_words(text))} " for text in (self.text, before))
+        return bool(words.strip()) and words in earlier
 
     @property
     def _impossible(self) -> bool:
         """Whether nobody could say this in the time, or it goes round in circles."""
         most = _LETTERS_PER_S * max(self.seconds, 1.0)
-        return self.cut_off or sum(map(len, self._words)) > most or self._compression > _LOOP
-
-    @property
-    def _words(self) -> list[str]:
-        return re.findall(r"\w+", self.text.lower())
+        return self.cut_off or sum(map(len, _words(self.text))) > most or self._compression > _LOOP
 
     @property
     def _compression(self) -> float:
         text = self.text.encode()
         return len(text) / len(zlib.compress(text))
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
 
 
 class FasterWhisperAsr:
@@ -186,28 +199,35 @@ class FasterWhisperAsr:
         """Hear a second of silence: the first call sets up buffers."""
         self.transcribe(np.zeros(SAMPLE_RATE, np.float32), Stop())
 
-    def transcribe(self, audio: Float32, stop: Stop) -> str:
-        """The words in `audio`; audio longer than the model's window is heard piece by piece."""
+    def transcribe(self, audio: Float32, stop: Stop, before: str = "") -> str:
+        """The words in `audio`; audio longer than the model's window is heard piece by piece.
+
+        What was said `before` is told to public models, which learned from subtitles in a row.
+        """
         if len(audio) > self._longest:
             return self._transcribe_windows(audio, stop)
-        for frames in self._frames(len(audio) / SAMPLE_RATE):
+        for frames, told in self._attempts(len(audio) / SAMPLE_RATE, before):
             if stop.is_set():
                 return ""
-            heard = self._hear(audio, frames)
-            if self.window.trained or not heard.doubtful:
+            heard = self._hear(audio, frames, told)
+            if self.window.trained or not (heard.doubtful or heard.repeats(told)):
                 break
         hopeless = not self.window.trained and heard.log_probability < _HOPELESS
         return "" if heard.invented or hopeless else heard.text
 
-    def _frames(self, seconds: float) -> Iterator[int]:
+    def _attempts(self, seconds: float, before: str) -> Iterator[tuple[int, str]]:
+        """Frames of the window and what is told with it; the next where one was in vain."""
         whole = round(_WHOLE_S) * _FRAMES_PER_S
-        if self.fit_window and (fitted := self.window.frames(seconds)) < whole:
-            yield fitted
-        yield whole
+        fitted = self.window.frames(seconds) if self.fit_window else whole
+        before = "" if self.window.trained else " ".join(before.split()[-_TOLD_WORDS:])
+        if before or fitted < whole:
+            yield fitted, before
+        yield whole, ""
 
-    def _hear(self, audio: Float32, frames: int) -> Heard:
+    def _hear(self, audio: Float32, frames: int, before: str) -> Heard:
         tokenizer = self._tokenizer()
-        prompt = self._model.get_prompt(tokenizer, [], without_timestamps=True)
+        told = tokenizer.encode(f" {before}") if before else []
+        prompt = self._model.get_prompt(tokenizer, told, without_timestamps=True)
         seconds = len(audio) / SAMPLE_RATE
         most = _TOKENS_MORE + round(_TOKENS_PER_S * seconds)
         result = self._model.model.generate(

@@ -248,9 +248,9 @@ class ListenedTo(ScriptedAsr):
         super().__post_init__()
         self.begun = threading.Event()
 
-    def transcribe(self, audio: Float32, stop: Stop) -> str:
+    def transcribe(self, audio: Float32, stop: Stop, before: str = "") -> str:
         self.begun.set()
-        return super().transcribe(audio, stop)
+        return super().transcribe(audio, stop, before)
 
 
 async def test_a_turn_without_its_client_is_cancelled_after_a_while() -> None:

@@ -45,7 +45,9 @@ class Inline:
     def stretches(self, utterance: Utterance, first: int = 0) -> list[SpeechSpan]:
         return speech_stretches(utterance.probabilities, FRAME, Endpointing(pad_s=0), first=first)
 
-    async def overhear(self, session: str, audio: Float32, *, since_ns: int | None = None) -> str:
+    async def overhear(
+        self, session: str, audio: Float32, *, before: str = "", since_ns: int | None = None
+    ) -> str:
         self.overheard += len(audio)
         return " ".join(["la"] * (len(audio) // 1600))
 

@@ -209,8 +209,12 @@ class Understood(Inline):
         super().__init__()
         self.said = list(said)
         self.overheard_as = ""
+        self.before: list[str] = []
 
-    async def overhear(self, session: str, audio: Float32, *, since_ns: int | None = None) -> str:
+    async def overhear(
+        self, session: str, audio: Float32, *, before: str = "", since_ns: int | None = None
+    ) -> str:
+        self.before.append(before)
         return self.overheard_as
 
     async def answer(self, turn: Turn, sink: Sink) -> Exchange:
@@ -262,6 +266,16 @@ async def test_the_words_count_beside_another_turn_too() -> None:
         pipeline.gate.set()
         await scene.session.all_answered()
         assert len(scene.told.of(TurnOver)) == 2
+
+
+async def test_what_was_said_before_is_told_with_it() -> None:
+    pipeline = Understood("first", "second")
+    async with at_work(pipeline, server_ends=True, adaptive=True, partials=True) as scene:
+        await say(scene, SAMPLE_RATE, 3 * SAMPLE_RATE)
+        assert set(pipeline.before) == {""}
+        pipeline.before.clear()
+        await say(scene, SAMPLE_RATE, 3 * SAMPLE_RATE)
+        assert set(pipeline.before) == {"first"}
 
 
 async def test_the_decision_waits_for_the_words_that_it_depends_on() -> None:

@@ -38,7 +38,9 @@ class Talkative(Inline):
         self.pieces = 39  # and one more
         self.over = over
 
-    async def overhear(self, session: str, audio: Float32, *, since_ns: int | None = None) -> str:
+    async def overhear(
+        self, session: str, audio: Float32, *, before: str = "", since_ns: int | None = None
+    ) -> str:
         assert since_ns is not None
         if isinstance(self.over, Exception):
             raise self.over

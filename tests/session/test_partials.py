@@ -80,7 +80,9 @@ class Numbered(Inline):
         found = utterance.probabilities
         return speech_stretches(found, FRAME, Endpointing(pad_s=0.1), longest_s=3.0, first=first)
 
-    async def overhear(self, session: str, audio: Float32, *, since_ns: int | None = None) -> str:
+    async def overhear(
+        self, session: str, audio: Float32, *, before: str = "", since_ns: int | None = None
+    ) -> str:
         return " ".join(str(round(level * 100)) for level, _ in groupby(audio[::FRAME]) if level)
 
 
@@ -110,10 +112,12 @@ class Held(Inline):
         self.free = asyncio.Event()
         self.calls = 0
 
-    async def overhear(self, session: str, audio: Float32, *, since_ns: int | None = None) -> str:
+    async def overhear(
+        self, session: str, audio: Float32, *, before: str = "", since_ns: int | None = None
+    ) -> str:
         self.calls += 1
         await self.free.wait()
-        return await super().overhear(session, audio)
+        return await super().overhear(session, audio, before=before)
 
 
 async def test_under_load_the_latest_wins_and_how_far_behind_is_told() -> None:
@@ -142,7 +146,9 @@ async def test_what_comes_late_for_an_utterance_that_is_over_is_not_told() -> No
 
 
 class Deaf(Inline):
-    async def overhear(self, session: str, audio: Float32, *, since_ns: int | None = None) -> str:
+    async def overhear(
+        self, session: str, audio: Float32, *, before: str = "", since_ns: int | None = None
+    ) -> str:
         raise EngineError("out of memory")
 
 

@@ -44,7 +44,7 @@ class _Engine:
 
 
 class _Asr(_Engine, Asr):
-    def transcribe(self, audio: Float32, stop: Stop) -> str:
+    def transcribe(self, audio: Float32, stop: Stop, before: str = "") -> str:
         self.work(0.3)
         return REPLIES[round(float(audio.max()) * 32) - 1]
 

@@ -58,7 +58,7 @@ class _Asr(ScriptedAsr):
         super().__init__()
         self.once = _Once(value)
 
-    def transcribe(self, audio: Float32, stop: Stop) -> str:
+    def transcribe(self, audio: Float32, stop: Stop, before: str = "") -> str:
         return self.once.take("hello")  # type: ignore[no-any-return]
 
 

@@ -41,6 +41,14 @@ def test_a_turn_recorded_again_replaces_its_own_entry_alone() -> None:
     assert list(history) == [exchange(1, "half of answer"), exchange(2), exchange(3), exchange(4)]
 
 
+def test_a_recogniser_is_told_the_last_few_utterances_in_which_something_was_heard() -> None:
+    history = History(8)
+    assert history.said() == ""
+    for number, user in enumerate(["one", "two", "", "three", "four"], 1):
+        history.record(number, Exchange(user, ""))
+    assert history.said() == "two three four"
+
+
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers()), max_size=20), st.integers(1, 4))
 def test_it_holds_the_latest_word_on_each_of_the_last_turns(
     records: list[tuple[int, int]], limit: int

@@ -135,6 +135,22 @@ class TestHeard:
     def test_one_sign_alone_proves_nothing(self, one: Heard) -> None:
         assert not one.invented
 
+    @pytest.mark.parametrize(
+        ("text", "before", "repeats"),
+        [
+            ("Thank you.", "Turn it on, thank you. Goodbye.", True),
+            ("Turn it on", "turn it on", True),
+            ("Turn it", "Overturn it.", False),
+            ("Turn it off", "turn it on", False),
+            ("", "turn it on", False),
+            ("...", "turn it on", False),
+            ("Turn it on", "", False),
+            ("", "", False),
+        ],
+    )
+    def test_what_repeats_the_words_before_it(self, text: str, before: str, repeats: bool) -> None:
+        assert heard(text).repeats(before) is repeats
+
     @given(st.text(), st.floats(0, 30), st.floats(-9, 0), st.floats(0, 1))
     def test_any_text_can_be_judged(
         self, text: str, seconds: float, log_probability: float, no_speech: float
@@ -151,11 +167,13 @@ class Scripted(FasterWhisperAsr):
         super().__init__(embedded_paths().asr, threads=1, fit_window=fit_window)
         self.window = Window(trained=trained)
         self.tried: list[int] = []
+        self.told: list[str] = []
         self._script: Iterator[Heard] = iter(windows)
         self.stop = Stop()
 
-    def _hear(self, audio: Float32, frames: int) -> Heard:
+    def _hear(self, audio: Float32, frames: int, before: str) -> Heard:
         self.tried.append(frames)
+        self.told.append(before)
         return next(self._script)
 
 
@@ -194,6 +212,27 @@ class TestGuard:
         asr = Scripted(self.DOUBTFUL, trained=True)
         assert (asr.transcribe(SECOND, Stop()), len(asr.tried)) == ("turn it on turn it on", 1)
 
+    def test_a_public_model_is_told_what_was_said_before(self) -> None:
+        asr = Scripted(self.SURE)
+        assert asr.transcribe(SECOND, Stop(), "good morning") == "turn it on"
+        assert asr.told == ["good morning"]
+        asr = Scripted(self.SURE)
+        asr.transcribe(SECOND, Stop(), " ".join(map(str, range(99))))
+        assert asr.told == [" ".join(map(str, range(59, 99)))]
+        asr = Scripted(self.SURE, trained=True)
+        asr.transcribe(SECOND, Stop(), "good morning")
+        assert asr.told == [""]
+
+    @pytest.mark.parametrize("fit_window", [True, False])
+    @pytest.mark.parametrize("first", [DOUBTFUL, heard("on", log_probability=-0.1)])
+    def test_what_may_come_from_there_is_heard_again_without_it(
+        self, first: Heard, fit_window: bool
+    ) -> None:
+        asr = Scripted(first, self.INVENTED, fit_window=fit_window)
+        assert asr.transcribe(SECOND, Stop(), "turn it on") == ""
+        assert asr.told == ["turn it on", ""]
+        assert asr.tried == [1200 if fit_window else 3000, 3000]
+
     def test_what_is_invented_in_long_audio_is_nothing(self) -> None:
         def segment(text: str, no_speech: float, log_probability: float) -> SimpleNamespace:
             return SimpleNamespace(
@@ -218,9 +257,9 @@ class TestGuard:
         stop = Stop()
 
         class Leaving(Scripted):
-            def _hear(self, audio: Float32, frames: int) -> Heard:
+            def _hear(self, audio: Float32, frames: int, before: str) -> Heard:
                 stop.set()
-                return super()._hear(audio, frames)
+                return super()._hear(audio, frames, before)
 
         asr = Leaving(self.DOUBTFUL, self.SURE)
         assert (asr.transcribe(SECOND, stop), asr.tried) == ("", [1200])
