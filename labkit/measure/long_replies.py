@@ -3,7 +3,8 @@
 How much streaming saves shows in a long reply, and small models write one sentence, whatever they
 are told. So the model is asked the same thing again, and all of its answers are one reply, until
 that has five sentences. The words repeat; but each of them is written by the model and spoken by
-the voice, at what both take. It is the same for both servers. Run one with
+the voice, at what both take. It is the same for both servers. Labkit's bound on a reply is wider
+than usual, or only the shortest sentences would come to five. Run one with
 ``python -m labkit.measure.long_replies labkit MODELS``, or ``naive MODELS``.
 """
 
@@ -11,6 +12,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from labkit.measure.plan import SENTENCES, count_sentences
 from labkit.server.app import VoiceServer, serve_until_signal
@@ -20,6 +22,9 @@ from labkit.voice.history import Message
 from labkit.voice.models import load_engines, resolve
 from labkit.voice.pipeline import ReplyRules, VoicePipeline
 from labkit.voice.scheduling import Stop, default_threads, usable_cores
+
+_MOST_TOKENS: Final = 800
+_LONGEST_S: Final = 90.0
 
 
 def repeated(
@@ -68,7 +73,7 @@ def _serve(models: str) -> None:
     engines = load_engines(paths)
     pipeline = VoicePipeline(
         replace(engines, llm=LongReplies(engines.llm)),
-        ReplyRules(system=paths.system),
+        ReplyRules(paths.system, max_tokens=_MOST_TOKENS, max_s=_LONGEST_S),
         calls=max(1, usable_cores() // default_threads()),
     )
     settings = ServerSettings(host="127.0.0.1", port=0)
