@@ -26,7 +26,7 @@ from labkit.net import addresses_to_bind
 from labkit.session.defaults import DEFAULT_PORT
 from labkit.voice.catalogue import Model, Role
 from labkit.voice.models import locate
-from labkit.voice.scheduling import default_threads, usable_cores
+from labkit.voice.scheduling import default_threads, most_threads, usable_cores
 
 _OLDEST: Final = (3, 11)
 _NEEDED_GB: Final = 2
@@ -214,6 +214,8 @@ def check_cores(usable: int, there: int) -> Check:
     of = "" if usable == there else f" of {there}"
     threads = default_threads(usable)
     advice = f"{threads} thread{'s' * (threads > 1)} for each engine, as by default"
+    if (alone := most_threads(usable)) > threads:
+        advice += f", {alone} for the language model alone"
     if threads > 1:
         advice += "; --threads 1 where other programs keep them busy"
     return _check(

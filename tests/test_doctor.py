@@ -154,12 +154,18 @@ def test_the_kernel_that_jupyter_knows() -> None:
 @pytest.mark.parametrize(
     ("usable", "there", "ok", "detail"),
     [
-        (2, 2, True, "2 to use: 1 thread for each engine, as by default"),
+        (
+            2,
+            2,
+            True,
+            "2 to use: 1 thread for each engine, as by default, 2 for the language model alone",
+        ),
         (
             6,
             64,
             True,
-            "6 of 64 to use: 2 threads for each engine, as by default; "
+            "6 of 64 to use: 2 threads for each engine, as by default, "
+            "4 for the language model alone; "
             "--threads 1 where other programs keep them busy",
         ),
         (1, 1, False, "1 to use: 1 thread for each engine, as by default"),

@@ -235,6 +235,7 @@ def _first_piece(engines: Engines, said: str, system: str, stop: Stop) -> str:
     text, told = SpeakableText(), [Message("user", said)]
     if system:
         told.insert(0, Message("system", system))
+    engines.llm.set_alone(True)
     with closing(engines.reply(told, stop)) as deltas:
         for delta in deltas:
             for piece in text.feed(delta):

@@ -52,6 +52,10 @@ class LongReplies(Llm):
         """Warm the model up."""
         self.llm.warm_up()
 
+    def set_alone(self, alone: bool) -> None:
+        """Tell the model."""
+        self.llm.set_alone(alone)
+
     def reply(self, messages: Sequence[Message], stop: Stop) -> Iterator[str]:
         """Its replies, one after the other."""
         return repeated(lambda: self.llm.reply(messages, stop), stop.is_set)

@@ -17,6 +17,7 @@ from typing import Any, Final
 import httpx2
 
 from labkit.errors import EngineError, ModelError
+from labkit.voice.engines import Llm
 from labkit.voice.history import Message
 from labkit.voice.scheduling import Stop
 
@@ -34,7 +35,7 @@ _MOST_TOLD: Final = 200
 """Characters of a server's own words that an error repeats."""
 
 
-class ChatServerLlm:
+class ChatServerLlm(Llm):
     """A model behind an HTTP address; one conversation is answered at a time."""
 
     def __init__(self, address: str, *, max_tokens: int = 160) -> None:

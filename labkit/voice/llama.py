@@ -29,6 +29,7 @@ import codecs
 import ctypes
 import logging
 import os
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -65,6 +66,11 @@ _LONGEST_TOKEN: Final = 256
 """Bytes."""
 _WORTH_KEEPING: Final = 8
 """Tokens of a conversation that are sooner read again than kept."""
+_WARM: Final = 4
+"""Tokens."""
+_LEARNS: Final = 0.2
+_UNTIL_TRIED: Final = 64
+"""Tokens that few threads write where many were slower: a reply or two."""
 _SHORTEST_LOOP: Final = 4
 _EXCHANGES_AT_ONCE: Final = 2
 _LEAST_SAID: Final = 4
@@ -98,15 +104,46 @@ def fit_to_context(
     return [*system, *turns]
 
 
+class Threads:
+    """How many threads write a token soonest, as it was lately.
+
+    Many, where no other engine works and nothing else does: a small model gains nothing by them,
+    and other programs may want the cores. Then few write the next tokens, until it is tried again.
+    """
+
+    def __init__(self, few: int, many: int) -> None:
+        """Choose between so many, of which `few` are always right."""
+        self._few = few
+        self._many = many
+        self._took_s: dict[int, float] = {}
+        self._tokens_left = 0
+
+    def choose(self, *, alone: bool) -> int:
+        """Threads for the next call."""
+        return self._many if alone and not self._tokens_left else self._few
+
+    def took(self, threads: int, seconds: float) -> None:
+        """Note what one token took."""
+        before = self._took_s.get(threads, seconds)
+        self._took_s[threads] = before + _LEARNS * (seconds - before)
+        if threads == self._few:
+            self._tokens_left = max(0, self._tokens_left - 1)
+        elif self._took_s[threads] > self._took_s.get(self._few, seconds):
+            del self._took_s[threads]
+            self._tokens_left = _UNTIL_TRIED
+
+
 class LlamaLlm:
     """A GGUF model on llama.cpp, through its own chat template."""
 
-    def __init__(self, model: Path, *, threads: int) -> None:
+    def __init__(self, model: Path, *, threads: int, alone: int | None = None) -> None:
         """Load the model.
 
         Args:
             model: The `.gguf` file.
             threads: CPU threads of one call, for the prompt and for new tokens alike.
+            alone: Those while no other engine works; by default as many. Only of a llama.cpp with
+                OpenMP, whose threads bear it when other programs want the cores.
 
         Raises:
             ModelBrokenError: The model does not load, or its chat template does not work.
@@ -115,6 +152,9 @@ class LlamaLlm:
         from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
         self._model = _Model(model, threads)
+        with_openmp = self._model.has_openmp
+        self._threads = Threads(threads, alone if alone and with_openmp else threads)
+        self._alone = False
         try:
             self._format = Jinja2ChatFormatter(
                 self._model.chat_template or _CHATML,
@@ -136,12 +176,19 @@ class LlamaLlm:
             return False
         return True
 
+    def set_alone(self, alone: bool) -> None:
+        """Say whether no other engine works."""
+        self._alone = alone
+
     def warm_up(self) -> None:
-        """Read a short prompt and write one token."""
-        stop = Stop()
-        for piece in self.reply([Message("user", "hello")], stop):
-            if piece:
-                stop.set()
+        """Read a short prompt and write some tokens, with few threads and with many."""
+        for alone in (False, True):
+            self.set_alone(alone)
+            written, stop = 0, Stop()
+            for piece in self.reply([Message("user", "hello")], stop):
+                written += bool(piece)
+                if written == _WARM:
+                    stop.set()
 
     def reply(self, messages: Sequence[Message], stop: Stop) -> Iterator[str]:
         """A piece for each token, empty in the middle of a character and while it reads.
@@ -155,7 +202,7 @@ class LlamaLlm:
         text = codecs.getincrementaldecoder("utf-8")("replace")
         try:
             while not stop.is_set():
-                token = self._conversations.read_on(conversation, [*prompt, *written])
+                token = self._read_on(conversation, [*prompt, *written], timed=bool(written))
                 if token is None:
                     if not conversation.lost:  # else others would make it lose its place for ever
                         yield ""
@@ -168,6 +215,17 @@ class LlamaLlm:
                     stop.set()
         finally:
             conversation.busy = False  # what it has read is kept
+
+    def _read_on(
+        self, conversation: "_Conversation", tokens: Sequence[int], *, timed: bool
+    ) -> int | None:
+        """The next part, by as many threads as are soonest through."""
+        threads, begun_s = self._threads.choose(alone=self._alone), time.perf_counter()
+        self._model.use_threads(threads)
+        token = self._conversations.read_on(conversation, tokens)
+        if timed and token is not None:
+            self._threads.took(threads, time.perf_counter() - begun_s)
+        return token
 
     def count(self, messages: Sequence[Message]) -> int:
         """Tokens that a conversation takes, with the beginning of the reply."""
@@ -332,8 +390,20 @@ class _Model:
         settings.n_batch = settings.n_ubatch = max(_AT_ONCE, _MOST_SEQUENCES)  # llama.cpp insists
         settings.n_threads = settings.n_threads_batch = threads
         settings.n_seq_max = _MOST_SEQUENCES
+        # Flash attention sums in as many parts as there are threads, so what a reply says would
+        # depend on who else is served.
+        settings.flash_attn_type = self._c.LLAMA_FLASH_ATTN_TYPE_DISABLED
         settings.kv_unified = True  # sequences share cells, so a beginning in common is held once
         return self._c.llama_init_from_model(self._model, settings)
+
+    @property
+    def has_openmp(self) -> bool:
+        """Whether llama.cpp was built with OpenMP."""
+        return b"OPENMP = 1" in self._c.llama_print_system_info()
+
+    def use_threads(self, threads: int) -> None:
+        """From the next call on."""
+        self._c.llama_set_n_threads(self._context, threads, threads)
 
     def _special(self, token: int) -> str:
         return "" if token < 0 else self.text(token, special=True).decode()

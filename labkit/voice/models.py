@@ -15,7 +15,14 @@ from labkit.voice.history import Message
 from labkit.voice.llama import LlamaLlm
 from labkit.voice.pipeline import ReplyRules, VoicePipeline
 from labkit.voice.piper import PiperTts
-from labkit.voice.scheduling import Stop, default_threads, engine_thread, usable_cores
+from labkit.voice.scheduling import (
+    Stop,
+    default_threads,
+    engine_thread,
+    limit_spinning,
+    most_threads,
+    usable_cores,
+)
 from labkit.voice.silero import SileroVad
 from labkit.voice.whisper import FasterWhisperAsr
 
@@ -138,24 +145,40 @@ def load_engines(
 
     Args:
         paths: The models.
-        threads: CPU threads of each engine; by default `default_threads()`.
+        threads: CPU threads of each engine; by default `default_threads()`, and `most_threads()`
+            of the language model while it works alone.
         fit_window: Cut the recogniser's window to the utterance, as far as the model bears it.
 
     Raises:
         ModelBrokenError: A model does not load.
     """
-    threads = threads or default_threads()
-    asr = FasterWhisperAsr(paths.asr, threads=threads, fit_window=fit_window)
+    limit_spinning()
+    # A thread that ends: those that libraries start for it are as polite, and OpenMP's end with it.
+    # While they are there, it takes the cores for overbooked, and others sleep at each operation.
+    with engine_thread("load") as thread:
+        return thread.submit(_load, paths, threads, fit_window).result()
+
+
+def _load(paths: ModelPaths, threads: int | None, fit_window: bool) -> Engines:
+    few = threads or default_threads()
+    asr = FasterWhisperAsr(paths.asr, threads=few, fit_window=fit_window)
     engines = Engines(
         vad=SileroVad(),
         asr=asr,
         llm=ChatServerLlm(paths.llm)
         if isinstance(paths.llm, str)
-        else LlamaLlm(paths.llm, threads=threads),
-        tts=PiperTts(paths.tts, threads=threads),
+        else LlamaLlm(paths.llm, threads=few, alone=threads or most_threads()),
+        tts=PiperTts(paths.tts, threads=few),
         longest_stretch_s=asr.window.longest_s,
     )
     engines.warm_up()
+    if paths.system:
+        # Read now, it need not be read while the first caller waits.
+        stop = Stop()
+        told = [Message("system", paths.system), Message("user", "Hi")]
+        for piece in engines.reply(told, stop):
+            if piece:  # else it still reads
+                stop.set()
     return engines
 
 
@@ -164,15 +187,6 @@ def load_pipeline(
 ) -> VoicePipeline:
     """A pipeline over engines that `load_engines` has loaded; by default, the embedded models."""
     paths = paths or resolve()
-    with engine_thread("load") as thread:  # the threads that libraries start then are as polite
-        load = thread.submit(load_engines, paths, threads=threads, fit_window=fit_window)
-        engines = load.result()
-    if paths.system:
-        # Read now, it need not be read while the first caller waits.
-        stop = Stop()
-        told = [Message("system", paths.system), Message("user", "Hi")]
-        for piece in engines.reply(told, stop):
-            if piece:  # else it still reads
-                stop.set()
+    engines = load_engines(paths, threads=threads, fit_window=fit_window)
     calls = max(1, usable_cores() // (threads or default_threads()))
     return VoicePipeline(engines, reply_rules=ReplyRules(system=paths.system), calls=calls)

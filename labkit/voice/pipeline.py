@@ -214,6 +214,7 @@ class _Script:
     ) -> None:
         self.enough = Stop()
         self.deltas = engines.reply(messages, self.enough)
+        self._llm = engines.llm
         self.over = False
         self._turn = turn
         self._text = SpeakableText()
@@ -225,6 +226,7 @@ class _Script:
 
     def write(self, queue: EngineQueue, _: Stop) -> list[Piece]:
         """Write until a piece is whole, or others should go first; on the engine's thread."""
+        self._llm.set_alone(queue.alone)
         for delta in self.deltas:
             if delta:
                 self._turn.mark(Mark.LLM_FIRST_TOKEN)
@@ -236,6 +238,7 @@ class _Script:
                 return [*whole, *self._text.cut()]
             if whole or queue.give_way:
                 return whole
+            self._llm.set_alone(queue.alone)
         self.over = True
         return self._text.cut() if self.enough.is_set() else self._text.flush()
 

@@ -226,8 +226,10 @@ class Cores:
                 break
             min(ready, key=lambda one: one[0])[1].serve(now_ns)
         held_up = [first.rank(now_ns) for _, first in self._idle(now_ns)]
+        at_work = [queue for queue in self.queues if queue.at_hand is not None]
         for queue in self.queues:
             queue.note_urgent(held_up, now_ns)
+            queue.alone = at_work == [queue]
 
     def _idle(self, now_ns: int) -> list[tuple["EngineQueue", Work[Ticket]]]:
         """Engines that could begin, each with what it would do."""
@@ -263,6 +265,7 @@ class EngineQueue:
         name: What its worker thread is called.
         waiting: The calls that wait.
         at_hand: The call that is served.
+        alone: No other engine is at work on the same cores, so the call at hand may use them all.
         give_way: Work waits that should go before what is at hand. A call that can be taken up
             again looks at it between its steps, on the engine's thread.
         took_s: How long the last call took, in seconds; for its caller, right behind it.
@@ -273,6 +276,7 @@ class EngineQueue:
         self.name = name
         self.waiting: DeadlineQueue[Ticket] = DeadlineQueue()
         self.at_hand: Work[Ticket] | None = None
+        self.alone = False
         self.give_way = False
         self.took_s = 0.0
         self._cores = cores or Cores(1)
@@ -371,6 +375,7 @@ class EngineQueue:
 _ENGINES: Final = 3
 _MOST: Final = 4
 """Further threads gain little with models of these sizes."""
+_LOOKS: Final = "1000"
 _CGROUP: Final = Path("/sys/fs/cgroup")
 
 
@@ -379,31 +384,61 @@ def default_threads(cores: int | None = None) -> int:
 
     The three engines work at once: a reply is written while its first sentence is spoken, and
     another caller is heard meanwhile. More threads than cores are costly, and for llama.cpp they
-    are ruin. Its threads meet after every operation, some thousand times a token, and wait for each
-    other in a loop that looks again and again; where one of them has no core, the others burn
-    theirs until it has. So the threads of all three engines together are never more than the cores.
+    can be ruin: its threads meet after every operation, some thousand times a token, and where one
+    of them has no core the others wait. So the threads of all three engines together are never more
+    than the cores. Where the language model works alone, it has more of them: `most_threads`.
 
     With the embedded models, in turns in one run, on two cores that other programs used as well
     (load 9 to 12):
 
-    ======================================  ========  =========  ==========================
+    ======================================  ========  =========  ======================
     call                                    1 thread  2 threads  processor time, 1 → 2
-    ======================================  ========  =========  ==========================
-    16 tokens of llama.cpp, median of 9        35 ms   4,024 ms  1.2 → 144 ms a token
+    ======================================  ========  =========  ======================
     an utterance recognised, median of 58     178 ms     169 ms  62 → 77 ms
     a sentence spoken, median of 58           107 ms     156 ms  32 → 56 ms
-    first sound, one caller, median of 2      886 ms  17,840 ms
-    first sound, two callers, median of 4     891 ms  16,820 ms
-    ======================================  ========  =========  ==========================
-
-    On cores that nobody else uses, two threads answer one caller with public models 0.2 s sooner,
-    and four callers in twice the time. One thread each is what always holds.
+    ======================================  ========  =========  ======================
 
     Args:
         cores: Cores that there are; by default those that this process may use.
     """
     cores = usable_cores() if cores is None else cores
     return max(1, min(_MOST, cores // _ENGINES))
+
+
+def most_threads(cores: int | None = None) -> int:
+    """Threads of the language model while no other engine works, four at most.
+
+    Where there are more than two cores, one is left to the rest of the server and to its callers.
+
+    A token of SmolLM2-135M on two cores, median in ms, and its processor time. Llama.cpp's own
+    threads wait for each other in a loop that looks again and again, OpenMP's look for a while, and
+    then sleep (`limit_spinning`):
+
+    =====================  ========  ==============  =================  ===============
+    beside it on the cores  1 thread  2 of its own    2 of OpenMP, 300   2, 1,000 looks
+    =====================  ========  ==============  =================  ===============
+    nothing                    15.6  8.8             12.1               9.2
+    one busy program           16.2  16.0            21.4               28.0
+    two busy programs          23.8  96.0            21.5               29.4
+    =====================  ========  ==============  =================  ===============
+
+    With embedded models and ten busy programs two threads of its own took 144 ms a token of
+    processor time, and one thread 1.2.
+
+    Args:
+        cores: Cores that there are; by default those that this process may use.
+    """
+    cores = usable_cores() if cores is None else cores
+    return max(1, min(_MOST, cores, max(2, cores - 1)))
+
+
+def limit_spinning() -> None:
+    """Let OpenMP's threads look only shortly for each other before they sleep.
+
+    Before any library brings OpenMP: it reads this once. By default GCC's look for milliseconds,
+    and where other programs use the cores as well, that is how long each operation takes.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", _LOOKS)
 
 
 def usable_cores(cgroup: Path = _CGROUP) -> int:

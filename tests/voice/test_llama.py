@@ -5,10 +5,13 @@ from itertools import zip_longest
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from labkit.errors import EngineError, ModelBrokenError
+from labkit.voice import llama
 from labkit.voice.history import Message
-from labkit.voice.llama import LlamaLlm, fit_to_context
+from labkit.voice.llama import LlamaLlm, Threads, fit_to_context
 from labkit.voice.scheduling import Stop
 from tests.engines import embedded_engines, embedded_paths
 
@@ -47,6 +50,48 @@ def test_what_the_model_is_told_leaves_room_for_what_is_said() -> None:
     assert fit_to_context(told, by_words, room=8)[-1].content == "last question"
     with pytest.raises(EngineError, match="the system message takes 8 tokens of the 8 that"):
         fit_to_context(conversation(1, system="be brief " * 4), by_words, room=8)
+
+
+class TestThreads:
+    def test_few_beside_another_engine_and_many_alone(self) -> None:
+        threads = Threads(1, 3)
+        assert [threads.choose(alone=alone) for alone in (False, True)] == [1, 3]
+
+    def test_where_many_are_slower_few_write_on_until_it_is_tried_again(self) -> None:
+        threads = Threads(1, 2)
+        for _ in range(3):
+            threads.took(1, 0.010)
+        threads.took(2, 0.009)
+        assert threads.choose(alone=True) == 2
+        threads.took(2, 0.080)
+        tokens = 0
+        while threads.choose(alone=True) == 1:
+            threads.took(1, 0.010)
+            tokens += 1
+        assert tokens == 64
+        threads.took(2, 0.009)  # what was slow then counts no longer
+        assert threads.choose(alone=True) == 2
+
+    def test_one_slow_token_of_many_says_little(self) -> None:
+        threads = Threads(1, 2)
+        threads.took(1, 0.016)
+        for _ in range(5):
+            threads.took(2, 0.009)
+        threads.took(2, 0.030)
+        assert threads.choose(alone=True) == 2
+
+    def test_many_are_not_judged_by_nothing(self) -> None:
+        threads = Threads(1, 2)
+        threads.took(2, 1.0)
+        assert threads.choose(alone=True) == 2
+
+    @given(st.lists(st.tuples(st.booleans(), st.floats(1e-4, 10))))
+    def test_beside_another_engine_it_is_always_few(self, took: list[tuple[bool, float]]) -> None:
+        threads = Threads(2, 4)
+        for many, seconds in took:
+            assert threads.choose(alone=False) == 2
+            assert threads.choose(alone=True) in (2, 4)
+            threads.took(4 if many else 2, seconds)
 
 
 class Reader(LlamaLlm):
@@ -111,6 +156,33 @@ class TestLlm:
 
     def test_the_same_conversation_gets_the_same_reply(self) -> None:
         assert self.answer("what is back pressure") == self.answer("what is back pressure")
+
+    @pytest.mark.parametrize("with_openmp", [True, False])
+    def test_what_it_says_does_not_depend_on_its_threads(
+        self, with_openmp: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        used: list[int] = []
+
+        class Counted(llama._Model):
+            has_openmp = with_openmp  # type: ignore[assignment]
+
+            def use_threads(self, threads: int) -> None:
+                used.append(threads)
+                super().use_threads(threads)
+
+        monkeypatch.setattr(llama, "_Model", Counted)
+        llm = LlamaLlm(embedded_paths().llm, threads=1, alone=2)
+        llm.warm_up()
+        used.clear()
+        for words in ("what is back pressure", "set a timer for ten minutes", "who are you"):
+            said = [Message("user", words)]
+            replies = set()
+            for alone in (False, True):
+                llm._threads = Threads(1, 2 if with_openmp else 1)  # and nothing learnt
+                llm.set_alone(alone)
+                replies.add("".join(llm.reply(said, Stop())))
+            assert len(replies) == 1
+        assert set(used) == ({1, 2} if with_openmp else {1})
 
     def test_it_stops_between_two_tokens(self) -> None:
         llm, stop = embedded_engines().llm, Stop()

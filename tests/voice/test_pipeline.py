@@ -474,6 +474,28 @@ class _SteppedLlm(ScriptedLlm):
             self.closed_on.append(threading.current_thread().name)
 
 
+async def test_the_model_knows_before_each_token_whether_it_works_alone() -> None:
+    class Aware(ScriptedLlm):
+        def __init__(self) -> None:
+            super().__init__(lambda _: "One two.")
+            self.told: list[bool] = []
+
+        def set_alone(self, alone: bool) -> None:
+            self.told.append(alone)
+
+        def reply(self, messages: Sequence[Message], stop: Stop) -> Iterator[str]:
+            for word in super().reply(messages, stop):
+                assert self.told
+                yield word
+
+    llm = Aware()
+    pipeline, ann = for_both(llm, ScriptedTts()), of("ann")
+    await pipeline.answer(ann, _PlayingSink(ann))
+    assert llm.told[0] is True
+    assert len(llm.told) >= 2
+    pipeline.close()
+
+
 async def test_the_model_gives_way_between_tokens_to_who_hears_nothing_yet() -> None:
     llm = _SteppedLlm()
     pipeline, ann, bob = for_both(llm, ScriptedTts(seconds_per_word=20.0)), of("ann"), of("bob")

@@ -27,6 +27,8 @@ from labkit.voice.scheduling import (
     Playback,
     Stop,
     default_threads,
+    limit_spinning,
+    most_threads,
     usable_cores,
 )
 
@@ -358,6 +360,25 @@ async def test_what_has_time_waits_for_a_core_and_what_can_gives_way_to_what_has
         queue.close()
 
 
+async def test_an_engine_knows_whether_it_works_alone() -> None:
+    cores = Cores(2)
+    model, voice, ear = (EngineQueue(name, cores) for name in ("model", "voice", "ear"))
+    assert not model.alone
+    async with model.turn("a", due(0)):
+        assert model.alone
+        async with voice.turn("b", due(0)):
+            assert not model.alone
+            assert not voice.alone
+            third = asyncio.create_task(ear.run("c", due(9), lambda _: ear.alone))
+            await asyncio.sleep(0)
+            assert not model.alone
+        assert not await third
+        assert model.alone
+    assert not model.alone
+    for queue in (model, voice, ear):
+        queue.close()
+
+
 async def test_a_core_goes_to_what_is_due_first_whatever_its_engine() -> None:
     cores = Cores(1)
     model, voice = EngineQueue("model", cores), EngineQueue("voice", cores)
@@ -458,6 +479,27 @@ def test_three_engines_never_have_more_threads_than_cores(cores: int) -> None:
 @pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (5, 1), (6, 2), (12, 4), (64, 4)])
 def test_small_machines_have_one_thread_each(cores: int, threads: int) -> None:
     assert default_threads(cores) == threads
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads"), [(1, 1), (2, 2), (3, 2), (4, 3), (5, 4), (12, 4), (64, 4)]
+)
+def test_a_language_model_alone_leaves_a_core_where_there_are_more_than_two(
+    cores: int, threads: int
+) -> None:
+    assert most_threads(cores) == threads
+    assert most_threads(cores) >= default_threads(cores)
+
+
+def test_openmp_looks_shortly_unless_somebody_has_said_for_how_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    limit_spinning()
+    assert os.environ["GOMP_SPINCOUNT"] == "1000"
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    limit_spinning()
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
 
 
 @pytest.fixture
