@@ -80,6 +80,7 @@ def _serve(models: str) -> None:
         ReplyRules(paths.system, max_tokens=_MOST_TOKENS, max_s=_LONGEST_S),
         calls=max(1, usable_cores() // default_threads()),
     )
+    pipeline.warm_up()
     settings = ServerSettings(host="127.0.0.1", port=0)
     asyncio.run(serve_until_signal(pipeline, settings, _announce))
 

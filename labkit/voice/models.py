@@ -189,4 +189,6 @@ def load_pipeline(
     paths = paths or resolve()
     engines = load_engines(paths, threads=threads, fit_window=fit_window)
     calls = max(1, usable_cores() // (threads or default_threads()))
-    return VoicePipeline(engines, reply_rules=ReplyRules(system=paths.system), calls=calls)
+    pipeline = VoicePipeline(engines, reply_rules=ReplyRules(system=paths.system), calls=calls)
+    pipeline.warm_up()
+    return pipeline

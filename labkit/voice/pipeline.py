@@ -34,6 +34,7 @@ _LETTERS_PER_S: Final = 15.0
 """How fast a voice speaks, about: letters, spaces and marks."""
 _SLOWEST_LETTERS_PER_S: Final = 4.0
 """Slower than any voice speaks: what is short enough even so is surely short enough."""
+_SPOKEN_FIRST: Final = "The timer is set for ten minutes."
 _MEANWHILE_S: Final = 0.8
 _TELLING_LETTERS: Final = 30
 _SLOWER: Final = 0.75
@@ -349,6 +350,14 @@ class VoicePipeline:
         self._llm = EngineQueue("llm", cores)
         self._tts = EngineQueue("tts", cores)
         self._queues = self._vad, self._asr, self._llm, self._tts
+
+    def warm_up(self) -> None:
+        """Learn how fast the voice speaks. Blocks.
+
+        Else a long first sentence might be too long, and be made whole before any of it is heard.
+        """
+        pieces = self._engines.synthesise(_SPOKEN_FIRST, Stop())
+        self._pace.learn(_SPOKEN_FIRST, _length_s(pieces))
 
     @property
     def frame_samples(self) -> int:

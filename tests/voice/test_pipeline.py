@@ -920,3 +920,33 @@ async def test_an_echo_gives_the_loop_away_between_its_pieces() -> None:
         await asyncio.sleep(0)
         seen.append(len(sink.pieces))
     assert sorted(set(seen)) == list(range(1, 11))
+
+
+@pytest.mark.parametrize("warm", [True, False])
+async def test_a_long_first_sentence_is_heard_while_it_is_made_once_the_voice_is_known(
+    warm: bool,
+) -> None:
+    made: list[Float32] = []
+    made_at_first: list[int] = []
+
+    class Noted(ScriptedTts):
+        def synthesise(self, text: str, stop: Stop) -> Iterator[Float32]:
+            for piece in super().synthesise(text, stop):
+                made.append(piece)
+                yield piece
+
+    class Listener(CollectingSink):
+        async def audio(self, samples: Float32) -> None:
+            made_at_first.append(len(made))
+
+    llm = ScriptedLlm(lambda _: " ".join(["sentences"] * 12) + ".")
+    pipeline, ann = (
+        VoicePipeline(scripted_engines(llm=llm, tts=Noted(seconds_per_word=0.3))),
+        of("ann"),
+    )
+    if warm:
+        pipeline.warm_up()
+        made.clear()
+    await pipeline.answer(ann, Listener())
+    pipeline.close()
+    assert (made_at_first[0] < 6) is warm

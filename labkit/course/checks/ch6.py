@@ -138,7 +138,7 @@ def _why(
     "The policy cuts off at most 3/4 as many turns as a fixed wait with the same dead air.",
 )
 async def policy(trial: Trial, make: Any) -> None:
-    """108 turns that you have not seen, in 12 conversations, with a new `Patience()` for each.
+    """216 turns that you have not seen, in 24 conversations, with a new `Patience()` for each.
 
     Voices, rhythms, pauses and noise are drawn. Mean dead air may be 1 s at most, and the share of
     turns that are cut off at most three quarters of a fixed wait's with the same dead air.
@@ -146,7 +146,7 @@ async def policy(trial: Trial, make: Any) -> None:
     expected = "seconds from `wait_s()`, which is asked before any pause is known as well"
     trial.call(lambda: _Learners(make()).wait_s(), expected=expected)
     unseen = [voice for voice in voices() if voice.endswith(_HELD_OUT)]
-    spoken = conversations(trial.rng, unseen, each=4)
+    spoken = conversations(trial.rng, unseen, each=8)
     dead_air, cut = trial.call(lambda: point(spoken, lambda: _Learners(make())), expected=expected)
     trial.ok(f"follows {len(spoken)} callers")
     told = f"{cut:.1%} of the turns cut off, with {dead_air:.2f} s of dead air"
