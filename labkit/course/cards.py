@@ -256,6 +256,11 @@ async def _build_on(number: int, in_kernel: bool) -> str:
         said = f"What you keep goes into `{server_file()}`."
     elif _has_begun(kept, number):
         said = f"You have begun this chapter: it goes on with your own server, `{server_file()}`."
+    elif kept == solved:
+        said = (
+            "This chapter builds on the solution of the earlier ones, which is in "
+            f"`{server_file()}`."
+        )
     elif lacks := await _lacks(kept, number):
         aside = ""
         if kept:

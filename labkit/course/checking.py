@@ -1,6 +1,7 @@
 """Run checks on a server, and say what they found."""
 
 import asyncio
+import inspect
 import os
 import re
 import secrets
@@ -86,6 +87,8 @@ async def check(
     elif target is None:
         what = "handle" if checks[0].probe is not None else "your_function"
         raise LabkitError(f"what is to be checked? Write, for instance, check({name!r}, {what})")
+    elif checks[0].probe is not None:
+        _require_server(name, target)
     drawn = _seed() if seed is None else seed
     async with AsyncExitStack() as stack:
         runs = target
@@ -98,6 +101,22 @@ async def check(
     if strict and not result.passed:
         raise CheckFailed(f"{result!r}")
     return result
+
+
+def _require_server(name: str, target: Any) -> None:
+    """Refuse a function that is neither a handler nor makes one."""
+    if inspect.isfunction(target):
+        parameters = inspect.signature(target).parameters.values()
+        needed = sum(
+            one.default is one.empty
+            and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+            for one in parameters
+        )
+        if needed > 1:
+            raise LabkitError(
+                f"{name} talks to a server, and {target.__name__}() takes {needed} values: write "
+                f"check({name!r}, handle), whose one value is the connection"
+            )
 
 
 def _checks_of(name: str) -> list[Check]:

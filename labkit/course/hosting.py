@@ -153,10 +153,11 @@ async def _start(target: Target) -> Hosted:
     return await _Thread.start(_handler(target))
 
 
-def _beside(handler: Handler, name: str) -> Callable[..., Any] | None:
-    """A function of the handler's file that its `main` gives to `serve`.
+def _beside(handler: Handler, name: str) -> Any:
+    """What has this name beside the handler, in its file or notebook; None where nothing has.
 
-    Those are `pages`, which answers plain HTTP, and `choose`, which chooses the subprotocol.
+    Such are `pages`, which answers plain HTTP, and `choose`, which chooses the subprotocol: its
+    `main` gives both to `serve`.
     """
     return getattr(handler, "__globals__", {}).get(name)
 
@@ -418,6 +419,20 @@ class _Thread(Hosted):
             self._ready.set_result(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")
             await self._over.wait()
         await self._look_around(own)
+        self._expire_what_waits()
+
+    def _expire_what_waits(self) -> None:
+        """Let sessions that wait for their client go: what would end them ends with this loop.
+
+        They are in the notebook's own names, and would count in each check that follows.
+        """
+        lasting, expire = (_beside(self._handler, name) for name in ("lasting", "expire"))
+        if isinstance(lasting, dict) and callable(expire):
+            for session in list(lasting.values()):
+                try:
+                    expire(session)
+                except Exception as error:
+                    self._lines.add("\n".join(_last_words(error)[-1:]))
 
     async def _attend(self, socket: ServerConnection) -> None:
         """Serve one caller, and note what the handler raises before the connection is closed."""

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median_high
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -194,19 +195,20 @@ async def _go_on(
 def plot_calls(named: Mapping[str, Sequence[Call]], *, ax: "Axes | None" = None) -> "Axes":
     """Draw how much got through, over the byte of the cut, for one server or several.
 
-    All say the same recording: where a reply broke off, another call knows how long it is.
+    All say the same recording: where a reply broke off, the others know how long it usually is.
     """
     from labkit.measure.figures import BLUE, RED, axes, tidy
 
     drawn = axes(ax, 7.0, 3.4)
-    whole_s = max(call.whole_s or 0.0 for calls in named.values() for call in calls)
+    known = [call.whole_s for calls in named.values() for call in calls if call.whole_s]
+    usual_s = median_high(known) if known else 0.0  # one that misheard has another reply
     for (name, calls), colour in zip(named.items(), (RED, BLUE), strict=False):
         for way, marker, line in (("up", "^", "-"), ("down", "v", "--")):
             shown = sorted((call for call in calls if call.direction == way), key=_after)
             what = "words heard, cut upwards" if way == "up" else "reply received, cut downwards"
             drawn.plot(
                 [_after(call) / 1000 for call in shown],
-                [100 * call.through(whole_s) for call in shown],
+                [100 * call.through(call.whole_s or usual_s) for call in shown],
                 line,
                 marker=marker,
                 color=colour,

@@ -9,10 +9,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
 from types import EllipsisType
+from typing import Final
 
 from labkit.course.folder import Prediction, Progress, noting
 from labkit.course.shell import current_shell
 from labkit.errors import LabkitError
+
+_UNITS: Final = frozenset(("ms", "dB", "percent", "times", "exchanges", "callers"))
+"""What the chapters predict."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -80,8 +84,13 @@ def predict(name: str, value: "float | EllipsisType") -> Comparison:
 
     Raises:
         NotImplementedError: The value is `...`, and no number is known.
-        LabkitError: The value is no number.
+        LabkitError: The value is no number, or the name has no unit.
     """
+    if _unit(name) not in _UNITS:
+        raise LabkitError(
+            f"there is no prediction {name!r}: its name ends with what is counted, such as "
+            "ch5.wait_ms; copy it from the chapter"
+        )
     if value is ...:
         known = Progress.load().predictions.get(name, Prediction()).predicted
         value = _asked(name) if known is None else known

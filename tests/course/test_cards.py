@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from labkit.course.cards import begin
+from labkit.course.folder import Progress
 from labkit.course.keep import kept_chapters, kept_sections, server_file, write_sections
 from labkit.course.masters import section_chapters, sections
 
@@ -20,6 +21,13 @@ async def test_an_empty_folder_gets_the_solution() -> None:
     assert f"The solution has been written to `{server_file()}`." in said.markdown
     assert kept_sections() == sections(3)
     assert kept_chapters() == section_chapters(3)
+
+
+async def test_the_solution_that_is_there_is_taken_for_no_work_of_the_learner() -> None:
+    await begin(4, in_kernel=False)
+    said = await begin(4, in_kernel=False)
+    assert "builds on the solution of the earlier ones, which is in" in said.markdown
+    assert not Progress.load().checks
 
 
 async def test_what_was_put_aside_is_never_overwritten() -> None:

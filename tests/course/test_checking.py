@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -128,6 +129,39 @@ async def test_what_a_handler_prints_and_leaves_behind_is_told() -> None:
     assert "left a task behind: " in told
     assert "for_ever" in told
     assert "nobody read this exception of your server: ValueError: read me" in told
+
+
+async def test_sessions_that_wait_do_not_outlive_the_check() -> None:
+    names: dict[str, Any] = {}
+    exec(
+        textwrap.dedent("""
+            lasting = {"one": "first", "two": "second"}
+            expired = []
+
+            def expire(session):
+                expired.append(session)
+                if session == "first":
+                    raise KeyError(session)
+
+            async def handle(socket):
+                async for message in socket:
+                    await socket.send("pong")
+        """),
+        names,
+    )
+    await run(names["handle"])
+    assert names["expired"] == ["first", "second"]
+
+
+@pytest.mark.parametrize("name", ["ch1.pong", "ch1.chunks", "ch1"])
+async def test_a_function_that_is_no_handler_is_refused_before_anything_is_noted(
+    name: str,
+) -> None:
+    def take(buffer: bytearray, chunk: bytes) -> None: ...
+
+    with pytest.raises(LabkitError, match=r"talks to a server, and take\(\) takes 2 values"):
+        await check(name, take)
+    assert not Progress.load().checks
 
 
 async def test_a_loop_that_is_blocked_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

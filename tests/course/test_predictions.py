@@ -26,6 +26,13 @@ def test_a_prediction_may_change_until_it_is_measured() -> None:
     assert Progress.load().predictions["ch1.pong_ms"].measured == 400
 
 
+@pytest.mark.parametrize("name", ["ch0.dead_air", "ch1.slowest_pong", "pong", ""])
+def test_a_name_without_its_unit_is_none(name: str) -> None:
+    with pytest.raises(LabkitError, match="there is no prediction"):
+        predict(name, 300)
+    assert not Progress.load().predictions
+
+
 @pytest.mark.parametrize(
     ("value", "told"), [(92, "8 % less"), (130, "30 % more"), (100.2, "nearly the same")]
 )
