@@ -325,7 +325,7 @@ measured("ch2.lost_after_exchanges", lost.exchanges)
 
 # %% [markdown]
 # Look at where the line falls. By its card, this model was trained on conversations of nine exchanges at
-# most, and it is lost in longer ones. Another model falls elsewhere, and each reads more slowly the more
+# most, and in longer ones it may be lost. Another model falls elsewhere, and each reads more slowly the more
 # there is. So a history needs two bounds, a number of exchanges and a length, and the measurement says which.
 # Choose yours well before the fall.
 
@@ -555,7 +555,7 @@ broken
 # ## Measure it: what does a caller cost?
 #
 # Memory is what bounds the callers of a server that does little else. Two hundred callers, first silent, then
-# with two seconds of speech each.
+# with the two and a half seconds of a recording each.
 
 # %%
 server, many = await start_mine(), 200

@@ -615,8 +615,8 @@ StreamDecoder, StreamEncoder = mine
 broken
 
 # %% [markdown]
-# The recogniser understood every word: these models forgive what your ear does not. A check by transcript
-# alone would have passed this server.
+# Most often the recogniser understood every word: these models forgive what your ear does not. A check by
+# transcript alone would have passed this server, unless it was unlucky in what it drew.
 #
 # ## A refusal, from the other side
 #
