@@ -25,7 +25,7 @@ pytestmark = [
 ]
 
 STARTS = 10
-TAKES = 4
+TAKES = 8
 MISHEARD = 0.2
 """Word errors to be forgiven: the recogniser may miss a word where a piece of sound is lost."""
 
