@@ -234,20 +234,27 @@ class Trace:
         return dict(parts)
 
 
-def chrome_events(trace: Trace) -> list[dict[str, object]]:
-    """A turn as events that Chrome's tracing page and Perfetto draw (Trace Event Format, Google).
+def chrome_events(*traces: Trace) -> list[dict[str, object]]:
+    """Turns as events that Chrome's tracing page and Perfetto draw (Trace Event Format, Google).
 
-    One row has the stages, the next one every mark, and a third what was done ahead of the wait.
+    A turn is a process of theirs. One row has the stages, the next one every mark, and a third
+    what was done ahead of the wait.
 
     Args:
-        trace: The turn; its first mark is the time 0.
+        traces: The turns, of one clock; their first mark is the time 0.
     """
-    if not trace.marks:
-        return []
-    zero_ns = min([*trace.marks.values(), *trace.ahead.values()])
+    told = [trace for trace in traces if trace.marks]
+    firsts = [min([*trace.marks.values(), *trace.ahead.values()]) for trace in told]
+    return [
+        event
+        for number, trace in enumerate(told, start=1)
+        for event in _turn_events(trace, number, min(firsts))
+    ]
 
+
+def _turn_events(trace: Trace, number: int, zero_ns: int) -> list[dict[str, object]]:
     def event(name: str, row: int, at_ns: int, **more: object) -> dict[str, object]:
-        return {"name": name, "pid": 1, "tid": row, "ts": (at_ns - zero_ns) / 1e3, **more}
+        return {"name": name, "pid": number, "tid": row, "ts": (at_ns - zero_ns) / 1e3, **more}
 
     found = [
         event(stage.label, 1, trace.marks[start], ph="X", dur=span * 1e3)
@@ -259,10 +266,15 @@ def chrome_events(trace: Trace) -> list[dict[str, object]]:
         event(stage.label, 3, start, ph="X", dur=(end - start) / 1e3)
         for stage, (start, end) in trace.ahead_spans().items()
     ]
-    names = ((1, "stages"), (2, "marks"), (3, "ahead of the wait"))
-    return found + [
-        {"name": "thread_name", "ph": "M", "pid": 1, "tid": row, "args": {"name": name}}
-        for row, name in names
+    named = {"ph": "M", "pid": number}
+    rows = ((1, "stages"), (2, "marks"), (3, "ahead of the wait"))
+    return [
+        *found,
+        {"name": "process_name", **named, "args": {"name": f"turn {number}"}},
+        *(
+            {"name": "thread_name", **named, "tid": row, "args": {"name": name}}
+            for row, name in rows
+        ),
     ]
 
 

@@ -192,3 +192,14 @@ def test_a_turn_is_drawn_by_tools_for_traces() -> None:
     assert (ahead["name"], ahead["ts"], ahead["dur"]) == ("ASR", 2500.0, 1500.0)
     assert min(event["ts"] for event in marks) == 0
     assert chrome_events(Trace()) == []
+
+
+def test_the_turns_of_a_conversation_are_drawn_on_one_clock() -> None:
+    turns = [
+        Trace({mark: 1_000_000 * (place + late) for place, mark in enumerate(Mark)})
+        for late in (0, 500)
+    ]
+    marks = [event for event in chrome_events(*turns) if event["ph"] == "i"]
+    assert [event["pid"] for event in marks] == [1] * len(Mark) + [2] * len(Mark)
+    assert marks[len(Mark)]["ts"] == 500_000
+    assert chrome_events(Trace(), turns[1]) == chrome_events(turns[1])

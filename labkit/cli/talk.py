@@ -1,9 +1,10 @@
-"""`labkit talk`: say a recording to a server."""
+"""`labkit talk`: say recordings to a server."""
 
 import json
 import os
 import sys
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -25,7 +26,7 @@ from labkit.net import TOKEN_VARIABLE, bearer, read_tokens, token_in
 from labkit.session.defaults import DEFAULT_PORT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from labkit.audio.pcm import Float32
     from labkit.client.dial import Reach
@@ -37,23 +38,31 @@ _BAR: Final = 30
 
 
 def talk(
-    recording: Annotated[Path, typer.Argument(help="WAV or FLAC, any rate, any channels.")],
+    recordings: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RECORDING...",
+            help="WAV or FLAC, any rate, any channels; several are turns of one conversation.",
+        ),
+    ],
     url: Annotated[str, typer.Option(help="The server.")] = f"ws://localhost:{DEFAULT_PORT}",
     chunk_ms: Annotated[float, number(min=1, max=1000, help="Length of a message.")] = 40,
-    out: Annotated[Path | None, typer.Option(help="Write the reply to this WAV file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the reply, or all replies, to this WAV file.")
+    ] = None,
     trace: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Write the turn's marks for chrome://tracing or Perfetto (JSON)."
+            metavar="FILE", help="Write the marks for chrome://tracing or Perfetto (JSON)."
         ),
     ] = None,
     spans: Annotated[
-        bool, typer.Option("--spans", help="Send the turn as OpenTelemetry spans; see README.md.")
+        bool, typer.Option("--spans", help="Send turns as OpenTelemetry spans; see README.md.")
     ] = False,
     mode: Annotated[
         Literal["push", "vad"],
         typer.Option(
-            help="Who decides that the turn is over: the client at once, or the server (labkit.v1)."
+            help="Who decides that a turn is over: the client at once, or the server (labkit.v1)."
         ),
     ] = "push",
     token_file: Annotated[
@@ -78,87 +87,147 @@ def talk(
             help="Longest wait for each sign of an answer.",
         ),
     ] = 15,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object a turn, each on its line.")
+    ] = False,
 ) -> None:
-    """Say a recording to any server of the plain dialect, and print the answer and the wait.
+    """Say recordings to any server of the plain dialect, and print the answers and the waits.
 
-    With `--mode vad`, to one of labkit.v1 that decides when the turn is over. It is said at the
-    pace of speech, up to the chunk in which the speech ends.
+    With `--mode vad`, to one of labkit.v1 that decides when a turn is over. Each is said at the
+    pace of speech, up to the chunk in which the speech ends, and the next one once the answer is
+    there: several are one conversation.
     """
-    from labkit.audio.pcm import read_audio, write_wav
     from labkit.client.dial import Reach
-    from labkit.measure.recordings import recording_at
     from labkit.net import client_tls
     from labkit.spans import open_spans
-    from labkit.trace import chrome_events
 
-    require_file(recording)
+    for recording in recordings:
+        require_file(recording)
+    _require_own_files(recordings, out, trace)
+    shown = token_in(os.environ) if token_file is None else read_tokens(token_file)[0]
+    headers = {} if shown is None else bearer(shown)
+    reach = Reach(headers=headers, tls=None if ca is None else client_tls(ca))
+    sayings = [_Saying.of(recording) for recording in recordings]
+    turns: list[ClientTurn] = []
+
+    def tell(saying: _Saying, turn: "ClientTurn") -> None:
+        turns.append(turn)
+        _print(saying, turn, as_json=as_json, named=len(sayings) > 1)
+
+    asking = _converse if mode == "push" else _converse_decided
+    try:
+        with open_spans("labkit talk") if spans else nullcontext() as exporter:
+            try:
+                run(asking(sayings, url, chunk_ms, wait_s, reach, tell))
+            finally:
+                if exporter is not None:
+                    for turn in turns:
+                        exporter.export(turn.trace)
+    finally:
+        # A disk that has become full takes nothing away from what was printed; a pipe that nobody
+        # reads and a server that is lost in the midst, nothing from what is written.
+        _write(turns, out, trace)
+
+
+def _require_own_files(recordings: "Sequence[Path]", out: Path | None, trace: Path | None) -> None:
+    said = {recording.resolve() for recording in recordings}
     for file in (out, trace):
         if file is not None:
-            if file.resolve() == recording.resolve():
+            if file.resolve() in said:
                 raise LabkitError(f"{file} is the recording itself; name another file to write")
             require_writable(file)
     if out is not None and trace is not None and out.resolve() == trace.resolve():
         raise LabkitError(f"--out and --trace both name {out}; name two files")
-    shown = token_in(os.environ) if token_file is None else read_tokens(token_file)[0]
-    headers = {} if shown is None else bearer(shown)
-    tls = None if ca is None else client_tls(ca)
-    spoken = recording_at(recording)
-    samples = read_audio(recording)
-    end = spoken.end_of_speech(samples)
-    reach = Reach(headers=headers, tls=tls)
-    asking = _say(samples, end, url, chunk_ms, reach, wait_s=wait_s, decided=mode == "vad")
-    with open_spans("labkit talk") if spans else nullcontext() as exporter:
-        turn = run(asking)
-        if exporter is not None:
-            exporter.export(turn.trace)
-    ended = _end_in_words(spoken, end, len(samples))
-    # A disk that has become full takes nothing away from what is printed, and a pipe that nobody
-    # reads nothing from what is written.
-    try:
-        if as_json:
-            sys.stdout.write(json.dumps({**_turn_object(turn), "end_of_speech": ended}) + "\n")
-        else:
-            print_turn(turn, ended)
-    finally:
-        if out is not None:
-            write_wav(out, turn.reply)
-        if trace is not None:
-            write_text(trace, json.dumps({"traceEvents": chrome_events(turn.trace)}))
 
 
-async def _say(
-    samples: "Float32",
-    end_of_speech: int | None,
+@dataclass(frozen=True, slots=True)
+class _Saying:
+    """A recording to say; where its speech ends, its annotation or its energy tells, if at all."""
+
+    path: Path
+    recording: "Recording"
+    samples: "Float32"
+    end_of_speech: int | None
+
+    @classmethod
+    def of(cls, path: Path) -> "_Saying":
+        from labkit.audio.pcm import read_audio
+        from labkit.measure.recordings import recording_at
+
+        recording, samples = recording_at(path), read_audio(path)
+        return cls(path, recording, samples, recording.end_of_speech(samples))
+
+    @property
+    def end_in_words(self) -> str:
+        from labkit.audio.pcm import SAMPLE_RATE
+
+        length_s = len(self.samples) / SAMPLE_RATE
+        if self.end_of_speech is None:
+            return f"nothing stands out, so it ends with the recording at {length_s:.2f} s"
+        known = "energy" if self.recording.end_of_speech_sample is None else "its annotation"
+        end_s = (self.end_of_speech + 1) / SAMPLE_RATE
+        return f"ends at {end_s:.2f} of {length_s:.2f} s, known by {known}"
+
+
+async def _converse(
+    sayings: "Sequence[_Saying]",
     url: str,
     chunk_ms: float,
-    reach: "Reach",
-    *,
     wait_s: float,
-    decided: bool,
-) -> "ClientTurn":
+    reach: "Reach",
+    tell: "Callable[[_Saying, ClientTurn], None]",
+) -> None:
     from labkit.client.answers import Deadlines
     from labkit.client.plain import VoiceClient
-    from labkit.measure.decided import say
 
-    deadlines = Deadlines(answer_s=wait_s)
-    if decided:
-        end = len(samples) - 1 if end_of_speech is None else end_of_speech
-        return await say(
-            url, samples, end_of_speech=end, chunk_ms=chunk_ms, deadlines=deadlines, **reach
-        )
-    async with VoiceClient.connect(url, deadlines=deadlines, **reach) as client:
-        return await client.say(samples, chunk_ms=chunk_ms, end_of_speech=end_of_speech)
+    async with VoiceClient.connect(url, deadlines=Deadlines(answer_s=wait_s), **reach) as client:
+        for one in sayings:
+            end = one.end_of_speech
+            tell(one, await client.say(one.samples, chunk_ms=chunk_ms, end_of_speech=end))
 
 
-def _end_in_words(spoken: "Recording", end: int | None, samples: int) -> str:
-    from labkit.audio.pcm import SAMPLE_RATE
+async def _converse_decided(
+    sayings: "Sequence[_Saying]",
+    url: str,
+    chunk_ms: float,
+    wait_s: float,
+    reach: "Reach",
+    tell: "Callable[[_Saying, ClientTurn], None]",
+) -> None:
+    from labkit.client.answers import Deadlines
+    from labkit.measure.decided import conversation, say_to
 
-    length_s = samples / SAMPLE_RATE
-    if end is None:
-        return f"nothing stands out, so it ends with the recording at {length_s:.2f} s"
-    known = "energy" if spoken.end_of_speech_sample is None else "its annotation"
-    return f"ends at {(end + 1) / SAMPLE_RATE:.2f} of {length_s:.2f} s, known by {known}"
+    async with conversation(url, deadlines=Deadlines(answer_s=wait_s), **reach) as client:
+        for one in sayings:
+            end = len(one.samples) - 1 if one.end_of_speech is None else one.end_of_speech
+            turn = await say_to(
+                client, one.samples, end_of_speech=end, chunk_ms=chunk_ms, answer_s=wait_s
+            )
+            tell(one, turn)
+
+
+def _print(saying: _Saying, turn: "ClientTurn", *, as_json: bool, named: bool) -> None:
+    if not as_json:
+        if named:
+            console().print(f"[bold]said[/]   {told(saying.path.name)}")
+        print_turn(turn, saying.end_in_words)
+        return
+    named_by = {"recording": str(saying.path), "end_of_speech": saying.end_in_words}
+    sys.stdout.write(json.dumps({**_turn_object(turn), **named_by}) + "\n")
+    sys.stdout.flush()
+
+
+def _write(turns: "Sequence[ClientTurn]", out: Path | None, trace: Path | None) -> None:
+    import numpy as np
+
+    from labkit.audio.pcm import write_wav
+    from labkit.trace import chrome_events
+
+    if turns and out is not None:
+        write_wav(out, np.concatenate([turn.reply for turn in turns]))
+    if turns and trace is not None:
+        events = chrome_events(*(turn.trace for turn in turns))
+        write_text(trace, json.dumps({"traceEvents": events}))
 
 
 def _turn_object(turn: "ClientTurn") -> dict[str, object]:

@@ -10,7 +10,7 @@ nothing, and what the three engines take one after the other, without a server.
 
 import asyncio
 import time
-from contextlib import closing
+from contextlib import AbstractAsyncContextManager, closing
 from dataclasses import dataclass
 from typing import Final, Unpack
 
@@ -69,35 +69,78 @@ async def say(
     Raises:
         ClientError: The server has no such turns, is lost, or does not answer in time.
     """
-    start = start or v1.SessionStart()
-    start = start.model_copy(
+    deadlines = deadlines or Deadlines()
+    async with conversation(url, start, deadlines=deadlines, **reach) as client:
+        return await say_to(
+            client,
+            samples,
+            end_of_speech=end_of_speech,
+            chunk_ms=chunk_ms,
+            answer_s=deadlines.answer_s,
+        )
+
+
+def conversation(
+    url: str,
+    start: v1.SessionStart | None = None,
+    *,
+    deadlines: Deadlines | None = None,
+    **reach: Unpack[Reach],
+) -> AbstractAsyncContextManager[SessionClient]:
+    """Open a session in which the server decides when a turn is over; several may be said in it.
+
+    Raises:
+        ClientError: The server has no such turns, or cannot be reached.
+    """
+    start = (start or v1.SessionStart()).model_copy(
         update={"turn_detection": v1.TurnDetection.SERVER, "acknowledges": True}
     )
-    deadlines = deadlines or Deadlines()
+    return SessionClient.connect(url, start, deadlines=deadlines or Deadlines(), **reach)
+
+
+async def say_to(
+    client: SessionClient,
+    samples: Float32,
+    *,
+    end_of_speech: int,
+    chunk_ms: float = 40.0,
+    answer_s: float = 15.0,
+) -> ClientTurn:
+    """Say a recording in a session of `conversation`, and hear the answer to its end.
+
+    Args:
+        client: The session; it says nothing else meanwhile.
+        samples: Mono, 16 kHz.
+        end_of_speech: As with `say`.
+        chunk_ms: Length of a message, in milliseconds.
+        answer_s: Longest time from the last word to the end of the answer, in seconds.
+
+    Raises:
+        ClientError: The server is lost, or does not answer in time.
+    """
     silence = end_of_speech + 1 + round(_SILENCE_S * SAMPLE_RATE) - len(samples)
     heard = np.pad(samples, (0, max(0, silence)))
-    async with SessionClient.connect(url, start, deadlines=deadlines, **reach) as client:
-        begun_ns = time.perf_counter_ns()
-        turn = _Decided(begun_ns, begun_ns + spoken_ns(end_of_speech + 1))
+    begun_ns = time.perf_counter_ns()
+    turn = _Decided(begun_ns, begun_ns + spoken_ns(end_of_speech + 1))
 
-        async def send(chunk: Float32) -> None:
-            payload = encode_s16le(chunk)
-            await client.send_audio(payload)
-            turn.sent(len(payload))
+    async def send(chunk: Float32) -> None:
+        payload = encode_s16le(chunk)
+        await client.send_audio(payload)
+        turn.sent(len(payload))
 
-        saying = asyncio.create_task(speak(heard, send, chunk_ms=chunk_ms, start_ns=begun_ns))
-        length_s = (end_of_speech + 1) / SAMPLE_RATE
-        try:
-            async with asyncio.timeout(length_s + deadlines.answer_s):
-                while not turn.take(await client.next_event(), time.perf_counter_ns()):
-                    pass
-        except TimeoutError:
-            raise ClientError(
-                f"said {length_s:.1f} s and then silence; no answer was over within "
-                f"{deadlines.answer_s:.3g} s of its end"
-            ) from None
-        finally:
-            await stop(saying)
+    saying = asyncio.create_task(speak(heard, send, chunk_ms=chunk_ms, start_ns=begun_ns))
+    length_s = (end_of_speech + 1) / SAMPLE_RATE
+    try:
+        async with asyncio.timeout(length_s + answer_s):
+            while not turn.take(await client.next_event(), time.perf_counter_ns()):
+                pass
+    except TimeoutError:
+        raise ClientError(
+            f"said {length_s:.1f} s and then silence; no answer was over within "
+            f"{answer_s:.3g} s of its end"
+        ) from None
+    finally:
+        await stop(saying)
     return turn.result
 
 

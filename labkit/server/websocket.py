@@ -79,6 +79,10 @@ class _Hold(Enum):
     """The client does not read."""
 
 
+_STOPPING: Final = frozenset({_Hold.QUEUE, _Hold.UNREAD})
+"""Holds that stop what came already, too: whoever lets them go parses on."""
+
+
 class BoundedConnection(ServerConnection):
     """The library's connection, with bounds on what one client can make it do and hold.
 
@@ -283,10 +287,12 @@ class BoundedConnection(ServerConnection):
             await asyncio.sleep(self.ping_interval)
             pong = asyncio.ensure_future(await self.ping())
             while not pong.done():
-                held = self._times_held
+                held, frames = self._times_held, self._frames
                 await asyncio.wait([pong], timeout=self.ping_timeout)
-                # A pong may lie behind what was held back; whoever sends is there anyhow.
-                if not pong.done() and not self._holds and held == self._times_held:
+                # A pong may lie behind what was held back; whoever sends is there anyhow, with
+                # or without a pong.
+                silent = not self._holds and held == self._times_held and frames == self._frames
+                if not pong.done() and silent:
                     await self._give_up()
 
     async def _give_up(self) -> None:
@@ -308,7 +314,7 @@ class BoundedConnection(ServerConnection):
             now_ns = time.perf_counter_ns()
             wait_s = self._pace_frames(self._frames - frames, now_ns)
         self._unparsed = b"" if self._is_heard_out else data[at:]
-        if self._later is None and self._unparsed and _Hold.QUEUE not in self._holds:
+        if self._later is None and self._unparsed and not self._holds & _STOPPING:
             self._later = self.loop.call_soon(self._parse)
         if self._later is not None or self._unparsed:
             self._hold(_Hold.UNPARSED)
@@ -329,7 +335,7 @@ class BoundedConnection(ServerConnection):
         """Whether more may be parsed in this turn of the loop."""
         if spent_ns >= _LONGEST_STRETCH_NS or self._is_heard_out:
             return False
-        return self._ending or not (wait_s or _Hold.QUEUE in self._holds)
+        return self._ending or not (wait_s or self._holds & _STOPPING)
 
     def _hold(self, why: _Hold) -> None:
         if self._ending and why is not _Hold.UNPARSED:
@@ -343,7 +349,8 @@ class BoundedConnection(ServerConnection):
         if why not in self._holds:
             return
         self._holds.discard(why)
-        if why is _Hold.QUEUE and self._unparsed and self._later is None:
+        stopped = self._holds & _STOPPING
+        if why in _STOPPING and not stopped and self._unparsed and self._later is None:
             self._later = self.loop.call_soon(self._parse)
         elif not self._holds:
             self.transport.resume_reading()

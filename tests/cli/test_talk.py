@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from websockets.asyncio.server import ServerConnection
 
 from labkit.audio.pcm import read_audio, write_wav
 from labkit.cli.talk import print_turn, talk
@@ -14,6 +15,9 @@ from labkit.client.turn import ClientTurn
 from labkit.errors import ClientError, ErrorCode, LabkitError
 from labkit.protocol import plain
 from labkit.trace import SERVER_MARKS, Mark, Trace
+from labkit.voice.pipeline import VoicePipeline
+from labkit.voice.scripted import ScriptedLlm, scripted_engines
+from tests.callers import serving
 from tests.client.peers import of_the_readme, silent, websocket
 
 
@@ -92,8 +96,8 @@ async def test_a_server_of_bare_websockets_that_keeps_to_the_rules_answers(
 ) -> None:
     async with websocket(of_the_readme()) as url:
         trace = said.with_suffix(".json")
-        await asyncio.to_thread(talk, said, url=url, chunk_ms=chunk_ms, trace=trace)
-        await asyncio.to_thread(talk, said, url=url, chunk_ms=chunk_ms, as_json=True)
+        await asyncio.to_thread(talk, [said], url=url, chunk_ms=chunk_ms, trace=trace)
+        await asyncio.to_thread(talk, [said], url=url, chunk_ms=chunk_ms, as_json=True)
     assert json.loads(trace.read_text())["traceEvents"]
     printed = capsys.readouterr().out
     shown, turn = printed[: printed.index("{")], json.loads(printed[printed.index("{") :])
@@ -110,7 +114,7 @@ async def test_a_server_that_says_nothing_is_given_up(said: Path) -> None:
     options: dict[str, Any] = {"chunk_ms": 100.0, "wait_s": 0.2}
     async with websocket(silent) as url:
         with pytest.raises(ClientError, match="no transcript came within 0.2 s; nothing else came"):
-            await asyncio.to_thread(talk, said, url=url, **options)
+            await asyncio.to_thread(talk, [said], url=url, **options)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
@@ -121,7 +125,7 @@ async def test_a_turn_is_told_although_the_disk_is_full(
     options: dict[str, Any] = {option: Path("/dev/full"), "chunk_ms": 400.0}
     async with websocket(of_the_readme()) as url:
         with pytest.raises(LabkitError, match="/dev/full cannot be written: No space left"):
-            await asyncio.to_thread(talk, said, url=url, **options)
+            await asyncio.to_thread(talk, [said], url=url, **options)
     assert "0.8 seconds of audio" in capsys.readouterr().out
 
 
@@ -135,19 +139,59 @@ async def test_a_turn_is_written_although_nobody_reads_what_is_printed(
     files = {"out": said.with_name("reply.wav"), "trace": said.with_name("trace.json")}
     async with websocket(of_the_readme()) as url:
         with pytest.raises(BrokenPipeError):
-            await asyncio.to_thread(talk, said, url=url, chunk_ms=400.0, **files)
+            await asyncio.to_thread(talk, [said], url=url, chunk_ms=400.0, **files)
     assert len(read_audio(files["out"])) == 8000
     assert json.loads(files["trace"].read_text())["traceEvents"]
+
+
+async def test_several_recordings_are_turns_of_one_conversation(
+    said: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {"out": said.with_name("replies.wav"), "trace": said.with_name("turns.json")}
+    pipeline = VoicePipeline(scripted_engines(llm=ScriptedLlm(lambda told: f"Turn {len(told)}.")))
+    async with serving(pipeline) as server:
+        for mode in ("push", "vad"):
+            await asyncio.to_thread(
+                talk, [said, said], url=server.url, mode=mode, as_json=True, **files
+            )
+            first, second = map(json.loads, capsys.readouterr().out.splitlines())
+            assert first["recording"] == second["recording"] == str(said)
+            # What was said and answered first is part of what the second is an answer to.
+            assert (first["reply_text"], second["reply_text"]) == ("Turn 1.", "Turn 3.")
+            length_s = first["reply_seconds"] + second["reply_seconds"]
+            assert len(read_audio(files["out"])) == pytest.approx(16_000 * length_s, abs=20)
+            events = json.loads(files["trace"].read_text())["traceEvents"]
+            assert {event["pid"] for event in events} == {1, 2}
+
+
+async def test_what_was_said_before_the_server_was_lost_is_told_and_written(
+    said: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def answer_once(socket: ServerConnection) -> None:
+        async for message in socket:
+            if message == "end_stream":
+                await socket.send('{"type": "transcript", "text": "set a timer"}')
+                await socket.send(bytes(16_000))
+                return
+
+    reply = said.with_name("reply.wav")
+    async with websocket(answer_once) as url:
+        with pytest.raises(ClientError):
+            await asyncio.to_thread(talk, [said, said], url=url, chunk_ms=400.0, out=reply)
+    printed = capsys.readouterr().out
+    assert "said.wav" in printed
+    assert "set a timer" in printed
+    assert len(read_audio(reply)) == 8000
 
 
 def test_two_results_do_not_go_into_one_file(said: Path) -> None:
     file = said.with_name("both")
     with pytest.raises(LabkitError, match="--out and --trace both name .*both; name two files"):
-        talk(said, out=file, trace=file)
+        talk([said], out=file, trace=file)
 
 
 def test_the_recording_is_not_written_over(said: Path) -> None:
     before = said.read_bytes()
     with pytest.raises(LabkitError, match="is the recording itself; name another file"):
-        talk(said, out=said.parent / "." / said.name)
+        talk([said], out=said.parent / "." / said.name)
     assert said.read_bytes() == before

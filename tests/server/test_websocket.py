@@ -14,7 +14,7 @@ from websockets.protocol import State
 from websockets.typing import Subprotocol
 
 from labkit.server.app import VoiceServer
-from labkit.server.websocket import BoundedConnection, _Hold
+from labkit.server.websocket import _MOST_UNREAD, _PIECE, BoundedConnection, _Hold
 from tests.callers import serving, start
 from tests.support import until
 
@@ -82,11 +82,31 @@ async def test_pings_that_nobody_reads_are_bounded() -> None:
         flood = frames(Opcode.PING, b"x" * 125, 1000)
         for _ in range(60):
             socket.transport.write(flood)
-        await until(lambda: only_socket(server)._holds)
+        await until(lambda: _Hold.UNREAD in only_socket(server)._holds)
         for _ in range(200):
             await asyncio.sleep(0)
-        assert only_socket(server).transport.get_write_buffer_size() < 1.2 * MIB
+        held = only_socket(server)
+        assert held._holds >= {_Hold.UNREAD}
+        # The bound, and the pongs to one piece of pings that were parsed when it was reached.
+        assert held.unread_bytes < _MOST_UNREAD + 2 * _PIECE
         assert server.held_bytes() < 3 * MIB
+
+
+async def test_pings_are_answered_again_once_the_pongs_are_read() -> None:
+    async with (
+        serving(max_frames_per_s=1e9, frame_burst=10**9) as server,
+        calling(server) as socket,
+    ):
+        held = only_socket(server)
+        socket.transport.pause_reading()
+        flood = frames(Opcode.PING, b"x" * 125, 1000)
+        for _ in range(60):
+            socket.transport.write(flood)
+        await until(lambda: _Hold.UNREAD in held._holds)
+        socket.transport.resume_reading()
+        await until(lambda: held._frames > 60_000)
+        await until(lambda: not held._holds)
+        assert await asyncio.wait_for(await socket.ping(), 10) >= 0
 
 
 async def test_frames_that_wait_for_a_reader_that_is_held_up_are_bounded_by_their_bytes() -> None:
@@ -172,6 +192,27 @@ async def test_a_client_that_is_held_back_is_not_judged_by_the_keepalive() -> No
         assert held.state is State.OPEN
         assert server.sessions == 1
         assert server._sockets
+
+
+async def test_whoever_sends_is_there_although_no_ping_is_answered() -> None:
+    async def send_on(socket: ClientConnection) -> None:
+        while True:
+            socket.transport.write(frames(Opcode.BINARY, bytes(640), 1))
+            await asyncio.sleep(0)
+
+    free = {"max_frames_per_s": 1e9, "frame_burst": 10**9, "max_audio_speed": 1e6}
+    async with serving(**free) as server, calling(server) as socket:
+        held = only_socket(server)
+        socket.transport.pause_reading()  # so that it never answers
+        held.ping_interval, held.ping_timeout = 0.01, 0.02
+        sending = asyncio.create_task(send_on(socket))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(held.keepalive(), 0.3)
+        assert held.state is State.OPEN
+        sending.cancel()
+        keeping = asyncio.create_task(held.keepalive())
+        await until(lambda: held.state is not State.OPEN)
+        await asyncio.gather(keeping, return_exceptions=True)
 
 
 async def test_handshakes_that_never_end_make_room_for_others() -> None:
