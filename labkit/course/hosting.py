@@ -40,6 +40,7 @@ Target: TypeAlias = "Handler | Callable[[], Handler] | str | Path | RunningServe
 _STOP_S: Final = 5.0
 _SETTLE_S: Final = 0.5
 _PLACES: Final = 2
+_LOST: Final = "websockets.exceptions.ConnectionClosed"
 _HANDSHAKE_S: Final = 8.0
 _DUMP_S: Final = 0.3
 _FRAME: Final = re.compile(r'  File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<name>.+)')
@@ -102,6 +103,11 @@ class Hosted:
     def raised(self) -> list[str]:
         """What its handler has raised, as far as anybody can know; that may harm nobody."""
         return []
+
+    def let_out(self, since_ns: int) -> bool:
+        """Whether a lost connection came out of its handler as an error, as far as is known."""
+        told = [line for line in self.log() if line.at_ns >= since_ns]
+        return any(line.text.startswith(_LOST) for line in told)
 
 
 @asynccontextmanager
@@ -335,6 +341,7 @@ class _Thread(Hosted):
         self._ready: Future[str] = Future()
         self._left: list[str] = []
         self._raised: list[str] = []
+        self._let_out = False
         self._is_stuck = False
         self._thread = threading.Thread(target=self._run, name="checked server", daemon=True)
 
@@ -364,6 +371,9 @@ class _Thread(Hosted):
 
     def raised(self) -> list[str]:
         return self._raised
+
+    def let_out(self, since_ns: int) -> bool:
+        return self._let_out
 
     async def stop(self) -> None:
         if self._loop is None or not self._thread.is_alive():
@@ -439,7 +449,8 @@ class _Thread(Hosted):
         try:
             await self._handler(socket)
         except ConnectionClosed:
-            raise  # it was writing while its caller left, which is no fault
+            self._let_out = True  # it was writing while its caller left, which harms nobody
+            raise
         except Exception as error:
             words = _last_words(error)
             self._raised.append(words[-1])

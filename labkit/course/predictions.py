@@ -56,6 +56,8 @@ class Comparison:
             or self.measured / self.predicted < 0
         ):
             return f"{self.name}: {said}."
+        if f"{self.predicted:g}" == value:
+            return f"{self.name}: {said}, as predicted."
         return f"{self.name}: {said}, {_compared(self.measured / self.predicted)}."
 
 

@@ -114,7 +114,7 @@ waterfall = turn.plot_waterfall()
 # |---|---|
 # | packetisation | the last chunk has to be full before it can be sent |
 # | uplink, downlink | on the way, here within one machine |
-# | ASR | speech recognition: audio becomes words |
+# | ASR | speech recognition: audio becomes words. Where somebody speaks, a small detector has found before |
 # | LLM | a language model writes an answer, word by word, up to the end of its first sentence |
 # | TTS | a voice speaks that sentence |
 # | leading silence | the reply has begun, and is silent itself |
@@ -132,8 +132,8 @@ for one in turns:
     print(f"said   {one.said}\nheard  {one.heard}\nreply  {one.reply}\n")
 
 # %% [markdown]
-# Your prediction meets the median of these six turns; the very first turn does not count, since a
-# server that has just started is slower.
+# Your prediction meets the median of these six turns. The very first turn is left out: one sentence
+# tells less than six.
 
 # %%
 measured("ch0.dead_air_ms", sorted(one.trace.ttfa_ms() for one in turns)[len(turns) // 2])

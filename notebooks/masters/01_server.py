@@ -42,7 +42,7 @@ await begin(1)
 # | binary messages: 16-bit samples, little-endian, mono, 16,000 a second | nothing |
 # | text `end_stream` | what it heard, as JSON; the spoken reply, as binary; `done`, as JSON |
 # | text `ping` | text `pong`, at once |
-# | what cannot be taken | `{"type": "error", "code": "odd_length", "message": "…"}`, or with the code `buffer_full`; the conversation goes on |
+# | what cannot be taken | `{"type": "error", "code": "odd_length", "message": "…", "hint": "…"}`, or with the code `buffer_full`; the conversation goes on |
 #
 # This is how a first server looks: three models, everything in the handler.
 
@@ -410,8 +410,8 @@ async def handle(socket):
                 buffer.clear()
                 await answer(socket, audio, history)
         except ProtocolError as error:
-            told = {"type": "error", "code": error.code, "message": str(error)}
-            await socket.send(json.dumps(told))
+            told = {"code": error.code, "message": str(error), "hint": error.hint}
+            await socket.send(json.dumps({"type": "error", **told}))
 
 
 # %% keep="main"

@@ -142,8 +142,8 @@ class SessionState:
 
     async def refuse(self, error):
         """Tell the caller what was refused, and why."""
-        told = {"type": "error", "code": error.code, "message": str(error)}
-        await self.socket.send(json.dumps(told))
+        told = {"code": error.code, "message": str(error), "hint": error.hint}
+        await self.socket.send(json.dumps({"type": "error", **told}))
 
     async def receive(self, message):
         """Do what one message of the caller asks for."""
@@ -186,8 +186,8 @@ class SessionState:
 
     async def refuse(self, error):
         """Tell the caller what was refused, and why."""
-        told = {"type": "error", "code": error.code, "message": str(error)}
-        await self.socket.send(json.dumps(told))
+        told = {"code": error.code, "message": str(error), "hint": error.hint}
+        await self.socket.send(json.dumps({"type": "error", **told}))
 
     async def receive(self, message):
         """Do what one message of the caller asks for."""

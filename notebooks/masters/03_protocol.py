@@ -112,6 +112,11 @@ print(inspect.getsource(v1.AudioSpec), inspect.getsource(v1.SessionStart), sep="
 # In Python each is a member of `ErrorCode`, in capitals: `ErrorCode.INVALID_JSON`. As in chapter 1, `ProtocolError(code,
 # message, hint)` carries it to `handle`, which tells the client. In the next cell the client's union is given. `decode`
 # is yours.
+#
+# `ValidationError` knows what was wrong with a text: `error.errors()[0]` is a dict with `loc`, the names on the way to
+# the fault, `msg`, the fault in words, and `type`, pydantic's name for it. Text that is no JSON has the type
+# `json_invalid`; JSON that is no object `dict_type`; an unknown `type` in an object `union_tag_invalid`, and none
+# `union_tag_not_found`. All others are about one field.
 
 # %% [markdown] card="ch3.decode"
 # The card of the exercise.
@@ -178,7 +183,8 @@ for text, expected in (
         found = told = decode(text)
     except ProtocolError as wrong:
         found, told = wrong.code, f"{wrong.code}: {wrong}; {wrong.hint}"
-    print("✔" if found == expected else f"✘ expected {expected}:", f"{text}\n  → {told}")
+    right = type(found) is type(expected) and found == expected
+    print("✔" if right else f"✘ expected {expected!r}:", f"{text}\n  → {told}")
 
 # %% [markdown]
 # The last line is the important one. A server that passes over `samplerate` takes the default, and you have

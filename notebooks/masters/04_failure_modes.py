@@ -207,13 +207,14 @@ def expire(session):
 
 # %% [markdown]
 # A session that lasts begins with more than that of chapter 3. The next cell takes the place of chapter 3's section of
-# the same name, in your file too. Three things are new:
+# the same name, in your file too. Four things are new:
 #
 # - what is said of a turn will wait in `session.replay`, and `session.room` is set when there may be room in it again;
 # - what is heard is counted, in `session.received`, and each `audio.end` is acknowledged;
 # - turns run in a task of their own, one after the other, so that they go on while the client is away, and so that
 #   `ping` and `response.ack` are read meanwhile. labkit's `Turns` does that, for a bounded number; `help(Turns)` tells
-#   what becomes of a turn that fails.
+#   what becomes of a turn that fails;
+# - `session.expiry` will be the timer that lets the session go when nobody comes back to it. None runs yet.
 
 # %% keep="begin"
 from labkit.audio.formats import StreamDecoder, StreamEncoder
@@ -313,7 +314,8 @@ if __name__ == "__main__":
 #
 # In chapter 3, `put` sent each message at once, and forgot it. Now it has three steps:
 #
-# 1. While `session.replay` has no room (`has_room`), wait for `session.room`: a client that acknowledges makes some.
+# 1. While `session.replay.has_room` is false, as much as may be kept is kept already: wait for `session.room`, which
+#    `acknowledge` sets. `clear` it before you wait, since it may be set from before.
 #    This line is the whole fix of failure 3. Where too much is not acknowledged, the reply is not made any further.
 #    That is *backpressure*.
 # 2. Add the message: `add_audio(message, samples)`, or `add_text(…)` with the next number, as in chapter 3.
@@ -462,8 +464,8 @@ await check("ch4.misread", handle)
 #   refused by `rewind`. Nothing else has changed then, and the client may send `session.start` without `resume`.
 # - Otherwise the session gets a new token, and keeps the one that was used until the client uses the new
 #   one: the answer with it may be lost, too. The last of `tokens` is the one that the client is told.
-# - The session has the new socket now, `serving` says so, it does not expire any more, and nothing is left
-#   of the new session. The old connection is in `serving` no more.
+# - The session has the new socket now, `serving` says so, it does not expire any more (`session.expiry` is None, or a
+#   timer to `cancel()`), and nothing is left of the new session. The old connection is in `serving` no more.
 # - The answer is `session.welcome(resumed=True, missing=…)`, with what `rewind` gave. Behind it goes what the client
 #   lacks (`flush`), and `room.set()` wakes a `put` that waits.
 # - Last, the old connection is closed with 4006. That takes a second where nobody answers, so nothing else may wait

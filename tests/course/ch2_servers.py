@@ -194,6 +194,16 @@ async def answer(session, audio):
     await (await session.socket.ping())
     one_by_one.release()
 """,
+        "catches nothing": """
+@contextmanager
+def attached(session):
+    sessions.add(session)
+    try:
+        yield
+    finally:
+        session.is_active = False
+        sessions.discard(session)
+""",
         "exits": """
 right = attached
 @contextmanager

@@ -233,6 +233,21 @@ def decode(text):
 """,
     },
     "ch3.cause": {
+        "knows no acknowledgement": """
+right_obey = obey
+async def obey(session, message):
+    if session.start is not None and isinstance(message, v1.ResponseAck):
+        assert_never(message)
+    await right_obey(session, message)
+""",
+        "does not wait for the answer": """
+right_obey = obey
+async def obey(session, message):
+    if session.start is not None and isinstance(message, v1.AudioEnd):
+        end_utterance(session).close()  # as without await, and no warning
+        return
+    await right_obey(session, message)
+""",
         "names no cause": """
 right_refuse = V1.refuse
 async def refuse(self, error):

@@ -34,7 +34,13 @@ def test_a_name_without_its_unit_is_none(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "told"), [(92, "8 % less"), (130, "30 % more"), (100.2, "nearly the same")]
+    ("value", "told"),
+    [
+        (92, "8 % less"),
+        (130, "30 % more"),
+        (99.6, "nearly the same"),
+        (100.2, "as predicted"),
+    ],
 )
 def test_a_measurement_near_its_prediction_is_told_in_percent(value: float, told: str) -> None:
     predict("ch1.pong_ms", 100)

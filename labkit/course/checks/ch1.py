@@ -36,6 +36,8 @@ _GOOD, _LATE, _UNCLEAR = 3, 3, 12
 _LOOK_S: Final = 0.002
 _SHARE_OF_A_PONG: Final = 0.5
 _SHARE_OF_A_TURN: Final = 0.25
+_BLOCKED: Final = 0.5
+"""A pong that takes more of a turn than this was not read at all, on a busy machine too."""
 _TIMES_IDLE: Final = 20
 _FITS_S: Final = (45, 55)
 """Seconds of audio that one utterance has to take, at least and at most."""
@@ -98,7 +100,9 @@ async def pong_while_busy(probe: Probe) -> None:
                 f"a pong that took {slowest_s * 1e3:.0f} ms, while client 1 was answered",
                 off=f"{slowest_s / idle_s:.0f} times an idle one",
                 event=slowest,
-                late=True,
+                # A machine with other work makes turn and pong late; this is a share of the turn,
+                # and this client, on the same machine, was on time.
+                late=slowest_s < _BLOCKED * turn_s,
             )
     probe.ok("answers every `ping` while another caller's turn runs")
 
@@ -187,10 +191,11 @@ async def require_speech(models: Models, answer: Answer, form: AudioFormat) -> N
     share = sum(one > 0.5 for one in voiced) / len(voiced)
     if share < _SPOKEN:
         raise NotYet(
-            f"speech, in {form}", "sound that a voice activity detector takes for something else",
-            off=f"{share:.0%} of the frames are speech, {_SPOKEN:.0%} would do",
+            f"speech, in {form}",
+            "sound that a voice activity detector takes for something else: "
+            f"{share:.0%} of the frames are speech, {_SPOKEN:.0%} would do",
             event=answer.last,
-        )  # fmt: skip
+        )
 
 
 def heard_in(answer: Answer, form: AudioFormat) -> Float32:

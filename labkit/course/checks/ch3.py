@@ -239,7 +239,8 @@ def _bad_texts(probe: Probe) -> list[tuple[str, str]]:
 async def cause(probe: Probe) -> None:
     """Without waiting: `ping`, `audio.end`, audio, `ping`; then `session.start` twice, and `ping`.
 
-    Every text message has an `id`, which is drawn.
+    Every text message has an `id`, which is drawn. A second client, in a session: `response.ack`
+    and `ping`, then `audio.end`, which is answered although no audio came.
     `cause` has the `type` of the message at fault (`audio` for a binary one) and its `id`; `pong`
     has the `id` of its `ping`.
     """
@@ -273,6 +274,19 @@ async def cause(probe: Probe) -> None:
         elif message["type"] == "pong":
             one.caller.require_fields(number, message, {"id": last})
     probe.ok("says which of two `session.start` was one too many")
+    await _require_no_fault(probe)
+
+
+async def _require_no_fault(probe: Probe) -> None:
+    """What is right is no fault: there is an answer to it, or, to `response.ack`, nothing."""
+    one = await Conversation.begin(probe)
+    await one.acknowledge()
+    name = next(_ids(probe))
+    await one.caller.send_json("ping", id=name)
+    await one.expect("pong", id=name)
+    probe.ok("takes `response.ack` in a session, and says nothing to it")
+    await one.finish()
+    probe.ok("answers `audio.end` in a session")
 
 
 def _ids(probe: Probe) -> Iterator[str]:

@@ -36,6 +36,8 @@ _UNKNOWN: Final = "session_unknown"
 _NOTHING: Final = {"messages": 0, "samples": 0}
 _TOKEN: Final = 22
 """Characters of 128 bits in base64: fewer can be guessed."""
+_SHOWN: Final = 6
+"""Characters of a token that a report shows."""
 _ALIKE: Final = 8
 _TAKEN_OVER: Final = 4006
 _TRY_LATER: Final = 1013
@@ -204,13 +206,24 @@ async def tokens(probe: Probe) -> None:
     if second == first:
         raise NotYet("a new token with each resume", "the same one again", event=probe.last)
     mine.caller.drop()
-    await mine.resume(token=first)  # its answer may have been lost, so this one is still good
+    await _resume_with_the_one_before(mine, first)
     probe.ok("gives a new token with a resume, and takes the one before until that is used")
     third = mine.token
     mine.caller.drop()
     await mine.resume(token=third)
     await _require_refused(probe, mine, first, "a token from before the last one that was used")
     probe.ok("refuses a token once a newer one was used")
+
+
+async def _resume_with_the_one_before(talk: Conversation, token: str) -> None:
+    """Come back with a token that is still good: its successor may have been lost."""
+    try:
+        await talk.resume(token=token)
+    except NotYet as fault:
+        raise fault.expecting(
+            f"{fault.expected}, for the token that opened the last resume, {token[:_SHOWN]}…: the "
+            "client uses it again where the answer with the new one was lost"
+        ) from fault
 
 
 def _require_secret(found: list[str]) -> None:

@@ -43,7 +43,9 @@ async def wait(trial: Trial, wait_ms: Any) -> None:
     """`wait_ms(marks)` for the marks of three turns, drawn, in any order, in nanoseconds."""
     for _ in range(3):
         marks = _drawn(trial)
-        _require_between(trial, wait_ms, marks, Mark.END_OF_SPEECH, Mark.FIRST_AUDIO_HEARD)
+        ends = (Mark.END_OF_SPEECH, Mark.FIRST_AUDIO_HEARD)
+        told = "from the last word to the first sound that can be heard"
+        _require_between(trial, wait_ms, marks, ends, told)
 
 
 @checked_value("ch5.packetisation", "The wait for the last chunk, from the marks of a turn.")
@@ -51,14 +53,18 @@ async def packetisation(trial: Trial, packetisation_ms: Any) -> None:
     """`packetisation_ms(marks)` for the marks of three turns, drawn, in nanoseconds."""
     for _ in range(3):
         marks = _drawn(trial)
-        _require_between(trial, packetisation_ms, marks, *STAGES[Stage.PACKETISATION])
+        ends = STAGES[Stage.PACKETISATION]
+        told = "from the last word until the client has sent all of it, and says so"
+        _require_between(trial, packetisation_ms, marks, ends, told)
 
 
 def _require_between(
-    trial: Trial, function: Any, marks: Mapping[Mark, int], start: Mark, end: Mark
+    trial: Trial, function: Any, marks: Mapping[Mark, int], ends: tuple[Mark, Mark], told: str
 ) -> None:
+    """Require the time between two marks, which the learner is to name: `told` does not."""
+    start, end = ends
     true = (marks[end] - marks[start]) / _NS
-    expected = f"{true:.3f} ms, from {start} to {end}"
+    expected = f"{true:.3f} ms, {told}"
     given = trial.call(function, _plain(marks), expected=expected)
     if isinstance(given, int | float):
         for one, other in permutations(marks, 2):

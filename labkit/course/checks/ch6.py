@@ -103,7 +103,7 @@ async def line(trial: Trial, function: Any) -> None:
         except (TypeError, ValueError):
             raise NotYet(expected, f"{given!r}, which is no list of pairs") from None
         if found != true:
-            raise NotYet(expected, _points(found), off=_why(found, true, drawn))
+            raise NotYet(expected, f"{_points(found)}: {_why(found, true, drawn)}")
         trial.ok(f"keeps {len(true)} of {len(drawn)} points, from left to right")
 
 
@@ -157,8 +157,7 @@ async def policy(trial: Trial, make: Any) -> None:
     if cut > _SHARE * same:
         raise NotYet(
             f"at most {_SHARE * same:.1%} of the turns cut off: three quarters of a fixed wait's",
-            told,
-            off=f"a fixed wait with the same dead air cuts off {same:.1%}",
+            f"{told}; a fixed wait with the same dead air cuts off {same:.1%}",
         )
     trial.ok(
         f"cuts off {cut:.1%} of the turns, a fixed wait {same:.1%}, both with {dead_air:.2f} s"
