@@ -36,8 +36,6 @@ _UNKNOWN: Final = "session_unknown"
 _NOTHING: Final = {"messages": 0, "samples": 0}
 _TOKEN: Final = 22
 """Characters of 128 bits in base64: fewer can be guessed."""
-_SHOWN: Final = 6
-"""Characters of a token that a report shows."""
 _ALIKE: Final = 8
 _TAKEN_OVER: Final = 4006
 _TRY_LATER: Final = 1013
@@ -221,8 +219,8 @@ async def _resume_with_the_one_before(talk: Conversation, token: str) -> None:
         await talk.resume(token=token)
     except NotYet as fault:
         raise fault.expecting(
-            f"{fault.expected}, for the token that opened the last resume, {token[:_SHOWN]}…: the "
-            "client uses it again where the answer with the new one was lost"
+            f"{fault.expected}, for the token that the last resume came with: the client shows it "
+            "again where the answer with the new one was lost"
         ) from fault
 
 
