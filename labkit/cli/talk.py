@@ -114,11 +114,11 @@ def talk(
         turns.append(turn)
         _print(saying, turn, as_json=as_json, named=len(sayings) > 1)
 
-    asking = _converse if mode == "push" else _converse_decided
+    asking = _converse(sayings, url, chunk_ms, wait_s, reach, tell, decided=mode == "vad")
     try:
         with open_spans("labkit talk") if spans else nullcontext() as exporter:
             try:
-                run(asking(sayings, url, chunk_ms, wait_s, reach, tell))
+                run(asking)
             finally:
                 if exporter is not None:
                     for turn in turns:
@@ -176,33 +176,27 @@ async def _converse(
     wait_s: float,
     reach: "Reach",
     tell: "Callable[[_Saying, ClientTurn], None]",
+    *,
+    decided: bool,
 ) -> None:
+    """Say one after the other in one conversation, whoever decides when each is over."""
     from labkit.client.answers import Deadlines
     from labkit.client.plain import VoiceClient
-
-    async with VoiceClient.connect(url, deadlines=Deadlines(answer_s=wait_s), **reach) as client:
-        for one in sayings:
-            end = one.end_of_speech
-            tell(one, await client.say(one.samples, chunk_ms=chunk_ms, end_of_speech=end))
-
-
-async def _converse_decided(
-    sayings: "Sequence[_Saying]",
-    url: str,
-    chunk_ms: float,
-    wait_s: float,
-    reach: "Reach",
-    tell: "Callable[[_Saying, ClientTurn], None]",
-) -> None:
-    from labkit.client.answers import Deadlines
     from labkit.measure.decided import conversation, say_to
 
-    async with conversation(url, deadlines=Deadlines(answer_s=wait_s), **reach) as client:
+    deadlines = Deadlines(answer_s=wait_s)
+    if decided:
+        async with conversation(url, deadlines=deadlines, **reach) as session:
+            for one in sayings:
+                end = len(one.samples) - 1 if one.end_of_speech is None else one.end_of_speech
+                turn = await say_to(
+                    session, one.samples, end_of_speech=end, chunk_ms=chunk_ms, answer_s=wait_s
+                )
+                tell(one, turn)
+        return
+    async with VoiceClient.connect(url, deadlines=deadlines, **reach) as client:
         for one in sayings:
-            end = len(one.samples) - 1 if one.end_of_speech is None else one.end_of_speech
-            turn = await say_to(
-                client, one.samples, end_of_speech=end, chunk_ms=chunk_ms, answer_s=wait_s
-            )
+            turn = await client.say(one.samples, chunk_ms=chunk_ms, end_of_speech=one.end_of_speech)
             tell(one, turn)
 
 
