@@ -72,12 +72,13 @@ def microphone(path: Path) -> Path:
 
 
 @pytest.fixture
-def chapter(lab: "Lab", browser: "Browser") -> Iterator["Chapter"]:
+def chapter(lab: "Lab", browser: "Browser", request: pytest.FixtureRequest) -> Iterator["Chapter"]:
     """A page to open a chapter in; afterwards, nothing is left of it, and nothing went wrong."""
     from tests.browser.lab import Chapter, wait_for
 
     context = browser.new_context(viewport={"width": 1280, "height": 900})
-    chapter = Chapter(context.new_page())
+    tries = getattr(request.node, "execution_count", 1)  # of pytest-rerunfailures
+    chapter = Chapter(context.new_page(), again=tries > 1)
     yield chapter
     notices = chapter.page.locator(".Toastify__toast, .jp-Dialog").all_inner_texts()
     chapter.close()

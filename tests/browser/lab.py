@@ -164,14 +164,16 @@ class Chapter:
     Attributes:
         page: The browser's page.
         errors: What its console has shown as an error.
+        again: Whether the test is tried again.
         foreign: The addresses on other machines that it has asked for something.
 
     JupyterLab's own commands run cells, since they say when they are done; what a learner sees in
     a cell is clicked and read.
     """
 
-    def __init__(self, page: Page) -> None:
+    def __init__(self, page: Page, *, again: bool = False) -> None:
         self.page = page
+        self.again = again
         self.errors: list[str] = []
         self.foreign: list[str] = []
         page.set_default_timeout(1000 * LONG_S)
@@ -183,7 +185,7 @@ class Chapter:
     def _note_error(self, told: str) -> None:
         # What JupyterLab says of each widget that a notebook was saved with, under a kernel that
         # is gone: a test that is tried again opens what its first try has saved.
-        if not told.startswith("Error: widget model not found"):
+        if not (self.again and told.startswith("Error: widget model not found")):
             self.errors.append(told)
 
     def _note(self, said: ConsoleMessage) -> None:
