@@ -41,7 +41,7 @@ def talk(
     recordings: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RECORDING...",
+            metavar="RECORDING",
             help="WAV or FLAC, any rate, any channels; several are turns of one conversation.",
         ),
     ],
