@@ -23,6 +23,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, TypeAlias
+from weakref import WeakSet
 
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
@@ -337,6 +338,7 @@ class _Thread(Hosted):
         self._handler = handler
         self._lines = _Lines()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._sockets: WeakSet[ServerConnection] = WeakSet()
         self._over = asyncio.Event()
         self._ready: Future[str] = Future()
         self._left: list[str] = []
@@ -415,19 +417,23 @@ class _Thread(Hosted):
         logger = logging.Logger("checked server", logging.INFO)
         logger.addFilter(lambda record: record.levelno >= logging.WARNING)
         logger.addHandler(self._lines)
-        async with serve(
-            self._attend,
-            "127.0.0.1",
-            0,
-            process_request=self._page,
-            compression=None,
-            select_subprotocol=_beside(self._handler, "choose") or (lambda _, __: None),
-            logger=logger,
-            close_timeout=_SETTLE_S,
-        ) as server:
-            own = asyncio.all_tasks()
-            self._ready.set_result(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-            await self._over.wait()
+        try:
+            async with serve(
+                self._attend,
+                "127.0.0.1",
+                0,
+                process_request=self._page,
+                compression=None,
+                select_subprotocol=_beside(self._handler, "choose") or (lambda _, __: None),
+                create_connection=self._connection,  # type: ignore[arg-type]  # it is only called
+                logger=logger,
+                close_timeout=_SETTLE_S,
+            ) as server:
+                own = asyncio.all_tasks()
+                self._ready.set_result(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+                await self._over.wait()
+        finally:
+            self._hang_up()
         await self._look_around(own)
         self._expire_what_waits()
 
@@ -443,6 +449,18 @@ class _Thread(Hosted):
                     expire(session)
                 except Exception as error:
                     self._lines.add("\n".join(_last_words(error)[-1:]))
+
+    def _connection(self, *arguments: Any, **options: Any) -> ServerConnection:
+        """Make one, and remember it: websockets forgets one whose handler has exited."""
+        connection = ServerConnection(*arguments, **options)
+        self._sockets.add(connection)
+        return connection
+
+    def _hang_up(self) -> None:
+        """End what is open still, as of a handler that has exited: nothing can after this loop."""
+        for socket in self._sockets:
+            if transport := getattr(socket, "transport", None):  # none before its loop turns
+                transport.abort()
 
     async def _attend(self, socket: ServerConnection) -> None:
         """Serve one caller, and note what the handler raises before the connection is closed."""

@@ -600,20 +600,28 @@ def _next(pieces: Iterator[Float32], queue: EngineQueue, stop: Stop) -> tuple[Fl
     more only when it was given this, and then somebody else has the voice. That goes for an end
     that is asked for, too, and what comes behind it would wait a second time.
     """
-    made = [_NOTHING]
+    made = list[Float32]()
     for piece in pieces:
         made.append(piece)
         if not len(queue) or stop.is_set() or _length_s(made) >= _MEANWHILE_S:
-            return np.concatenate(made), False
-    return np.concatenate(made), True
+            return _joined(made), False
+    return _joined(made), True
+
+
+def _joined(pieces: Iterable[Float32]) -> Float32:
+    """One array of them; a single one itself: a client that stalls would keep a copy, too."""
+    full = [piece for piece in pieces if len(piece)]
+    return full[0] if len(full) == 1 else np.concatenate([_NOTHING, *full])
 
 
 async def _given(
-    made: Iterable[Float32], rest: AsyncGenerator[Float32, None]
+    made: list[Float32], rest: AsyncGenerator[Float32, None]
 ) -> AsyncGenerator[Float32, None]:
+    """Give what is made, and keep none of it: a client that stalls takes one in for long."""
     async with aclosing(rest):
-        for samples in made:
-            yield samples
+        made.reverse()
+        while made:
+            yield made.pop()
         async for samples in rest:
             yield samples
 
@@ -644,7 +652,7 @@ class _Beginning:
         """What of the next samples, and of those that were held back, is to be heard."""
         if self._held is None:
             return samples
-        held = np.concatenate([self._held, samples])
+        held = _joined([self._held, samples])
         silence_s = leading_silence(held, SAMPLE_RATE)
         silent = silence_s == len(held) / SAMPLE_RATE
         self._held = held = held[max(0, round((silence_s - _ONSET_S) * SAMPLE_RATE)) :]

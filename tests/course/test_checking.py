@@ -1,6 +1,7 @@
 """Checks at work: on a handler, a file and an address; what goes wrong, and whose fault it is."""
 
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import ConnectionClosed
 
 from labkit.course import checking
 from labkit.course.checking import check, check_one
@@ -208,6 +211,24 @@ async def test_a_handler_that_runs_for_ever_is_named_and_ended(
     assert "the event loop of your server is blocked, at mine.py, line 8, in handle" in repr(report)
     mine = [one for one in threading.enumerate() if one not in before]
     assert "checked server" not in [thread.name for thread in mine]
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+async def test_no_connection_is_left_open_by_a_handler_that_exits() -> None:
+    async def handle(socket: ServerConnection) -> None:
+        async for _ in socket:
+            raise SystemExit("that was all")
+
+    async with hosted(handle) as server, connect(server.url), connect(server.url) as caller:
+        port = int(server.url.rsplit(":", 1)[1])
+        no_handshake, writer = await asyncio.open_connection("127.0.0.1", port)
+        await caller.send("now")
+        assert await no_handshake.read() == b""
+        with pytest.raises(ConnectionClosed):
+            await caller.recv()
+        assert server.ended() or server.log()
+        writer.close()
+    gc.collect()  # a transport that nobody closed is told of here
 
 
 async def test_a_file_that_hangs_is_named_and_started_anew_for_the_next_check(

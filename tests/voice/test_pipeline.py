@@ -888,6 +888,22 @@ async def test_a_slow_reader_holds_up_nobody_else() -> None:
     pipeline.close()
 
 
+class _OnePiece(ScriptedTts):
+    """Makes a whole reply at once, and remembers it."""
+
+    def synthesise(self, text: str, stop: Stop) -> Iterator[Float32]:
+        self.made = np.full(2 * SAMPLE_RATE, 0.5, np.float32)
+        yield self.made
+
+
+async def test_what_waits_for_a_slow_reader_is_held_once() -> None:
+    tts, sink = _OnePiece(), CollectingSink()
+    pipeline = VoicePipeline(scripted_engines(tts=tts))
+    await pipeline.answer(turn(spoken()), sink)
+    assert all(np.shares_memory(piece, tts.made) for piece in sink.pieces)
+    pipeline.close()
+
+
 async def test_cancelling_a_turn_frees_the_engine() -> None:
     asr = ScriptedAsr()
     asr.gate.clear()

@@ -208,6 +208,16 @@ def test_a_voice_has_one_level_and_is_never_cut_off_at_the_top(voice: str) -> No
     assert np.mean(np.abs(np.concatenate(said)) >= 1.0) < 0.001
 
 
+@pytest.mark.engines
+def test_the_level_is_set_in_the_voices_own_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    tts, made = embedded_engines().tts, list[Float32]()
+    assert isinstance(tts, PiperTts)
+    right = tts._levelled
+    monkeypatch.setattr(tts, "_levelled", lambda piece: (made.append(piece), right(piece))[1])
+    pieces = list(tts.synthesise(SENTENCES[0], Stop()))
+    assert all(given is raw for given, raw in zip(pieces, made, strict=True))
+
+
 class TestClauses:
     @given(st.text(alphabet="ab ,;"), st.integers(1, 20))
     def test_nothing_is_lost_and_no_piece_is_too_long(self, text: str, most: int) -> None:
