@@ -103,7 +103,7 @@ class ErrorCode(StrEnum):
     TAKEN_OVER = "taken_over"
     """Another connection resumed this session."""
     UNKNOWN_RESPONSE = "unknown_response"
-    """`response.cancel` of a response that is not being given."""
+    """`response.cancel` of a turn that never was, or is long over."""
     AUDIO_TOO_FAST = "audio_too_fast"
     """Audio far faster than real time; the server reads on at the pace that it allows."""
     TOO_MANY_MESSAGES = "too_many_messages"

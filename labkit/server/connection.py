@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol
 from websockets.exceptions import ConnectionClosed
 
 from labkit.errors import Close, ErrorCode, ProtocolError
+from labkit.protocol.replay import Position
 from labkit.session.events import Observer, Refused
 from labkit.session.limits import TokenBucket
 from labkit.session.outgoing import Feed, slow_reader
@@ -225,13 +226,22 @@ class Connection:
                 f"more than {self._settings.max_messages_per_s:g} text messages a second",
                 "send less control; audio goes in binary messages",
             )
+        before = self._acknowledged
         self.dialect.receive(message)
         if (session := self.dialect.session) is None:
             self._tell(self._refusals.text_came())
             return
+        if self._acknowledged != before:  # as often as the client is asked for it
+            self._texts.give_back(1)
         for refused in self._refusals.end():  # what was refused before there was a session
             session.tell(refused)
         session.accepted_text(now_ns)
+
+    @property
+    def _acknowledged(self) -> Position | None:
+        """Up to where the client has said that it has what was sent."""
+        session = self.dialect.session
+        return None if session is None else session.outgoing.window.base
 
     def _refuse(self, error: ProtocolError, message: str | bytes) -> None:
         binary = isinstance(message, bytes)
@@ -264,8 +274,8 @@ class Connection:
             session = self.dialect.session
             if session is not None:
                 wait_s = (session.wait_until_ns - self._clock()) / 1e9
-                session.wait_until_ns = 0
                 await asyncio.sleep(max(0.0, wait_s))
+                session.wait_until_ns = 0  # not before: a new connection would not wait at all
                 await session.room()
             await self.feed.room()
         finally:

@@ -150,14 +150,21 @@ class Answers:
 
     # What is done to them.
 
-    def hand_over(self, ended: Ended) -> None:
-        """Let an utterance wait for its answer, as the next turn."""
+    def number(self, ended: Ended) -> None:
+        """Make an utterance that is over the next turn: it can be cancelled from now on."""
         settings = self._common.settings
         self._begun += 1
         ended.turn = turn = Turn(self._begun)
         self._turns[turn.number] = turn
-        self._turns.pop(turn.number - settings.history - settings.max_waiting_turns, 0)
-        self._waiting.append(ended)
+        # Those that are remembered, those that wait, and the one that is answered are known.
+        self._turns.pop(turn.number - settings.history - settings.max_waiting_turns - 1, 0)
+
+    def hand_over(self, ended: Ended) -> None:
+        """Let an utterance wait for its answer, unless it was cancelled while it was examined."""
+        if not ended.turn.number:
+            self.number(ended)
+        if not ended.turn.over or ended.ahead is not None:
+            self._waiting.append(ended)
         self._common.changes.tell()
 
     def cancel(self, turn: int, heard_samples: int) -> None:

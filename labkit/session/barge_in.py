@@ -20,6 +20,8 @@ from labkit.voice.turn_taking import Verdict, judge
 
 _LOOK_S: Final = 0.5
 """So often speech over a reply is recognised while it goes on: once a word or two."""
+_OFTEN: Final = 8
+"""After so many looks, each comes when the speech is twice as long as at the one before."""
 _LEARNS: Final = 0.3
 _LATE_S: Final = WINDOW / SAMPLE_RATE
 _ECHO_LASTS_S: Final = 3.0
@@ -136,9 +138,13 @@ class BargeIn:
             self._tell(ReplyPaused(self.turn.number))
 
     def is_due(self, frames: int, pause: int, ahead: int) -> bool:
-        """Whether what was said should be looked at now: in a pause, and now and then before."""
-        since = frames - self._began
-        return pause == ahead or (not pause and since > 0 and since % self._look == 0)
+        """Whether what was said should be looked at now: in a pause, and now and then before.
+
+        The longer it has gone on without a decision, the more rarely: it is noise, most likely.
+        """
+        looks, rest = divmod(frames - self._began, self._look)
+        often = looks <= _OFTEN or looks.bit_count() == 1
+        return pause == ahead or (not pause and looks > 0 and rest == 0 and often)
 
     def judge(self, utterance: Utterance, said: str, frames: int, *, over: bool) -> Verdict:
         """What is to become of the reply.

@@ -26,6 +26,10 @@ class TokenBucket:
         """Whether half of the burst is there, as of the last look."""
         return self._left >= self._burst / 2
 
+    def give_back(self, amount: float) -> None:
+        """Put `amount` back: it was taken for what is not counted."""
+        self._left = min(self._burst, self._left + amount)
+
     def take(self, amount: float, now_ns: int) -> float:
         """Take `amount` out; gives the seconds to wait until the bucket is not in debt."""
         gained = (now_ns - self._at_ns) * 1e-9 * self._per_second
@@ -46,8 +50,8 @@ class Budget:
     def __init__(self, limit: int, *above: "Budget", kept: int = 0) -> None:
         """Hold at most `limit` bytes, and beyond `FLOOR` and `kept` what `above` allows.
 
-        Of the limit, `kept` bytes are for what waits for the client: that it has come is said
-        behind what it sends, so it has to be read.
+        A session keeps `kept` bytes for its client, who says what has come behind what it sends:
+        so that much is read from it even where others hold all there is.
         """
         self.limit = limit
         self.used = 0

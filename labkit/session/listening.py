@@ -44,6 +44,10 @@ _SPEECH_AT_ONCE: Final = 3
 """Frames of speech that are examined in one go: fewer than lie between the beginning of a pause and
 the first decision about it."""
 _SILENCE_AT_ONCE: Final = 12
+_CONTESTED_S: Final = 4.0
+"""What was said over a reply is judged by the last so many seconds of it."""
+_AGAIN_S: Final = 1.0
+"""A detector that failed is asked again after so long, also where no audio comes."""
 _HUSH: Final = 33
 """Samples below -60 dBFS: quieter than a room with a microphone in it."""
 
@@ -112,6 +116,8 @@ class Listening:
         """The client says that the utterance is over."""
         ended = self._ended(self._utterance)
         self._utterance = self._fresh_utterance()
+        if not self._common.options.server_ends:  # else more turns may be found before it
+            self._answers.number(ended)
         if self._detects:
             # Only once all of it was examined: what speech is told must not depend on how fast
             # the audio came.
@@ -144,10 +150,14 @@ class Listening:
         """
         while not self._audio.is_set():
             wait_s = self._common.settings.muted_s if self._contended else None
+            if self._fails:  # what waits for it may be as much as is read: no more audio comes
+                wait_s = _AGAIN_S
             try:
                 async with asyncio.timeout(wait_s):
                     await self._audio.wait()
             except TimeoutError:
+                if self._fails:
+                    return
                 barge_in, came = self._answers.barge_in, self._audio.is_set()  # in this instant
                 mute = self._common.outgoing.attached and not came
                 if mute and barge_in is not None and barge_in.contended:
@@ -202,7 +212,7 @@ class Listening:
             if not self._fails:
                 _log.error("session %s: %s", self._common.id, error)
                 if self._common.options.server_ends and not ended:  # else a turn fails, and says so
-                    self._common.tell(Refused(refusals.not_answered(error)))
+                    self._common.tell(Refused(refusals.not_listened(error)))
             self._fails = True
             return False
         self._fails = False
@@ -399,7 +409,8 @@ class Listening:
         over = stopped or tracker.pause > 0
         spoken = utterance.beginning(self._followed(utterance))
         turn = barge_in.turn
-        said = await self._said(spoken)
+        first = max(0, len(spoken.probabilities) - frames_in(_CONTESTED_S, self._frame))
+        said = await self._said(spoken, first)
         if barge_in.turn is not turn:  # its client has cancelled it meanwhile
             return False
         verdict = barge_in.judge(spoken, said, tracker.frames, over=over)
@@ -421,11 +432,11 @@ class Listening:
         self._pauses.begin_anew()
         self._split(utterance, self._followed(utterance))
 
-    async def _said(self, utterance: Utterance) -> str:
-        """The words of an utterance that may go on, which somebody waits for."""
+    async def _said(self, utterance: Utterance, first: int = 0) -> str:
+        """The words of an utterance that may go on, from frame `first`; somebody waits for them."""
         now_ns = self._common.clock()
         pipeline = self._common.pipeline
-        stretches = pipeline.stretches(utterance)
+        stretches = pipeline.stretches(utterance, first)
         try:
             words = [
                 await pipeline.overhear(

@@ -21,6 +21,7 @@ class Outgoing:
     Attributes:
         window: What is held; only `Outgoing` changes it.
         feed: What takes from it, of the connection that carries the session; None where none does.
+        is_read_late: Whether what the client sends is read late, its acknowledgements with it.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Outgoing:
         """
         self.window = window
         self.feed: Feed | None = None
+        self.is_read_late = False
         self._frame_bytes = frame_bytes
         self._changes = changes
         self._keep = keep
@@ -232,16 +234,23 @@ class Feed:
             async with asyncio.timeout_at(self._deadline()):
                 await self._awake.wait()
         except TimeoutError:
-            raise slow_reader(self._timeout_s) from None
+            # Else there is room by now, or the client cannot be heard.
+            deadline = self._deadline()
+            if deadline is not None and deadline <= asyncio.get_running_loop().time():
+                raise slow_reader(self._timeout_s) from None
 
     def _deadline(self) -> float | None:
-        """When to give up: so long after the window became full without moving on."""
-        window = None if self._outgoing is None else self._outgoing.window
-        if window is None or window.has_room:
+        """When to give up: so long after the window became full without moving on.
+
+        A client that is read late is not to blame, since its acknowledgements wait, too.
+        """
+        out = self._outgoing
+        if out is None or out.window.has_room:
             self._crowded_at = None
             return None
-        if self._crowded_at is None or self._crowded_at[0] != window.base:
-            self._crowded_at = (window.base, asyncio.get_running_loop().time())
+        base = out.window.base
+        if self._crowded_at is None or self._crowded_at[0] != base or out.is_read_late:
+            self._crowded_at = (base, asyncio.get_running_loop().time())
         return self._crowded_at[1] + self._timeout_s
 
 

@@ -131,6 +131,15 @@ def not_answered(error: EngineError) -> ProtocolError:
     )
 
 
+def not_listened(error: EngineError) -> ProtocolError:
+    """Audio that the detector failed on; it is asked again."""
+    return ProtocolError(
+        ErrorCode.ENGINE_FAILED,
+        f"nobody listens for speech: {error}",
+        "nothing of what you said is lost, and it is tried again; the server's log has the details",
+    )
+
+
 def untaken_refusals() -> Close:
     """A client that is told more than it takes in."""
     return Close(

@@ -26,6 +26,7 @@ import logging
 import math
 import secrets
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -66,7 +67,7 @@ class _Life(Generic[T]):
     """
 
     value: T
-    identity: str | None
+    caller: Caller
     current: str
     previous: str | None = None
     detached_ns: int | None = None
@@ -75,7 +76,7 @@ class _Life(Generic[T]):
         """Whether the token is one of the two, compared in constant time."""
         keys = [self.current] if self.previous is None else [self.current, self.previous]
         good = [secrets.compare_digest(token.encode(), key.encode()) for key in keys]
-        return any(good) and identity == self.identity
+        return any(good) and identity == self.caller.identity
 
 
 class Lives(Generic[T]):
@@ -94,12 +95,12 @@ class Lives(Generic[T]):
         self._new_token = new_token
         self._lives: dict[str, _Life[T]] = {}
 
-    def add(self, session: str, value: T, identity: str | None) -> str:
+    def add(self, session: str, value: T, caller: Caller) -> str:
         """Keep a new session, attached; gives the secret token for its first resume.
 
         Only callers with the same identity may resume it.
         """
-        self._lives[session] = _Life(value, identity, self._new_token())
+        self._lives[session] = _Life(value, caller, self._new_token())
         return self._lives[session].current
 
     def find(self, session: str, token: str, identity: str | None) -> T:
@@ -124,17 +125,24 @@ class Lives(Generic[T]):
     def detach(self, session: str, now_ns: int) -> list[T]:
         """Its connection is gone; gives the sessions that had to make room."""
         self._lives[session].detached_ns = now_ns
-        waiting = self._detached()
-        return [self._forget(key) for key in waiting[: max(0, len(waiting) - self._max_detached)]]
+        too_many = range(len(self._detached()) - self._max_detached)
+        return [one for _ in too_many if (one := self.evict()) is not None]
 
     def waiting(self, now_ns: int, seconds: float) -> list[T]:
         """Those that have been detached for so long."""
         return [self._lives[key].value for key in self._detached(now_ns, seconds)]
 
     def evict(self) -> T | None:
-        """Forget the session that has been detached for longest; None where none is."""
+        """Forget a detached session, and give it; None where none is.
+
+        Of the caller who has most of them, the one that waits longest: whoever leaves many
+        sessions behind drives out nobody else's.
+        """
         waiting = self._detached()
-        return self._forget(waiting[0]) if waiting else None
+        most = Counter(self._lives[key].caller for key in waiting)
+        crowd = max(most.values(), default=0)
+        left = (key for key in waiting if most[self._lives[key].caller] == crowd)
+        return self._forget(next(left)) if waiting else None
 
     def end(self, session: str) -> None:
         """Forget a session."""
@@ -247,7 +255,7 @@ class Registry:
             asyncio.create_task(self._work(session, work), name=f"session {session.id}")
             for work in session.work()
         ]
-        token = self._lives.add(session.id, session, caller.identity)
+        token = self._lives.add(session.id, session, caller)
         _log.info("session %s: begun", session.id)
         return Opened(session, token)
 
@@ -259,9 +267,13 @@ class Registry:
                 never sent; nothing has changed.
         """
         session = self._lives.find(session_id, token, caller.identity)
+        feed = session.outgoing.feed
+        if feed is not None and feed.ended.done() and not _outlasts(feed.ended.result()):
+            # Its client was told that it is over, or is about to be: its connection ends yet.
+            self.end(session)
+            self._lives.find(session_id, token, caller.identity)
         session.outgoing.window.require(received)
         fresh = self._lives.resume(session_id, token, caller.identity)
-        feed = session.outgoing.feed
         # Detached before the other connection ends: its end would otherwise take the session
         # with it.
         session.detach()
@@ -282,8 +294,7 @@ class Registry:
         """
         if session.outgoing.feed is not feed or session not in self._tasks:
             return
-        lasts = why is None or (why.close.resumable and why.code is not ErrorCode.INTERNAL)
-        if not session.options.resumable or not lasts:
+        if not session.options.resumable or (why is not None and not _outlasts(why)):
             self.end(session)
             return
         session.detach()
@@ -351,3 +362,8 @@ class Registry:
             if session.outgoing.feed is not None:
                 session.outgoing.feed.end(server_failed())
             self.end(session)
+
+
+def _outlasts(why: Close) -> bool:
+    """Whether a session may be resumed after a connection that ended so."""
+    return why.close.resumable and why.code is not ErrorCode.INTERNAL

@@ -270,6 +270,10 @@ class Session:
         """Count anew what is held, for this session and the levels above it."""
         self._budget.hold(self.held_bytes())
         self.must_wait = self._budget.full
+        # Acknowledgements lie behind what is not read: what was written counts until it is.
+        unread = self.must_wait and self.outgoing.attached
+        self.outgoing.window.until_acknowledged = self.options.acknowledges and not unread
+        self.outgoing.is_read_late = unread or self._too_fast
         self._changes.tell()
 
     def acknowledge(self, received: Position) -> None:
@@ -290,11 +294,12 @@ class Session:
         self._answers.attached()
         self._hear_out()
         self._listening.attached()
-        self._changes.tell()
+        self.recount()
 
     def detach(self) -> None:
         """Go on without a connection."""
         self.outgoing.detach()
+        self.recount()
 
     def close(self) -> None:
         """It is over: nothing is held any more."""
@@ -347,7 +352,7 @@ class Session:
         self.wait_until_ns = now_ns + round(wait_s * 1e9) if wait_s else 0
         if wait_s and not self._too_fast:
             self.tell(Refused(refusals.too_fast(self._settings)))
-        self._too_fast = not self._pace.half_full
+        self._too_fast = self.outgoing.is_read_late = not self._pace.half_full
 
 
 def _weakly(method: Callable[[], None]) -> Callable[[], None]:

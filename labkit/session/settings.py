@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from labkit.audio.formats import AudioFormat
 from labkit.errors import ServerError
@@ -68,10 +69,11 @@ class ServerSettings(Limits):
     """Most bytes held for all sessions from one address; those from this machine are not counted
     by it, as with `max_sessions_per_address`."""
     max_held_bytes_in_all: Count = 256 * 1024 * 1024
-    """Most bytes held for all sessions; then detached ones go, the one that waits longest first,
-    and the others are read when there is room again."""
+    """Most bytes held for all sessions; then detached ones go, those of whoever has most of them
+    first, and the others are read when there is room again."""
     max_detached: Count = 64
-    """Most sessions that wait for their clients; the one that waits longest goes first."""
+    """Most sessions that wait for their clients; of the caller who has most of them, the one that
+    waits longest goes first."""
     ping_interval_s: Amount = 20.0
     """Seconds between WebSocket keepalive pings."""
     ping_timeout_s: Amount = 20.0
@@ -87,6 +89,21 @@ class ServerSettings(Limits):
     """How much of a session's audio is examined for another format than the declared."""
     acknowledge_s: Amount = 1.0
     """Audio between two acknowledgements to the client."""
+
+    @field_validator(
+        "max_audio_speed",
+        "max_messages_per_s",
+        "max_frames_per_s",
+        "max_waiting_turns",
+        "max_held_bytes",
+        "replay_bytes",
+        "replay_s",
+    )
+    @classmethod
+    def _more_than_nothing(cls, value: float) -> float:
+        if value <= 0:
+            raise PydanticCustomError("too_little", "it should be more than 0: nobody could speak")
+        return value
 
     def __init__(self, **values: Any) -> None:
         try:

@@ -145,7 +145,9 @@ class Utterance:
     def beginning(self, frames: int) -> "Utterance":
         """A copy of the first `frames` frames, of those that were examined."""
         copy = Utterance(self.limit, self.frame_samples)
-        for stretch in self._stretches(0, frames * (self.frame_samples or 0)):
+        # The last frame of an utterance that is over may be filled up with silence.
+        end = min(frames * (self.frame_samples or 0), self._samples)
+        for stretch in self._stretches(0, end):
             copy.append(stretch)
         copy.probabilities = self.probabilities[:frames]
         copy.vad_state = self.vad_state

@@ -1,6 +1,7 @@
 """How a connection ends: whose client reads slowly, does not read, or breaks a rule."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from unittest.mock import Mock
 
@@ -73,3 +74,15 @@ async def test_nothing_is_heard_behind_a_message_that_ends_the_connection() -> N
     why = await running
     assert why is not None and why.close is CloseCode.POLICY
     assert heard and not any(heard)
+
+
+async def test_who_is_cut_off_while_it_waits_is_not_let_off_the_rest() -> None:
+    this = connection(Reader(iter(())))
+    session = Mock(wait_until_ns=time.perf_counter_ns() + 10**12, must_wait=False)
+    this.dialect.session = session
+    waiting = asyncio.create_task(this._hold_back())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert session.wait_until_ns

@@ -14,7 +14,7 @@ from websockets.typing import Subprotocol
 
 from labkit.audio.formats import AudioFormat
 from labkit.audio.pcm import Encoding, Float32, encode_s16le
-from labkit.errors import CloseCode
+from labkit.errors import Close, CloseCode
 from labkit.server.v1 import V1Encoder
 from labkit.session.events import Event, ReplyAudio, ReplyEnd, Status, TurnOver
 from labkit.session.registry import State
@@ -580,6 +580,59 @@ async def test_a_session_that_was_ended_is_gone() -> None:
         await until(lambda: server.sessions == 0)
 
 
+async def test_a_session_that_was_ended_is_gone_at_once() -> None:
+    async with serving() as server, calling(server) as socket, calling(server) as second:
+        started = await start(socket)
+        (session,) = server._registry._tasks
+        feed = session.outgoing.feed
+        assert feed is not None
+        resume = {"session": started["session"], "token": started["token"]}
+        feed.end(Close(None, "the client ended it", ""))  # and no more yet
+        await send(second, "session.start", resume=resume)
+        await refused(second, "session_unknown")
+
+
+async def take_in(socket: Any, turns: int, frame_bytes: int = 2) -> dict[str, int]:
+    """Read so many replies, and acknowledge each piece of audio; gives where the stream is."""
+    messages = samples = 0
+    while turns:
+        message = await socket.recv()
+        if isinstance(message, bytes):
+            samples += len(message) // frame_bytes
+            await send(socket, "response.ack", received=claimed(messages, samples))
+            continue
+        told = json.loads(message)
+        messages = told.get("seq", messages)
+        turns -= told["type"] == "response.done"
+    return claimed(messages, samples)
+
+
+async def test_a_client_that_acknowledges_as_often_as_it_is_asked_to_is_no_flood() -> None:
+    loud = {"encoding": "pcm_f32le", "sample_rate": 48_000, "channels": 2}
+    async with (
+        serving(message_burst=8, max_messages_per_s=1.0) as server,
+        calling(server, max_queue=None) as socket,
+    ):
+        await start(socket, output=loud, acknowledges=True)
+        await socket.send(bytes(64_000))
+        await send(socket, "audio.end")
+        known = await take_in(socket, turns=1, frame_bytes=8)
+        for _ in range(20):  # what is known already is counted
+            await send(socket, "response.ack", received=known)
+        assert (await receive(socket, "error"))["code"] == "too_many_messages"
+
+
+async def test_acknowledgements_behind_audio_that_is_not_read_are_not_waited_for() -> None:
+    limits: dict[str, Any] = {"send_timeout_s": 0.5, "max_held_bytes": 300_000, "replay_s": 1.0}
+    async with serving(**limits) as server, calling(server, max_queue=None) as socket:
+        await start(socket, acknowledges=True)
+        for _ in range(3):
+            for _ in range(10):
+                await socket.send(bytes(16_000))
+            await send(socket, "audio.end")
+        assert (await take_in(socket, turns=3))["samples"] == 3 * 10 * 8_000
+
+
 async def test_a_client_that_does_not_acknowledge_is_closed_and_can_resume() -> None:
     async with (
         serving(send_timeout_s=0.05, replay_bytes=4000) as server,
@@ -630,18 +683,7 @@ async def test_a_reply_longer_than_its_window_comes_where_others_hold_all_there_
         await start(socket, acknowledges=True)
         await socket.send(CHUNK)
         await send(socket, "audio.end")
-        messages, samples = 0, 0
-        while True:
-            message = await socket.recv()
-            if isinstance(message, bytes):
-                samples += len(message) // 2
-                await send(socket, "response.ack", received=claimed(messages, samples))
-                continue
-            told = json.loads(message)
-            messages = told.get("seq", messages)
-            if told["type"] == "response.done":
-                break
-        assert (told["status"], samples) == ("completed", 131 * 1600)
+        assert (await take_in(socket, turns=1))["samples"] == 131 * 1600
 
 
 async def test_refusals_that_are_not_taken_do_not_pile_up_over_connections() -> None:

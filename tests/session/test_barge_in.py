@@ -37,11 +37,14 @@ class Talkative(Inline):
         super().__init__()
         self.pieces = 39  # and one more
         self.over = over
+        self.looks = self.heard = 0
 
     async def overhear(
         self, session: str, audio: Float32, *, before: str = "", since_ns: int | None = None
     ) -> str:
         assert since_ns is not None
+        self.looks += 1
+        self.heard += len(audio)
         if isinstance(self.over, Exception):
             raise self.over
         return self.over
@@ -151,6 +154,15 @@ def test_a_sign_of_listening_ends_nothing(over: str | Exception) -> None:
             assert [one.turn for one in scene.told.of(Transcript)] == [1, 2]
 
     asyncio.run(listen())
+
+
+async def test_a_noise_that_goes_on_is_looked_at_more_and_more_rarely() -> None:
+    async with replying("") as scene:
+        pipeline = scene.pipeline
+        await say(scene, 32 * SAMPLE_RATE)
+        assert scene.told.of(ReplyPaused) and not scene.told.of(ReplyResumed)
+        assert pipeline.looks < 15
+        assert pipeline.heard < 2 * 32 * SAMPLE_RATE
 
 
 async def test_an_aside_ends_nothing() -> None:

@@ -126,6 +126,20 @@ async def test_a_client_that_acknowledges_nothing_is_given_up() -> None:
     assert caught.value.close is CloseCode.SLOW_READER
 
 
+async def test_a_client_that_is_read_late_is_not_to_blame() -> None:
+    out, feed = stream(max_bytes=2, acknowledged=True), Feed(0.001)
+    out.attach(feed)
+    out.put_now(b"11")
+    await taken(feed, 1)
+    out.is_read_late = True
+    waiting = asyncio.create_task(feed.next())
+    done, _ = await asyncio.wait([waiting], timeout=0.01)
+    assert not done
+    out.is_read_late = False
+    with pytest.raises(Close):
+        await waiting
+
+
 async def test_many_urgent_messages_make_their_reader_wait() -> None:
     feed = Feed(60)
     for _ in range(Feed.URGENT_LIMIT):

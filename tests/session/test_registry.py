@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from labkit.errors import ErrorCode, ProtocolError
+from labkit.session.events import Caller
 from labkit.session.registry import Lives, State
 
 SECOND = 10**9
@@ -19,7 +20,7 @@ def lives(**options: float) -> Lives[str]:
 
 def test_a_session_is_resumed_with_its_token() -> None:
     this = lives()
-    token = this.add("a", "A", None)
+    token = this.add("a", "A", Caller())
     this.detach("a", 0)
     assert this.find("a", token, None) == "A"
     assert this.resume("a", token, None) != token
@@ -28,7 +29,7 @@ def test_a_session_is_resumed_with_its_token() -> None:
 
 def test_a_second_connection_takes_the_session_over() -> None:
     this = lives()
-    token = this.add("a", "A", None)
+    token = this.add("a", "A", Caller())
     this.resume("a", token, None)
     assert this.counts() == {State.ATTACHED: 1, State.DETACHED: 0}
 
@@ -39,7 +40,7 @@ def test_a_second_connection_takes_the_session_over() -> None:
 )
 def test_all_that_is_wrong_gets_one_answer(session: str, token: str, identity: str | None) -> None:
     this = lives(new_token=lambda: "right")
-    this.add("a", "A", None)
+    this.add("a", "A", Caller())
     for use in (this.find, this.resume):
         with pytest.raises(ProtocolError, match="no such session to resume") as caught:
             use(session, token, identity)
@@ -48,14 +49,14 @@ def test_all_that_is_wrong_gets_one_answer(session: str, token: str, identity: s
 
 def test_a_token_is_long_and_never_the_same() -> None:
     this = lives()
-    tokens = {this.add(str(i), "", None) for i in range(100)}
+    tokens = {this.add(str(i), "", Caller()) for i in range(100)}
     assert len(tokens) == 100
     assert min(map(len, tokens)) >= 32
 
 
 def test_the_previous_token_is_good_until_the_new_one_is_used() -> None:
     this = lives()
-    first = this.add("a", "A", None)
+    first = this.add("a", "A", Caller())
     lost = this.resume("a", first, None)
     second = this.resume("a", first, None)
     assert lost != second
@@ -68,8 +69,8 @@ def test_the_previous_token_is_good_until_the_new_one_is_used() -> None:
 
 def test_detached_sessions_expire_and_attached_ones_do_not() -> None:
     this = lives(resume_s=10.0)
-    this.add("a", "A", None)
-    this.add("b", "B", None)
+    this.add("a", "A", Caller())
+    this.add("b", "B", Caller())
     this.detach("a", 0)
     assert this.expire(10 * SECOND - 1) == []
     assert this.expire(10 * SECOND) == ["A"]
@@ -86,10 +87,22 @@ def test_the_one_that_waits_longest_makes_room() -> None:
 
 def test_an_ended_session_is_unknown() -> None:
     this = lives()
-    token = this.add("a", "A", None)
+    token = this.add("a", "A", Caller())
     this.end("a")
     with pytest.raises(ProtocolError):
         this.resume("a", token, None)
+
+
+def test_who_leaves_many_behind_drives_out_nobody_else() -> None:
+    this = lives(max_detached=3)
+    this.add("mine", "mine", Caller("ann"))
+    this.detach("mine", 0)
+    gone = []
+    for number in range(5):
+        this.add(name := f"theirs {number}", name, Caller("bob"))
+        gone += this.detach(name, number + 1)
+    assert gone == ["theirs 0", "theirs 1", "theirs 2"]
+    assert [this.evict() for _ in range(4)] == ["theirs 3", "mine", "theirs 4", None]
 
 
 class Model(RuleBasedStateMachine):
@@ -109,7 +122,7 @@ class Model(RuleBasedStateMachine):
     @rule(target=sessions)
     def begin(self) -> str:
         name = f"s{next(self.names)}"
-        self.good[name] = [self.store.add(name, name, None)]
+        self.good[name] = [self.store.add(name, name, Caller())]
         self.attached.add(name)
         return name
 

@@ -106,6 +106,31 @@ async def test_a_turn_that_waits_can_be_cancelled_and_never_runs() -> None:
         assert [event.turn for event in scene.told.of(Transcript)] == [1]
 
 
+async def test_a_turn_is_cancelled_before_the_detector_has_looked_at_it() -> None:
+    async with at_work() as scene:
+        for _ in range(2):
+            scene.hear(sound(SECOND))
+            scene.session.end_utterance()
+        scene.session.cancel(1, 0)  # nothing was examined yet
+        await scene.session.all_answered()
+        assert [(over.turn, over.status) for over in scene.told.of(TurnOver)] == [
+            (1, Status.CANCELLED),
+            (2, Status.COMPLETED),
+        ]
+        assert [event.turn for event in scene.told.of(Transcript)] == [2]
+
+
+async def test_the_turn_that_is_answered_is_known_while_as_many_wait_as_may() -> None:
+    async with at_work(settings={"history": 0, "max_waiting_turns": 2}) as scene:
+        scene.pipeline.gate.clear()
+        for _ in range(3):
+            scene.hear(sound(SECOND))
+            scene.session.end_utterance()
+            await scene.settle()
+        scene.session.cancel(1, 0)
+        assert scene.told.of(TurnOver)[0].turn == 1
+
+
 async def test_a_turn_that_waits_and_is_cancelled_takes_no_place() -> None:
     async with at_work(settings={"max_waiting_turns": 1}) as scene:
         scene.pipeline.gate.clear()
@@ -257,6 +282,24 @@ async def test_what_an_engine_must_not_give_fails_its_turn_and_no_other(gift: An
         ]
         assert [told.error.code for told in scene.told.of(Refused)] == [ErrorCode.ENGINE_FAILED]
         assert [exchange.user for exchange in scene.session.history] == ["well"]
+
+
+async def test_a_detector_that_failed_is_asked_again_where_no_audio_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise EngineError("it broke")
+
+    monkeypatch.setattr("labkit.session.listening._AGAIN_S", 0.0)
+    async with at_work(server_ends=True) as scene:
+        with monkeypatch.context() as broken:
+            broken.setattr(scene.pipeline, "listen", fail)
+            scene.hear(sound(SECOND) + sound(SECOND, 0))
+            await scene.settle()
+        (told,) = scene.told.of(Refused)
+        assert "nobody listens for speech: it broke" in str(told.error)
+        await until(lambda: scene.told.of(TurnOver))
+        assert scene.told.of(Transcript)[0] == Transcript(1, f"{SECOND} loud samples")
 
 
 @pytest.mark.parametrize("server_ends", [False, True])

@@ -277,3 +277,14 @@ class TestSpeechTracker:
 
 def test_a_length_of_time_is_covered_by_whole_frames() -> None:
     assert [frames_in(s, FRAME) for s in (0.0, 0.032, 0.033, 0.128, 0.64)] == [0, 1, 2, 4, 20]
+
+
+def test_the_beginning_of_an_utterance_that_is_over_ends_with_it() -> None:
+    utterance = Utterance(Utterance.BLOCK, 512)
+    utterance.append(np.arange(Utterance.BLOCK, dtype=np.int16))
+    frames = utterance.unexamined(ended=True)
+    assert frames * 512 > Utterance.BLOCK  # the last is filled up with silence
+    utterance.examined([1.0] * frames, None)
+    beginning = utterance.beginning(frames)
+    assert np.array_equal(beginning.audio(), utterance.audio())
+    assert beginning.probabilities == utterance.probabilities
