@@ -18,6 +18,7 @@ ordinals        100th                  one hundred th                    one hun
 telephones      555-1234, call 911     five hundred fifty five dash …    5 5 5, 1 2 3 4
 units           5 km, 60 km/h, 6'2"    k m; k m slash h; six two         5 kilometers
 fractions       1/2, 2½, 8/10          one slash two; two a half         one half, 2 and a half
+quotients       8/2, c/d, km/hour      eight slash two                   8 over 2, c over d
 ratios          16:9                   sixteen nine                      16 to 9
 factors         100K, 3M               one hundred k                     100 thousand
 versions        2.0.1, 10.0.0.1        two point zeropoint one           2 point 0 point 1
@@ -53,15 +54,17 @@ _DAYS: Final = {
 }
 _DAY: Final = "(?:Mon|Tues?|Wed|Thu|Thurs?|Fri|Sat|Sun)"
 
+_MICRO: Final = "\u00b5\u03bc"
+"""The sign, and the Greek letter that the plain form of Unicode makes of it."""
 _PREFIXES: Final = dict(
-    zip("nµmchkKMGT", "nano micro milli centi hecto kilo kilo mega giga tera".split(), strict=True)
-)
+    zip("nmchkKMGT", "nano milli centi hecto kilo kilo mega giga tera".split(), strict=True)
+) | dict.fromkeys(_MICRO, "micro")
 _METRIC: Final = (
-    ("m", "meter/s", ("", *"nmck")),
-    ("g", "gram/s", ("", *"mk")),
+    ("m", "meter/s", ("", *"nmck", *_MICRO)),
+    ("g", "gram/s", ("", *"mk", *_MICRO)),
     ("l", "liter/s", ("", *"mc")),
-    ("L", "liter/s", ("", "m")),
-    ("s", "second/s", ("", *"nµm")),
+    ("L", "liter/s", ("", "m", *_MICRO)),
+    ("s", "second/s", ("", *"nm", *_MICRO)),
     ("Hz", "hertz", ("", *"kMG")),
     ("B", "byte/s", "kKMGT"),
     ("bps", "bit/s per second", "kMG"),
@@ -112,31 +115,38 @@ _UNITS.update({f"{unit}³": f"cubic {_UNITS[unit]}" for unit in ("m", "cm")})
 _UNIT: Final = "|".join(sorted(map(re.escape, _UNITS), key=len, reverse=True))
 
 _CURRENCIES: Final = {
-    "$": ("dollar", "dollars", "cent"),
-    "€": ("euro", "euros", "cent"),
-    "£": ("pound", "pounds", "pence"),
-    "¥": ("yen", "yen", ""),
-    "₹": ("rupee", "rupees", "paise"),
+    "$": ("dollar", "dollars", "cent", "cents"),
+    "€": ("euro", "euros", "cent", "cents"),
+    "£": ("pound", "pounds", "penny", "pence"),
+    "¥": ("yen", "yen", "", ""),
+    "₹": ("rupee", "rupees", "paisa", "paise"),
 }
 _PERIODS: Final = {"mo": "month", "yr": "year", "wk": "week"}
+_EACH: Final = frozenset("s sec second min minute h hr hour day week month year kg".split())
+"""What stands behind a slash that is said "per", where no number is before it."""
 _SCALES: Final = {"k": "thousand", "m": "million", "b": "billion", "bn": "billion"}
 
 _ABBREVIATIONS: Final = {
     "mr.": "mister",
     "mrs.": "missus",
-    "ms.": "miz",
+    "Ms.": "miz",
     "dr.": "doctor",
-    "prof.": "professor",
-    "mt.": "mount",
-    "gen.": "general",
-    "sen.": "senator",
-    "rep.": "representative",
-    "rev.": "reverend",
-    "gov.": "governor",
-    "capt.": "captain",
-    "lt.": "lieutenant",
-    "col.": "colonel",
-    "sgt.": "sergeant",
+    "Prof.": "professor",
+    "Mt.": "mount",
+    "Gen.": "general",
+    "Sen.": "senator",
+    "Rep.": "representative",
+    "Rev.": "reverend",
+    "Gov.": "governor",
+    "Capt.": "captain",
+    "Lt.": "lieutenant",
+    "Col.": "colonel",
+    "Sgt.": "sergeant",
+    "Fig.": "figure",
+    "Vol.": "volume",
+    "Ch.": "chapter",
+    "Sec.": "section",
+    "Apt.": "apartment",
     "jr.": "junior",
     "sr.": "senior",
     "inc.": "incorporated",
@@ -145,10 +155,6 @@ _ABBREVIATIONS: Final = {
     "ave.": "avenue",
     "blvd.": "boulevard",
     "rd.": "road",
-    "fig.": "figure",
-    "vol.": "volume",
-    "ch.": "chapter",
-    "sec.": "section",
     "vs.": "versus",
     "vs": "versus",
     "etc.": "et cetera",
@@ -159,18 +165,29 @@ _ABBREVIATIONS: Final = {
     "ca.": "about",
     "eq.": "equation",
     "sect.": "section",
-    "al.": "others",
+    "et al.": "and others",
     "approx.": "approximately",
     "est.": "estimated",
     "dept.": "department",
-    "apt.": "apartment",
     "max.": "maximum",
     "min.": "minimum",
     "a.k.a.": "also known as",
     "hrs.": "hours",
     "w/o": "without",
     "w/": "with",
+    "n/a": "not applicable",
+    "b/c": "because",
+    "c/o": "care of",
+    "y/n": "yes or no",
+    "i/o": "I O",
 }
+"""As they are written; small ones also with a capital. What is listed with a capital alone is
+another word without it: "20 ms.", "one more rep.", "just a sec."."""
+# In capitals, most are something else: "MS.", "CA.", "VS".
+_ABBREVIATIONS.update({key.upper(): _ABBREVIATIONS[key] for key in ("mr.", "mrs.", "dr.")})
+_ABBREVIATIONS.update(
+    {key.capitalize(): words.capitalize() for key, words in _ABBREVIATIONS.items()}
+)
 _ABBREVIATED: Final = "|".join(sorted(map(re.escape, _ABBREVIATIONS), key=len, reverse=True))
 
 _ROMAN: Final = r"(?=[IVXL]{2})L?X{0,3}(?:IX|IV|V?I{0,3})(?<=[IVXL])"
@@ -234,13 +251,14 @@ def _date(found: Match) -> str:
     if len(year) == 2:
         year = ("20" if year < "50" else "19") + year
     said = f"{names[0]} {_ordinal(day)}" if parts.get("d") else names[0]
-    return f"{said}, {_year(int(year))}" if year else said
+    comma = "," if parts.get("d") else ""
+    return f"{said}{comma} {_year(int(year))}" if year else said
 
 
 def _decade(found: Match) -> str:
     century, decade = found[1] or "", int(found[2])
     if not decade:
-        return f"{_year(int(century + '00'))}s" if century else found[0]
+        return f"{num2words(int(century + '00'), to='year')}s" if century else found[0]
     many = re.sub("y$", "ies", str(num2words(decade))) if decade > 10 else "tens"
     return f"{num2words(int(century))} {many}" if century else many
 
@@ -257,7 +275,7 @@ def _clock(found: Match) -> str:
 
 def _amount(found: Match) -> str:
     article, sign, low, high, scale, per = found.groups()
-    one, many, cent = _CURRENCIES[sign]
+    one, many, cent, cents = _CURRENCIES[sign]
     whole, _, part = low.partition(".")
     each = _per(per)
     if scale or high:
@@ -265,7 +283,7 @@ def _amount(found: Match) -> str:
         return f"{article or ''}{low}{f' to {high}' if high else ''}{factor} {many}{each}"
     said = [f"{whole} {one if whole == '1' or article else many}"] if int(_bare(whole)) else []
     if len(part) == 2 and int(part):
-        said.append(f"{int(part)} {cent if cent != 'cent' or part == '01' else 'cents'}")
+        said.append(f"{int(part)} {cent if part == '01' else cents}")
     elif part and len(part) != 2:
         said = [f"{low} {many}"]
     return (article or "") + (" and ".join(said) or f"{whole} {many}") + each
@@ -315,11 +333,13 @@ def _power_of_ten(found: Match) -> str:
 
 
 def _fraction(found: Match) -> str:
-    """Three quarters for "3/4"; two numbers for "24/7" and "9/11", which are no fractions."""
-    whole, above, below = found[1], int(found[2]), int(found[3])
-    if not whole and (above >= below or below not in _DENOMINATORS):
+    """Three quarters for "3/4", 8 over 2 for "8/2"; two numbers for "24/7" and "9/11"."""
+    whole, above, below, of, equals = found[1], int(found[2]), int(found[3]), found[4], found[5]
+    usual = below in _DENOMINATORS or (above == 1 and below != 10)
+    if not whole and (above >= below or not (usual or of)):
         marks = above == below in (5, 10, 100) or above < below == 10
-        return f"{above} out of {below}" if marks else f"{above} {below}"
+        over = equals or (above > below and below != 7)
+        return f"{above}{' over ' if over else ' out of ' if marks else ' '}{below}"
     part = _PARTS.get(below) or str(num2words(below, to="ordinal"))
     if whole and above == 1:
         return f"{whole} and a {part}"
@@ -333,15 +353,13 @@ def _vulgar(found: Match) -> str:
     return f" {plain}"
 
 
-def _abbreviation(found: Match) -> str:
-    words = _ABBREVIATIONS[found[1].lower()]
-    return words.capitalize() if found[1][0].isupper() else words
-
-
 def _slash(found: Match) -> str:
     one, other = found.groups()
+    if other in _EACH and (one in _UNITS or one.endswith("s")):
+        return (_measure_words(one, many=True) if one in _UNITS else one) + _per(other)
     either = one.islower() and other.islower() and "or" not in (one, other)
-    return f"{one} or {other}" if either else f"{one} {other}"
+    between = " " if not either else " over " if len(one + other) == 2 else " or "
+    return f"{one}{between}{other}"
 
 
 def _power(found: Match) -> str:
@@ -377,13 +395,16 @@ _FIGURES: Final[tuple[Rule, ...]] = (
     rule(r"(?<![\w$€£-])\d{3}-(?!\d*00\b)\d{4}(?![\w-])", _telephone),
     rule(r"(?<![\w.,])0\d{2,4} ?\d{3,4} ?\d{3,4}(?!\w)", _telephone),
     rule(r"(?<![\w.,])\(0\d{1,3}\) ?\d{3,4} ?\d{3,4}(?!\w)", _telephone),
-    # Numbers of cards, of books and the like; not dates.
+    rule(r"(?<![\w-])(?P<m>\d{1,2})-(?P<d>\d{1,2})-(?P<y>\d{4})(?![\w-])", _date),
+    # Numbers of cards, of books and the like.
     rule(r"(?<![\w-])\d{4}(?:[ -]\d{4}){3}(?![\w-])|(?<![\w-])\d{5}-\d{4}(?![\w-])", _telephone),
     rule(r"(?<![\w-])(?!\d{4}-\d\d-\d\d\b)(?=[\d-]{9})\d+(?:-\d+){2,}(?![\w-])", _telephone),
     rule(r"(?<=\b[Cc]all )\d{3}\b|(?<=\b[Dd]ial )\d{3}\b", _telephone),
     rule(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)(?::[\d.]+)?(?:Z\b|[+-]\d\d:\d\d)?", r"\1, \2"),
     rule(r"(?<![\w-])(?P<y>\d{4})([-/])(?P<m>\d\d)\2(?P<d>\d\d)(?![\w-])", _date),
     rule(r"(?<![\w/])(?P<m>\d{1,2})/(?P<d>\d{1,2})/(?P<y>\d{4}|\d\d)(?![\w/])", _date),
+    # Before 2013, "2008-09" are two years.
+    rule(r"(?<![\w-])(?P<y>(?:19|20)(?:1[3-9]|[2-9]\d))-(?P<m>0[1-9]|1[0-2])(?![\w-])", _date),
     rule(r"(?<![\w.])(?P<d>\d{1,2})\.(?P<m>\d{1,2})\.(?P<y>\d{4})(?![\w.]*\d)", _date),
     rule(r"(?<=[inrs]day )(?P<m>\d{1,2})/(?P<d>\d{1,2})(?![\w/])", _date),
     rule(
@@ -391,7 +412,16 @@ _FIGURES: Final[tuple[Rule, ...]] = (
         r"(?:,? (?P<y>\d{4})\b)?",
         _date,
     ),
+    rule(
+        rf"(?<![\w-])(?P<d>\d{{1,2}})-(?P<m>{_MONTH})-(?P<y>\d{{4}}|\d\d)(?![\w-])",
+        _date,
+    ),
     rule(rf"(?<=\d)\s?[-–—]\s?(?=(?:{_MONTH})\b)", " to "),
+    rule(
+        rf"\b({_MONTH}) (\d{{1,2}})(?:st|nd|rd|th)?{_TO}"
+        r"(?=\d{1,2}(?:st|nd|rd|th)?\b(?![:.%]\d|\s?[AaPp]\.?[Mm]\b))",
+        r"\1 \2 to \1 ",
+    ),
     rule(
         rf"\b(?P<m>{_MONTH})\b\.? (?P<d>\d{{1,2}})(?:st|nd|rd|th)?(?![\w:%.]*\d)"
         r"(?:,? (?P<y>\d{4})\b)?",
@@ -408,6 +438,7 @@ _FIGURES: Final[tuple[Rule, ...]] = (
         lambda found: f"{_year(int(found[1]))} to {_year(int(found[2]))}",
     ),
     # Times before ranges and ratios.
+    rule(r"(?<=:\d\d)\s?[-–—]\s?(?=\d)", " to "),
     rule(r"(?<![\d:.])(\d{1,2}):(\d\d)(?![\d:]|,\d)(\s?[AaPp][Mm]\b)?", _clock),
     rule(r"(?<![\d:.])(\d+):(\d[\d,]*)(?![\d:])", r"\1 to \2"),
     rule(r"(?<=\d)\s?([ap])m\b", lambda found: f" {found[1].upper()}M"),
@@ -416,22 +447,35 @@ _FIGURES: Final[tuple[Rule, ...]] = (
     rule(r"(?<![\w-])(\d\d)-\1(?![\w-])", r"\1 \1"),
     rule(r"(?<=\d(?:st|nd|rd|th))\s?[-–—]\s?(?=\d)", " to "),
     rule(r"(?<=°[CF])\s?/\s?(?=\d)", " or "),
-    rule(r"(?<=\d[kKMB%])\s?[-–—]\s?(?=[$€£]?\d)", " to "),
+    rule(r"(?:(?<=\d[kKMB%])|(?<=illion)|(?<=thousand))\s?[-–—]\s?(?=[$€£]?\d)", " to "),
+    # Amounts as others write them: 1,00,000; €1.299,99; 5$; $-5.
+    rule(r"(?<![\w.,])\d{1,2}(?:,\d\d)+,\d{3}(?!,?\d)", lambda f: f"{int(_bare(f[0])):,}"),
+    rule(
+        r"[$€£]\s?\d[\d.]*,\d\d(?!,?\d)|(?<![\w.,])\d[\d.]*,\d\d(?=\s?[$€£](?!\w))",
+        lambda found: found[0].translate({ord(","): ".", ord("."): ","}),
+    ),
+    rule(rf"(?<![\w.,/^=+*$€£¥₹])({_NUMBER})\s?([$€£¥₹])(?!\w)", r"\2\1"),
+    rule(r"(?<!\d)([$€£¥₹])-(?=\d)", r"-\1"),
     # Amounts and units take their ranges with them.
     rule(
-        rf"(\ban? )?(?:\bUS)?([$€£¥₹])\s?({_NUMBER})(?:{_TO}[$€£¥₹]?({_NUMBER}))?"
+        rf"(\ban? )?(?:\bUS)?([$€£¥₹])\s?({_NUMBER})(?:{_TO}[$€£¥₹]?({_NUMBER}))?(?![,.]?\d)"
         r"(?:\s?([kKMBm]|bn|thousand|million|billion|trillion)\b)?(?:\s?/\s?([^\W\d]\w*))?",
         _amount,
     ),
-    rule(rf"()({_NUMBER})\s?([€£])()()()", lambda f: f"{f[2]} {_CURRENCIES[f[3]][1]}"),
+    # One and a half, no range; but "7-8/10" are marks.
+    rule(r"(?<![\w.,/-])(\d+)-(?=\d/(?:[2348]|16)(?![\w/-]))", r"\1 "),
     rule(rf"(?<![\w.,^-])({_NUMBER}){_TO}(?={_NUMBER}(?![\d-]))(?!\d+ ?=)", r"\1 to "),
     rule(r"([\d°])\s?[–—]\s?(?=\d)|(?<=°)-(?=\d)", lambda found: f"{found[1] or ''} to "),
     rule(r"(?<=\d)⁄(?=\d)", "/"),
-    rule(r"\s*([¼½¾⅐-⅞])", _vulgar),
-    rule(rf"(?<![\w/])(\d+ )?(\d/\d)\s({_UNIT})(?![\w'’])(?:\.(?=\s+[a-z\d]))?", _part_of),
+    rule(r"(?:(?<=\d)-|\s*)([¼½¾⅐-⅞])", _vulgar),
+    rule(rf"(?<![\w/])(\d+ )?(\d/\d{{1,3}})\s({_UNIT})(?![\w'’])(?:\.(?=\s+[a-z\d]))?", _part_of),
     rule(r"\b(\d{2,3})/(\d{2,3})\s?mm\s?Hg\b", r"\1 over \2"),
-    rule(r"(?<=\d\.\d)/(?=(?:5|10)(?![\w/.]))", " out of "),
-    rule(r"(?<![\w/.])(?:(\d+) )?(\d{1,3})/(\d{1,3})(?![\w/])", _fraction),
+    rule(r"(\.\d+)/(?=(?:5|10)(?![\w/]|\.\d))", r"\1 out of "),
+    rule(
+        r"(?<![\w/.])(?<!\d,)(?:(\d+) )?(\d{1,3})/(\d{1,3})(?![\w/])"
+        r"(?=( of )?(\s?=| (?:is|equals) \d)?)",
+        _fraction,
+    ),
     rule(r"\b(\d)['′]\s?(\d{1,2})(?:[\"”″]|'')(?!\w)", r"\1 ft \2 ″"),
     rule(r"(?<=\d)'(?= (?:wide|tall|long|high|deep|thick|by|x)\b)", " ft"),
     rule(r"(?<=\d)\"(?= (?:wide|tall|long|high|deep|thick|by|x)\b)", " ″"),
@@ -447,7 +491,7 @@ _FIGURES: Final[tuple[Rule, ...]] = (
     rule(r"(?<![\w.,])(\d{3,}|\d+\.\d+)k\b", r"\1 thousand"),
     rule(rf"(?<![\w.,])({_NUMBER}\s?(?=bn)|\d+\.\d+(?=B))(?:bn|B)\b", r"\1 billion"),
     rule(rf"(?<![\w.,])({_NUMBER})M\b", r"\1 million"),
-    rule(r"\b(\d[\d,]*)(?:st|nd|rd|th)\b", lambda found: _ordinal(int(_bare(found[1])))),
+    rule(r"\b(\d[\d,]{,8})(?:st|nd|rd|th)\b", lambda found: _ordinal(int(_bare(found[1])))),
     rule(
         r"\b((?:[Ii]n|of|[Bb]y|to|and|[Ss]ince|[Uu]ntil|[Ff]rom|[Aa]fter|[Bb]efore|[Dd]uring"
         rf"|around|year|[Bb]etween|{_MONTH}) )(1[1-9]\d\d)\b(?![,.]?\d)",
@@ -465,7 +509,14 @@ _WORDS: Final[tuple[Rule, ...]] = (
     rule(r"\bCo\.", "Company"),
     rule(r"\bp\.\s?(?=\d)", "page "),
     rule(r"\bpp\.\s?(?=\d)", "pages "),
-    rule(rf"(?ia)(?<![\w.])(?!(?-i:EST))({_ABBREVIATED})(?=[\s,;:)]|$)", _abbreviation),
+    rule(
+        rf"(?<![\w.])({_ABBREVIATED})(?=\.?(?:[\s,;:!?)\]]|$))",
+        lambda found: _ABBREVIATIONS[found[1]],
+    ),
+    rule(
+        r"\b(fig|vol|ch|sec|apt)\.(?= (?:\d|[A-Z]+\b))",
+        lambda f: _ABBREVIATIONS[f[0].capitalize()].lower(),
+    ),
     rule(r"\bPh\.D\.?", "PhD"),
     rule(
         r"(?<![\w.'])[A-Z]\.(?:\s?[A-Z]\.)*(?=\s+\w|[,;:)']|$)",
@@ -478,7 +529,7 @@ _WORDS: Final[tuple[Rule, ...]] = (
     rule(r"(?<=[\w)])\^[({]?([-+]?\w+)[)}]?", _power),
     rule(r"[⁰¹²³⁴-⁹]+", ""),
     rule(r"(?<=[\d)]) ?[*×] ?(?=[\d(])|(?<=\w) [*×] (?=\w)|(?<=\d)(?<!\b0) ?x ?(?=\d)", " times "),
-    rule(r"(?<=[\w)]) ?÷ ?(?=[\w(])|(?<=\d) / (?=\d)", " divided by "),
+    rule(r"(?<=[\w)]) ?÷ ?(?=[\w(])|(?<=\d) / (?=\d)|(?<=\))/(?=[\d(]|[a-z]\b)", " divided by "),
     rule(r"(?<=\w) / (?=\w)", " or "),
     rule(r"(?:(?<=[\d)])|(?<=\d[a-z])) [-−] (?=[\d(])", " minus "),
     rule(r"\s?(?:!=|≠)\s?", " is not equal to "),
@@ -496,8 +547,7 @@ _WORDS: Final[tuple[Rule, ...]] = (
     rule(r"№ ?(?=\d)", "number "),
     rule(r"\s&{1,2}\s", " and "),
     rule(r"(?<![\w/])~?(?:/[\w.-]+){2,}/?", lambda found: found[0].replace("/", " ")),
-    rule(r"\bkm/h\b", "kilometers per hour"),
-    rule(r"\bm/s\b", "meters per second"),
     rule(r"\b([A-Za-z]+)/([A-Za-z]+)\b", _slash),
+    rule(r"(?<=\b[a-z])/(?=\d+\b)|(?<=\d)/(?=[a-z]\b)", " over "),
     rule(r"(?<=\w)/(?=\w)|(?<!\S)/(?=\w)", " "),
 )

@@ -11,11 +11,12 @@ a piece ends       rule
 at a sentence end  at `.`, `!`, `?` or `…` with the quotation marks, brackets and markup behind
                    it, before a space. "Hello.How" and "So?I" have an end, too: letters or a figure
                    before the mark, behind it a capital and a small letter, or "I" alone.
-  but not          behind titles and the like ("Dr.", "e.g.", "vs."); behind "No." and months
-                   before a figure; behind initials and other abbreviations ("J.", "U.S.",
-                   "p.m.", "etc."), unless a word follows that begins sentences ("U.S. The", and
-                   behind "p.m." any with a capital but "Monday", "May", "Eastern" and the like);
-                   where a small letter follows an ellipsis or a quotation ('"Stop!" he said').
+  but not          behind titles with their capital ("Dr."), "e.g.", "vs." and the like; behind
+                   "No." and months before a figure; behind initials and other abbreviations
+                   ("J.", "U.S.", "p.m.", "etc."), unless a word follows that begins sentences
+                   ("U.S. The", and behind "p.m." any with a capital but "Monday", "May", "Eastern"
+                   and the like); where a small letter follows an ellipsis or a quotation ('"Stop!"
+                   he said').
 at a line's end    at an empty line, behind a mark of punctuation, and before anything but a
                    small letter: a line that goes on in small letters was merely wrapped. An item
                    of a list ends with its line.
@@ -55,17 +56,18 @@ _QUOTES: Final = frozenset("\"'”’)]")
 _OPENING: Final = "\"'“‘([*_`~"
 
 _TITLES: Final = frozenset(
-    "mr. mrs. ms. dr. prof. st. mt. gen. sen. rep. rev. gov. capt. lt. col. sgt. vs. e.g. i.e. "
-    "approx. fig. vol. pp. cf. al. dept. apt. sq. cu.".split()
+    "mr. mrs. dr. Ms. Prof. St. Mt. Gen. Sen. Rep. Rev. Gov. Capt. Lt. Col. Sgt. Fig. Vol. "
+    "Apt. vs. e.g. i.e. pp. cf. sq. cu.".split()
 )
-"""A sentence never ends behind these."""
+"""A sentence never ends behind these. "Ms." is a title, but "20 ms." may end one."""
 _BEFORE_FIGURES: Final = frozenset(
     "no. nos. jan. feb. mar. apr. jun. jul. aug. sep. sept. oct. nov. dec. p. ch. sec. sect. eq. "
     "ca. est.".split()
 )
 _MAYBE: Final = frozenset(
     "etc. inc. ltd. co. corp. jr. sr. ave. blvd. rd. mon. tue. tues. wed. thu. thurs. fri. "
-    "hr. hrs. min. max. sec. tbsp. tsp. oz. lb. lbs. ft.".split()
+    "hr. hrs. min. max. sec. tbsp. tsp. oz. lb. lbs. ft. approx. dept. "
+    "apt. vol. fig. al.".split()
 )
 _STARTERS: Final = frozenset(
     "a an the this that these those it its he she we you they i there here let don what in on at "
@@ -267,12 +269,12 @@ class SentenceSplitter:
     def _is_abbreviated(self, word: str, first: str) -> bool:
         bare = word.lstrip(_OPENING).rstrip(_OPENING + ")]”’")
         lower = bare.lower()
-        if lower in _TITLES or (lower in _BEFORE_FIGURES and first.isdigit()):
+        if _is_title(bare) or (lower in _BEFORE_FIGURES and first.isdigit()):
             return True
         if lower in _MAYBE or _INITIALS.fullmatch(bare):
             self._doubt = len(self._text)
             return True
-        return False
+        return bare.title() in _TITLES and (first.islower() or first.isdigit())
 
     def _settle_doubt(self) -> None:
         """A word is whole: does it show that the abbreviation before it ended a sentence?"""
@@ -296,7 +298,7 @@ class SentenceSplitter:
             return False
         word = self._text.rsplit(None, 1)[-1]
         found = _GLUED.search(word)
-        title = found is not None and word[: found.end(1)].lower().lstrip(_OPENING) in _TITLES
+        title = found is not None and _is_title(word[: found.end(1)].lstrip(_OPENING))
         return found is not None and not title and not _ADDRESS.search(word)
 
     def _cut_clause(self, body: str, words: list[str], first: str) -> None:
@@ -311,6 +313,10 @@ class SentenceSplitter:
         elif word.lower() in _CONJUNCTIONS and len(body) >= _FIRST_CONJUNCTION:
             if before.lower() not in _BOUND and not _belong(before, first):
                 self._cut(len(body) - len(word))
+
+
+def _is_title(word: str) -> bool:
+    return word in _TITLES or word.lower() in _TITLES
 
 
 def _belong(word: str, first: str) -> bool:

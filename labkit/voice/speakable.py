@@ -213,12 +213,14 @@ _SIGNS: Final = {
 _OVER: Final = rule(r"\\d?frac\{([^{}]*)\}\{([^{}]*)\}", r"\1 over \2")
 _REMARKS: Final[tuple[Rule, ...]] = (
     # What of LaTeX is common in answers; a fraction may hold another one, or a root.
-    rule(r"\${1,2}([^$]*[=\\^_{][^$]*)\${1,2}(?!\d)|\\[()\[\]]", r"\1"),
+    rule(r"\${1,2}([^$]*(?:[=\\^_{+<>]| - )[^$]*)\${1,2}(?!\d)|\\[()\[\]]", r"\1"),
     rule(r"\\(?:boxed|text|textbf|mathrm|mathbf)\{([^{}]*)\}", r"\1"),
     _OVER,
     rule(r"\\sqrt\{([^{}]*)\}", r"the square root of \1"),
     _OVER,
     *(rule(rf"\\(?:{sign})\b", f" {words} ") for sign, words in _SIGNS.items()),
+    # A power as programs write it, which would look like emphasis.
+    rule(r"((?<![\w*])(?:\d+|[A-Za-z])|\))(?:\*\*| \*\* )(?=-?\d)", r"\1^"),
     rule(r"(?<!\w)==(?=\w)([^=]+)(?<=\w)==(?!\w)", r"\1"),
     rule(
         # In "he *laughs*" it is a part of the sentence.

@@ -41,6 +41,11 @@ def split(*deltas: str) -> list[str]:
         ["It closes at 9 p.m. EST.", "We met at 5 a.m.", "Get up."],
         ["See Eq. 4 and Sect. 2, ca. 1900 of 5 sq. ft. each."],
         ["It is made in the U.S.", "Would you go?"],
+        ["Ask mr. Lee, DR. LEE or Ms. Poe."],
+        ["It took 10 ms.", "The next one took 20 ms of it, or 5 ms. in all.", "Good."],
+        ["It is approx. 5.", "Is it approx.", "The end."],
+        ["She is a prof. at MIT.", "He is a prof.", "Ask Prof. Lee.", "One more rep.", "Rest."],
+        ["See Fig. A and fig. 2.", "I ate a fig.", "It was good.", "Poe et al. say so."],
         ["no end"],
     ],
 )

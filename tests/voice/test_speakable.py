@@ -78,6 +78,13 @@ def said(text: str) -> str:
             "A bill of $5 = 5 dollars and $10.",
             "A bill of 5 dollars equals 5 dollars and 10 dollars.",
         ),
+        (
+            "2**10 is 1024, x**2, (a + b) ** 2.",
+            "2 to the power of 10 is 1024, x squared, a + b squared.",
+        ),
+        ("**x**2 and the 5 **big** ones.", "x2 and the 5 big ones."),
+        ("So $x + 5$ and $n/2$, or 5$.", "So x + 5 and n over 2, or 5 dollars."),
+        ("It is 5 \u00b5s.", "It is 5 microseconds."),
         # HTML
         ("Dear <your name>, 3 <b or so.", "Dear your name, 3 b or so."),
         ("So <b>bold</b><br/>and<!-- no --> new.", "So bold and new."),
@@ -90,6 +97,7 @@ def said(text: str) -> str:
         ("Well done! 🎉👍🏽 Bye 👩‍🚀.", "Well done! Bye."),
         ("Ok :) fine ;-), I <3 it ❤️ 🇫🇷 1️⃣", "Ok fine, I it 1."),
         (r"Well ¯\_(ツ)_/¯ T_T, yes.", "Well, yes."),
+        (f"The {'9' * 200}th of it.", "The of it."),
         # Letters of other scripts, and Latin ones in disguise
         ("Hello is こんにちは (konnichiwa), or שלום.", "Hello is, konnichiwa, or."),
         ("你好。" * 40, NOTHING_TO_SAY),
