@@ -95,7 +95,8 @@ def talk(
 
     With `--mode vad`, to one of labkit.v1 that decides when a turn is over. Each is said at the
     pace of speech, up to the chunk in which the speech ends, and the next one once the answer is
-    there: several are one conversation.
+    there: several are one conversation. The exit code is 1 where the server answered one with an
+    error and no reply.
     """
     from labkit.client.dial import Reach
     from labkit.net import client_tls
@@ -127,6 +128,8 @@ def talk(
         # A disk that has become full takes nothing away from what was printed; a pipe that nobody
         # reads and a server that is lost in the midst, nothing from what is written.
         _write(turns, out, trace)
+    if any(turn.errors and not len(turn.reply) for turn in turns):
+        raise typer.Exit(1)  # what was wrong is printed with the turn
 
 
 def _require_own_files(recordings: "Sequence[Path]", out: Path | None, trace: Path | None) -> None:

@@ -33,6 +33,8 @@ _KEEPALIVE_S: Final = 20.0
 """A connection that is silent for so long is asked for a sign of life, and given as long again."""
 _LEAST_KEEPALIVE_S: Final = 1.0
 """A machine that is busy answers late, and is alive."""
+_FOREIGN_S: Final = 2.0
+"""A server that did not agree to labkit.v1 is asked all the same, and hardly answers."""
 
 
 async def begin(
@@ -44,6 +46,10 @@ async def begin(
         Lost: It did not come in time, or the connection was lost.
         ClientError: The server refuses, or answers something else.
     """
+    why = ""
+    if not socket.subprotocol:
+        within_s = min(within_s, _FOREIGN_S)
+        why = f"; it agreed to no subprotocol, so it does not speak {v1.SUBPROTOCOL}"
     try:
         async with asyncio.timeout(within_s):
             await socket.send(start.encode())
@@ -51,11 +57,11 @@ async def begin(
     except TimeoutError:
         raise Lost(
             "the server took the connection and did not answer 'session.start' within "
-            f"{within_s:.3g} s"
+            f"{within_s:.3g} s{why}"
         ) from None
     except ConnectionClosed as closed:
         raise lost_or_over(closed) from closed
-    message, why = None, "" if socket.subprotocol else "; it agreed to no subprotocol"
+    message = None
     if isinstance(answer, str):
         try:
             message = read_message(answer)
@@ -105,6 +111,7 @@ class SessionClient:
         url: The server's address.
         conversation: What goes to the server and comes from it.
         started: What the server agreed to, from its latest `session.started`.
+        lost: Why there is no connection at the moment; empty while there is one.
     """
 
     def __init__(
@@ -132,6 +139,7 @@ class SessionClient:
         self.url = url
         self.conversation = Conversation(ring, received, clock, deadlines.answer_s)
         self.started: v1.SessionStarted | None = None
+        self.lost = ""
         self._start = start
         self._reach = reach
         self._tries = _Tries(backoff, clock, seed)
@@ -378,20 +386,20 @@ class SessionClient:
 
     async def _stay_connected(self) -> None:
         """Connect again whenever a connection is lost, until the session is over."""
-        lost_ns, reason = self._clock.now_ns(), ""
+        lost_ns = self._clock.now_ns()
         while True:
             try:
                 async with self._dialled() as socket:
                     within_s = min(self._deadlines.start_s, self._tries.left_s)
                     started = await begin(socket, self._opening(), within_s)
-                    await self._attach(started, lost_ns, reason)
+                    await self._attach(started, lost_ns)
                     await self._carry(socket, started)
             except Lost as lost:
                 # Leaving against losing: where a task of the group has just failed, the group
                 # drops the cancellation of its parent, so `connect` has said so beforehand.
                 if self._leaving:
                     return
-                lost_ns, reason = self._clock.now_ns(), str(lost)
+                lost_ns, self.lost = self._clock.now_ns(), str(lost)
                 await self._wait(lost)
 
     def _opening(self) -> v1.SessionStart:
@@ -405,17 +413,17 @@ class SessionClient:
         )
         return self._start.model_copy(update={"resume": resume})
 
-    async def _attach(self, started: v1.SessionStarted, lost_ns: int, reason: str) -> None:
+    async def _attach(self, started: v1.SessionStarted, lost_ns: int) -> None:
         """Send what the server lacks, and go on where it goes on."""
         self._require_agreed(started)
         if self.started is not None:
             away_ns = self._clock.now_ns() - lost_ns
-            await self.conversation.hand_on(Interrupted(away_ns / 1e9, reason))
+            await self.conversation.hand_on(Interrupted(away_ns / 1e9, self.lost))
             self.conversation.progress_ns += away_ns  # nothing could come meanwhile
         self.conversation.resume(started.received)
         if started.missing is not None:
             await self.conversation.skip(started.missing)
-        self.started = started
+        self.started, self.lost = started, ""
         self._opened.set()
 
     def _require_agreed(self, started: v1.SessionStarted) -> None:

@@ -113,7 +113,7 @@ async def say_to(
         samples: Mono, 16 kHz.
         end_of_speech: As with `say`.
         chunk_ms: Length of a message, in milliseconds.
-        answer_s: Longest time from the last word to the end of the answer, in seconds.
+        answer_s: Longest wait, from the last word on, for each next sign of the answer.
 
     Raises:
         ClientError: The server is lost, or does not answer in time.
@@ -129,19 +129,30 @@ async def say_to(
         turn.sent(len(payload))
 
     saying = asyncio.create_task(speak(heard, send, chunk_ms=chunk_ms, start_ns=begun_ns))
-    length_s = (end_of_speech + 1) / SAMPLE_RATE
+    loop = asyncio.get_running_loop()
+    due_s = loop.time() + (end_of_speech + 1) / SAMPLE_RATE + answer_s
     try:
-        async with asyncio.timeout(length_s + answer_s):
-            while not turn.take(await client.next_event(), time.perf_counter_ns()):
-                pass
+        async with asyncio.timeout_at(due_s) as waiting:
+            while not turn.take(event := await client.next_event(), time.perf_counter_ns()):
+                if isinstance(event, v1.TranscriptFinal | v1.ResponseText | ReplyAudio):
+                    due_s = max(due_s, loop.time() + answer_s)
+                    waiting.reschedule(due_s)
     except TimeoutError:
-        raise ClientError(
-            f"said {length_s:.1f} s and then silence; no answer was over within "
-            f"{answer_s:.3g} s of its end"
-        ) from None
+        raise _unanswered(client, turn, answer_s) from None
     finally:
         await stop(saying)
     return turn.result
+
+
+def _unanswered(client: SessionClient, turn: "_Decided", answer_s: float) -> ClientError:
+    """The error that says why the answer is not over, as far as that is known."""
+    so_far = client.conversation.so_far
+    if client.lost:
+        missing = so_far.missing_answer(answer_s)
+        return ClientError(f"{missing}; the connection was lost: {client.lost}")
+    if not turn.has_speech:
+        return so_far.missing("the server heard no speech in it (is it loud enough?)", answer_s)
+    return so_far.missing_answer(answer_s)
 
 
 class _Decided:
@@ -149,6 +160,7 @@ class _Decided:
 
     def __init__(self, begun_ns: int, end_ns: int) -> None:
         self.result = ClientTurn()
+        self.has_speech = False
         self.result.trace.mark(Mark.STREAM_STARTED, begun_ns)
         self.result.trace.mark(Mark.END_OF_SPEECH, end_ns)
         self._begun_ns = begun_ns
@@ -168,6 +180,8 @@ class _Decided:
     def take(self, event: Event, at_ns: int) -> bool:
         """Take the next event; True once the answer to the last word is complete."""
         match event:
+            case v1.SpeechStarted():
+                self.has_speech = True
             case v1.TranscriptFinal():
                 self._times.setdefault(Mark.TRANSCRIPT_RECEIVED, at_ns)
             case ReplyAudio():

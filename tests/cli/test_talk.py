@@ -3,20 +3,21 @@
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+import typer
 from websockets.asyncio.server import ServerConnection
 
-from labkit.audio.pcm import read_audio, write_wav
+from labkit.audio.pcm import Float32, read_audio, write_wav
 from labkit.cli.talk import print_turn, talk
 from labkit.client.turn import ClientTurn
 from labkit.errors import ClientError, ErrorCode, LabkitError
 from labkit.protocol import plain
 from labkit.trace import SERVER_MARKS, Mark, Trace
 from labkit.voice.pipeline import VoicePipeline
-from labkit.voice.scripted import ScriptedLlm, scripted_engines
+from labkit.voice.scripted import ScriptedAsr, ScriptedLlm, scripted_engines
 from tests.callers import serving
 from tests.client.peers import of_the_readme, silent, websocket
 
@@ -182,6 +183,20 @@ async def test_what_was_said_before_the_server_was_lost_is_told_and_written(
     assert "said.wav" in printed
     assert "set a timer" in printed
     assert len(read_audio(reply)) == 8000
+
+
+@pytest.mark.parametrize("mode", ["push", "vad"])
+async def test_an_error_in_the_place_of_a_reply_is_a_failure_of_the_command(
+    said: Path, capsys: pytest.CaptureFixture[str], mode: Literal["push", "vad"]
+) -> None:
+    def fail(_: Float32) -> str:
+        raise RuntimeError("out of memory")
+
+    async with serving(VoicePipeline(scripted_engines(asr=ScriptedAsr(fail)))) as server:
+        with pytest.raises(typer.Exit) as ended:
+            await asyncio.to_thread(talk, [said], url=server.url, mode=mode)
+    assert ended.value.exit_code == 1
+    assert "the server says:" in capsys.readouterr().out
 
 
 def test_two_results_do_not_go_into_one_file(said: Path) -> None:

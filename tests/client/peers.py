@@ -25,7 +25,7 @@ def _chosen(_: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol 
 @asynccontextmanager
 async def websocket(handle: Handler, **options: Any) -> AsyncIterator[str]:
     """A WebSocket server that agrees to any dialect; its address."""
-    options |= {"select_subprotocol": _chosen, "close_timeout": 0.1}
+    options = {"select_subprotocol": _chosen, "close_timeout": 0.1} | options
     async with serve(handle, "127.0.0.1", 0, **options) as server:
         yield f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
 

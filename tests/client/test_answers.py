@@ -185,6 +185,13 @@ async def test_a_session_that_is_never_started(handle: Handler) -> None:
                 pass
 
 
+async def test_a_server_that_agreed_to_no_subprotocol_is_said_to_speak_another_dialect() -> None:
+    async with websocket(silent, select_subprotocol=None) as url:
+        with gives_up("within 2 s; it agreed to no subprotocol, so it does not speak labkit.v1"):
+            async with SessionClient.connect(url, clock=LOOP_CLOCK):
+                pass
+
+
 async def test_giving_up_bounds_a_server_that_accepts_and_says_nothing() -> None:
     options = dict[str, Any](backoff=Backoff(give_up_s=0.2), clock=LOOP_CLOCK)
     async with websocket(silent) as url:

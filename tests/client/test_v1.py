@@ -67,6 +67,7 @@ async def test_a_turn_survives_a_cut_and_says_so() -> None:
         assert bytes(answer.audio) == encode_s16le(NOISE)
         assert answer.transcript == "0.50 seconds of audio"
         assert len(answer.interruptions) == 1
+        assert client.lost == ""
         assert answer.done is not None
         assert answer.done.status is v1.ResponseStatus.COMPLETED
 
@@ -111,6 +112,19 @@ async def test_what_is_said_while_there_is_no_connection_is_kept() -> None:
         await until(lambda: server.states()[State.DETACHED] == 1)
         answer = await client.say(NOISE, pace=0)
         assert bytes(answer.audio) == encode_s16le(NOISE)
+
+
+async def test_why_there_is_no_connection_is_known_until_there_is_one() -> None:
+    async with (
+        serving() as server,
+        proxy(server) as cut,
+        SessionClient.connect(cut.url(), **QUICK) as client,
+    ):
+        assert client.lost == ""
+        client._tries.backoff = Backoff(first_s=3600.0)
+        client._tries.begin()
+        cut.cut(Fault.RESET)
+        await until(lambda: client.lost)
 
 
 async def test_a_full_ring_makes_the_speaker_wait_and_loses_nothing() -> None:

@@ -10,6 +10,7 @@ from labkit.audio.pcm import write_wav
 from labkit.client.speech import Clock
 from labkit.measure.callers import Manners
 from labkit.measure.load import Load
+from tests.client.conftest import virtual_time as virtual_time
 
 
 @pytest.fixture

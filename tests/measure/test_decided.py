@@ -1,6 +1,8 @@
 """Turns whose end the server decides: their marks, and the floors beneath them."""
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le
-from labkit.client.events import ReplyAudio
+from labkit.client.answers import TurnSoFar
+from labkit.client.events import Event, ReplyAudio
 from labkit.errors import ClientError, ErrorCode
-from labkit.measure.decided import CUT_OFF, _Decided, back_to_back, policy_decides_s, say
+from labkit.measure.decided import CUT_OFF, _Decided, back_to_back, policy_decides_s, say, say_to
 from labkit.protocol import v1
 from labkit.server.app import VoiceServer
 from labkit.session.settings import ServerSettings
@@ -97,6 +100,45 @@ def test_a_server_of_another_clock_that_answers_too_early_has_cut_off() -> None:
 def test_a_server_that_does_not_tell_when_it_decided_is_told_so() -> None:
     with pytest.raises(ClientError, match="does not tell when"):
         _Decided(0, 0).take(v1.ResponseDone(turn=1, status=v1.ResponseStatus.COMPLETED), 5)
+
+
+class Telling:
+    """A session that tells each event so many seconds after the one before, and then no more."""
+
+    def __init__(self, *events: tuple[float, Event], lost: str = "") -> None:
+        self.conversation = SimpleNamespace(so_far=TurnSoFar(said_s=0.5))
+        self.lost = lost
+        self._events = list(events)
+
+    async def next_event(self) -> Event:
+        wait_s, event = self._events.pop(0) if self._events else (3600.0, done(0))
+        await asyncio.sleep(wait_s)
+        return event
+
+    async def send_audio(self, _: bytes) -> None:
+        pass
+
+
+@pytest.mark.usefixtures("virtual_time")
+async def test_each_sign_of_an_answer_has_the_whole_deadline() -> None:
+    answer = (v1.TranscriptFinal(turn=1, text="hello"), v1.ResponseText(turn=1, text="Hi."))
+    client: Any = Telling(*((3.0, event) for event in (*answer, ReplyAudio(0, LOUD), done(0))))
+    turn = await say_to(client, spoken(0.001), end_of_speech=0, answer_s=4)
+    assert (turn.transcript, turn.reply_text, turn.reply_seconds) == ("hello", "Hi.", 0.1)
+
+
+@pytest.mark.usefixtures("virtual_time")
+@pytest.mark.parametrize(
+    ("client", "words"),
+    [
+        (Telling(), r"the server heard no speech in it \(is it loud enough\?\) within 4 s"),
+        (Telling((0, v1.SpeechStarted(at_s=0.0))), "0.5 s of audio; no transcript came within 4 s"),
+        (Telling(lost="nobody answers"), "within 4 s; .*; the connection was lost: nobody answers"),
+    ],
+)
+async def test_why_no_answer_was_over_is_told(client: Any, words: str) -> None:
+    with pytest.raises(ClientError, match=words):
+        await say_to(client, spoken(0.001), end_of_speech=0, answer_s=4)
 
 
 @given(
