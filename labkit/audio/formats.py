@@ -19,6 +19,7 @@ from labkit.audio.pcm import (
     Int16,
     StreamResampler,
     require_finite,
+    require_mono_floats,
     to_int16,
 )
 from labkit.errors import AudioError
@@ -107,8 +108,9 @@ class AudioFormat:
         """Turn mono float samples, shape `(n,)`, into bytes, the same in every channel.
 
         Raises:
-            AudioError: A sample is not a number.
+            AudioError: A sample is not a number, or the samples are no floats, or not mono.
         """
+        require_mono_floats(mono)
         return CODECS[self.encoding].encode(np.repeat(mono, self.channels))
 
     def __str__(self) -> str:
@@ -181,8 +183,9 @@ class StreamEncoder:
         """Take the next samples, give the whole frames that are ready.
 
         Raises:
-            AudioError: A sample is not a number.
+            AudioError: As with `AudioFormat.encode`.
         """
+        require_mono_floats(samples)
         return self._format.encode(self._resampler.feed(samples))
 
     def flush(self) -> bytes:

@@ -34,6 +34,10 @@ SAMPLE_RATE: Final = 16_000
 Bytes = bytes | bytearray | memoryview
 
 _FULL_SCALE: Final = 32_768.0
+_RATES: Final = (1_000, 768_000)
+"""Sample rates that recordings have; another one says that the file's header is broken."""
+_CANCELLED: Final = 0.01
+"""Channels whose mean has less power than this part of the loudest one's cancel each other out."""
 _FRAME: Final = SAMPLE_RATE // 200
 """Samples of the frames whose energy says where speech ends: 5 ms."""
 _AUDIBLE_DB: Final = 36.0
@@ -56,8 +60,9 @@ def to_int16(samples: Float32) -> Int16:
     wrap to −32768 and click. What `to_float32` gave comes back bit for bit.
 
     Raises:
-        AudioError: A sample is not a number.
+        AudioError: A sample is not a number, or the samples are no floats, or not mono.
     """
+    require_mono_floats(samples)
     # rint and the method clip are twice as fast on a chunk of 20 ms as round and np.clip.
     scaled: Float32 = np.asarray(samples, dtype=np.float32) * np.float32(_FULL_SCALE)
     np.rint(scaled, out=scaled)
@@ -66,6 +71,25 @@ def to_int16(samples: Float32) -> Int16:
     if math.isnan(np.add.reduce(scaled, axis=None)):
         raise AudioError("audio holds samples that are not a number (NaN)")
     return scaled.astype(np.int16)
+
+
+def require_mono_floats(samples: Float32) -> None:
+    """Refuse integers, which would be taken for far too loud, and channels that would be mixed up.
+
+    Raises:
+        AudioError: The samples are no floats, or not of shape `(n,)`.
+    """
+    found = np.asarray(samples)
+    if found.dtype.kind != "f":
+        raise AudioError(
+            f"samples of type {found.dtype}, where floats in [-1, 1] are expected; "
+            "labkit.audio.pcm.to_float32 makes them of int16"
+        )
+    if found.ndim != 1:
+        raise AudioError(
+            f"samples of shape {found.shape}, where mono audio of shape (n,) is expected; "
+            "samples.mean(axis=1) makes it of (n, channels)"
+        )
 
 
 def decode_s16le(data: Bytes) -> Float32:
@@ -83,7 +107,7 @@ def encode_s16le(samples: Float32) -> bytes:
     """Turn float samples into s16le bytes, clipped as `to_int16` does.
 
     Raises:
-        AudioError: A sample is not a number.
+        AudioError: As with `to_int16`.
     """
     return to_int16(samples).astype("<i2", copy=False).tobytes()
 
@@ -103,8 +127,9 @@ def encode_f32le(samples: Float32) -> bytes:
     """Turn float samples, clipped to [-1, 1], into 32-bit float little-endian bytes.
 
     Raises:
-        AudioError: A sample is NaN or infinite.
+        AudioError: A sample is NaN or infinite, or the samples are no floats, or not mono.
     """
+    require_mono_floats(samples)
     return _clipped(samples).astype("<f4").tobytes()
 
 
@@ -153,7 +178,7 @@ class Law:
         """Turn float samples, clipped to [-1, 1], each into the code of the step that it lies in.
 
         Raises:
-            AudioError: A sample is not a number.
+            AudioError: As with `to_int16`.
         """
         return self._codes[to_int16(samples).view(np.uint16)].tobytes()
 
@@ -195,7 +220,12 @@ CODECS: Final = {
 
 
 def resample(samples: Float32, from_rate: int, to_rate: int) -> Float32:
-    """Resample a whole mono recording, shape `(n,)` (libsoxr, high quality)."""
+    """Resample a whole mono recording, shape `(n,)` (libsoxr, high quality).
+
+    Raises:
+        AudioError: The samples are no floats, or not mono.
+    """
+    require_mono_floats(samples)
     if from_rate == to_rate:
         return np.asarray(samples, dtype=np.float32)
     return np.asarray(soxr.resample(samples, from_rate, to_rate), dtype=np.float32)
@@ -272,23 +302,45 @@ def _ratio(decibels: float) -> float:
 def read_audio(path: Path) -> Float32:
     """Read a recording of any rate, channel count and format that libsndfile knows.
 
-    Channels are averaged to mono, and the rate converted to 16 kHz.
+    Channels are averaged to mono, samples clipped to [-1, 1], and the rate converted to 16 kHz.
 
     Raises:
-        AudioError: The file is missing, is no audio, or is empty.
+        AudioError: The file is missing, is no audio, is empty, or holds what is no sound.
     """
     try:
         data, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (OSError, TypeError, soundfile.LibsndfileError) as error:
         # TypeError: soundfile takes a name that ends in .raw for audio without a header.
         raise AudioError(f"{path} is no readable WAV or FLAC recording: {error}") from error
-    if not len(data):
-        raise AudioError(f"{path} holds no samples")
-    return resample(data.mean(axis=1, dtype=np.float32), int(rate), SAMPLE_RATE)
+    if not _RATES[0] <= rate <= _RATES[1]:
+        raise AudioError(
+            f"{path} says that it has {rate} samples a second, and recordings have {_RATES[0]} to "
+            f"{_RATES[1]}; export it anew"
+        )
+    if len(data) * SAMPLE_RATE < rate:
+        raise AudioError(f"{path} holds no samples, or next to none")
+    if not np.isfinite(data).all():
+        raise AudioError(
+            f"{path} holds samples that are not finite (NaN or infinity); export it anew as WAV "
+            "of 16 bits"
+        )
+    return resample(_mixed(data.clip(-1, 1)), int(rate), SAMPLE_RATE)
+
+
+def _mixed(frames: Float32) -> Float32:
+    """The mean of the channels, or the loudest of them, where they cancel each other out."""
+    mono: Float32 = frames.mean(axis=1, dtype=np.float32)
+    powers = np.square(frames).mean(axis=0)
+    cancelled = np.square(mono).mean() < _CANCELLED * powers.max()
+    return frames[:, powers.argmax()] if cancelled else mono
 
 
 def wav_file(samples: Float32, sample_rate: int = SAMPLE_RATE) -> bytes:
-    """Mono audio as a WAV file of 16 bits a sample."""
+    """Mono audio as a WAV file of 16 bits a sample.
+
+    Raises:
+        AudioError: As with `to_int16`.
+    """
     file = io.BytesIO()
     soundfile.write(file, to_int16(samples), sample_rate, subtype="PCM_16", format="WAV")
     return file.getvalue()
@@ -298,7 +350,7 @@ def write_wav(path: Path, samples: Float32) -> None:
     """Write mono audio at 16 kHz as a 16-bit WAV file.
 
     Raises:
-        AudioError: The file cannot be written.
+        AudioError: The file cannot be written, or the samples are none, as with `to_int16`.
     """
     try:  # not soundfile's own way to write, which does not say why a path cannot be written
         path.write_bytes(wav_file(samples))

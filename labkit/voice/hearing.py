@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, Int16
+from labkit.errors import AudioError
 
 _EDGE_S: Final = 1.0
 """Shortest piece that speech without pauses is cut into, in seconds, or a quarter of it."""
@@ -74,7 +75,16 @@ class Utterance:
         return self._samples / SAMPLE_RATE
 
     def append(self, samples: Int16) -> int:
-        """Take as many of `samples` as there is room for; gives how many did not fit."""
+        """Take as many of `samples` as there is room for; gives how many did not fit.
+
+        Raises:
+            AudioError: They are not of int16.
+        """
+        if samples.dtype != np.int16:
+            raise AudioError(
+                f"an utterance takes samples of int16, and these are {samples.dtype}; "
+                "WIRE.decode_int16(message) gives them, and WIRE.decode floats"
+            )
         return self.append_s16le(samples.astype("<i2", copy=False).tobytes())
 
     def append_s16le(self, data: bytes) -> int:

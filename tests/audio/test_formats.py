@@ -1,6 +1,7 @@
 """Formats as they are declared, and streams that no chunking changes."""
 
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,6 +68,15 @@ def test_mono_comes_back_from_every_channel(form: AudioFormat, samples: Float32)
     assert frames.dtype == np.float32
     assert np.abs(frames - samples[:, None]).max(initial=0) < 0.02
     assert np.array_equal(formats.mix(frames), frames[:, 0])
+
+
+@pytest.mark.parametrize("form", [WIRE, AudioFormat(Encoding.MULAW, 8_000, 2)])
+def test_integers_and_channels_are_no_mono_floats(form: AudioFormat) -> None:
+    odd: list[tuple[Any, str]] = [(ALL_INT16, "of type int16"), (np.ones((4, 2)), "of shape")]
+    for samples, words in odd:
+        for encode in (form.encode, StreamEncoder(form).feed):
+            with pytest.raises(AudioError, match=words):
+                encode(samples)
 
 
 @given(layouts, st.binary(max_size=64))

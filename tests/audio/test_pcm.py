@@ -6,6 +6,7 @@ Both laws of G.711 are held against its own values and its smooth formulas.
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -228,6 +229,65 @@ def test_a_recording_without_samples_is_refused(tmp_path: Path) -> None:
     soundfile.write(path, np.zeros(0), 16_000)
     with pytest.raises(AudioError, match=r"empty\.wav holds no samples"):
         pcm.read_audio(path)
+
+
+@pytest.mark.parametrize(
+    ("sample", "rate", "words"),
+    [
+        (np.nan, 16_000, "not finite .* export it anew as WAV of 16 bits"),
+        (-np.inf, 16_000, "not finite"),
+        (0.5, 2**31 - 1, "says that it has 2147483647 samples a second.* export it anew"),
+        (0.5, 999, "says that it has 999 samples a second"),
+        (0.5, 768_000, "holds no samples, or next to none"),
+    ],
+)
+def test_a_recording_that_holds_no_sound_is_refused(
+    tmp_path: Path, sample: float, rate: int, words: str
+) -> None:
+    path = tmp_path / "odd.wav"
+    soundfile.write(path, np.full(40, sample, np.float32), rate, subtype="FLOAT")
+    with pytest.raises(AudioError, match=rf"odd\.wav .*{words}"):
+        pcm.read_audio(path)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_recording_that_is_far_too_loud_is_clipped(tmp_path: Path) -> None:
+    path = tmp_path / "loud.wav"
+    soundfile.write(path, np.float32([1e38, -1e38, 0.5]), 16_000, subtype="FLOAT")
+    assert pcm.read_audio(path).tolist() == [1, -1, 0.5]
+
+
+def test_of_channels_that_cancel_out_the_loudest_is_heard(tmp_path: Path) -> None:
+    path, said = tmp_path / "stereo.wav", tone(0.1, 16_000)
+    for other, mixed in ((-0.95 * said, said), (0 * said, said / 2), (-0.5 * said, said / 4)):
+        soundfile.write(path, np.column_stack([other, said]), 16_000, subtype="FLOAT")
+        assert np.allclose(pcm.read_audio(path), mixed, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        pcm.to_int16,
+        pcm.encode_s16le,
+        pcm.encode_f32le,
+        MULAW.encode,
+        ALAW.encode,
+        pcm.wav_file,
+        lambda samples: pcm.resample(samples, 16_000, 16_000),
+    ],
+)
+@pytest.mark.parametrize(
+    ("samples", "words"),
+    [
+        (np.ones(4, np.int16), "samples of type int16, where floats .* are expected; .*to_float32"),
+        (np.ones((4, 2), np.float32), r"samples of shape \(4, 2\), where mono .* is expected"),
+    ],
+)
+def test_samples_of_another_type_or_shape_are_refused(
+    use: Callable[[Any], object], samples: Any, words: str
+) -> None:
+    with pytest.raises(AudioError, match=words):
+        use(samples)
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.raw", "a.txt", "a"])

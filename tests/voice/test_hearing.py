@@ -1,6 +1,7 @@
 """The audio of one utterance, and where speech begins and ends in it."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, Int16
+from labkit.errors import AudioError
 from labkit.voice.hearing import (
     Endpointing,
     SpeechChange,
@@ -63,6 +65,11 @@ class TestUtterance:
         utterance.append(np.array([-32_768, -1, 0, 1, 32_767], np.int16))
         expected = np.array([-32_768, -1, 0, 1, 32_767]) / 32_768
         assert np.array_equal(utterance.audio(), expected.astype(np.float32))
+
+    def test_floats_are_refused(self) -> None:
+        floats: Any = np.float32([0.5])
+        with pytest.raises(AudioError, match=r"takes samples of int16.* WIRE\.decode_int16"):
+            Utterance(10, FRAME).append(floats)
 
     def test_nothing_is_copied_while_it_grows_and_blocks_are_counted(self) -> None:
         utterance = Utterance(90_000, FRAME)
