@@ -165,11 +165,13 @@ def parse_chunks(text: str) -> tuple[int, ...]:
     Raises:
         LabkitError: They are no whole numbers from 5 to 1,000.
     """
+    from labkit.measure.chunking import are_chunk_sizes
+
     try:
         sizes = tuple(sorted({int(word) for word in text.split(",")}))
     except ValueError:
         sizes = ()
-    if not sizes or sizes[0] < 5 or sizes[-1] > 1000:
+    if not are_chunk_sizes(sizes):
         raise LabkitError(
             f"chunks: {text!r} is no list of whole milliseconds from 5 to 1000; write them as "
             "20,100,500"

@@ -42,7 +42,8 @@ def talk(
         list[Path],
         typer.Argument(
             metavar="RECORDING",
-            help="WAV or FLAC, any rate, any channels; several are turns of one conversation.",
+            help="WAV or FLAC, any rate, any channels, or the name of one that comes with labkit, "
+            "such as ked-01; several are turns of one conversation.",
         ),
     ],
     url: Annotated[str, typer.Option(help="The server.")] = f"ws://localhost:{DEFAULT_PORT}",
@@ -102,8 +103,7 @@ def talk(
     from labkit.net import client_tls
     from labkit.spans import open_spans
 
-    for recording in recordings:
-        require_file(recording)
+    recordings = [_file_of(recording) for recording in recordings]
     _require_own_files(recordings, out, trace)
     shown = token_in(os.environ) if token_file is None else read_tokens(token_file)[0]
     headers = {} if shown is None else bearer(shown)
@@ -130,6 +130,16 @@ def talk(
         _write(turns, out, trace)
     if any(turn.errors and not len(turn.reply) for turn in turns):
         raise typer.Exit(1)  # what was wrong is printed with the turn
+
+
+def _file_of(named: Path) -> Path:
+    """The file, or else that of the recording of this name which comes with labkit."""
+    from labkit.measure.recordings import load_manifest
+
+    if named.parent == Path() and not named.suffix and not named.exists():
+        named = {one.name: one.path for one in load_manifest()}.get(named.name, named)
+    require_file(named)
+    return named
 
 
 def _require_own_files(recordings: "Sequence[Path]", out: Path | None, trace: Path | None) -> None:

@@ -6,12 +6,15 @@ chunk that went out late makes no later one late, and the pace does not drift.
 """
 
 import asyncio
-import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Final
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks
+
+_LONGEST_CHUNK: Final = 60 * SAMPLE_RATE
+"""Samples; the last chunk is filled with silence, which has to fit into the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +52,13 @@ def chunk_samples(chunk_ms: float) -> int:
     """Samples of a chunk that lasts `chunk_ms` milliseconds at 16 kHz.
 
     Raises:
-        ValueError: That is not a single one, or without end.
+        ValueError: That is not a single one, or more than a minute.
     """
     samples = chunk_ms * SAMPLE_RATE / 1000
-    if not 0.5 < samples < math.inf:
-        raise ValueError(f"a chunk needs at least one sample, got chunk_ms={chunk_ms:g}")
+    if not 0.5 < samples <= _LONGEST_CHUNK:
+        raise ValueError(
+            f"a chunk needs at least one sample, and a minute at most, got chunk_ms={chunk_ms:g}"
+        )
     return round(samples)
 
 

@@ -133,7 +133,9 @@ def _is_address(target: str | Path) -> bool:
 
 def _seed() -> int:
     told = os.environ.get("LABKIT_SEED", "")
-    return int(told) if told.isdecimal() else secrets.randbelow(_SEEDS)
+    if told and not told.isdecimal():
+        raise LabkitError(f"LABKIT_SEED is {told!r}, and has to be a whole number, or unset")
+    return int(told) if told else secrets.randbelow(_SEEDS)
 
 
 async def check_one(one: Check, target: Any, *, seed: int, record: bool = True) -> Report:

@@ -4,6 +4,7 @@ A measurement is drawn beside these figures, so that a reader sees what arithmet
 and what it does not.
 """
 
+from collections.abc import Sequence
 from math import gcd
 from typing import Final
 
@@ -22,6 +23,11 @@ _SEGMENT_BYTES: Final = 1448
 """Payload of one TCP segment on an Ethernet of 1,500 bytes, with time stamps."""
 _SEGMENT_HEADERS: Final = 20 + 32
 """IPv4 header, and TCP header with time stamps."""
+
+
+def are_chunk_sizes(sizes: Sequence[float]) -> bool:
+    """Whether these are lengths of a message that can be measured: 5 to 1,000 whole ms each."""
+    return bool(sizes) and all(isinstance(one, int) and 5 <= one <= 1000 for one in sizes)
 
 
 def packetisation_wait_ms(chunk_ms: float) -> float:

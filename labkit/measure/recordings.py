@@ -169,6 +169,8 @@ def recording(what: str | Path | Recording) -> Recording:
     if (found := known.get(str(what))) is not None:
         return found
     path = Path(os.path.expanduser(what))
+    if path.is_dir():
+        raise AudioError(f"{path} is a folder; name a recording in it")
     if not path.is_file():
         raise AudioError(
             f"there is no recording {str(what)!r} and no such file; there are {', '.join(known)}"

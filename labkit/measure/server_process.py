@@ -170,6 +170,8 @@ def script_server(file: Path) -> list[str]:
     Raises:
         ServerError: There is no such file, or it is another one.
     """
+    if file.is_dir():
+        raise ServerError(f"{file} is a folder; name a file of Python in it")
     if not file.is_file():
         raise ServerError(f"there is no file {file}")
     if file.suffix != ".py":

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from labkit.course.aloud import Aloud
 from labkit.course.latency import NETWORKS, Point, measure_point, plot_points
-from labkit.errors import LabkitError
 from labkit.measure.chunking import CHUNK_SIZES_MS
 from labkit.measure.recordings import Recording, recording
 from labkit.measure.server_process import RunningServer
-from labkit.notebook.show import show
+from labkit.notebook.server import running
+from labkit.notebook.show import error_in_words, show
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -30,10 +30,15 @@ class Bench:
         points: What was measured, newest last.
     """
 
-    def __init__(self, server: RunningServer, said: Recording | str | Path) -> None:
-        """Measure `server` with the recording `said`, or of that name; nothing is measured yet."""
+    def __init__(self, server: RunningServer | str, said: Recording | str | Path) -> None:
+        """Measure `server`, or that at an address, with the recording `said`, or of that name.
+
+        Raises:
+            AudioError: There is no such recording.
+            ServerError: `server` is none.
+        """
         self.points: list[Point] = []
-        self._server = server
+        self._server = running(server)
         self._said = recording(said)
         self._running: asyncio.Task[None] | None = None
 
@@ -95,8 +100,8 @@ class Bench:
             try:
                 said.text = str(await self.measure(**chosen))
                 drawn.value = self._image()
-            except LabkitError as error:
-                said.text = str(error)
+            except Exception as error:  # whatever it is, whoever clicked is told
+                said.text = error_in_words(error)
 
         def start(chosen: dict[str, Any]) -> None:
             if self._running is None or self._running.done():

@@ -4,7 +4,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from labkit.measure.chunking import CHUNK_SIZES_MS
+from labkit.errors import InstrumentError
+from labkit.measure.chunking import CHUNK_SIZES_MS, are_chunk_sizes
 from labkit.measure.exercise import Exercise
 from labkit.measure.exercise_summary import ExerciseSummary
 from labkit.measure.networks import read_profile
@@ -21,7 +22,7 @@ async def run_exercise(
     mine: bool = False,
     labkit: bool = True,
     baseline: bool = False,
-    servers: Sequence[Path | str] = (),
+    servers: Sequence[Path | str] | Path | str = (),
     models: str = "embedded",
     chunk_sizes_ms: Sequence[int] = CHUNK_SIZES_MS,
     network: str = "loopback",
@@ -39,8 +40,9 @@ async def run_exercise(
         baseline: Measure the naive server beside it.
         servers: Servers of one's own to measure beside it: files of Python, which are told their
             port by the environment variable `PORT`, or addresses of servers that run already.
+            One of them need not be in a list.
         models: The set of models of labkit's server and of the naive one.
-        chunk_sizes_ms: Lengths of one message.
+        chunk_sizes_ms: Lengths of one message, from 5 to 1,000 each.
         network: The network to all servers: `loopback`, which is none, or what `labkit exercise
             --network` takes, such as `wifi`.
         seed: Draws order, recordings and phases.
@@ -48,9 +50,17 @@ async def run_exercise(
 
     Raises:
         LabkitError: The folder cannot be written, a recording is not usable, a server did not
-            start, there is none, or no turn was answered.
+            start, there is none, there is nothing to run, or no turn was answered.
         NotImplementedError: Nothing is kept of your server, or a section is still a stub.
     """
+    if not are_chunk_sizes(chunk_sizes_ms):
+        raise InstrumentError(
+            f"chunk_sizes_ms: {chunk_sizes_ms!r} is no list of whole milliseconds from 5 to 1000; "
+            "write them as [20, 100, 500]"
+        )
+    if blocks is not None and blocks < 1:
+        raise InstrumentError(f"blocks is {blocks}, and has to be at least 1")
+    servers = [servers] if isinstance(servers, Path | str) else servers
     targets = [Target("mine", kept_server())] if mine else []
     targets += [Target.labkit("--models", models)] if labkit else []
     targets += [Target.naive("--models", models)] if baseline else []

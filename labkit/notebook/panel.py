@@ -11,9 +11,9 @@ from typing import Any, Final
 from ipywidgets import HTML, Button, HBox, VBox
 
 from labkit.course.aloud import Aloud
-from labkit.errors import LabkitError
 from labkit.measure.server_process import RunningServer
 from labkit.notebook.server import place_of
+from labkit.notebook.show import error_in_words
 
 _EVERY_S: Final = 1.0
 
@@ -74,8 +74,8 @@ class ServerPanel(VBox):  # type: ignore[misc]
             self._headline.text, trouble = saying, ""
             try:
                 await action()
-            except LabkitError as error:
-                trouble = str(error)
+            except Exception as error:  # whatever it is, whoever clicked is told
+                trouble = error_in_words(error)
             self._acting = None
             self._look(trouble)
 

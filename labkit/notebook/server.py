@@ -68,7 +68,23 @@ def place_of(name: str) -> Place:
     return _places.setdefault(name, Place())
 
 
-async def start_labkit(*options: str, name: str = "labkit") -> RunningServer:
+def running(server: RunningServer | str) -> RunningServer:
+    """What a cell calls a server: one that was started, or an address.
+
+    Raises:
+        ServerError: It is neither.
+    """
+    if isinstance(server, str):
+        return RunningServer(server)
+    if not isinstance(server, RunningServer):
+        raise ServerError(
+            f"{server!r} is no server; give what 'await start_labkit()' or 'await start_mine()' "
+            "gives, or an address such as ws://localhost:8765"
+        )
+    return server
+
+
+async def start_labkit(*options: str | float, name: str = "labkit") -> RunningServer:
     """Start labkit's server, and wait until it takes callers.
 
     Running it again replaces the server that it started before::
@@ -85,7 +101,7 @@ async def start_labkit(*options: str, name: str = "labkit") -> RunningServer:
     Raises:
         ServerError: It ended or got stuck before it was ready; the error has its last words.
     """
-    return await place_of(name).start(labkit_server(*options))
+    return await place_of(name).start(labkit_server(*map(str, options)))
 
 
 async def start_mine(*, name: str = "mine", file: Path | str | None = None) -> RunningServer:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, wav_file
 from labkit.course.shell import current_shell
+from labkit.errors import LabkitError
 
 if TYPE_CHECKING:  # matplotlib takes a second to load
     from matplotlib.figure import Figure
@@ -27,6 +28,11 @@ def show(figure: "Figure", *, alt: str) -> None:
     from labkit.measure.figures import image_html
 
     display(HTML(image_html(figure, alt)))  # type: ignore[no-untyped-call]
+
+
+def error_in_words(error: Exception) -> str:
+    """What a widget tells of an error: labkit's own are sentences, others need their type."""
+    return str(error) if isinstance(error, LabkitError) else repr(error)
 
 
 def player(samples: Float32, label: str, rate: int = SAMPLE_RATE) -> str:

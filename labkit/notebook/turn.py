@@ -19,6 +19,7 @@ from labkit.client.turn import ClientTurn
 from labkit.errors import LabkitError
 from labkit.measure.recordings import Recording, load_manifest, recording
 from labkit.measure.server_process import RunningServer
+from labkit.notebook.server import running
 from labkit.notebook.show import play, player, show
 from labkit.trace import Mark, Stage, Trace, largest_part
 
@@ -56,13 +57,14 @@ async def say(
 
     Raises:
         AudioError: There is no such recording, or it cannot be read.
+        ServerError: `server` is none.
         ClientError: Nobody answers, or the connection was lost.
     """
     said = recording(what)
     samples = read_audio(said.path)
-    running = RunningServer(server) if isinstance(server, str) else server
-    with running.speaking_for_itself():
-        async with VoiceClient.connect(running.url) as client:
+    one = running(server)
+    with one.speaking_for_itself():
+        async with VoiceClient.connect(one.url) as client:
             end = said.end_of_speech(samples)
             answer = await client.say(samples, chunk_ms=chunk_ms, end_of_speech=end)
     return SpokenTurn(said, samples[: answer.bytes_sent // 2], answer)

@@ -183,10 +183,10 @@ def _load(paths: ModelPaths, threads: int | None, fit_window: bool) -> Engines:
 
 
 def load_pipeline(
-    paths: ModelPaths | None = None, *, threads: int | None = None, fit_window: bool = True
+    paths: ModelPaths | str = "embedded", *, threads: int | None = None, fit_window: bool = True
 ) -> VoicePipeline:
-    """A pipeline over engines that `load_engines` has loaded; by default, the embedded models."""
-    paths = paths or resolve()
+    """A pipeline over engines that `load_engines` has loaded, of the models or the set named."""
+    paths = resolve(paths) if isinstance(paths, str) else paths
     engines = load_engines(paths, threads=threads, fit_window=fit_window)
     calls = max(1, usable_cores() // (threads or default_threads()))
     pipeline = VoicePipeline(engines, reply_rules=ReplyRules(system=paths.system), calls=calls)

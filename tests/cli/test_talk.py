@@ -199,6 +199,35 @@ async def test_an_error_in_the_place_of_a_reply_is_a_failure_of_the_command(
     assert "the server says:" in capsys.readouterr().out
 
 
+@pytest.fixture
+def of_labkit(said: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recording of the data folder, whose name is "said"."""
+    monkeypatch.setenv("LABKIT_DATA", str(said.parent))
+    monkeypatch.chdir(said.parent)
+    (said.parent / "speech").mkdir()
+    line = {"file": "said.wav", "text": "hi", "voice": "v", "kind": "utterance"}
+    line |= {"synthesiser": "s", "licence": "l", "end_of_speech_sample": 8000}
+    (said.parent / "speech/manifest.jsonl").write_text(json.dumps(line))
+    return said.rename(said.parent / "speech/said.wav")
+
+
+async def test_a_recording_of_labkit_is_said_by_its_name(
+    of_labkit: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with websocket(of_the_readme()) as url:
+        await asyncio.to_thread(talk, [Path("said")], url=url, as_json=True)
+    assert json.loads(capsys.readouterr().out)["recording"] == str(of_labkit)
+
+
+@pytest.mark.usefixtures("of_labkit")
+def test_a_file_goes_before_a_recording_of_its_name() -> None:
+    with pytest.raises(LabkitError, match="there is no file other: it was not found"):
+        talk([Path("other")])
+    Path("said").write_text("no recording")
+    with pytest.raises(LabkitError, match="said is no readable WAV or FLAC recording"):
+        talk([Path("said")])
+
+
 def test_two_results_do_not_go_into_one_file(said: Path) -> None:
     file = said.with_name("both")
     with pytest.raises(LabkitError, match="--out and --trace both name .*both; name two files"):

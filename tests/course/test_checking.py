@@ -338,6 +338,12 @@ async def test_evidence_is_kept_and_a_new_run_replaces_it() -> None:
     assert 'aria-label="Message diagram.' in drawing
 
 
+async def test_a_seed_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABKIT_SEED", "abc")
+    with pytest.raises(LabkitError, match="LABKIT_SEED is 'abc', and has to be a whole number"):
+        await check("ch1.pong", "ws://localhost:1")
+
+
 async def test_one_seed_gives_the_same_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     sent = []
     for _ in range(2):

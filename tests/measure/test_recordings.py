@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.errors import AudioError, LabkitError
-from labkit.measure.recordings import MANIFEST, Kind, load_manifest
+from labkit.measure.recordings import MANIFEST, Kind, load_manifest, recording
 
 GOOD: dict[str, Any] = {
     "file": "a.flac",
@@ -142,6 +142,11 @@ def test_an_empty_manifest_is_refused(tmp_path: Path, lines: list[str]) -> None:
 def test_a_missing_manifest_is_named(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=rf"{MANIFEST} is no readable manifest"):
         load_manifest(tmp_path)
+
+
+def test_a_folder_is_no_recording(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="is a folder; name a recording in it"):
+        recording(tmp_path)
 
 
 @given(data=st.one_of(st.binary(max_size=60), st.text(max_size=60).map(str.encode)))

@@ -123,7 +123,11 @@ def test_a_server_has_a_name_that_figures_show(tmp_path: Path, file: str, name: 
 
 @pytest.mark.parametrize(
     ("name", "why"),
-    [("nowhere.py", "there is no file .*nowhere.py"), ("notes.txt", "is no file of Python")],
+    [
+        ("nowhere.py", "there is no file .*nowhere.py"),
+        ("notes.txt", "is no file of Python"),
+        (".", "is a folder; name a file of Python in it"),
+    ],
 )
 def test_what_is_no_file_of_python_is_refused(tmp_path: Path, name: str, why: str) -> None:
     (tmp_path / "notes.txt").touch()

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from labkit.course.latency import NETWORKS
-from labkit.errors import InstrumentError
+from labkit.errors import ClientError, InstrumentError
 from labkit.measure.recordings import recording
 from labkit.measure.server_process import RunningServer
 from labkit.notebook.bench import Bench
@@ -43,6 +43,22 @@ async def test_a_server_that_is_gone_is_told(server: RunningServer) -> None:
     button.click()
     await until(lambda: told.text and "Measuring" not in told.text)
     assert bench.points == []
+
+
+async def test_a_click_tells_whatever_goes_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr("labkit.notebook.bench.measure_point", fail)
+    *_, button, told, _ = Bench("ws://localhost:1", "slt-deep-08").widget().children
+    button.click()
+    await until(lambda: told.text == "OSError('no room')")
+
+
+async def test_an_address_is_a_server() -> None:
+    bench = Bench("ws://localhost:1", "slt-deep-08")
+    with pytest.raises(ClientError, match="localhost:1"):
+        await bench.measure(chunk_ms=40)
 
 
 async def test_sliders_offer_every_network() -> None:

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -60,6 +61,36 @@ async def test_the_conditions_are_those_that_were_asked_for(
     assert exercise.targets[0].command == [str(tmp_path / "server.py")]
     assert exercise.blocks == 3
     assert str(exercise.access) == "4g"
+
+
+async def test_a_server_need_not_be_in_a_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Exercise] = []
+
+    async def conduct(exercise: Exercise, *_: object) -> None:
+        asked.append(exercise)
+
+    monkeypatch.setattr("labkit.notebook.exercise.conduct", conduct)
+    await run_exercise(labkit=False, servers="ws://localhost:8766", out=tmp_path)
+    assert [target.url for target in asked[0].targets] == ["ws://localhost:8766"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"chunk_sizes_ms": [0]}, r"\[0\] is no list of whole milliseconds from 5 to 1000"),
+        ({"chunk_sizes_ms": []}, r"write them as \[20, 100, 500\]"),
+        ({"chunk_sizes_ms": [20.5]}, r"\[20.5\] is no list"),
+        ({"blocks": -1}, "blocks is -1, and has to be at least 1"),
+        ({"blocks": 0}, "blocks is 0"),
+    ],
+)
+async def test_what_leaves_nothing_to_run_is_named(
+    tmp_path: Path, settings: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InstrumentError, match=words):
+        await run_exercise(**settings, out=tmp_path)
 
 
 async def test_an_exercise_of_no_server_is_refused(tmp_path: Path) -> None:

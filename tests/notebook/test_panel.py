@@ -94,6 +94,15 @@ async def test_start_says_what_is_missing(panel: Any) -> None:
     await until(lambda: "nothing was started here yet" in headline(panel))
 
 
+async def test_start_says_whatever_goes_wrong(panel: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(_: object) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr("labkit.notebook.server.Place.start_again", fail)
+    buttons(panel)[0].click()
+    await until(lambda: headline(panel) == "OSError('no room')")
+
+
 async def test_it_asks_only_while_it_is_on_a_page(
     panel: Any, counting: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

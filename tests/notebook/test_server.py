@@ -4,8 +4,9 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -14,7 +15,7 @@ from labkit.client.plain import VoiceClient
 from labkit.course.keep import write_sections
 from labkit.course.masters import sections
 from labkit.errors import ServerError
-from labkit.notebook.server import start_labkit, start_mine, stop_servers
+from labkit.notebook.server import running, start_labkit, start_mine, stop_servers
 from tests.paths import ROOT
 from tests.support import until
 
@@ -30,6 +31,23 @@ async def stopped() -> AsyncIterator[None]:
 
 def children() -> set[int]:
     return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+@pytest.mark.parametrize("server", [None, Path("mine.py"), 8765])
+def test_what_is_no_server_is_told_with_the_mend(server: Any) -> None:
+    with pytest.raises(ServerError, match=r"is no server; give what 'await start_labkit\(\)'"):
+        running(server)
+
+
+async def test_options_may_be_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Sequence[str]] = []
+
+    async def start(_: object, command: Sequence[str]) -> None:
+        started.append(command)
+
+    monkeypatch.setattr("labkit.notebook.server.Place.start", start)
+    await start_labkit("--threads", 1)
+    assert started[0][-2:] == ["--threads", "1"]
 
 
 @pytest.mark.slow

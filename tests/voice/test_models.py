@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from labkit.errors import ModelChangedError, ModelNotFoundError
+from labkit.errors import ModelChangedError, ModelError, ModelNotFoundError
 from labkit.voice import hub
 from labkit.voice.catalogue import Model, Role, Wheel, find, models_of
-from labkit.voice.models import check_files, locate, resolve
+from labkit.voice.models import check_files, load_pipeline, locate, resolve
 from tests.paths import ROOT
 
 
@@ -38,6 +38,11 @@ def test_single_models_replace_those_of_the_set(
     paths = resolve(llm=str(own))
     assert (paths.llm, paths.names[Role.LLM]) == (own, str(own))
     assert paths.asr == tmp_path / "models/lab-asr-en"
+
+
+def test_a_pipeline_is_loaded_of_the_set_that_is_named() -> None:
+    with pytest.raises(ModelError, match="there is no set 'huge'; there are embedded, tiny"):
+        load_pipeline("huge")
 
 
 def places(set_name: str) -> list[object]:
