@@ -99,8 +99,8 @@ class ChatServerLlm(Llm):
         """The reply piece by piece; once `stop` is set, the connection is closed.
 
         Raises:
-            EngineError: The server cannot be reached, refuses, is silent for half a minute, or
-                sends what is no reply.
+            EngineError: The server cannot be reached, refuses, is silent for half a minute, breaks
+                off, or sends what is no reply.
         """
         asked = {
             "model": self._model,
@@ -120,7 +120,7 @@ class ChatServerLlm(Llm):
 
     def _pieces(self, response: httpx2.Response, stop: Stop) -> Iterator[str]:
         """The words of the events, to the one that says that it is the last, or to the end."""
-        piece, last_ns = None, time.perf_counter_ns()
+        piece, ended, last_ns = None, "", time.perf_counter_ns()
         for line in self._lines(response):
             if stop.is_set():
                 return
@@ -128,11 +128,12 @@ class ChatServerLlm(Llm):
                 data = line.removeprefix(b"data:").strip()
                 if data == b"[DONE]":
                     return
-                piece, cut_off = self._piece(data)
+                piece, why_ended = self._piece(data)
+                ended = ended or why_ended
                 if piece:
                     yield piece
                     last_ns = time.perf_counter_ns()
-                if cut_off:
+                if why_ended == "length":
                     stop.set()
             # Comments and bytes without an end keep a connection alive, too.
             if time.perf_counter_ns() - last_ns > _SILENT_S * 1e9:
@@ -140,6 +141,8 @@ class ChatServerLlm(Llm):
         if piece is None:
             kind = response.headers.get("content-type", "of no type")
             raise EngineError(f"{response.url} answered with no events, but with content {kind}")
+        if not ended:
+            raise EngineError(f"{response.url} broke off in the midst of a reply")
 
     def _lines(self, response: httpx2.Response) -> Iterator[bytes]:
         """Lines as they get whole, and an empty one whenever something came.
@@ -155,16 +158,19 @@ class ChatServerLlm(Llm):
             yield b""
         yield held
 
-    def _piece(self, data: bytes) -> tuple[str, bool]:
-        """The words of an event, and whether the server's bound has cut the reply off."""
+    def _piece(self, data: bytes) -> tuple[str, str]:
+        """The words of an event, and why the reply ends with them; empty where it goes on.
+
+        It is "length" where the server's bound has cut the reply off.
+        """
         try:
             event = json.loads(data)
             if event.get("error"):
                 raise EngineError(f"{self._base} failed: {_short(event['error'])}")
             if not event["choices"]:
-                return "", False
+                return "", ""
             (choice,) = event["choices"][:1]
-            return choice["delta"].get("content") or "", choice.get("finish_reason") == "length"
+            return choice["delta"].get("content") or "", choice.get("finish_reason") or ""
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             told = _short(data.decode(errors="replace"))
             raise EngineError(f"{self._base} sent what is no piece of a reply: {told}") from error

@@ -44,6 +44,9 @@ def piece(text: str | None) -> str:
     return "data: " + json.dumps({"choices": [{"delta": {"content": text}}]})
 
 
+END = 'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}'
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: Chat
 
@@ -186,8 +189,19 @@ def test_events_come_in_any_pieces_and_hold_any_characters(size: int) -> None:
         server.size = size
         server.lines = [f"data:{event}", f"data: {event}\r", ": so\r", "data:[DONE]", "data: no"]
         assert said(ChatServerLlm(f"{server.address}#small")) == 2 * words
-        server.lines = [f"data: {event}"]  # and nothing says that it was the last
-        assert said(ChatServerLlm(f"{server.address}#small")) == words
+
+
+def test_a_reply_that_breaks_off_is_not_taken_for_a_whole_one() -> None:
+    usage = {"choices": [], "usage": {"total_tokens": 7}}
+    with serving() as server:
+        llm = ChatServerLlm(f"{server.address}#small")
+        server.lines = [piece("Hel"), END, f"data: {json.dumps(usage)}"]  # which is an end as well
+        assert said(llm) == "Hel"
+        server.lines.remove(END)
+        pieces = llm.reply(HELLO, Stop())
+        assert next(pieces) == "Hel"
+        with pytest.raises(EngineError, match="/v1/chat/completions broke off in the midst"):
+            next(pieces)
 
 
 def test_a_reply_that_the_server_cut_off_is_known_by_the_stop() -> None:
@@ -274,7 +288,7 @@ def test_a_refusal_and_a_server_that_is_not_there_are_named() -> None:
 def test_pieces_without_text_are_none() -> None:
     with serving() as server:
         no_error = 'data: {"error": null, "choices": []}'
-        server.lines = [": a comment", piece(None), no_error, piece("Hi.")]
+        server.lines = [": a comment", piece(None), no_error, piece("Hi."), END]
         assert said(ChatServerLlm(f"{server.address}#small")) == "Hi."
 
 
