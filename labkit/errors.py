@@ -229,7 +229,9 @@ class ModelNotFoundError(ModelError):
 class ModelBrokenError(ModelError):
     """A model file is there and does not load."""
 
-    VERIFY: Final = "Run 'labkit models verify' to see what is wrong, or fetch the file anew"
+    VERIFY: Final = (
+        "Fetch it anew; of the models of a set, 'labkit models verify' says which files are wrong"
+    )
 
     def __init__(self, path: Path, reason: str, mend: str = VERIFY) -> None:
         """Name the file or folder, what the engine said of it, and the mend."""

@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ import typer
 from labkit import __version__
 from labkit.cli.models import AsrOption, LlmOption, SetOption, TtsOption
 from labkit.cli.terminal import run
-from labkit.errors import LabkitError
+from labkit.errors import LabkitError, ServerError
 from labkit.net import TOKEN_VARIABLE, addresses_to_bind, read_tokens, token_in
 from labkit.session.defaults import (
     DEFAULT_MAX_PER_ADDRESS,
@@ -33,6 +34,17 @@ _log = logging.getLogger("labkit")
 
 _MOST_TOLD: Final = 1500
 """Characters of a system message, some 400 of the context's 1,024 tokens."""
+_FILE_NAME: Final = re.compile(r"\S*/\S*|\S+\.(txt|md)")
+"""One word that is hardly all that a model is to be told."""
+
+_OPTIONS: Final = {
+    "host": "--host",
+    "allowed_origins": "--allow-origin",
+    "tls_key": "--tls-key",
+    "tls_cert": "--tls-cert",
+}
+_SETTING: Final = re.compile(rf"(?:^|(?<=there is no ))(?:{'|'.join(_OPTIONS)})(?=[ ;])")
+"""Where errors name a setting; a path may be called the same."""
 
 _STUCK_S: Final = 5.0
 """No call of an engine takes so long to see that nobody wants its result."""
@@ -157,7 +169,10 @@ def serve(
         work_ahead=work_ahead,
         log_transcripts=log_transcripts,
     )
-    require_startable(settings)
+    try:
+        require_startable(settings)
+    except ServerError as error:
+        raise ServerError(_in_options(str(error))) from error
     addresses_to_bind(host, port)  # now, and not after the seconds that the models take
     answering = (
         _voice(model_set, asr, llm, tts, _told(system), threads, fit_window)
@@ -188,6 +203,11 @@ def leave_stuck_engines(before: Container[threading.Thread], wait_s: float = _ST
                 os._exit(1)
 
 
+def _in_options(refusal: str) -> str:
+    """What is wrong with the settings, by the names that they have here."""
+    return _SETTING.sub(lambda found: _OPTIONS[found[0]], refusal)
+
+
 def _tokens(path: Path | None, environment: Mapping[str, str]) -> tuple[str, ...]:
     of_file = () if path is None else read_tokens(path)
     own = token_in(environment)
@@ -195,17 +215,26 @@ def _tokens(path: Path | None, environment: Mapping[str, str]) -> tuple[str, ...
 
 
 def _told(system: str | None) -> str | None:
-    """The text of `--system`, or that of the file which it names."""
-    if system is not None and os.path.isfile(system):
+    """The text of `--system`, or that of the file which it names; says which of them it is."""
+    if system is None:
+        return None
+    source = "--system"
+    if os.path.isfile(system):
+        source = system
         try:
             system = Path(system).read_text(encoding="utf-8").strip()
         except UnicodeDecodeError as error:
             raise LabkitError(f"--system {system} is no text in UTF-8: {error}") from None
-    if system is not None and len(system) > _MOST_TOLD:
+    elif os.path.isdir(system) or _FILE_NAME.fullmatch(system):
+        raise typer.BadParameter(
+            f"--system {system} looks like a file, and there is none; name one, or write a text"
+        )
+    if len(system) > _MOST_TOLD:
         raise typer.BadParameter(
             f"--system has {len(system)} characters, of {_MOST_TOLD} at most: "
             "the conversation has to fit into the model's context as well"
         )
+    _log.info("the language model is told %d characters, from %s", len(system), source)
     return system
 
 

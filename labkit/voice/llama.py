@@ -363,7 +363,7 @@ class _Model:
         settings.n_gpu_layers = 0
         self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), settings)
         if self._model is None:
-            raise ModelBrokenError(path, "llama.cpp cannot read it")
+            raise ModelBrokenError(path, "llama.cpp cannot read it, and takes GGUF files")
         self.cells = min(_CONVERSATIONS * _CONTEXT, _CONTEXT + _MOST_KEPT // self._cell_bytes())
         self._context = self._open(threads)
         self._batch = llama_cpp.llama_batch_init(_AT_ONCE, 0, 1)

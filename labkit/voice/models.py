@@ -1,6 +1,7 @@
 """Models on this machine: where they lie, whether they are the right ones, and loading them."""
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -57,7 +58,11 @@ def locate(model: Model) -> Path:
             path, mend = _installed(wheel), _INSTALL
         case Embedded(main):
             path = data_folder() / "models" / main
-            mend = "It is part of the repository: run 'git checkout -- data/models'"
+            mend = (
+                f"LABKIT_DATA is {data_folder()}: unset it, or name a folder that has the models"
+                if os.environ.get("LABKIT_DATA")
+                else "It is part of the repository: run 'git checkout -- data/models'"
+            )
         case Path() as path:
             mend = f"Check the path given with --{model.role}"
         case str() as address:
@@ -80,6 +85,25 @@ def _installed(wheel: Wheel) -> Path | None:
     if package.version != wheel.version:
         known, found = (f"{wheel.package} {v}" for v in (wheel.version, package.version))
         raise ModelChangedError(path, known, found, _INSTALL)
+    return path
+
+
+_OWN: Final[Mapping[Role, tuple[str, Callable[[Path], bool]]]] = {
+    Role.ASR: ("a folder with a model.bin", lambda path: (path / "model.bin").is_file()),
+    Role.LLM: ("a .gguf file", Path.is_file),
+    Role.TTS: (
+        "an .onnx file, with its .onnx.json beside it",
+        lambda path: path.is_file() and path.with_name(f"{path.name}.json").is_file(),
+    ),
+}
+"""What a path has to lead to, and whether it does, as far as that is seen without loading it."""
+
+
+def _fitting(model: Model) -> Path:
+    """Where the engine finds `model`; a path that somebody gave has to lead to one of its role."""
+    path, (wanted, fits) = locate(model), _OWN[model.role]
+    if isinstance(model.place, Path) and not fits(path):
+        raise ModelError(f"--{model.role} {path} is no such model: name {wanted}")
     return path
 
 
@@ -123,16 +147,16 @@ def resolve(
         system: What the language model is told, in place of what the catalogue has for it.
 
     Raises:
-        ModelError: A name is unknown, or a model is not here.
+        ModelError: A name is unknown, a model is not here, or a path leads to something else.
     """
     own = {Role.ASR: asr, Role.LLM: llm, Role.TTS: tts}
     models = {m.role: m for m in models_of(set_name)}
     models |= {role: find(role, name) for role, name in own.items() if name is not None}
     elsewhere = models[Role.LLM].place
     return ModelPaths(
-        asr=locate(models[Role.ASR]),
-        llm=elsewhere if isinstance(elsewhere, str) else locate(models[Role.LLM]),
-        tts=locate(models[Role.TTS]),
+        asr=_fitting(models[Role.ASR]),
+        llm=elsewhere if isinstance(elsewhere, str) else _fitting(models[Role.LLM]),
+        tts=_fitting(models[Role.TTS]),
         names={role: model.name for role, model in models.items()},
         system=models[Role.LLM].system if system is None else system,
     )

@@ -112,24 +112,28 @@ def test_a_token_is_no_option(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "error"),
+    ("options", "error", "words"),
     [
-        (["--host", "0.0.0.0"], ServerError),
-        (["--allow-origin", "*"], ServerError),
-        (["--tls-cert", "none.pem"], ServerError),
-        (["--tls-key", "none.pem"], ServerError),
-        (["--token-file", "none.txt"], TokenError),
+        (["--host", "0.0.0.0"], ServerError, "^--host is '0.0.0.0', where other machines"),
+        (["--allow-origin", "*"], ServerError, r"^--allow-origin has '\*'; an origin is like"),
+        (["--tls-cert", "none.pem"], ServerError, "none.pem"),
+        (
+            ["--tls-key", "tls_key"],
+            ServerError,
+            "^--tls-key is tls_key, and there is no --tls-c",
+        ),
+        (["--token-file", "none.txt"], TokenError, "none.txt"),
     ],
 )
 def test_what_cannot_start_is_refused_before_any_model_is_loaded(
-    monkeypatch: pytest.MonkeyPatch, options: list[str], error: type[Exception]
+    monkeypatch: pytest.MonkeyPatch, options: list[str], error: type[Exception], words: str
 ) -> None:
     def load(*_: object) -> Pipeline:
         raise AssertionError("the models were loaded")
 
     monkeypatch.setattr(module, "_voice", load)
     monkeypatch.setattr(module, "_log_to_stderr", lambda: None)
-    with pytest.raises(error):
+    with pytest.raises(error, match=words):
         CliRunner().invoke(app, options, catch_exceptions=False)
 
 
@@ -175,6 +179,30 @@ def test_what_the_model_is_told_is_a_text_or_a_file(
     monkeypatch.chdir(tmp_path)
     CliRunner().invoke(app, ["--system", given], catch_exceptions=False)
     assert told == ["" if given == "" else "Be kind."]
+
+
+@pytest.mark.parametrize("given", ["prompt.txt", "prompts/kind", "kind.md", "folder"])
+def test_a_mistyped_name_is_no_message_to_the_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(typer.BadParameter, match=f"--system {given} looks like a file, and there"):
+        module._told(given)
+
+
+def test_what_the_model_is_told_is_logged(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "told.txt").write_text("Be kind.\n")
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level(logging.INFO)
+    module._told("Answer and/or ask.")
+    module._told("told.txt")
+    assert [record.getMessage() for record in caplog.records] == [
+        "the language model is told 18 characters, from --system",
+        "the language model is told 8 characters, from told.txt",
+    ]
 
 
 def test_a_message_that_would_fill_the_context_is_refused() -> None:

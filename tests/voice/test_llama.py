@@ -231,7 +231,7 @@ class TestLlm:
     def test_a_broken_model_names_its_file(self, tmp_path: Path) -> None:
         broken = tmp_path / "broken.gguf"
         broken.write_bytes(b"GGUF but not really")
-        with pytest.raises(ModelBrokenError, match=r"broken\.gguf"):
+        with pytest.raises(ModelBrokenError, match=r"broken\.gguf .* takes GGUF files\. Fetch it"):
             LlamaLlm(broken, threads=1)
 
     @pytest.mark.parametrize(

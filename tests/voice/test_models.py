@@ -16,8 +16,12 @@ from tests.paths import ROOT
 def test_a_missing_model_names_the_file_and_the_mend(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
+    with pytest.raises(ModelNotFoundError, match=rf"lab-asr-en.* LABKIT_DATA is {tmp_path}: unset"):
+        resolve()
+    monkeypatch.delenv("LABKIT_DATA")
+    monkeypatch.setattr("labkit.voice.models.data_folder", lambda: tmp_path)
     with pytest.raises(ModelNotFoundError, match=r"lab-asr-en.*git checkout -- data/models"):
         resolve()
     with pytest.raises(ModelNotFoundError, match=r"gone\.gguf.*Check the path given with --llm"):
@@ -43,6 +47,25 @@ def test_single_models_replace_those_of_the_set(
 def test_a_pipeline_is_loaded_of_the_set_that_is_named() -> None:
     with pytest.raises(ModelError, match="there is no set 'huge'; there are embedded, tiny"):
         load_pipeline("huge")
+
+
+@pytest.mark.parametrize(
+    ("role", "path", "wanted"),
+    [
+        (Role.ASR, ".", "a folder with a model.bin"),
+        (Role.ASR, "said.wav", "a folder with a model.bin"),
+        (Role.LLM, ".", "a .gguf file"),
+        (Role.TTS, ".", "an .onnx file, with its .onnx.json beside it"),
+        (Role.TTS, "said.wav", "an .onnx file"),
+    ],
+)
+def test_a_path_that_leads_to_no_model_of_its_role_says_what_should(
+    tmp_path: Path, role: Role, path: str, wanted: str
+) -> None:
+    (tmp_path / "said.wav").touch()
+    own = tmp_path / path
+    with pytest.raises(ModelError, match=f"--{role} {own} is no such model: name {wanted}"):
+        resolve(**{str(role): str(own)})
 
 
 def places(set_name: str) -> list[object]:
