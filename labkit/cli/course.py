@@ -53,15 +53,26 @@ def check(
     """Run the course's checks on a server; exits 1 where one does not pass."""
     from labkit.client.dial import server_url
     from labkit.course.checking import check as run_checks
+    from labkit.course.verdict import Report, Reports
 
     if (url is None) == (server is None):
         raise typer.BadParameter("give either --url or --server")
     if url is not None:
         server_url(url)  # says what is wrong with it
-    result = run(run_checks(name, url or server, seed=seed))
-    console().print(repr(result), markup=False, highlight=False, soft_wrap=True)
+    ended: list[Report] = []
+    try:
+        result = run(run_checks(name, url or server, seed=seed, tell=ended.append))
+    except BaseException:
+        if ended:
+            _print(f"not finished; found until then:\n{Reports(tuple(ended))!r}")
+        raise
+    _print(repr(result))
     if not result.passed:
         raise typer.Exit(1)
+
+
+def _print(found: str) -> None:
+    console().print(found, markup=False, highlight=False, soft_wrap=True)
 
 
 def progress() -> None:

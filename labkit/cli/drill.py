@@ -80,7 +80,10 @@ def fuzz(
     parallel: Annotated[int, typer.Option(min=1, max=64, help="Connections at a time.")] = 8,
     url: Annotated[
         str | None,
-        typer.Option(help="Attack a server that runs already, one of yours; no look at its log."),
+        typer.Option(
+            help="Attack a server that runs already, one of yours; no look at its log. Only an "
+            "echo server passes (labkit serve --pipeline echo): what it answers is known."
+        ),
     ] = None,
 ) -> None:
     """Send hostile messages; the server must answer each in its dialect, and lose nothing."""

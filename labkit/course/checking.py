@@ -7,7 +7,7 @@ import re
 import secrets
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -56,6 +56,7 @@ async def check(
     seed: int | None = None,
     strict: bool | None = None,
     record: bool = True,
+    tell: Callable[[Report], object] = lambda _: None,
 ) -> Report | Reports:
     """Check a server, or whatever the check is about.
 
@@ -72,6 +73,7 @@ async def check(
         seed: What all inputs are drawn from; by default `LABKIT_SEED`, or drawn anew.
         strict: Raise where it does not pass; by default where `LABKIT_STRICT=1` is set.
         record: Note the verdict in your progress; not for a server that you broke on purpose.
+        tell: Is given each report as its check ends.
 
     Raises:
         LabkitError: There is no such check, or nothing to check.
@@ -94,7 +96,10 @@ async def check(
         runs = target
         if len(checks) > 1 and isinstance(target, str | Path) and not _is_address(target):
             runs = await stack.enter_async_context(hosted(target))  # one process for all of them
-        reports = [await check_one(one, runs, seed=drawn, record=record) for one in checks]
+        reports = []
+        for one in checks:
+            reports.append(await check_one(one, runs, seed=drawn, record=record))
+            tell(reports[-1])
     result = reports[0] if len(checks) == 1 and name == checks[0].name else Reports(tuple(reports))
     if strict is None:
         strict = os.environ.get("LABKIT_STRICT") == "1"

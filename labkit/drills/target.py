@@ -211,7 +211,7 @@ async def well_served(url: str, dialect: Dialect) -> str:
     except LabkitError as error:
         return f"{type(error).__name__}: {error}"
     if heard.transcript != "0.20 seconds of audio":
-        return f"the transcript is {heard.transcript!r}"
+        return f"the transcript is {heard.transcript!r}, where only an echo server passes"
     reply = decode_s16le(heard.audio)
     if len(reply) != len(said) or np.abs(reply - said).max() > 1e-3:
         return f"the reply of {len(reply)} samples is not what was said"

@@ -2,11 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from labkit.cli.app import app
+from labkit.course.checking import check
 from labkit.notebook.copies import jupyter_command, jupyter_environment
 from tests.course.test_checking import PONG
 
@@ -30,6 +32,18 @@ def test_a_file_is_checked_from_outside(folder: Path) -> None:
 def test_it_ends_with_1_where_a_check_does_not_pass() -> None:
     done = CliRunner().invoke(app, ["check", "ch1.pong", "--url", "ws://127.0.0.1:1"])
     assert done.exit_code == 1
+    assert "no WebSocket came about" in done.output
+
+
+def test_what_was_found_is_told_where_the_checks_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken_off(*given: Any, **settings: Any) -> None:
+        await check(*given, **settings)
+        raise SystemExit(130)
+
+    monkeypatch.setattr("labkit.course.checking.check", broken_off)
+    done = CliRunner().invoke(app, ["check", "ch1.pong", "--url", "ws://127.0.0.1:1"])
+    assert done.exit_code == 130
+    assert done.output.startswith("not finished; found until then:")
     assert "no WebSocket came about" in done.output
 
 

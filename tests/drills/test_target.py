@@ -107,6 +107,17 @@ def test_faults_are_found_in_a_log() -> None:
     assert log_faults("\n".join([good, *bad, good])) == bad
 
 
+async def test_a_server_that_does_not_echo_is_told_that_it_cannot_pass() -> None:
+    class Voice(EchoPipeline):
+        async def answer(self, turn: Turn, sink: Sink) -> Exchange:
+            await sink.transcript("hello")
+            return Exchange("hello", "Hi.")
+
+    async with VoiceServer(Voice(), settings_of({})) as server:
+        told = await well_served(server.url, Dialect.PLAIN)
+    assert told == "the transcript is 'hello', where only an echo server passes"
+
+
 async def test_a_good_turn_has_to_give_back_what_was_said() -> None:
     class Deaf(EchoPipeline):
         async def answer(self, turn: Turn, sink: Sink) -> Exchange:
