@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -380,7 +380,8 @@ class _Thread(Hosted):
     async def stop(self) -> None:
         if self._loop is None or not self._thread.is_alive():
             return
-        self._loop.call_soon_threadsafe(self._over.set)
+        with suppress(RuntimeError):  # its loop has ended, and its thread does in this instant
+            self._loop.call_soon_threadsafe(self._over.set)
         if not await self._ends_within(_SETTLE_S if self._is_stuck else _STOP_S):
             self._left.append(
                 "your server could not be stopped: its event loop is blocked, or a handler waits "
