@@ -386,20 +386,22 @@ class SessionClient:
 
     async def _stay_connected(self) -> None:
         """Connect again whenever a connection is lost, until the session is over."""
-        lost_ns = self._clock.now_ns()
+        lost_ns, reason = self._clock.now_ns(), ""
         while True:
             try:
                 async with self._dialled() as socket:
                     within_s = min(self._deadlines.start_s, self._tries.left_s)
                     started = await begin(socket, self._opening(), within_s)
-                    await self._attach(started, lost_ns)
+                    await self._attach(started, lost_ns, reason)
                     await self._carry(socket, started)
             except Lost as lost:
                 # Leaving against losing: where a task of the group has just failed, the group
                 # drops the cancellation of its parent, so `connect` has said so beforehand.
                 if self._leaving:
                     return
-                lost_ns, self.lost = self._clock.now_ns(), str(lost)
+                if not self.lost:  # what follows until there is one are tries to have it back
+                    lost_ns, reason = self._clock.now_ns(), str(lost)
+                self.lost = str(lost)
                 await self._wait(lost)
 
     def _opening(self) -> v1.SessionStart:
@@ -413,12 +415,12 @@ class SessionClient:
         )
         return self._start.model_copy(update={"resume": resume})
 
-    async def _attach(self, started: v1.SessionStarted, lost_ns: int) -> None:
+    async def _attach(self, started: v1.SessionStarted, lost_ns: int, reason: str) -> None:
         """Send what the server lacks, and go on where it goes on."""
         self._require_agreed(started)
         if self.started is not None:
             away_ns = self._clock.now_ns() - lost_ns
-            await self.conversation.hand_on(Interrupted(away_ns / 1e9, self.lost))
+            await self.conversation.hand_on(Interrupted(away_ns / 1e9, reason))
             self.conversation.progress_ns += away_ns  # nothing could come meanwhile
         self.conversation.resume(started.received)
         if started.missing is not None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import count, islice
@@ -821,15 +822,21 @@ async def test_a_full_server_names_the_wait() -> None:
         elif seconds == 5:
             await others[0].close()
 
-    options = dict[str, Any](backoff=QUICK["backoff"], clock=Clock(sleep=pause))
+    def now_ns() -> int:
+        return time.perf_counter_ns() + round(sum(waits) * 1e9)
+
+    options = dict[str, Any](backoff=QUICK["backoff"], clock=Clock(source=now_ns, sleep=pause))
     async with (
         serving(max_sessions=1) as server,
         proxy(server) as cut,
         SessionClient.connect(cut.url(), **options) as client,
     ):
         cut.cut(Fault.RESET)
-        assert isinstance(await client.next_event(), Interrupted)
+        event = await client.next_event()
+        assert isinstance(event, Interrupted)
         assert 5 in waits
+        assert event.seconds >= sum(waits)  # and not only since the last try
+        assert "503" not in event.reason
 
 
 async def test_leaving_while_the_connection_breaks_ends_the_client() -> None:
