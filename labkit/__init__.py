@@ -72,8 +72,8 @@ if TYPE_CHECKING:
     from labkit.voice.models import load_pipeline as load_pipeline
     from labkit.voice.models import resolve as resolve
     from labkit.voice.pipeline import EchoPipeline as EchoPipeline
-    from labkit.voice.pipeline import Sink as Sink
-    from labkit.voice.pipeline import Turn as Turn
+    from labkit.voice.turn import Sink as Sink
+    from labkit.voice.turn import Turn as Turn
 
 telemetry.switch_off()  # before any other module of labkit can import an engine
 
@@ -104,7 +104,8 @@ _PLACES: Final = {
         "labkit.voice.hearing": "Utterance",
         "labkit.voice.history": "Exchange History",
         "labkit.voice.models": "load_pipeline resolve",
-        "labkit.voice.pipeline": "EchoPipeline Sink Turn",
+        "labkit.voice.pipeline": "EchoPipeline",
+        "labkit.voice.turn": "Sink Turn",
     }.items()
     for name in names.split()
 }

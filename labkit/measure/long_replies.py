@@ -20,7 +20,8 @@ from labkit.session.settings import ServerSettings
 from labkit.voice.engines import Llm
 from labkit.voice.history import Message
 from labkit.voice.models import load_engines, resolve
-from labkit.voice.pipeline import ReplyRules, VoicePipeline
+from labkit.voice.pipeline import VoicePipeline
+from labkit.voice.reply import ReplyRules
 from labkit.voice.scheduling import Stop, default_threads, usable_cores
 
 _MOST_TOKENS: Final = 800

@@ -49,7 +49,7 @@ from labkit.session.turn import (
 )
 from labkit.tasks import stop
 from labkit.trace import Mark
-from labkit.voice import pipeline as voice
+from labkit.voice import turn as voice
 from labkit.voice.history import History
 from labkit.voice.scheduling import Playback
 

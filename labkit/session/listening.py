@@ -23,7 +23,7 @@ from labkit.session.common import Common
 from labkit.session.events import PartialTranscript, Refused, SpeechStarted, SpeechStopped
 from labkit.session.partials import Partials
 from labkit.trace import Mark
-from labkit.voice import pipeline as voice
+from labkit.voice import turn as voice
 from labkit.voice.hearing import Endpointing, SpeechTracker, Utterance, frames_in
 from labkit.voice.turn_taking import (
     WINDOW_SAMPLES,

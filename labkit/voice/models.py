@@ -14,8 +14,9 @@ from labkit.voice.chat_server import ChatServerLlm
 from labkit.voice.engines import Engines
 from labkit.voice.history import Message
 from labkit.voice.llama import LlamaLlm
-from labkit.voice.pipeline import ReplyRules, VoicePipeline
+from labkit.voice.pipeline import VoicePipeline
 from labkit.voice.piper import PiperTts
+from labkit.voice.reply import ReplyRules
 from labkit.voice.scheduling import (
     Stop,
     default_threads,

@@ -19,7 +19,8 @@ from labkit.errors import ClientError, ServerError
 from labkit.measure.server_process import running_server
 from labkit.server.app import VoiceServer
 from labkit.voice.history import Exchange
-from labkit.voice.pipeline import EchoPipeline, Sink, Turn
+from labkit.voice.pipeline import EchoPipeline
+from labkit.voice.turn import Sink, Turn
 
 PAGE = """
 # TYPE labkit_sessions gauge

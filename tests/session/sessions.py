@@ -18,7 +18,7 @@ from labkit.session.settings import ServerSettings, SessionOptions
 from labkit.trace import Trace
 from labkit.voice.hearing import Endpointing, SpeechSpan, Utterance, speech_stretches
 from labkit.voice.history import Exchange
-from labkit.voice.pipeline import Sink, Turn
+from labkit.voice.turn import Sink, Turn
 
 FRAME = 512
 STEP = 64

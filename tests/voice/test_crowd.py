@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32
-from labkit.voice import pipeline as voice
+from labkit.voice import reply
 from labkit.voice.engines import Asr, Engines, Llm, Tts
 from labkit.voice.hearing import Utterance
 from labkit.voice.history import History, Message
-from labkit.voice.pipeline import Turn, VoicePipeline
+from labkit.voice.pipeline import VoicePipeline
 from labkit.voice.scheduling import Playback, Stop
 from labkit.voice.scripted import CollectingSink, EnergyVad
+from labkit.voice.turn import Turn
 from tests.voice.virtual_time import VirtualTime, use
 
 LENGTHS: Final = (
@@ -138,6 +139,6 @@ def test_nobody_runs_out_where_four_stop_at_once(monkeypatch: pytest.MonkeyPatch
 def test_they_would_if_each_reply_began_with_its_first_sound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(voice, "_WRITTEN", (0.0, 0.0))
-    monkeypatch.setattr(voice, "_MADE", 0.0)
+    monkeypatch.setattr(reply, "_WRITTEN", (0.0, 0.0))
+    monkeypatch.setattr(reply, "_MADE", 0.0)
     assert sum(ran_out for seed in range(8) for _, ran_out in crowd(monkeypatch, seed, 4)) > 0

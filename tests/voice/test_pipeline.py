@@ -15,7 +15,8 @@ from labkit.errors import EngineError
 from labkit.trace import STAGES, Mark
 from labkit.voice.hearing import Utterance
 from labkit.voice.history import Exchange, History, Message
-from labkit.voice.pipeline import EchoPipeline, ReplyRules, Turn, VoicePipeline
+from labkit.voice.pipeline import EchoPipeline, VoicePipeline
+from labkit.voice.reply import ReplyRules
 from labkit.voice.scheduling import Due, EngineQueue, Playback, Stop
 from labkit.voice.scripted import (
     CollectingSink,
@@ -26,6 +27,7 @@ from labkit.voice.scripted import (
     scripted_engines,
 )
 from labkit.voice.speakable import Piece, SpeakableText
+from labkit.voice.turn import Turn
 from tests.support import until
 
 
@@ -709,7 +711,7 @@ async def test_a_reply_is_read_on_the_engines_thread(monkeypatch: pytest.MonkeyP
             threads.append(threading.current_thread().name)
             return super().feed(delta)
 
-    monkeypatch.setattr("labkit.voice.pipeline.SpeakableText", Text)
+    monkeypatch.setattr("labkit.voice.reply.SpeakableText", Text)
     pipeline = VoicePipeline(scripted_engines())
     await pipeline.answer(turn(spoken()), CollectingSink())
     assert set(threads) == {"labkit-llm_0"}

@@ -14,7 +14,8 @@ from labkit.measure.wer import normalise, word_error_rate
 from labkit.voice.catalogue import SPOKEN
 from labkit.voice.hearing import Utterance
 from labkit.voice.history import Exchange, History
-from labkit.voice.pipeline import ReplyRules, Turn, VoicePipeline
+from labkit.voice.pipeline import VoicePipeline
+from labkit.voice.reply import ReplyRules
 from labkit.voice.scheduling import Stop
 from labkit.voice.scripted import (
     CollectingSink,
@@ -23,6 +24,7 @@ from labkit.voice.scripted import (
     ScriptedTts,
     scripted_engines,
 )
+from labkit.voice.turn import Turn
 from tests.engines import tiny_engines
 from tests.paths import SPEECH
 
