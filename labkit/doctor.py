@@ -26,7 +26,7 @@ from labkit.net import addresses_to_bind
 from labkit.session.defaults import DEFAULT_PORT
 from labkit.voice.catalogue import Model, Role
 from labkit.voice.models import locate
-from labkit.voice.scheduling import default_threads, most_threads, usable_cores
+from labkit.voice.threads import default_threads, most_threads, usable_cores
 
 _OLDEST: Final = (3, 11)
 _NEEDED_GB: Final = 2

@@ -248,7 +248,7 @@ def _voice(
     fit_window: bool,
 ) -> "Pipeline":
     from labkit.voice.models import load_pipeline, resolve
-    from labkit.voice.scheduling import default_threads
+    from labkit.voice.threads import default_threads
 
     paths = resolve(model_set, asr=asr, llm=llm, tts=tts, system=system)
     _log.info(

@@ -22,7 +22,8 @@ from labkit.voice.history import Message
 from labkit.voice.models import load_engines, resolve
 from labkit.voice.pipeline import VoicePipeline
 from labkit.voice.reply import ReplyRules
-from labkit.voice.scheduling import Stop, default_threads, usable_cores
+from labkit.voice.scheduling import Stop
+from labkit.voice.threads import default_threads, usable_cores
 
 _MOST_TOKENS: Final = 800
 _LONGEST_S: Final = 90.0

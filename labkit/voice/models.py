@@ -17,15 +17,9 @@ from labkit.voice.llama import LlamaLlm
 from labkit.voice.pipeline import VoicePipeline
 from labkit.voice.piper import PiperTts
 from labkit.voice.reply import ReplyRules
-from labkit.voice.scheduling import (
-    Stop,
-    default_threads,
-    engine_thread,
-    limit_spinning,
-    most_threads,
-    usable_cores,
-)
+from labkit.voice.scheduling import Stop, engine_thread
 from labkit.voice.silero import SileroVad
+from labkit.voice.threads import default_threads, limit_spinning, most_threads, usable_cores
 from labkit.voice.whisper import FasterWhisperAsr
 
 
