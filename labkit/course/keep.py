@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from labkit.course.folder import mine
-from labkit.course.masters import section_chapters, sections
+from labkit.course.masters import section_chapters, sections, still_to_write
 from labkit.course.shell import current_shell
 from labkit.errors import LabkitError
 
@@ -169,8 +169,8 @@ def run_section(name: str, source: str, namespace: dict[str, object]) -> None:
     """
     filename = f"%%keep {name}"
     lines = f"{filename}\n{source}\n".splitlines(keepends=True)
-    code = compile(f"\n{source}", filename, "exec")
     linecache.cache[filename] = (sum(map(len, lines)), None, lines, filename)
+    code = compile(f"\n{source}", filename, "exec")
     before = namespace.get("__name__")
     namespace["__name__"] = "server"
     try:
@@ -185,9 +185,14 @@ def register(chapter: int) -> None:
         return
     from IPython.display import Markdown, display
 
+    has_kept = False
+
     def magic(line: str, cell: str) -> None:
         """Run this cell, and keep it as a section of mine/server.py."""
-        name, before, told = line.strip(), kept_sections(), ""
+        nonlocal has_kept
+        name, before = line.strip(), kept_sections()
+        told = _before_keeping(name, cell, chapter, has_kept=has_kept)
+        has_kept = True
         if (aside := keep(name, cell, shell.user_ns, chapter)) is not None:
             told = (
                 f"A later chapter had kept its own `{name}`, so `server.py` goes back to your "
@@ -202,6 +207,28 @@ def register(chapter: int) -> None:
 
     shell.register_magic_function(magic, "cell", "keep")
     shell.set_custom_exc((Exception,), show_error)
+
+
+def _before_keeping(name: str, source: str, chapter: int, *, has_kept: bool) -> str:
+    """What to tell whoever keeps a cell of a chapter; whether the kernel `has_kept` one before.
+
+    Puts the server aside where a stub would replace a section of a later chapter's server.
+    """
+    kept, reached = kept_sections(), max(kept_chapters().values(), default=0)
+    if has_kept and reached < chapter:
+        return (
+            f"Another notebook has put `server.py` back to chapter {reached} meanwhile, and "
+            f"`{name}` is kept in that. `begin({chapter})` and all that follows it, run again, "
+            f"make it a server of chapter {chapter}."
+        )
+    whole = name in kept and not still_to_write({name: kept[name]})
+    if reached > chapter and whole and still_to_write({name: source}):
+        aside = put_aside(f"server_of_{reached:02}")
+        return (
+            f"`{name}` of this cell is still to be written. Your server had one that was; it is "
+            f"in `{aside.name}`, beside `server.py`."
+        )
+    return ""
 
 
 def show_error(

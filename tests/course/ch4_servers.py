@@ -197,6 +197,13 @@ class secrets:
     def token_urlsafe(size):
         return secrets.token_hex(4)
 """,
+        "compares text": """
+class secrets:
+    from secrets import token_hex, token_urlsafe
+    def compare_digest(one, other):
+        import secrets
+        return secrets.compare_digest(one.decode(), other.decode())
+""",
         "takes any": """
 class secrets:
     from secrets import token_hex, token_urlsafe

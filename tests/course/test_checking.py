@@ -9,6 +9,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -297,8 +298,9 @@ async def test_on_a_busy_machine_time_says_nothing(
     verdict: Verdict,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    factors: Iterator[float] = iter([before, later])
+    factors: Iterator[float] = chain([before], repeat(later))
     monkeypatch.setattr(checking, "machine_factor", lambda: next(factors))
+    monkeypatch.setattr(checking, "_MOMENT_S", 0.0)
 
     @checked("ch1.slow", "Slow.")
     async def slow(probe: Probe) -> None:
@@ -307,6 +309,31 @@ async def test_on_a_busy_machine_time_says_nothing(
         raise NotYet("an answer", "none", late=True)
 
     assert (await run(answers_ping, slow)).verdict is verdict
+
+
+@pytest.mark.parametrize("factors", [[1.0, 9.0, 1.2], [1.0, 9.0, 9.0, 9.0, 1.9]])
+async def test_a_moment_in_which_the_machine_was_busy_is_no_excuse(
+    factors: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = iter(factors)
+    monkeypatch.setattr(checking, "machine_factor", lambda: next(moments))
+    monkeypatch.setattr(checking, "_MOMENT_S", 0.0)
+    assert (await run(answers_ping, _late)).verdict is Verdict.NOT_YET
+
+
+async def test_what_the_server_raised_is_no_matter_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def raises(socket: ServerConnection) -> None:
+        raise AttributeError("'SessionState' object has no attribute 'id'")
+
+    monkeypatch.setattr(checking, "machine_factor", lambda: 9.0)
+    assert (await run(raises, _late)).verdict is Verdict.NOT_YET
+
+
+@checked("ch1.late", "Late.")
+async def _late(probe: Probe) -> None:
+    """Nothing."""
+    await probe.connect()
+    raise NotYet("an answer", "none", late=True)
 
 
 async def test_a_function_is_checked_without_a_server() -> None:

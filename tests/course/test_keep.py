@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from labkit.course.keep import (
+    _before_keeping,
     assembled,
     keep,
     kept_chapters,
@@ -178,6 +179,27 @@ def test_what_no_later_chapter_has_replaced_is_kept_in_the_later_server() -> Non
     cell: dict[str, object] = {}
     assert keep("chunks", "CHANGED = 1", cell, chapter=1) is None
     assert kept_sections() == {**sections(4), "chunks": "CHANGED = 1"}
+
+
+def test_a_stub_does_not_replace_what_was_written_without_a_word() -> None:
+    later = finished()
+    stub = sections(3, stubs=["ch3.decode"])["messages"]
+    told = _before_keeping("messages", stub, 3, has_kept=False)
+    assert "still to be written. Your server had one that was; it is in `server_of_04.py`" in told
+    assert server_file().with_name("server_of_04.py").read_text(encoding="utf-8") == later
+    assert _before_keeping("messages", sections(3)["messages"], 3, has_kept=True) == ""
+    assert (
+        _before_keeping("life", sections(4, stubs=["ch4.bounds"])["life"], 4, has_kept=True) == ""
+    )
+
+
+def test_a_server_that_another_notebook_has_put_back_is_told_of() -> None:
+    write_sections(sections(3), section_chapters(3))
+    life = sections(4)["life"]
+    assert _before_keeping("life", life, 4, has_kept=False) == ""  # the first cell of chapter 4
+    told = _before_keeping("life", life, 4, has_kept=True)
+    assert "put `server.py` back to chapter 3 meanwhile" in told
+    assert "`begin(4)`" in told
 
 
 def test_sections_of_ones_own_stay_where_they_are_no_later_than_the_chapter() -> None:

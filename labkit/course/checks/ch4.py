@@ -165,13 +165,14 @@ def _cut(rng: random.Random, *, up: bool) -> Conditions:
 
 @checked("ch4.tokens", "A session is resumed by its own client only.")
 async def tokens(probe: Probe) -> None:
-    """Three sessions. Resume one with made-up tokens, with another's, then with its own, twice.
+    """Three sessions. Resume one with wrong tokens, and then with its own, twice.
 
-    Made up: all characters in another order, half of them, the second half backwards, capitals for
-    small letters and the other way round, nothing.
-    Before its own twice, with its own and a place in the reply that never was. While a resume is
-    refused, the session's own client keeps its connection. The token changes with each resume. The
-    one before stays good until the new one was used.
+    A wrong token has the characters of the right one in another order, half of them, the second
+    half backwards, or capitals in place of small letters; it has a letter that is not ASCII, is
+    empty, or belongs to another session. The right token comes once with a place in the reply that
+    was never sent. All these are refused, and the session's own client keeps its connection.
+
+    The token changes with each resume. The one before stays good until the new one was used.
     """
     talks = [await Conversation.begin(probe) for _ in range(3)]
     _require_secret([talk.token for talk in talks])
@@ -185,6 +186,7 @@ async def tokens(probe: Probe) -> None:
         (first[:half], "the first half of its token"),
         (first[:half] + first[: half - 1 : -1], "its token with the second half backwards"),
         (first.swapcase(), "its token with capitals for small letters"),
+        (f"{first[:-1]}é", "its token with a letter that is not ASCII"),
         ("", "an empty token"),
     ):
         await _require_refused(probe, mine, token, what)
