@@ -512,7 +512,7 @@ class Caller:
         text = str(self._probe.events[number].payload)
         for key, value in wanted.items():
             if key not in message:
-                note = f'"{key}" lacks'
+                note = f'"{key}" is missing'
             elif isinstance(value, type):
                 if isinstance(message[key], value) and message[key] != "":
                     continue

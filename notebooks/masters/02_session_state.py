@@ -111,7 +111,8 @@ print(f"{len(came)} messages came; {turned} times, the next one was the other ca
 #
 # ## Build: one object for each caller
 #
-# All that is kept of a caller goes into one object, and all that is sent to them goes through it.
+# All that is kept of a caller goes into one object, and all that is sent to them goes through it. Its `is_active` is
+# `True` from the beginning, until the caller is gone.
 
 # %% [markdown] card="ch2.session"
 # The card of the exercise.
@@ -205,8 +206,8 @@ class SessionState:
 # The last three methods are given: `send_done` says that a turn is over, and `refuse` and `receive` do what chapter 1
 # did in `handle` for each message. So are the five cells below the class. `attached` notes a session in `sessions`, for
 # as long as its caller is there. `remember` does nothing yet. `say_reply` and `answer` are those of chapter 1, with
-# a session in the place of socket, buffer and history. A send to a caller who is gone raises `ConnectionClosed`: read
-# where it goes from `send_audio`, in the middle of a reply.
+# a session in the place of socket, buffer and history. A send to a caller who is gone raises `ConnectionClosed`. Think
+# of `send_audio` in the middle of a reply: which functions does this exception pass through, one after the other?
 
 # %% keep="life"
 from contextlib import contextmanager
@@ -377,9 +378,9 @@ await callers.talk(await start_mine(), *conversation)
 # ## Fault 3: who is still here?
 #
 # How many callers does your server have, and how much does it keep for them? A page over plain HTTP is the
-# usual answer: monitoring fetches it again and again, in the format of Prometheus, one name and one number
-# a line. The WebSocket's port can serve it, since each WebSocket begins as an HTTP request. The given
-# `pages` answers the request instead of letting it become a WebSocket.
+# usual answer: monitoring fetches it again and again, in the format of Prometheus. Each line is a name, a
+# space and a number, such as `sessions 3`. The WebSocket's port can serve it, since each WebSocket begins as an
+# HTTP request. The given `pages` answers the request instead of letting it become a WebSocket.
 
 # %% [markdown] card="ch2.pages"
 # The card of the exercise.
@@ -387,7 +388,7 @@ await callers.talk(await start_mine(), *conversation)
 
 # %% keep="pages" exercise="ch2.pages"
 def metrics():
-    """What the server keeps now: a name and a number in each line."""
+    """What the server keeps now, as one `str`: a name, a space and a number in each line."""
     raise NotImplementedError("count the sessions that are active, and the bytes in all buffers")
 
 
@@ -398,7 +399,7 @@ def pages(connection, request):
 
 # %% keep="pages" solution="ch2.pages"
 def metrics():
-    """What the server keeps now: a name and a number in each line."""
+    """What the server keeps now, as one `str`: a name, a space and a number in each line."""
     active = sum(session.is_active for session in sessions)
     held = sum(len(session.buffer) for session in sessions)
     return f"sessions {active}\nheld_bytes {held}\n"

@@ -76,9 +76,9 @@ measured("ch3.words_percent", wire.percent_heard(said, heard))
 #
 # Each side has a *union*: a message is one of these, and nothing else. It is *closed*, so a `match` over it can
 # be complete, and `assert_never` says when it is not. The messages are classes of `labkit.protocol.v1`, which
-# labkit's own server and client use, too. What you tell is yours to get right; what you are told may be anything.
-# So pydantic reads the JSON into these classes, and checks every field: the type, the range, and that there is no
-# field that nobody knows. This is the longest of them, and what two of its fields are. Where does it say that
+# labkit's own server and client use, too. You can make sure that what you send is right, but what you receive may
+# be anything. So pydantic reads the JSON into these classes, and checks every field: the type, the range, and that
+# there is no field that nobody knows. This is the longest of them, and what two of its fields are. Where does it say that
 # 200 kHz is no sample rate?
 
 # %%
@@ -418,8 +418,8 @@ if __name__ == "__main__":
 # whole session, and to answer with `welcome` of `V1` above, which repeats both formats, so that each side knows what was
 # agreed. `LIMITS` go with it: how much of everything a client may count on.
 #
-# A `start.resume` is refused with `SESSION_UNKNOWN`: no session lasts here yet. Below `begin`, in the same cell, it is
-# given how an utterance ends.
+# A `start.resume` is refused with `SESSION_UNKNOWN`: no session lasts here yet. Below `begin`, the same cell has
+# `end_utterance`, which is given: it does what has to happen at the end of an utterance.
 
 # %% [markdown] card="ch3.begin"
 # The card of the exercise.

@@ -185,8 +185,8 @@ print("kept, when all of it is acknowledged:", window.held_bytes, "bytes")
 # ## What lasts
 #
 # A connection and its session are two things from here on, so the server keeps two tables: which session each
-# connection has, and which sessions can be come back to. `expire` takes a session out, for good. `LIMITS` are what
-# clients are told in `session.started`, and what you keep to. This cell is given, and so are the next four.
+# connection has, and the sessions that a client may come back to. `expire` takes a session out, for good. `LIMITS` are
+# what clients are told in `session.started`, and what you keep to. This cell is given, and so are the next four.
 
 # %% keep="lasting"
 from labkit.protocol.limits import Limits
@@ -206,8 +206,8 @@ def expire(session):
 
 
 # %% [markdown]
-# A session that lasts begins with more than that of chapter 3. The next cell takes the place of chapter 3's section of
-# the same name, in your file too. Four things are new:
+# A session that lasts has to keep more than one of chapter 3, so it needs a new `begin`. The next cell takes the place
+# of chapter 3's section of the same name, in your file too. Four things are new:
 #
 # - what is said of a turn will wait in `session.replay`, and `session.room` is set when there may be room in it again;
 # - what is heard is counted, in `session.received`, and each `audio.end` is acknowledged;
@@ -263,7 +263,7 @@ async def has_place(socket):
 
 
 def leave(session):
-    """A connection is gone; for now, a session that can be come back to waits for ever."""
+    """A connection is gone; for now, a session that its client may come back to waits for ever."""
     if session not in lasting.values():
         expire(session)
 
@@ -320,8 +320,8 @@ if __name__ == "__main__":
 #    That is *backpressure*.
 # 2. Add the message: `add_audio(message, samples)`, or `add_text(…)` with the next number, as in chapter 3.
 # 3. `flush(session)`, which is yours, too: take from the window and send, message by message, for as long as
-#    `serving` says that this connection has this session. Where the connection is gone, `ConnectionClosed` is no
-#    fault: the window has it all.
+#    `serving` says that this connection has this session. When nothing waits any more, `session.replay.take()` gives
+#    `None`. Where the connection is gone, `ConnectionClosed` is no fault: the window has it all.
 
 # %% [markdown] card="ch4.put"
 # The card of the exercise.
@@ -410,7 +410,9 @@ for name, form in (("as declared", "<i2"), ("floats", "<f4"), ("high byte first"
 # The new `hear` is that of chapter 3 and two things more. It counts: `session.received.plus(samples=…)`, for all that
 # is a whole number of samples. And `session.watch` sees each message *before* it is decoded: what is floats by
 # mistake may be no numbers, which the decoder refuses. A finding is a guess, so the caller is told
-# (`session.refuse`), and the audio is taken all the same.
+# (`session.refuse`), and the audio is taken all the same. If you began with this chapter, read the `hear` of
+# chapter 3 first: it is in `server_of_03.py`, in the folder of this notebook, below the line that begins with
+# `# %% hear`.
 
 # %% [markdown] card="ch4.misread"
 # The card of the exercise.
@@ -460,8 +462,9 @@ await check("ch4.misread", handle)
 # `session.start` has `resume`, `begin` above calls `come_back`. What has to happen there:
 #
 # - If there is no session of that name in `lasting`, or the token is none of its `tokens` (compare them by
-#   `secrets.compare_digest`, as bytes), raise `ProtocolError` with `SESSION_UNKNOWN`. A position that is none is
-#   refused by `rewind`. Nothing else has changed then, and the client may send `session.start` without `resume`.
+#   `secrets.compare_digest`, as bytes), raise `ProtocolError` with `SESSION_UNKNOWN`. `rewind` refuses a
+#   position that the client cannot have. In both cases nothing may have changed, and the client may still send
+#   `session.start` without `resume`.
 # - Otherwise the session gets a new token, and keeps the one that was used until the client uses the new
 #   one: the answer with it may be lost, too. The last of `tokens` is the one that the client is told.
 # - The session has the new socket now, `serving` says so, it does not expire any more (`session.expiry` is None, or a
@@ -524,10 +527,11 @@ await check("ch4.nothing_lost", handle)
 #
 # - `handle` asks `has_place` about each new connection, before that is in `serving`. Where `PLACES` connections are
 #   there already, close the new one with code 1013 and a reason, and give False.
-# - `leave` gets the session of a connection that has ended, for whatever reason, when that is out of `serving`. The
-#   session waits for `LIMITS.resume_s`; then `expire`, above, forgets it. A session that is not in `lasting` expires at
-#   once, since nobody can come back to it: one of the plain dialect, or one that never began. So does one where
-#   `lasting` holds more than `2 * PLACES`: those who come and go may not fill the memory either.
+# - `leave` is called when a connection has ended, for whatever reason, and is no longer in `serving`. It gets the
+#   session that the connection had. The session waits for `LIMITS.resume_s`; then `expire`, above, forgets it. A
+#   session that is not in `lasting` expires at once, since nobody can come back to it: one of the plain dialect, or
+#   one that never began. So does one where `lasting` holds more than `2 * PLACES`: those who come and go may not fill
+#   the memory either.
 
 # %% [markdown] card="ch4.bounds"
 # The card of the exercise.

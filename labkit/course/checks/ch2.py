@@ -91,7 +91,8 @@ def _require_own(caller: Caller, own: Recording, other: Recording, answer: Answe
 async def history_remembers(probe: Probe) -> None:
     """A name, three turns about something else, "do you know my name"; the same with a second name.
 
-    The reply has to hold the name that was told last, as it was heard.
+    The reply has to hold the name that was told last, as it was heard. A turn has about 7 to 17
+    words: what is said and what is replied together.
     """
     caller = await probe.connect()
     for _ in range(2):
@@ -100,7 +101,10 @@ async def history_remembers(probe: Probe) -> None:
 
 @checked("ch2.history_bounded", "In a long conversation, the model still knows what it is about.")
 async def history_bounded(probe: Probe) -> None:
-    """Sixteen turns about other things; then a name, three turns, and "do you know my name"."""
+    """Sixteen turns about other things; then a name, three turns, and "do you know my name".
+
+    Each of the other turns has about 10 to 17 words, what is said and what is replied together.
+    """
     caller = await probe.connect()
     for said in probe.draw(_MANY_TURNS, is_small_talk, words=1):
         await caller.ask(said)

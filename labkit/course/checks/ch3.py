@@ -41,8 +41,8 @@ Of the others' sentences, some come out with most words wrong.
 async def start(probe: Probe) -> None:
     """Two clients: `session.start` with drawn formats; one goes on to a whole conversation.
 
-    It sends a recording with its `audio.end` and, without waiting for the answer, the most of a
-    second one; the rest and its `audio.end` behind the answer; then `audio.end` alone.
+    It sends a recording with its `audio.end` and, without waiting for the answer, most of a second
+    recording; the rest and its `audio.end` behind the answer; then `audio.end` alone.
     `session.started` has to repeat both formats, with a `session` and a `token` of that client's
     own. `seq` counts from 1, and `samples` is what came. A third client asks to `resume` a session
     that never was.

@@ -165,14 +165,15 @@ def _cut(rng: random.Random, *, up: bool) -> Conditions:
 
 @checked("ch4.tokens", "A session is resumed by its own client only.")
 async def tokens(probe: Probe) -> None:
-    """Three sessions. Resume one with wrong tokens, and then with its own, twice.
+    """Three sessions. One is resumed with wrong tokens, then with its own.
 
-    A wrong token has the characters of the right one in another order, half of them, the second
-    half backwards, or capitals in place of small letters; it has a letter that is not ASCII, is
-    empty, or belongs to another session. The right token comes once with a place in the reply that
-    was never sent. All these are refused, and the session's own client keeps its connection.
-
-    The token changes with each resume. The one before stays good until the new one was used.
+    These tokens are wrong: its own with all characters in another order; that of another session;
+    the first half of its own; its own with the second half backwards; its own with capitals for
+    small letters, and small letters for
+    capitals; its own with a letter that is not ASCII; an empty one. Then its own token comes with a
+    position in the reply that was never sent. While a resume is refused, the session's own client
+    keeps its connection. Then this client comes back, three times. The token changes with each
+    resume. The one before stays good until the new one was used.
     """
     talks = [await Conversation.begin(probe) for _ in range(3)]
     _require_secret([talk.token for talk in talks])
@@ -307,7 +308,7 @@ async def takeover(probe: Probe) -> None:
     try:
         await talk.resume()
     except NotYet as lost:
-        told = f"a session that can be come back to, {waits_s + 1:g} s after the first connection"
+        told = f"a session that its client may come back to, {waits_s + 1:g} s after the first connection"
         raise lost.expecting(f"{told} was closed") from lost
     probe.ok("goes on when a session that waits would be let go")
 
