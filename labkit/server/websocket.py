@@ -42,6 +42,7 @@ from labkit.protocol.plain import LONGEST_REPLY
 from labkit.server.http import page
 from labkit.session.limits import TokenBucket
 from labkit.session.settings import ServerSettings
+from labkit.tasks import forget_frames
 
 _PIECE: Final = 2048
 """Bytes that are parsed at a time: of empty frames, these are 340."""
@@ -155,6 +156,12 @@ class BoundedConnection(ServerConnection):
         # Without these, the queue, the protocol and the connection would keep each other in memory.
         self.recv_messages.pause = self.recv_messages.resume = _nothing
         vars(self.protocol).pop("select_subprotocol", None)
+
+    def set_connection_exc(self, exc: BaseException | None) -> None:
+        """Note why it is lost, but not through which frames: they know this connection."""
+        super().set_connection_exc(exc)
+        if exc is not None:
+            forget_frames(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, as much as may be now."""

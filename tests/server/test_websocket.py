@@ -337,3 +337,14 @@ async def test_an_answer_to_the_close_is_found_behind_what_had_no_room() -> None
         socket.stop_listening()
         socket.data_received(answer[3:])
         assert socket.protocol.close_rcvd is not None
+
+
+async def test_why_a_connection_is_lost_keeps_nothing_in_memory() -> None:
+    async with serving() as server, calling(server):
+        (connection,) = server._sockets
+        try:
+            raise BrokenPipeError("nobody reads")
+        except BrokenPipeError as error:
+            connection.set_connection_exc(error)
+        assert isinstance(connection.connection_exc, BrokenPipeError)
+        assert connection.connection_exc.__traceback__ is None

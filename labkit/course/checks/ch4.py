@@ -169,11 +169,10 @@ async def tokens(probe: Probe) -> None:
 
     These tokens are wrong: its own with all characters in another order; that of another session;
     the first half of its own; its own with the second half backwards; its own with capitals for
-    small letters, and small letters for
-    capitals; its own with a letter that is not ASCII; an empty one. Then its own token comes with a
-    position in the reply that was never sent. While a resume is refused, the session's own client
-    keeps its connection. Then this client comes back, three times. The token changes with each
-    resume. The one before stays good until the new one was used.
+    small letters, and small letters for capitals; its own with a letter that is not ASCII; an empty
+    one. Then its own token comes with a position in the reply that was never sent. While a resume
+    is refused, the session's own client keeps its connection. Then this client comes back, three
+    times. The token changes with each resume. The one before stays good until the new one was used.
     """
     talks = [await Conversation.begin(probe) for _ in range(3)]
     _require_secret([talk.token for talk in talks])
@@ -308,8 +307,8 @@ async def takeover(probe: Probe) -> None:
     try:
         await talk.resume()
     except NotYet as lost:
-        told = f"a session that its client may come back to, {waits_s + 1:g} s after the first connection"
-        raise lost.expecting(f"{told} was closed") from lost
+        when = f"{waits_s + 1:g} s after the first connection was closed"
+        raise lost.expecting(f"a session that its client may come back to, {when}") from lost
     probe.ok("goes on when a session that waits would be let go")
 
 
