@@ -30,6 +30,8 @@ _SPOKEN: Final = 0.4
 _LONGEST_PIECE_S: Final = 1.0
 _AHEAD: Final = 0.05
 """Share of a turn by which the first sound comes before the last, where the reply streams."""
+_AHEAD_IN: Final = 2
+"""Replies in which it has to, where so many have two sentences: one may be held up by chance."""
 _TRIES: Final = 4
 _GOOD, _LATE, _UNCLEAR = 3, 3, 12
 """Turns that decide: without a late pong, with one, or with one that nothing follows from."""
@@ -390,11 +392,11 @@ async def _fill(caller: Caller, probe: Probe, seconds: int) -> list[int]:
 async def reply_streams(probe: Probe) -> None:
     """Up to four recordings whose reply often has two sentences; the times of the reply's messages.
 
-    No message holds more than a second. Of one reply of two sentences, the first message comes
+    No message holds more than a second. Of two replies of two sentences, the first message comes
     clearly before the last: a machine that is busy may hold up the others. Where it is the voice of
     these models, no sentence may lose its end.
     """
-    replies, found = set(), Answer()
+    replies, found = set(), list[Answer]()
     for said in probe.draw(_TRIES, _asks_for_two_sentences, words=1):
         async with probe.caller() as caller:
             answer = await caller.ask(said)
@@ -402,10 +404,10 @@ async def reply_streams(probe: Probe) -> None:
         _require_audio(answer)
         _require_pieces(answer)
         if _sentences(answer.reply_text) > 1:
-            found = answer
-            if _ahead_s(found) >= _AHEAD * found.seconds:
+            found.append(answer)
+            if sum(map(_is_ahead, found)) == _AHEAD_IN:
                 break
-    if not found.pieces:
+    if not found:
         if len(replies) == 1:
             raise NotYet(
                 f"replies to {_TRIES} different recordings",
@@ -413,17 +415,24 @@ async def reply_streams(probe: Probe) -> None:
                 event=answer.last,
             )
         raise CannotTell("no reply had two sentences, so there was nothing to send ahead")
-    probe.ok(f"sends the reply in {len(found.pieces)} messages")
-    await asyncio.to_thread(_require_all_of_it, found, await asyncio.to_thread(Models.load))
-    if (ahead_s := _ahead_s(found)) < _AHEAD * found.seconds:
+    first = found[0]
+    probe.ok(f"sends the reply in {len(first.pieces)} messages")
+    await asyncio.to_thread(_require_all_of_it, first, await asyncio.to_thread(Models.load))
+    if sum(map(_is_ahead, found)) < min(_AHEAD_IN, len(found)):
+        late = min(found, key=_ahead_s)
+        ahead_s = _ahead_s(late)
         raise NotYet(
             "the first sentence while the second is still being made",
             f"all of it {ahead_s * 1e3:.0f} ms before the end, after "
-            f"{(found.seconds - ahead_s) * 1e3:.0f} ms of waiting",
-            event=found.last,
+            f"{(late.seconds - ahead_s) * 1e3:.0f} ms of waiting",
+            event=late.last,
             late=True,
         )
     probe.ok("sends the first sentence while the second is still being made")
+
+
+def _is_ahead(answer: Answer) -> bool:
+    return _ahead_s(answer) >= _AHEAD * answer.seconds
 
 
 def _ahead_s(answer: Answer) -> float:
