@@ -77,7 +77,7 @@ def require_mono_floats(samples: Float32) -> None:
     """Refuse integers, which would be taken for far too loud, and channels that would be mixed up.
 
     Raises:
-        AudioError: The samples are no floats, or not of shape `(n,)`.
+        AudioError: The samples are no floats, or not of shape `(n,)`, or `(n, 1)`.
     """
     found = np.asarray(samples)
     if found.dtype.kind != "f":
@@ -85,7 +85,7 @@ def require_mono_floats(samples: Float32) -> None:
             f"samples of type {found.dtype}, where floats in [-1, 1] are expected; "
             "labkit.audio.pcm.to_float32 makes them of int16"
         )
-    if found.ndim != 1:
+    if found.ndim not in (1, 2) or found.size != len(found):
         raise AudioError(
             f"samples of shape {found.shape}, where mono audio of shape (n,) is expected; "
             "samples.mean(axis=1) makes it of (n, channels)"

@@ -337,6 +337,10 @@ class ExerciseSummary:
         """What the data of the first server say of chunk size and wait, and no more than that."""
         return chunk_sentence(self.servers[0])
 
+    def __repr__(self) -> str:
+        """What was found, in words: what a cell shows of it."""
+        return "\n".join(self.sentences())
+
     def sentences(self) -> list[str]:
         """What the exercise found, in words."""
         first, *others = self.servers

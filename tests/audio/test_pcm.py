@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from labkit.audio import pcm
+from labkit.audio.formats import WIRE
 from labkit.audio.pcm import ALAW, MULAW, Float32, Law
 from labkit.errors import AudioError, LabkitError
 from labkit.measure.recordings import load_manifest
@@ -288,6 +289,14 @@ def test_samples_of_another_type_or_shape_are_refused(
 ) -> None:
     with pytest.raises(AudioError, match=words):
         use(samples)
+
+
+def test_one_channel_as_a_format_decodes_it_is_mono() -> None:
+    samples = np.linspace(-0.5, 0.5, 100, dtype=np.float32)
+    column = WIRE.decode(pcm.encode_s16le(samples))
+    assert column.shape == (100, 1)
+    assert pcm.encode_s16le(column) == pcm.encode_s16le(samples)
+    assert pcm.wav_file(column) == pcm.wav_file(samples)
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.raw", "a.txt", "a"])
