@@ -342,8 +342,8 @@ print(
 measured("ch5.more_on_4g_ms", latency.longer_ms(result, over["4g"]))
 
 # %% [markdown]
-# A network moves the whole line up: a way there, a way back. (Where the measured number is below zero, the machine
-# had less to do than when loopback was measured.) The chunk size decides how steep the line is.
+# A network moves the whole line up: a way there, a way back. (Where the measured number is below zero, or far above
+# what a network adds, the machine had less or more to do than when loopback was measured.) The chunk size decides how steep the line is.
 # Over 3g it is steeper than half a chunk, since the last chunk also has to go out, and a large one
 # takes long on a thin line.
 #
@@ -409,7 +409,8 @@ for row in rows:
     )
 
 # %% [markdown]
-# Why a tenth? Half a chunk counts the waiting only, and a large chunk brings some work at once. And
+# The next exercise asks whether half a chunk predicts what was measured, within a tenth. Why a tenth? Half a chunk
+# counts the waiting only, and a large chunk brings some work at once. And
 # three blocks are few: by chance, all three lie on the same side of the truth one time in four, however
 # close together. So an interval of 245 to 249 ms does not refute 240.
 

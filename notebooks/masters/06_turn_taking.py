@@ -119,7 +119,7 @@ show(
 )
 
 # %% [markdown]
-# A red cross is a *cut-off*: the server begins to answer while you are about to go on. A green
+# An orange cross is a *cut-off*: the server begins to answer while you are about to go on. A green
 # triangle is right, and what lies between the dashed line and it is *dead air*.
 #
 # Try it on the live server. It gets a turn as audio and decides by itself, with two waits. (Pauses are
@@ -265,9 +265,9 @@ for place, caller in enumerate(by_rhythm, 1):
     )
 
 # %% [markdown]
-# The hasty ones wait for nothing, turn after turn; the slow ones are interrupted in about half of their
-# turns, or more. Nine turns a caller are few: that one is cut off more often than a slower one is
-# chance. It depends on how many of the turns have a pause, and on whether the detector has noticed the
+# The hasty ones wait in vain, turn after turn; the slow ones are interrupted in about half of their
+# turns, or more. Nine turns a caller are few, so it is chance where one is cut off more often than a slower
+# one. It depends on how many of the turns have a pause, and on whether the detector has noticed the
 # word before it. One number cannot suit all. But a server has a caller for more than one turn.
 
 # %% [markdown] card="ch6.policy"
