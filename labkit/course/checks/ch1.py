@@ -100,8 +100,8 @@ async def pong_while_busy(probe: Probe) -> None:
                 f"every pong within {limit_s * 1e3:.0f} ms (a quarter of the turn, or "
                 f"{_TIMES_IDLE} idle pongs if that is more)",
                 f"a pong that took {slowest_s * 1e3:.0f} ms, while client 1 was answered",
-                off=f"{(slowest_s - limit_s) * 1e3:.0f} ms; it took {slowest_s / idle_s:.0f} times as "
-                "long as an idle one",
+                off=f"{(slowest_s - limit_s) * 1e3:.0f} ms; it took "
+                f"{slowest_s / idle_s:.0f} times as long as an idle one",
                 event=slowest,
                 # A machine with other work makes turn and pong late; this is a share of the turn,
                 # and this client, on the same machine, was on time.
