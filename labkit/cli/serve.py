@@ -18,7 +18,7 @@ import typer
 from labkit import __version__
 from labkit.cli.models import AsrOption, LlmOption, SetOption, TtsOption
 from labkit.cli.terminal import run
-from labkit.errors import LabkitError, ServerError
+from labkit.errors import LabkitError
 from labkit.net import TOKEN_VARIABLE, addresses_to_bind, read_tokens, token_in
 from labkit.session.defaults import (
     DEFAULT_MAX_PER_ADDRESS,
@@ -36,15 +36,6 @@ _MOST_TOLD: Final = 1500
 """Characters of a system message, some 400 of the context's 1,024 tokens."""
 _FILE_NAME: Final = re.compile(r"\S*/\S*|\S+\.(txt|md)")
 """One word that is hardly all that a model is to be told."""
-
-_OPTIONS: Final = {
-    "host": "--host",
-    "allowed_origins": "--allow-origin",
-    "tls_key": "--tls-key",
-    "tls_cert": "--tls-cert",
-}
-_SETTING: Final = re.compile(rf"(?:^|(?<=there is no ))(?:{'|'.join(_OPTIONS)})(?=[ ;])")
-"""Where errors name a setting; a path may be called the same."""
 
 _STUCK_S: Final = 5.0
 """No call of an engine takes so long to see that nobody wants its result."""
@@ -169,10 +160,7 @@ def serve(
         work_ahead=work_ahead,
         log_transcripts=log_transcripts,
     )
-    try:
-        require_startable(settings)
-    except ServerError as error:
-        raise ServerError(_in_options(str(error))) from error
+    require_startable(settings)
     addresses_to_bind(host, port)  # now, and not after the seconds that the models take
     answering = (
         _voice(model_set, asr, llm, tts, _told(system), threads, fit_window)
@@ -201,11 +189,6 @@ def leave_stuck_engines(before: Container[threading.Thread], wait_s: float = _ST
                 _log.error("an engine is stuck, and left: %s", thread.name)
                 logging.shutdown()
                 os._exit(1)
-
-
-def _in_options(refusal: str) -> str:
-    """What is wrong with the settings, by the names that they have here."""
-    return _SETTING.sub(lambda found: _OPTIONS[found[0]], refusal)
 
 
 def _tokens(path: Path | None, environment: Mapping[str, str]) -> tuple[str, ...]:

@@ -234,14 +234,14 @@ def require_safe(settings: ServerSettings) -> None:
     for origin in settings.allowed_origins:
         if _parse_origin(origin) is None:
             raise ServerError(
-                f"allowed_origins has {origin!r}; an origin is like https://voice.example or "
-                "http://192.168.1.5:8000, without a path"
+                f"allowed_origins (--allow-origin) has {origin!r}; an origin is like "
+                "https://voice.example or http://192.168.1.5:8000, without a path"
             )
     if not (is_loopback(settings.host) or settings.tokens or settings.insecure):
         raise ServerError(
-            f"host is {settings.host!r}, where other machines can reach the server, and no token "
-            "is configured. Make one with 'labkit token > tokens.txt' and give --token-file "
-            "tokens.txt, or --insecure to let everybody in"
+            f"host (--host) is {settings.host!r}, where other machines can reach the server, and "
+            "no token is configured. Make one with 'labkit token > tokens.txt' and give "
+            "--token-file tokens.txt, or --insecure to let everybody in"
         )
 
 

@@ -373,7 +373,8 @@ def require_startable(settings: ServerSettings) -> ssl.SSLContext | None:
         return server_tls(settings.tls_cert, settings.tls_key)
     if settings.tls_key is not None:
         raise ServerError(
-            f"tls_key is {settings.tls_key}, and there is no tls_cert; give the certificate, too"
+            f"tls_key (--tls-key) is {settings.tls_key}, and there is no tls_cert (--tls-cert); "
+            "give the certificate, too"
         )
     return None
 

@@ -114,13 +114,21 @@ def test_a_token_is_no_option(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        (["--host", "0.0.0.0"], ServerError, "^--host is '0.0.0.0', where other machines"),
-        (["--allow-origin", "*"], ServerError, r"^--allow-origin has '\*'; an origin is like"),
+        (
+            ["--host", "0.0.0.0"],
+            ServerError,
+            r"^host \(--host\) is '0.0.0.0', where other machines",
+        ),
+        (
+            ["--allow-origin", "*"],
+            ServerError,
+            r"^allowed_origins \(--allow-origin\) has '\*'; an origin is like",
+        ),
         (["--tls-cert", "none.pem"], ServerError, "none.pem"),
         (
             ["--tls-key", "tls_key"],
             ServerError,
-            "^--tls-key is tls_key, and there is no --tls-c",
+            r"^tls_key \(--tls-key\) is tls_key, and there is no tls_cert \(--tls-c",
         ),
         (["--token-file", "none.txt"], TokenError, "none.txt"),
     ],

@@ -350,7 +350,7 @@ def test_a_short_token_is_refused_and_not_repeated() -> None:
     "origin", ["*", "voice.example", "https://voice.example/", "null", "", "https://*.example"]
 )
 def test_an_allowed_origin_that_is_none_is_named(origin: str) -> None:
-    with pytest.raises(ServerError, match="allowed_origins has") as refused:
+    with pytest.raises(ServerError, match=r"allowed_origins \(--allow-origin\) has") as refused:
         require_safe(ServerSettings(allowed_origins=(origin,)))
     assert repr(origin) in str(refused.value)
 

@@ -352,7 +352,7 @@ async def test_a_certificate_that_is_not_usable_is_named(
     missing = ServerSettings(tls_cert=tmp_path / "none.pem", tls_key=certificate.key)
     with pytest.raises(ServerError, match=r"none\.pem cannot be read"):
         await VoiceServer(EchoPipeline(), missing).start()
-    with pytest.raises(ServerError, match="there is no tls_cert"):
+    with pytest.raises(ServerError, match=r"there is no tls_cert \(--tls-cert\)"):
         await VoiceServer(EchoPipeline(), ServerSettings(tls_key=certificate.key)).start()
 
 
