@@ -241,7 +241,9 @@ class Connection:
     def _acknowledged(self) -> Position | None:
         """Up to where the client has said that it has what was sent."""
         session = self.dialect.session
-        return None if session is None else session.outgoing.window.base
+        if session is None or not session.options.acknowledges:
+            return None
+        return session.outgoing.window.base
 
     def _refuse(self, error: ProtocolError, message: str | bytes) -> None:
         binary = isinstance(message, bytes)
