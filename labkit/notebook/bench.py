@@ -12,7 +12,7 @@ from labkit.course.latency import NETWORKS, Point, measure_point, plot_points
 from labkit.measure.chunking import CHUNK_SIZES_MS
 from labkit.measure.recordings import Recording, recording
 from labkit.measure.server_process import RunningServer
-from labkit.notebook.server import running
+from labkit.notebook.server import as_server
 from labkit.notebook.show import error_in_words, show
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Bench:
             ServerError: `server` is none.
         """
         self.points: list[Point] = []
-        self._server = running(server)
+        self._server = as_server(server)
         self._said = recording(said)
         self._running: asyncio.Task[None] | None = None
 

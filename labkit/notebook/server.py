@@ -68,7 +68,7 @@ def place_of(name: str) -> Place:
     return _places.setdefault(name, Place())
 
 
-def running(server: RunningServer | str) -> RunningServer:
+def as_server(server: RunningServer | str) -> RunningServer:
     """What a cell calls a server: one that was started, or an address.
 
     Raises:

@@ -19,7 +19,7 @@ from labkit.client.turn import ClientTurn
 from labkit.errors import LabkitError
 from labkit.measure.recordings import Recording, load_manifest, recording
 from labkit.measure.server_process import RunningServer
-from labkit.notebook.server import running
+from labkit.notebook.server import as_server
 from labkit.notebook.show import play, player, show
 from labkit.trace import Mark, Stage, Trace, largest_part
 
@@ -62,7 +62,7 @@ async def say(
     """
     said = recording(what)
     samples = read_audio(said.path)
-    one = running(server)
+    one = as_server(server)
     with one.speaking_for_itself():
         async with VoiceClient.connect(one.url) as client:
             end = said.end_of_speech(samples)

@@ -15,7 +15,7 @@ from labkit.client.plain import VoiceClient
 from labkit.course.keep import write_sections
 from labkit.course.masters import sections
 from labkit.errors import ServerError
-from labkit.notebook.server import running, start_labkit, start_mine, stop_servers
+from labkit.notebook.server import as_server, start_labkit, start_mine, stop_servers
 from tests.paths import ROOT
 from tests.support import until
 
@@ -36,7 +36,7 @@ def children() -> set[int]:
 @pytest.mark.parametrize("server", [None, Path("mine.py"), 8765])
 def test_what_is_no_server_is_told_with_the_mend(server: Any) -> None:
     with pytest.raises(ServerError, match=r"is no server; give what 'await start_labkit\(\)'"):
-        running(server)
+        as_server(server)
 
 
 async def test_options_may_be_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
