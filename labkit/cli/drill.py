@@ -150,7 +150,8 @@ def formats(
 ) -> None:
     """Send audio that is not what it is declared to be: it must be found, and be named right.
 
-    Of each lie that can be told, 95 % must be; of audio that is as declared, nothing may be said.
+    Of each lie that can be told, 95 % must be; of audio that is as declared,
+    nothing may be said.
     """
     from labkit.drills.formats import run_formats
 

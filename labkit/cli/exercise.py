@@ -88,8 +88,8 @@ def run_exercise(
 ) -> None:
     """Measure and plot how chunk size trades against latency, on any server.
 
-    Servers speak the plain dialect (its rules are in README.md); several take turns on the same
-    recordings.
+    Servers speak the plain dialect (its rules are in README.md); several take
+    turns on the same recordings.
     """
     if context.invoked_subcommand is not None:
         return

@@ -281,7 +281,8 @@ def bench(
 ) -> None:
     """Hold labkit against its bars: each figure, measured as a ratio in this run, and a verdict.
 
-    Of the whole machine: close what else computes. A whole run takes half an hour.
+    Of the whole machine: close what else computes. A whole run takes half an
+    hour.
     """
     from labkit.measure.bench import Bench
     from labkit.measure.bench_rows import MEASURES

@@ -91,8 +91,8 @@ def verify(
 ) -> None:
     """Examine models; exits 1 where something is amiss.
 
-    The embedded ones are measured on held-out material. Of others every file is read, and has
-    to be the one that labkit knows, or that was first pulled.
+    The embedded ones are measured on held-out material. Of others every file is
+    read, and has to be the one that labkit knows, or that was first pulled.
     """
     if model_set != "embedded":
         _verify_files(model_set)

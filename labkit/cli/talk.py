@@ -94,10 +94,11 @@ def talk(
 ) -> None:
     """Say recordings to any server of the plain dialect, and print the answers and the waits.
 
-    With `--mode vad`, to one of labkit.v1 that decides when a turn is over. Each is said at the
-    pace of speech, up to the chunk in which the speech ends, and the next one once the answer is
-    there: several are one conversation. The exit code is 1 where the server answered one with an
-    error and no reply.
+    With `--mode vad`, to one of labkit.v1 that decides when a turn is over.
+    Each is said at the pace of speech, up to the chunk in which the speech
+    ends, and the next one once the answer is there: several are one
+    conversation. The exit code is 1 where the server answered one with an error
+    and no reply.
     """
     from labkit.client.dial import Reach
     from labkit.net import client_tls

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from labkit.cli import app as module
 from tests.cli.commands import Labkit
@@ -79,6 +80,16 @@ def test_no_option_takes_a_number_without_end(
     done = labkit(*words, value)
     assert done.code == 2
     assert f"Invalid value for '{words[-1]}'" in done.err
+
+
+def test_the_lines_of_a_help_fit_into_80_columns() -> None:
+    """Below a help's first paragraph lines stay as they are written, and a longer one is torn."""
+    todo = [typer.main.get_command(module.app)]
+    while todo:
+        command = todo.pop()
+        todo += getattr(command, "commands", {}).values()
+        _, *paragraphs = (command.help or "").split("\n\n")
+        assert [line for one in paragraphs for line in one.split("\n") if len(line) > 78] == []
 
 
 def test_a_closed_stdout_is_no_fault() -> None:
