@@ -30,7 +30,7 @@ class Overlap:
     """What became of a reply that somebody spoke over; times in seconds from the first sample.
 
     Attributes:
-        began_s: When the caller began to speak over it; None where that never came.
+        began_s: When the caller began to speak over it; None where the reply was over before.
         detected_s: When the server told that this speech began.
         paused_s: When it told to pause for it.
         last_audio_s: When the last audio of that reply came.
@@ -68,6 +68,8 @@ async def speak_over(
     echo_db: float | None = None,
 ) -> Overlap:
     """Ask something, and speak over the reply once some of it was heard.
+
+    Over a reply that is shorter than that, or empty, nothing is said.
 
     Args:
         url: The server's address; its turn detection is used.
@@ -126,7 +128,7 @@ class _Caller:
     @property
     def through(self) -> bool:
         """Whether all that was said was answered, and all of that was heard."""
-        if len(self.to_play) or len(self.to_say) or self._over_waits:
+        if len(self.to_play) or len(self.to_say):
             self.busy_s = self._now_s()
         return self.turns_done >= self.turns_wanted and self._now_s() - self.busy_s > _QUIET_S
 

@@ -504,7 +504,10 @@ async def measure_barge_in(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
         for one in ended
         if one.paused_s is not None and one.began_s is not None
     ]
+    short = sum(one.began_s is None for one in overlaps)
     note = f"{len(ended)} of {len(overlaps)} replies were interrupted"
+    if short:
+        note += f", {short} were over before anybody spoke"
     return {
         "barge-in p95": replace(_tail(stopped), note=note),
         "pause p95": _tail(paused),

@@ -62,6 +62,13 @@ async def test_noise_is_nothing(url: str) -> None:
     assert len(overlap.transcripts) == 1
 
 
+async def test_over_a_reply_that_is_too_short_nothing_is_said(url: str) -> None:
+    overlap = await speak_over(url, recording("kal-08"), recording("kal-09"), after_s=50.0)
+    assert overlap.began_s is None
+    assert not overlap.interrupted
+    assert len(overlap.transcripts) == 1
+
+
 async def test_what_an_echo_sets_off_before_the_caller_speaks_is_no_answer_to_it() -> None:
     nobody: Any = None
     caller = _Caller(nobody, NOTHING, np.ones(160, np.float32), 1.0, 0.0)
