@@ -81,7 +81,8 @@ def serve(
         bool,
         typer.Option(
             "--work-ahead/--no-work-ahead",
-            help="Begin to answer in pauses that may be the end, where the server decides that.",
+            help="Recognise what lies before a pause while somebody speaks on, and begin to answer "
+            "in a pause that may be the end, where the server decides that.",
         ),
     ] = True,
     deflate: Annotated[

@@ -190,8 +190,9 @@ class Listening:
             utterance = self._utterance if ended is None else ended.asked.utterance
             left = utterance.unexamined(ended=ended is not None)
             if left and await self._detect(utterance, ended=ended is not None):
+                before = self._tracker.stretches
                 await self._follow(utterance)
-                if self._common.options.partials:
+                if self._common.options.partials or self._tracker.stretches > before:
                     self._common.changes.tell()
                 continue
             if ended is None:
@@ -441,7 +442,7 @@ class Listening:
             words = [
                 await pipeline.overhear(
                     self._common.id,
-                    utterance.audio(one.start, one.end),
+                    utterance.stretch(one),
                     before=self._answers.history.said(),
                     since_ns=now_ns,
                 )
@@ -451,6 +452,32 @@ class Listening:
             _log.warning("session %s: %s", self._common.id, error)
             return ""
         return " ".join(words)
+
+    # What is recognised while somebody speaks.
+
+    async def hear_ahead(self) -> None:
+        """Recognise stretches of speech that are over while their utterance goes on.
+
+        They will not change any more, so nothing of it is in vain, and however long somebody
+        speaks, at the end only the last stretch is left to be recognised.
+        """
+        common, utterance, heard = self._common, self._utterance, 1
+
+        def has_more() -> bool:
+            new = heard if self._utterance is utterance else 1
+            return self._tracker.stretches > new and not self._unexamined
+
+        while True:
+            await common.changes.until(has_more)
+            utterance, heard = self._utterance, self._tracker.stretches
+            before = self._answers.history.said()
+            try:
+                for one in common.pipeline.stretches(utterance, finished=True):
+                    if self._utterance is not utterance:  # its turn recognises the rest
+                        break
+                    await common.pipeline.overhear(common.id, utterance.stretch(one), before=before)
+            except EngineError as error:  # its turn will fail, and say so
+                _log.warning("session %s: %s", common.id, error)
 
     # Partial transcripts.
 

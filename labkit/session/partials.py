@@ -79,11 +79,11 @@ class Partials:
         dropped = self.utterance.dropped_samples // frame
         stretches = self._pipeline.stretches(self.utterance, max(0, self._first - dropped))
         # Taken before anything is waited for: meanwhile the utterance may end, and be forgotten.
-        fresh = [self.utterance.audio(one.start, one.end) for one in stretches]
+        fresh = [self.utterance.stretch(one) for one in stretches]
         ends = [dropped + one.end // frame for one in stretches]
         words = self._agreement.confirmed
-        for number, audio in enumerate(fresh):
-            hypothesis = await self._pipeline.overhear(self._session, audio, before=self._before)
+        for number, stretch in enumerate(fresh):
+            hypothesis = await self._pipeline.overhear(self._session, stretch, before=self._before)
             words = self._agreement.feed(hypothesis)
             if number + 1 < len(fresh):  # another one has begun behind it, so it will not grow
                 words = self._end_stretch(words, len(hypothesis.split()), ends[number])

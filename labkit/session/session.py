@@ -314,9 +314,12 @@ class Session:
         """What has to run for it, until cancelled."""
         if self._common.pipeline.frame_samples is None:
             return (self._answers.run,)
+        work = [self._listening.run, self._answers.run]
         if self.options.partials:
-            return (self._listening.run, self._listening.overhear, self._answers.run)
-        return (self._listening.run, self._answers.run)
+            work.append(self._listening.overhear)
+        elif self._common.settings.work_ahead:
+            work.append(self._listening.hear_ahead)
+        return tuple(work)
 
     async def all_answered(self) -> None:
         """Wait until no turn runs or waits."""

@@ -64,7 +64,8 @@ class ServerSettings(Limits):
     silence_s: float = Field(default=0.5, ge=0.2, le=3.0)
     """So much silence ends an utterance where the server decides and the client did not say."""
     work_ahead: bool = True
-    """Begin to answer in a pause that may be the end, where the server decides."""
+    """Recognise what lies before a pause while somebody speaks on, and begin to answer in a pause
+    that may be the end, where the server decides."""
     max_held_bytes_per_address: Count = 64 * 1024 * 1024
     """Most bytes held for all sessions from one address; those from this machine are not counted
     by it, as with `max_sessions_per_address`."""

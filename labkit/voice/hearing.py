@@ -9,13 +9,13 @@ Nothing here waits, reads a clock or calls an engine.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
 
-from labkit.audio.pcm import SAMPLE_RATE, Float32, Int16
+from labkit.audio.pcm import SAMPLE_RATE, Float32, Int16, to_float32
 from labkit.errors import AudioError
 
 _EDGE_S: Final = 1.0
@@ -51,6 +51,7 @@ class Utterance:
         self.probabilities: list[float] = []
         self.vad_state: Any = None
         self.dropped_samples = 0
+        self._known: _Known = {}
         self._blocks: list[bytearray] = []
         self._first = 0  # where in the first block the audio begins
         self._samples = 0
@@ -123,12 +124,12 @@ class Utterance:
         start = min(start, end)
         floats: Float32 = np.empty(end - start, np.float32)
         done = 0
-        for stretch in self._stretches(start, end):
+        for stretch in self._views(start, end):
             floats[done : done + len(stretch)] = stretch
             done += len(stretch)
         return floats * np.float32(1 / 32_768)
 
-    def _stretches(self, start: int, end: int) -> list[Int16]:
+    def _views(self, start: int, end: int) -> list[Int16]:
         """Views of the blocks that hold the samples from `start` to before `end`."""
         found: list[Int16] = []
         while start < end:
@@ -138,13 +139,20 @@ class Utterance:
             start += len(found[-1])
         return found
 
+    def stretch(self, span: "SpeechSpan") -> "Stretch":
+        """A copy of the samples of `span`, for the recogniser: the utterance may be forgotten."""
+        dropped = self.dropped_samples
+        place = SpeechSpan(dropped + span.start, dropped + span.end)
+        views = self._views(span.start, min(span.end, self._samples))
+        return Stretch(place, np.concatenate([np.empty(0, np.int16), *views]), self._known)
+
     def split(self, samples: int) -> "Utterance":
         """Keep the first `samples`, whole frames; gives an utterance that begins with the rest.
 
         The rest has not been examined: the detector begins anew in it, as in any utterance.
         """
         rest = Utterance(self.limit, self.frame_samples)
-        for stretch in self._stretches(samples, self._samples):
+        for stretch in self._views(samples, self._samples):
             rest.append(stretch)
         self._samples = min(samples, self._samples)
         del self._blocks[-(-(self._first + self._samples) // self.BLOCK) :]
@@ -153,15 +161,19 @@ class Utterance:
         return rest
 
     def beginning(self, frames: int) -> "Utterance":
-        """A copy of the first `frames` frames, of those that were examined."""
+        """A copy of the first `frames` frames, of those that were examined.
+
+        What is recognised of the one is known of the other.
+        """
         copy = Utterance(self.limit, self.frame_samples)
         # The last frame of an utterance that is over may be filled up with silence.
         end = min(frames * (self.frame_samples or 0), self._samples)
-        for stretch in self._stretches(0, end):
+        for stretch in self._views(0, end):
             copy.append(stretch)
         copy.probabilities = self.probabilities[:frames]
         copy.vad_state = self.vad_state
         copy.dropped_samples = self.dropped_samples
+        copy._known = self._known
         return copy
 
     def drop_front(self, frames: int) -> None:
@@ -180,6 +192,7 @@ class Utterance:
     def forget(self) -> None:
         """Drop everything: it was heard, and its reply may take long to go out."""
         self._blocks.clear()
+        self._known = {}
         self.probabilities.clear()
         self.vad_state = None
         self._first = self._samples = 0
@@ -222,6 +235,44 @@ class SpeechSpan:
     start: int
     end: int
 
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """Its beginning and its end, in seconds."""
+        return self.start / SAMPLE_RATE, self.end / SAMPLE_RATE
+
+
+_Known = dict[tuple[SpeechSpan, str], str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stretch:
+    """Audio in which somebody speaks, to be recognised by itself, and what is known of it.
+
+    Each stretch of an utterance is recognised once, whoever asks for its words first: while the
+    utterance goes on, ahead of its end, or in its turn.
+
+    Attributes:
+        place: Where it lies, counted from the utterance's beginning.
+        pcm: Its samples.
+    """
+
+    place: SpeechSpan
+    pcm: Int16
+    _known: _Known = field(default_factory=dict, repr=False)
+
+    @property
+    def audio(self) -> Float32:
+        """Its samples as floats in [-1, 1); only made once they are wanted, for it may wait."""
+        return to_float32(self.pcm)
+
+    def known(self, before: str) -> str | None:
+        """Its words, if they were recognised as said after `before`."""
+        return self._known.get((self.place, before))
+
+    def learn(self, before: str, words: str) -> None:
+        """Note its words, recognised as said after `before`."""
+        self._known[self.place, before] = words
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpointing:
@@ -263,6 +314,7 @@ def speech_stretches(
     *,
     longest_s: float = 30.0,
     first: int = 0,
+    finished: bool = False,
 ) -> list[SpeechSpan]:
     """Find the stretches of speech that a recogniser is to hear, one after the other.
 
@@ -276,6 +328,7 @@ def speech_stretches(
         rules: What counts as speech.
         longest_s: Longest stretch that the recogniser was trained on, in seconds.
         first: Number of the frame to begin with, as if there were none before.
+        finished: Only those that no later frame can change: speech has begun anew behind them.
 
     Returns:
         The stretches in order, each with its padding. They do not overlap, so no word is heard
@@ -288,6 +341,8 @@ def speech_stretches(
     spoken = [burst for burst in bursts if len(burst) >= shortest]
     stretches = _between_pauses(spoken, frames_in(rules.split_s, frame_samples))
     padded = _padded(stretches, frames_in(rules.pad_s, frame_samples), len(probabilities))
+    if finished:
+        padded = padded[:-1]
     longest = int(longest_s * SAMPLE_RATE) // frame_samples
     if any(len(stretch) > longest for stretch in padded):
         cuts = _Cuts(probabilities, bursts, frames_in(_EDGE_S, frame_samples))
@@ -386,6 +441,7 @@ class SpeechTracker:
     Attributes:
         speaking: Whether speech goes on.
         frames: Frames seen.
+        stretches: How many stretches of speech have begun, of those that are recognised one by one.
         stop_frames: So many silent frames end speech; may be changed in the midst of them.
     """
 
@@ -393,6 +449,9 @@ class SpeechTracker:
         self._rules = rules or Endpointing()
         self._start_frames = frames_in(self._rules.min_s, frame_samples)
         self.stop_frames = frames_in(self._rules.stop_s, frame_samples)
+        self.stretches = 0
+        self._split_frames = frames_in(self._rules.split_s, frame_samples)
+        self._spoken_until: int | None = None  # behind the last frame of a burst that is speech
         self._over_threshold = False
         self._run = 0  # frames since the threshold was last crossed
         self._first_speech: int | None = None
@@ -429,6 +488,8 @@ class SpeechTracker:
         self._run = self._run + 1 if over == self._over_threshold else 1
         self._over_threshold = over
         self.frames += 1
+        if over and self._run >= self._start_frames:
+            self._count_stretch()
         needed = self._start_frames if over else self.stop_frames
         if over == self.speaking or self._run < needed:
             return None
@@ -437,3 +498,9 @@ class SpeechTracker:
         if self._first_speech is None:
             self._first_speech = change.frame
         return change
+
+    def _count_stretch(self) -> None:
+        """Note one more frame of a burst that is speech, and whether a stretch begins with it."""
+        before, self._spoken_until = self._spoken_until, self.frames
+        if before is None or self.frames - self._run - before >= self._split_frames:
+            self.stretches += 1

@@ -10,10 +10,9 @@ import time
 from functools import partial
 from typing import Final, Protocol
 
-from labkit.audio.pcm import SAMPLE_RATE, Float32
 from labkit.trace import Mark
 from labkit.voice.engines import Engines
-from labkit.voice.hearing import SpeechSpan, Utterance, speech_stretches
+from labkit.voice.hearing import SpeechSpan, Stretch, Utterance, speech_stretches
 from labkit.voice.history import Exchange
 from labkit.voice.reply import BLOCK, Replies, ReplyRules
 from labkit.voice.scheduling import Cores, Due, EngineQueue, Playback
@@ -46,21 +45,28 @@ class Pipeline(Protocol):
         """
         return
 
-    def stretches(self, utterance: Utterance, first: int = 0) -> list[SpeechSpan]:
+    def stretches(
+        self, utterance: Utterance, first: int = 0, *, finished: bool = False
+    ) -> list[SpeechSpan]:
         """Where somebody speaks in what was judged so far, from frame `first` on.
 
         Each stretch is recognised by itself.
+
+        Args:
+            utterance: What was said so far.
+            first: The frame to begin with.
+            finished: Only those that will not change any more.
         """
         return []
 
     async def overhear(
-        self, session: str, audio: Float32, *, before: str = "", since_ns: int | None = None
+        self, session: str, stretch: Stretch, *, before: str = "", since_ns: int | None = None
     ) -> str:
-        """The words of a stretch that may go on.
+        """The words of a stretch, before its utterance is over.
 
         Args:
             session: Whose speech it is.
-            audio: The stretch.
+            stretch: What is said; it may go on.
             before: What was said in the turns before, as `History.said`.
             since_ns: When somebody began to wait for them. Without it nobody does, and everybody
                 else goes first.
@@ -148,20 +154,23 @@ class VoicePipeline:
         waiting = Playback(time.perf_counter_ns() if ended else None)
         await self._examine(session, utterance, waiting.due, ended=ended)
 
-    def stretches(self, utterance: Utterance, first: int = 0) -> list[SpeechSpan]:
+    def stretches(
+        self, utterance: Utterance, first: int = 0, *, finished: bool = False
+    ) -> list[SpeechSpan]:
         """Where somebody speaks, cut as the recogniser needs it."""
         return speech_stretches(
             utterance.probabilities,
             self.frame_samples,
             longest_s=self._engines.longest_stretch_s,
             first=first,
+            finished=finished,
         )
 
     async def overhear(
-        self, session: str, audio: Float32, *, before: str = "", since_ns: int | None = None
+        self, session: str, stretch: Stretch, *, before: str = "", since_ns: int | None = None
     ) -> str:
-        """The words of a stretch that may go on."""
-        return await self._transcribe(session, audio, before, Playback(since_ns))
+        """The words of a stretch, before its utterance is over."""
+        return await self._transcribe(session, stretch, before, Playback(since_ns))
 
     async def answer(self, turn: Turn, sink: Sink) -> Exchange:
         """Hear the utterance, then write and speak the reply at once."""
@@ -185,10 +194,20 @@ class VoicePipeline:
             queue.close()
 
     async def _transcribe(
-        self, session: str, audio: Float32, before: str, playback: Playback
+        self, session: str, stretch: Stretch, before: str, playback: Playback
     ) -> str:
-        work = partial(self._engines.transcribe, audio, before=before)
-        return await self._asr.run(session, playback.due, work)
+        """The words of a stretch; whoever asks for what is being recognised waits for just that."""
+        words = stretch.known(before)
+        if words is None:
+            async with self._asr.turn(session, playback.due):
+                words = stretch.known(before)
+                if words is None:
+                    audio = stretch.audio
+                    words = await self._asr.call(
+                        partial(self._engines.transcribe, audio, before=before)
+                    )
+                    stretch.learn(before, words)
+        return words
 
     async def _examine(self, session: str, utterance: Utterance, due: Due, *, ended: bool) -> None:
         """Look at the next frames; without any, nobody is woken.
@@ -222,12 +241,9 @@ class VoicePipeline:
         utterance.forget()
         return " ".join(words for words in heard if words)
 
-    async def _recognise(self, turn: Turn, stretch: SpeechSpan) -> str:
-        utterance = turn.utterance
-        audio = utterance.audio(stretch.start, stretch.end)
-        words = await self._transcribe(turn.session, audio, turn.history.said(), turn.playback)
+    async def _recognise(self, turn: Turn, span: SpeechSpan) -> str:
+        stretch = turn.utterance.stretch(span)
+        words = await self._transcribe(turn.session, stretch, turn.history.said(), turn.playback)
         if not words:
-            places = (utterance.dropped_samples + at for at in (stretch.start, stretch.end))
-            start_s, end_s = (place / SAMPLE_RATE for place in places)
-            turn.missed.append((start_s, end_s))
+            turn.missed.append(stretch.place.seconds)
         return words

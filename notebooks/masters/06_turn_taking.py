@@ -372,7 +372,9 @@ patient.stop()
 # %% [markdown]
 # With work ahead, hardly more than the wait itself is left: recognition, the first words and the
 # first sound were there already, if the machine had nothing else to do. It costs the calls that
-# were for nothing, one for each pause in which you go on.
+# were for nothing, one for each pause in which you go on. Nothing is lost where you pause for long
+# enough for a sentence to be over: what lies before the pause is recognised while you speak on, and
+# kept. So the wait does not grow with what you say.
 #
 # And the wait? Labkit's server can follow the caller, as your policy does, and hear more than the
 # silence: who has finished tends to end low and softly, and "set a timer for" is unfinished. A client

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from labkit.audio.formats import WIRE
-from labkit.audio.pcm import Float32, to_int16
+from labkit.audio.pcm import to_int16
 from labkit.errors import ErrorCode
 from labkit.session.events import Encoded, Event, ReplyAudio
 from labkit.session.limits import Budget
@@ -16,7 +16,7 @@ from labkit.session.outgoing import Feed
 from labkit.session.session import Session
 from labkit.session.settings import ServerSettings, SessionOptions
 from labkit.trace import Trace
-from labkit.voice.hearing import Endpointing, SpeechSpan, Utterance, speech_stretches
+from labkit.voice.hearing import Endpointing, SpeechSpan, Stretch, Utterance, speech_stretches
 from labkit.voice.history import Exchange
 from labkit.voice.turn import Sink, Turn
 
@@ -42,14 +42,19 @@ class Inline:
         found = [float(np.abs(frame).max() > 0.01) for frame in frames]
         utterance.examined(found, ())
 
-    def stretches(self, utterance: Utterance, first: int = 0) -> list[SpeechSpan]:
-        return speech_stretches(utterance.probabilities, FRAME, Endpointing(pad_s=0), first=first)
+    def stretches(
+        self, utterance: Utterance, first: int = 0, *, finished: bool = False
+    ) -> list[SpeechSpan]:
+        rules = Endpointing(pad_s=0)
+        return speech_stretches(
+            utterance.probabilities, FRAME, rules, first=first, finished=finished
+        )
 
     async def overhear(
-        self, session: str, audio: Float32, *, before: str = "", since_ns: int | None = None
+        self, session: str, stretch: Stretch, *, before: str = "", since_ns: int | None = None
     ) -> str:
-        self.overheard += len(audio)
-        return " ".join(["la"] * (len(audio) // 1600))
+        self.overheard += len(stretch.pcm)
+        return " ".join(["la"] * (len(stretch.pcm) // 1600))
 
     async def answer(self, turn: Turn, sink: Sink) -> Exchange:
         await self.gate.wait()

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit.audio.pcm import SAMPLE_RATE, Float32
+from labkit.audio.pcm import SAMPLE_RATE
 from labkit.errors import EngineError
 from labkit.session.events import ReplyAudio, Sentence, Status, Transcript, TurnOver
 from labkit.trace import Mark
+from labkit.voice.hearing import Stretch
 from labkit.voice.history import Exchange
 from labkit.voice.turn import Sink, Turn
 from tests.session.sessions import Inline, Scene, at_work, sound
@@ -212,7 +213,7 @@ class Understood(Inline):
         self.before: list[str] = []
 
     async def overhear(
-        self, session: str, audio: Float32, *, before: str = "", since_ns: int | None = None
+        self, session: str, stretch: Stretch, *, before: str = "", since_ns: int | None = None
     ) -> str:
         self.before.append(before)
         return self.overheard_as
@@ -337,3 +338,68 @@ async def test_an_end_for_length_is_no_pause() -> None:
         turns = len(scene.told.of(TurnOver))
         await say(scene, 0, SAMPLE_RATE // 4)
         assert len(scene.told.of(TurnOver)) == turns
+
+
+class Remembering(Inline):
+    """Keeps the places of the stretches that it was asked to recognise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: list[tuple[float, float]] = []
+
+    async def overhear(
+        self, session: str, stretch: Stretch, *, before: str = "", since_ns: int | None = None
+    ) -> str:
+        assert since_ns is None
+        self.places.append(stretch.place.seconds)
+        return await super().overhear(session, stretch, before=before)
+
+
+PAUSE = 15 * SAMPLE_RATE // 32
+"""A pause in speech, behind which another stretch begins."""
+
+
+@pytest.mark.parametrize("server_ends", [False, True])
+async def test_what_cannot_change_any_more_is_recognised_while_speech_goes_on(
+    server_ends: bool,
+) -> None:
+    pipeline = Remembering()
+    async with at_work(pipeline, server_ends=server_ends) as scene:
+        await say(scene, SAMPLE_RATE, PAUSE)
+        assert not pipeline.places
+        await say(scene, SAMPLE_RATE, PAUSE)
+        assert pipeline.places == [pytest.approx((0, 1), abs=0.04)]
+        await say(scene, SAMPLE_RATE, PAUSE)
+        assert pipeline.places[-1] == pytest.approx((47 / 32, 79 / 32), abs=0.06)
+        await say(scene, 0, LONG)
+        scene.session.end_utterance()
+        await scene.session.all_answered()
+        places = len(pipeline.places)
+        await say(scene, SAMPLE_RATE, PAUSE, SAMPLE_RATE)  # the next one
+        assert len(pipeline.places) == places + 1
+
+
+async def test_without_work_ahead_nothing_is_recognised_before_the_end() -> None:
+    pipeline = Remembering()
+    async with at_work(pipeline, {"work_ahead": False}) as scene:
+        await say(scene, *[SAMPLE_RATE, PAUSE] * 3)
+        scene.session.end_utterance()
+        await scene.session.all_answered()
+        assert not pipeline.places
+
+
+async def test_a_recogniser_that_fails_while_speech_goes_on_is_asked_about_the_next() -> None:
+    class Deaf(Remembering):
+        async def overhear(
+            self, session: str, stretch: Stretch, *, before: str = "", since_ns: int | None = None
+        ) -> str:
+            await super().overhear(session, stretch, before=before)
+            raise EngineError("out of memory")
+
+    pipeline = Deaf()
+    async with at_work(pipeline) as scene:
+        await say(scene, *[SAMPLE_RATE, PAUSE] * 3)
+        scene.session.end_utterance()
+        await scene.session.all_answered()
+        assert len(pipeline.places) == 2
+        assert [over.text for over in scene.told.of(TurnOver)] == ["One. Two."]

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from labkit.audio.pcm import SAMPLE_RATE, Float32, to_int16
+from labkit.audio.pcm import SAMPLE_RATE, to_int16
 from labkit.errors import EngineError
 from labkit.session.events import (
     ReplyAudio,
@@ -22,6 +22,7 @@ from labkit.session.events import (
     TurnOver,
 )
 from labkit.session.outgoing import Feed
+from labkit.voice.hearing import Stretch
 from labkit.voice.history import Exchange
 from tests.session.sessions import Inline, Scene, at_work, sound
 
@@ -40,11 +41,11 @@ class Talkative(Inline):
         self.looks = self.heard = 0
 
     async def overhear(
-        self, session: str, audio: Float32, *, before: str = "", since_ns: int | None = None
+        self, session: str, stretch: Stretch, *, before: str = "", since_ns: int | None = None
     ) -> str:
         assert since_ns is not None
         self.looks += 1
-        self.heard += len(audio)
+        self.heard += len(stretch.pcm)
         if isinstance(self.over, Exception):
             raise self.over
         return self.over

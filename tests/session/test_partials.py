@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.audio.pcm import SAMPLE_RATE, Float32
+from labkit.audio.pcm import SAMPLE_RATE
 from labkit.errors import EngineError
 from labkit.session.events import PartialTranscript, Transcript, TurnOver
 from labkit.session.partials import Agreement, Partials
-from labkit.voice.hearing import Endpointing, SpeechSpan, Utterance, speech_stretches
+from labkit.voice.hearing import Endpointing, SpeechSpan, Stretch, Utterance, speech_stretches
 from tests.session.sessions import FRAME, Inline, Scene, at_work, sound
 
 
@@ -76,14 +76,18 @@ async def test_work_does_not_grow_with_what_is_over() -> None:
 class Numbered(Inline):
     """Hears words that are told apart by their level, three seconds at a time."""
 
-    def stretches(self, utterance: Utterance, first: int = 0) -> list[SpeechSpan]:
-        found = utterance.probabilities
-        return speech_stretches(found, FRAME, Endpointing(pad_s=0.1), longest_s=3.0, first=first)
+    def stretches(
+        self, utterance: Utterance, first: int = 0, *, finished: bool = False
+    ) -> list[SpeechSpan]:
+        found, rules = utterance.probabilities, Endpointing(pad_s=0.1)
+        return speech_stretches(found, FRAME, rules, longest_s=3.0, first=first, finished=finished)
 
     async def overhear(
-        self, session: str, audio: Float32, *, before: str = "", since_ns: int | None = None
+        self, session: str, stretch: Stretch, *, before: str = "", since_ns: int | None = None
     ) -> str:
-        return " ".join(str(round(level * 100)) for level, _ in groupby(audio[::FRAME]) if level)
+        return " ".join(
+            str(round(level * 100)) for level, _ in groupby(stretch.audio[::FRAME]) if level
+        )
 
 
 @pytest.mark.parametrize("every", [1, 2, 5, 40])
@@ -113,11 +117,11 @@ class Held(Inline):
         self.calls = 0
 
     async def overhear(
-        self, session: str, audio: Float32, *, before: str = "", since_ns: int | None = None
+        self, session: str, stretch: Stretch, *, before: str = "", since_ns: int | None = None
     ) -> str:
         self.calls += 1
         await self.free.wait()
-        return await super().overhear(session, audio, before=before)
+        return await super().overhear(session, stretch, before=before)
 
 
 async def test_under_load_the_latest_wins_and_how_far_behind_is_told() -> None:
@@ -147,7 +151,7 @@ async def test_what_comes_late_for_an_utterance_that_is_over_is_not_told() -> No
 
 class Deaf(Inline):
     async def overhear(
-        self, session: str, audio: Float32, *, before: str = "", since_ns: int | None = None
+        self, session: str, stretch: Stretch, *, before: str = "", since_ns: int | None = None
     ) -> str:
         raise EngineError("out of memory")
 

@@ -147,6 +147,24 @@ class TestUtterance:
         assert np.array_equal(joined, ramp(len(joined)))
         assert utterance.nbytes <= 2 * (len(utterance) + 2 * Utterance.BLOCK)
 
+    def test_what_is_known_of_a_stretch_stays_when_the_audio_before_it_goes(self) -> None:
+        utterance = Utterance(20 * FRAME, FRAME)
+        utterance.append(ramp(8 * FRAME))
+        examine(utterance, 8)
+        stretch = utterance.stretch(SpeechSpan(4 * FRAME, 6 * FRAME))
+        assert np.array_equal(integers(stretch.audio), ramp(2 * FRAME, 4 * FRAME))
+        stretch.learn("before it", "words")
+        utterance.drop_front(2)
+        again = SpeechSpan(2 * FRAME, 4 * FRAME)
+        assert utterance.stretch(again).known("before it") == "words"
+        assert utterance.beginning(5).stretch(again).known("before it") == "words"
+        assert utterance.stretch(again).known("") is None
+        assert utterance.stretch(SpeechSpan(2 * FRAME, 5 * FRAME)).known("before it") is None
+        assert utterance.split(4 * FRAME).stretch(again).known("before it") is None
+        utterance.forget()
+        assert utterance.stretch(again).known("before it") is None
+        assert len(stretch.pcm) == 2 * FRAME
+
     def test_what_is_found_in_frames_that_are_gone_is_not_kept(self) -> None:
         utterance = Utterance(10_000, FRAME)
         utterance.append(ramp(8 * FRAME))
@@ -227,6 +245,24 @@ class TestSpeechStretches:
         held = {frame for start, end in found for frame in range(start, end)}
         assert held >= {frame for frame, p in enumerate(probabilities) if p >= 0.5}
         assert held <= set(range(len(probabilities)))
+
+    @given(
+        st.lists(st.tuples(st.sampled_from([0.0, 0.4, 0.9]), st.integers(1, 40)), max_size=20),
+        st.sampled_from([2.0, 5.0, 30.0]),
+    )
+    def test_what_is_finished_stays_as_it_is_whatever_comes(
+        self, runs: list[tuple[float, int]], longest_s: float
+    ) -> None:
+        probabilities = [probability for probability, length in runs for _ in range(length)]
+        whole = speech_stretches(probabilities, FRAME, longest_s=longest_s)
+        tracker = SpeechTracker(FRAME)
+        for frame in range(len(probabilities) + 1):
+            finished = speech_stretches(
+                probabilities[:frame], FRAME, longest_s=longest_s, finished=True
+            )
+            assert finished == whole[: len(finished)]
+            tracker.feed(probabilities[frame : frame + 1])
+        assert tracker.stretches == len(stretches(probabilities, longest_s=1e6))
 
     def test_no_stretch_is_longer_than_the_recogniser_s_window(self) -> None:
         """Of 938 frames, the last ends behind 30 s."""

@@ -216,6 +216,52 @@ async def test_speech_that_gave_no_words_is_told_with_its_place() -> None:
     pipeline.close()
 
 
+async def test_what_was_recognised_ahead_is_not_recognised_again() -> None:
+    heard, gate = list[float](), threading.Event()
+    gate.set()
+
+    def hear(audio: Float32) -> str:
+        heard.append(len(audio) / SAMPLE_RATE)
+        word = f"word {len(heard)}"
+        gate.wait()
+        return word
+
+    utterance = said_in_turn(1, 0.6, 2, 3, 1)
+    pipeline, this = VoicePipeline(scripted_engines(ScriptedAsr(hear))), turn(utterance)
+    while utterance.unexamined():
+        await pipeline.listen("session", utterance)
+    finished = pipeline.stretches(utterance, finished=True)
+    assert finished == pipeline.stretches(utterance)[:2]
+    assert await pipeline.overhear("session", utterance.stretch(finished[0])) == "word 1"
+    gate.clear()
+    ahead = asyncio.create_task(pipeline.overhear("session", utterance.stretch(finished[1])))
+    await until(lambda: len(heard) == 2)
+    answer = asyncio.create_task(pipeline.answer(this, CollectingSink()))
+    await until(lambda: pipeline.queued()["asr"] == 1)
+    gate.set()
+    assert await ahead == "word 2"
+    assert (await answer).user == "word 1 word 2 word 3"
+    assert heard == pytest.approx([1.3, 2.95, 1.65], abs=0.05)
+    pipeline.close()
+
+
+async def test_a_recogniser_that_fails_ahead_is_asked_again() -> None:
+    faults = iter((True, False))
+
+    def hear(audio: Float32) -> str:
+        if next(faults):
+            raise RuntimeError("out of memory")
+        return "word"
+
+    pipeline, utterance = VoicePipeline(scripted_engines(ScriptedAsr(hear))), said_in_turn(1)
+    await pipeline.listen("session", utterance, ended=True)
+    (span,) = pipeline.stretches(utterance)
+    with pytest.raises(EngineError):
+        await pipeline.overhear("session", utterance.stretch(span))
+    assert (await pipeline.answer(turn(utterance), CollectingSink())).user == "word"
+    pipeline.close()
+
+
 async def test_a_long_stretch_is_cut_to_what_the_recogniser_was_trained_on() -> None:
     heard: list[float] = []
 
