@@ -42,6 +42,13 @@ def remember(history, said, replied):
         right(history, said, replied)
 """
 
+ONE_HISTORY = """
+class SessionState(SessionState):
+    def __init__(self, socket, history=[]):
+        super().__init__(socket)
+        self.history = history
+"""
+
 WRONG = {
     "ch2.sessions_isolated": {
         "one buffer for all": """
@@ -55,11 +62,11 @@ class SessionState(SessionState):
 async def say_reply(session, sentences):
     pass
 """,
-        "one history for all": """
+        "one history for all": ONE_HISTORY,
+        "sends floats": """
 class SessionState(SessionState):
-    def __init__(self, socket, history=[]):
-        super().__init__(socket)
-        self.history = history
+    async def send_audio(self, samples):
+        await self.socket.send(samples.tobytes())
 """,
         "one history behind all": """
 everything = []
@@ -85,6 +92,7 @@ async def off_loop(call, *arguments):
 """,
     },
     "ch2.history_remembers": {
+        "one history for all": ONE_HISTORY,
         "remembers nothing": """
 def remember(history, said, replied):
     pass

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final
 
+from labkit.audio.formats import WIRE
 from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks, encode_s16le, read_audio
+from labkit.course.checks.ch1 import require_speech
 from labkit.course.checks.check import checked
 from labkit.course.models import Models
 from labkit.course.probe import Answer, Caller, Probe
@@ -37,6 +39,7 @@ async def sessions_isolated(probe: Probe) -> None:
     Then each tells a name in the same way; a third caller says something else, and all three ask,
     "do you know my name".
     """
+    models = await asyncio.to_thread(Models.load)
     callers = [await probe.connect(), await probe.connect()]
     said = probe.draw(2)
     pending = await _speak_at_once(probe, callers, said)
@@ -46,6 +49,8 @@ async def sessions_isolated(probe: Probe) -> None:
         probe.require_heard(own, answer)
         if answer.reply_text and not answer.audio:
             raise NotYet("the reply as audio, too", "no audio before `done`", event=answer.last)
+        if answer.audio:
+            await require_speech(models, answer, WIRE)
         probe.ok(f"gives client {caller.number} what this client has said")
     names = probe.draw(2, tells_a_name, words=1)
     for caller, answer in zip(callers, await _speak_at_once(probe, callers, names), strict=True):
@@ -53,15 +58,7 @@ async def sessions_isolated(probe: Probe) -> None:
     third = await probe.connect()
     await third.ask(probe.draw(1, is_small_talk, words=1)[0])  # so that it has a history, too
     for caller, others in ((callers[0], names[1:]), (callers[1], names[:1]), (third, names)):
-        answer = await _ask_for_name(probe, caller)
-        for other in others:
-            if _knows(answer, other):
-                raise NotYet(
-                    f"client {caller.number} to be told nothing of other callers",
-                    f'"{answer.reply_text}", after another caller had said "{other.text}"',
-                    event=answer.last,
-                )
-        probe.ok(f"tells client {caller.number} nothing that another client has said")
+        await _require_unknown(probe, caller, others)
 
 
 async def _speak_at_once(
@@ -92,11 +89,14 @@ async def history_remembers(probe: Probe) -> None:
     """A name, three turns about something else, "do you know my name"; the same with a second name.
 
     The reply has to hold the name that was told last, as it was heard. A turn has about 7 to 17
-    words: what is said and what is replied together.
+    words: what is said and what is replied together. Then another client says something, and asks
+    as well: it may be told neither.
     """
     caller = await probe.connect()
-    for _ in range(2):
-        await _require_remembered(probe, caller)
+    told = [await _require_remembered(probe, caller) for _ in range(2)]
+    other = await probe.connect()
+    await other.ask(probe.draw(1, is_small_talk, words=1)[0])  # so that it has a history, too
+    await _require_unknown(probe, other, told)
 
 
 @checked("ch2.history_bounded", "In a long conversation, the model still knows what it is about.")
@@ -143,7 +143,21 @@ async def _ask_for_name(probe: Probe, caller: Caller) -> Answer:
     return await caller.ask(await question_of_a_name(probe))
 
 
-async def _require_remembered(probe: Probe, caller: Caller) -> None:
+async def _require_unknown(probe: Probe, caller: Caller, others: list[Recording]) -> None:
+    """Make sure that a caller is told none of the names that others have told."""
+    answer = await _ask_for_name(probe, caller)
+    for other in others:
+        if _knows(answer, other):
+            raise NotYet(
+                f"client {caller.number} to be told nothing of other callers",
+                f'"{answer.reply_text}", after another caller had said "{other.text}"',
+                event=answer.last,
+            )
+    probe.ok(f"tells client {caller.number} nothing that another client has said")
+
+
+async def _require_remembered(probe: Probe, caller: Caller) -> Recording:
+    """Make sure that a name is known three turns later; gives what told it."""
 
     async def transcript_of(said: Recording) -> str:
         return (await caller.ask(said)).transcript
@@ -160,6 +174,7 @@ async def _require_remembered(probe: Probe, caller: Caller) -> None:
             event=answer.last,
         )
     probe.ok(f'remembers "{told.text}", {_TURNS_BETWEEN} turns later')
+    return told
 
 
 async def tell_a_name(
