@@ -22,7 +22,8 @@ _TICK: Final = round(_TICK_S * SAMPLE_RATE)
 _ECHO_DELAY: Final = 6
 """Ticks from the loudspeaker to the microphone: 120 ms, a usual sound card."""
 _QUIET_S: Final = 2.0
-_LONGEST_S: Final = 60.0
+_LONGEST_S: Final = 150.0
+"""Longer than a long reply, and an answer to what was said over it."""
 
 
 @dataclass(slots=True)
@@ -66,6 +67,7 @@ async def speak_over(
     *,
     after_s: float = 1.0,
     echo_db: float | None = None,
+    hears_out: bool = True,
 ) -> Overlap:
     """Ask something, and speak over the reply once some of it was heard.
 
@@ -78,6 +80,8 @@ async def speak_over(
         after_s: Seconds of the reply that are heard before that.
         echo_db: Level at which the reply comes back into the microphone, such as -12; None for a
             headset.
+        hears_out: Hear all replies to their end; else hang up once it is known what became of the
+            first, and what was heard in its place.
 
     Raises:
         ClientError: The session ended, or no reply came.
@@ -87,7 +91,7 @@ async def speak_over(
     )
     gain = 0.0 if echo_db is None else 10 ** (echo_db / 20)
     async with SessionClient.connect(url, start) as client:
-        caller = _Caller(client, question, over, after_s, gain)
+        caller = _Caller(client, question, over, after_s, gain, hears_out)
         listening = asyncio.create_task(caller.listen())
         try:
             async with asyncio.timeout(_LONGEST_S):
@@ -112,6 +116,7 @@ class _Caller:
     over: Float32
     after_s: float
     gain: float
+    hears_out: bool = True
     overlap: Overlap = field(default_factory=Overlap)
     to_play: Float32 = field(default_factory=lambda: np.zeros(0, np.float32))
     coming_back: deque[Float32] = field(
@@ -123,14 +128,24 @@ class _Caller:
     turns_done: int = 0
     ticks: int = 0
     busy_s: float = 0.0
+    said_s: float = 0.0
     begun_s: float = field(default_factory=lambda: asyncio.get_running_loop().time())
 
     @property
     def through(self) -> bool:
-        """Whether all that was said was answered, and all of that was heard."""
+        """Whether all that was said was answered, and as much of that was heard as it wants to."""
+        if self._knows and not self.hears_out:
+            return True
         if len(self.to_play) or len(self.to_say):
             self.busy_s = self._now_s()
         return self.turns_done >= self.turns_wanted and self._now_s() - self.busy_s > _QUIET_S
+
+    @property
+    def _knows(self) -> bool:
+        """Whether it was told what became of the reply that it spoke over."""
+        if self.overlap.interrupted:
+            return len(self.overlap.transcripts) > 1
+        return self.overlap.resumed is not None and self._now_s() - self.said_s > _QUIET_S
 
     async def live(self) -> None:
         """Play and speak for one tick."""
@@ -144,6 +159,8 @@ class _Caller:
         said, self.to_say = self.to_say[:_TICK], self.to_say[_TICK:]
         microphone = self.coming_back.popleft()
         microphone[: len(said)] += said
+        if len(said):
+            self.said_s = self._now_s()
         await self.client.send_audio(encode_s16le(microphone))
 
     async def listen(self) -> None:

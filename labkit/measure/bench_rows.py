@@ -495,7 +495,15 @@ async def measure_barge_in(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
                 asked, over = rng.sample([one for one in recordings if one.voice == voice], 2)
                 said = read_audio(asked.path), read_audio(over.path)
                 echo_db = _ECHO_DB if place % 2 else None
-                calls.append(speak_over(server.url, *said, after_s=_HEARD_OF_IT_S, echo_db=echo_db))
+                calls.append(
+                    speak_over(
+                        server.url,
+                        *said,
+                        after_s=_HEARD_OF_IT_S,
+                        echo_db=echo_db,
+                        hears_out=False,
+                    )
+                )
             overlaps += await asyncio.gather(*calls)
     ended = [one for one in overlaps if one.interrupted]
     stopped = [one.stopped_ms for one in ended if one.stopped_ms is not None]

@@ -62,6 +62,13 @@ async def test_noise_is_nothing(url: str) -> None:
     assert len(overlap.transcripts) == 1
 
 
+async def test_who_does_not_hear_it_out_hangs_up_once_the_verdict_is_known(url: str) -> None:
+    overlap = await speak_over(url, recording("kal-08"), recording("kal-09"), hears_out=False)
+    assert overlap.interrupted
+    assert overlap.stopped_ms is not None
+    assert len(overlap.transcripts) == 2
+
+
 async def test_over_a_reply_that_is_too_short_nothing_is_said(url: str) -> None:
     overlap = await speak_over(url, recording("kal-08"), recording("kal-09"), after_s=50.0)
     assert overlap.began_s is None
