@@ -8,7 +8,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Final
 
 import numpy as np
@@ -20,8 +19,7 @@ from labkit.session.ahead import WorkAhead
 from labkit.session.answering import Answers, Ended
 from labkit.session.barge_in import BargeIn
 from labkit.session.common import Common
-from labkit.session.events import PartialTranscript, Refused, SpeechStarted, SpeechStopped
-from labkit.session.partials import Partials
+from labkit.session.events import Refused, SpeechStarted, SpeechStopped
 from labkit.trace import Mark
 from labkit.voice import turn as voice
 from labkit.voice.hearing import Endpointing, SpeechTracker, Utterance, frames_in
@@ -38,8 +36,6 @@ _log = logging.getLogger(__name__)
 
 _MOST_SILENCE_S: Final = 10.0
 """An open microphone sends silence for ever: so much of it is enough to keep."""
-_PARTIALS_S: Final = 0.4
-"""Least time between two partial transcripts: about the length of a word."""
 _SPEECH_AT_ONCE: Final = 3
 """Frames of speech that are examined in one go: fewer than lie between the beginning of a pause and
 the first decision about it."""
@@ -84,6 +80,21 @@ class Listening:
         self._fails = False  # the detector, since it was asked last
 
     # What is known of it.
+
+    @property
+    def utterance(self) -> Utterance:
+        """What is being said, or will be next."""
+        return self._utterance
+
+    @property
+    def tracker(self) -> SpeechTracker:
+        """Where somebody speaks in the utterance that is examined."""
+        return self._tracker
+
+    @property
+    def may_be_over(self) -> bool:
+        """Whether nobody speaks, or somebody pauses for as long as at an end."""
+        return not self._tracker.speaking or self._tracker.pause >= self._ahead_frames
 
     @property
     def unexamined(self) -> int:
@@ -452,64 +463,3 @@ class Listening:
             _log.warning("session %s: %s", self._common.id, error)
             return ""
         return " ".join(words)
-
-    # What is recognised while somebody speaks.
-
-    async def hear_ahead(self) -> None:
-        """Recognise stretches of speech that are over while their utterance goes on.
-
-        They will not change any more, so nothing of it is in vain, and however long somebody
-        speaks, at the end only the last stretch is left to be recognised.
-        """
-        common, utterance, heard = self._common, self._utterance, 1
-
-        def has_more() -> bool:
-            new = heard if self._utterance is utterance else 1
-            return self._tracker.stretches > new and not self._unexamined
-
-        while True:
-            await common.changes.until(has_more)
-            utterance, heard = self._utterance, self._tracker.stretches
-            before = self._answers.history.said()
-            try:
-                for one in common.pipeline.stretches(utterance, finished=True):
-                    if self._utterance is not utterance:  # its turn recognises the rest
-                        break
-                    await common.pipeline.overhear(common.id, utterance.stretch(one), before=before)
-            except EngineError as error:  # its turn will fail, and say so
-                _log.warning("session %s: %s", common.id, error)
-
-    # Partial transcripts.
-
-    async def overhear(self) -> None:
-        """Tell what is heard of utterances that go on: of each moment the latest, or nothing."""
-        common = self._common
-        partials = self._fresh_partials()
-        while True:
-            await common.changes.until(partial(self._may_overhear, partials))
-            utterance = self._utterance
-            if partials.utterance is not utterance:
-                partials = self._fresh_partials()
-            came, begun_ns = utterance.position, common.clock()
-            try:
-                text, confirmed = await partials.hear()
-            except EngineError as error:  # its turn will fail, and say so
-                _log.warning("session %s: %s", common.id, error)
-                text, confirmed = "", ""
-            # For half of the time at most, so that what somebody waits for is not far behind it.
-            took_s = (common.clock() - begun_ns) / 1e9
-            rest_s = max(_PARTIALS_S - took_s, took_s)
-            partials.due = self._tracker.frames + frames_in(rest_s, self._frame)
-            if text and self._utterance is utterance and not common.outgoing.window.is_overfull:
-                behind_s = (utterance.position - came) / SAMPLE_RATE
-                common.tell(PartialTranscript(self._answers.next_turn, text, confirmed, behind_s))
-
-    def _fresh_partials(self) -> Partials:
-        common, before = self._common, self._answers.history.said()
-        return Partials(common.pipeline, common.id, self._utterance, before)
-
-    def _may_overhear(self, partials: Partials) -> bool:
-        """Whether somebody speaks, does not pause for long, and has said something new."""
-        speaking = self._tracker.speaking and self._tracker.pause < self._ahead_frames
-        new = self._tracker.frames >= partials.due or self._utterance is not partials.utterance
-        return speaking and new and not self._unexamined

@@ -27,6 +27,7 @@ from labkit.session.events import Encoder, Event, Observer, Refused
 from labkit.session.limits import Activity, Budget, TokenBucket
 from labkit.session.listening import Listening
 from labkit.session.outgoing import Feed, Outgoing
+from labkit.session.overhearing import Overhearing
 from labkit.session.settings import ServerSettings, SessionOptions
 from labkit.tasks import Changes
 from labkit.voice.hearing import Endpointing
@@ -122,6 +123,7 @@ class Session:
             )
         self._answers = Answers(self._common, barge_in)
         self._listening = Listening(self._common, self._answers, rules, cpu_clock)
+        self._overhearing = Overhearing(self._common, self._listening, self._answers)
 
     # What is known of it.
 
@@ -316,9 +318,9 @@ class Session:
             return (self._answers.run,)
         work = [self._listening.run, self._answers.run]
         if self.options.partials:
-            work.append(self._listening.overhear)
+            work.append(self._overhearing.tell)
         elif self._common.settings.work_ahead:
-            work.append(self._listening.hear_ahead)
+            work.append(self._overhearing.keep)
         return tuple(work)
 
     async def all_answered(self) -> None:
