@@ -285,8 +285,9 @@ class Endpointing:
     min_s: float = 0.128
     """Shorter bursts (clicks, a cough) are no speech, in seconds."""
     pad_s: float = 0.64
-    """Kept on both sides, in seconds. The detector may miss a quiet word for half a second, and the
-    client has said where its utterance ends: only long silence is worth cutting."""
+    """Kept before speech and behind the last of it, in seconds. The detector may miss a quiet word
+    for half a second, and the client has said where its utterance ends: only long silence is worth
+    cutting."""
     split_s: float = 0.4
     """Silence at which an utterance is split into stretches that are recognised one by one, in
     seconds. People pause for less inside a sentence, and for more behind it."""
@@ -294,8 +295,9 @@ class Endpointing:
     """So much silence ends an utterance, where the server decides, in seconds. Half a second is the
     usual wait of endpointers without a model of turns."""
     ahead_s: float = 0.128
-    """So much of that silence is heard with the utterance, in seconds; once it was heard, the
-    answer may be worked on. What comes behind it until the decision is silence, too."""
+    """So much of that silence, and of a pause at which an utterance is split, is heard with what
+    was said before it, in seconds; once it was heard, the answer may be worked on, and if speech
+    goes on instead, what was recognised for that need not be recognised again."""
 
     def over(self, probability: float, *, before: bool) -> bool:
         """Whether a frame counts as speech; `before` says whether the one before it did."""
@@ -340,7 +342,8 @@ def speech_stretches(
     shortest = frames_in(rules.min_s, frame_samples)
     spoken = [burst for burst in bursts if len(burst) >= shortest]
     stretches = _between_pauses(spoken, frames_in(rules.split_s, frame_samples))
-    padded = _padded(stretches, frames_in(rules.pad_s, frame_samples), len(probabilities))
+    pad, tail = frames_in(rules.pad_s, frame_samples), frames_in(rules.ahead_s, frame_samples)
+    padded = _padded(stretches, pad, tail, len(probabilities))
     if finished:
         padded = padded[:-1]
     longest = int(longest_s * SAMPLE_RATE) // frame_samples
@@ -364,13 +367,18 @@ def _between_pauses(bursts: Sequence[range], pause: int) -> list[range]:
     return joined
 
 
-def _padded(stretches: Sequence[range], pad: int, frames: int) -> list[range]:
-    """Widen each by `pad` frames on both sides, at most to the middle of the pause between two."""
-    middles = [(a.stop + b.start) // 2 for a, b in pairwise(stretches)]
-    return [
-        range(max(low, stretch.start - pad), min(high, stretch.stop + pad))
-        for low, stretch, high in zip([0, *middles], stretches, [*middles, frames], strict=False)
-    ]
+def _padded(stretches: Sequence[range], pad: int, tail: int, frames: int) -> list[range]:
+    """Widen each by `pad` frames before it and `tail` behind it, the last by `pad` on both sides.
+
+    None reaches into another, and of a short pause nothing is left out.
+    """
+    padded: list[range] = []
+    limits = [*(min(a.stop + tail, b.start) for a, b in pairwise(stretches)), frames]
+    end = 0
+    for stretch, limit in zip(stretches, limits, strict=False):
+        start, end = max(end, stretch.start - pad), min(stretch.stop + pad, limit)
+        padded.append(range(start, end))
+    return padded
 
 
 class _Cuts:

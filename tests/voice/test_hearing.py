@@ -211,10 +211,10 @@ class TestSpeechStretches:
         short, long = [0.0] * 12, [0.0] * 13  # 0.4 s is 12.5 frames
         speech = [0.9] * 10
         assert stretches(speech + short + speech) == [(0, 32)]
-        assert stretches(speech + long + speech) == [(0, 16), (16, 33)]
+        assert stretches(speech + long + speech) == [(0, 14), (14, 33)]
 
     def test_a_long_pause_reaches_no_recogniser(self) -> None:
-        assert stretches([0.9] * 10 + [0.0] * 100 + [0.9] * 10) == [(0, 30), (90, 120)]
+        assert stretches([0.9] * 10 + [0.0] * 100 + [0.9] * 10) == [(0, 14), (90, 120)]
 
     def test_what_is_too_long_is_cut_at_its_longest_pause(self) -> None:
         said = [0.9] * 70 + [0.0] * 5 + [0.9] * 70 + [0.0] * 3 + [0.9] * 60
