@@ -236,7 +236,7 @@ class SpeechSpan:
     end: int
 
     @property
-    def seconds(self) -> tuple[float, float]:
+    def in_seconds(self) -> tuple[float, float]:
         """Its beginning and its end, in seconds."""
         return self.start / SAMPLE_RATE, self.end / SAMPLE_RATE
 
@@ -258,7 +258,7 @@ class Stretch:
 
     place: SpeechSpan
     pcm: Int16
-    _known: _Known = field(default_factory=dict, repr=False)
+    _known: _Known = field(repr=False)
 
     @property
     def audio(self) -> Float32:

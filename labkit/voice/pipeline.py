@@ -245,5 +245,5 @@ class VoicePipeline:
         stretch = turn.utterance.stretch(span)
         words = await self._transcribe(turn.session, stretch, turn.history.said(), turn.playback)
         if not words:
-            turn.missed.append(stretch.place.seconds)
+            turn.missed.append(stretch.place.in_seconds)
         return words

@@ -351,7 +351,7 @@ class Remembering(Inline):
         self, session: str, stretch: Stretch, *, before: str = "", since_ns: int | None = None
     ) -> str:
         assert since_ns is None
-        self.places.append(stretch.place.seconds)
+        self.places.append(stretch.place.in_seconds)
         return await super().overhear(session, stretch, before=before)
 
 
