@@ -443,6 +443,7 @@ class Listening:
         self._common.changes.tell()
         self._pauses.begin_anew()
         self._split(utterance, self._followed(utterance))
+        utterance.forget()  # whoever overhears it may keep it until the next is spoken
 
     async def _said(self, utterance: Utterance, first: int = 0) -> str:
         """The words of an utterance that may go on, from frame `first`; somebody waits for them."""

@@ -173,6 +173,15 @@ async def test_an_aside_ends_nothing() -> None:
         assert not scene.told.of(ReplyInterrupted)
 
 
+async def test_of_what_was_no_interruption_nothing_is_held() -> None:
+    async with replying("uh huh") as scene:
+        spoken = scene.session._listening.utterance
+        await say(scene, SAMPLE_RATE, LONG)
+        assert scene.told.of(ReplyResumed)
+        assert scene.session._listening.utterance is not spoken
+        assert (len(spoken), spoken.nbytes) == (0, 0)
+
+
 async def test_a_yes_to_the_last_of_a_reply_is_answered() -> None:
     async with replying("yes") as scene:
         await played(scene, 2.8)  # 0.3 s are left
