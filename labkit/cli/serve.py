@@ -81,8 +81,7 @@ def serve(
         bool,
         typer.Option(
             "--work-ahead/--no-work-ahead",
-            help="Recognise what lies before a pause while somebody speaks on, and begin to answer "
-            "in a pause that may be the end, where the server decides that.",
+            help="Recognise, and begin to answer, in pauses: before an utterance is over.",
         ),
     ] = True,
     deflate: Annotated[
