@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from labkit.voice.threads import default_threads, limit_spinning, most_threads, usable_cores
 
@@ -40,6 +41,13 @@ def test_openmp_looks_shortly_unless_somebody_has_said_for_how_long(
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
     limit_spinning()
     assert os.environ["GOMP_SPINCOUNT"] == "7"
+
+
+def test_numpy_has_no_threads_that_look_for_work_on_the_engines_cores() -> None:
+    with threadpool_limits(2, user_api="blas"):  # which puts back what was
+        limit_spinning()
+        blas = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+        assert all(pool["num_threads"] == 1 for pool in blas)
 
 
 @pytest.fixture
