@@ -31,10 +31,12 @@ import logging
 import os
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 import numpy as np
@@ -68,7 +70,8 @@ _WORTH_KEEPING: Final = 8
 """Tokens of a conversation that are sooner read again than kept."""
 _WARM: Final = 4
 """Tokens."""
-_LEARNS: Final = 0.2
+_TELLING: Final = 3
+"""Tokens that tell how long one takes."""
 _UNTIL_TRIED: Final = 64
 """Tokens that few threads write where many were slower: a reply or two."""
 _SHORTEST_LOOP: Final = 4
@@ -109,13 +112,15 @@ class Threads:
 
     Many, where no other engine works and nothing else does: a small model gains nothing by them,
     and other programs may want the cores. Then few write the next tokens, until it is tried again.
+    What few took is of another time when many seem slower, and machines have faster and slower
+    times; so few must show first that they are sooner through now.
     """
 
     def __init__(self, few: int, many: int) -> None:
         """Choose between so many, of which `few` are always right."""
         self._few = few
         self._many = many
-        self._took_s: dict[int, float] = {}
+        self._took_s = {threads: deque[float](maxlen=_TELLING) for threads in (few, many)}
         self._tokens_left = 0
 
     def choose(self, *, alone: bool) -> int:
@@ -124,13 +129,21 @@ class Threads:
 
     def took(self, threads: int, seconds: float) -> None:
         """Note what one token took."""
-        before = self._took_s.get(threads, seconds)
-        self._took_s[threads] = before + _LEARNS * (seconds - before)
-        if threads == self._few:
-            self._tokens_left = max(0, self._tokens_left - 1)
-        elif self._took_s[threads] > self._took_s.get(self._few, seconds):
-            del self._took_s[threads]
+        self._took_s[threads].append(seconds)
+        if threads == self._few and self._tokens_left:
+            self._tokens_left -= 1
+            if not self._tokens_left:
+                self._took_s[self._many].clear()
+            elif self._tokens_left == _UNTIL_TRIED - _TELLING and not self._few_are_sooner():
+                self._tokens_left = 0
+        elif threads == self._many and self._few_are_sooner():
+            self._took_s[self._few].clear()
             self._tokens_left = _UNTIL_TRIED
+
+    def _few_are_sooner(self) -> bool:
+        """By the middle one of their last tokens: the first behind a pause often takes twice."""
+        few, many = (self._took_s[threads] for threads in (self._few, self._many))
+        return len(few) == len(many) == _TELLING and median(few) < median(many)
 
 
 class LlamaLlm:

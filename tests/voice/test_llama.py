@@ -52,32 +52,47 @@ def test_what_the_model_is_told_leaves_room_for_what_is_said() -> None:
         fit_to_context(conversation(1, system="be brief " * 4), by_words, room=8)
 
 
+def told(*, few: Sequence[float], many: Sequence[float]) -> Threads:
+    """One thread and two, that took so many seconds a token."""
+    threads = Threads(1, 2)
+    for seconds in few:
+        threads.took(1, seconds)
+    for seconds in many:
+        threads.took(2, seconds)
+    return threads
+
+
+def written_by_few(threads: Threads, took: Sequence[float]) -> int:
+    """How many tokens in a row one thread writes."""
+    for tokens, seconds in enumerate(took):
+        if threads.choose(alone=True) == 2:
+            return tokens
+        threads.took(1, seconds)
+    return len(took)
+
+
 class TestThreads:
     def test_few_beside_another_engine_and_many_alone(self) -> None:
         threads = Threads(1, 3)
         assert [threads.choose(alone=alone) for alone in (False, True)] == [1, 3]
 
     def test_where_many_are_slower_few_write_on_until_it_is_tried_again(self) -> None:
-        threads = Threads(1, 2)
-        for _ in range(3):
-            threads.took(1, 0.010)
-        threads.took(2, 0.009)
-        assert threads.choose(alone=True) == 2
-        threads.took(2, 0.080)
-        tokens = 0
-        while threads.choose(alone=True) == 1:
-            threads.took(1, 0.010)
-            tokens += 1
-        assert tokens == 64
-        threads.took(2, 0.009)  # what was slow then counts no longer
-        assert threads.choose(alone=True) == 2
+        threads = told(few=[0.010] * 3, many=[0.080] * 3)
+        assert written_by_few(threads, [0.010] * 100) == 64
+        for _ in range(3):  # what was slow then counts no longer
+            assert threads.choose(alone=True) == 2
+            threads.took(2, 0.009)
+        assert written_by_few(threads, [0.010]) == 0
 
     def test_one_slow_token_of_many_says_little(self) -> None:
-        threads = Threads(1, 2)
-        threads.took(1, 0.016)
-        for _ in range(5):
-            threads.took(2, 0.009)
-        threads.took(2, 0.030)
+        threads = told(few=[0.016] * 3, many=[0.009] * 5 + [0.030])
+        assert threads.choose(alone=True) == 2
+
+    def test_what_few_took_on_a_faster_machine_is_not_believed(self) -> None:
+        threads = told(few=[0.016] * 3, many=[0.010] * 3 + [0.018] * 3)
+        assert written_by_few(threads, [0.025] * 100) == 3
+        for _ in range(10):
+            threads.took(2, 0.018)
         assert threads.choose(alone=True) == 2
 
     def test_many_are_not_judged_by_nothing(self) -> None:
