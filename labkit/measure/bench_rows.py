@@ -68,6 +68,7 @@ from labkit.voice.catalogue import Role
 from labkit.voice.engines import Vad
 from labkit.voice.hearing import Endpointing
 from labkit.voice.models import load_engines, resolve
+from labkit.voice.scheduling import engine_thread
 
 _CHUNK_MS: Final = 40
 _PATIENT: Final = Deadlines(answer_s=180.0)
@@ -148,14 +149,18 @@ async def measure_turns(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
     """Turns whose end the client tells or the server decides, over the engines without a server."""
     paths = resolve(bench.models)
     engines = await asyncio.to_thread(load_engines, paths)
-    floor = partial(back_to_back, engines, system=paths.system)
     said, found = _said(bench, 8 if bench.quick else FEW + 5), _Turns()
     rng, command = random.Random(bench.seed), labkit_server("--models", bench.models)
     ways = {way: command for way, rows in _WAYS.items() if any(map(bench.wants, rows))}
-    async with _warm(ways) as servers:
-        for number, one in enumerate(said):
-            tell(f"turns: {one[0].name}", number, len(said))
-            await _one_recording(found, bench, servers, floor, engines.vad, one, rng)
+    # A thread of its own: OpenMP keeps its threads for each one that asks for work, and where they
+    # are more than the cores, they sleep at each operation, and a token takes twice as long.
+    with engine_thread("floor") as thread:
+        take = partial(back_to_back, engines, system=paths.system)
+        floor = partial(asyncio.get_running_loop().run_in_executor, thread, take)
+        async with _warm(ways) as servers:
+            for number, one in enumerate(said):
+                tell(f"turns: {one[0].name}", number, len(said))
+                await _one_recording(found, bench, servers, floor, engines.vad, one, rng)
     return _read_turns(found)
 
 
@@ -169,7 +174,7 @@ async def _one_recording(
     found: _Turns,
     bench: Bench,
     servers: Mapping[str, RunningServer],
-    floor: Callable[[Float32], Floor],
+    floor: Callable[[Float32], Awaitable[Floor]],
     vad: Vad,
     one: tuple[Recording, Float32, int],
     rng: random.Random,
@@ -180,7 +185,7 @@ async def _one_recording(
     beneath = None
     for way in rng.sample(("floor", *servers), 1 + len(servers)):
         if way == "floor":
-            beneath = await asyncio.to_thread(floor, samples[: end + 1 + _AFTER])
+            beneath = await floor(samples[: end + 1 + _AFTER])
         elif way == "push":
             turns[way] = await _push(servers[way].url, samples, end)
         else:

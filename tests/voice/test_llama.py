@@ -1,7 +1,6 @@
 """The language model on llama.cpp: what it is given, what it reads, what it writes."""
 
-from collections.abc import Iterator, Sequence
-from itertools import zip_longest
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,17 +13,11 @@ from labkit.voice.history import Message
 from labkit.voice.llama import LlamaLlm, Threads, fit_to_context
 from labkit.voice.scheduling import Stop
 from tests.engines import embedded_engines, embedded_paths
+from tests.voice.llama_reader import Reader, conversation
 
 
 def by_words(messages: Sequence[Message]) -> int:
     return sum(len(message.content.split()) for message in messages)
-
-
-def conversation(exchanges: int, *, system: str = "") -> list[Message]:
-    said = [Message("system", system)] if system else []
-    for number in range(exchanges):
-        said += [Message("user", f"question {number}"), Message("assistant", f"answer {number}")]
-    return [*said, Message("user", "last question")]
 
 
 def test_the_oldest_exchanges_are_dropped_first() -> None:
@@ -109,51 +102,6 @@ class TestThreads:
             threads.took(4 if many else 2, seconds)
 
 
-class Reader(LlamaLlm):
-    """Counts the tokens that it reads and writes."""
-
-    def __init__(self) -> None:
-        super().__init__(embedded_paths().llm, threads=1)
-        self.tokens = 0
-        read = self._model.read
-
-        def counted(sequence: int, tokens: Sequence[int], at: int) -> int:
-            self.tokens += len(tokens)
-            return read(sequence, tokens, at)
-
-        self._model.read = counted  # type: ignore[method-assign]
-
-    def answer(self, messages: Sequence[Message], stop: Stop | None = None) -> tuple[str, int]:
-        """The reply, and how many tokens of the prompt were read for it."""
-        before = self.tokens
-        pieces = [piece for piece in self.reply(messages, stop or Stop()) if piece]
-        return "".join(pieces), self.tokens - before - len(pieces)
-
-
-def talk(llm: Reader, name: str, turns: int) -> Iterator[tuple[str, int, int]]:
-    """Each reply to one caller, the tokens read for it, and those of the whole prompt."""
-    messages: list[Message] = []
-    for said in [f"my name is {name}", "what is my name", *["set a timer for ten minutes"] * turns]:
-        messages.append(Message("user", said))
-        reply, read = llm.answer(messages)
-        yield reply, read, llm.count(messages)
-        messages.append(Message("assistant", reply.strip()))
-
-
-def askers() -> list[list[Message]]:
-    """Three conversations, one of which is longer than what is read in one call.
-
-    Their replies are sure: where two words are as likely, the last bit of a sum decides, which
-    depends on how many tokens were read at a time.
-    """
-    before = [
-        Message("user", "set a timer for ten minutes"),
-        Message("assistant", "Timer set for ten minutes."),
-    ]
-    said = ("turn on the kitchen light", "what is back pressure", "what is jitter")
-    return [[*before * n, Message("user", words)] for n, words in enumerate(said)]
-
-
 @pytest.mark.engines
 class TestLlm:
     @staticmethod
@@ -178,14 +126,14 @@ class TestLlm:
     ) -> None:
         used: list[int] = []
 
-        class Counted(llama._Model):
+        class Counted(llama.Model):
             has_openmp = with_openmp  # type: ignore[assignment]
 
             def use_threads(self, threads: int) -> None:
                 used.append(threads)
                 super().use_threads(threads)
 
-        monkeypatch.setattr(llama, "_Model", Counted)
+        monkeypatch.setattr(llama, "Model", Counted)
         llm = LlamaLlm(embedded_paths().llm, threads=1, alone=2)
         llm.warm_up()
         used.clear()
@@ -258,76 +206,6 @@ class TestLlm:
         monkeypatch.setattr("llama_cpp.llama_model_chat_template", lambda *_: template)
         with pytest.raises(ModelBrokenError, match="its chat template does not work"):
             Reader()
-
-    def test_what_was_read_is_not_read_again(self) -> None:
-        turns = list(talk(Reader(), "clara", 6))
-        assert all(read < 24 for _, read, _ in turns)
-        assert turns[-1][2] > 120
-
-    def test_what_was_read_of_others_meanwhile_costs_nobody_a_second_reading(self) -> None:
-        llm = Reader()
-        callers = [talk(llm, name, 6) for name in ("clara", "peter", "maria")]
-        rounds = list(zip(*callers, strict=True))
-        assert all(read < 24 for turns in rounds for _, read, _ in turns)
-        names = [reply.lower() for reply, _, _ in rounds[1]]
-        assert ["clara" in names[0], "peter" in names[1], "maria" in names[2]] == [True] * 3
-
-    @pytest.mark.parametrize("cells", [4096, 50])
-    def test_replies_that_are_written_in_turns_are_as_if_alone(self, cells: int) -> None:
-        """Also where there is so little room that each makes the others lose theirs."""
-        asked = askers()
-        alone = [embedded_engines().llm.reply(messages, Stop()) for messages in asked]
-        llm = Reader()
-        llm._model.cells = cells
-        turns = list(zip_longest(*(llm.reply(messages, Stop()) for messages in asked)))
-        together = ["".join(filter(None, pieces)) for pieces in zip(*turns, strict=True)]
-        assert together == ["".join(pieces) for pieces in alone]
-        written = sum(bool(piece) for pieces in turns for piece in pieces)
-        read_once = sum(map(llm.count, asked)) + written
-        assert (llm.tokens <= read_once) is (cells == 4096)
-
-    def test_what_callers_are_all_told_is_read_once(self) -> None:
-        llm, told = Reader(), Message("system", "you are a helpful assistant " * 4)
-        _, first = llm.answer([told, Message("user", "hello")])
-        _, second = llm.answer([told, Message("user", "what is back pressure")])
-        assert first > 24 > second
-
-    def test_a_caller_with_the_same_words_disturbs_nobody(self) -> None:
-        llm, asked = Reader(), [Message("user", "what is back pressure")]
-        alone = llm.answer(asked)[0]
-        one, other = llm.reply(asked, Stop()), llm.reply(asked, Stop())
-        pieces = zip_longest(one, other, fillvalue="")
-        assert ["".join(whole) for whole in zip(*pieces, strict=True)] == [alone, alone]
-
-    def test_what_is_held_is_bounded(self) -> None:
-        llm = Reader()
-        llm._model.cells = 150
-        for messages in (conversation(n) for n in range(6)):
-            llm.answer(messages)
-            assert llm._conversations._cells() <= 150
-        assert len(llm._conversations._held) < 6
-
-    def test_more_callers_than_sequences_are_answered(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("labkit.voice.llama._MOST_SEQUENCES", 2)
-        llm, asked = Reader(), askers()
-        alone = ["".join(embedded_engines().llm.reply(messages, Stop())) for messages in asked]
-        pieces = zip_longest(*(llm.reply(messages, Stop()) for messages in asked), fillvalue="")
-        assert ["".join(whole) for whole in zip(*pieces, strict=True)] == alone
-
-    def test_a_model_without_a_past_to_cut_reads_all_again(self) -> None:
-        """Such as models with a state of one size: they cannot go back to a beginning."""
-        llm, asked = Reader(), askers()[2]
-        reply, whole = llm.answer(asked)
-        cut = llm._model.cut
-        llm._model.cut = lambda sequence, _: cut(sequence, 0)  # type: ignore[method-assign]
-        assert llm.answer(asked) == (reply, whole)
-
-    def test_llama_cpp_saying_no_is_an_engines_error(self) -> None:
-        llm = Reader()
-        with pytest.raises(EngineError, match="llama_decode gave"):
-            llm._model.read(99, [1], 0)
 
     @pytest.mark.parametrize("looks", [0, 1, 3])
     def test_a_caller_who_hangs_up_stops_the_reading(self, looks: int) -> None:
