@@ -204,7 +204,7 @@ class LlamaLlm:
                 if len(written) == self.max_tokens:
                     stop.set()
         finally:
-            conversation.busy = False  # what it has read is kept
+            self._conversations.rest(conversation)
 
     def _read_on(
         self, conversation: Conversation, tokens: Sequence[int], *, timed: bool

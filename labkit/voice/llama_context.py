@@ -92,6 +92,11 @@ class Conversations:
         conversation.tokens.extend(part)
         return follows if known + len(part) == len(tokens) else None
 
+    def rest(self, conversation: Conversation) -> None:
+        """Its reply is over. What was read is kept, and who begins next finds room already."""
+        conversation.busy = False
+        self._make_room(0, conversation)
+
     def _begin(self, conversation: Conversation, prompt: Sequence[int]) -> None:
         """Go on where `prompt` was read before: in that sequence, or in a copy of its beginning.
 
@@ -132,7 +137,7 @@ class Conversations:
     def _make_room(self, tokens: int, kept: Conversation) -> None:
         """Let so many more find room in the context, and few be there that nobody waits for."""
         while others := self._others(kept):
-            idle = sum(len(one.tokens) for one in others if not one.busy)
+            idle = sum(len(one.tokens) for one in [*others, kept] if not one.busy)
             if self._cells() + tokens <= self._model.cells and idle <= _MAY_STAY:
                 return
             self._put_aside(others[0])
