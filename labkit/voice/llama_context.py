@@ -28,8 +28,8 @@ CONTEXT: Final = 1024
 _CONVERSATIONS: Final = 2
 """Room in the context, in conversations of the greatest length."""
 _MOST_KEPT: Final = 48 << 20
-"""Bytes of conversations that are put aside, and at most those of the context beside the one at
-hand: some 2,100 tokens of a model of 135 M parameters."""
+"""Bytes of conversations that are put aside, and of those in the context beside the one at hand:
+some 2,100 tokens of a model of 135 M parameters. Of larger ones, one of full length is kept."""
 _MAY_STAY: Final = 256
 """Tokens of those that nobody is answered in: with so many, one takes 0.7 ms longer."""
 _MOST_SEQUENCES: Final = 32
@@ -161,8 +161,8 @@ class Conversations:
         self._model.cut(one.sequence, 0)
         self._free.append(one.sequence)
         one.sequence = _NONE
-        while (kept := self._aside()) and sum(len(each) for _, each in kept) > _MOST_KEPT:
-            self._forget(kept[0][0])
+        while sum(len(held) for _, held in self._aside()) > self._model.room_aside:
+            self._forget(self._aside()[0][0])
 
     def _aside(self) -> list[tuple[Conversation, bytearray]]:
         """Those that are put aside: first those that nobody is answered in."""
@@ -181,6 +181,7 @@ class Model:
 
     Attributes:
         cells: Tokens that the context has room for.
+        room_aside: Bytes of what may be saved beside it.
         chat_template: Empty where the file has none.
         bos: The mark at the beginning of a text.
         eos: The mark at its end.
@@ -203,7 +204,9 @@ class Model:
         self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), settings)
         if self._model is None:
             raise ModelBrokenError(path, "llama.cpp cannot read it, and takes GGUF files")
-        self.cells = min(_CONVERSATIONS * CONTEXT, CONTEXT + _MOST_KEPT // self._cell_bytes())
+        cell = self._cell_bytes()
+        self.cells = min(_CONVERSATIONS * CONTEXT, CONTEXT + _MOST_KEPT // cell)
+        self.room_aside = max(_MOST_KEPT, CONTEXT * cell)
         self._context = self._open(threads)
         self._batch = llama_cpp.llama_batch_init(AT_ONCE, 0, 1)
         # At the end of the program it would else be closed when half of its library is gone.

@@ -75,12 +75,9 @@ class TestConversations:
         assert llm.tokens <= sum(map(llm.count, asked)) + written
 
     @pytest.mark.parametrize("room_aside", [0, 300_000])
-    def test_where_there_is_no_room_aside_either_they_are_read_again(
-        self, room_aside: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(llama_context, "_MOST_KEPT", room_aside)
+    def test_where_there_is_no_room_aside_either_they_are_read_again(self, room_aside: int) -> None:
         asked, llm = askers(), Reader()
-        llm._model.cells = 50
+        llm._model.cells, llm._model.room_aside = 50, room_aside
         together, written = in_turns(llm, asked)
         assert together == alone(asked)
         assert llm.tokens > sum(map(llm.count, asked)) + written
@@ -134,10 +131,9 @@ class TestConversations:
         pieces = zip_longest(one, other, fillvalue="")
         assert ["".join(whole) for whole in zip(*pieces, strict=True)] == [alone, alone]
 
-    def test_what_is_held_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(llama_context, "_MOST_KEPT", 1_000_000)
+    def test_what_is_held_is_bounded(self) -> None:
         llm = Reader()
-        llm._model.cells = 150
+        llm._model.cells, llm._model.room_aside = 150, 1_000_000
         for messages in (conversation(n) for n in range(1, 9)):
             llm.answer(messages)
             held = llm._conversations
@@ -161,6 +157,16 @@ class TestConversations:
         cut = llm._model.cut
         llm._model.cut = lambda sequence, _: cut(sequence, 0)  # type: ignore[method-assign]
         assert llm.answer(asked) == (reply, whole)
+
+    def test_of_a_large_model_one_of_full_length_is_there_and_one_aside(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """So two callers in turns are not read again at each turn."""
+        small = Reader()._model
+        assert (small.cells, small.room_aside) == (2048, 48 << 20)
+        monkeypatch.setattr(llama_context, "_MOST_KEPT", 0)
+        large = Reader()._model
+        assert (large.cells, large.room_aside) == (1024, 1024 * large._cell_bytes())
 
     def test_llama_cpp_saying_no_is_an_engines_error(self) -> None:
         llm = Reader()
