@@ -4,14 +4,13 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from statistics import median as middle
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -25,8 +24,9 @@ from labkit.errors import InstrumentError, ServerError
 from labkit.measure.barge_in import Overlap, speak_over
 from labkit.measure.bench import Bench, Measure, Reading
 from labkit.measure.callers import Manners
-from labkit.measure.decided import CUT_OFF, Floor, back_to_back, policy_decides_s, say
+from labkit.measure.decided import CUT_OFF, say
 from labkit.measure.endpointing import EndpointingExperiment
+from labkit.measure.floor import Beneath, Floor, policy_decides_s
 from labkit.measure.load import Load, recorded_speech, run_level
 from labkit.measure.pauses import conversations, voices
 from labkit.measure.pings import Pings, pinging
@@ -68,7 +68,8 @@ from labkit.voice.catalogue import Role
 from labkit.voice.engines import Vad
 from labkit.voice.hearing import Endpointing
 from labkit.voice.models import load_engines, resolve
-from labkit.voice.scheduling import engine_thread
+
+T = TypeVar("T")
 
 _CHUNK_MS: Final = 40
 _PATIENT: Final = Deadlines(answer_s=180.0)
@@ -152,15 +153,11 @@ async def measure_turns(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
     said, found = _said(bench, 8 if bench.quick else FEW + 5), _Turns()
     rng, command = random.Random(bench.seed), labkit_server("--models", bench.models)
     ways = {way: command for way, rows in _WAYS.items() if any(map(bench.wants, rows))}
-    # A thread of its own: OpenMP keeps its threads for each one that asks for work, and where they
-    # are more than the cores, they sleep at each operation, and a token takes twice as long.
-    with engine_thread("floor") as thread:
-        take = partial(back_to_back, engines, system=paths.system)
-        floor = partial(asyncio.get_running_loop().run_in_executor, thread, take)
-        async with _warm(ways) as servers:
+    async with _warm(ways) as servers:
+        with Beneath(engines, paths.system) as beneath:
             for number, one in enumerate(said):
                 tell(f"turns: {one[0].name}", number, len(said))
-                await _one_recording(found, bench, servers, floor, engines.vad, one, rng)
+                await _one_recording(found, bench, servers, beneath, one, rng)
     return _read_turns(found)
 
 
@@ -174,43 +171,56 @@ async def _one_recording(
     found: _Turns,
     bench: Bench,
     servers: Mapping[str, RunningServer],
-    floor: Callable[[Float32], Awaitable[Floor]],
-    vad: Vad,
+    beneath: Beneath,
     one: tuple[Recording, Float32, int],
     rng: random.Random,
 ) -> None:
     """All that is compared, on one recording, in random order."""
     recording, samples, end = one
     turns: dict[str, ClientTurn] = {}
-    beneath = None
+    floor = Floor("", None)
     for way in rng.sample(("floor", *servers), 1 + len(servers)):
         if way == "floor":
-            beneath = await floor(samples[: end + 1 + _AFTER])
+            floor = await beneath.floor(samples[: end + 1 + _AFTER])
         elif way == "push":
             turns[way] = await _push(servers[way].url, samples, end)
         else:
             start = v1.SessionStart(partials=way == "partials")
             turns[way] = await _decided(servers[way].url, samples, end, start)
-    if beneath is None or beneath.first_audio_s is None:
+    if floor.first_audio_s is None:
         found.silent += 1
         return
     if push := turns.get("push"):
         wait_ms = push.trace.between_ms(Mark.END_STREAM_SENT, Mark.FIRST_AUDIO_RECEIVED)
         if wait_ms is not None:
-            found.push.append(wait_ms / 1000 / beneath.first_audio_s)
+            found.push.append(wait_ms / 1000 / floor.first_audio_s)
         if bench.wants("listening") and push.listening_cpu_ms is not None:
-            own_s = await asyncio.to_thread(_paced_cpu_s, vad, samples[: end + 1])
+            own_s = await asyncio.to_thread(_paced_cpu_s, beneath.vad, samples[: end + 1])
             found.listening.append(push.listening_cpu_ms / 1000 / own_s)
     if decided := turns.get("decided"):
         at_s = policy_decides_s(
-            vad, samples, end_of_speech=end, silence_s=Endpointing().stop_s, chunk_ms=_CHUNK_MS
+            beneath.vad,
+            samples,
+            end_of_speech=end,
+            silence_s=Endpointing().stop_s,
+            chunk_ms=_CHUNK_MS,
         )
-        _note_decided(found, decided, at_s, beneath.first_audio_s)
+        _note_decided(found, decided, at_s, floor.first_audio_s)
     if partials := turns.get("partials"):
-        heard = (partials.transcript, beneath.transcript)
-        errors = [word_errors(recording.text, words) for words in heard]
-        found.worse.append(errors[0][0] - errors[1][0])
-        found.words.append(errors[0][1])
+        await _note_words(found, partials, beneath, recording.text, samples)
+
+
+async def _note_words(
+    found: _Turns, turn: ClientTurn, beneath: Beneath, said: str, samples: Float32
+) -> None:
+    """Hold what was heard as it came in against the same audio, heard at once."""
+    over_ms = turn.trace.between_ms(Mark.STREAM_STARTED, Mark.END_STREAM_RECEIVED)
+    if over_ms is None:  # it was taken for two turns
+        over_ms = 1000 * len(samples) / SAMPLE_RATE
+    heard = turn.transcript, await beneath.words(samples, over_ms / 1000)
+    errors = [word_errors(said, words) for words in heard]
+    found.worse.append(errors[0][0] - errors[1][0])
+    found.words.append(errors[0][1])
 
 
 async def _decided(url: str, samples: Float32, end: int, start: v1.SessionStart) -> ClientTurn:

@@ -3,41 +3,26 @@
 The microphone stays open: behind the last word goes silence, until the server has decided, and has
 answered. What lies between the last word and the first sound is measured from the recording, and
 the server's own marks only explain it.
-
-Under it lie two floors (as in SimulStreaming, 2025): when the same policy decides that computes
-nothing, and what the three engines take one after the other, without a server.
 """
 
 import asyncio
 import time
-from contextlib import AbstractAsyncContextManager, closing
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager
 from typing import Final, Unpack
-
-import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, decode_s16le, encode_s16le, leading_silence
 from labkit.client.answers import Deadlines
 from labkit.client.dial import Reach
 from labkit.client.events import Answer, Event, ReplyAudio
-from labkit.client.speech import chunk_samples, speak, spoken_ns
+from labkit.client.speech import speak, spoken_ns
 from labkit.client.turn import ClientTurn
 from labkit.client.v1 import SessionClient
 from labkit.errors import ClientError
-from labkit.measure.endpointing import Heard, decide
-from labkit.measure.pauses import FRAME_S, Turn
+from labkit.measure.floor import followed_by_silence
 from labkit.protocol import plain, v1
 from labkit.tasks import stop
 from labkit.trace import SERVER_MARKS, Mark
-from labkit.voice.engines import Engines, Vad
-from labkit.voice.hearing import speech_stretches
-from labkit.voice.history import Message
-from labkit.voice.scheduling import Stop
-from labkit.voice.speakable import SpeakableText
-from labkit.voice.turn_taking import FixedWait
 
-_SILENCE_S: Final = 10.0
-"""So much follows the last word, more than any policy waits for."""
 CUT_OFF: Final = "the server took the turn for finished before it was"
 
 
@@ -118,8 +103,7 @@ async def say_to(
     Raises:
         ClientError: The server is lost, or does not answer in time.
     """
-    silence = end_of_speech + 1 + round(_SILENCE_S * SAMPLE_RATE) - len(samples)
-    heard = np.pad(samples, (0, max(0, silence)))
+    heard = followed_by_silence(samples, end_of_speech)
     begun_ns = time.perf_counter_ns()
     turn = _Decided(begun_ns, begun_ns + spoken_ns(end_of_speech + 1))
 
@@ -230,72 +214,3 @@ class _Decided:
 
 def _server_marks(told: dict[str, int]) -> dict[Mark, int]:
     return {mark: told[mark] for mark in SERVER_MARKS if mark in told}
-
-
-def policy_decides_s(
-    vad: Vad, samples: Float32, *, end_of_speech: int, silence_s: float, chunk_ms: float
-) -> float | None:
-    """When a policy that computes nothing knows of the end, in seconds of the recording.
-
-    The detector's frame is judged as soon as the chunk with its last sample has been spoken.
-
-    Returns:
-        None where it takes the turn for finished before it is.
-    """
-    silence = end_of_speech + 1 + round(_SILENCE_S * SAMPLE_RATE) - len(samples)
-    audio = decode_s16le(encode_s16le(np.pad(samples, (0, max(0, silence)))))
-    audio = audio[: len(audio) // vad.frame_samples * vad.frame_samples]
-    voiced, _ = vad.probabilities(None, audio)
-    end_s = (end_of_speech + 1) / SAMPLE_RATE
-    times = decide(Heard(Turn("", "", audio, voiced, [], end_s), {}), FixedWait(silence_s))
-    if not times or times[0] < end_s:
-        return None
-    size = chunk_samples(chunk_ms)
-    frame_end = round(times[0] / FRAME_S) * vad.frame_samples
-    return -(-frame_end // size) * size / SAMPLE_RATE
-
-
-@dataclass(frozen=True, slots=True)
-class Floor:
-    """What the engines take one after the other, without a server.
-
-    Attributes:
-        first_audio_s: From the first call to the first audible samples; None where nothing was
-            heard.
-    """
-
-    transcript: str
-    first_audio_s: float | None
-
-
-def back_to_back(engines: Engines, samples: Float32, *, system: str = "") -> Floor:
-    """Hear an utterance, write the first piece of a reply, and speak it, with warm engines.
-
-    Speech is found before the clock runs: a server does that while somebody speaks.
-    """
-    vad, stop = engines.vad, Stop()
-    whole = np.pad(samples, (0, -len(samples) % vad.frame_samples))
-    voiced, _ = vad.probabilities(None, whole)
-    stretches = speech_stretches(voiced, vad.frame_samples, longest_s=engines.longest_stretch_s)
-    begun_s = time.perf_counter()
-    words = [engines.transcribe(whole[one.start : one.end], stop) for one in stretches]
-    transcript = " ".join(word for word in words if word)
-    if not transcript or not (first := _first_piece(engines, transcript, system, stop)):
-        return Floor(transcript, None)
-    for piece in engines.synthesise(first, stop):
-        if leading_silence(piece, SAMPLE_RATE) < len(piece) / SAMPLE_RATE:
-            break
-    return Floor(transcript, time.perf_counter() - begun_s)
-
-
-def _first_piece(engines: Engines, said: str, system: str, stop: Stop) -> str:
-    text, told = SpeakableText(), [Message("user", said)]
-    if system:
-        told.insert(0, Message("system", system))
-    engines.llm.set_alone(True)
-    with closing(engines.reply(told, stop)) as deltas:
-        for delta in deltas:
-            for piece in text.feed(delta):
-                if piece.spoken:
-                    return piece.spoken
-    return " ".join(piece.spoken for piece in text.flush())

@@ -6,20 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le
 from labkit.client.answers import TurnSoFar
 from labkit.client.events import Event, ReplyAudio
 from labkit.errors import ClientError, ErrorCode
-from labkit.measure.decided import CUT_OFF, _Decided, back_to_back, policy_decides_s, say, say_to
+from labkit.measure.decided import CUT_OFF, _Decided, say, say_to
 from labkit.protocol import v1
 from labkit.server.app import VoiceServer
 from labkit.session.settings import ServerSettings
 from labkit.trace import Mark, Stage, wrong_parts
 from labkit.voice.pipeline import VoicePipeline
-from labkit.voice.scripted import EnergyVad, ScriptedAsr, scripted_engines
+from labkit.voice.scripted import ScriptedAsr, scripted_engines
 
 MS = 1_000_000
 LOUD = encode_s16le(np.full(1600, 0.5, np.float32))
@@ -139,44 +137,6 @@ async def test_each_sign_of_an_answer_has_the_whole_deadline() -> None:
 async def test_why_no_answer_was_over_is_told(client: Any, words: str) -> None:
     with pytest.raises(ClientError, match=words):
         await say_to(client, spoken(0.001), end_of_speech=0, answer_s=4)
-
-
-@given(
-    speech_s=st.floats(0.3, 2.0),
-    silence_s=st.sampled_from((0.3, 0.5, 0.9)),
-    chunk_ms=st.sampled_from((20, 40, 100)),
-)
-def test_a_policy_knows_of_the_end_a_frame_and_a_chunk_after_its_wait(
-    speech_s: float, silence_s: float, chunk_ms: int
-) -> None:
-    samples = spoken(speech_s)
-    at_s = policy_decides_s(
-        EnergyVad(),
-        samples,
-        end_of_speech=len(samples) - 1,
-        silence_s=silence_s,
-        chunk_ms=chunk_ms,
-    )
-    assert at_s is not None
-    wait_s = at_s - len(samples) / SAMPLE_RATE
-    assert silence_s - 1e-9 <= wait_s <= silence_s + 2 * 0.032 + chunk_ms / 1000
-    assert at_s * 1000 / chunk_ms == pytest.approx(round(at_s * 1000 / chunk_ms))
-
-
-def test_a_policy_that_cuts_off_has_no_floor() -> None:
-    samples = spoken(0.5, 0.8, 0.5)
-    found = policy_decides_s(
-        EnergyVad(), samples, end_of_speech=len(samples) - 1, silence_s=0.5, chunk_ms=20
-    )
-    assert found is None
-
-
-def test_the_floor_hears_and_answers_and_is_none_where_nothing_is_said() -> None:
-    engines = scripted_engines(asr=ScriptedAsr(lambda audio: "hello"))
-    floor = back_to_back(engines, spoken(0.5))
-    assert floor.transcript == "hello"
-    assert floor.first_audio_s is not None
-    assert back_to_back(engines, np.zeros(SAMPLE_RATE, np.float32)).first_audio_s is None
 
 
 def test_a_turn_said_to_a_server_that_decides() -> None:
