@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median as middle
 from tempfile import TemporaryDirectory
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 
@@ -68,8 +68,6 @@ from labkit.voice.catalogue import Role
 from labkit.voice.engines import Vad
 from labkit.voice.hearing import Endpointing
 from labkit.voice.models import load_engines, resolve
-
-T = TypeVar("T")
 
 _CHUNK_MS: Final = 40
 _PATIENT: Final = Deadlines(answer_s=180.0)

@@ -28,7 +28,6 @@ from labkit.voice.turn_taking import FixedWait
 
 T = TypeVar("T")
 
-
 _SILENCE_S: Final = 10.0
 """So much follows the last word, more than any policy waits for."""
 
