@@ -356,16 +356,33 @@ def plot_lines(
 ) -> "Axes":
     """Draw endpointers as lines: mean dead air to the right, share of turns cut off upwards.
 
-    `named` has (seconds, share) of each setting, by name; a single one is drawn as a point.
+    `named` has (seconds, share) of each setting, by name; a single one is drawn as a point. The
+    line joins those that no other setting of its endpointer beats: two knobs make a field of them.
     """
     from labkit.measure.figures import BLUE, GREEN, ORANGE, PURPLE, axes, tidy
 
     ax = axes(ax)
     looks = ((BLUE, "o", "--"), (ORANGE, "", "-"), (GREEN, "D", "-"), (PURPLE, "s", ":"))
     for (name, points), (colour, marker, style) in zip(named.items(), cycle(looks), strict=False):
-        seconds, shares = [s for s, _ in points], [100 * share for _, share in points]
-        size = 10 if len(points) == 1 else 4
+        best, size = unbeaten(points), 10 if len(points) == 1 else 4
+        seconds, shares = _in_percent(best)
         ax.plot(seconds, shares, style, marker=marker, color=colour, label=name, markersize=size)
+        if others := [point for point in points if point not in best]:
+            seconds, shares = _in_percent(others)
+            ax.plot(seconds, shares, linestyle="", marker=marker, color=colour, ms=size, alpha=0.25)
     ax.set_ylim(bottom=0)
     ax.legend()
     return tidy(ax, "Lower and further left is better", "mean dead air, s", "turns cut off, %")
+
+
+def unbeaten(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points, from left to right, that have none both lower and as far left."""
+    best = list[tuple[float, float]]()
+    for point in sorted(points):
+        if not best or point[1] < best[-1][1]:
+            best.append(point)
+    return best
+
+
+def _in_percent(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [seconds for seconds, _ in points], [100 * share for _, share in points]

@@ -3,10 +3,13 @@
 import asyncio
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from labkit.errors import InstrumentError
@@ -210,3 +213,27 @@ def test_every_line_is_drawn() -> None:
     names = [f"policy {number}" for number in range(6)]
     ax = endpointing.plot_lines(dict.fromkeys(names, [(0.3, 0.1), (0.6, 0.05)]))
     assert [line.get_label() for line in ax.lines] == names
+
+
+def test_a_line_joins_the_settings_that_no_other_beats_and_shows_the_others() -> None:
+    best, beaten = [(0.3, 0.5), (0.6, 0.2), (1.0, 0.0)], [(0.5, 0.5), (0.7, 0.3), (1.2, 0.0)]
+    ax = endpointing.plot_lines({"two knobs": [*beaten, *best]})
+    line, field = ax.lines
+    assert [tuple(point) for point in np.asarray(line.get_xydata())] == [
+        (seconds, 100 * share) for seconds, share in best
+    ]
+    assert len(np.asarray(field.get_xydata())) == len(beaten)
+    assert field.get_linestyle() == "None"
+
+
+@given(st.lists(st.tuples(st.floats(0, 3), st.floats(0, 1))))
+def test_of_all_settings_those_are_left_that_no_other_beats(
+    points: list[tuple[float, float]],
+) -> None:
+    left = endpointing.unbeaten(points)
+    assert left == sorted(left)
+    for seconds, share in points:
+        assert any(one <= seconds and other <= share for one, other in left)
+    for (one, cut), (other, less) in pairwise(left):
+        assert one <= other
+        assert cut > less
