@@ -23,7 +23,7 @@ import numpy as np
 
 from labkit.errors import ModelError, ModelNotFoundError, ServerError
 from labkit.net import addresses_to_bind
-from labkit.session.defaults import DEFAULT_PORT
+from labkit.session import DEFAULT_PORT
 from labkit.voice.catalogue import Model, Role
 from labkit.voice.models import locate
 from labkit.voice.threads import default_threads, most_threads, usable_cores

@@ -15,7 +15,7 @@ import typer
 
 from labkit.cli.terminal import number, run
 from labkit.measure.links import Conditions, Direction, Fault, Link
-from labkit.session.defaults import DEFAULT_PORT
+from labkit.session import DEFAULT_PORT
 
 if TYPE_CHECKING:
     from labkit.measure.netem import Proxy

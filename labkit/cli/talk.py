@@ -23,7 +23,7 @@ from labkit.cli.terminal import (
 )
 from labkit.errors import LabkitError
 from labkit.net import TOKEN_VARIABLE, bearer, read_tokens, token_in
-from labkit.session.defaults import DEFAULT_PORT
+from labkit.session import DEFAULT_PORT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,7 +11,7 @@ from labkit.audio.formats import AudioFormat
 from labkit.errors import ServerError
 from labkit.protocol.limits import Amount, Limits
 from labkit.protocol.replay import Count
-from labkit.session.defaults import (
+from labkit.session import (
     DEFAULT_MAX_PER_ADDRESS,
     DEFAULT_MAX_SESSIONS,
     DEFAULT_PORT,

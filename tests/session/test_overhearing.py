@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from labkit.audio.pcm import SAMPLE_RATE
 from labkit.errors import EngineError
 from labkit.session.events import PartialTranscript, Transcript, TurnOver
-from labkit.session.partials import Agreement, Partials
+from labkit.session.overhearing import Agreement, Partials
 from labkit.voice.hearing import Endpointing, SpeechSpan, Stretch, Utterance, speech_stretches
 from tests.session.sessions import FRAME, Inline, Scene, at_work, sound
 
