@@ -41,8 +41,7 @@ from websockets.http11 import Request, Response
 
 from labkit.errors import ServerError
 from labkit.net import caller_at, is_address, is_loopback, require_token
-from labkit.server.http import Pages, page
-from labkit.server.metrics import Metrics
+from labkit.server.http import Metrics, Pages, page
 from labkit.session.events import Caller
 from labkit.session.settings import ServerSettings
 

@@ -24,8 +24,7 @@ from labkit.net import addresses_to_bind, server_tls, wire_log
 from labkit.protocol import plain, v1
 from labkit.server.admission import Admission, require_safe, warnings_about
 from labkit.server.connection import Connection, Dialect
-from labkit.server.http import Pages
-from labkit.server.metrics import Metrics
+from labkit.server.http import Metrics, Pages
 from labkit.server.plain import PlainDialect
 from labkit.server.v1 import V1Dialect
 from labkit.server.websocket import BoundedConnection

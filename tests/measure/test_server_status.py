@@ -11,7 +11,7 @@ from labkit.measure.recordings import recording
 from labkit.measure.server_process import RunningServer, labkit_server, running_server
 from labkit.measure.server_status import ServerStatus, fetch_status, read_status
 from labkit.notebook.turn import say
-from labkit.server.metrics import Metrics
+from labkit.server.http import Metrics
 from labkit.trace import Mark, Stage, Trace
 from tests.callers import calling, serving
 

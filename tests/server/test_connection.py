@@ -9,7 +9,7 @@ import pytest
 
 from labkit.errors import Close, CloseCode
 from labkit.server.connection import Connection
-from labkit.server.metrics import Metrics
+from labkit.server.http import Metrics
 from labkit.session.outgoing import Feed
 from labkit.session.settings import ServerSettings
 
