@@ -10,14 +10,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from labkit.measure.chunking import (
-    DETECTOR_FRAME_MS,
-    detector_wait_ms,
-    last_chunk_ms,
-    overhead_bytes,
-    packetisation_wait_ms,
-    segments,
-)
 from labkit.measure.exercise_summary import (
     ExerciseSummary,
     Row,
@@ -40,6 +32,14 @@ from labkit.measure.figures import (
     tidy,
 )
 from labkit.measure.networks import LOOPBACK
+from labkit.measure.plan import (
+    DETECTOR_FRAME_MS,
+    detector_wait_ms,
+    last_chunk_ms,
+    overhead_bytes,
+    packetisation_wait_ms,
+    segments,
+)
 from labkit.measure.statistics import Estimate
 
 _BAND: Final = "#EDF3E6"
