@@ -7,7 +7,6 @@ A folder of recordings carries one `manifest.jsonl`, a JSON object a line::
 """
 
 import os
-from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final, Self
@@ -112,14 +111,25 @@ def load_manifest(folder: Path | None = None) -> list[Recording]:
             names the file, the line and the field.
     """
     folder = folder or data_folder() / "speech"
+    manifest = folder / MANIFEST
+    try:
+        lines = manifest.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AudioError(f"{manifest} is no readable manifest of recordings: {error}") from error
     recordings: dict[Path, Recording] = {}
-    for place, raw in _numbered_lines(folder / MANIFEST):
-        recording = _recording(folder, place, raw)
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        place = f"{manifest}, line {number}"
+        try:
+            recording = Recording.model_validate_json(line, context=folder)
+        except ValidationError as error:
+            raise AudioError(f"{place}: {first_fault(error)}") from error
         if recording.path in recordings:
             raise AudioError(f"{place}: field 'file': {recording.path.name} is listed twice")
         recordings[recording.path] = recording
     if not recordings:
-        raise AudioError(f"{folder / MANIFEST} lists no recording")
+        raise AudioError(f"{manifest} lists no recording")
     return list(recordings.values())
 
 
@@ -176,20 +186,3 @@ def recording(what: str | Path | Recording) -> Recording:
             f"there is no recording {str(what)!r} and no such file; there are {', '.join(known)}"
         )
     return recording_at(path)
-
-
-def _numbered_lines(manifest: Path) -> Iterator[tuple[str, str]]:
-    try:
-        lines = manifest.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise AudioError(f"{manifest} is no readable manifest of recordings: {error}") from error
-    for number, raw in enumerate(lines, start=1):
-        if raw.strip():
-            yield f"{manifest}, line {number}", raw
-
-
-def _recording(folder: Path, place: str, raw: str) -> Recording:
-    try:
-        return Recording.model_validate_json(raw, context=folder)
-    except ValidationError as error:
-        raise AudioError(f"{place}: {first_fault(error)}") from error
