@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from labkit.client.plain import VoiceClient as VoiceClient
     from labkit.client.v1 import SessionClient as SessionClient
     from labkit.errors import LabkitError as LabkitError
-    from labkit.measure.exercise_figures import exercise_figures as exercise_figures
+    from labkit.measure.experiment_figures import exercise_figures as exercise_figures
     from labkit.measure.recordings import recording as recording
     from labkit.notebook.bench import Bench as Bench
     from labkit.notebook.exercise import run_exercise as run_exercise
@@ -90,7 +90,7 @@ _PLACES: Final = {
         "labkit.client.plain": "VoiceClient",
         "labkit.client.v1": "SessionClient",
         "labkit.errors": "LabkitError",
-        "labkit.measure.exercise_figures": "exercise_figures",
+        "labkit.measure.experiment_figures": "exercise_figures",
         "labkit.measure.recordings": "recording",
         "labkit.notebook.bench": "Bench",
         "labkit.notebook.exercise": "run_exercise",

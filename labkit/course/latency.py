@@ -212,7 +212,7 @@ def networks_figure(networks: Sequence[ServerSummary]) -> "Figure":
     """One server over several networks: how long the wait is, and what the chunk size adds."""
     from matplotlib.figure import Figure
 
-    from labkit.measure.exercise_figures import plot_effect, plot_waits
+    from labkit.measure.experiment_figures import plot_effect, plot_waits
 
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)

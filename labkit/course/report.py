@@ -13,8 +13,8 @@ from labkit.course.folder import Prediction, mine
 from labkit.course.latency import networks_figure, plot_two_writes
 from labkit.course.predictions import predictions_of
 from labkit.errors import LabkitError
-from labkit.measure.exercise_figures import plot_rest
 from labkit.measure.exercise_summary import ExerciseSummary, ServerSummary
+from labkit.measure.experiment_figures import plot_rest
 from labkit.measure.figures import axes, figure_of, image_html
 from labkit.measure.results import about_machine
 

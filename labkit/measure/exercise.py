@@ -167,7 +167,7 @@ class Exercise(Experiment[Row, ExerciseSummary]):
     def draw(self, summary: ExerciseSummary) -> dict[str, "Figure"]:
         """The trade-off, the waterfall, every turn, and the servers where there are several."""
         # Drawing libraries take a second to load, which a run does not have to wait for.
-        from labkit.measure.exercise_figures import exercise_figures
+        from labkit.measure.experiment_figures import exercise_figures
 
         rate = self.access.network.conditions.up.bytes_per_s
         return exercise_figures(summary, conditions=str(self.access), bytes_per_s=rate)

@@ -179,7 +179,7 @@ class Load(Experiment[Level, LoadSummary]):
     def draw(self, summary: LoadSummary) -> dict[str, "Figure"]:
         """The capacity curve."""
         # Drawing libraries take a second to load, which a run does not have to wait for.
-        from labkit.measure.load_figures import capacity_figure
+        from labkit.measure.experiment_figures import capacity_figure
 
         return {"capacity": capacity_figure(summary.levels, bound_ms=summary.bound_ms)}
 

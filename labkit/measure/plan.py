@@ -24,6 +24,8 @@ CHUNK_SIZES_MS: Final = (10, 20, 32, 40, 50, 80, 100, 250, 500)
 80 and 100 of recognisers to what nobody recommends. 40 ms is the longest round length whose message
 fits one TCP segment, 50 the first that does not."""
 
+BYTES_PER_MS: Final = 2 * SAMPLE_RATE // 1000
+
 DETECTOR_FRAME_MS: Final = 32
 """Silero VAD judges 512 samples at 16 kHz at a time."""
 
@@ -33,7 +35,6 @@ LONGEST_S: Final = 2.6
 SENTENCES: Final = 5
 """What a long reply has, where replies are to be long."""
 
-_BYTES_PER_MS: Final = 2 * SAMPLE_RATE // 1000
 _SEGMENT_BYTES: Final = 1448
 """Payload of one TCP segment on an Ethernet of 1,500 bytes, with time stamps."""
 _SEGMENT_HEADERS: Final = 20 + 32
@@ -100,7 +101,7 @@ def last_chunk_ms(chunk_ms: float, bytes_per_s: float | None) -> float:
     """How long the last chunk is on its way out over a link of that rate; None is no limit."""
     if bytes_per_s is None:
         return 0.0
-    payload = round(chunk_ms * _BYTES_PER_MS)
+    payload = round(chunk_ms * BYTES_PER_MS)
     return 1000 * (payload + overhead_bytes(payload, 1)) / bytes_per_s
 
 
