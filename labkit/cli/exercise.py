@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from labkit.cli.measure import RESULTS, OutOption, carry_out, results_table, told_number
+from labkit.cli.measure import (
+    RESULTS,
+    OutOption,
+    carry_out,
+    results_table,
+    told_number,
+    whole_numbers,
+)
 from labkit.cli.models import AsrOption, LlmOption, SetOption, TtsOption
 from labkit.cli.terminal import console, print_table
 from labkit.errors import LabkitError
@@ -167,10 +174,7 @@ def parse_chunks(text: str) -> tuple[int, ...]:
     """
     from labkit.measure.plan import are_chunk_sizes
 
-    try:
-        sizes = tuple(sorted({int(word) for word in text.split(",")}))
-    except ValueError:
-        sizes = ()
+    sizes = tuple(sorted({*whole_numbers(text)}))
     if not are_chunk_sizes(sizes):
         raise LabkitError(
             f"chunks: {text!r} is no list of whole milliseconds from 5 to 1000; write them as "
@@ -196,11 +200,11 @@ def sizes_table(server: "ServerSummary") -> Table:
 def _size_row(size: "SizeSummary") -> dict[str, str]:
     return {
         "chunk\nms": str(size.chunk_ms),
-        "added\nms": told_number(_value(size.effect), "+.0f"),
+        "added\nms": told_number(size.effect, "+.0f"),
         "95 %\ninterval": _interval(size.effect),
         "model\nms": told_number(size.predicted_ms if size.effect else None),
         "wait\nms": f"{size.wait.value:.0f}",
-        "p95\nms": told_number(_value(size.wait_p95)),
+        "p95\nms": told_number(size.wait_p95),
         "messages\nper s": f"{size.messages_per_s:.1f}",
         "headers\nB/s": f"{size.overhead_bytes_per_s:.0f}",
         "CPU\nms/s": told_number(size.cpu_ms_per_s, ".1f"),
@@ -221,9 +225,9 @@ def _server_row(server: "ServerSummary", first: str) -> dict[str, str]:
     return {
         "server": server.name,
         "wait\nms": f"{server.wait_ms:.0f}",
-        f"against\n{first}, ms": told_number(_value(server.longer), "+.0f"),
+        f"against\n{first}, ms": told_number(server.longer, "+.0f"),
         "95 %\ninterval": _interval(server.longer),
-        "chunk size\nadds, ms": told_number(_value(effect), "+.0f"),
+        "chunk size\nadds, ms": told_number(effect, "+.0f"),
         "ping p99\nms": told_number(server.ping_p99_ms, ".1f"),
         "words\nmisheard": "-" if misheard is None else f"{100 * misheard:.1f} %",
         "turns": str(server.turns)
@@ -251,10 +255,6 @@ def diff_table(comparison: "Comparison") -> Table:
     )
     table.caption = "first, second: means; change: median of the differences"
     return table
-
-
-def _value(found: "Estimate | None") -> float | None:
-    return None if found is None else found.value
 
 
 def _interval(found: "Estimate | None") -> str:

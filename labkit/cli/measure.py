@@ -5,8 +5,9 @@ That is the bar, the end, where the results are, and how they are told in tables
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
 
 import typer
 from rich import box
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from labkit.cli.models import AsrOption, SetOption
 from labkit.cli.terminal import console, counting_bar, errors, number, print_table, run
+from labkit.errors import LabkitError
 
 if TYPE_CHECKING:
     from labkit.measure.bench import BenchSummary, Finding
@@ -28,7 +30,9 @@ S = TypeVar("S", bound="Summary")
 R = TypeVar("R", bound="Measured")
 
 OutOption = Annotated[Path, typer.Option(help="Results go into a folder in here.")]
-RESULTS = Path("results")
+RESULTS: Final = Path("results")
+_MOST_SESSIONS: Final = 1000
+"""One process holds no more: the usual limit is 1,024 open files."""
 
 
 def carry_out(
@@ -78,9 +82,19 @@ def results_table(title: str, rows: Iterable[Mapping[str, str | Text]]) -> Table
     return table
 
 
-def told_number(value: float | None, form: str = ".0f") -> str:
+def told_number(found: "float | Estimate | None", form: str = ".0f") -> str:
     """A number for a table, a dash where there is none."""
-    return "-" if value is None else f"{value:{form}}"
+    if found is None:
+        return "-"
+    return f"{found if isinstance(found, float | int) else found.value:{form}}"
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """The numbers in a text such as ``1,8,16``; none where it is no list of them."""
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        return ()
 
 
 # -- endpointing -----------------------------------------------------------------------------------
@@ -159,7 +173,7 @@ def load(
 ) -> None:
     """Find out how many callers the server bears, beside a bare server in the same run."""
     from labkit.measure.callers import Manners, fine_loop
-    from labkit.measure.load import Load, parse_levels
+    from labkit.measure.load import Load
 
     experiment = Load(
         pipeline=pipeline,
@@ -176,6 +190,22 @@ def load(
         lambda summed: [waits_table(summed.levels), costs_table(summed.levels)],
         loop_factory=fine_loop,
     )
+
+
+def parse_levels(text: str) -> tuple[int, ...]:
+    """Understand numbers of callers such as ``1,8,16``.
+
+    Raises:
+        LabkitError: They are no whole numbers from 1 to 1,000, or do not rise.
+    """
+    levels = whole_numbers(text)
+    rising = all(a < b for a, b in pairwise(levels))
+    if not levels or not rising or levels[0] < 1 or levels[-1] > _MOST_SESSIONS:
+        raise LabkitError(
+            f"sessions: {text!r} is no list of rising whole numbers from 1 to {_MOST_SESSIONS}; "
+            "write them as 1,8,16,32"
+        )
+    return levels
 
 
 def _model_options(model_set: str) -> tuple[str, ...]:

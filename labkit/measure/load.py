@@ -19,7 +19,6 @@ from labkit.client.answers import Deadlines
 from labkit.client.dial import shown
 from labkit.client.plain import VoiceClient
 from labkit.client.speech import Clock, chunk_samples
-from labkit.errors import LabkitError
 from labkit.measure.callers import Caller, Manners
 from labkit.measure.load_summary import (
     BARE,
@@ -41,32 +40,10 @@ if TYPE_CHECKING:
 GIVEN: Final = "given"
 """Name of a server that was already running."""
 
-MOST_SESSIONS: Final = 1000
-"""One process holds no more: the usual limit is 1,024 open files."""
-
 _BOUND_MS: Final = {"echo": 100.0, "voice": 1000.0}
 _LEAD_S: Final = 0.1
 _SAMPLE_S: Final = 0.25
 _AT_ONCE: Final = 32
-
-
-def parse_levels(text: str) -> tuple[int, ...]:
-    """Understand numbers of callers such as ``1,8,16``.
-
-    Raises:
-        LabkitError: They are no whole numbers from 1 to 1,000, or do not rise.
-    """
-    try:
-        levels = tuple(int(word) for word in text.split(","))
-    except ValueError:
-        levels = ()
-    rising = all(a < b for a, b in zip(levels, levels[1:], strict=False))
-    if not levels or not rising or levels[0] < 1 or levels[-1] > MOST_SESSIONS:
-        raise LabkitError(
-            f"sessions: {text!r} is no list of rising whole numbers from 1 to {MOST_SESSIONS}; "
-            "write them as 1,8,16,32"
-        )
-    return levels
 
 
 def recorded_speech(folder: Path | None, chunk_ms: int) -> list[Float32]:
@@ -89,7 +66,7 @@ class Load(Experiment[Level, LoadSummary]):
     Attributes:
         recordings: Folder with recordings and their manifest; by default those of labkit.
         pipeline: What answers in labkit's server.
-        sessions: Numbers of callers, rising; see `parse_levels`.
+        sessions: Numbers of callers, rising.
         seed: Draws phases, orders of recordings, and which server comes first.
         url: Load this server instead of labkit's and the bare one.
         manners: How callers behave; what a given server does not offer is not asked for.

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from labkit.cli.measure import carry_out, costs_table, lines_table, waits_table
-from labkit.errors import InstrumentError
+from labkit.cli.measure import carry_out, costs_table, lines_table, parse_levels, waits_table
+from labkit.errors import InstrumentError, LabkitError
 from labkit.measure.bench_rows import MEASURES
 from labkit.measure.endpointing import Decision, EndpointingExperiment, EndpointingSummary
 from labkit.measure.results import Tell
@@ -59,6 +59,18 @@ def test_nothing_measured_is_a_dash() -> None:
 
 def test_errors_are_listed_by_code() -> None:
     assert "closed_1011 2" in printed(costs_table([level(errors={"closed_1011": 2})]), 120)
+
+
+@pytest.mark.parametrize(("text", "levels"), [("1", (1,)), ("1,8, 16", (1, 8, 16))])
+def test_levels_are_rising_numbers(text: str, levels: tuple[int, ...]) -> None:
+    assert parse_levels(text) == levels
+
+
+@pytest.mark.parametrize("text", ["", "1,", "8,1", "2,2", "0,1", "-1", "a", "1.5", "1,1001"])
+def test_other_levels_are_refused_with_their_name_and_value(text: str) -> None:
+    with pytest.raises(LabkitError, match=r"^sessions: ") as caught:
+        parse_levels(text)
+    assert repr(text) in str(caught.value)
 
 
 @pytest.mark.parametrize(

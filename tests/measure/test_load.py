@@ -13,7 +13,6 @@ from labkit.errors import ClientError, LabkitError
 from labkit.measure.load import (
     GIVEN,
     Load,
-    parse_levels,
     recorded_speech,
     run_level,
 )
@@ -27,18 +26,6 @@ from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import EchoPipeline
 from tests.client.peers import of_the_readme, websocket
 from tests.paths import SPEECH
-
-
-@pytest.mark.parametrize(("text", "levels"), [("1", (1,)), ("1,8, 16", (1, 8, 16))])
-def test_levels_are_rising_numbers(text: str, levels: tuple[int, ...]) -> None:
-    assert parse_levels(text) == levels
-
-
-@pytest.mark.parametrize("text", ["", "1,", "8,1", "2,2", "0,1", "-1", "a", "1.5", "1,1001"])
-def test_other_levels_are_refused_with_their_name_and_value(text: str) -> None:
-    with pytest.raises(LabkitError, match=r"^sessions: ") as caught:
-        parse_levels(text)
-    assert repr(text) in str(caught.value)
 
 
 @given(st.integers(0, 1000))
