@@ -193,25 +193,19 @@ class EndpointingSummary:
 
     def sentences(self) -> list[str]:
         """What was found, in words."""
-        told = []
-        for line in self.lines:
-            dead_air = line.dead_air_s[CUT_OFF_AT[0]]
-            told.append(
-                f"{line.policy}: "
-                + (
-                    "no setting cuts off 5 % of the turns or fewer."
-                    if dead_air is None
-                    else f"{1000 * dead_air:.0f} ms of dead air with no more than 5 % of the turns "
-                    "cut off."
-                )
-            )
-        for name, ratio in self.ratios.items():
-            if ratio is not None:
-                value, low, high = ratio
-                told.append(
-                    f"The dead air of {name} is {value:.2f} times that of {self.lines[0].policy} "
-                    f"(95 % interval {low:.2f} to {high:.2f}, {self.turns} turns)."
-                )
+        told = [
+            f"{line.policy}: no setting cuts off 5 % of the turns or fewer."
+            if (dead_air := line.dead_air_s[CUT_OFF_AT[0]]) is None
+            else f"{line.policy}: {1000 * dead_air:.0f} ms of dead air with no more than 5 % of "
+            "the turns cut off."
+            for line in self.lines
+        ]
+        told += [
+            f"The dead air of {name} is {ratio[0]:.2f} times that of {self.lines[0].policy} "
+            f"(95 % interval {ratio[1]:.2f} to {ratio[2]:.2f}, {self.turns} turns)."
+            for name, ratio in self.ratios.items()
+            if ratio is not None
+        ]
         return told
 
     def content(self) -> Mapping[str, Any]:
@@ -238,7 +232,7 @@ def _points(sums: Float64) -> list[tuple[float, float]]:
 
 
 def _line(name: str, points: Sequence[tuple[float, float]]) -> Line:
-    dead_air = {at: _least(points, share=at) for at in CUT_OFF_AT}
+    dead_air = {at: _least_dead_air(points, at) for at in CUT_OFF_AT}
     cut_off = {
         at: min((share for seconds, share in points if seconds <= at), default=None)
         for at in DEAD_AIR_AT
@@ -246,8 +240,8 @@ def _line(name: str, points: Sequence[tuple[float, float]]) -> Line:
     return Line(name, points, dead_air, cut_off)
 
 
-def _least(points: Iterable[tuple[float, float]], *, share: float) -> float | None:
-    return min((seconds for seconds, cut in points if cut <= share), default=None)
+def _least_dead_air(points: Iterable[tuple[float, float]], cut_off: float) -> float | None:
+    return min((seconds for seconds, share in points if share <= cut_off), default=None)
 
 
 def _ratio(baseline: Float64, own: Float64) -> tuple[float, float, float] | None:
@@ -255,7 +249,7 @@ def _ratio(baseline: Float64, own: Float64) -> tuple[float, float, float] | None
 
     def of(drawn: Sequence[int]) -> float:
         first, other = (
-            _least(_points(sums[:, drawn]), share=CUT_OFF_AT[0]) for sums in (baseline, own)
+            _least_dead_air(_points(sums[:, drawn]), CUT_OFF_AT[0]) for sums in (baseline, own)
         )
         # Callers of whom no setting cuts off so few are the worst there are, and not left out.
         return math.inf if other is None else 0.0 if first is None else other / first
@@ -365,11 +359,11 @@ def plot_lines(
     looks = ((BLUE, "o", "--"), (ORANGE, "", "-"), (GREEN, "D", "-"), (PURPLE, "s", ":"))
     for (name, points), (colour, marker, style) in zip(named.items(), cycle(looks), strict=False):
         best, size = unbeaten(points), 10 if len(points) == 1 else 4
-        seconds, shares = _in_percent(best)
-        ax.plot(seconds, shares, style, marker=marker, color=colour, label=name, markersize=size)
-        if others := [point for point in points if point not in best]:
-            seconds, shares = _in_percent(others)
-            ax.plot(seconds, shares, linestyle="", marker=marker, color=colour, ms=size, alpha=0.25)
+        others = [point for point in points if point not in best]
+        look: dict[str, Any] = {"marker": marker, "color": colour, "markersize": size}
+        ax.plot(*_in_percent(best), linestyle=style, label=name, **look)
+        if others:
+            ax.plot(*_in_percent(others), linestyle="", alpha=0.25, **look)
     ax.set_ylim(bottom=0)
     ax.legend()
     return tidy(ax, "Lower and further left is better", "mean dead air, s", "turns cut off, %")
