@@ -24,12 +24,12 @@ from labkit.measure.figures import (
     LOOKS,
     ORANGE,
     RED,
+    STAGE_LOOK,
     Look,
     axes,
     draw_line,
     log_axis,
     plain_ticks,
-    plot_stages,
     plot_waterfall,
     tidy,
 )
@@ -45,10 +45,13 @@ from labkit.measure.plan import (
     segments,
 )
 from labkit.measure.statistics import FEW, Estimate, Percentiles
+from labkit.trace import Stage
 
 _BAND: Final = "#EDF3E6"
 _APART: Final = 1.035
 """Lines of several servers are drawn so much apart, so that the bars of all are seen."""
+_ROOM: Final = 0.035
+"""Share of the axis that a part needs for its number to be written into it."""
 _LIMITED: Final = "#F3E3D9"
 _NOTE: Final = (
     f"Bars are 95 % intervals; hollow markers stand for fewer than {FEW} values, so for hardly "
@@ -59,18 +62,15 @@ _NOTE: Final = (
 # -- the latency exercise --------------------------------------------------------------------------
 
 
-def _chunk_axis(ax: Axes, sizes: Iterable[SizeSummary]) -> None:
+def _chunk_axis(ax: Axes, servers: Iterable[ServerSummary]) -> list[int]:
     """A logarithmic axis with a tick at each size, and the usual 20 to 100 ms shaded."""
-    ticks = sorted({size.chunk_ms for size in sizes})
+    ticks = sorted({size.chunk_ms for server in servers for size in server.sizes})
     log_axis(ax, ticks)
     ax.tick_params(axis="x", labelsize=8)
     ax.axvspan(20, 100, color=_BAND, zorder=0)
     if len(ticks) > 1:
         ax.set_xlim(ticks[0] / 1.15, ticks[-1] * 1.15)
-
-
-def _all_sizes(servers: Sequence[ServerSummary]) -> list[SizeSummary]:
-    return [size for server in servers for size in server.sizes]
+    return ticks
 
 
 def _draw_sizes(
@@ -79,7 +79,7 @@ def _draw_sizes(
     value: Callable[[SizeSummary], float | Estimate | None],
 ) -> None:
     """A line of each server over the chunk sizes, from 0 on."""
-    _chunk_axis(ax, _all_sizes(servers))
+    _chunk_axis(ax, servers)
     for server, look, shift in _side_by_side(servers):
         points = [(size.chunk_ms * shift, value(size)) for size in server.sizes]
         draw_line(ax, points, look=look, label=server.name)
@@ -100,18 +100,15 @@ def plot_effect(
     That is more where the last chunk takes a while to go out, at the network's `bytes_per_s`.
     """
     ax = axes(ax)
-    sizes = _all_sizes(servers)
-    _chunk_axis(ax, sizes)
-    chunks = sorted({size.chunk_ms for size in sizes})
+    chunks = _chunk_axis(ax, servers)
     _model(ax, chunks, bytes_per_s)
     for server, look, shift in _side_by_side(servers):
         smallest = (server.sizes[0].chunk_ms * shift, Estimate.exact(0.0, 1))
         points = [smallest, *((size.chunk_ms * shift, size.effect) for size in server.sizes)]
         dots = replace(look, style="")  # the model is the line through the points
         draw_line(ax, points, look=dots, label=f"{server.name}, measured")
-    _keep_in_sight(
-        ax, [size.effect for size in sizes if size.effect], packetisation_wait_ms(chunks[-1])
-    )
+    effects = [size.effect for server in servers for size in server.sizes if size.effect]
+    _keep_in_sight(ax, effects, packetisation_wait_ms(chunks[-1]))
     ax.legend(frameon=False, fontsize=8, loc="upper left")
     title = f"How much later the transcript is than with {chunks[0]} ms"
     return tidy(ax, title, "chunk size (ms)", "ms (median of the pairs, 95 % interval)")
@@ -152,14 +149,37 @@ def _model(ax: Axes, chunks: Sequence[int], bytes_per_s: float | None) -> None:
 def plot_rest(servers: Sequence[ServerSummary], *, ax: Axes | None = None) -> Axes:
     """Where the time goes that the chunk size has no part in: a bar of stages for each server."""
     ax = axes(ax, 8.5, 2.4)
-    plot_stages({server.name: server.rest for server in servers}, ax=ax)
+    longest = max(sum(server.rest.values()) for server in servers) or 1
+    shown: set[Stage] = set()
+    for row, server in enumerate(servers):
+        start = 0.0
+        for stage, span in server.rest.items():
+            colour, hatch = STAGE_LOOK[stage]
+            ax.barh(
+                row, span, left=start, color=colour, hatch=hatch, edgecolor="white", linewidth=0.5,
+                height=0.6, label="" if stage in shown else stage.label,
+            )  # fmt: skip
+            shown.add(stage)
+            if span > _ROOM * longest:
+                ax.annotate(
+                    f"{span:.0f}", (start + span / 2, row), ha="center", va="center", fontsize=8,
+                    bbox={"boxstyle": "round,pad=0.15", "color": "white", "alpha": 0.85},
+                )  # fmt: skip
+            start += span
+        ax.annotate(
+            f"{start:.0f} ms", (start, row), xytext=(5, 0), textcoords="offset points",
+            va="center", fontsize=9,
+        )  # fmt: skip
+    ax.set_yticks(range(len(servers)), [server.name for server in servers])
+    ax.invert_yaxis()
+    ax.set_xlim(0, 1.1 * longest)
+    ax.legend(frameon=False, fontsize=8, ncols=4, loc="upper left", bbox_to_anchor=(0, -0.32))
     return tidy(ax, "Where the rest of the wait goes (means)", "ms", "", grid="x")
 
 
 def _plot_overhead(servers: Sequence[ServerSummary], ax: Axes) -> None:
     """Headers by chunk size, which no server has a part in; where a second segment begins."""
-    sizes = sorted({size.chunk_ms for size in _all_sizes(servers)})
-    _chunk_axis(ax, _all_sizes(servers))
+    sizes = _chunk_axis(ax, servers)
     fine = np.geomspace(sizes[0], sizes[-1], 400)
     ax.plot(fine, [_overhead_percent(c) for c in fine], color=GREY, linewidth=0.9)
     ax.plot(

@@ -33,12 +33,10 @@ SKY: Final = "#56B4E9"
 GREY: Final = "#6E6E6E"
 BLACK: Final = "#000000"
 
-_ROOM: Final = 0.035
-"""Share of the axis that a part needs for its number to be written into it."""
 _COLUMNS: Final = 1000
 """Pairs of lowest and highest value that a waveform is drawn from; more than a screen shows."""
 
-_STAGE_LOOK: Final[Mapping[Stage, tuple[str, str]]] = {
+STAGE_LOOK: Final[Mapping[Stage, tuple[str, str]]] = {
     Stage.PACKETISATION: (ORANGE, ""),
     Stage.UPLINK: (GREY, "//"),
     Stage.DEAD_AIR: ("#E5D9A8", "oo"),
@@ -173,7 +171,7 @@ def plot_waterfall(
     start = 0.0
     ahead = turn.ahead_ms() if isinstance(turn, Trace) else {}
     for row, (stage, span) in enumerate(stages.items()):
-        colour, hatch = _STAGE_LOOK[stage]
+        colour, hatch = STAGE_LOOK[stage]
         if stage in ahead:
             begun, ended = ahead[stage]
             ax.barh(row, ended - begun, left=begun, color=colour, alpha=0.4, height=0.7)
@@ -190,37 +188,6 @@ def plot_waterfall(
     ax.invert_yaxis()
     ax.set_xlim(min([0.0, *(begun for begun, _ in ahead.values())]), max(total, 1) * 1.14)
     return tidy(ax, title or f"Where {total:.0f} ms go", "ms since the end of speech", "", grid="x")
-
-
-def plot_stages(named: Mapping[str, Mapping[Stage, float]], *, ax: Axes | None = None) -> Axes:
-    """Draw stages (milliseconds) as parts of one bar, a bar for each name."""
-    ax = axes(ax, 8.5, 1.0 + 0.5 * len(named))
-    longest = max((sum(stages.values()) for stages in named.values()), default=0) or 1
-    shown: set[Stage] = set()
-    for row, stages in enumerate(named.values()):
-        start = 0.0
-        for stage, span in stages.items():
-            colour, hatch = _STAGE_LOOK[stage]
-            ax.barh(
-                row, span, left=start, color=colour, hatch=hatch, edgecolor="white", linewidth=0.5,
-                height=0.6, label="" if stage in shown else stage.label,
-            )  # fmt: skip
-            shown.add(stage)
-            if span > _ROOM * longest:
-                ax.annotate(
-                    f"{span:.0f}", (start + span / 2, row), ha="center", va="center", fontsize=8,
-                    bbox={"boxstyle": "round,pad=0.15", "color": "white", "alpha": 0.85},
-                )  # fmt: skip
-            start += span
-        ax.annotate(
-            f"{start:.0f} ms", (start, row), xytext=(5, 0), textcoords="offset points",
-            va="center", fontsize=9,
-        )  # fmt: skip
-    ax.set_yticks(range(len(named)), list(named))
-    ax.invert_yaxis()
-    ax.set_xlim(0, 1.1 * longest)
-    ax.legend(frameon=False, fontsize=8, ncols=4, loc="upper left", bbox_to_anchor=(0, -0.32))
-    return ax
 
 
 def plot_waveform(
