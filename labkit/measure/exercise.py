@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32
-from labkit.client.answers import Deadlines
 from labkit.client.dial import shown
 from labkit.client.plain import VoiceClient
 from labkit.client.turn import ClientTurn
@@ -137,7 +136,7 @@ class Exercise(Experiment[Row, ExerciseSummary]):
                 if self.decided:
                     await server.find_out_who_decides()
                 if len(self.targets) > 1:
-                    servers[target.name].rtts_ms = self.pings_ms.setdefault(target.name, [])
+                    server.rtts_ms = self.pings_ms.setdefault(target.name, [])
             for number, turn in enumerate(turns):
                 now = "warming up" if turn.warmup else f"chunks of {turn.chunk_ms} ms"
                 tell(now, number, len(turns))
@@ -213,10 +212,9 @@ class _Server:
                     beside = pinging(self.way.url, pings, **self.way.reach)
                     await stack.enter_async_context(beside)
                 if self.decides:
-                    deadlines = Deadlines(answer_s=self.way.access.patience_s)
                     said, wire_bytes = await decided.say(
-                        self.way.url, samples, end_of_speech=end_of_speech,
-                        chunk_ms=turn.chunk_ms, deadlines=deadlines, **self.way.reach,
+                        self.way.url, samples, end_of_speech=end_of_speech, chunk_ms=turn.chunk_ms,
+                        deadlines=self.way.deadlines, **self.way.reach,
                     ), 0  # fmt: skip
                     self.known = True
                 else:
@@ -248,7 +246,7 @@ class _Server:
     async def _meet(self, client: VoiceClient) -> None:
         """Learn what the server offers: compression where it is asked for, answers to pings."""
         self.known = True
-        if self.way.access.deflate and not client.compresses:
+        if self.way.reach["deflate"] and not client.compresses:
             self.notes.append(f"{self.name} does not compress: measured without.")
         if self.rtts_ms is None:
             return

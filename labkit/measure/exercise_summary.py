@@ -328,11 +328,6 @@ class ExerciseSummary:
         ]
 
     @property
-    def sizes(self) -> Sequence[SizeSummary]:
-        """The first server, by chunk size."""
-        return self.servers[0].sizes
-
-    @property
     def conclusion(self) -> str:
         """What the data of the first server say of chunk size and wait, and no more than that."""
         return chunk_sentence(self.servers[0])

@@ -1,7 +1,7 @@
 """How many callers a server bears: what each level of a load gave, compared and told in words."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import takewhile
 from typing import Any, Final
@@ -113,25 +113,24 @@ class Level:
         cpu, taken = self.cpu_per_s, self.sessions - self.refused
         return None if cpu is None or not taken else 1000 * cpu / taken
 
+    def content(self) -> dict[str, Any]:
+        """All that is known of it, and what follows from that."""
+        return asdict(self) | {
+            "generator_limited": self.generator_limited,
+            "cpu_ms_per_session": self.cpu_ms_per_session,
+        }
+
     def columns(self) -> dict[str, Any]:
         """One for each percentile; memory in bytes, empty where nobody tells."""
-        told = asdict(self)
-        told |= {
-            "generator_limited": int(self.generator_limited),
-            "cpu_ms_per_session": self.cpu_ms_per_session,
-            "errors": "; ".join(f"{code}: {count}" for code, count in self.errors.items()),
-        }
+        errors = "; ".join(f"{code}: {count}" for code, count in self.errors.items())
+        told = self.content() | {"generator_limited": int(self.generator_limited), "errors": errors}
         for name in ("turn", "ping", "lateness"):
             found = told.pop(f"{name}_ms") or {}
             told |= {f"{name}_{column}": found.get(field) for field, column in _COLUMNS.items()}
         return told
 
-    def holds(self, bound_ms: float) -> bool:
-        """Whether everybody was served, with a 95th percentile under `bound_ms`."""
-        return not self.why_not(bound_ms)
-
     def why_not(self, bound_ms: float) -> str:
-        """What keeps the level from holding, in words; empty where it holds."""
+        """What keeps it from serving everybody under `bound_ms`, in words; empty where it does."""
         if self.refused:
             return f"{self.refused} of {self.sessions} callers were refused"
         if self.turn_ms is None:
@@ -154,15 +153,12 @@ class Level:
 
 
 def summarise_level(
-    *,
-    server: str,
-    seconds: float,
-    patience_s: float,
-    logs: Sequence[CallLog],
+    *, server: str, seconds: float, patience_s: float, logs: Sequence[CallLog]
 ) -> Level:
-    """Sum up what the callers of one level noted; what was lost counts with `patience_s`."""
-    # Lost ones count with the whole patience: leaving them out would make a server look the
-    # better, the more it loses.
+    """Sum up what the callers of one level noted; what was lost counts with `patience_s`.
+
+    Leaving it out would make a server look the better, the more it loses.
+    """
     patience_ns = round(patience_s * 1e9)
     turns = [wait for log in logs for wait in log.turns_ns]
     pings = [wait for log in logs for wait in log.pings_ns]
@@ -208,9 +204,8 @@ class Ratio:
     cpu: float | None
 
 
-def ratios(levels: Iterable[Level]) -> list[Ratio]:
+def ratios(levels: Sequence[Level]) -> list[Ratio]:
     """Every other server over the bare one, level by level; empty without a bare one."""
-    levels = list(levels)
     bare = {level.sessions: level for level in levels if level.server == BARE}
     return [
         Ratio(
@@ -272,7 +267,7 @@ class LoadSummary:
     def conclusion(self) -> str:
         """Up to how many callers the server answered in time, and what came after that."""
         own = [level for level in self.levels if level.server != BARE]
-        held = list(takewhile(lambda level: level.holds(self.bound_ms), own))
+        held = list(takewhile(lambda level: not level.why_not(self.bound_ms), own))
         what = f"the 95th percentile of the wait for the reply under {self.bound_ms:g} ms"
         if not held:
             return (
@@ -320,13 +315,6 @@ class LoadSummary:
         """What goes into `load.json`: all that was computed, and what follows from it."""
         return {
             "conclusion": self.sentences(),
-            "levels": [
-                asdict(level)
-                | {
-                    "generator_limited": level.generator_limited,
-                    "cpu_ms_per_session": level.cpu_ms_per_session,
-                }
-                for level in self.levels
-            ],
+            "levels": [level.content() for level in self.levels],
             "ratios_over_bare": ratios(self.levels),
         }

@@ -156,10 +156,10 @@ class Way:
     """
 
     url: str
-    access: Access
     reach: Reach
-    proxy: Proxy | None = None
-    server: RunningServer = RunningServer("")
+    deadlines: Deadlines
+    proxy: Proxy | None
+    server: RunningServer
 
     def bytes_up(self) -> int:
         """What went to the server over the newest connection so far; 0 where nobody counts it."""
@@ -176,8 +176,7 @@ class Way:
 
     def connect(self, *, stream: bool = True) -> AbstractAsyncContextManager[VoiceClient]:
         """A client that takes this way for the length of the block."""
-        deadlines = Deadlines(answer_s=self.access.patience_s)
-        return VoiceClient.connect(self.url, stream=stream, deadlines=deadlines, **self.reach)
+        return VoiceClient.connect(self.url, stream=stream, deadlines=self.deadlines, **self.reach)
 
 
 @asynccontextmanager
@@ -201,7 +200,7 @@ async def way_to(target: Target, access: Access) -> AsyncIterator[Way]:
             network = Proxy(*address_of(url, tls=True), conditions=conditions, seed=seed)
             proxy = await stack.enter_async_context(network)
             reach["through"] = proxy.address
-        yield Way(url, access, reach, proxy, server)
+        yield Way(url, reach, Deadlines(answer_s=access.patience_s), proxy, server)
 
 
 @asynccontextmanager

@@ -25,7 +25,7 @@ from tests.paths import ROOT
 
 
 def test_the_effect_is_that_of_the_chunk_and_of_nothing_else() -> None:
-    sizes = summary().sizes
+    sizes = summary().servers[0].sizes
     assert [size.chunk_ms for size in sizes] == list(CHUNK_SIZES_MS)
     assert sizes[0].effect is None
     for size in sizes[1:]:
@@ -43,7 +43,7 @@ def test_a_turn_that_the_machine_held_up_does_not_decide() -> None:
         replace(r, heard_ms=(r.heard_ms or 0) + 2_000 * (r.block == 3 and r.chunk_ms == 500))
         for r in rows()
     ]
-    effect = summary(held_up).sizes[-1].effect
+    effect = summary(held_up).servers[0].sizes[-1].effect
     assert effect is not None
     assert effect.value == pytest.approx(245, abs=1)
 
@@ -53,7 +53,7 @@ def test_what_follows_the_transcript_is_no_effect_of_the_chunks_and_is_told_besi
         replace(r, ttfa_ms=(r.ttfa_ms or 0) + 900 * (r.chunk_ms == 500) * ((r.block or 0) % 2))
         for r in rows()
     ]
-    largest = summary(talkative).sizes[-1]
+    largest = summary(talkative).servers[0].sizes[-1]
     assert largest.effect is not None
     assert largest.longer is not None
     assert (largest.effect.low, largest.effect.high) == pytest.approx((245, 245), abs=0.1)
@@ -64,7 +64,7 @@ def test_a_block_with_a_gap_is_left_out_of_the_size_that_lacks_a_turn() -> None:
     turns = rows()
     gap = next(i for i, r in enumerate(turns) if r.block == 2 and r.chunk_ms == 500)
     turns[gap] = replace(turns[gap], ttfa_ms=None, heard_ms=None, stages={})
-    effect = summary(turns).sizes[-1].effect
+    effect = summary(turns).servers[0].sizes[-1].effect
     assert effect is not None
     assert (effect.value, effect.sample) == (pytest.approx(245, abs=1), 7)
 
@@ -80,7 +80,7 @@ def test_parts_add_up_to_the_mean_wait() -> None:
 
 
 def test_costs_are_per_second_of_audio() -> None:
-    for size in summary().sizes:
+    for size in summary().servers[0].sizes:
         assert size.messages_per_s == pytest.approx(1000 / size.chunk_ms, rel=0.04)
         assert size.cpu_ms_per_s == pytest.approx(size.messages_per_s * 0.2)
 
@@ -115,7 +115,7 @@ def test_a_single_size_has_nothing_to_be_compared_with() -> None:
 @pytest.mark.parametrize(("blocks", "told"), [(8, False), (20, True)])
 def test_few_turns_have_no_95th_percentile(blocks: int, told: bool) -> None:
     found = summary(rows(blocks=blocks))
-    assert all((size.wait_p95 is not None) is told for size in found.sizes)
+    assert all((size.wait_p95 is not None) is told for size in found.servers[0].sizes)
     words = " ".join(found.sentences())
     assert (f"95th percentiles: {TOO_FEW} (up to 16 a size, 20 are needed)" in words) is not told
 
