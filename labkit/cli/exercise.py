@@ -22,7 +22,7 @@ from labkit.cli.terminal import console, print_table
 from labkit.errors import LabkitError
 
 if TYPE_CHECKING:
-    from labkit.measure.compare import Comparison
+    from labkit.measure.exercise import Comparison
     from labkit.measure.exercise_summary import ExerciseSummary, ServerSummary, SizeSummary
     from labkit.measure.statistics import Estimate
 
@@ -149,7 +149,7 @@ def diff(
     second: Annotated[Path, typer.Argument(help="Folder of another run.")],
 ) -> None:
     """Compare two runs, recording by recording, and say what is no more than noise."""
-    from labkit.measure.compare import changed, compare, read_run
+    from labkit.measure.exercise import changed, compare, read_run
 
     runs = read_run(first), read_run(second)
     found = compare(*runs)

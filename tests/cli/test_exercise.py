@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 from labkit.cli.app import app
 from labkit.cli.exercise import diff_table, parse_chunks, servers_table, sizes_table
 from labkit.errors import LabkitError
-from labkit.measure.compare import compare, read_run
+from labkit.measure.exercise import compare, read_run
 from tests.cli.commands import printed
 from tests.measure.samples import REST, rows, side_by_side, summary
-from tests.measure.test_compare import written
+from tests.measure.test_exercise import written
 
 
 def test_the_tables_fit_into_80_columns() -> None:

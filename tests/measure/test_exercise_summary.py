@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from labkit.errors import LabkitError
-from labkit.measure.compare import read_run
+from labkit.measure.exercise import read_run
 from labkit.measure.exercise_summary import (
     COLUMNS,
     TOO_FEW,
