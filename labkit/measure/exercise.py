@@ -427,8 +427,7 @@ def compare(first: Run, second: Run) -> list[Comparison]:
     Raises:
         InstrumentError: They have no server, or no recording in no chunk size, in common.
     """
-    shared = [name for name in first.servers if name in second.servers]
-    pairs = [(name, name) for name in shared]
+    pairs = [(name, name) for name in first.servers if name in second.servers]
     if not pairs and len(first.servers) == len(second.servers) == 1:
         pairs = [(next(iter(first.servers)), next(iter(second.servers)))]
     if not pairs:

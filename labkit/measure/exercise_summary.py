@@ -166,14 +166,11 @@ class ServerSummary:
         return sum(self.parts.values())
 
 
-def by_server(rows: Iterable[Row]) -> dict[str, list[Row]]:
+def by_server(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """The turns that count, by server, in the order in which the servers warmed up."""
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        own = found.setdefault(row.server, [])
-        if not row.warmup:
-            own.append(row)
-    return {name: own for name, own in found.items() if own}
+    names = dict.fromkeys(row.server for row in rows)
+    counted = {name: [r for r in rows if r.server == name and not r.warmup] for name in names}
+    return {name: own for name, own in counted.items() if own}
 
 
 def paired(
@@ -266,17 +263,12 @@ def _means(rows: Sequence[Row]) -> dict[Stage, float]:
     if not rows:
         return {}
     told = [stage for stage in rows[0].stages if all(stage in row.stages for row in rows)]
-    means: dict[Stage, float] = {
-        stage: fmean(row.stages[stage] for row in rows)
-        for stage in told
-        if stage is not Stage.UNTOLD
-    }
-    missing = fmean(row.ttfa_ms or 0.0 for row in rows) - sum(means.values())
-    if all(len(row.stages) == len(told) and Stage.UNTOLD not in row.stages for row in rows):
-        return means
-    place = told.index(Stage.UNTOLD) if Stage.UNTOLD in told else 1
-    parts = list(means.items())
-    return dict([*parts[:place], (Stage.UNTOLD, missing), *parts[place:]])
+    if Stage.UNTOLD not in told and any(len(row.stages) > len(told) for row in rows):
+        told.insert(1, Stage.UNTOLD)
+    known: list[Stage] = [stage for stage in told if stage is not Stage.UNTOLD]
+    means = {stage: fmean(row.stages[stage] for row in rows) for stage in known}
+    untold = fmean(row.ttfa_ms or 0.0 for row in rows) - sum(means.values())
+    return {stage: means.get(stage, untold) for stage in told}
 
 
 class ExerciseSummary:
@@ -305,13 +297,12 @@ class ExerciseSummary:
             LabkitError: No turn was answered.
         """
         self.rows, self.rtts_ms, self.notes = rows, rtts_ms or {}, notes
-        counted = by_server(rows)
-        answered = {
-            name: own
-            for name, own in counted.items()
-            if any(row.ttfa_ms is not None for row in own)
-        }
-        self.silent = {n: _reason(own) for n, own in counted.items() if n not in answered}
+        answered, self.silent = dict[str, list[Row]](), dict[str, str]()
+        for name, own in by_server(rows).items():
+            if any(row.ttfa_ms is not None for row in own):
+                answered[name] = own
+            else:
+                self.silent[name] = _reason(own)
         if not answered:
             reason = next(iter(self.silent.values()), "nothing was said")
             raise LabkitError(f"no turn was answered, so there is nothing to sum up; {reason}")
@@ -359,7 +350,7 @@ class ExerciseSummary:
     def _unanswered(self, server: ServerSummary) -> str:
         """How many turns have no wait, and why most of them: each was tried and counts as that."""
         own = by_server(self.rows)[server.name]
-        why = Counter(_NO_SOUND if not r.errors else r.errors for r in own if r.ttfa_ms is None)
+        why = Counter(row.errors or _NO_SOUND for row in own if row.ttfa_ms is None)
         ((most, count),) = why.most_common(1)
         return (
             f"{server.name} left {why.total()} of {server.asked} turns without an audible answer; "
@@ -376,16 +367,15 @@ class ExerciseSummary:
 
 
 def _reason(rows: Iterable[Row]) -> str:
-    reasons = [row.errors for row in rows if row.errors]
-    return f"the server said: {reasons[0]}" if reasons else _NO_SOUND
+    said = next((row.errors for row in rows if row.errors), "")
+    return f"the server said: {said}" if said else _NO_SOUND
 
 
 def chunk_sentence(server: ServerSummary) -> str:
     """What the chunk size did to one server's wait, and what the wait consists of."""
     small, large = server.sizes[0], server.sizes[-1]
-    longest = largest_part(server.parts)
     of_it = ""
-    if longest is not None:
+    if (longest := largest_part(server.parts)) is not None:
         stage, share = longest
         of_it = (
             f"; with {server.middle.chunk_ms} ms chunks the largest part of its "

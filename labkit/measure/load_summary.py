@@ -98,11 +98,6 @@ class Level:
     silent: int = 0
 
     @property
-    def asked(self) -> int:
-        """Turns that count, answered and lost."""
-        return 0 if self.turn_ms is None else self.turn_ms.sample
-
-    @property
     def generator_limited(self) -> bool:
         """Whether the callers themselves were too late for the level to say much."""
         return self.lateness_ms is not None and self.lateness_ms.p95 > LATENESS_BOUND_MS
@@ -289,8 +284,7 @@ class LoadSummary:
         fair = [ratio for ratio in ratios(self.levels) if ratio.sessions not in limited]
         if fair:
             found.append(_ratio_sentence(fair[-1]))
-        few = {level.sessions for level in self.levels if 0 < level.asked < FEW}
-        if few:
+        if few := {one.sessions for one in self.levels if one.turn_ms and one.turn_ms.sample < FEW}:
             found.append(
                 f"Fewer than {FEW} turns were asked for with {', '.join(map(str, sorted(few)))} "
                 "sessions: a 95th percentile is hardly more than the slowest of them."
