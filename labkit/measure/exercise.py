@@ -64,7 +64,7 @@ _FEWEST: Final = 5
 _LONGEST_QUICK_S: Final = 1.6
 _PONG_S: Final = 2.0
 """A server that has not answered a ping by then answers none."""
-_RECORDING: Final = attrgetter("utterance")
+_WHOLE: Final = "the whole wait"
 _ROWS: Final = TypeAdapter(Row)
 
 
@@ -452,44 +452,40 @@ def _differences(first: Sequence[Row], second: Sequence[Row]) -> list[Difference
     sizes = {row.chunk_ms for row in first} & {row.chunk_ms for row in second}
     if not sizes:
         raise InstrumentError("the runs have no chunk size in common")
-    small, large = min(sizes), max(sizes)
-    sides = [[row for row in rows if row.chunk_ms in sizes] for rows in (first, second)]
-    by_recording = partial(balanced_means, key=_RECORDING)
-    wanted: dict[str, Callable[[Sequence[Row]], dict[str, float]]] = {
-        "the whole wait": by_recording
-    }
-    if small < large:
-        wanted[f"effect of {small} to {large} ms"] = partial(_effects, small=small, large=large)
-    for stage in Stage:
-        wanted[stage.label] = partial(by_recording, value=partial(_span, stage))
-    found = [_difference(what, *map(part, sides)) for what, part in wanted.items()]
-    if found[0] is None:
+    before, after = (
+        _parts([row for row in rows if row.chunk_ms in sizes], min(sizes), max(sizes))
+        for rows in (first, second)
+    )
+    both = {what: [name for name in waits if name in after[what]] for what, waits in before.items()}
+    if not both[_WHOLE]:
         raise InstrumentError("the runs have no recording in common that both answered")
-    return [difference for difference in found if difference is not None]
+    return [
+        Difference(
+            what,
+            fmean(before[what][name] for name in names),
+            fmean(after[what][name] for name in names),
+            median([after[what][name] - before[what][name] for name in names]),
+        )
+        for what, names in both.items()
+        if names
+    ]
+
+
+def _parts(rows: Sequence[Row], small: int, large: int) -> dict[str, dict[str, float]]:
+    """Milliseconds by recording, of each part that is compared."""
+    by_recording = partial(balanced_means, key=attrgetter("utterance"))
+    parts = {_WHOLE: by_recording(rows)}
+    if small < large:
+        low, high = (
+            by_recording([row for row in rows if row.chunk_ms == size]) for size in (small, large)
+        )
+        parts[f"effect of {small} to {large} ms"] = {
+            name: high[name] - low[name] for name in low if name in high
+        }
+    for stage in Stage:
+        parts[stage.label] = by_recording(rows, value=partial(_span, stage))
+    return parts
 
 
 def _span(stage: Stage, row: Row) -> float | None:
     return row.stages.get(stage)
-
-
-def _difference(
-    what: str, before: Mapping[str, float], after: Mapping[str, float]
-) -> Difference | None:
-    both = [name for name in before if name in after]
-    if not both:
-        return None
-    return Difference(
-        what,
-        fmean(before[name] for name in both),
-        fmean(after[name] for name in both),
-        median([after[name] - before[name] for name in both]),
-    )
-
-
-def _effects(rows: Sequence[Row], small: int, large: int) -> dict[str, float]:
-    """How much longer each recording's wait is with large chunks than with small ones."""
-    low, high = (
-        balanced_means([row for row in rows if row.chunk_ms == size], _RECORDING)
-        for size in (small, large)
-    )
-    return {name: high[name] - low[name] for name in low if name in high}
