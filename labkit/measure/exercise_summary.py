@@ -30,7 +30,6 @@ class Row:
 
     Attributes:
         utterance: File of the recording.
-        warmup: Whether it only warmed things up.
         ttfa_ms: End of speech to the first audible reply: the wait.
         ttfb_ms: End of speech to the first byte of the reply.
         heard_ms: End of speech to the transcript.
@@ -102,7 +101,6 @@ class SizeSummary:
         longer: The same for the whole wait, up to the first audible reply.
         predicted_ms: What packetisation alone predicts for both.
         stages: Mean of each part of the wait; means add up, medians do not.
-        overhead_bytes_per_s: Header bytes per second of audio.
         wire_bytes_per_s: Bytes over TCP per second of audio; None where nobody counted them.
         cpu_ms_per_s: Server CPU per second of audio that came in; None where it does not tell.
     """

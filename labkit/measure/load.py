@@ -71,7 +71,6 @@ class Load(Experiment[Level, LoadSummary]):
         url: Load this server instead of labkit's and the bare one.
         manners: How callers behave; what a given server does not offer is not asked for.
         model_options: Options that name the models, handed on to labkit's server.
-        clock: The clock that callers go by.
     """
 
     recordings: Path | None = None

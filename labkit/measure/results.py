@@ -156,7 +156,6 @@ class Results:
     What cannot be made or written raises `InstrumentError`: it names the folder and what is kept.
 
     Attributes:
-        folder: Where it is.
         measured: Rows that are in it.
         complete: Whether rows, summary and figures are in it.
     """

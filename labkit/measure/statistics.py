@@ -21,14 +21,7 @@ _NS_PER_MS: Final = 1e6
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its 95 % interval.
-
-    Attributes:
-        value: Computed from the data as they are.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
-        sample: How many values it was computed from.
-    """
+    """A value with its 95 % interval, and how many values it was computed from."""
 
     value: float
     low: float
@@ -132,13 +125,9 @@ def resampled(
 
 @dataclass(frozen=True, slots=True)
 class Percentiles:
-    """Percentiles of a set of durations, in milliseconds.
+    """Percentiles of `sample` durations, in milliseconds; `low` to `high` is the interval of `p95`.
 
-    Attributes:
-        p99: None where fewer than `FEW_99` values cannot tell it.
-        low: Lower end of the 95 % interval of `p95`.
-        high: Upper end of it.
-        sample: How many values they come from.
+    `p99` is None where fewer than `FEW_99` values cannot tell it.
     """
 
     p50: float
