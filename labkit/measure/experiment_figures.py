@@ -205,10 +205,7 @@ def _overhead_percent(chunk_ms: float) -> float:
 
 
 def tradeoff_figure(
-    servers: Sequence[ServerSummary],
-    *,
-    conditions: str = LOOPBACK.name,
-    bytes_per_s: float | None = None,
+    servers: Sequence[ServerSummary], conditions: str, bytes_per_s: float | None
 ) -> Figure:
     """What a chunk costs in waiting, what it saves elsewhere, and what it has no part in."""
     rest = 1.1 + 0.35 * len(servers)
@@ -252,9 +249,8 @@ def waterfall_figure(servers: Sequence[ServerSummary]) -> Figure:
     return figure
 
 
-def plot_turns(rows: Sequence[Row], *, title: str = "", ax: Axes | None = None) -> Axes:
+def _plot_turns(rows: Sequence[Row], title: str, ax: Axes) -> None:
     """Every turn of one server; a line joins those of a block, which say the same recording."""
-    ax = axes(ax)
     blocks: dict[int, dict[int, list[float]]] = {}
     for row in rows:
         if row.block is not None and row.ttfa_ms is not None:
@@ -271,8 +267,7 @@ def plot_turns(rows: Sequence[Row], *, title: str = "", ax: Axes | None = None) 
             [size for size, _ in turns], [wait for _, wait in turns], color=look.colour,
             marker=look.marker, markersize=3, linestyle="none", alpha=0.8,
         )  # fmt: skip
-    ax.set_ylim(bottom=0)
-    return tidy(ax, title, "chunk size (ms)", "ms")
+    tidy(ax, title, "chunk size (ms)", "")
 
 
 def turns_figure(summed: ExerciseSummary) -> Figure:
@@ -282,9 +277,7 @@ def turns_figure(summed: ExerciseSummary) -> Figure:
     panels = figure.subplots(1, len(servers), sharey=True, squeeze=False)
     rows = by_server(summed.rows)
     for ax, server in zip(panels[0], servers, strict=True):
-        plot_turns(rows[server.name], title=f"{server.name}, {server.turns} turns", ax=ax)
-        ax.set_ylabel("")
-    # The first panel has fixed the scale, which the others share.
+        _plot_turns(rows[server.name], f"{server.name}, {server.turns} turns", ax)
     waits_ms = [row.ttfa_ms or 0.0 for row in summed.rows if row.block is not None]
     panels[0, 0].set_ylim(0, 1.05 * max(waits_ms))
     panels[0, 0].set_ylabel("wait for the first audible reply (ms)")
@@ -330,9 +323,7 @@ def exercise_figures(
     servers = summed.servers
     figures = {"waterfall": waterfall_figure(servers), "turns": turns_figure(summed)}
     if any(len(server.sizes) > 1 for server in servers):
-        figures["tradeoff"] = tradeoff_figure(
-            servers, conditions=conditions, bytes_per_s=bytes_per_s
-        )
+        figures["tradeoff"] = tradeoff_figure(servers, conditions, bytes_per_s)
     if len(servers) > 1:
         figures["servers"] = servers_figure(summed)
     return figures

@@ -13,8 +13,6 @@ from labkit.measure.experiment_figures import (
     exercise_figures,
     plot_effect,
     plot_rest,
-    plot_turns,
-    tradeoff_figure,
     turns_figure,
     waterfall_figure,
 )
@@ -72,8 +70,6 @@ def test_axes_that_are_given_are_drawn_into() -> None:
     for plot in (plot_effect, plot_rest):
         ax = Figure().add_subplot()
         assert plot(summary().servers, ax=ax) is ax
-    ax = Figure().add_subplot()
-    assert plot_turns(rows(), ax=ax) is ax
 
 
 def test_every_turn_is_drawn() -> None:
@@ -92,14 +88,14 @@ def test_a_server_that_is_slower_than_the_first_is_on_the_scale_that_they_share(
 
 
 def test_the_tradeoff_has_a_panel_per_cost_and_says_where_the_second_segment_begins() -> None:
-    panels = tradeoff_figure(summary().servers).axes
+    panels = exercise_figures(summary())["tradeoff"].axes
     titles = [ax.get_title(loc="left").split()[0] for ax in panels]
     assert titles == ["How", "Messages", "Headers,", "Server", "Where"]
     assert panels[2].texts[0].get_text() == "40 ms: 1 TCP segment\n50 ms: 2"
 
 
 def test_a_server_that_does_not_tell_its_cpu_is_named() -> None:
-    cpu = tradeoff_figure(side_by_side().servers).axes[3]
+    cpu = exercise_figures(side_by_side())["tradeoff"].axes[3]
     assert [text.get_text() for text in cpu.texts] == ["not told by mine"]
 
 
