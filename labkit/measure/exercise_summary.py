@@ -125,7 +125,7 @@ class ServerSummary:
 
     Attributes:
         asked: Turns that it was asked to answer, those that warm up left out.
-        sizes: By chunk size, rising; empty where it answered nothing.
+        sizes: By chunk size, rising.
         rest: Mean of each part of the wait that knows nothing of chunks, over all their sizes.
         longer: How much longer one waits than at the first server: median of the differences
             over the blocks; None for the first itself, and where there is no block to compare.
@@ -258,8 +258,6 @@ def _size(rows: Sequence[Row], smallest: Sequence[Row], seed: int) -> SizeSummar
 
 def _means(rows: Sequence[Row]) -> dict[Stage, float]:
     """Mean of each part; what some turns tell and others do not counts as not told."""
-    if not rows:
-        return {}
     told = [stage for stage in rows[0].stages if all(stage in row.stages for row in rows)]
     if Stage.UNTOLD not in told and any(len(row.stages) > len(told) for row in rows):
         told.insert(1, Stage.UNTOLD)
