@@ -100,9 +100,9 @@ def run_exercise(
     """
     if context.invoked_subcommand is not None:
         return
+    from labkit.measure.chunking import CHUNK_SIZES_MS
     from labkit.measure.exercise import Exercise
     from labkit.measure.networks import read_profile
-    from labkit.measure.plan import CHUNK_SIZES_MS
     from labkit.measure.targets import Access, Target, distinct
     from labkit.net import bearer, client_tls, read_tokens
     from labkit.voice.models import resolve
@@ -172,7 +172,7 @@ def parse_chunks(text: str) -> tuple[int, ...]:
     Raises:
         LabkitError: They are no whole numbers from 5 to 1,000.
     """
-    from labkit.measure.plan import are_chunk_sizes
+    from labkit.measure.chunking import are_chunk_sizes
 
     sizes = tuple(sorted({*whole_numbers(text)}))
     if not are_chunk_sizes(sizes):

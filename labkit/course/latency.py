@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from websockets.asyncio.client import ClientConnection, connect
 
+from labkit.measure.chunking import last_chunk_ms, overhead_bytes
 from labkit.measure.exercise_summary import ExerciseSummary, ServerSummary, by_server, paired
 from labkit.measure.networks import PROFILES, read_profile
-from labkit.measure.plan import PlannedTurn, last_chunk_ms, overhead_bytes, prepared
+from labkit.measure.plan import PlannedTurn, prepared
 from labkit.measure.recordings import Recording
 from labkit.measure.server_process import RunningServer
 from labkit.measure.targets import Access, Target, way_to

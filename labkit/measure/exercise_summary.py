@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from pydantic import FiniteFloat
 
 from labkit.errors import LabkitError
-from labkit.measure.plan import packetisation_wait_ms
+from labkit.measure.chunking import packetisation_wait_ms
 from labkit.measure.statistics import FEW, Estimate, median, percentile_95, percentile_99
 from labkit.measure.wer import word_error_rate
 from labkit.trace import Mark, Stage, largest_part

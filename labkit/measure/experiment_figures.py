@@ -10,6 +10,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from labkit.measure.chunking import (
+    BYTES_PER_MS,
+    DETECTOR_FRAME_MS,
+    detector_wait_ms,
+    last_chunk_ms,
+    overhead_bytes,
+    packetisation_wait_ms,
+    segments,
+)
 from labkit.measure.exercise_summary import (
     ExerciseSummary,
     Row,
@@ -35,15 +44,6 @@ from labkit.measure.figures import (
 )
 from labkit.measure.load_summary import BARE, Level
 from labkit.measure.networks import LOOPBACK
-from labkit.measure.plan import (
-    BYTES_PER_MS,
-    DETECTOR_FRAME_MS,
-    detector_wait_ms,
-    last_chunk_ms,
-    overhead_bytes,
-    packetisation_wait_ms,
-    segments,
-)
 from labkit.measure.statistics import FEW, Estimate, Percentiles
 from labkit.trace import Stage
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from labkit.course.aloud import Aloud
 from labkit.course.latency import NETWORKS, Point, measure_point, plot_points
-from labkit.measure.plan import CHUNK_SIZES_MS
+from labkit.measure.chunking import CHUNK_SIZES_MS
 from labkit.measure.recordings import Recording, recording
 from labkit.measure.server_process import RunningServer
 from labkit.notebook.server import as_server

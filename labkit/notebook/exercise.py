@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from labkit.errors import InstrumentError
+from labkit.measure.chunking import CHUNK_SIZES_MS, are_chunk_sizes
 from labkit.measure.exercise import Exercise
 from labkit.measure.exercise_summary import ExerciseSummary
 from labkit.measure.networks import read_profile
-from labkit.measure.plan import CHUNK_SIZES_MS, are_chunk_sizes
 from labkit.measure.results import Results, conduct
 from labkit.measure.targets import Access, Target, distinct
 from labkit.notebook.server import kept_server

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from labkit.measure.chunking import CHUNK_SIZES_MS, overhead_bytes
 from labkit.measure.exercise_summary import ExerciseSummary, Row
-from labkit.measure.plan import CHUNK_SIZES_MS, overhead_bytes, plan_turns
+from labkit.measure.plan import plan_turns
 from labkit.trace import Mark, Stage
 
 REST = {

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from labkit.errors import LabkitError
+from labkit.measure.chunking import CHUNK_SIZES_MS
 from labkit.measure.exercise import read_run
 from labkit.measure.exercise_summary import (
     COLUMNS,
@@ -17,7 +18,6 @@ from labkit.measure.exercise_summary import (
     by_server,
     summarise_server,
 )
-from labkit.measure.plan import CHUNK_SIZES_MS
 from labkit.measure.results import Results
 from labkit.trace import Stage
 from tests.measure.samples import FOREIGN, REST, row, rows, side_by_side, summary

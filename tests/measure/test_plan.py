@@ -1,9 +1,7 @@
-"""What an experiment says, in which order, and when; chunk sizes against cases counted by hand."""
+"""What an experiment says, in which order, and when."""
 
 from collections import Counter
-from fractions import Fraction
 from itertools import islice
-from math import lcm
 from typing import Any
 
 import numpy as np
@@ -12,20 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.measure.plan import (
-    CHUNK_SIZES_MS,
     PlannedTurn,
     Script,
     Timetable,
     count_sentences,
-    detector_wait_ms,
     draw_scripts,
     due_times,
-    last_chunk_ms,
-    overhead_bytes,
-    packetisation_wait_ms,
     plan_turns,
     prepared,
-    segments,
 )
 from labkit.measure.recordings import utterances
 from tests.paths import SPEECH
@@ -103,6 +95,15 @@ def test_the_servers_get_the_same_turn_one_after_the_other_in_any_order() -> Non
 def test_sizes_are_in_another_order_in_every_block() -> None:
     orders = {tuple(turn.chunk_ms for turn in plan() if turn.block == block) for block in range(4)}
     assert len(orders) > 1
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [{"recordings": 0}, {"blocks": 0}, {"servers": ()}, {"chunk_sizes_ms": ()}],
+)
+def test_nothing_to_run(nothing: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="nothing to run"):
+        plan(**nothing)
 
 
 MS = 1_000_000
@@ -185,51 +186,3 @@ def test_the_speech_ends_where_it_is_planned_to(phase: float, chunk_ms: int) -> 
 
 def test_sentences_are_counted_by_their_ends() -> None:
     assert count_sentences("One. Two! Is 3.5 three? Four") == 3
-
-
-@given(st.integers(1, 1000))
-def test_half_a_chunk_is_still_to_come_on_average(chunk_ms: int) -> None:
-    steps = 1_000
-    waits = [chunk_ms * (1 - (step + 0.5) / steps) for step in range(steps)]
-    assert packetisation_wait_ms(chunk_ms) == pytest.approx(sum(waits) / steps)
-
-
-@given(st.integers(1, 120))
-def test_the_detector_waits_for_the_chunk_that_completes_its_frame(chunk_ms: int) -> None:
-    frame_ms = 32
-    whole = lcm(chunk_ms, frame_ms)
-    waits = []
-    for end in range(1, whole + 1):  # the speech ends somewhere in the millisecond before `end`
-        framed = -(-end // frame_ms) * frame_ms
-        there = -(-framed // chunk_ms) * chunk_ms
-        waits.append(there - end + Fraction(1, 2))
-    assert detector_wait_ms(chunk_ms) == pytest.approx(float(sum(waits) / whole))
-
-
-def test_chunks_of_a_frame_wait_for_nothing_else() -> None:
-    assert detector_wait_ms(32) == 16
-    assert detector_wait_ms(32) < detector_wait_ms(20) < detector_wait_ms(40)
-
-
-@pytest.mark.parametrize(
-    ("chunk_ms", "per_message"),
-    [(10, 8 + 52), (40, 8 + 52), (50, 8 + 2 * 52), (500, 8 + 12 * 52)],
-)
-def test_overhead_counts_frames_and_segments(chunk_ms: int, per_message: int) -> None:
-    messages = 1000 // chunk_ms
-    assert overhead_bytes(messages * chunk_ms * 32, messages) == messages * per_message
-    assert overhead_bytes(0, 0) == 0
-
-
-def test_small_and_large_frames_have_other_headers() -> None:
-    assert overhead_bytes(100, 1) == 6 + 52
-    assert overhead_bytes(70_000, 1) == 14 + 49 * 52
-
-
-def test_one_segment_carries_40_ms_and_not_50() -> None:
-    assert [size for size in CHUNK_SIZES_MS if segments(size * 32) == 1] == [10, 20, 32, 40]
-
-
-def test_the_last_chunk_takes_its_time_on_a_slow_link() -> None:
-    assert last_chunk_ms(500, None) == 0
-    assert last_chunk_ms(500, 16_632) == 1000

@@ -9,7 +9,7 @@ from labkit.course.folder import Prediction
 from labkit.course.latency import PREDICTED
 from labkit.course.probe import Trial
 from labkit.course.verdict import NotYet
-from labkit.measure.plan import CHUNK_SIZES_MS, overhead_bytes, packetisation_wait_ms, segments
+from labkit.measure.chunking import CHUNK_SIZES_MS, overhead_bytes, packetisation_wait_ms, segments
 from labkit.trace import SERVER_MARKS, STAGES, Mark, Stage
 
 _NS: Final = 1_000_000
