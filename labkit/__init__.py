@@ -52,18 +52,18 @@ if TYPE_CHECKING:
     from labkit.measure.experiment_figures import exercise_figures as exercise_figures
     from labkit.measure.recordings import recording as recording
     from labkit.notebook.bench import Bench as Bench
-    from labkit.notebook.exercise import run_exercise as run_exercise
-    from labkit.notebook.loop import run as run
-    from labkit.notebook.panel import ServerPanel as ServerPanel
+    from labkit.notebook.bench import run_exercise as run_exercise
+    from labkit.notebook.cell import play as play
+    from labkit.notebook.cell import run as run
+    from labkit.notebook.cell import show as show
     from labkit.notebook.server import start_labkit as start_labkit
     from labkit.notebook.server import start_mine as start_mine
     from labkit.notebook.server import start_naive as start_naive
     from labkit.notebook.server import stop_servers as stop_servers
-    from labkit.notebook.show import play as play
-    from labkit.notebook.show import show as show
     from labkit.notebook.turn import SpokenTurn as SpokenTurn
     from labkit.notebook.turn import recordings as recordings
     from labkit.notebook.turn import say as say
+    from labkit.notebook.widgets import ServerPanel as ServerPanel
     from labkit.server.app import VoiceServer as VoiceServer
     from labkit.session.settings import ServerSettings as ServerSettings
     from labkit.voice.hearing import Utterance as Utterance
@@ -92,13 +92,11 @@ _PLACES: Final = {
         "labkit.errors": "LabkitError",
         "labkit.measure.experiment_figures": "exercise_figures",
         "labkit.measure.recordings": "recording",
-        "labkit.notebook.bench": "Bench",
-        "labkit.notebook.exercise": "run_exercise",
-        "labkit.notebook.loop": "run",
-        "labkit.notebook.panel": "ServerPanel",
+        "labkit.notebook.bench": "Bench run_exercise",
+        "labkit.notebook.cell": "play run show",
         "labkit.notebook.server": "start_labkit start_mine start_naive stop_servers",
-        "labkit.notebook.show": "play show",
         "labkit.notebook.turn": "SpokenTurn recordings say",
+        "labkit.notebook.widgets": "ServerPanel",
         "labkit.server.app": "VoiceServer",
         "labkit.session.settings": "ServerSettings",
         "labkit.voice.hearing": "Utterance",

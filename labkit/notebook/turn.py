@@ -19,14 +19,14 @@ from labkit.client.turn import ClientTurn
 from labkit.errors import LabkitError
 from labkit.measure.recordings import Recording, load_manifest, recording
 from labkit.measure.server_process import RunningServer
+from labkit.notebook.cell import play, player, show
 from labkit.notebook.server import as_server
-from labkit.notebook.show import play, player, show
 from labkit.trace import Mark, Stage, Trace, largest_part
 
 if TYPE_CHECKING:  # matplotlib takes a second to load, and only figures need it
     from matplotlib.axes import Axes
 
-    from labkit.notebook.timeline import Timeline
+    from labkit.notebook.widgets import Timeline
 
 _ROW: Final = 18
 """Height of a stage in the small waterfall, and its other measures, in pixels."""
@@ -147,7 +147,7 @@ class SpokenTurn:
 
         Without clicking, `play_from` does the same.
         """
-        from labkit.notebook.timeline import Timeline
+        from labkit.notebook.widgets import Timeline
 
         rows = self._rows()
         bars = [row for row in rows if row["bar"]]

@@ -16,8 +16,8 @@ from labkit.audio.pcm import SAMPLE_RATE, write_wav
 from labkit.client.turn import ClientTurn
 from labkit.errors import AudioError, ErrorCode, LabkitError
 from labkit.measure.recordings import recording
-from labkit.notebook.timeline import Timeline
 from labkit.notebook.turn import SpokenTurn, recordings, say
+from labkit.notebook.widgets import Timeline
 from labkit.protocol import plain
 from labkit.trace import SERVER_MARKS, STAGES, Mark, Stage, Trace
 from labkit.voice.pipeline import EchoPipeline

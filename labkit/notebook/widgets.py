@@ -1,26 +1,27 @@
-"""A panel for a server that a cell starts: start, stop, and what it is doing.
-
-The same without clicking: `server = await start_labkit()`, `server.status()`, `server.stop()`.
-"""
+"""Widgets of a notebook: a panel for a server, and the waterfall of a turn to click and hear."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
+import anywidget
+import traitlets
 from ipywidgets import HTML, Button, HBox, VBox
 
 from labkit.course.aloud import Aloud
 from labkit.measure.server_process import RunningServer
+from labkit.notebook.cell import error_in_words
 from labkit.notebook.server import place_of
-from labkit.notebook.show import error_in_words
 
 _EVERY_S: Final = 1.0
 
 
 class ServerPanel(VBox):  # type: ignore[misc]
-    """Follows the server of one name, whichever cell or button starts it.
+    """Start, stop, and what the server of one name is doing, whichever cell or button starts it.
 
+    The same without clicking: `server = await start_labkit()`, `server.status()`, `server.stop()`.
     It asks the server only while it is on a page, and while the server runs. All of it happens on
     the event loop of the cell that made it: what a browser tells may come in on another thread.
     """
@@ -105,3 +106,34 @@ class ServerPanel(VBox):  # type: ignore[misc]
             if not status.running:
                 return
             await asyncio.sleep(_EVERY_S)
+
+
+class Timeline(anywidget.AnyWidget):
+    """The waterfall of a turn, each row of it a button that plays the turn from there.
+
+    Where no widgets can be shown, a page has a picture in its place, and a terminal text.
+    """
+
+    _esm = Path(__file__).with_name("timeline.js")
+    _css = Path(__file__).with_name("timeline.css")
+
+    wav = traitlets.Bytes().tag(sync=True)
+    """The whole turn as a WAV file."""
+    label = traitlets.Unicode().tag(sync=True)
+    """What can be heard in it."""
+    rows = traitlets.List(traitlets.Dict()).tag(sync=True)
+    """Each with `label`, `text`, `start` and `end` in seconds, and whether it has a `bar`."""
+    wait = traitlets.Tuple().tag(sync=True)
+    """Start and end of the axis under the bars, in seconds."""
+
+    def __init__(self, picture: str, text: str, **values: Any) -> None:
+        """Show `values`; where that is not possible, the `picture` (HTML), or the `text`."""
+        super().__init__(**values)
+        self._picture = picture
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+    def _repr_html_(self) -> str:
+        return self._picture

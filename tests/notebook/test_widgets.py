@@ -1,6 +1,7 @@
-"""The panel of a server: what its buttons do, when it asks, and that it leaves nothing behind."""
+"""Widgets: the panel of a server, and the browser's part of the timeline."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import pytest
 
 from labkit import ServerPanel
 from labkit.measure.server_process import RunningServer
+from labkit.notebook import widgets
 from labkit.notebook.server import place_of, stop_servers
-from tests.support import until
+from tests.support import told_by_node, until
 
 NAME = "panelled"
 COUNTING = """
@@ -26,6 +28,17 @@ async def main():
         await server.serve_forever()
 
 asyncio.run(main())
+"""
+
+SCRIPT = """
+const module = await import("data:text/javascript;base64," + process.argv[1]);
+const rows = [0, 1.5, 1.6, 1.6, 2].map((start) => ({ start }));
+console.log(JSON.stringify({
+  rows: [-1, 0, 1.49, 1.5, 1.599999, 9].map((at) => module.rowAt(rows, at)),
+  places: [0, 1.5, 1.75, 2, 9].map((at) => module.place(at, [1.5, 2])),
+  nowhere: module.place(1, [1, 1]),
+  renders: typeof module.default.render,
+}));
 """
 
 
@@ -137,3 +150,19 @@ async def test_closed_it_asks_no_more_and_the_server_runs_on(panel: Any, countin
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
     assert again.status().running
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not here")
+def test_an_instant_lies_in_the_last_row_that_has_begun() -> None:
+    told = told_by_node(SCRIPT, Path(widgets.__file__).with_name("timeline.js"))
+    assert told["rows"] == [0, 0, 0, 1, 3, 4]
+    assert told["places"] == [0, 0, 50, 100, 100]
+    assert told["nowhere"] == 0
+    assert told["renders"] == "function"
+
+
+def test_the_widget_loads_nothing_from_the_network() -> None:
+    for name in ("timeline.js", "timeline.css"):
+        text = Path(widgets.__file__).with_name(name).read_text(encoding="utf-8")
+        assert "http" not in text
+        assert "import " not in text.replace("important", "")
