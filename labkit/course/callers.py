@@ -19,8 +19,7 @@ from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks, encode_s16le, read_au
 from labkit.client.plain import VoiceClient
 from labkit.course.models import Models
 from labkit.measure.recordings import Recording
-from labkit.measure.server_process import RunningServer
-from labkit.measure.server_status import fetch_status
+from labkit.measure.server_process import RunningServer, fetch_status
 from labkit.measure.wer import normalise, percent_right
 
 if TYPE_CHECKING:  # matplotlib takes a second to load

@@ -32,8 +32,7 @@ from labkit.client.v1 import SessionClient
 from labkit.drills import Dialect
 from labkit.errors import ClientError, LabkitError
 from labkit.measure.recordings import load_manifest
-from labkit.measure.server_process import RunningServer
-from labkit.measure.server_status import figures_on, get_page
+from labkit.measure.server_process import RunningServer, figures_on, get_page
 from labkit.protocol import plain, v1
 from labkit.session.settings import ServerSettings
 

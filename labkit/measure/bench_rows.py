@@ -42,13 +42,13 @@ from labkit.measure.recordings import Recording, utterances
 from labkit.measure.results import Results, Tell, conduct
 from labkit.measure.server_process import (
     RunningServer,
+    ServerStatus,
     Usage,
     labkit_server,
     naive_server,
     running_server,
     running_servers,
 )
-from labkit.measure.server_status import ServerStatus
 from labkit.measure.statistics import (
     FEW,
     FEW_99,

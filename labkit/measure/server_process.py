@@ -1,4 +1,4 @@
-"""A server in a process of its own: started, watched, and ended with whoever started it.
+"""A server in a process of its own: started, watched, asked, ended with whoever started it.
 
 Measurements need it, since a client that is busy must not disturb the server; so do drills, which
 break the server, and notebooks, whose kernel computes::
@@ -16,6 +16,10 @@ variable `PORT` names, and is ready once it accepts there. One that chooses its 
 
 The server ends when it is stopped, and also when this process ends without having stopped it:
 terminated, killed, or by a terminal that closes (`labkit.measure.child`).
+
+What a server tells of itself is its page `/metrics`. Labkit's tells all of it. The one that a
+learner builds in chapter 2 has two numbers there, sessions and bytes that are held, and a server
+that has no such page is told apart from one that is gone.
 """
 
 import asyncio
@@ -26,26 +30,37 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from html import escape
+from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Final
+from urllib.error import HTTPError
+from urllib.parse import urljoin
 
 import psutil
 
 from labkit.errors import ClientError, ServerError
-from labkit.measure.server_status import ServerStatus, fetch_status
 from labkit.net import TOKEN_VARIABLE
+from labkit.trace import Stage
 
 _READY: Final = re.compile(r"ready at (wss?://\S+)\n")
 _START_S: Final = 120.0
+"""Longest that a server may take to get ready, model loading included."""
 _STOP_S: Final = 10.0
 _LOOK_S: Final = 0.02
+_PATIENCE_S: Final = 2.0
 _TAIL: Final = 2000
 _CPU_OF_ALL_THREADS: Final = 2
 _PORT: Final = "PORT"
 """Environment variable that tells a file of Python where to listen."""
+
+# Not by way of a proxy that the environment names: the server is on this machine.
+_OPENER: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +85,83 @@ def _cpu_s(process: psutil.Process) -> float:
         return time.clock_gettime(~process.pid << 3 | _CPU_OF_ALL_THREADS)
     times = process.cpu_times()
     return float(times.user + times.system)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ServerStatus:
+    """What a server told of itself at one moment.
+
+    Attributes:
+        trouble: Why the rest is not known, in a sentence; empty where it is.
+        running: Whether it is there.
+        sessions: How many sessions it has, by state; under "" where it tells only how many.
+        waiting: Calls that wait for an engine, by engine.
+        stages: For each stage of a turn, turns so far and what they took on average, in
+            milliseconds.
+        held_bytes: Audio and messages that it keeps for its sessions; None where it does not tell.
+        ahead: Answers begun in a pause, by what became of them.
+        underruns: Times that reply audio came too late; None where it does not tell.
+        tokens: Tokens of the replies so far; None where it does not tell.
+    """
+
+    url: str
+    trouble: str = ""
+    running: bool = True
+    sessions: Mapping[str, int] = field(default_factory=dict)
+    waiting: Mapping[str, int] = field(default_factory=dict)
+    stages: Mapping[Stage, tuple[int, float]] = field(default_factory=dict)
+    held_bytes: int | None = None
+    ahead: Mapping[str, int] = field(default_factory=dict)
+    underruns: int | None = None
+    tokens: int | None = None
+
+    @property
+    def session_count(self) -> int:
+        """How many sessions it has.
+
+        Raises:
+            ServerError: It does not tell.
+        """
+        if self.trouble:
+            raise ServerError(f"{self.url}: {self.trouble}")
+        return sum(self.sessions.values())
+
+    @property
+    def headline(self) -> str:
+        """Whether it runs, and where."""
+        return f"running at {self.url}" if self.running else f"not running ({self.url})"
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What is known, each with its name."""
+        rows = [("note", self.trouble)] if self.trouble else []
+        if self.sessions:
+            states = ", ".join(f"{n} {state}" for state, n in self.sessions.items() if state and n)
+            number = self.session_count
+            rows.append(("sessions", f"{number} ({states})" if states else f"{number}"))
+        if self.waiting:
+            calls = ", ".join(f"{n} for {engine}" for engine, n in self.waiting.items())
+            rows.append(("calls that wait", calls))
+        if self.held_bytes is not None:
+            rows.append(("bytes held", f"{self.held_bytes:,}"))
+        for stage, (turns, mean_ms) in self.stages.items():
+            of = "1 turn" if turns == 1 else f"{turns} turns"
+            rows.append((stage.label, f"{mean_ms:.0f} ms, mean of {of}"))
+        return rows
+
+    def __repr__(self) -> str:
+        return "\n".join([self.headline, *(f"  {name:19} {what}" for name, what in self.rows())])
+
+    def _repr_html_(self) -> str:
+        return f"<div>{escape(self.headline)}</div>{self.table()}"
+
+    def table(self) -> str:
+        """What is known as HTML, without the headline."""
+        rows = (
+            f'<tr><th scope="row" style="text-align:left">{escape(name)}</th>'
+            f'<td style="text-align:left">{escape(what)}</td></tr>'
+            for name, what in self.rows()
+        )
+        return f'<table aria-label="What the server tells of itself">{"".join(rows)}</table>'
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +221,7 @@ class RunningServer:
             raise
 
     def status(self) -> ServerStatus:
-        """What it tells of itself at `/metrics`: sessions, queues, the time of each stage.
-
-        As the last line of a cell, that shows itself.
-        """
+        """What it tells of itself; as the last line of a cell, that shows itself."""
         if self.process is not None and self.process.poll() is not None:
             return ServerStatus(self.url, "its process has ended", running=False)
         return fetch_status(self.url)
@@ -150,7 +239,7 @@ class RunningServer:
             self.output.close()
 
     async def stop_async(self) -> None:
-        """Do what `stop` does, and leave the event loop to others meanwhile."""
+        """Stop it, and leave the event loop to others meanwhile."""
         await asyncio.to_thread(self.stop)
 
 
@@ -179,14 +268,13 @@ def script_server(file: Path) -> list[str]:
     return [str(file)]
 
 
-async def start_server(command: Sequence[str], *, start_s: float = _START_S) -> RunningServer:
+async def start_server(command: Sequence[str]) -> RunningServer:
     """Start a server in a process of its own, and wait until it accepts callers.
 
     Args:
         command: A module that Python can run, or a file of Python (its name ends in `.py`), and
             arguments, such as `labkit_server` gives. It does not get the token of this process's
             environment, since callers that measure show none.
-        start_s: Longest that it may take to get ready, model loading included.
 
     Raises:
         ServerError: It ended or got stuck before it was ready; the error has its last words.
@@ -194,18 +282,16 @@ async def start_server(command: Sequence[str], *, start_s: float = _START_S) -> 
     port = _free_port() if command[0].endswith(".py") else None
     server = _spawn(command, port)
     try:
-        return replace(server, url=await _ready(server, port, start_s))
+        return replace(server, url=await _ready(server, port))
     except BaseException:
         await server.stop_async()
         raise
 
 
 @asynccontextmanager
-async def running_server(
-    command: Sequence[str], *, start_s: float = _START_S
-) -> AsyncIterator[RunningServer]:
-    """Run a server for the length of the block; arguments and errors are `start_server`'s."""
-    server = await start_server(command, start_s=start_s)
+async def running_server(command: Sequence[str]) -> AsyncIterator[RunningServer]:
+    """Run a server for the length of the block, as `start_server` starts it."""
+    server = await start_server(command)
     try:
         yield server
     finally:
@@ -238,7 +324,7 @@ def _spawn(command: Sequence[str], port: int | None) -> RunningServer:
     output = tempfile.TemporaryFile()
     process = subprocess.Popen(
         [sys.executable, "-m", "labkit.measure.child", *command],
-        stdin=subprocess.PIPE,  # held open, never written to: see labkit.measure.child
+        stdin=subprocess.PIPE,  # held open, never written to: its end ends the child
         stdout=output,
         stderr=subprocess.STDOUT,
         env=environment,
@@ -249,9 +335,9 @@ def _spawn(command: Sequence[str], port: int | None) -> RunningServer:
     return RunningServer("", process, output)
 
 
-async def _ready(server: RunningServer, port: int | None, start_s: float) -> str:
+async def _ready(server: RunningServer, port: int | None) -> str:
     """Wait until the server says where it answers, or answers where it was told to."""
-    deadline_s = time.monotonic() + start_s
+    deadline_s = time.monotonic() + _START_S
     while (found := _READY.search(server.log())) is None:
         if server.process is not None and (code := server.process.poll()) is not None:
             raise _failed(server, f"ended with code {code} before it was ready")
@@ -259,7 +345,7 @@ async def _ready(server: RunningServer, port: int | None, start_s: float) -> str
             return f"ws://localhost:{port}"
         if time.monotonic() > deadline_s:
             told = "" if port is None else f"; {_PORT} told it to listen on port {port}"
-            raise _failed(server, f"was not ready within {start_s:g} s{told}")
+            raise _failed(server, f"was not ready within {_START_S:g} s{told}")
         # A process here belongs to no event loop, so that any may stop it, or none.
         await asyncio.sleep(_LOOK_S)
     return found[1]
@@ -292,3 +378,82 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
     if process.stdin is not None:
         process.stdin.close()
+
+
+# -- what it tells of itself -------------------------------------------------------------------
+
+
+def get_page(url: str, path: str, patience_s: float = _PATIENCE_S) -> tuple[int, str]:
+    """A page of the server that takes callers at `url`: the HTTP status, and the text.
+
+    Only for servers of other processes: one on the event loop of this thread could not answer.
+
+    Raises:
+        OSError: Nobody answers there within `patience_s` seconds.
+        HTTPException: Somebody does, and not with HTTP.
+    """
+    try:
+        page = urljoin(url.replace("ws", "http", 1), path)
+        with _OPENER.open(page, timeout=patience_s) as answer:
+            return int(answer.status), str(answer.read().decode(errors="replace"))
+    except HTTPError as refused:
+        with refused:
+            return refused.code, refused.read().decode(errors="replace")
+
+
+def figures_on(page: str) -> dict[str, dict[str, float]]:
+    """The figures of a page in Prometheus' format, by their names and then their first label.
+
+    Raises:
+        ValueError: It is another format.
+    """
+    from prometheus_client.parser import text_string_to_metric_families
+
+    figures: dict[str, dict[str, float]] = {}
+    for family in text_string_to_metric_families(page):
+        for name, labels, value, *_ in family.samples:
+            label = next(iter(labels.values()), "")
+            by_label = figures.setdefault(name, {})
+            by_label[label] = by_label.get(label, 0) + value
+    return figures
+
+
+def fetch_status(url: str) -> ServerStatus:
+    """Ask the server that takes callers at `url`, and wait up to two seconds for its answer."""
+    try:
+        status, page = get_page(url, "/metrics")
+    except TimeoutError:
+        return ServerStatus(url, f"its page /metrics did not come within {_PATIENCE_S:g} s")
+    except (OSError, HTTPException) as error:
+        return ServerStatus(url, f"nobody answers there ({error})", running=False)
+    if status != HTTPStatus.OK:
+        return ServerStatus(url, f"it has no page /metrics that can be read (HTTP {status})")
+    return read_status(url, page)
+
+
+def read_status(url: str, page: str) -> ServerStatus:
+    """Take the numbers from a page in Prometheus' format; names that are not known are no harm."""
+    try:
+        numbers = {name.removeprefix("labkit_"): by for name, by in figures_on(page).items()}
+    except ValueError as error:
+        return ServerStatus(url, f"its page /metrics is not in Prometheus' format: {error}")
+    sums, counts = numbers.get("stage_seconds_sum", {}), numbers.get("stage_seconds_count", {})
+    return ServerStatus(
+        url,
+        "" if "sessions" in numbers else "its page /metrics has no line `sessions`",
+        sessions=_whole(numbers.get("sessions", {})),
+        waiting=_whole(numbers.get("queued_calls", {})),
+        stages={
+            stage: (int(turns), 1000 * sums[stage] / turns)
+            for stage in Stage
+            if (turns := counts.get(stage, 0.0)) and stage in sums
+        },
+        held_bytes=_whole(numbers.get("held_bytes", {})).get(""),
+        ahead=_whole(numbers.get("work_ahead_total", {})),
+        underruns=_whole(numbers.get("underruns_total", {})).get(""),
+        tokens=_whole(numbers.get("tokens_total", {})).get(""),
+    )
+
+
+def _whole(numbers: Mapping[str, float]) -> dict[str, int]:
+    return {name: int(number) for name, number in numbers.items()}

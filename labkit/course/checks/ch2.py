@@ -16,7 +16,7 @@ from labkit.course.models import Models
 from labkit.course.probe import Answer, Caller, Probe
 from labkit.course.verdict import NotYet
 from labkit.measure.recordings import Recording
-from labkit.measure.server_status import read_status
+from labkit.measure.server_process import read_status
 from labkit.measure.wer import normalise, word_errors
 
 _NAMES: Final = re.compile(
