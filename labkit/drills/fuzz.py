@@ -44,7 +44,7 @@ from labkit.drills.target import (
     well_served,
 )
 from labkit.errors import ClientError, ConnectError
-from labkit.measure.pings import Pings, pinging
+from labkit.measure.callers import Pings, pinging
 from labkit.measure.results import Tell
 from labkit.measure.server_process import RunningServer, running_server
 from labkit.protocol import v1

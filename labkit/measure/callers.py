@@ -1,4 +1,4 @@
-"""Callers that speak at the pace of speech over one connection each, and note what they get.
+"""Callers that speak at the pace of speech, and callers that only ping; each notes what it gets.
 
 What a caller sends is due at an instant that follows from its script alone. Where a message
 goes out late, because the server does not read or the event loop was busy, it was due no later
@@ -12,16 +12,24 @@ up, or whose connection is lost, calls again.
 """
 
 import asyncio
+import math
+import random
 import select
 import selectors
 import sys
-from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, replace
-from typing import Final
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Final, Unpack
+
+import numpy as np
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import WebSocketException
 
 from labkit.audio.pcm import Float32
 from labkit.client.answers import Deadlines
+from labkit.client.dial import Reach, connected
 from labkit.client.plain import VoiceClient
 from labkit.client.speech import Clock, spoken_ns
 from labkit.client.turn import ClientTurn
@@ -34,6 +42,9 @@ _NS: Final = 1_000_000_000
 _TRY_AGAIN_LATER: Final = 1013
 """What servers send that take a caller only to turn it away (RFC 6455 registry)."""
 _NOT_ANSWERED: Final = frozenset({ErrorCode.ENGINE_FAILED, ErrorCode.TOO_MANY_TURNS})
+_PINGS_APART_S: Final = (0.015, 0.045)
+"""A steady beat would always meet the same part of a caller's chunks."""
+_PONG_S: Final = 30.0
 
 
 def fine_loop() -> asyncio.AbstractEventLoop:
@@ -54,7 +65,6 @@ if sys.platform == "linux":
         """Waits with `select`, which counts microseconds, for epoll's own descriptor."""
 
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-            """Wait for events, as any selector does."""
             if timeout is not None and timeout > 0:
                 select.select([self.fileno()], [], [], timeout)
                 timeout = 0
@@ -207,3 +217,94 @@ class Caller:
                 if self._client is not None:
                     await self._client.ping()
                     self.log.pings_ns.append(self._clock.now_ns() - due_ns)
+
+
+# -- one that only pings -----------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Pings:
+    """Round trips of an honest caller beside something else: how long others are kept waiting.
+
+    Each counts from when it was due, so that a server which stands still for a second is seen to
+    do so by every ping of that second.
+    """
+
+    ms: list[float] = field(default_factory=list)
+    """Each in milliseconds."""
+    longest_trip_ms: float = 0.0
+    """The longest from when it was sent: on a server with more work than it can do, waits add up,
+    and each trip by itself tells how long its loop was held."""
+    lost: int = 0
+    """Times that the caller lost its connection, or got no answer."""
+    until_ns: float = math.inf
+    """Those that are due before are all waited for."""
+
+    @property
+    def worst_ms(self) -> float:
+        """The longest; infinite where one was lost, or none was sent."""
+        return math.inf if self.lost or not self.ms else max(self.ms)
+
+    @property
+    def p99_ms(self) -> float:
+        """99th percentile; infinite likewise."""
+        return math.inf if self.lost or not self.ms else float(np.percentile(self.ms, 99))
+
+    def require_answers(self) -> None:
+        """Make sure that none was lost.
+
+        Raises:
+            ClientError: One was.
+        """
+        if self.lost:
+            raise ClientError("a caller that only pinged was lost, or had no answer")
+
+
+@asynccontextmanager
+async def pinging(url: str, pings: Pings, **reach: Unpack[Reach]) -> AsyncIterator[None]:
+    """Let an honest caller ping the server at `url`, from the begin of the block to its end.
+
+    It runs in a thread with an event loop of its own: what other clients do in this one must not
+    count.
+    """
+    loop, there = asyncio.get_running_loop(), asyncio.Event()
+    pings.until_ns = math.inf
+    call = _call(url, pings, reach, lambda: loop.call_soon_threadsafe(there.set))
+    caller = asyncio.create_task(asyncio.to_thread(asyncio.run, call))
+    try:
+        await there.wait()
+        yield
+    finally:
+        pings.until_ns = time.perf_counter_ns()
+        await caller
+
+
+async def _call(url: str, pings: Pings, reach: Reach, there: Callable[[], object]) -> None:
+    """Connect, say that the caller is `there`, and ping; also where nobody answers."""
+    try:
+        async with connected(url, **reach) as socket:
+            there()
+            await _ping(socket, pings)
+    except (ClientError, TimeoutError, WebSocketException):
+        pings.lost += 1
+    finally:
+        there()
+
+
+async def _ping(socket: ClientConnection, pings: Pings) -> None:
+    rng, due_ns = random.Random(), time.perf_counter_ns()
+    while True:
+        held_up = time.perf_counter_ns() >= due_ns  # the answer before came so late
+        await asyncio.sleep(max(0.0, (due_ns - time.perf_counter_ns()) / 1e9))
+        if due_ns >= pings.until_ns:
+            return
+        sent_ns = time.perf_counter_ns()
+        await socket.send("ping")
+        async with asyncio.timeout(_PONG_S):
+            while await socket.recv() != "pong":
+                pass
+        trip_ms = (time.perf_counter_ns() - sent_ns) / 1e6
+        # That a sleep lasted too long is this machine's doing, and not the server's.
+        pings.ms.append(trip_ms + (held_up and (sent_ns - due_ns) / 1e6))
+        pings.longest_trip_ms = max(pings.longest_trip_ms, trip_ms)
+        due_ns += round(rng.uniform(*_PINGS_APART_S) * 1e9)

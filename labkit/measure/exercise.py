@@ -26,6 +26,7 @@ from labkit.client.plain import VoiceClient
 from labkit.client.turn import ClientTurn
 from labkit.errors import ClientError, InstrumentError, LabkitError, ProtocolError
 from labkit.measure import decided
+from labkit.measure.callers import Pings, pinging
 from labkit.measure.chunking import CHUNK_SIZES_MS, overhead_bytes
 from labkit.measure.exercise_summary import (
     COLUMNS,
@@ -36,7 +37,6 @@ from labkit.measure.exercise_summary import (
     balanced_means,
     by_server,
 )
-from labkit.measure.pings import Pings, pinging
 from labkit.measure.plan import LONGEST_S, PlannedTurn, plan_turns, prepared, short_utterances
 from labkit.measure.recordings import Recording
 from labkit.measure.results import Experiment, Tell, read_rows

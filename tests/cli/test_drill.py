@@ -9,7 +9,7 @@ from labkit.drills import Finding, Verdict, fuzz, resume
 from labkit.drills.answers import Tally
 from labkit.drills.fuzz import Crowd, Fuzzed
 from labkit.errors import LabkitError
-from labkit.measure.pings import Pings
+from labkit.measure.callers import Pings
 from labkit.measure.server_process import RunningServer
 from tests.cli.commands import Labkit
 

@@ -14,7 +14,7 @@ from labkit.drills.answers import Tally
 from labkit.drills.fuzz import TARGET, Crowd, Fuzzed, fuzz, judged
 from labkit.drills.target import Vital, settings_of, target_command
 from labkit.errors import ErrorCode
-from labkit.measure.pings import Pings
+from labkit.measure.callers import Pings
 from labkit.measure.server_process import RunningServer, running_server
 from labkit.protocol import v1
 from labkit.server.app import VoiceServer

@@ -16,7 +16,7 @@ from labkit.drills.hostile import (
     text_flood,
 )
 from labkit.drills.target import settings_of
-from labkit.measure.pings import Pings
+from labkit.measure.callers import Pings
 from labkit.measure.server_process import running_server
 from labkit.server.app import VoiceServer
 from labkit.voice.pipeline import EchoPipeline
