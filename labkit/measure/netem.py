@@ -33,13 +33,7 @@ from typing import Final, Self
 
 from labkit.client.speech import Clock
 from labkit.errors import InstrumentError
-from labkit.measure.links import (
-    Conditions,
-    Direction,
-    Fault,
-    Link,
-    Schedule,
-)
+from labkit.measure.links import Conditions, Direction, Fault, Link, Schedule
 from labkit.tasks import Changes
 
 _log = logging.getLogger(__name__)
@@ -51,7 +45,6 @@ _HOST: Final = "127.0.0.1"
 _READ_BYTES: Final = 16 * 1024
 _LINGER_S: Final = 1.0
 """Longest that an orderly close waits for the peers; one that talks on is then cut off."""
-
 
 UNCHANGED: Final = Conditions()
 """Bytes go through as they come."""
@@ -216,14 +209,13 @@ class Connection:
         return self._fate.result() if self._fate.done() else carrying.result()
 
     async def _carry_to_end(self, client: socket.socket, server: socket.socket) -> Fault:
-        up, down = self._lines[Direction.UP], self._lines[Direction.DOWN]
+        ways = ((Direction.UP, client, server), (Direction.DOWN, server, client))
         end = Fault.CLOSE
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(up.take_in(client))
-                group.create_task(up.give_out(server))
-                group.create_task(down.take_in(server))
-                group.create_task(down.give_out(client))
+                for way, source, sink in ways:
+                    group.create_task(self._lines[way].take_in(source))
+                    group.create_task(self._lines[way].give_out(sink))
         except* OSError:
             _log.info("connection %d: reset by a peer", self.number)
             end = Fault.RESET
@@ -231,7 +223,7 @@ class Connection:
 
 
 class Proxy:
-    """A proxy on a port of its own. Use as an async context manager, or `start` and `close`."""
+    """A proxy on a port of its own, for the length of an `async with` block."""
 
     def __init__(
         self,
@@ -263,21 +255,11 @@ class Proxy:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    def start(self) -> None:
         """Listen.
 
         Raises:
-            InstrumentError: The port cannot be had, or it listens already.
+            InstrumentError: The port cannot be had.
         """
-        loop = asyncio.get_running_loop()  # without one, nothing is opened
-        if self._listener is not None:
-            raise InstrumentError(f"the proxy listens already, at {self.url()}")
         try:
             self._listener = socket.create_server((_HOST, self._asked_port))
         except (OSError, OverflowError) as error:
@@ -288,7 +270,11 @@ class Proxy:
                 "Choose another port, or 0 for a free one"
             ) from error
         _tune(self._listener)
-        loop.add_reader(self._listener, self._accept, self._listener)
+        asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def close(self) -> None:
         """Stop listening and end every connection at once, stalled and half-open ones, too.
@@ -303,8 +289,7 @@ class Proxy:
         self._listener = None
         for task in self._tasks:
             task.cancel()
-        ends = await asyncio.gather(*self._tasks, return_exceptions=True)
-        for end in ends:
+        for end in await asyncio.gather(*self._tasks, return_exceptions=True):
             if isinstance(end, Exception):
                 raise end
 

@@ -360,14 +360,12 @@ async def test_a_plan_that_fails_is_told_at_the_close() -> None:
     def plan(number: int) -> Conditions:
         raise ZeroDivisionError(f"no plan for {number}")
 
-    proxy = Proxy("127.0.0.1", 9, conditions=plan)
-    proxy.start()
     with socket.socket() as client:
         client.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", proxy.port))
-        await read_to_end(client)
         with pytest.raises(ZeroDivisionError, match="no plan for 0"):
-            await proxy.close()
+            async with Proxy("127.0.0.1", 9, conditions=plan) as proxy:
+                await asyncio.get_running_loop().sock_connect(client, proxy.address)
+                await read_to_end(client)
 
 
 class ShortTime:
@@ -446,25 +444,8 @@ async def test_a_port_that_is_taken_is_named() -> None:
     async with Proxy("127.0.0.1", 9) as proxy:
         words = rf"cannot listen on 127.0.0.1:{proxy.port}: Address already in use\. Choose another"
         with pytest.raises(InstrumentError, match=words):
-            Proxy("127.0.0.1", 9, port=proxy.port).start()
-
-
-async def test_a_proxy_that_listens_is_not_started_again() -> None:
-    async with Proxy("127.0.0.1", 9) as proxy:
-        address = proxy.address
-        with pytest.raises(InstrumentError, match=f"listens already, at ws://.*:{address[1]}"):
-            proxy.start()
-        assert proxy.address == address
-    async with proxy:  # once it was closed, it may
-        assert proxy.port
-
-
-def test_a_proxy_without_an_event_loop_opens_nothing() -> None:
-    proxy = Proxy("127.0.0.1", 9)
-    with pytest.raises(RuntimeError, match="no running event loop"):
-        proxy.start()
-    with pytest.raises(InstrumentError, match="does not listen"):
-        _ = proxy.port
+            async with Proxy("127.0.0.1", 9, port=proxy.port):
+                pass
 
 
 def test_a_proxy_that_was_not_started_has_no_port() -> None:
