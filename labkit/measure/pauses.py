@@ -20,6 +20,8 @@ from labkit.voice.silero import SileroVad
 FRAME_S: Final = 512 / SAMPLE_RATE
 """Length of one frame of the detector, in seconds."""
 
+_TURNS: Final = 9
+"""As many as there are utterances of each voice."""
 _RHYTHM_S: Final = (0.12, 1.0)
 """A speaker's usual pause lies between these."""
 _SPREAD: Final = 0.2
@@ -56,22 +58,16 @@ def voices() -> list[str]:
     return sorted({one.voice for one in utterances()})
 
 
-def conversations(
-    rng: Random, of: Iterable[str], *, turns: int = 9, each: int = 1
-) -> list[list[Turn]]:
-    """Conversations of callers who pause, each in a rhythm that is drawn.
-
-    There are `each` of every voice, with `turns` turns, nine at most.
-    """
-    known, vad = utterances(), SileroVad()
+def conversations(rng: Random, of: Iterable[str], *, each: int = 1) -> list[list[Turn]]:
+    """Conversations of nine turns, `each` of every voice, in rhythms of pauses that are drawn."""
+    known, vad, spoken = utterances(), SileroVad(), []
     voices = [voice for voice in of for _ in range(each)]
-    rhythms = _rhythms(rng, len(voices))
-    return [
-        _conversation(
-            rng, rng.sample([one for one in known if one.voice == voice], turns), vad, usual
-        )
-        for voice, usual in zip(voices, rhythms, strict=True)
-    ]
+    for voice, usual_s in zip(voices, _rhythms(rng, len(voices)), strict=True):
+        said = rng.sample([one for one in known if one.voice == voice], _TURNS)
+        snr_db = rng.uniform(*_SNR_DB)
+        speaker = f"{voice}, pauses of about {usual_s:.1f} s"
+        spoken.append([_turn(rng, one, vad, speaker, usual_s, snr_db) for one in said])
+    return spoken
 
 
 def _rhythms(rng: Random, count: int) -> list[float]:
@@ -83,14 +79,6 @@ def _rhythms(rng: Random, count: int) -> list[float]:
     return drawn
 
 
-def _conversation(
-    rng: Random, recordings: Sequence[Recording], vad: SileroVad, usual_s: float
-) -> list[Turn]:
-    snr_db = rng.uniform(*_SNR_DB)
-    speaker = f"{recordings[0].voice}, pauses of about {usual_s:.1f} s"
-    return [_turn(rng, one, vad, speaker, usual_s, snr_db) for one in recordings]
-
-
 def _turn(
     rng: Random, said: Recording, vad: SileroVad, speaker: str, usual_s: float, snr_db: float
 ) -> Turn:
@@ -100,9 +88,9 @@ def _turn(
     lengths = [rng.lognormvariate(float(np.log(usual_s)), _SPREAD) for _ in places]
     pieces, pauses, at = [], [], 0
     for place, length_s in zip(places, lengths, strict=True):
-        pieces += [_faded(samples[at:place]), np.zeros(round(length_s * SAMPLE_RATE), np.float32)]
-        before = sum(len(piece) for piece in pieces[:-1])
-        pauses.append((before / SAMPLE_RATE, length_s))
+        pieces.append(_faded(samples[at:place]))
+        pauses.append((sum(map(len, pieces)) / SAMPLE_RATE, length_s))
+        pieces.append(np.zeros(round(length_s * SAMPLE_RATE), np.float32))
         at = place
     pieces += [_faded(samples[at:end]), np.zeros(round(_AFTER_S * SAMPLE_RATE), np.float32)]
     whole = np.concatenate(pieces)

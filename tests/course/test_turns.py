@@ -57,8 +57,8 @@ def test_a_silence_that_times_out_ends_any_turn() -> None:
 @pytest.mark.engines
 @pytest.mark.skipif(not (DATA / "speech").exists(), reason="the recordings are not here")
 def test_pauses_are_put_into_speech_and_the_end_stays_behind_them() -> None:
-    (caller,) = conversations(Random(2), voices()[:1], turns=3)
-    again = conversations(Random(2), voices()[:1], turns=3)[0]
+    (caller,) = conversations(Random(2), voices()[:1])
+    again = conversations(Random(2), voices()[:1])[0]
     for one, same in zip(caller, again, strict=True):
         assert np.array_equal(one.samples, same.samples)
         assert one.end_s < len(one.samples) / 16_000
