@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import median as middle
 from tempfile import TemporaryDirectory
@@ -182,7 +183,9 @@ async def _one_recording(
             turns[way] = await _push(servers[way].url, samples, end)
         else:
             start = v1.SessionStart(partials=way == "partials")
-            turns[way] = await _decided(servers[way].url, samples, end, start)
+            url = servers[way].url
+            turn = await say(url, samples, end_of_speech=end, chunk_ms=_CHUNK_MS, start=start)
+            turns[way] = believed(turn)
     if floor.first_audio_s is None:
         found.silent += 1
         return
@@ -217,10 +220,6 @@ async def _note_words(
     errors = [word_errors(said, words) for words in heard]
     found.worse.append(errors[0][0] - errors[1][0])
     found.words.append(errors[0][1])
-
-
-async def _decided(url: str, samples: Float32, end: int, start: v1.SessionStart) -> ClientTurn:
-    return believed(await say(url, samples, end_of_speech=end, chunk_ms=_CHUNK_MS, start=start))
 
 
 def _note_decided(found: _Turns, turn: ClientTurn, decides_s: float | None, floor_s: float) -> None:
@@ -498,6 +497,7 @@ async def measure_barge_in(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
     recordings = utterances()
     overlaps = list[Overlap]()
     async with running_server(["labkit.measure.long_replies", LABKIT, bench.models]) as server:
+        speak = partial(speak_over, server.url, after_s=_HEARD_OF_IT_S, hears_out=False)
         for number in range(rounds):
             tell("speech over replies", number, rounds)
             calls = list[Awaitable[Overlap]]()
@@ -505,16 +505,7 @@ async def measure_barge_in(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
                 voice = rng.choice(recordings).voice  # who speaks much quieter than before, asides
                 asked, over = rng.sample([one for one in recordings if one.voice == voice], 2)
                 said = read_audio(asked.path), read_audio(over.path)
-                echo_db = _ECHO_DB if place % 2 else None
-                calls.append(
-                    speak_over(
-                        server.url,
-                        *said,
-                        after_s=_HEARD_OF_IT_S,
-                        echo_db=echo_db,
-                        hears_out=False,
-                    )
-                )
+                calls.append(speak(*said, echo_db=_ECHO_DB if place % 2 else None))
             overlaps += await asyncio.gather(*calls)
     ended = [one for one in overlaps if one.interrupted]
     stopped = [one.stopped_ms for one in ended if one.stopped_ms is not None]
@@ -545,27 +536,23 @@ async def measure_memory(bench: Bench, tell: Tell) -> Mapping[str, Reading]:
                 connecting = SessionClient.connect(server.url)
                 sessions.append(await stack.enter_async_context(connecting))
 
-        async def speak(some: Sequence[SessionClient]) -> float:
+        async def speak(some: Sequence[SessionClient]) -> int:
             for client in some:
                 await client.send_audio(payload)
             await asyncio.sleep(_HEARD_S)
-            return _kib(server)
+            return _usage(server).rss_bytes
 
         tell("memory of sessions", 0, 1)
         await open_more(_FIRST)
         before = await speak(sessions)  # what is allocated once is no session's
         await open_more(_SESSIONS)
-        idle = _kib(server) - before
+        idle = _usage(server).rss_bytes - before
         active = await speak(sessions[_FIRST:]) - before
     return {"idle": Reading(_each(idle)), "active": Reading(_each(active))}
 
 
-def _each(kib: float) -> Estimate:
-    return Estimate.exact(kib / _SESSIONS, _SESSIONS)
-
-
-def _kib(server: RunningServer) -> float:
-    return _usage(server).rss_bytes / 1024
+def _each(grown_bytes: int) -> Estimate:
+    return Estimate.exact(grown_bytes / 1024 / _SESSIONS, _SESSIONS)
 
 
 MEASURES: Final[Sequence[tuple[frozenset[str], Measure]]] = (
