@@ -70,11 +70,7 @@ def play(samples: Float32, label: str, *, rate: int = SAMPLE_RATE) -> None:
 
 
 def progress_bar(unit: str) -> "Tell":
-    """A bar in the cell's output; gives what to tell of each step. Elsewhere it shows nothing.
-
-    Args:
-        unit: What is counted.
-    """
+    """A bar in the cell's output; gives what to tell of each step. Elsewhere it shows nothing."""
     if current_shell() is None:
         return lambda *_: None
     from IPython.display import display

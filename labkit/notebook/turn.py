@@ -115,7 +115,8 @@ class SpokenTurn:
 
     def _repr_html_(self) -> str:
         """What a page shows that runs no widgets."""
-        return self._html(self._picture())
+        stages = self.trace.stages_ms()
+        return self._html(_small_waterfall(stages) if stages else "")
 
     def _ipython_display_(self) -> None:
         """What a notebook shows: a page that stays when the kernel ends, then the waterfall."""
@@ -138,10 +139,6 @@ class SpokenTurn:
         parts += [picture, *(_line(name, text) for name, text in rest)]
         return f'<section aria-label="One turn with the server">{"".join(parts)}</section>'
 
-    def _picture(self) -> str:
-        stages = self.trace.stages_ms()
-        return _small_waterfall(stages) if stages else ""
-
     def timeline(self) -> "Timeline":
         """The waterfall as a widget: each row is a button that plays the turn from there.
 
@@ -149,11 +146,11 @@ class SpokenTurn:
         """
         from labkit.notebook.widgets import Timeline
 
-        rows = self._rows()
+        rows, stages = self._rows(), self.trace.stages_ms()
         bars = [row for row in rows if row["bar"]]
         return Timeline(
-            self._picture(),
-            f"where the time went: {_in_words(self.trace.stages_ms())}",
+            _small_waterfall(stages),
+            f"where the time went: {_in_words(stages)}",
             wav=wav_file(self.whole_audio),
             label=f"The whole turn. Said: {self.said}. Reply: {self.answer.reply_shown}",
             rows=rows,
@@ -198,14 +195,7 @@ class SpokenTurn:
         return self.whole_audio[max(0, round(begin_s * SAMPLE_RATE)) :]
 
     def play_from(self, mark: str) -> None:
-        """Show a player that begins at a mark; outside of notebooks, do nothing.
-
-        Args:
-            mark: A `Mark` of its trace, such as ``"tts_first_audio"``.
-
-        Raises:
-            LabkitError: The turn has no such mark.
-        """
+        """Show a player of `audio_from` that mark on; outside of notebooks, do nothing."""
         words = f"From {mark} on. Said: {self.said}. Reply: {self.answer.reply_shown}"
         play(self.audio_from(mark), words)
 
@@ -235,8 +225,7 @@ class SpokenTurn:
     def plot_waterfall(self, *, ax: "Axes | None" = None) -> "Axes":
         """Draw where the time went, from the end of speech to the first sound.
 
-        Args:
-            ax: Draw here; without it, into a figure of its own, which a notebook shows.
+        Without `ax` it is a figure of its own, which a notebook shows.
         """
         from labkit.measure.figures import figure_of, plot_waterfall
 
@@ -249,8 +238,7 @@ class SpokenTurn:
     def plot_waveform(self, *, ax: "Axes | None" = None) -> "Axes":
         """Draw what was said, the silence after it, and the reply, on one axis of time.
 
-        Args:
-            ax: Draw here; without it, into a figure of its own, which a notebook shows.
+        Without `ax` it is a figure of its own, which a notebook shows.
         """
         from labkit.measure.figures import BLUE, GREEN, figure_of, plot_waveform
 
@@ -260,7 +248,10 @@ class SpokenTurn:
         if reply_s is not None:
             reply = np.pad(reply, (round(reply_s * SAMPLE_RATE), 0))
             said = np.pad(said, (0, max(0, len(reply) - len(said))))
-        title = self._dead_air(end_s)
+        heard_s = self._since_start_s(Mark.FIRST_AUDIO_HEARD)
+        title = "No reply was heard"
+        if heard_s is not None:
+            title = f"{heard_s - end_s:.2f} s of dead air between the last word and the first sound"
         drawn = plot_waveform(
             said,
             SAMPLE_RATE,
@@ -276,12 +267,6 @@ class SpokenTurn:
         if ax is None:
             show(figure_of(drawn), alt=f"Waveform of one turn: {title}. {self!r}")
         return drawn
-
-    def _dead_air(self, end_s: float) -> str:
-        heard_s = self._since_start_s(Mark.FIRST_AUDIO_HEARD)
-        if heard_s is None:
-            return "No reply was heard"
-        return f"{heard_s - end_s:.2f} s of dead air between the last word and the first sound"
 
     def _since_start_s(self, mark: Mark) -> float | None:
         since_ms = self.trace.between_ms(Mark.STREAM_STARTED, mark)
