@@ -191,18 +191,17 @@ class RunningServer:
         except (psutil.Error, OSError):
             return None
 
-    def log(self, start: int = 0) -> str:
-        """What it has written so far, from byte `start` on; empty where that is not known."""
+    def log(self) -> str:
+        """What it has written so far; empty where that is not known."""
         if self.output is None or self.output.closed:  # `stop` lets go of it
             return ""
         # Read at a place of our own: the server writes at the file's position.
         number = self.output.fileno()
-        size = max(0, os.fstat(number).st_size - start)
-        return os.pread(number, size, start).decode(errors="replace")
+        return os.pread(number, os.fstat(number).st_size, 0).decode(errors="replace")
 
     def last_words(self, start: int = 0) -> str:
-        """The end of that, as part of an error; empty where it has written nothing."""
-        words = self.log(start)[-_TAIL:].strip()
+        """The end of that, behind `start` characters, as part of an error; empty without any."""
+        words = self.log()[start:][-_TAIL:].strip()
         return f"It said:\n{words}" if words else ""
 
     @contextmanager
@@ -212,7 +211,7 @@ class RunningServer:
         A server that fails closes the connection, which tells its client little; its log has the
         traceback.
         """
-        before = len(self.log().encode())
+        before = len(self.log())
         try:
             yield
         except ClientError as error:
@@ -271,10 +270,11 @@ def script_server(file: Path) -> list[str]:
 async def start_server(command: Sequence[str]) -> RunningServer:
     """Start a server in a process of its own, and wait until it accepts callers.
 
+    It does not get the token of this process's environment, since callers that measure show none.
+
     Args:
         command: A module that Python can run, or a file of Python (its name ends in `.py`), and
-            arguments, such as `labkit_server` gives. It does not get the token of this process's
-            environment, since callers that measure show none.
+            arguments, such as `labkit_server` gives.
 
     Raises:
         ServerError: It ended or got stuck before it was ready; the error has its last words.
