@@ -15,6 +15,7 @@ from labkit.audio.pcm import SAMPLE_RATE, Float32, decode_s16le, encode_s16le, l
 from labkit.client.events import Event, ReplyAudio
 from labkit.client.v1 import SessionClient
 from labkit.errors import ClientError
+from labkit.measure.decided import conversation
 from labkit.protocol import v1
 
 _TICK_S: Final = 0.02
@@ -86,11 +87,8 @@ async def speak_over(
     Raises:
         ClientError: The session ended, or no reply came.
     """
-    start = v1.SessionStart(
-        turn_detection=v1.TurnDetection.SERVER, barge_in=True, acknowledges=True
-    )
     gain = 0.0 if echo_db is None else 10 ** (echo_db / 20)
-    async with SessionClient.connect(url, start) as client:
+    async with conversation(url, v1.SessionStart(barge_in=True)) as client:
         caller = _Caller(client, question, over, after_s, gain, hears_out)
         listening = asyncio.create_task(caller.listen())
         try:
@@ -152,10 +150,10 @@ class _Caller:
         self.ticks += 1
         await asyncio.sleep(max(0.0, self.ticks * _TICK_S - self._now_s()))
         self.coming_back.append(self.gain * self._play())
-        if self._over_waits and not len(self.to_say) and self.played >= self.after_s * SAMPLE_RATE:
+        waits = self.overlap.began_s is None and len(self.over) > 0
+        if waits and not len(self.to_say) and self.played >= self.after_s * SAMPLE_RATE:
             self.to_say = self.over
-            silence_s = leading_silence(self.over, SAMPLE_RATE)
-            self.overlap.began_s = self._now_s() + silence_s
+            self.overlap.began_s = self._now_s() + leading_silence(self.over, SAMPLE_RATE)
         said, self.to_say = self.to_say[:_TICK], self.to_say[_TICK:]
         microphone = self.coming_back.popleft()
         microphone[: len(said)] += said
@@ -167,10 +165,6 @@ class _Caller:
         """Do what the server says, for as long as the session lives."""
         while True:
             await self._take(await self.client.next_event())
-
-    @property
-    def _over_waits(self) -> bool:
-        return self.overlap.began_s is None and len(self.over) > 0
 
     def _play(self) -> Float32:
         sound = np.zeros(_TICK, np.float32)

@@ -99,7 +99,7 @@ def conversation(
     start = (start or v1.SessionStart()).model_copy(
         update={"turn_detection": v1.TurnDetection.SERVER, "acknowledges": True}
     )
-    return SessionClient.connect(url, start, deadlines=deadlines or Deadlines(), **reach)
+    return SessionClient.connect(url, start, deadlines=deadlines, **reach)
 
 
 async def say_to(
@@ -198,8 +198,7 @@ class _Decided:
     def _over(self, done: v1.ResponseDone, at_ns: int) -> bool:
         answer, self._answer = self._answer, Answer()
         self._heard.append(answer.transcript)
-        told = done.marks
-        decided_ns = told.get(Mark.END_STREAM_RECEIVED)
+        decided_ns = done.marks.get(Mark.END_STREAM_RECEIVED)
         if decided_ns is None:
             raise ClientError("the server's response.done does not tell when the turn was over")
         if not self._begun_ns <= decided_ns <= at_ns:  # another clock's: before its first sign
@@ -212,7 +211,7 @@ class _Decided:
         self.result.reply_text = " ".join(answer.sentences)
         self.result.reply = decode_s16le(bytes(answer.audio))
         if not self.result.remarks:
-            self._mark(_server_marks(told), _server_marks(done.ahead), at_ns)
+            self._mark(_server_marks(done.marks), _server_marks(done.ahead), at_ns)
         return True
 
     def _mark(self, told: dict[Mark, int], ahead: dict[Mark, int], at_ns: int) -> None:

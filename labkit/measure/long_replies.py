@@ -3,8 +3,8 @@
 How much streaming saves shows in a long reply, and small models write one sentence, whatever they
 are told. So the model is asked the same thing again, and all of its answers are one reply, until
 that has five sentences. The words repeat; but each of them is written by the model and spoken by
-the voice, at what both take. It is the same for both servers. Labkit's bound on a reply is wider
-than usual, or only the shortest sentences would come to five. Run one with
+the voice, at what both take. Labkit's bound on a reply is wider than usual, or only the shortest
+sentences would come to five. Run one with
 ``python -m labkit.measure.long_replies labkit MODELS``, or ``naive MODELS``.
 """
 
