@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from labkit.course.aloud import Aloud
 from labkit.course.latency import NETWORKS, Point, measure_point, plot_points
 from labkit.errors import InstrumentError
 from labkit.measure.chunking import CHUNK_SIZES_MS, are_chunk_sizes
@@ -93,6 +92,8 @@ class Bench:
         lose the keyboard's focus.
         """
         from ipywidgets import HTML, Button, SelectionSlider, VBox
+
+        from labkit.course.aloud import Aloud
 
         wide = {"style": {"description_width": "9em"}, "layout": {"width": "36em"}}
         size = SelectionSlider(

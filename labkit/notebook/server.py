@@ -116,9 +116,8 @@ async def start_mine(*, name: str = "mine", file: Path | str | None = None) -> R
         ServerError: The file is none of Python, or the server ended or got stuck before it was
             ready; the error has its last words.
     """
-    if file is not None:
-        return await place_of(name).start(script_server(Path(file)))
-    return await place_of(name).start(kept_server())
+    command = kept_server() if file is None else script_server(Path(file))
+    return await place_of(name).start(command)
 
 
 def kept_server() -> list[str]:
