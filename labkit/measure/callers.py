@@ -21,7 +21,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import Final, Unpack
+from typing import TYPE_CHECKING, Final, Unpack
 
 import numpy as np
 from websockets.asyncio.client import ClientConnection
@@ -34,9 +34,11 @@ from labkit.client.plain import VoiceClient
 from labkit.client.speech import Clock, spoken_ns
 from labkit.client.turn import ClientTurn
 from labkit.errors import ClientError, ConnectError, ErrorCode, ProtocolError
-from labkit.measure.load_summary import CallLog
 from labkit.measure.plan import Script, Timetable, due_times
 from labkit.trace import Mark
+
+if TYPE_CHECKING:  # it loads SciPy, which takes a second, and who only pings needs nothing of it
+    from labkit.measure.load_summary import CallLog
 
 _NS: Final = 1_000_000_000
 _TRY_AGAIN_LATER: Final = 1013
@@ -101,6 +103,8 @@ class Caller:
         clock: Clock,
     ) -> None:
         """Say to `url` what `script` tells out of `recorded`, mono at 16 kHz."""
+        from labkit.measure.load_summary import CallLog
+
         self.log = CallLog()
         self._url = url
         self._script = script
@@ -133,7 +137,7 @@ class Caller:
         """End the connection, if there is one."""
         await self._line.aclose()
 
-    async def call(self, begin_ns: int, end_ns: int) -> CallLog:
+    async def call(self, begin_ns: int, end_ns: int) -> "CallLog":
         """Speak and ping from `begin_ns` on, and note what comes.
 
         A turn counts where its `end_stream` is due before `end_ns`; an utterance that would
