@@ -57,15 +57,8 @@ async def say(
 ) -> ClientTurn:
     """Say a recording to a server of labkit.v1 that decides by itself when it is over.
 
-    Args:
-        url: The server's address.
-        samples: Mono, 16 kHz.
-        end_of_speech: Index of the last voiced sample; behind it the recording goes on, and then
-            silence.
-        start: What to ask for; by default what the server does by itself.
-        chunk_ms: Length of a message, in milliseconds.
-        deadlines: How long to wait for what.
-        reach: Headers, certificates and such.
+    The `samples` are mono, at 16 kHz; `end_of_speech` is the index of the last voiced one, behind
+    which the recording goes on, and then silence.
 
     Returns:
         The turn. One that was taken for finished too early has no waits, and says so.
@@ -110,14 +103,9 @@ async def say_to(
     chunk_ms: float = 40.0,
     answer_s: float = 15.0,
 ) -> ClientTurn:
-    """Say a recording in a session of `conversation`, and hear the answer to its end.
+    """Say a recording in a session of `conversation`, which says nothing else meanwhile.
 
-    Args:
-        client: The session; it says nothing else meanwhile.
-        samples: Mono, 16 kHz.
-        end_of_speech: As with `say`.
-        chunk_ms: Length of a message, in milliseconds.
-        answer_s: Longest wait, from the last word on, for each next sign of the answer.
+    From the last word on, each next sign of the answer may take `answer_s` seconds.
 
     Raises:
         ClientError: The server is lost, or does not answer in time.
@@ -306,12 +294,9 @@ class Beneath:
         return await self._on_thread(lambda: self._floor(samples))
 
     async def words(self, samples: Float32, ended_s: float) -> str:
-        """The words of a recording, recognised at once when all of it is there.
+        """The words of a recording and the silence behind it, recognised at once.
 
-        Args:
-            samples: Mono, 16 kHz; silence follows.
-            ended_s: When the server that it is held against took the turn for over, in seconds of
-                the recording: it has heard so much.
+        It is over after `ended_s` seconds: the server that it is held against has heard so much.
         """
         heard = round(ended_s * SAMPLE_RATE)
         whole = np.pad(samples, (0, heard))[:heard]

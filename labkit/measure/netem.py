@@ -237,13 +237,9 @@ class Proxy:
     ) -> None:
         """Stand before the server at `target_host` and `target_port`.
 
-        Args:
-            target_host: Name or address of the server.
-            target_port: Its TCP port.
-            conditions: For all connections, or for each by its number from 0 on.
-            seed: Draws the jitter, for each connection and direction apart.
-            port: Where to listen, on 127.0.0.1; 0 takes a free one.
-            clock: The time to go by; by default the machine's.
+        The `conditions` are for all connections, or for each by its number from 0 on; `seed` draws
+        the jitter, for each connection and direction apart. It listens on `port` of 127.0.0.1, 0
+        for a free one.
         """
         self._target = (target_host, target_port)
         self._plan = conditions if callable(conditions) else lambda _: conditions
@@ -294,24 +290,20 @@ class Proxy:
                 raise end
 
     @property
-    def port(self) -> int:
-        """The port that it listens on.
+    def address(self) -> tuple[str, int]:
+        """Address and port that it listens on, for a client that is to call the server itself.
 
         Raises:
             InstrumentError: It does not listen.
         """
         if self._listener is None:
             raise InstrumentError("the proxy does not listen; use it as 'async with Proxy(…)'")
-        return int(self._listener.getsockname()[1])
+        return _HOST, int(self._listener.getsockname()[1])
 
     def url(self) -> str:
         """The address for clients."""
-        return f"ws://{_HOST}:{self.port}"
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Address and port that it listens on, for a client that is to call the server itself."""
-        return _HOST, self.port
+        host, port = self.address
+        return f"ws://{host}:{port}"
 
     @property
     def connections(self) -> tuple[Connection, ...]:

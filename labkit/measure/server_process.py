@@ -270,11 +270,9 @@ def script_server(file: Path) -> list[str]:
 async def start_server(command: Sequence[str]) -> RunningServer:
     """Start a server in a process of its own, and wait until it accepts callers.
 
-    It does not get the token of this process's environment, since callers that measure show none.
-
-    Args:
-        command: A module that Python can run, or a file of Python (its name ends in `.py`), and
-            arguments, such as `labkit_server` gives.
+    The `command` is a module that Python can run, or a file of Python (its name ends in `.py`), and
+    arguments. The server does not get the token of this process's environment, since callers that
+    measure show none.
 
     Raises:
         ServerError: It ended or got stuck before it was ready; the error has its last words.

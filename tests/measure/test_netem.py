@@ -44,7 +44,7 @@ class Bench:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, client_buffer)
         client.setblocking(False)
         loop = asyncio.get_running_loop()
-        await loop.sock_connect(client, ("127.0.0.1", self.proxy.port))
+        await loop.sock_connect(client, self.proxy.address)
         server, _ = await loop.sock_accept(self._listener)
         return client, self._stack.enter_context(server)
 
@@ -316,7 +316,7 @@ async def test_a_client_is_reset_when_there_is_no_server() -> None:
     async with Proxy("127.0.0.1", port) as proxy:
         with socket.socket() as client:
             client.setblocking(False)
-            await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", proxy.port))
+            await asyncio.get_running_loop().sock_connect(client, proxy.address)
             assert await read_to_end(client) == (b"", True)
 
 
@@ -346,7 +346,7 @@ async def test_closing_is_prompt_whatever_the_connections_do(fault: Fault | None
 
 async def test_closing_also_ends_a_connection_that_was_only_just_accepted() -> None:
     async with bench() as table:
-        client = socket.create_connection(("127.0.0.1", table.proxy.port))
+        client = socket.create_connection(table.proxy.address)
         with client:
             assert table.proxy._listener is not None
             table.proxy._accept(table.proxy._listener)
@@ -442,13 +442,14 @@ async def test_a_websocket_cut_inside_a_frame_says_so_and_the_next_one_works() -
 
 async def test_a_port_that_is_taken_is_named() -> None:
     async with Proxy("127.0.0.1", 9) as proxy:
-        words = rf"cannot listen on 127.0.0.1:{proxy.port}: Address already in use\. Choose another"
+        port = proxy.address[1]
+        words = rf"cannot listen on 127.0.0.1:{port}: Address already in use\. Choose another"
         with pytest.raises(InstrumentError, match=words):
-            async with Proxy("127.0.0.1", 9, port=proxy.port):
+            async with Proxy("127.0.0.1", 9, port=port):
                 pass
 
 
-def test_a_proxy_that_was_not_started_has_no_port() -> None:
+def test_a_proxy_that_was_not_started_has_no_address() -> None:
     with pytest.raises(InstrumentError, match="does not listen"):
         Proxy("127.0.0.1", 9).url()
 
