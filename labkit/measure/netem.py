@@ -28,12 +28,12 @@ import struct
 from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
-from ipaddress import ip_address
 from typing import Final, Self
 
 from labkit.client.speech import Clock
 from labkit.errors import InstrumentError
 from labkit.measure.links import Conditions, Direction, Fault, Link, Schedule
+from labkit.net import is_address
 from labkit.tasks import Changes
 
 _log = logging.getLogger(__name__)
@@ -346,19 +346,11 @@ def _tune(sock: socket.socket) -> None:
 
 async def _dial(host: str, port: int) -> socket.socket:
     """Connect to the server; a name is tried as IPv4, then as IPv6."""
-    *others, last = _families(host)
-    for family in others:
-        with suppress(OSError):
-            return await _dial_as(family, host, port)
-    return await _dial_as(last, host, port)
-
-
-def _families(host: str) -> tuple[socket.AddressFamily, ...]:
-    try:
-        version = ip_address(host).version
-    except ValueError:
-        return (socket.AF_INET, socket.AF_INET6)
-    return (socket.AF_INET if version == 4 else socket.AF_INET6,)
+    if is_address(host):
+        return await _dial_as(socket.AF_INET6 if ":" in host else socket.AF_INET, host, port)
+    with suppress(OSError):
+        return await _dial_as(socket.AF_INET, host, port)
+    return await _dial_as(socket.AF_INET6, host, port)
 
 
 async def _dial_as(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
