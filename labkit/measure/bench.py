@@ -168,7 +168,7 @@ class BenchSummary:
         }
 
 
-Measure = Callable[["Bench", Callable[[str, int, int], None]], Awaitable[Mapping[str, Reading]]]
+Measure = Callable[["Bench", Tell], Awaitable[Mapping[str, Reading]]]
 """Measures bars, by their names; is given whom to tell how far it has come."""
 
 
