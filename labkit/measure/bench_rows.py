@@ -25,8 +25,9 @@ from labkit.errors import InstrumentError, ServerError
 from labkit.measure.barge_in import Overlap, speak_over
 from labkit.measure.bench import Bench, Measure, Reading
 from labkit.measure.callers import Manners, Pings, pinging
-from labkit.measure.decided import CUT_OFF, Beneath, Floor, policy_decides_s, say
+from labkit.measure.decided import CUT_OFF, say
 from labkit.measure.endpointing import EndpointingExperiment
+from labkit.measure.floor import Beneath, Floor, policy_decides_s
 from labkit.measure.load import Load, recorded_speech, run_level
 from labkit.measure.pauses import conversations, voices
 from labkit.measure.plan import (

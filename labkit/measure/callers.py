@@ -18,10 +18,11 @@ import select
 import selectors
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Unpack
+from typing import Final, Unpack
 
 import numpy as np
 from websockets.asyncio.client import ClientConnection
@@ -36,9 +37,6 @@ from labkit.client.turn import ClientTurn
 from labkit.errors import ClientError, ConnectError, ErrorCode, ProtocolError
 from labkit.measure.plan import Script, Timetable, due_times
 from labkit.trace import Mark
-
-if TYPE_CHECKING:  # it loads SciPy, which takes a second, and who only pings needs nothing of it
-    from labkit.measure.load_summary import CallLog
 
 _NS: Final = 1_000_000_000
 _TRY_AGAIN_LATER: Final = 1013
@@ -91,6 +89,34 @@ class Manners:
     stream: bool = True
 
 
+@dataclass(slots=True)
+class CallLog:
+    """Everything that one caller noted in one level.
+
+    Attributes:
+        turns_ns: From when each `end_stream` was due to its answer: the first audio of the reply,
+            or the end of one without audio.
+        turns_silent: Of those, the ones without audio.
+        turns_lost: Turns that were due within the level, and given up, failed, or cut off.
+        pings_ns: From when each `ping` was due to its `pong`.
+        pings_lost: Pings that were due within the level, and had none.
+        lateness_ns: By how much the event loop of the callers woke them too late, each time.
+        errors: What went wrong, by code.
+        refused: Whether the server did not take the caller.
+        behind_ns: By how much the next utterance was later than the timetable, at the end.
+    """
+
+    turns_ns: list[int] = field(default_factory=list)
+    turns_silent: int = 0
+    turns_lost: int = 0
+    pings_ns: list[int] = field(default_factory=list)
+    pings_lost: int = 0
+    lateness_ns: list[int] = field(default_factory=list)
+    errors: Counter[str] = field(default_factory=Counter)
+    refused: bool = False
+    behind_ns: int = 0
+
+
 class Caller:
     """One caller for the length of one level; `connect` first, and `hang_up` in the end."""
 
@@ -103,8 +129,6 @@ class Caller:
         clock: Clock,
     ) -> None:
         """Say to `url` what `script` tells out of `recorded`, mono at 16 kHz."""
-        from labkit.measure.load_summary import CallLog
-
         self.log = CallLog()
         self._url = url
         self._script = script

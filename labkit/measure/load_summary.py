@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import takewhile
 from typing import Any, Final
 
+from labkit.measure.callers import CallLog
 from labkit.measure.statistics import FEW, Percentiles, percentiles_ms
 
 BARE: Final = "bare"
@@ -20,34 +21,6 @@ _COLUMNS: Final = {
     "sample": "sample",
 }  # fmt: skip
 """Of the percentiles of something."""
-
-
-@dataclass(slots=True)
-class CallLog:
-    """Everything that one caller noted in one level.
-
-    Attributes:
-        turns_ns: From when each `end_stream` was due to its answer: the first audio of the reply,
-            or the end of one without audio.
-        turns_silent: Of those, the ones without audio.
-        turns_lost: Turns that were due within the level, and given up, failed, or cut off.
-        pings_ns: From when each `ping` was due to its `pong`.
-        pings_lost: Pings that were due within the level, and had none.
-        lateness_ns: By how much the event loop of the callers woke them too late, each time.
-        errors: What went wrong, by code.
-        refused: Whether the server did not take the caller.
-        behind_ns: By how much the next utterance was later than the timetable, at the end.
-    """
-
-    turns_ns: list[int] = field(default_factory=list)
-    turns_silent: int = 0
-    turns_lost: int = 0
-    pings_ns: list[int] = field(default_factory=list)
-    pings_lost: int = 0
-    lateness_ns: list[int] = field(default_factory=list)
-    errors: Counter[str] = field(default_factory=Counter)
-    refused: bool = False
-    behind_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,10 @@
-"""Rows of an exercise that follow a formula, so that what is made of them can be predicted."""
+"""Rows of an exercise, and sound, that follow a formula: what is made of them can be predicted."""
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from labkit.audio.pcm import SAMPLE_RATE, Float32
 from labkit.measure.chunking import CHUNK_SIZES_MS, overhead_bytes
 from labkit.measure.exercise_summary import ExerciseSummary, Row
 from labkit.measure.plan import plan_turns
@@ -94,3 +97,11 @@ def side_by_side() -> ExerciseSummary:
     slow = {stage: 2 * span for stage, span in REST.items()}
     measured = rows(servers={"labkit": REST, "naive": slow, "mine": FOREIGN})
     return ExerciseSummary(measured, {"labkit": [1.0] * 100, "naive": [40.0] * 100})
+
+
+def spoken(*seconds: float) -> Float32:
+    """Sound and silence by turns, beginning with sound."""
+    lengths = [round(one * SAMPLE_RATE) for one in seconds]
+    return np.concatenate(
+        [np.full(size, 0.5 * (n % 2 == 0), np.float32) for n, size in enumerate(lengths)]
+    )

@@ -13,8 +13,7 @@ from labkit.client.dial import address_of
 from labkit.client.speech import Clock
 from labkit.client.turn import ClientTurn
 from labkit.errors import ClientError, CloseCode, ErrorCode
-from labkit.measure.callers import Caller, Manners, Pings, fine_loop, pinging
-from labkit.measure.load_summary import CallLog
+from labkit.measure.callers import Caller, CallLog, Manners, Pings, fine_loop, pinging
 from labkit.measure.netem import Proxy
 from labkit.measure.plan import Script
 from labkit.protocol import plain
