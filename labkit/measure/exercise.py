@@ -228,7 +228,8 @@ class _Server:
                         self.way.url, samples, end_of_speech=end_of_speech, chunk_ms=turn.chunk_ms,
                         deadlines=self.way.deadlines, **self.way.reach,
                     ), 0  # fmt: skip
-                    self.known = True
+                    if not self.known:
+                        await self._meet_beside()
                 else:
                     said, wire_bytes = await self._ask(stack, turn, samples, end_of_speech)
             pings.require_answers()
@@ -254,6 +255,14 @@ class _Server:
         if not self.known:
             await self._meet(client)
         return said, wire_bytes
+
+    async def _meet_beside(self) -> None:
+        """The same where the turn had a session of labkit.v1: what pings beside it is plain."""
+        try:
+            async with self.way.connect(stream=self.stream) as client:
+                await self._meet(client)
+        except ClientError:  # it speaks labkit.v1 alone
+            self.known, self.rtts_ms = True, None
 
     async def _meet(self, client: VoiceClient) -> None:
         """Learn what the server offers: compression where it is asked for, answers to pings."""

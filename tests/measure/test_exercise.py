@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
 
 from labkit.audio.pcm import encode_s16le
 from labkit.client.turn import ClientTurn
@@ -22,6 +24,8 @@ from labkit.measure.plan import PlannedTurn
 from labkit.measure.recordings import load_manifest
 from labkit.measure.results import Results, conduct, read_rows
 from labkit.measure.targets import Access, Target
+from labkit.protocol import v1
+from labkit.server.admission import Admission
 from labkit.server.app import VoiceServer
 from labkit.session.settings import ServerSettings
 from labkit.trace import Mark, Stage, Trace
@@ -151,6 +155,32 @@ async def test_servers_are_measured_by_turns_and_what_they_lack_is_told(tmp_path
     assert sent[0] < 32_000 < sent[1]
 
 
+async def test_a_server_that_decides_and_speaks_nothing_else_is_not_pinged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def process(self: Admission, socket: ServerConnection, request: Request) -> Response | None:
+        if v1.SUBPROTOCOL in request.headers.get("Sec-WebSocket-Protocol", ""):
+            return let_in(self, socket, request)
+        return Response(400, "Bad Request", Headers(), b"labkit.v1 only")
+
+    let_in = Admission.process_request
+    monkeypatch.setattr(Admission, "process_request", process)
+    pipeline = VoicePipeline(scripted_engines(asr=ScriptedAsr(lambda audio: "I'm Oliver.")))
+    async with VoiceServer(pipeline, ServerSettings(host="127.0.0.1", port=0)) as labkit:
+        exercise = Exercise(
+            recordings=SPEECH,
+            targets=[Target("a", url=labkit.url), Target("b", url=labkit.url)],
+            blocks=1,
+            chunk_sizes_ms=(100,),
+            longest_s=1.1,
+            decided=True,
+        )
+        summed = await conduct(exercise, Results(tmp_path / "results"))
+    assert [server.turns for server in summed.servers] == [2, 2]
+    assert not any(row.errors for row in summed.rows)
+    assert summed.rtts_ms == {"a": [], "b": []}
+
+
 async def test_a_server_that_fails_at_its_first_turn_ends_the_run(tmp_path: Path) -> None:
     async def handle(socket: ServerConnection) -> None:
         await socket.close(1008, "no microphone")
@@ -174,6 +204,7 @@ async def test_the_server_decides_or_its_client_where_it_cannot(tmp_path: Path) 
         exercise = Exercise(
             recordings=SPEECH,
             targets=[Target("labkit", url=labkit.url), Target("bare", url=url)],
+            access=Access(deflate=True),
             blocks=1,
             chunk_sizes_ms=(100,),
             longest_s=1.1,
@@ -188,6 +219,7 @@ async def test_the_server_decides_or_its_client_where_it_cannot(tmp_path: Path) 
     assert Stage.ASR in first.parts
     assert "bare has no turns whose end it decides" in " ".join(summed.sentences())
     assert "labkit has no turns" not in " ".join(summed.sentences())
+    assert "labkit does not compress: measured without." in " ".join(summed.sentences())
     assert exercise.about()["end_of_a_turn"] == "decided by the server"
 
 
