@@ -12,7 +12,6 @@ from labkit.voice import hub
 from labkit.voice.catalogue import Embedded, Model, Role, Wheel, data_folder, find, models_of
 from labkit.voice.chat_server import ChatServerLlm
 from labkit.voice.engines import Engines
-from labkit.voice.history import Message
 from labkit.voice.llama import LlamaLlm
 from labkit.voice.pipeline import VoicePipeline
 from labkit.voice.piper import PiperTts
@@ -20,6 +19,7 @@ from labkit.voice.reply import ReplyRules
 from labkit.voice.scheduling import Stop, engine_thread
 from labkit.voice.silero import SileroVad
 from labkit.voice.threads import default_threads, limit_spinning, most_threads, usable_cores
+from labkit.voice.turn import Message
 from labkit.voice.whisper import FasterWhisperAsr
 
 

@@ -13,10 +13,9 @@ from typing import Final, Protocol
 from labkit.trace import Mark
 from labkit.voice.engines import Engines
 from labkit.voice.hearing import SpeechSpan, Stretch, Utterance, speech_stretches
-from labkit.voice.history import Exchange
 from labkit.voice.reply import BLOCK, Replies, ReplyRules
 from labkit.voice.scheduling import Cores, Due, EngineQueue, Playback
-from labkit.voice.turn import Sink, Turn
+from labkit.voice.turn import Exchange, Sink, Turn
 
 _FRAMES_AT_ONCE: Final = 64
 """Frames that the detector looks at in one call, 2 s: a long burst holds up nobody else."""

@@ -32,10 +32,9 @@ from labkit.errors import ClientError, InstrumentError
 from labkit.measure.recordings import Recording, load_manifest
 from labkit.measure.server_process import running_server
 from labkit.server.app import VoiceServer
-from labkit.voice.history import Exchange, History, Message
 from labkit.voice.pipeline import Pipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedAsr, ScriptedLlm, ScriptedTts, scripted_engines
-from labkit.voice.turn import Sink, Turn
+from labkit.voice.turn import Exchange, History, Message, Sink, Turn
 from tests.paths import SPEECH
 
 SESSIONS = 8

@@ -18,9 +18,8 @@ from labkit.measure.callers import Pings
 from labkit.measure.server_process import RunningServer, running_server
 from labkit.protocol import v1
 from labkit.server.app import VoiceServer
-from labkit.voice.history import Exchange
 from labkit.voice.pipeline import EchoPipeline
-from labkit.voice.turn import Sink, Turn
+from labkit.voice.turn import Exchange, Sink, Turn
 
 GROWTH = "growth from the half to the end, MB"
 CROWD = Crowd(seed=7, patience_s=5.0)

@@ -18,10 +18,9 @@ from labkit.errors import CloseCode, ServerError
 from labkit.protocol.schema import schema_text
 from labkit.server.app import VoiceServer
 from labkit.session.settings import ServerSettings
-from labkit.voice.history import Exchange
 from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedAsr, ScriptedLlm, scripted_engines
-from labkit.voice.turn import Sink, Turn
+from labkit.voice.turn import Exchange, Sink, Turn
 from tests.support import until
 
 CHUNK = encode_s16le(np.full(640, 0.25, np.float32))

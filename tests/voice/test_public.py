@@ -13,7 +13,6 @@ from labkit.measure.recordings import load_manifest
 from labkit.measure.wer import normalise, word_error_rate
 from labkit.voice.catalogue import SPOKEN
 from labkit.voice.hearing import Utterance
-from labkit.voice.history import Exchange, History
 from labkit.voice.pipeline import VoicePipeline
 from labkit.voice.reply import ReplyRules
 from labkit.voice.scheduling import Stop
@@ -24,7 +23,7 @@ from labkit.voice.scripted import (
     ScriptedTts,
     scripted_engines,
 )
-from labkit.voice.turn import Turn
+from labkit.voice.turn import Exchange, History, Turn
 from tests.engines import tiny_engines
 from tests.paths import SPEECH
 

@@ -1,9 +1,9 @@
-"""The memory of a conversation."""
+"""What a turn goes on from: the memory of a conversation."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.voice.history import Exchange, History, Message
+from labkit.voice.turn import Exchange, History, Message
 
 
 def exchange(number: int, answer: str = "answer") -> Exchange:
