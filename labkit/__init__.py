@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from labkit.server.app import VoiceServer as VoiceServer
     from labkit.session.settings import ServerSettings as ServerSettings
     from labkit.voice.hearing import Utterance as Utterance
-    from labkit.voice.models import load_pipeline as load_pipeline
+    from labkit.voice.loading import load_pipeline as load_pipeline
     from labkit.voice.models import resolve as resolve
     from labkit.voice.pipeline import EchoPipeline as EchoPipeline
     from labkit.voice.turn import Exchange as Exchange
@@ -100,7 +100,8 @@ _PLACES: Final = {
         "labkit.server.app": "VoiceServer",
         "labkit.session.settings": "ServerSettings",
         "labkit.voice.hearing": "Utterance",
-        "labkit.voice.models": "load_pipeline resolve",
+        "labkit.voice.loading": "load_pipeline",
+        "labkit.voice.models": "resolve",
         "labkit.voice.pipeline": "EchoPipeline",
         "labkit.voice.turn": "Exchange History Sink Turn",
     }.items()

@@ -24,9 +24,8 @@ import numpy as np
 from labkit.errors import ModelError, ModelNotFoundError, ServerError
 from labkit.net import addresses_to_bind
 from labkit.session import DEFAULT_PORT
-from labkit.voice.catalogue import Model, Role
-from labkit.voice.models import locate
-from labkit.voice.threads import default_threads, most_threads, usable_cores
+from labkit.voice.loading import default_threads, most_threads, usable_cores
+from labkit.voice.models import Model, Role, locate
 
 _OLDEST: Final = (3, 11)
 _NEEDED_GB: Final = 2

@@ -3,7 +3,8 @@
 from functools import cache
 
 from labkit.voice.engines import Engines
-from labkit.voice.models import ModelPaths, load_engines, resolve
+from labkit.voice.loading import load_engines
+from labkit.voice.models import ModelPaths, resolve
 
 
 @cache

@@ -14,7 +14,7 @@ from labkit import doctor
 from labkit.doctor import Check
 from labkit.errors import ModelChangedError
 from labkit.voice import hub
-from labkit.voice.catalogue import Model, Role
+from labkit.voice.models import Model, Role
 from tests.paths import ROOT
 
 HERE = sys.executable
@@ -112,7 +112,7 @@ import sys
 from pathlib import Path
 from labkit import doctor
 from labkit.cli.terminal import run
-from labkit.voice.catalogue import Model, Role
+from labkit.voice.models import Model, Role
 doctor._PROGRAM = (
     "import os, sys, time; open(sys.argv[1] + '/pid', 'w').write(f'{os.getpid()} '); time.sleep(60)"
     "\\n"

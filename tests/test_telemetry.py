@@ -100,7 +100,7 @@ import asyncio, sys
 from pathlib import Path
 from labkit.measure.exercise import Exercise
 from labkit.measure.results import Results, conduct
-from labkit.voice.catalogue import data_folder
+from labkit.voice.models import data_folder
 
 speech = data_folder() / "speech"
 exercise = Exercise(recordings=speech, blocks=1, chunk_sizes_ms=(40,))

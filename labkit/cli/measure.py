@@ -115,8 +115,8 @@ def endpointing(
 ) -> None:
     """Measure how well the end of a turn is found: cut-offs against dead air."""
     from labkit.measure.endpointing import EndpointingExperiment, read_decisions
-    from labkit.voice.catalogue import Role
-    from labkit.voice.models import load_engines, resolve
+    from labkit.voice.loading import load_engines
+    from labkit.voice.models import Role, resolve
 
     compared = [] if compare is None else read_decisions(compare)
     paths = resolve(model_set, asr=asr)

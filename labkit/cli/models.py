@@ -14,7 +14,7 @@ from labkit.cli.terminal import console, require_file
 from labkit.errors import LabkitError, ModelNotFoundError
 
 if TYPE_CHECKING:
-    from labkit.voice.catalogue import Model
+    from labkit.voice.models import Model
 
 SetOption = Annotated[
     str, typer.Option("--models", metavar="SET", help="Set of models; see 'labkit models list'.")
@@ -35,7 +35,7 @@ models = typer.Typer(help="Find, pull and examine models.", no_args_is_help=True
 @models.command("list")
 def list_models() -> None:
     """List the sets, their models, and where each lies on this machine."""
-    from labkit.voice.catalogue import SETS, models_of
+    from labkit.voice.models import SETS, models_of
 
     shown = console()
     for name, about in SETS.items():
@@ -65,8 +65,7 @@ def pull(
 ) -> None:
     """Pull a set, or single models, into the ordinary cache of the model hub."""
     from labkit.voice import hub
-    from labkit.voice.catalogue import Role, find, models_of
-    from labkit.voice.models import locate
+    from labkit.voice.models import Role, find, locate, models_of
 
     own = {Role.ASR: asr, Role.LLM: llm, Role.TTS: tts}
     wanted = list(models_of(name)) if name else []
@@ -106,8 +105,7 @@ def verify(
 
 
 def _verify_files(model_set: str) -> None:
-    from labkit.voice.catalogue import models_of
-    from labkit.voice.models import check_files
+    from labkit.voice.models import check_files, models_of
 
     shown, all_same = console(), True
     for model in models_of(model_set):
@@ -120,7 +118,7 @@ def _verify_files(model_set: str) -> None:
 
 
 def _recipe_of_evaluation() -> ModuleType:
-    from labkit.voice.catalogue import data_folder
+    from labkit.voice.models import data_folder
 
     checkout = data_folder().resolve().parent
     if not (checkout / "data/recipes/evaluation/verify.py").is_file():

@@ -20,7 +20,7 @@ from labkit.cli.models import AsrOption, LlmOption, SetOption, TtsOption
 from labkit.cli.terminal import run
 from labkit.errors import LabkitError
 from labkit.net import TOKEN_VARIABLE, addresses_to_bind, read_tokens, token_in
-from labkit.session import (
+from labkit.session.defaults import (
     DEFAULT_MAX_PER_ADDRESS,
     DEFAULT_MAX_SESSIONS,
     DEFAULT_PORT,
@@ -230,8 +230,8 @@ def _voice(
     threads: int | None,
     fit_window: bool,
 ) -> "Pipeline":
-    from labkit.voice.models import load_pipeline, resolve
-    from labkit.voice.threads import default_threads
+    from labkit.voice.loading import default_threads, load_pipeline
+    from labkit.voice.models import resolve
 
     paths = resolve(model_set, asr=asr, llm=llm, tts=tts, system=system)
     _log.info(

@@ -14,7 +14,7 @@ from labkit.cli.terminal import console, errors, require_writable, run, write_te
 def doctor(model_set: SetOption = "embedded") -> None:
     """Say what this machine lacks, and the mend; exits 1 where something is amiss."""
     from labkit.doctor import run_checks
-    from labkit.voice.catalogue import models_of
+    from labkit.voice.models import models_of
 
     models = models_of(model_set)
     errors().print("looking; the models are loaded, which takes some seconds", highlight=False)

@@ -22,7 +22,8 @@ import numpy as np
 from labkit.audio.pcm import Float32
 from labkit.voice.engines import Engines
 from labkit.voice.hearing import Endpointing, speech_stretches
-from labkit.voice.models import load_engines, resolve
+from labkit.voice.loading import load_engines
+from labkit.voice.models import resolve
 from labkit.voice.scheduling import Stop
 from labkit.voice.turn import Message
 

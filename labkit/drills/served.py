@@ -10,7 +10,8 @@ import zlib
 from labkit.audio.pcm import encode_s16le
 from labkit.drills.target import PipelineName, settings_of
 from labkit.server.app import VoiceServer, serve_until_signal
-from labkit.voice.models import load_pipeline, resolve
+from labkit.voice.loading import load_pipeline
+from labkit.voice.models import resolve
 from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedAsr, ScriptedTts, scripted_engines
 

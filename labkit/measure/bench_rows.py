@@ -64,10 +64,10 @@ from labkit.measure.targets import LABKIT, NAIVE
 from labkit.measure.wer import word_errors
 from labkit.protocol import v1
 from labkit.trace import Mark, wrong_parts
-from labkit.voice.catalogue import Role
 from labkit.voice.engines import Vad
 from labkit.voice.hearing import Endpointing
-from labkit.voice.models import load_engines, resolve
+from labkit.voice.loading import load_engines
+from labkit.voice.models import Role, resolve
 
 _CHUNK_MS: Final = 40
 _PATIENT: Final = Deadlines(answer_s=180.0)

@@ -23,7 +23,7 @@ from pydantic import (
 
 from labkit.audio.pcm import Float32, end_of_speech
 from labkit.errors import AudioError, first_fault
-from labkit.voice.catalogue import data_folder
+from labkit.voice.models import data_folder
 
 MANIFEST: Final = "manifest.jsonl"
 """Name of the file that describes the recordings beside it."""

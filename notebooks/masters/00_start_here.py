@@ -60,7 +60,7 @@ await begin(0)
 
 # %%
 from labkit.doctor import run_checks
-from labkit.voice.catalogue import models_of
+from labkit.voice.models import models_of
 
 for found in await run_checks(models_of("embedded")):
     print("ok  " if found.ok else "FAIL", f"{found.name:10} {found.detail}. {found.mend}")

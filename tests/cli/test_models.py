@@ -10,7 +10,7 @@ import pytest
 
 from data.recipes.evaluation import verify as examination
 from data.recipes.evaluation.figure import Figure
-from labkit.voice.catalogue import SETS, Model, Role
+from labkit.voice.models import SETS, Model, Role
 from tests.cli.commands import Labkit
 
 

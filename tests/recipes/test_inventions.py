@@ -3,7 +3,8 @@
 import pytest
 
 from data.recipes.evaluation.inventions import SOUNDS, listen
-from labkit.voice.models import load_pipeline, resolve
+from labkit.voice.loading import load_pipeline
+from labkit.voice.models import resolve
 
 
 @pytest.mark.public

@@ -11,8 +11,8 @@ import httpx2
 import pytest
 
 from labkit.errors import EngineError, ModelError
-from labkit.voice.catalogue import Role, find
 from labkit.voice.chat_server import KEY_VARIABLE, ChatServerLlm
+from labkit.voice.models import Role, find
 from labkit.voice.scheduling import Stop
 from labkit.voice.turn import Message
 

@@ -10,8 +10,7 @@ from huggingface_hub import close_session
 
 from labkit.errors import ModelBrokenError, ModelChangedError, ModelError, ModelNotFoundError
 from labkit.voice import hub
-from labkit.voice.catalogue import Model, Role
-from labkit.voice.models import check_files
+from labkit.voice.models import Model, Role, check_files
 from tests.voice.hub_server import Hub, hub_server
 
 BIG = bytes(range(256)) * 4096

@@ -11,8 +11,8 @@ import pytest
 from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio, to_int16
 from labkit.measure.recordings import load_manifest
 from labkit.measure.wer import normalise, word_error_rate
-from labkit.voice.catalogue import SPOKEN
 from labkit.voice.hearing import Utterance
+from labkit.voice.models import SPOKEN
 from labkit.voice.pipeline import VoicePipeline
 from labkit.voice.reply import ReplyRules
 from labkit.voice.scheduling import Stop

@@ -13,8 +13,7 @@ from rich.table import Table
 
 from data.recipes.evaluation import answerer, recogniser, voice
 from data.recipes.evaluation.figure import Figure
-from labkit.voice.catalogue import Role, data_folder, find
-from labkit.voice.models import locate
+from labkit.voice.models import Role, data_folder, find, locate
 
 __all__ = ["main", "report", "verify"]
 

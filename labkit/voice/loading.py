@@ -1,4 +1,4 @@
-"""How many threads an engine has: by the cores that there are, and never more of them in all."""
+"""From the files of models to a pipeline that is warm, with as many threads as there are cores."""
 
 import os
 from pathlib import Path
@@ -6,11 +6,82 @@ from typing import Final
 
 from threadpoolctl import threadpool_limits
 
+from labkit.voice.chat_server import ChatServerLlm
+from labkit.voice.engines import Engines
+from labkit.voice.llama import LlamaLlm
+from labkit.voice.models import ModelPaths, resolve
+from labkit.voice.pipeline import VoicePipeline
+from labkit.voice.piper import PiperTts
+from labkit.voice.reply import ReplyRules
+from labkit.voice.scheduling import Stop, engine_thread
+from labkit.voice.silero import SileroVad
+from labkit.voice.turn import Message
+from labkit.voice.whisper import FasterWhisperAsr
+
 _ENGINES: Final = 3
 _MOST: Final = 4
 """Further threads gain little with models of these sizes."""
 _LOOKS: Final = "1000"
 _CGROUP: Final = Path("/sys/fs/cgroup")
+
+
+def load_engines(
+    paths: ModelPaths, *, threads: int | None = None, fit_window: bool = True
+) -> Engines:
+    """Load the four engines and warm them up. Blocks for seconds.
+
+    Args:
+        paths: The models.
+        threads: CPU threads of each engine; by default `default_threads()`, and `most_threads()`
+            of the language model while it works alone.
+        fit_window: Cut the recogniser's window to the utterance, as far as the model bears it.
+
+    Raises:
+        ModelBrokenError: A model does not load.
+    """
+    limit_spinning()
+    # A thread that ends: those that libraries start for it are as polite, and OpenMP's end with it.
+    # While they are there, it takes the cores for overbooked, and others sleep at each operation.
+    with engine_thread("load") as thread:
+        return thread.submit(_load, paths, threads, fit_window).result()
+
+
+def _load(paths: ModelPaths, threads: int | None, fit_window: bool) -> Engines:
+    few = threads or default_threads()
+    asr = FasterWhisperAsr(paths.asr, threads=few, fit_window=fit_window)
+    engines = Engines(
+        vad=SileroVad(),
+        asr=asr,
+        llm=ChatServerLlm(paths.llm)
+        if isinstance(paths.llm, str)
+        else LlamaLlm(paths.llm, threads=few, alone=threads or most_threads()),
+        tts=PiperTts(paths.tts, threads=few),
+        longest_stretch_s=asr.window.longest_s,
+    )
+    engines.warm_up()
+    if paths.system:
+        # Read now, it need not be read while the first caller waits.
+        stop = Stop()
+        told = [Message("system", paths.system), Message("user", "Hi")]
+        for piece in engines.reply(told, stop):
+            if piece:  # else it still reads
+                stop.set()
+    return engines
+
+
+def load_pipeline(
+    paths: ModelPaths | str = "embedded", *, threads: int | None = None, fit_window: bool = True
+) -> VoicePipeline:
+    """A pipeline over engines that `load_engines` has loaded, of the models or the set named."""
+    paths = resolve(paths) if isinstance(paths, str) else paths
+    engines = load_engines(paths, threads=threads, fit_window=fit_window)
+    calls = max(1, usable_cores() // (threads or default_threads()))
+    pipeline = VoicePipeline(engines, reply_rules=ReplyRules(system=paths.system), calls=calls)
+    pipeline.warm_up()
+    return pipeline
+
+
+# -- threads ---------------------------------------------------------------------------------------
 
 
 def default_threads(cores: int | None = None) -> int:

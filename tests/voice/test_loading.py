@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from labkit.voice.threads import default_threads, limit_spinning, most_threads, usable_cores
+from labkit.voice.loading import default_threads, limit_spinning, most_threads, usable_cores
 
 
 @given(cores=st.integers(3, 256))
