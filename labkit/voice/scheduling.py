@@ -53,8 +53,6 @@ PATIENCE_S: Final = 2.0
 """Work ahead that has waited for so long is due."""
 _FURTHEST_S: Final = 15.0
 """Work counts as due within so many seconds, before or after it came, whatever its caller says."""
-MOST_OVERTAKEN_S: Final = 2 * _FURTHEST_S
-"""What comes so much later than other work never goes before it: nobody starves."""
 _HEAD_START_S: Final = 2.5
 """So long before a client's audio runs out, more is due: writing and speaking take their time."""
 _NICER: Final = 5
