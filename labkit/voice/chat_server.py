@@ -17,7 +17,7 @@ from typing import Any, Final
 import httpx2
 
 from labkit.errors import EngineError, ModelError
-from labkit.voice.engines import Llm
+from labkit.voice.engines import MOST_TOKENS, Llm
 from labkit.voice.scheduling import Stop
 from labkit.voice.turn import Message
 
@@ -38,13 +38,11 @@ _MOST_TOLD: Final = 200
 class ChatServerLlm(Llm):
     """A model behind an HTTP address; one conversation is answered at a time."""
 
-    def __init__(self, address: str, *, max_tokens: int = 160) -> None:
+    def __init__(self, address: str) -> None:
         """Reach for no server yet.
 
-        Args:
-            address: Where the API begins, such as `http://localhost:11434/v1`; the model's name
-                may stand behind a `#`, and has to where the server has several.
-            max_tokens: Most tokens of one reply.
+        The address is where the API begins, such as `http://localhost:11434/v1`; the model's name
+        may stand behind a `#`, and has to where the server has several.
 
         Raises:
             ModelError: It is no such address.
@@ -61,7 +59,6 @@ class ChatServerLlm(Llm):
         self._model = parsed.fragment
         # What signs in stands in no error: clients are told those.
         self._base = str(parsed.copy_with(fragment=None, userinfo=b"")).rstrip("/")
-        self._max_tokens = max_tokens
         key = os.environ.get(KEY_VARIABLE)
         self._client = httpx2.Client(
             headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -105,7 +102,7 @@ class ChatServerLlm(Llm):
         asked = {
             "model": self._model,
             "messages": [{"role": one.role, "content": one.content} for one in messages],
-            "max_tokens": self._max_tokens,
+            "max_tokens": MOST_TOKENS,
             "temperature": 0.0,
             "stream": True,
         }

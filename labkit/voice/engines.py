@@ -72,6 +72,10 @@ class Asr(Warmed, Protocol):
         ...
 
 
+MOST_TOKENS: Final = 160
+"""Of one reply."""
+
+
 class Llm(Warmed, Protocol):
     """Language model: a conversation to its next reply."""
 

@@ -34,6 +34,7 @@ from statistics import median
 from typing import Any, Final
 
 from labkit.errors import EngineError, ModelBrokenError
+from labkit.voice.engines import MOST_TOKENS
 from labkit.voice.llama_context import CONTEXT, Conversation, Conversations, Model
 from labkit.voice.scheduling import Stop
 from labkit.voice.turn import Message
@@ -43,8 +44,6 @@ _CHATML: Final = (
     "<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
 )
 """For models whose file has no chat template."""
-_MOST_WRITTEN: Final = 160
-"""Most tokens of a reply."""
 _WARM: Final = 4
 """Tokens."""
 _TELLING: Final = 3
@@ -156,7 +155,6 @@ class LlamaLlm:
             raise ModelBrokenError(model, f"its chat template does not work: {error}") from error
         self._takes_system = self._accepts_system()
         self._conversations = Conversations(self._model)
-        self.max_tokens = _MOST_WRITTEN
 
     def _accepts_system(self) -> bool:
         """Templates of some families refuse system messages."""
@@ -187,7 +185,7 @@ class LlamaLlm:
         and a penalty on repetition would spoil the numbers that they are asked to repeat; so the
         reply ends where the same has been written three times in a row.
         """
-        prompt = self._tokens(fit_to_context(messages, self.count, CONTEXT - _MOST_WRITTEN))
+        prompt = self._tokens(fit_to_context(messages, self.count, CONTEXT - MOST_TOKENS))
         conversation, written = Conversation(), list[int]()
         text = codecs.getincrementaldecoder("utf-8")("replace")
         try:
@@ -201,7 +199,7 @@ class LlamaLlm:
                     return
                 yield text.decode(self._model.text(token))
                 written.append(token)
-                if len(written) == self.max_tokens:
+                if len(written) == MOST_TOKENS:
                     stop.set()
         finally:
             self._conversations.rest(conversation)

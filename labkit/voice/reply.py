@@ -11,7 +11,7 @@ import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks, leading_silence
 from labkit.trace import Mark
-from labkit.voice.engines import Engines
+from labkit.voice.engines import MOST_TOKENS, Engines
 from labkit.voice.scheduling import EngineQueue, Stop
 from labkit.voice.speakable import Piece, SpeakableText
 from labkit.voice.turn import Message, Sink, Turn
@@ -52,7 +52,7 @@ class ReplyRules:
 
     system: str = ""
     """Told to the model before all that is said; empty for models that need no telling."""
-    max_tokens: int = 160
+    max_tokens: int = MOST_TOKENS
     """Most tokens of a reply. A sentence that this cuts is left out."""
     max_s: float = 15.0
     """Longest reply, in seconds of speech."""

@@ -108,13 +108,13 @@ def test_a_conversation_goes_in_and_the_reply_comes_piece_by_piece(
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "secret")
     with serving() as server:
-        llm = ChatServerLlm(server.address, max_tokens=7)
+        llm = ChatServerLlm(server.address)
         llm.warm_up()
         assert said(llm) == "Hello."
         (asked,) = server.asked
         assert asked["model"] == "small"
         assert asked["messages"][-1] == {"role": "user", "content": "Hello."}
-        assert (asked["stream"], asked["max_tokens"]) == (True, 7)
+        assert (asked["stream"], asked["max_tokens"]) == (True, 160)
         assert server.keys == ["Bearer secret"]
 
 

@@ -169,9 +169,11 @@ class TestLlm:
         assert reply.endswith("and that is all") is not ends
 
     @pytest.mark.parametrize("most", [3, 40])
-    def test_a_reply_that_has_to_end_says_so(self, most: int) -> None:
+    def test_a_reply_that_has_to_end_says_so(
+        self, most: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         llm, stop = Reader(), Stop()
-        llm.max_tokens = most
+        monkeypatch.setattr(llama, "MOST_TOKENS", most)
         tokens = llm._model.tokens("Oh 🎉🎉." + llm._model.eos)
         assert most == 40 or len(tokens) > 8
         following = iter(tokens)
