@@ -73,7 +73,7 @@ class Asr(Warmed, Protocol):
 
 
 MOST_TOKENS: Final = 160
-"""Of one reply."""
+"""Of one reply: about half a minute of speech."""
 
 
 class Llm(Warmed, Protocol):

@@ -19,7 +19,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -152,13 +152,9 @@ class Heard:
     @property
     def _impossible(self) -> bool:
         """Whether nobody could say this in the time, or it goes round in circles."""
-        most = _LETTERS_PER_S * max(self.seconds, 1.0)
-        return self.cut_off or sum(map(len, _words(self.text))) > most or self._compression > _LOOP
-
-    @property
-    def _compression(self) -> float:
-        text = self.text.encode()
-        return len(text) / len(zlib.compress(text))
+        most, text = _LETTERS_PER_S * max(self.seconds, 1.0), self.text.encode()
+        loops = len(text) / len(zlib.compress(text)) > _LOOP
+        return self.cut_off or loops or sum(map(len, _words(self.text))) > most
 
 
 def _words(text: str) -> list[str]:
@@ -184,6 +180,7 @@ class FasterWhisperAsr:
             ModelBrokenError: The model does not load.
         """
         from faster_whisper import WhisperModel
+        from faster_whisper.tokenizer import Tokenizer
 
         try:
             self._model = WhisperModel(
@@ -191,8 +188,14 @@ class FasterWhisperAsr:
             )
         except Exception as error:  # CTranslate2 and tokenizers raise bare RuntimeError and more
             raise ModelBrokenError(model, str(error)) from error
-        self.fit_window = fit_window
-        self.window = Window.of(model)
+        window = Window.of(model)
+        self.window = window if fit_window else replace(window, floor_s=_WHOLE_S)
+        self._tokenizer = Tokenizer(
+            self._model.hf_tokenizer,
+            self._model.model.is_multilingual,
+            task="transcribe",
+            language=_LANGUAGE,
+        )
         self._longest = int(self._model.feature_extractor.n_samples)
 
     def warm_up(self) -> None:
@@ -217,15 +220,14 @@ class FasterWhisperAsr:
 
     def _attempts(self, seconds: float, before: str) -> Iterator[tuple[int, str]]:
         """Frames of the window and what is told with it; the next where one was in vain."""
-        whole = round(_WHOLE_S) * _FRAMES_PER_S
-        fitted = self.window.frames(seconds) if self.fit_window else whole
+        whole, fitted = round(_WHOLE_S) * _FRAMES_PER_S, self.window.frames(seconds)
         before = "" if self.window.trained else " ".join(before.split()[-_TOLD_WORDS:])
         if before or fitted < whole:
             yield fitted, before
         yield whole, ""
 
     def _hear(self, audio: Float32, frames: int, before: str) -> Heard:
-        tokenizer = self._tokenizer()
+        tokenizer = self._tokenizer
         told = tokenizer.encode(f" {before}") if before else []
         prompt = self._model.get_prompt(tokenizer, told, without_timestamps=True)
         seconds = len(audio) / SAMPLE_RATE
@@ -277,13 +279,3 @@ class FasterWhisperAsr:
             if stop.is_set():
                 break
         return " ".join(words)
-
-    def _tokenizer(self) -> Any:
-        from faster_whisper.tokenizer import Tokenizer
-
-        return Tokenizer(
-            self._model.hf_tokenizer,
-            self._model.model.is_multilingual,
-            task="transcribe",
-            language=_LANGUAGE,
-        )

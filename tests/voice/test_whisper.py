@@ -164,8 +164,8 @@ class Scripted(FasterWhisperAsr):
     """Hears what it is told to, window by window, and notes the windows."""
 
     def __init__(self, *windows: Heard, fit_window: bool = True, trained: bool = False) -> None:
-        super().__init__(embedded_paths().asr, threads=1, fit_window=fit_window)
-        self.window = Window(trained=trained)
+        super().__init__(embedded_paths().asr, threads=1)
+        self.window = Window(trained=trained, floor_s=12.0 if fit_window else 30.0)
         self.tried: list[int] = []
         self.told: list[str] = []
         self._script: Iterator[Heard] = iter(windows)
