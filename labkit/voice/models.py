@@ -5,9 +5,9 @@ A model is named by its role and a word: a name from here, a path, or what its l
 =======  =========================================================================================
 role     what may be named
 =======  =========================================================================================
-`asr`    a name of the catalogue, a folder, `base.en` and the rest of faster-whisper's, `owner/repo`
-`llm`    a name of the catalogue, a `.gguf` file, `owner/repo:file.gguf`, `http://…` of a server
-`tts`    a name of the catalogue, an `.onnx` file, `en_US-lessac-medium` and the other Piper voices
+`asr`    a name of a set below, a folder, `base.en` and the rest of faster-whisper's, `owner/repo`
+`llm`    a name of a set below, a `.gguf` file, `owner/repo:file.gguf`, `http://…` of a server
+`tts`    a name of a set below, an `.onnx` file, `en_US-lessac-medium` and the other Piper voices
 =======  =========================================================================================
 """
 
@@ -109,14 +109,14 @@ SETS: Final[Mapping[str, str]] = {
 """The sets that can be named, and what each is for."""
 
 
+# -- names -------------------------------------------------------------------------------------
+
+
 def _as_path(role: Role, name: str) -> Path | None:
     path = Path(os.path.expanduser(name))  # of nobody's home, a name like any other
     looks_like_one = name.startswith((".", "/", "~")) or path.exists()
     is_file_name = ":" not in name and name.endswith((".gguf", ".onnx"))
     return path if looks_like_one or (role is not Role.ASR and is_file_name) else None
-
-
-# -- names -------------------------------------------------------------------------------------
 
 
 def _whisper(name: str) -> hub.Source:
@@ -394,7 +394,7 @@ def resolve(
         asr: Another recogniser.
         llm: Another language model, or the address of a chat server.
         tts: Another voice.
-        system: What the language model is told, in place of what the catalogue has for it.
+        system: What the language model is told, in place of what is known to suit it.
 
     Raises:
         ModelError: A name is unknown, a model is not here, or a path leads to something else.
