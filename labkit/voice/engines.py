@@ -73,7 +73,7 @@ class Asr(Warmed, Protocol):
 
 
 MOST_TOKENS: Final = 160
-"""Of one reply: about half a minute of speech."""
+"""Most tokens of one reply."""
 
 
 class Llm(Warmed, Protocol):
