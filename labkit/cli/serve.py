@@ -20,7 +20,7 @@ from labkit.cli.models import AsrOption, LlmOption, SetOption, TtsOption
 from labkit.cli.terminal import run
 from labkit.errors import LabkitError
 from labkit.net import TOKEN_VARIABLE, addresses_to_bind, read_tokens, token_in
-from labkit.session.defaults import (
+from labkit.session import (
     DEFAULT_MAX_PER_ADDRESS,
     DEFAULT_MAX_SESSIONS,
     DEFAULT_PORT,

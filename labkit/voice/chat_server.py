@@ -33,6 +33,7 @@ _LONGEST_BODY: Final = 4 << 20
 """Bytes that are read of any other answer: some servers list hundreds of models."""
 _MOST_TOLD: Final = 200
 """Characters of a server's own words that an error repeats."""
+_LOOK_S: Final = 1.0
 
 
 class ChatServerLlm(Llm):
@@ -114,6 +115,8 @@ class ChatServerLlm(Llm):
         except EngineError:
             if not stop.is_set():  # a connection that was hung up breaks in its own way
                 raise
+        finally:
+            line.is_over.set()
 
     def _pieces(self, response: httpx2.Response, stop: Stop) -> Iterator[str]:
         """The words of the events, to the one that says that it is the last, or to the end."""
@@ -201,9 +204,13 @@ class _Line:
 
     The request may wait for the answer's first byte or for a later one, both on another thread:
     many servers send nothing before they have read the whole prompt.
+
+    Attributes:
+        is_over: Set once the reply is over: nobody has to wait for the end of the turn any more.
     """
 
     def __init__(self, stop: Stop) -> None:
+        self.is_over = threading.Event()
         self._stop = stop
         self._stream: Any = None
 
@@ -216,8 +223,10 @@ class _Line:
                 self._end()
 
     def wait(self) -> None:
-        """End it at the end of the turn."""
-        self._stop.wait()
+        """End it at the end of the turn, which may never come where the reply was over before."""
+        while not self._stop.wait(_LOOK_S):
+            if self.is_over.is_set():
+                return
         self._end()
 
     def _end(self) -> None:

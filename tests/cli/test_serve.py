@@ -178,7 +178,7 @@ def test_what_the_model_is_told_is_a_text_or_a_file(
         return EchoPipeline()
 
     (tmp_path / "told.txt").write_text("Be kind.\n")
-    monkeypatch.setattr("labkit.voice.pipeline.load_pipeline", load)
+    monkeypatch.setattr("labkit.voice.loading.load_pipeline", load)
     monkeypatch.setattr(SERVING, lambda *_: None)
     monkeypatch.setattr(module, "run", lambda _: None)
     monkeypatch.setattr(module, "_log_to_stderr", lambda: None)

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from labkit.errors import EngineError, ModelError
+from labkit.voice import chat_server
 from labkit.voice.chat_server import KEY_VARIABLE, ChatServerLlm
 from labkit.voice.models import Role, find
 from labkit.voice.scheduling import Stop
@@ -156,6 +157,19 @@ def test_a_stop_closes_the_connection_although_nothing_comes() -> None:
         stop.set()
         assert list(pieces) == []
         assert server.left.wait(10)
+
+
+def test_a_reply_without_a_stop_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_server, "_LOOK_S", 0.01)
+    with serving() as server:
+        before = set(threading.enumerate())
+        llm = ChatServerLlm(server.address)
+        assert "".join(llm.reply(HELLO, Stop())) == "Hello."
+        left = set(threading.enumerate()) - before
+        for thread in left:  # the server's own end with their connection, which is kept
+            if "wait" in thread.name:
+                thread.join(10)
+                assert not thread.is_alive()
 
 
 def test_a_stop_ends_a_request_that_is_not_answered_yet() -> None:
