@@ -25,11 +25,10 @@ from labkit.client.answers import Deadlines
 from labkit.client.dial import shown, with_query
 from labkit.client.plain import VoiceClient
 from labkit.drills import Dialect, Finding, Verdict
-from labkit.drills.target import Heard, asking, target_command
+from labkit.drills.target import Heard, asking, running_target
 from labkit.errors import ClientError, InstrumentError, ProtocolError
 from labkit.measure.recordings import Kind, Recording, load_manifest
 from labkit.measure.results import Tell
-from labkit.measure.server_process import running_server
 from labkit.measure.wer import normalise
 from labkit.voice.engines import Tts
 from labkit.voice.models import resolve
@@ -276,7 +275,7 @@ async def run_crosstalk(
     questions = spoken_questions(plans)
     if url is None:
         resolve(model_set)
-        async with running_server(target_command("voice", model_set=model_set)) as server:
+        async with running_target("voice", model_set=model_set) as server:
             result = await call_all(streamed(server.url), plans, questions, pace=pace, tell=tell)
         return judged(plans, result, seed)
     url, dialects = await offered(url, questions[plans[0].fact.question])

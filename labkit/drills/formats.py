@@ -39,8 +39,8 @@ from labkit.audio.pcm import (
 from labkit.audio.readings import Float64
 from labkit.client.conversation import Lost
 from labkit.client.dial import connected, shown
-from labkit.client.v1 import begin
 from labkit.drills import Finding, Verdict
+from labkit.drills.target import session
 from labkit.errors import ClientError, ErrorCode, ProtocolError
 from labkit.measure.recordings import Recording, load_manifest
 from labkit.measure.results import Tell
@@ -498,20 +498,16 @@ async def _speaks_v1(url: str) -> bool:
     async with connected(url):
         pass  # where nobody answers, this says so best
     with suppress(ClientError, Lost):
-        async with connected(url, subprotocol=v1.SUBPROTOCOL) as socket:
-            await begin(socket, v1.SessionStart(), _OFFER_S)
+        async with session(url, within_s=_OFFER_S):
             return True
     return False
 
 
 async def _codes(url: str, lie: Lie, speech: Float32, *, speaks_v1: bool) -> set[str]:
     form, data, sent = lie.declared, lie.send(speech), 0
-    async with connected(url, subprotocol=v1.SUBPROTOCOL if speaks_v1 else None) as socket:
-        if speaks_v1:
-            spec = v1.AudioSpec(
-                encoding=form.encoding, sample_rate=form.sample_rate, channels=form.channels
-            )
-            await begin(socket, v1.SessionStart(input=spec), _OFFER_S)
+    asked = v1.SessionStart(input=v1.AudioSpec.of(form))
+    opened = session(url, asked, within_s=_OFFER_S) if speaks_v1 else connected(url)
+    async with opened as socket:
         hearing = asyncio.create_task(_hear_codes(socket))
         start = time.perf_counter()
         with suppress(ConnectionClosed):

@@ -38,7 +38,7 @@ from labkit.drills.target import (
     Vitals,
     fetch,
     log_faults,
-    target_command,
+    running_target,
     vitals_of,
     vitals_once,
     well_served,
@@ -46,7 +46,7 @@ from labkit.drills.target import (
 from labkit.errors import ClientError, ConnectError
 from labkit.measure.callers import Pings, pinging
 from labkit.measure.results import Tell
-from labkit.measure.server_process import RunningServer, running_server
+from labkit.measure.server_process import RunningServer
 from labkit.protocol import v1
 from labkit.protocol.replay import Position
 from labkit.tasks import Changes
@@ -118,7 +118,7 @@ async def run_fuzz(url: str | None, messages: int, crowd: Crowd, tell: Tell) -> 
     """Run the drill against the server at `url`, or one of its own."""
     if url is not None:
         return judged(await fuzz(RunningServer(url), messages, crowd, tell), crowd)
-    async with running_server(target_command(**TARGET)) as server:
+    async with running_target(**TARGET) as server:
         with server.speaking_for_itself():  # where it has died of a message
             return judged(await fuzz(server, messages, crowd, tell), crowd)
 

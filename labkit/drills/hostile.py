@@ -14,6 +14,7 @@ import asyncio
 import json
 import math
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -29,15 +30,16 @@ import numpy as np
 from websockets.exceptions import ConnectionClosed
 
 from labkit.audio.pcm import SAMPLE_RATE, Encoding
-from labkit.client.dial import address_of, connected
+from labkit.client.dial import address_of
 from labkit.client.v1 import SessionClient
 from labkit.drills import Dialect, Finding, Verdict
 from labkit.drills.inputs import frame, handshake
 from labkit.drills.target import (
     log_faults,
     memory_of,
+    running_target,
+    session,
     settings_of,
-    target_command,
     well_served,
 )
 from labkit.errors import CloseCode, ErrorCode, InstrumentError
@@ -55,6 +57,7 @@ _WORST_MS: Final = 100.0
 _EACH_BYTES: Final = 8 * 1024 * 1024
 _END_S: Final = 5.0
 _PATIENCE_S: Final = 20.0
+"""Longest that the server may take to end, and to hang up on a flood."""
 _LOOK_S: Final = 0.05
 _MIB: Final = 1024 * 1024
 _BURST_S: Final = 1.0
@@ -91,7 +94,7 @@ async def run_hostile(
         tell(kind, number, len(chosen) + 1)
         findings += judged(await endure(kind, seconds))
     tell("floods", len(chosen), len(chosen) + 1)
-    async with running_server(target_command(burst_s=_BURST_S)) as server:
+    async with running_target(burst_s=_BURST_S) as server:
         findings += [await text_flood(server.url), await audio_flood(server.url, 3 * _BURST_S)]
     title = "hostile callers: pings p99/worst, memory, end after SIGTERM"
     return Verdict(title, tuple(findings))
@@ -100,7 +103,7 @@ async def run_hostile(
 async def endure(kind: str, seconds: float) -> Endured:
     """Let one kind attack a server for so long, and end the server in the middle of it."""
     endured = Endured(kind)
-    async with running_server(target_command()) as server:
+    async with running_target() as server:
         for dialect in Dialect:  # what is loaded at the first turn is not the attack's
             await well_served(server.url, dialect)
         if kind == NOBODY:
@@ -137,11 +140,11 @@ async def _end(server: RunningServer) -> float:
         return 0.0
     server.process.terminate()
     start = time.perf_counter()
-    while (took := time.perf_counter() - start) < _PATIENCE_S:
-        if server.process.poll() is not None:
-            return took
-        await asyncio.sleep(_LOOK_S)
-    return math.inf
+    try:
+        await asyncio.to_thread(server.process.wait, _PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        return math.inf
+    return time.perf_counter() - start
 
 
 def judged(endured: Endured) -> list[Finding]:
@@ -169,18 +172,15 @@ def judged(endured: Endured) -> list[Finding]:
     return rows
 
 
-async def text_flood(
-    url: str, messages: int = _FLOOD, *, patience_s: float = _PATIENCE_S
-) -> Finding:
+async def text_flood(url: str) -> Finding:
     """Control messages without a pause: the connection is closed, and the client told why."""
     told: list[str] = []
-    async with connected(url, subprotocol=v1.SUBPROTOCOL) as socket:
+    async with session(url) as socket:
         with suppress(ConnectionClosed, TimeoutError):
-            await socket.send(v1.SessionStart().encode())
-            for _ in range(messages):
+            for _ in range(_FLOOD):
                 await socket.send(v1.Ping().encode())
         with suppress(ConnectionClosed, TimeoutError):
-            async with asyncio.timeout(patience_s):
+            async with asyncio.timeout(_PATIENCE_S):
                 while True:
                     message = v1.decode_server(await socket.recv(decode=True))
                     told += [message.code.value] if isinstance(message, v1.Error) else []
@@ -218,22 +218,17 @@ Address = tuple[str, int]
 class Attack:
     """A kind of hostile caller."""
 
-    about: str
-    """What it does."""
     run: Callable[[Address], None]
-    """Does it to the server at an address, until it is ended or the server hangs up."""
+    """Attacks the server at an address, until it is ended or the server hangs up."""
     connections: int = 1
     """How many it has at a time, or sessions that wait for it."""
 
 
-def _spoken(encoding: Encoding, rate: int, channels: int = 1, **options: Any) -> v1.SessionStart:
-    spec = v1.AudioSpec(encoding=encoding, sample_rate=rate, channels=channels)
-    return v1.SessionStart(input=spec, **options)
-
-
 _V1: Final = v1.SessionStart()
-_MULAW: Final = _spoken(Encoding.MULAW, 8_000)
-_FLOATS: Final = _spoken(Encoding.PCM_F32LE, 44_100, 2)
+_MULAW: Final = v1.SessionStart(input=v1.AudioSpec(encoding=Encoding.MULAW, sample_rate=8_000))
+_FLOATS: Final = v1.SessionStart(
+    input=v1.AudioSpec(encoding=Encoding.PCM_F32LE, sample_rate=44_100, channels=2)
+)
 _LONGEST: Final = frame(_BINARY, bytes(_MIB - 2))
 _QUARTER: Final = frame(_BINARY, bytes(_MIB // 4))
 _HALF_MINUTE_MULAW: Final = frame(_BINARY, b"\x90" * 239_000)
@@ -324,7 +319,7 @@ def _hoard(address: Address) -> None:
     """Session after session, each told minutes of audio over fresh connections, and left alone."""
     minute = _HALF_MINUTE_MULAW * 2 + frame(_TEXT, v1.AudioEnd().encode().encode())
     while True:
-        start = _spoken(Encoding.MULAW, 8_000, acknowledges=True)
+        start = _MULAW.model_copy(update={"acknowledges": True})
         for _ in range(6):
             made = _opened(address, start, reads=False)
             told = _started(made)
@@ -372,47 +367,42 @@ _EMPTY: Final = frame(_BINARY) * _MANY
 _HALF: Final = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
 
 ATTACKS: Final[Mapping[str, Attack]] = {
-    "pings unread": Attack(
-        "pings of 125 bytes whose pongs it does not read",
-        _flood(frame(_PING, b"x" * 125) * 500, _V1, reads=False),
-    ),
-    "pings": Attack("empty pings without a pause", _flood(frame(_PING) * _MANY)),
-    "empty plain": Attack("empty binary messages without a pause", _flood(_EMPTY)),
-    "empty v1": Attack("the same in labkit.v1", _flood(_EMPTY, _V1)),
-    "tiny v1": Attack(
-        "audio of one sample a message", _flood(frame(_BINARY, bytes(2)) * _MANY, _V1)
-    ),
+    # Pings of 125 bytes whose pongs it does not read.
+    "pings unread": Attack(_flood(frame(_PING, b"x" * 125) * 500, _V1, reads=False)),
+    # Empty pings, and then empty binary messages, without a pause.
+    "pings": Attack(_flood(frame(_PING) * _MANY)),
+    "empty plain": Attack(_flood(_EMPTY)),
+    "empty v1": Attack(_flood(_EMPTY, _V1)),
+    # Audio of one sample a message.
+    "tiny v1": Attack(_flood(frame(_BINARY, bytes(2)) * _MANY, _V1)),
+    # A message of endless empty fragments.
     "fragments": Attack(
-        "a message of endless empty fragments",
-        _flood(frame(_CONTINUE, fin=False) * _MANY, first=frame(_BINARY, fin=False)),
+        _flood(frame(_CONTINUE, fin=False) * _MANY, first=frame(_BINARY, fin=False))
     ),
-    "large floats": Attack(
-        "stereo floats at 44.1 kHz in messages of 256 KiB", _flood(_QUARTER, _FLOATS)
-    ),
-    "large plain": Attack("messages of 256 KiB", _flood(_QUARTER)),
-    "JSON": Attack(
-        "JSON objects of 29,000 unknown fields, 50 a second",
-        _flood(frame(_TEXT, _bomb()), _V1, rest_s=_REST_S),
-    ),
-    "slow reader": Attack(
-        "messages of 1 MiB behind audio so far ahead of its pace that reading stops",
-        _flood(_LONGEST, _MULAW, first=frame(_BINARY, b"\xff" * 239_000) * 4),
-    ),
+    # Messages of 256 KiB, first of stereo floats at 44.1 kHz.
+    "large floats": Attack(_flood(_QUARTER, _FLOATS)),
+    "large plain": Attack(_flood(_QUARTER)),
+    # JSON objects of 29,000 unknown fields, 50 a second.
+    "JSON": Attack(_flood(frame(_TEXT, _bomb()), _V1, rest_s=_REST_S)),
+    # Messages of 1 MiB behind audio so far ahead of its pace that reading stops.
+    "slow reader": Attack(_flood(_LONGEST, _MULAW, first=frame(_BINARY, b"\xff" * 239_000) * 4)),
+    # Refusals that it does not read, then messages of 1 MiB.
     "refusals unread": Attack(
-        "refusals that it does not read, then messages of 1 MiB",
         _flood(
             _LONGEST,
             first=frame(_TEXT, b"x" * 40) * 190 + frame(_BINARY, b"x") * _MANY,
             reads=False,
-        ),
+        )
     ),
-    "unfinished": Attack("messages of 1 MiB less a byte", partial(_unfinished, 10), 10),
-    "stalled": Attack("minutes of speech whose replies it does not read", partial(_stalled, 4), 4),
-    "hoard": Attack("sessions with minutes of audio that it leaves", _hoard, 64),
-    "idle": Attack("TCP connections that say nothing", partial(_keep_open, 500, b""), 500),
-    "handshakes": Attack(
-        "handshakes that it does not finish", partial(_keep_open, 200, _HALF), 200
-    ),
+    # Messages of 1 MiB less a byte.
+    "unfinished": Attack(partial(_unfinished, 10), 10),
+    # Minutes of speech whose replies it does not read.
+    "stalled": Attack(partial(_stalled, 4), 4),
+    # Sessions with minutes of audio that it leaves.
+    "hoard": Attack(_hoard, 64),
+    # TCP connections that say nothing, and handshakes that it does not finish.
+    "idle": Attack(partial(_keep_open, 500, b""), 500),
+    "handshakes": Attack(partial(_keep_open, 200, _HALF), 200),
 }
 """Every kind, by a short name."""
 

@@ -25,12 +25,11 @@ from labkit.client.dial import Backoff, address_of
 from labkit.client.events import Event, Interrupted, ReplyAudio
 from labkit.client.v1 import SessionClient
 from labkit.drills import Finding, Verdict
-from labkit.drills.target import PipelineName, spoken, target_command
+from labkit.drills.target import PipelineName, running_target, spoken
 from labkit.errors import ClientError
 from labkit.measure.links import Conditions, Fault, Link
 from labkit.measure.netem import UNCHANGED, Proxy
 from labkit.measure.results import Tell
-from labkit.measure.server_process import running_server
 from labkit.protocol import v1
 from labkit.protocol.replay import Missing
 
@@ -297,7 +296,7 @@ async def run_resume(
         if not made.wanted:
             return
         at_once = 1 if pipeline == "voice" else _AT_ONCE
-        async with running_server(target_command(pipeline)) as server:
+        async with running_target(pipeline) as server:
             harm = await cut_calls(server.url, script, made, seed, tell, at_once=at_once)
         findings.extend(judged(name, made, harm))
 

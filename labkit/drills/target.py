@@ -1,8 +1,7 @@
 """A server to be drilled: any settings, any pipeline, in a process of its own; and how it is.
 
-Run it through `labkit.measure.server_process.running_server` with the command that
-`target_command` gives, which is this module's `main` with one JSON object. How it is, its own
-`/metrics` and log tell, and an honest caller beside those that misuse it.
+`running_target` runs this module's `main`, with one JSON object on its command line. How the
+server is, its own `/metrics` and log tell, and an honest caller beside those that misuse it.
 """
 
 import asyncio
@@ -13,30 +12,24 @@ import sys
 import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
+from websockets.asyncio.client import ClientConnection
 
-from labkit.audio.pcm import (
-    SAMPLE_RATE,
-    Encoding,
-    Float32,
-    decode_s16le,
-    encode_s16le,
-    read_audio,
-)
+from labkit.audio.pcm import SAMPLE_RATE, Float32, decode_s16le, encode_s16le, read_audio
 from labkit.client.answers import Deadlines
-from labkit.client.dial import Backoff, server_url, shown
+from labkit.client.dial import Backoff, connected, server_url, shown
 from labkit.client.plain import VoiceClient
-from labkit.client.v1 import SessionClient
+from labkit.client.v1 import SessionClient, begin
 from labkit.drills import Dialect
 from labkit.errors import ClientError, LabkitError
 from labkit.measure.recordings import load_manifest
-from labkit.measure.server_process import RunningServer, figures_on, get_page
+from labkit.measure.server_process import RunningServer, figures_on, get_page, running_server
 from labkit.protocol import plain, v1
 from labkit.session.settings import ServerSettings
 from labkit.voice.loading import load_pipeline, resolve
@@ -50,33 +43,32 @@ PipelineName = Literal["echo", "voice", "scripted"]
 """What answers: an echo, the engines, or engines that follow a script: what they hear is the
 checksum of the audio, so that two transcripts are alike only where all samples are."""
 
-LOUD: Final = v1.AudioSpec(encoding=Encoding.PCM_F32LE, sample_rate=48_000, channels=2)
-"""Twelve times the bytes of 16 kHz s16le: a short reply is more than any buffer takes."""
-
 _HERE: Final[Mapping[str, Any]] = {"host": "127.0.0.1", "port": 0}
 _PATIENCE_S: Final = 10.0
+_BEGIN_S: Final = 30.0
 _LOOK_S: Final = 0.1
 _FAULTS: Final = (" ERROR ", " CRITICAL ", "Traceback", "never retrieved", "never awaited")
 """Signs of a fault in a line of a log."""
 
 
-def target_command(
+def running_target(
     pipeline: PipelineName = "echo", *, model_set: str = "embedded", **settings: Any
-) -> list[str]:
-    """The command that runs the server, on a free port of this machine where none is named.
+) -> AbstractAsyncContextManager[RunningServer]:
+    """Run the server for the length of a block, on a free port of this machine where none is named.
 
     `settings` are fields of `ServerSettings` that are not to have their defaults.
 
     Raises:
-        ServerError: There is no such setting, or its value is out of range.
+        ServerError: There is no such setting, its value is out of range, or the server does not
+            start.
     """
     settings_of(settings)
     told = {"pipeline": pipeline, "model_set": model_set, "settings": settings}
-    return ["labkit.drills.target", json.dumps(told)]
+    return running_server(["labkit.drills.target", json.dumps(told)])
 
 
 def settings_of(told: Mapping[str, Any]) -> ServerSettings:
-    """The server's settings with what is `told` of them; errors are those of `target_command`."""
+    """The server's settings with what is `told` of them; errors are those of `running_target`."""
     return ServerSettings(**{**_HERE, **told})
 
 
@@ -159,7 +151,22 @@ def log_faults(log: str) -> list[str]:
     return [line for line in log.splitlines() if any(sign in line for sign in _FAULTS)]
 
 
-# -- an honest caller --------------------------------------------------------------------------
+# -- callers -----------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def session(
+    url: str, start: v1.SessionStart | None = None, *, within_s: float = _BEGIN_S, **options: Any
+) -> AsyncIterator[ClientConnection]:
+    """A connection over which a session of labkit.v1 was begun; `options` are those of `dial`.
+
+    Raises:
+        ClientError: Nobody answers there, or the server refuses.
+        Lost: The server says nothing for `within_s` seconds, or hangs up.
+    """
+    async with connected(url, subprotocol=v1.SUBPROTOCOL, **options) as socket:
+        await begin(socket, start or v1.SessionStart(), within_s)
+        yield socket
 
 
 @dataclass(frozen=True, slots=True)

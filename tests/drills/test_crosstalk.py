@@ -27,10 +27,9 @@ from labkit.drills.crosstalk import (
     spoken_questions,
     streamed,
 )
-from labkit.drills.target import Heard, settings_of, target_command
+from labkit.drills.target import Heard, running_target, settings_of
 from labkit.errors import ClientError, InstrumentError
 from labkit.measure.recordings import Recording, load_manifest
-from labkit.measure.server_process import running_server
 from labkit.server.app import VoiceServer
 from labkit.voice.pipeline import Pipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedAsr, ScriptedLlm, ScriptedTts, scripted_engines
@@ -317,7 +316,7 @@ def test_callers_need_something_to_say_besides_facts(recordings: list[Recording]
 @pytest.mark.slow
 async def test_four_callers_at_once_with_the_real_engines_get_what_they_get_alone() -> None:
     callers = plan_callers(load_manifest(SPEECH), 4, 3, seed=1)
-    async with running_server(target_command("voice")) as server:
+    async with running_target("voice") as server:
         result = await call_all(streamed(server.url), callers, spoken_questions(callers), pace=0)
     verdict = judged(callers, result, seed=1)
     assert verdict.holds, broken(verdict)

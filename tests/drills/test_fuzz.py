@@ -12,10 +12,10 @@ from websockets.asyncio.server import ServerConnection, serve
 from labkit.drills import Dialect, Verdict
 from labkit.drills.answers import Tally
 from labkit.drills.fuzz import TARGET, Crowd, Fuzzed, fuzz, judged
-from labkit.drills.target import Vital, settings_of, target_command
+from labkit.drills.target import Vital, running_target, settings_of
 from labkit.errors import ErrorCode
 from labkit.measure.callers import Pings
-from labkit.measure.server_process import RunningServer, running_server
+from labkit.measure.server_process import RunningServer
 from labkit.protocol import v1
 from labkit.server.app import VoiceServer
 from labkit.voice.pipeline import EchoPipeline
@@ -54,7 +54,7 @@ def broken(verdict: Verdict) -> set[str]:
 
 async def test_the_server_bears_some_hundred_hostile_messages() -> None:
     told: list[int] = []
-    async with running_server(target_command(**TARGET)) as server:
+    async with running_target(**TARGET) as server:
         fuzzed = await fuzz(server, 400, CROWD, lambda _, sent, __: told.append(sent))
     # How long a ping takes here says more of this machine than of the server.
     assert broken(judged(fuzzed, CROWD)) <= {"its longest round trip, ms"}

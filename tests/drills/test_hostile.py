@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from labkit.drills.hostile import (
-    ATTACKS,
     NOBODY,
     Endured,
     audio_flood,
@@ -78,19 +77,23 @@ async def test_an_attack_that_breaks_off_has_shown_nothing() -> None:
         assert broken_off(it) == []
 
 
-def test_every_attack_says_what_it_does() -> None:
-    assert all(attack.about and attack.connections for attack in ATTACKS.values())
+@pytest.fixture
+def _small_flood(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labkit.drills.hostile._FLOOD", 200)
 
 
+@pytest.mark.usefixtures("_small_flood")
 async def test_floods_are_stopped_and_slowed_down() -> None:
     settings = settings_of({"burst_s": 0.1, "message_burst": 20})
     async with VoiceServer(EchoPipeline(), settings) as server:
-        assert (await text_flood(server.url, 200)).holds
+        assert (await text_flood(server.url)).holds
         assert (await audio_flood(server.url, 1.2)).holds
 
 
-async def test_a_server_without_limits_is_caught() -> None:
+@pytest.mark.usefixtures("_small_flood")
+async def test_a_server_without_limits_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labkit.drills.hostile._PATIENCE_S", 0.5)
     endless = {"max_messages_per_s": 1e6, "message_burst": 10**6}
     async with VoiceServer(EchoPipeline(), settings_of(endless)) as server:
         assert not (await audio_flood(server.url, 1.2)).holds
-        assert not (await text_flood(server.url, 200, patience_s=0.5)).holds
+        assert not (await text_flood(server.url)).holds

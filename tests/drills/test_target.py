@@ -9,14 +9,13 @@ from labkit.drills.target import (
     fetch,
     log_faults,
     parse_vitals,
+    running_target,
     settings_of,
-    target_command,
     vitals_of,
     vitals_once,
     well_served,
 )
 from labkit.errors import ClientError, ServerError
-from labkit.measure.server_process import running_server
 from labkit.server.app import VoiceServer
 from labkit.voice.pipeline import EchoPipeline
 from labkit.voice.turn import Exchange, Sink, Turn
@@ -39,8 +38,7 @@ labkit_closes_total{code="4004"} 3.0
 
 
 async def test_the_server_has_the_settings_that_it_is_told_and_its_log_can_be_read() -> None:
-    command = target_command(history=3, max_messages_per_s=1e6)
-    async with running_server(command) as server:
+    async with running_target(history=3, max_messages_per_s=1e6) as server:
         async with SessionClient.connect(server.url) as client:
             assert client.started is not None
             assert client.started.limits.history == 3
@@ -57,7 +55,7 @@ def test_it_takes_a_free_port_of_this_machine_unless_told_otherwise() -> None:
 
 def test_a_setting_that_is_none_is_named() -> None:
     with pytest.raises(ServerError, match="histroy"):
-        target_command(histroy=3)
+        running_target(histroy=3)
 
 
 def test_sessions_of_all_states_are_added_up() -> None:
