@@ -91,7 +91,7 @@ def fuzz(
     from labkit.drills.fuzz import Crowd, run_fuzz
 
     dialects = tuple(Dialect) if dialect == "both" else (Dialect(dialect),)
-    crowd = Crowd(seed=seed, dialects=dialects, parallel=parallel)
+    crowd = Crowd(seed, dialects, parallel)
     _carry_out(lambda tell: run_fuzz(url, messages, crowd, tell))
 
 

@@ -175,7 +175,7 @@ async def _call(
     *,
     pace: float = 0,
     patience_s: float = _PATIENCE_S,
-    tell: Callable[[], None] = lambda: None,
+    advance: Callable[[], None] = lambda: None,
 ) -> list[Heard]:
     """Say the utterances in one session, each after the answer to the one before.
 
@@ -187,7 +187,7 @@ async def _call(
         async with asking(url, dialect, deadlines) as ask:
             for samples in utterances:
                 heard.append(await ask(samples, pace))
-                tell()
+                advance()
     return heard
 
 
@@ -196,9 +196,7 @@ def streamed(url: str) -> str:
     return with_query(url, reply="stream")
 
 
-async def offered(
-    url: str, said: Float32, patience_s: float = _OFFER_S
-) -> tuple[str, tuple[Dialect, ...]]:
+async def offered(url: str, said: Float32) -> tuple[str, tuple[Dialect, ...]]:
     """The address at which a server streams its replies, if it does, and what it speaks.
 
     Raises:
@@ -207,14 +205,14 @@ async def offered(
     async with VoiceClient.connect(url):
         pass  # where nobody answers, this says so best
     for address in (streamed(url), url):
-        if heard := await _call(address, Dialect.PLAIN, [said], patience_s=patience_s):
+        if heard := await _call(address, Dialect.PLAIN, [said], patience_s=_OFFER_S):
             break
     else:
         raise ClientError(
-            f"{shown(url)} answered nothing in the plain dialect within {patience_s:g} s; "
+            f"{shown(url)} answered nothing in the plain dialect within {_OFFER_S:g} s; "
             "labkit talk says more"
         )
-    speaks_v1 = await _call(url, Dialect.V1, [said], patience_s=patience_s)
+    speaks_v1 = await _call(url, Dialect.V1, [said], patience_s=_OFFER_S)
     dialects = tuple(Dialect) if speaks_v1 else (Dialect.PLAIN,)
     return streamed(url) if heard[0].reply else url, dialects
 
@@ -224,14 +222,12 @@ async def call_all(
     plans: Sequence[CallerPlan],
     questions: Mapping[str, Float32],
     *,
-    pace: float = 1.0,
-    patience_s: float = _PATIENCE_S,
+    pace: float,
     tell: Tell = lambda *_: None,
 ) -> Crosstalk:
     """Let the callers call: each alone, again alone, and all at once.
 
-    Alone, everything is sent at once; in the crowd, at `pace` times the pace of speech. Nobody
-    waits for longer than `patience_s` seconds for the next sign of an answer.
+    Alone, everything is sent at once; in the crowd, at `pace` times the pace of speech.
     """
     said = [
         [*(read_audio(one.path) for one in plan.recordings), questions[plan.fact.question]]
@@ -239,15 +235,11 @@ async def call_all(
     ]
     total, taken = 3 * sum(plan.turns for plan in plans), itertools.count(1)
 
+    def advance() -> None:
+        tell("turns", next(taken), total)
+
     async def one(number: int, pace: float = 0) -> list[Heard]:
-        return await _call(
-            url,
-            plans[number].dialect,
-            said[number],
-            pace=pace,
-            patience_s=patience_s,
-            tell=lambda: tell("turns", next(taken), total),
-        )
+        return await _call(url, plans[number].dialect, said[number], pace=pace, advance=advance)
 
     async def begin(number: int) -> list[Heard]:
         if pace:

@@ -59,6 +59,8 @@ _HELD_MS: Final = 100.0
 """Longest that the server's loop may be held up, as the round trips of an honest caller show."""
 _QUIET_S: Final = 20.0
 """Longest that sessions may take to go once their clients are gone."""
+_PATIENCE_S: Final = 20.0
+"""Longest that the server may take to answer the last message, or to hang up."""
 _LATE_S: Final = 3.0
 """Longest that refusals may come behind the answer to the last message."""
 _MEAN_MESSAGES: Final = 120
@@ -81,15 +83,13 @@ TARGET: Final[dict[str, Any]] = {
 """Settings of a server that is drilled: floods are let in, and what is left goes soon."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Crowd:
     """Who attacks: `parallel` connections at a time, whose messages follow from `seed`."""
 
-    seed: int = 1
-    dialects: tuple[Dialect, ...] = tuple(Dialect)
-    parallel: int = 8
-    patience_s: float = 20.0
-    """Longest that the server may take to answer the last message, or to hang up."""
+    seed: int
+    dialects: tuple[Dialect, ...]
+    parallel: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,10 +227,8 @@ def _left_behind(fuzzed: Fuzzed) -> Iterator[Finding]:
         if figure in after and figure in before:
             yield Finding.none_of(name, max(0, after[figure] - before[figure]))
     if Vital.RSS_BYTES in after and Vital.RSS_BYTES in half:
-        name, grown = (
-            "growth from the half to the end, MB",
-            (after[Vital.RSS_BYTES] - half[Vital.RSS_BYTES]) / 1e6,
-        )
+        name = "growth from the half to the end, MB"
+        grown = (after[Vital.RSS_BYTES] - half[Vital.RSS_BYTES]) / 1e6
         settled = fuzzed.tally.sent.total() >= _SETTLED
         yield Finding.told("memory at the half, MB", half[Vital.RSS_BYTES] / 1e6)
         yield Finding.at_most(name, grown, _GROWTH_MB) if settled else Finding.told(name, grown)
@@ -283,16 +281,14 @@ class _Attackers:
         query = {"reply": "stream"} if stream else None
         socket = await dial(self._url, query=query, max_size=None)
         answers = PlainAnswers(self.tally, stream=stream)
-        misuse = _Misuse(socket, answers, self._crowd.patience_s)
-        await misuse.run(self._script(rng, Dialect.PLAIN, answers), rng)
+        await _Misuse(socket, answers).run(self._script(rng, Dialect.PLAIN, answers), rng)
 
     async def _misuse_v1(self, rng: random.Random) -> None:
         socket = await dial(self._url, subprotocol=v1.SUBPROTOCOL, max_size=None)
         opening, resumes_at = self._opening(rng)
         answers = V1Answers(self.tally, resumes_at)
-        misuse = _Misuse(socket, answers, self._crowd.patience_s)
         script = itertools.chain(opening, self._script(rng, Dialect.V1, answers))
-        await misuse.run(script, rng)
+        await _Misuse(socket, answers).run(script, rng)
         if answers.ticket is not None:
             self._tickets.append(answers.ticket)
 
@@ -312,8 +308,8 @@ class _Attackers:
         for _ in range(1 + round(rng.expovariate(1 / _MEAN_MESSAGES))):
             if self._left <= 0:
                 return
-            received = answers.received or Position()
-            message = draw(rng, Context(dialect, tuple(self._tickets), received))
+            known = Context(dialect, tuple(self._tickets), answers.received or Position())
+            message = draw(rng, known)
             self._count(message.kind.value)
             yield message
 
@@ -325,7 +321,7 @@ class _Attackers:
         first = handshake(rng.choice((None, v1.SUBPROTOCOL))) if opened else b""
         reader, writer = await asyncio.open_connection(*address_of(self._url))
         try:
-            async with asyncio.timeout(self._crowd.patience_s):
+            async with asyncio.timeout(_PATIENCE_S):
                 with suppress(ConnectionError, asyncio.IncompleteReadError):
                     await _write_broken(reader, writer, first, broken)
         except TimeoutError:
@@ -353,7 +349,6 @@ class _Misuse:
 
     socket: ClientConnection
     answers: Answers
-    patience_s: float
     news: Changes = field(default_factory=Changes)
     pong: Awaitable[float] | None = None
     """To the last ping."""
@@ -408,7 +403,7 @@ class _Misuse:
         self.answers.asked(self.answers.last)
         await self.socket.send(self.answers.last)
         try:
-            async with asyncio.timeout(self.patience_s):
+            async with asyncio.timeout(_PATIENCE_S):
                 await self.news.until(lambda: self.answers.settled or reading.done())
                 if self.pong is not None and not reading.done():
                     await self.pong  # fails like everything else where the server hung up

@@ -82,7 +82,7 @@ def engines_of(
 
 async def drilled(pipeline: Pipeline, plans: list[CallerPlan]) -> Crosstalk:
     async with VoiceServer(pipeline, settings_of({})) as server:
-        return await call_all(streamed(server.url), plans, asked(plans), pace=0, patience_s=20)
+        return await call_all(streamed(server.url), plans, asked(plans), pace=0)
 
 
 def asked(plans: list[CallerPlan]) -> dict[str, Float32]:
@@ -206,12 +206,13 @@ async def foreign(*, says_done: bool) -> AsyncIterator[str]:
 
 @pytest.mark.parametrize("says_done", [True, False])
 async def test_what_a_foreign_server_does_not_offer_is_told_as_that(
-    says_done: bool, plans: list[CallerPlan]
+    says_done: bool, plans: list[CallerPlan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("labkit.drills.crosstalk._OFFER_S", 1.0)
     able = [replace(plan, dialect=Dialect.PLAIN) for plan in plans]
     async with foreign(says_done=says_done) as url:
-        address, dialects = await offered(url, SAID, patience_s=1.0)
-        result = await call_all(address, able, asked(able), pace=0, patience_s=20)
+        address, dialects = await offered(url, SAID)
+        result = await call_all(address, able, asked(able), pace=0)
     assert dialects == (Dialect.PLAIN,)
     verdict = judged(able, result, 1, any_server=True)
     assert verdict.holds, broken(verdict)
@@ -224,18 +225,22 @@ async def test_what_a_foreign_server_does_not_offer_is_told_as_that(
 
 async def test_labkit_s_own_server_speaks_both() -> None:
     async with VoiceServer(engines_of(), settings_of({})) as server:
-        found = await offered(server.url, SAID, patience_s=20)
+        found = await offered(server.url, SAID)
         assert found == (streamed(server.url), tuple(Dialect))
 
 
-async def test_a_server_that_answers_nothing_is_no_server_to_drill() -> None:
+async def test_a_server_that_answers_nothing_is_no_server_to_drill(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("labkit.drills.crosstalk._OFFER_S", 0.1)
+
     async def silent(socket: ServerConnection) -> None:
         await socket.wait_closed()
 
     async with serve(silent, "127.0.0.1", 0) as server:
         url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         with pytest.raises(ClientError, match="answered nothing in the plain dialect"):
-            await offered(url, SAID, patience_s=0.1)
+            await offered(url, SAID)
 
 
 # -- what they say -----------------------------------------------------------------------------

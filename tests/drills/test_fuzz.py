@@ -22,7 +22,7 @@ from labkit.voice.pipeline import EchoPipeline
 from labkit.voice.turn import Exchange, Sink, Turn
 
 GROWTH = "growth from the half to the end, MB"
-CROWD = Crowd(seed=7, patience_s=5.0)
+CROWD = Crowd(7, tuple(Dialect), parallel=8)
 AFTER = {Vital.SESSIONS: 0, Vital.RSS_BYTES: 81_000_000, Vital.OPEN_FILES: 9}
 GOOD = Fuzzed(
     Tally(sent=Counter(audio=40_000)),
@@ -39,7 +39,8 @@ GOOD = Fuzzed(
 
 @pytest.fixture(autouse=True)
 def sessions_go_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The drill waits until sessions without a client have gone."""
+    """The drill waits until sessions without a client have gone, and for answers."""
+    monkeypatch.setattr("labkit.drills.fuzz._PATIENCE_S", 5.0)
     monkeypatch.setitem(TARGET, "resume_s", 0.3)
     monkeypatch.setitem(TARGET, "reap_interval_s", 0.1)
 
@@ -96,11 +97,13 @@ async def answering(answer: str | bytes) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("answer", ["hello", bytes(320), '{"type": "pong"}'])
-async def test_a_server_that_speaks_no_dialect_is_caught(answer: str | bytes) -> None:
-    crowd = replace(CROWD, patience_s=0.2)
+async def test_a_server_that_speaks_no_dialect_is_caught(
+    answer: str | bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labkit.drills.fuzz._PATIENCE_S", 0.2)
     async with answering(answer) as url:
-        fuzzed = await fuzz(RunningServer(url), 60, crowd, nothing)
-    found = broken(judged(fuzzed, crowd))
+        fuzzed = await fuzz(RunningServer(url), 60, CROWD, nothing)
+    found = broken(judged(fuzzed, CROWD))
     assert {"answers outside of the dialect", "/healthz"} <= found
 
 
