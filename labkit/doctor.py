@@ -46,31 +46,25 @@ _LOAD: Final[Mapping[Role, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What one check found.
-
-    Attributes:
-        name: What was looked at, in a word or two.
-        ok: Whether it is as labkit needs it.
-        mend: What to do about it; empty where nothing is to be done.
-    """
+    """What one check found."""
 
     name: str
+    """What was looked at, in a word or two."""
     ok: bool
+    """Whether it is as labkit needs it."""
     detail: str
     mend: str = ""
+    """What to do about it; empty where nothing is to be done."""
 
 
 def _check(name: str, ok: bool, detail: str, mend: str) -> Check:
     return Check(name, ok, detail, "" if ok else mend)
 
 
-async def run_checks(
-    models: Iterable[Model], *, port: int = DEFAULT_PORT, place: Path | None = None
-) -> list[Check]:
+async def run_checks(models: Iterable[Model]) -> list[Check]:
     """Look at everything that labkit needs, in the order in which to mend it.
 
-    It takes some seconds, because the models are loaded. `port` is what the server is going to
-    listen on, `place` where results will be written: the working directory by default.
+    It takes some seconds, because the models are loaded.
     """
     return [
         check_python(sys.version_info[:3], sys.executable),
@@ -79,8 +73,8 @@ async def run_checks(
         *[await check_model(model) for model in models],
         check_cores(usable_cores(), os.cpu_count() or 1),
         check_kernel(kernel_command(), sys.executable),
-        check_port(port),
-        check_disk(place or Path.cwd()),
+        check_port(DEFAULT_PORT),
+        check_disk(Path.cwd()),  # where results will be written
     ]
 
 
@@ -225,10 +219,10 @@ def check_cores(usable: int, there: int) -> Check:
     )
 
 
-def check_port(port: int, host: str = "localhost") -> Check:
+def check_port(port: int) -> Check:
     """Whether the server could listen on `port` now."""
     try:
-        addresses_to_bind(host, port)
+        addresses_to_bind("localhost", port)
     except ServerError as error:
         reason, _, advice = str(error).partition(". ")
         return Check("port", False, reason, advice)

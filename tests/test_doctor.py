@@ -198,8 +198,10 @@ def test_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: int, ok: bo
 
 async def test_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "usable_cores", lambda: 2)
+    monkeypatch.setattr(doctor, "DEFAULT_PORT", 0)
+    monkeypatch.chdir(tmp_path)
     absent = Model(Role.ASR, "mine", tmp_path / "absent")
-    checks = await doctor.run_checks([absent], port=0, place=tmp_path)
+    checks = await doctor.run_checks([absent])
     names = ["python", "packages", "compiler", "asr", "cores", "kernel", "port", "disk"]
     assert [check.name for check in checks] == names
     assert [check.name for check in checks if not check.ok] == ["asr"]

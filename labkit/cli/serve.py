@@ -7,7 +7,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Container
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -151,7 +151,7 @@ def serve(
         port=port,
         max_sessions=max_sessions,
         max_sessions_per_address=max_per_address,
-        tokens=_tokens(token_file, os.environ),
+        tokens=_tokens(token_file),
         insecure=insecure,
         allowed_origins=tuple(allow_origin or ()),
         tls_cert=tls_cert,
@@ -191,9 +191,9 @@ def leave_stuck_engines(before: Container[threading.Thread], wait_s: float = _ST
                 os._exit(1)
 
 
-def _tokens(path: Path | None, environment: Mapping[str, str]) -> tuple[str, ...]:
+def _tokens(path: Path | None) -> tuple[str, ...]:
     of_file = () if path is None else read_tokens(path)
-    own = token_in(environment)
+    own = token_in(os.environ)
     return of_file if own is None else (*of_file, own)
 
 

@@ -154,6 +154,10 @@ class Cuts:
 # -- what they hear ----------------------------------------------------------------------------
 
 
+_COMPARED: Final = {"at_s", "turn", "text", "status", "samples"}
+"""Fields of a message; numbers and marks depend on the time."""
+
+
 @dataclass(slots=True)
 class Harm:
     """What cuts did to the calls."""
@@ -200,15 +204,17 @@ class _Heard:
 
     def take(self, event: Event, harm: Harm) -> None:
         match event:
-            case v1.SpeechStarted(at_s=at_s) | v1.SpeechStopped(at_s=at_s):
-                self._note(event.type, at_s)
-            case v1.ResponseStarted(turn=turn):
-                self._note(event.type, turn)
-            case v1.TranscriptFinal(turn=turn, text=text) | v1.ResponseText(turn=turn, text=text):
-                self._note(event.type, (turn, text))
-            case v1.ResponseDone():
-                self._note(event.type, (event.turn, event.status, event.samples))
-                self.turns += 1
+            case (
+                v1.SpeechStarted()
+                | v1.SpeechStopped()
+                | v1.TranscriptFinal()
+                | v1.ResponseStarted()
+                | v1.ResponseText()
+                | v1.ResponseDone()
+            ):
+                said = event.model_dump(include=_COMPARED)
+                self.told.setdefault(event.type, []).append(said)
+                self.turns += isinstance(event, v1.ResponseDone)
             case ReplyAudio(payload=payload):
                 self.audio += payload
             case v1.Error():
@@ -217,9 +223,6 @@ class _Heard:
                 harm.away_s.append(seconds)
             case Missing():
                 harm.gaps += 1
-
-    def _note(self, kind: str, what: object) -> None:
-        self.told.setdefault(kind, []).append(what)
 
 
 async def _listen(url: str, call: Call, seed: int, harm: Harm) -> _Heard:
