@@ -105,7 +105,6 @@ class Answers(ABC):
 
     def _take_error(self, error: plain.Error | v1.Error) -> None:
         self._told[error.code] += error.count
-        self.tally.answers["error"] += 1
         self.tally.codes[error.code.value] += 1
         if error.code in _FAULT_OF_THE_SERVER:
             self.tally.blame(f"error {error.code.value}")
@@ -161,17 +160,17 @@ class PlainAnswers(Answers):
             self._settle(plain.Ping, "pong")
             self.settled = not self._owed[plain.Ping]
             return
-        match plain.decode_server(text):
-            case plain.Error() as error:
-                self._take_error(error)
+        message = plain.decode_server(text)
+        self.tally.answers[message.type] += 1
+        match message:
+            case plain.Error():
+                self._take_error(message)
             case plain.Transcript():
-                self.tally.answers["transcript"] += 1
                 self._settle(plain.EndStream, "transcript")
                 if self._in_reply:
                     self.tally.blame("a transcript inside of a reply")
                 self._in_reply = True
             case plain.Done():
-                self.tally.answers["done"] += 1
                 if not (self._stream and self._in_reply):
                     self.tally.blame("'done' without a reply")
                 self._in_reply = False
@@ -216,14 +215,13 @@ class V1Answers(Answers):
 
     def _take_text(self, text: str) -> None:
         message = v1.decode_server(text)
-        if isinstance(message, v1.Error):
-            self._take_error(message)
-            if self._started is None:  # that was the resume, if it was one
-                self._resumes_at = None
-        else:
-            self.tally.answers[message.type] += 1
+        self.tally.answers[message.type] += 1
         self._take_number(getattr(message, "seq", None))
         match message:
+            case v1.Error():
+                self._take_error(message)
+                if self._started is None:  # that was the resume, if it was one
+                    self._resumes_at = None
             case v1.SessionStarted():
                 self._start(message)
             case v1.ResponseStarted():

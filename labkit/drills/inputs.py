@@ -91,25 +91,25 @@ def _definitions() -> Json:
     return definitions
 
 
-def fitting(rng: random.Random, part: Mapping[str, Any], definitions: Mapping[str, Any]) -> Any:
-    """A value that fits a part of a JSON Schema.
+def fitting(rng: random.Random, part: Mapping[str, Any]) -> Any:
+    """A value that fits a part of labkit's JSON Schema.
 
-    Read are the words that labkit's schema uses: references, which `definitions` has by name,
-    constants, choices, objects, texts, and numbers with their bounds.
+    Read are the words that it uses: references, constants, choices, objects, texts, and numbers
+    with their bounds.
     """
     match part:
         case {"$ref": reference}:
-            return fitting(rng, definitions[reference.rpartition("/")[2]], definitions)
+            return fitting(rng, _definitions()[reference.rpartition("/")[2]])
         case {"const": value}:
             return value
         case {"enum": choices}:
             return rng.choice(choices)
         case {"oneOf": choices} | {"anyOf": choices}:
-            return fitting(rng, rng.choice(choices), definitions)
+            return fitting(rng, rng.choice(choices))
         case {"type": "object"}:
             required = part.get("required", ())
             return {
-                name: fitting(rng, inner, definitions)
+                name: fitting(rng, inner)
                 for name, inner in part["properties"].items()
                 if name in required or rng.random() < 0.5
             }
@@ -134,14 +134,14 @@ def _number(rng: random.Random, part: Mapping[str, Any], *, whole: bool) -> floa
 
 def start_message(rng: random.Random) -> Json:
     """A `session.start` that a server has to accept: a new session."""
-    message: Json = fitting(rng, _definitions()["SessionStart"], _definitions())
+    message: Json = fitting(rng, _definitions()["SessionStart"])
     return {name: value for name, value in message.items() if name != "resume"}
 
 
 def _v1_message(rng: random.Random) -> Json:
     """A message whose fields are all right; seldom one that ends the session."""
     while True:
-        message: Json = fitting(rng, _definitions()["client"], _definitions())
+        message: Json = fitting(rng, _definitions()["client"])
         if message["type"] != "session.end" or rng.random() < 0.1:
             return message
 
