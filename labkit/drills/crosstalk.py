@@ -238,16 +238,13 @@ async def call_all(
     def advance() -> None:
         tell("turns", next(taken), total)
 
-    async def one(number: int, pace: float = 0) -> list[Heard]:
-        return await _call(url, plans[number].dialect, said[number], pace=pace, advance=advance)
+    async def call(number: int, pace: float) -> list[Heard]:
+        plan = plans[number]
+        await asyncio.sleep(plan.phase * _BEGIN_S / pace if pace else 0)
+        return await _call(url, plan.dialect, said[number], pace=pace, advance=advance)
 
-    async def begin(number: int) -> list[Heard]:
-        if pace:
-            await asyncio.sleep(plans[number].phase * _BEGIN_S / pace)
-        return await one(number, pace)
-
-    alone, again = [[await one(number) for number in range(len(plans))] for _ in range(2)]
-    crowd = await asyncio.gather(*(begin(number) for number in range(len(plans))))
+    alone, again = [[await call(number, 0) for number in range(len(plans))] for _ in range(2)]
+    crowd = await asyncio.gather(*(call(number, pace) for number in range(len(plans))))
     return Crosstalk(alone, again, crowd)
 
 

@@ -3,14 +3,14 @@
 import itertools
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from websockets.asyncio.server import ServerConnection, serve
+from websockets.asyncio.server import ServerConnection
 
 from labkit.audio.pcm import Float32, decode_s16le, write_wav
 from labkit.drills import Dialect, Verdict
@@ -34,6 +34,7 @@ from labkit.server.app import VoiceServer
 from labkit.voice.pipeline import Pipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedAsr, ScriptedLlm, ScriptedTts, scripted_engines
 from labkit.voice.turn import Exchange, History, Message, Sink, Turn
+from tests.client.peers import silent, websocket
 from tests.paths import SPEECH
 
 SESSIONS = 8
@@ -182,8 +183,7 @@ def test_what_differs_between_two_runs_alone_is_not_held_against_the_crowd(
 # -- servers that are not labkit's -------------------------------------------------------------
 
 
-@asynccontextmanager
-async def foreign(*, says_done: bool) -> AsyncIterator[str]:
+def foreign(*, says_done: bool) -> AbstractAsyncContextManager[str]:
     """A server of a few lines of websockets, which hears how loud it was and beeps."""
 
     async def handle(socket: ServerConnection) -> None:
@@ -200,8 +200,7 @@ async def foreign(*, says_done: bool) -> AsyncIterator[str]:
                     await socket.send(json.dumps(done))
                 said = b""
 
-    async with serve(handle, "127.0.0.1", 0) as server:
-        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    return websocket(handle, select_subprotocol=None)
 
 
 @pytest.mark.parametrize("says_done", [True, False])
@@ -234,11 +233,7 @@ async def test_a_server_that_answers_nothing_is_no_server_to_drill(
 ) -> None:
     monkeypatch.setattr("labkit.drills.crosstalk._OFFER_S", 0.1)
 
-    async def silent(socket: ServerConnection) -> None:
-        await socket.wait_closed()
-
-    async with serve(silent, "127.0.0.1", 0) as server:
-        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with websocket(silent, select_subprotocol=None) as url:
         with pytest.raises(ClientError, match="answered nothing in the plain dialect"):
             await offered(url, SAID)
 

@@ -6,7 +6,7 @@ from itertools import cycle, product
 
 import numpy as np
 import pytest
-from websockets.asyncio.server import ServerConnection, serve
+from websockets.asyncio.server import ServerConnection
 
 from labkit.audio.formats import AudioFormat
 from labkit.audio.misread import MISMATCHES
@@ -14,6 +14,7 @@ from labkit.audio.pcm import Encoding, read_audio
 from labkit.drills import Finding, Verdict, formats
 from labkit.errors import ErrorCode, ProtocolError
 from labkit.measure.recordings import load_manifest
+from tests.client.peers import websocket
 from tests.paths import SPEECH
 
 RECORDINGS = load_manifest(SPEECH)
@@ -92,9 +93,8 @@ async def answered(answer: Callable[[bytes], str | None]) -> list[Finding]:
             if said is not None:
                 await socket.send(json.dumps({"type": "error", "code": said}))
 
-    async with serve(handle, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        return await formats.send_all(f"ws://127.0.0.1:{port}", np.zeros(3_200, np.float32), silent)
+    async with websocket(handle, select_subprotocol=None) as url:
+        return await formats.send_all(url, np.zeros(3_200, np.float32), silent)
 
 
 @pytest.fixture
@@ -130,9 +130,7 @@ async def test_a_server_that_breaks_off_does_not_break_the_drill_and_is_seen() -
         await socket.recv()
         socket.transport.abort()
 
-    async with serve(handle, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        url = f"ws://127.0.0.1:{port}"
+    async with websocket(handle, select_subprotocol=None) as url:
         findings = await formats.send_all(url, np.zeros(3_200, np.float32), silent)
     assert {finding.value for finding in findings if finding.bar} == {"hung up"}
     assert not Verdict("x", tuple(findings)).holds

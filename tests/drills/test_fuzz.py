@@ -2,12 +2,11 @@
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 import pytest
-from websockets.asyncio.server import ServerConnection, serve
+from websockets.asyncio.server import ServerConnection
 
 from labkit.drills import Dialect, Verdict
 from labkit.drills.answers import Tally
@@ -20,6 +19,7 @@ from labkit.protocol import v1
 from labkit.server.app import VoiceServer
 from labkit.voice.pipeline import EchoPipeline
 from labkit.voice.turn import Exchange, Sink, Turn
+from tests.client.peers import websocket
 
 GROWTH = "growth from the half to the end, MB"
 CROWD = Crowd(7, tuple(Dialect), parallel=8)
@@ -84,16 +84,14 @@ async def test_a_server_that_fails_in_turns_is_caught(caplog: pytest.LogCaptureF
     assert any("1011" in example for example in fuzzed.tally.examples)
 
 
-@asynccontextmanager
-async def answering(answer: str | bytes) -> AsyncIterator[str]:
-    """A server that says the same to everything."""
+def answering(answer: str | bytes) -> AbstractAsyncContextManager[str]:
+    """A server of labkit.v1 that says the same to everything."""
 
     async def handle(socket: ServerConnection) -> None:
         async for _ in socket:
             await socket.send(answer)
 
-    async with serve(handle, "127.0.0.1", 0, subprotocols=[v1.SUBPROTOCOL]) as server:  # type: ignore[list-item]
-        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    return websocket(handle, select_subprotocol=None, subprotocols=[v1.SUBPROTOCOL])
 
 
 @pytest.mark.parametrize("answer", ["hello", bytes(320), '{"type": "pong"}'])
