@@ -18,6 +18,8 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, Final
 
+from websockets.utils import apply_mask
+
 from labkit.drills import Dialect
 from labkit.protocol import v1
 from labkit.protocol.limits import Limits
@@ -329,7 +331,7 @@ def frame(
     head = bytes((fin << 7 | reserved << 4 | opcode, masked << 7 | short)) + longer
     if not masked:
         return head + payload
-    return head + _MASK + bytes(byte ^ _MASK[i % 4] for i, byte in enumerate(payload))
+    return head + _MASK + apply_mask(payload, _MASK)
 
 
 def handshake(subprotocol: str | None = None, *, path: str = "/", **changed: str | None) -> bytes:
