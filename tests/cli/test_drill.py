@@ -34,6 +34,30 @@ def test_a_broken_promise_ends_the_fuzz_drill_with_code_1(
     assert ("a good turn of v1" in done.out) == (dialect == "both")
 
 
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("resume", "resume"),
+        ("stalled", "absent"),
+        ("abandoned", "absent"),
+        ("fuzz", "fuzz"),
+        ("hostile", "hostile"),
+        ("crosstalk", "crosstalk"),
+        ("formats", "formats"),
+    ],
+)
+def test_every_drill_is_run_and_judged(
+    labkit: Labkit, monkeypatch: pytest.MonkeyPatch, name: str, module: str
+) -> None:
+    async def run(*_: Any, **__: Any) -> Verdict:
+        return Verdict(f"[{name}]", (Finding.none_of("samples lost", 0),))
+
+    monkeypatch.setattr(f"labkit.drills.{module}.run_{name}", run)
+    done = labkit("drill", name)
+    assert done.code == 0
+    assert f"[{name}]" in done.out
+
+
 @pytest.mark.parametrize("end", [SystemExit(130), LabkitError("the server is gone")])
 def test_what_was_found_is_told_where_a_drill_is_ended(
     labkit: Labkit, monkeypatch: pytest.MonkeyPatch, end: BaseException
