@@ -176,12 +176,12 @@ def serve(
     leave_stuck_engines(before)
 
 
-def leave_stuck_engines(before: Container[threading.Thread], wait_s: float = _STUCK_S) -> None:
+def leave_stuck_engines(before: Container[threading.Thread]) -> None:
     """End the process where an engine's call does not end: Python would wait for its thread.
 
     Threads that were there `before` are somebody else's.
     """
-    until_s = time.monotonic() + wait_s
+    until_s = time.monotonic() + _STUCK_S
     for thread in threading.enumerate():
         if thread not in before and thread.name.startswith("labkit-"):
             thread.join(max(0.0, until_s - time.monotonic()))

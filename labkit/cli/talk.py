@@ -251,7 +251,7 @@ def _turn_object(turn: "ClientTurn") -> dict[str, object]:
     }
 
 
-def print_turn(turn: "ClientTurn", end_of_speech: str = "") -> None:
+def print_turn(turn: "ClientTurn", end_of_speech: str) -> None:
     """Print what was heard and answered, where the speech ended, and where the time went."""
     shown = console()
     for refusal in turn.refusals:
@@ -261,8 +261,7 @@ def print_turn(turn: "ClientTurn", end_of_speech: str = "") -> None:
     shown.print(f"[bold]reply[/]  {reply}  ({turn.reply_seconds:.2f} s)")
     for remark in turn.remarks:
         shown.print(f"[bold]note[/]   {told(remark)}")
-    if end_of_speech:
-        shown.print(f"[bold]speech[/] {told(end_of_speech)}")
+    shown.print(f"[bold]speech[/] {told(end_of_speech)}")
     if turn.trace.ttfa_ms() is None:
         shown.print("[bold]wait[/]   nothing audible came, so there is no wait to tell")
         return

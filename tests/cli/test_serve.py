@@ -45,13 +45,14 @@ async def test_an_engine_that_never_returns_keeps_no_process(
     left: list[int] = []
     monkeypatch.setattr(os, "_exit", left.append)
     monkeypatch.setattr(logging, "shutdown", lambda: None)
+    monkeypatch.setattr(module, "_STUCK_S", 0.1 if stuck else 10.0)
     before, gate, engine = set(threading.enumerate()), threading.Event(), EngineQueue("model")
     if not stuck:
         gate.set()
     call = asyncio.create_task(engine.run("ann", lambda _: 0, lambda _: gate.wait()))
     await until(lambda: threading.active_count() > len(before))
     engine.close()
-    module.leave_stuck_engines(before, wait_s=0.1 if stuck else 10.0)
+    module.leave_stuck_engines(before)
     assert left == ended
     gate.set()
     await call

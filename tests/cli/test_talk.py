@@ -40,7 +40,7 @@ def marked(*, told: bool = True) -> Trace:
 def test_what_a_server_says_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     refusal = plain.Error(code=ErrorCode.ENGINE_FAILED, message="out of [mem]", hint="[/]", count=7)
     turn = ClientTurn(transcript="say [b]", reply_text="[/b] it is", errors=[refusal])
-    print_turn(turn)
+    print_turn(turn, "ends")
     out = capsys.readouterr().out
     assert "out of [mem] ([/]), 7 times" in out
     assert "say [b]" in out
@@ -50,19 +50,19 @@ def test_what_a_server_says_is_printed_as_it_is(capsys: pytest.CaptureFixture[st
 def test_what_a_server_says_is_no_command_to_the_terminal(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    print_turn(ClientTurn(transcript="hi\x1b[2J\n[red]", reply_text="\x9b1m"))
+    print_turn(ClientTurn(transcript="hi\x1b[2J\n[red]", reply_text="\x9b1m"), "ends")
     out = capsys.readouterr().out
     assert "hi [2J [red]" in out
     assert not set(out) & {"\x1b", "\x9b"}
 
 
 def test_an_estimated_clock_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    print_turn(ClientTurn(clock_offset_ns=5, trace=marked()))
+    print_turn(ClientTurn(clock_offset_ns=5, trace=marked()), "ends")
     assert "estimated from ping round trips" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_share_is_one_of_the_whole_wait(capsys: pytest.CaptureFixture[str]) -> None:
-    print_turn(ClientTurn(trace=marked(told=False), remarks=["[b] is odd"]))
+    print_turn(ClientTurn(trace=marked(told=False), remarks=["[b] is odd"]), "ends")
     rows = [line.split("\u2502")[1:-1] for line in capsys.readouterr().out.splitlines()]
     table = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows if row}
     assert table["packetisation"] == ["20.0", "15 %", "█" * 5]
@@ -81,7 +81,7 @@ def test_work_ahead_is_drawn_where_it_ran(capsys: pytest.CaptureFixture[str]) ->
             Mark.FIRST_AUDIO_HEARD: 1000 * ms,
         }
     )
-    print_turn(ClientTurn(trace=trace))
+    print_turn(ClientTurn(trace=trace), "ends")
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     drawn = {row[1].strip(): row[4] for line in lines if len(row := line.split("\u2502")) > 4}
