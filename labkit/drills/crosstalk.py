@@ -280,16 +280,10 @@ async def run_crosstalk(
 class Mismatch:
     """One thing that a caller got and would not have got alone."""
 
-    caller: int
-    turn: int
-    wanted: object
-    got: object
+    told: str
+    """Whose, when, and what it should have been."""
     of_another: bool
     """Whether some other caller gets that alone."""
-
-    def __str__(self) -> str:
-        whose = ", as another caller does alone" if self.of_another else ""
-        return f"caller {self.caller}, turn {self.turn}: {self.wanted!r} became {self.got!r}{whose}"
 
 
 def mismatches(alone: Calls, other: Calls, what: What) -> list[Mismatch]:
@@ -297,11 +291,11 @@ def mismatches(alone: Calls, other: Calls, what: What) -> list[Mismatch]:
     found = []
     for caller, (wanted, got) in enumerate(zip(alone, other, strict=True)):
         foreign = {what(heard) for n, calls in enumerate(alone) if n != caller for heard in calls}
-        for turn, (mine, theirs) in enumerate(zip(wanted, got, strict=False)):
-            if what(mine) != what(theirs):
-                found.append(
-                    Mismatch(caller, turn, what(mine), what(theirs), what(theirs) in foreign)
-                )
+        for turn, (mine, theirs) in enumerate(zip(map(what, wanted), map(what, got), strict=False)):
+            if mine != theirs:
+                whose = ", as another caller does alone" if theirs in foreign else ""
+                told = f"caller {caller}, turn {turn}: {mine!r} became {theirs!r}{whose}"
+                found.append(Mismatch(told, theirs in foreign))
     return found
 
 
@@ -352,7 +346,7 @@ def _differences(name: str, result: Crosstalk, what: What) -> Iterator[Finding]:
     foreign = sum(one.of_another for one in found)
     yield Finding.none_of(f"{name} that are another caller's", foreign)
     if name != "reply audio":
-        yield from Finding.examples(str(one) for one in found[:3])
+        yield from Finding.examples(one.told for one in found[:3])
 
 
 def _memory(plans: Sequence[CallerPlan], result: Crosstalk, *, required: bool) -> Iterator[Finding]:

@@ -160,11 +160,10 @@ def test_a_difference_says_whether_it_is_another_caller_s() -> None:
     alone = [[heard("a"), heard("b")], [heard("c")]]
     crowd = [[heard("c"), heard("z")], [heard("c")]]
     first, second = mismatches(alone, crowd, lambda one: one.transcript)
-    assert (first.caller, first.turn, first.wanted, first.got, first.of_another) == (
-        0, 0, "a", "c", True,
-    )  # fmt: skip
+    assert first.told == "caller 0, turn 0: 'a' became 'c', as another caller does alone"
+    assert first.of_another
+    assert second.told == "caller 0, turn 1: 'b' became 'z'"
     assert not second.of_another
-    assert str(first) == "caller 0, turn 0: 'a' became 'c', as another caller does alone"
 
 
 def test_what_differs_between_two_runs_alone_is_not_held_against_the_crowd(
