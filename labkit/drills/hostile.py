@@ -30,7 +30,7 @@ import numpy as np
 from websockets.exceptions import ConnectionClosed
 
 from labkit.audio.pcm import SAMPLE_RATE, Encoding
-from labkit.client.dial import address_of
+from labkit.client.dial import address_of, connected
 from labkit.client.v1 import SessionClient
 from labkit.drills import Dialect, Finding, Verdict
 from labkit.drills.inputs import frame, handshake
@@ -38,7 +38,6 @@ from labkit.drills.target import (
     log_faults,
     memory_of,
     running_target,
-    session,
     settings_of,
     well_served,
 )
@@ -175,8 +174,9 @@ def judged(endured: Endured) -> list[Finding]:
 async def text_flood(url: str) -> Finding:
     """Control messages without a pause: the connection is closed, and the client told why."""
     told: list[str] = []
-    async with session(url) as socket:
+    async with connected(url, subprotocol=v1.SUBPROTOCOL) as socket:
         with suppress(ConnectionClosed, TimeoutError):
+            await socket.send(v1.SessionStart().encode())
             for _ in range(_FLOOD):
                 await socket.send(v1.Ping().encode())
         with suppress(ConnectionClosed, TimeoutError):
