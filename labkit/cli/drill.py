@@ -54,7 +54,7 @@ def stalled(
     ] = 30,
 ) -> None:
     """Let clients read nothing of their replies; neither memory nor others may suffer."""
-    from labkit.drills.absent import run_stalled
+    from labkit.drills.stalled import run_stalled
 
     _carry_out(lambda tell: run_stalled(clients, seconds, tell))
 
@@ -65,7 +65,7 @@ def abandoned(
     pipeline: Annotated[Literal["echo", "voice"], typer.Option(help="What answers.")] = "voice",
 ) -> None:
     """Abandon sessions in every way there is; nothing of them may be left."""
-    from labkit.drills.absent import run_abandoned
+    from labkit.drills.abandoned import run_abandoned
 
     _carry_out(lambda tell: run_abandoned(clients, pipeline, tell))
 

@@ -1,22 +1,18 @@
 """A server to be drilled: any settings, any pipeline, in a process of its own; and how it is.
 
-`running_target` runs this module's `main`, with one JSON object on its command line. How the
-server is, its own `/metrics` and log tell, and an honest caller beside those that misuse it.
+`running_target` runs it in `labkit.drills.served`, with one JSON object on its command line. How
+the server is, its own `/metrics` and log tell, and an honest caller beside those that misuse it.
 """
 
 import asyncio
-import gc
 import json
-import logging
-import sys
 import time
-import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from http.client import HTTPException
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from websockets.asyncio.client import ClientConnection
@@ -32,12 +28,6 @@ from labkit.measure.recordings import load_manifest
 from labkit.measure.server_process import RunningServer, figures_on, get_page, running_server
 from labkit.protocol import plain, v1
 from labkit.session.settings import ServerSettings
-from labkit.voice.loading import load_pipeline, resolve
-from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
-from labkit.voice.scripted import ScriptedAsr, ScriptedTts, scripted_engines
-
-if TYPE_CHECKING:
-    from labkit.server.app import VoiceServer
 
 PipelineName = Literal["echo", "voice", "scripted"]
 """What answers: an echo, the engines, or engines that follow a script: what they hear is the
@@ -64,7 +54,7 @@ def running_target(
     """
     settings_of(settings)
     told = {"pipeline": pipeline, "model_set": model_set, "settings": settings}
-    return running_server(["labkit.drills.target", json.dumps(told)])
+    return running_server(["labkit.drills.served", json.dumps(told)])
 
 
 def settings_of(told: Mapping[str, Any]) -> ServerSettings:
@@ -232,47 +222,3 @@ async def well_served(url: str, dialect: Dialect) -> str:
     if len(reply) != len(said) or np.abs(reply - said).max() > 1e-3:
         return f"the reply of {len(reply)} samples is not what was said"
     return ""
-
-
-# -- the process in which it runs --------------------------------------------------------------
-
-
-def scripted_pipeline() -> VoicePipeline:
-    """Engines that hear the checksum of what was said, and repeat it."""
-    asr = ScriptedAsr(lambda audio: f"{len(audio)} samples {zlib.crc32(encode_s16le(audio)):08x}")
-    return VoicePipeline(scripted_engines(asr, tts=ScriptedTts(seconds_per_word=0.02)))
-
-
-def _pipeline_of(name: PipelineName, model_set: str) -> Pipeline:
-    match name:
-        case "echo":
-            return EchoPipeline()
-        case "scripted":
-            return scripted_pipeline()
-        case "voice":
-            return load_pipeline(resolve(model_set))
-
-
-def _announce(server: "VoiceServer") -> None:
-    sys.stdout.write(f"the target is ready at {server.url}\n")
-    sys.stdout.flush()
-
-
-def main() -> None:
-    """Run the server until it is told to end; its log goes to stderr."""
-    from labkit.server.app import serve_until_signal  # which those who drill it do not need
-
-    told = json.loads(sys.argv[1])
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("websockets").setLevel(logging.WARNING)
-    settings = settings_of(told["settings"])
-    pipeline = _pipeline_of(told["pipeline"], told["model_set"])
-    gc.collect()
-    gc.freeze()  # as `labkit serve` does
-    asyncio.run(serve_until_signal(pipeline, settings, _announce))
-
-
-if __name__ == "__main__":
-    main()

@@ -38,8 +38,8 @@ def test_a_broken_promise_ends_the_fuzz_drill_with_code_1(
     ("name", "module"),
     [
         ("resume", "resume"),
-        ("stalled", "absent"),
-        ("abandoned", "absent"),
+        ("stalled", "stalled"),
+        ("abandoned", "abandoned"),
         ("fuzz", "fuzz"),
         ("hostile", "hostile"),
         ("crosstalk", "crosstalk"),

@@ -11,7 +11,7 @@ from websockets.asyncio.server import ServerConnection
 from labkit.audio.formats import AudioFormat
 from labkit.audio.misread import MISMATCHES
 from labkit.audio.pcm import Encoding, read_audio
-from labkit.drills import Finding, Verdict, formats
+from labkit.drills import Finding, Verdict, formats, misdeclared
 from labkit.errors import ErrorCode, ProtocolError
 from labkit.measure.recordings import load_manifest
 from tests.client.peers import websocket
@@ -27,7 +27,7 @@ def silent(what: str, done: int, of: int) -> None:
 
 @pytest.mark.slow
 def test_every_lie_about_a_voice_is_found_and_named() -> None:
-    assert {kind for lie in formats.lies() for kind in lie.kinds} == MISMATCHES
+    assert {kind for lie in misdeclared.lies() for kind in lie.kinds} == MISMATCHES
     speech = np.resize(read_audio(RECORDINGS[4].path), 160_000)
     findings = list(formats.measure([speech], silent))
     assert any("cannot be told" in finding.bar for finding in findings)
@@ -36,14 +36,16 @@ def test_every_lie_about_a_voice_is_found_and_named() -> None:
 
 def test_nothing_is_made_up_about_audio_that_is_as_declared() -> None:
     voiceless = [r for r in RECORDINGS if not r.kind.is_speech]
-    sounds = formats.negatives([RECORDINGS[20], *voiceless])
+    sounds = misdeclared.negatives([RECORDINGS[20], *voiceless])
     for (name, sound), form in zip(sounds, cycle(FORMS[::5]), strict=False):
         data = form.encode(sound(form.sample_rate))
-        assert formats.listen(form, data, 40, formats.DELIVERIES["live"]) == [], f"{name}, {form}"
+        assert formats.listen(form, data, 40, misdeclared.DELIVERIES["live"]) == [], (
+            f"{name}, {form}"
+        )
 
 
 def test_every_delivery_keeps_the_order_of_messages() -> None:
-    for delivery in formats.DELIVERIES.values():
+    for delivery in misdeclared.DELIVERIES.values():
         times = delivery(0.04 * np.arange(1, 101))
         assert len(times) == 100
         assert np.diff(times).min() >= 0
@@ -140,4 +142,4 @@ def test_packets_of_ogg_come_without_pages_and_headers() -> None:
     def page(*packets: bytes) -> bytes:
         return b"OggS" + bytes(22) + bytes([len(packets), *map(len, packets)]) + b"".join(packets)
 
-    assert formats.packets(page(b"head") + page(b"tags") + page(b"ab", b"c")) == b"abc"
+    assert misdeclared.packets(page(b"head") + page(b"tags") + page(b"ab", b"c")) == b"abc"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from labkit.drills.resume import Call, Cuts, Harm, compare, cut_calls, judged, stream, utterances
-from labkit.drills.target import scripted_pipeline
+from labkit.drills.served import scripted_pipeline
 from labkit.errors import ProtocolError
 from labkit.measure.netem import UNCHANGED
 from labkit.protocol.replay import Missing, Position, ReplayWindow

@@ -43,9 +43,7 @@ async def test_the_server_has_the_settings_that_it_is_told_and_its_log_can_be_re
             assert client.started is not None
             assert client.started.limits.history == 3
             assert client.started.limits.max_messages_per_s == 1e6
-        log = server.log()
-        assert "begun" in log
-        assert server.log(len(log.encode())) in ("", server.log()[len(log) :])
+        assert "begun" in server.log()
 
 
 def test_it_takes_a_free_port_of_this_machine_unless_told_otherwise() -> None:

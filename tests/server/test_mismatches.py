@@ -9,7 +9,7 @@ from websockets.asyncio.client import ClientConnection
 
 from labkit.audio.misread import MISMATCHES
 from labkit.audio.pcm import SAMPLE_RATE, read_audio
-from labkit.drills.formats import lies
+from labkit.drills.misdeclared import lies
 from labkit.errors import ErrorCode
 from tests.callers import SECOND, Clock, calling, send, serving, start
 from tests.paths import ROOT

@@ -1,24 +1,14 @@
-"""The drills `stalled` and `abandoned` in short, and that they see what grows and what is left."""
+"""The drill `stalled` in short, and that it sees what grows."""
 
 import math
 
 import numpy as np
 import pytest
 
-from labkit.drills.absent import (
-    LIMITS,
-    WAYS,
-    abandon,
-    judged,
-    left_behind,
-    listen,
-    settled,
-    stalling,
-)
-from labkit.drills.target import Vital, settings_of
+from labkit.drills.stalled import judged, listen, stalling
 from labkit.server.app import VoiceServer
 from labkit.session.settings import ServerSettings
-from labkit.voice.pipeline import EchoPipeline, VoicePipeline
+from labkit.voice.pipeline import VoicePipeline
 from labkit.voice.scripted import ScriptedAsr, ScriptedLlm, scripted_engines
 from tests.support import until
 
@@ -87,45 +77,3 @@ def test_what_a_server_sways_by_is_not_laid_on_a_few_clients() -> None:
 def test_what_breaks_the_promise_is_seen(changes: dict[str, object]) -> None:
     assert all(found())
     assert not all(found(**changes))
-
-
-# -- clients that leave ------------------------------------------------------------------------
-
-SHORT = {**LIMITS, "idle_s": 0.5, "idle_audio_s": 0.5, "max_session_s": 1.0, "resume_s": 0.25}
-MANY = 1_000_000
-NOTHING = {Vital.TASKS: MANY, Vital.OPEN_FILES: MANY}
-"""The client is in the server's process: its tasks and files are counted, too."""
-
-
-@pytest.mark.slow
-async def test_every_way_of_leaving_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labkit.drills.absent.LIMITS", SHORT)
-    monkeypatch.setattr("labkit.drills.absent._HALF_OPEN_S", 0.5)
-    async with VoiceServer(EchoPipeline(), settings_of(SHORT)) as server:
-        await abandon(server.url, bytes(96_000), 2, lambda *_: None)
-        await settled(server.url, NOTHING, patience_s=5.0)
-        assert server.sessions == 0
-        assert server.held_bytes() == 0
-
-
-FIGURES = (Vital.SESSIONS, Vital.TASKS, Vital.HELD_BYTES, Vital.QUEUED_CALLS, Vital.OPEN_FILES)
-
-
-@pytest.mark.parametrize("figure", FIGURES)
-def test_whatever_is_left_or_not_told_breaks_the_promise(figure: str) -> None:
-    before = dict(zip(FIGURES, range(1, 6), strict=True))
-    assert all(finding.holds for finding in left_behind(before, before))
-    untold = {name: number for name, number in before.items() if name != figure}
-    for after in (before | {figure: 99}, untold):
-        assert [finding.holds for finding in left_behind(before, after)].count(False) == 1
-
-
-def test_what_a_server_tells_neither_before_nor_after_is_not_left_behind() -> None:
-    echo = {figure: 1 for figure in FIGURES if figure != Vital.QUEUED_CALLS}
-    judged_ones = [finding.name for finding in left_behind(echo, echo) if finding.bar]
-    assert judged_ones == ["sessions", "tasks", "held bytes", "open files"]
-    assert all(finding.holds for finding in left_behind(echo, echo))
-
-
-def test_every_way_is_explained() -> None:
-    assert all(way.__doc__ for way in WAYS)
