@@ -98,10 +98,12 @@ class ReplayWindow:
         base: Where the window begins; everything before is gone.
         sent: Up to here it went out.
         end: Up to here it was produced.
+        held_bytes: Bytes held, waiting or sent.
+        waiting_bytes: Bytes that were not sent yet.
     """
 
     def __init__(self, *, max_bytes: int, max_samples: int, until_acknowledged: bool) -> None:
-        """Begin empty.
+        """Hold so much.
 
         Args:
             max_bytes: Most bytes held; the message that crosses the bound is still taken.
@@ -116,24 +118,13 @@ class ReplayWindow:
         self._max_samples = max_samples
         self._kept: deque[_Entry] = deque()
         self._waiting: deque[_Entry] = deque()
-        self._bytes = 0
-        self._waiting_bytes = 0
+        self.held_bytes = self.waiting_bytes = 0
         self._longest_audio = 0
-
-    @property
-    def held_bytes(self) -> int:
-        """Bytes held, waiting or sent."""
-        return self._bytes
 
     @property
     def waiting(self) -> int:
         """Messages that were not sent yet, empty ones too."""
         return len(self._waiting)
-
-    @property
-    def waiting_bytes(self) -> int:
-        """Bytes that were not sent yet."""
-        return self._waiting_bytes
 
     @property
     def has_room(self) -> bool:
@@ -153,7 +144,7 @@ class ReplayWindow:
     @property
     def _not_taken(self) -> int:
         """Bytes that only the other side can make go: it has to read, or to acknowledge."""
-        return self._bytes if self.until_acknowledged else self._waiting_bytes
+        return self.held_bytes if self.until_acknowledged else self.waiting_bytes
 
     def add_text(self, payload: str) -> None:
         """Add a text message; its number is `end.messages + 1` before the call."""
@@ -175,7 +166,7 @@ class ReplayWindow:
         if not self._waiting:
             return None
         entry = self._waiting.popleft()
-        self._waiting_bytes -= entry.size
+        self.waiting_bytes -= entry.size
         self._kept.append(entry)
         self.sent = entry.after(self.sent)
         self._make_room()
@@ -199,8 +190,8 @@ class ReplayWindow:
                 kept.appendleft(entry)
                 continue
             dropped += tail.samples
-            self._bytes -= tail.size
-            self._waiting_bytes -= tail.size
+            self.held_bytes -= tail.size
+            self.waiting_bytes -= tail.size
         self._waiting += kept
         self.end = self.end.plus(samples=-dropped)
         return dropped
@@ -239,27 +230,26 @@ class ReplayWindow:
             self._kept.append(head)
             before = head.after(before)
         self._waiting.appendleft(entry)
-        self._waiting_bytes += entry.size
+        self.waiting_bytes += entry.size
         self.sent = before
 
     def _add(self, entry: _Entry) -> None:
         self._waiting.append(entry)
-        self._bytes += entry.size
-        self._waiting_bytes += entry.size
+        self.held_bytes += entry.size
+        self.waiting_bytes += entry.size
         self.end = entry.after(self.end)
         self._make_room()
 
     def _make_room(self) -> None:
         """Without acknowledgements, the oldest that was sent goes."""
-        while not self.until_acknowledged and self._kept and self._too_full():
+        while not self.until_acknowledged and self._kept:
+            samples = self.end.samples - self.base.samples
+            if self.held_bytes <= self._max_bytes and samples <= self._max_samples:
+                return
             self._drop_oldest(self._kept[0].after(self.base))
 
-    def _too_full(self) -> bool:
-        samples = self.end.samples - self.base.samples
-        return self._bytes > self._max_bytes or samples > self._max_samples
-
     def _drop_oldest(self, after: Position) -> None:
-        self._bytes -= self._kept.popleft().size
+        self.held_bytes -= self._kept.popleft().size
         self.base = after
 
     def require(self, received: Position) -> None:
@@ -268,25 +258,23 @@ class ReplayWindow:
         Raises:
             ProtocolError: It lies on no way from the beginning to what was sent.
         """
-        if not self.sent.reaches(received):
-            raise _never_sent(received, self.sent)
+        if not self._has_passed(received):
+            raise ProtocolError(
+                ErrorCode.POSITION_INVALID,
+                f"position {received.messages} messages, {received.samples} samples was never sent;"
+                f" the stream is at {self.sent.messages} messages, {self.sent.samples} samples",
+                "count every numbered message and every sample that came, in order, and nothing"
+                " else",
+            )
+
+    def _has_passed(self, received: Position) -> bool:
+        """Whether it lies on the way from the beginning to what was sent."""
         if self.base.reaches(received):
-            return
+            return True
         at = self.base
         for entry in self._kept:
             after = entry.after(at)
             if after.reaches(received):
-                if received.reaches(at):
-                    return
-                break
+                return received.reaches(at)
             at = after
-        raise _never_sent(received, self.sent)
-
-
-def _never_sent(received: Position, sent: Position) -> ProtocolError:
-    return ProtocolError(
-        ErrorCode.POSITION_INVALID,
-        f"position {received.messages} messages, {received.samples} samples was never sent; "
-        f"the stream is at {sent.messages} messages, {sent.samples} samples",
-        "count every numbered message and every sample that came, in order, and nothing else",
-    )
+        return False
