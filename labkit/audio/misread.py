@@ -66,42 +66,8 @@ _FAST: Final = 1.36
 network that is a little off, and 22.05 kHz as 16 kHz can."""
 
 
-@dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast a stretch of a stream came in; good until the next message is counted."""
-
-    marks: Sequence[tuple[int, int]]
-    """Nanoseconds of the clock, and bytes that had come by then."""
-    end: tuple[int, int]
-    """The same, of the last message."""
-
-    @property
-    def span_s(self) -> float:
-        """Length of the stretch, in seconds of the clock."""
-        return (self.end[0] - self.marks[0][0]) / 1e9
-
-    @property
-    def bytes_per_second(self) -> float:
-        """Bytes per second of the clock."""
-        return (self.end[1] - self.marks[0][1]) / self.span_s
-
-    def is_steady(self) -> bool:
-        """Whether nothing came more than 0.15 s off its time on a straight line."""
-        (begin_ns, begin_bytes), per_ns = self.marks[0], self.bytes_per_second / 1e9
-        return all(
-            abs((size - begin_bytes) / per_ns - (at_ns - begin_ns)) <= _STEADY_NS
-            for at_ns, size in self.marks
-        )
-
-    def is_off(self, bytes_per_second: int, span_s: float) -> bool:
-        """Whether it was steadily faster or slower than it should, for `span_s` or longer."""
-        if _SLOW < self.bytes_per_second / bytes_per_second < _FAST or self.span_s < span_s:
-            return False
-        return self.is_steady()
-
-
-class ArrivalMeter:
-    """Measures how fast a stream came over the last four seconds, or since the last pause.
+    """How fast a stream came in over the last four seconds, or since the last pause.
 
     A message that comes later behind the one before than 0.3 s and twelve times its length comes
     behind a pause: a caller that is muted, or sends only speech, is not slow, so measuring begins
@@ -109,6 +75,7 @@ class ArrivalMeter:
     """
 
     def __init__(self, bytes_per_second: int) -> None:
+        # Nanoseconds of the clock, and bytes that had come by then.
         self._marks: deque[tuple[int, int]] = deque()
         self._due_ns = self._last_ns = self._bytes = 0
         self._pause_ns = _PAUSE_TIMES * 1e9 / bytes_per_second
@@ -134,18 +101,43 @@ class ArrivalMeter:
         return True
 
     def _forget(self) -> None:
-        while self._last_ns - self._marks[0][0] > _KEPT_NS:
+        while self._marks and self._last_ns - self._marks[0][0] > _KEPT_NS:
             self._marks.popleft()
 
-    def pace(self) -> Pace | None:
-        """How fast the stream came, or None before there is any span to measure that on."""
-        if not self._marks:
-            return None
+    def _measured(self) -> tuple[int, int]:
+        """Nanoseconds and bytes of the stretch, both 0 before there is any to measure on."""
         self._forget()
-        begin_ns, begin_bytes = self._marks[0]
-        if self._last_ns <= begin_ns or self._bytes <= begin_bytes:
-            return None
-        return Pace(self._marks, (self._last_ns, self._bytes))
+        if not self._marks:
+            return 0, 0
+        span_ns, size = self._last_ns - self._marks[0][0], self._bytes - self._marks[0][1]
+        return (span_ns, size) if span_ns > 0 and size > 0 else (0, 0)
+
+    @property
+    def span_s(self) -> float:
+        """Length of the stretch, in seconds of the clock."""
+        return self._measured()[0] / 1e9
+
+    def speed(self, bytes_per_second: int) -> float:
+        """Seconds of audio per second of the clock; 1 is live, and what is not known is, too."""
+        span_ns, size = self._measured()
+        return size / (span_ns / 1e9) / bytes_per_second if span_ns else 1.0
+
+    def is_steady(self) -> bool:
+        """Whether nothing came more than 0.15 s off its time on a straight line."""
+        span_ns, size = self._measured()
+        if not span_ns:
+            return False
+        (begin_ns, begin_bytes), ns_per_byte = self._marks[0], span_ns / size
+        return all(
+            abs((passed - begin_bytes) * ns_per_byte - (at_ns - begin_ns)) <= _STEADY_NS
+            for at_ns, passed in self._marks
+        )
+
+    def is_off(self, bytes_per_second: int, span_s: float) -> bool:
+        """Whether it was steadily faster or slower than that, for `span_s` or longer."""
+        if _SLOW < self.speed(bytes_per_second) < _FAST or self.span_s < span_s:
+            return False
+        return self.is_steady()
 
 
 # -- what one block says ------------------------------------------------------------
@@ -245,15 +237,15 @@ class Window:
     Attributes:
         layout: What the stream is taken for.
         block: Bytes that begin on a whole frame of any encoding.
-        pace: How fast the stream comes in, where that is known.
-        speed: Seconds of audio per second of the clock; 1 is live, and what is not known is, too.
+        pace: How fast the stream comes in.
+        speed: That in seconds of audio per second of the clock.
     """
 
-    def __init__(self, layout: Layout, block: bytes, pace: Pace | None) -> None:
+    def __init__(self, layout: Layout, block: bytes, pace: Pace) -> None:
         self.layout = layout
         self.block = block
         self.pace = pace
-        self.speed = pace.bytes_per_second / layout.bytes_per_second if pace else 1.0
+        self.speed = pace.speed(layout.bytes_per_second)
         # Single bytes need not be loud where they are misread.
         self.is_bytes = layout.reading.sample_bytes == 1
 
@@ -270,7 +262,7 @@ class Window:
 
     def is_off_pace(self, span_s: float) -> bool:
         """Whether it came steadily faster or slower than it should, for `span_s` or longer."""
-        return self.pace is not None and self.pace.is_off(self.layout.bytes_per_second, span_s)
+        return self.pace.is_off(self.layout.bytes_per_second, span_s)
 
     @property
     def is_noise(self) -> bool:
@@ -421,7 +413,7 @@ def incompressible(window: Window) -> Finding | None:
     What an encoder leaves is as random as white noise of uniform distribution over the full
     scale. Only the pace tells them apart: encoded audio takes fewer bytes a second.
     """
-    if window.speed > _SLOW or window.pace is None or window.pace.span_s < _CHANNELS_S:
+    if window.speed > _SLOW or window.pace.span_s < _CHANNELS_S:
         return None
     if window.sound.gain_db > 1 or (entropy := _entropy(window.block)) < 7.8:
         return None
@@ -520,9 +512,7 @@ def other_rate(window: Window) -> Finding | None:
     such as an s: then there is more above 8.8 kHz of the other rate than speech has there.
     """
     layout, speed = window.layout, window.speed
-    if window.pace is None or not window.is_off_pace(_RATE_S):
-        return None
-    if (rate := _usual_rate(layout, speed)) is None:
+    if not window.is_off_pace(_RATE_S) or (rate := _usual_rate(layout, speed)) is None:
         return None
     if speed > 1 and _share_above(window, _SPEECH_HZ / speed) > 0.5:
         return None
@@ -595,7 +585,7 @@ class FormatWatch:
         The first look is after 0.2 s times `phase`, 0 to 1. Streams that began together should
         not all be looked at in the same instant: others wait for the sum.
         """
-        self._meter = ArrivalMeter(form.bytes_per_second)
+        self._pace = Pace(form.bytes_per_second)
         self._left_bytes = seconds * form.bytes_per_second
         self._told: set[ErrorCode] = set()
         self._pending = bytearray()
@@ -624,7 +614,7 @@ class FormatWatch:
             return ()
         size = len(payload)
         self._left_bytes -= size
-        if self._meter.feed(at_ns, size):
+        if self._pace.feed(at_ns, size):
             self._hurry(at_ns)
         found: Sequence[ProtocolError] = ()
         if (header := header_of(payload)) is not None:
@@ -645,8 +635,7 @@ class FormatWatch:
         if at_ns >= self._due_ns:
             self._wait_bytes %= _ALIGNMENT
         elif self._pace_looks < _PACE_LOOKS and at_ns >= self._looked_ns + _CLOSE_S * 1e9:
-            pace = self._meter.pace()
-            if pace is not None and pace.is_off(self._layout.bytes_per_second, _PACE_S):
+            if self._pace.is_off(self._layout.bytes_per_second, _PACE_S):
                 self._wait_bytes %= _ALIGNMENT
 
     def _begins_with(self, header: Header) -> Sequence[ProtocolError]:
@@ -664,12 +653,11 @@ class FormatWatch:
     def _look(self, at_ns: int) -> list[ProtocolError]:
         """Judge the blocks that are complete, and decide when the next one is due."""
         found: list[ProtocolError] = []
-        pace = self._meter.pace()
         for _ in range(_MOST_LOOKS):
             if len(self._pending) < self._block_bytes:
                 return found
             block = bytes(self._pending[: self._block_bytes])
-            window = Window(self._layout, block, pace)
+            window = Window(self._layout, block, self._pace)
             wait_s = _SILENT_S
             if not (window.is_silent or window.is_silent_otherwise):
                 found += self._judge(window)

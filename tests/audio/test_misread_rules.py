@@ -20,9 +20,10 @@ RNG = np.random.default_rng(7)
 
 def pace(speed: float, form: AudioFormat, seconds: float = 4) -> Pace:
     """Of messages of 20 ms, for `seconds` of the clock."""
-    size = round(speed * form.bytes_per_second / 50)
-    marks = [(i * 20_000_000, i * size) for i in range(round(seconds * 50))]
-    return Pace(marks, marks[-1])
+    found = Pace(form.bytes_per_second)
+    for number in range(round(seconds * 50)):
+        found.feed(number * 20_000_000, round(speed * form.bytes_per_second / 50))
+    return found
 
 
 def window(form: AudioFormat, block: bytes, speed: float = 1.0) -> Window:
