@@ -202,7 +202,6 @@ class ProtocolError(LabkitError):
     """
 
     def __init__(self, code: ErrorCode, message: str, hint: str) -> None:
-        """Say what was wrong (`message`), under which `code`, and what to do (`hint`)."""
         super().__init__(message)
         self.code = code
         self.hint = hint
@@ -220,7 +219,6 @@ class ModelNotFoundError(ModelError):
     """
 
     def __init__(self, name: str, path: Path | None, mend: str) -> None:
-        """Name the model, the place where it should be, if that is known, and the mend."""
         where = f" (looked for {path})" if path is not None else ""
         super().__init__(f"model {name!r} is not here{where}. {mend}")
         self.mend = mend
@@ -234,7 +232,6 @@ class ModelBrokenError(ModelError):
     )
 
     def __init__(self, path: Path, reason: str, mend: str = VERIFY) -> None:
-        """Name the file or folder, what the engine said of it, and the mend."""
         super().__init__(f"model file {path} does not load: {reason}. {mend}")
 
 
@@ -242,7 +239,7 @@ class ModelChangedError(ModelError):
     """A model file differs from the one that was recorded when it was first pulled."""
 
     def __init__(self, path: Path, expected: str, found: str, mend: str) -> None:
-        """Name the file, its recorded revision or SHA-256, the one seen now, and the mend."""
+        """`expected` and `found` are revisions or SHA-256 sums."""
         super().__init__(f"model file {path} changed: recorded {expected}, found {found}. {mend}")
 
 
@@ -288,7 +285,6 @@ class ConnectError(ClientError):
     """
 
     def __init__(self, message: str, *, retry: bool, retry_after_s: float = 0.0) -> None:
-        """Say what went wrong, and whether to try again."""
         super().__init__(message)
         self.retry = retry
         self.retry_after_s = retry_after_s

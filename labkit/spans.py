@@ -11,10 +11,9 @@ if TYPE_CHECKING:
 
 
 class Spans:
-    """Tells each turn as a span, with its stages inside and its marks as events."""
+    """Tells `provider` each turn as a span, with its stages inside and its marks as events."""
 
     def __init__(self, provider: "TracerProvider") -> None:
-        """Give the spans to `provider`, which is shut down at the end."""
         self._provider = provider
         self._tracer = provider.get_tracer("labkit")
 
@@ -45,12 +44,10 @@ class Spans:
         turn.end(epoch_ns + max(times))
 
     def __enter__(self) -> Self:
-        """Be ready."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Send what was not sent yet."""
-        self._provider.shutdown()
+        self._provider.shutdown()  # which sends what was not sent yet
 
 
 def open_spans(service: str) -> Spans:

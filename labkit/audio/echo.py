@@ -32,7 +32,6 @@ class EchoDetector:
     """Tells the echo of a reply from a caller who speaks over it."""
 
     def __init__(self) -> None:
-        """Nothing was sent yet."""
         self._sent: Float32 = np.zeros(0, np.float32)
         self._position = 0
         """Where in all that was sent the remembered part begins."""
@@ -62,10 +61,8 @@ class EchoDetector:
         start = end - len(heard)
         if self._delay is not None:
             near = start - self._delay - self._position
-            if (
-                self._find(pattern, max(0, near - _NEAR), near + len(heard) + _NEAR, _ALIKE_NEAR)
-                is not None
-            ):
+            begin, behind = max(0, near - _NEAR), near + len(heard) + _NEAR
+            if self._find(pattern, begin, behind, _ALIKE_NEAR) is not None:
                 return True
         found = self._find(pattern, 0, len(self._sent), _ALIKE)
         self._delay = None if found is None else start - self._position - found

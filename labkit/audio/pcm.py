@@ -235,7 +235,6 @@ class StreamResampler:
     """Resample audio that arrives in pieces, as one stream without seams at their edges."""
 
     def __init__(self, from_rate: int, to_rate: int) -> None:
-        """Resample from `from_rate` to `to_rate` samples per second."""
         self._stream = None
         if from_rate != to_rate:
             self._stream = soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32")

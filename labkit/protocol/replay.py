@@ -103,7 +103,7 @@ class ReplayWindow:
     """
 
     def __init__(self, *, max_bytes: int, max_samples: int, until_acknowledged: bool) -> None:
-        """Hold so much.
+        """Begin empty.
 
         Args:
             max_bytes: Most bytes held; the message that crosses the bound is still taken.
