@@ -129,10 +129,11 @@ piece that it was ever given, and floats take four times the bytes of µ-law."""
 
 def mix(frames: Float32) -> Float32:
     """Average the channels: shape `(frames, channels)` to `(frames,)`."""
-    mono: Float32 = (
-        frames[:, 0] if frames.shape[1] == 1 else (frames[:, 0] + frames[:, 1]) / np.float32(2)
-    )
-    return mono
+    channels = frames.shape[1]
+    mono: Float32 = frames[:, 0]
+    for channel in range(1, channels):  # as columns: a mean takes three times as long
+        mono = mono + frames[:, channel]
+    return mono / np.float32(channels) if channels > 1 else mono
 
 
 class StreamDecoder:

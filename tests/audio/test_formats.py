@@ -98,6 +98,7 @@ def test_half_a_frame_is_refused_with_the_format() -> None:
 
 def test_mixing_averages() -> None:
     assert formats.mix(np.float32([[0.5, 0.25], [1, -1]])).tolist() == [0.375, 0]
+    assert formats.mix(np.float32([[0, 0, 0.5, 0.25, 1, -1]])).tolist() == [0.125]
 
 
 sizes = st.lists(st.integers(0, 900), min_size=1, max_size=10)

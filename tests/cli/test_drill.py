@@ -35,24 +35,15 @@ def test_a_broken_promise_ends_the_fuzz_drill_with_code_1(
 
 
 @pytest.mark.parametrize(
-    ("name", "module"),
-    [
-        ("resume", "resume"),
-        ("stalled", "stalled"),
-        ("abandoned", "abandoned"),
-        ("fuzz", "fuzz"),
-        ("hostile", "hostile"),
-        ("crosstalk", "crosstalk"),
-        ("formats", "formats"),
-    ],
+    "name", ["resume", "stalled", "abandoned", "fuzz", "hostile", "crosstalk", "formats"]
 )
 def test_every_drill_is_run_and_judged(
-    labkit: Labkit, monkeypatch: pytest.MonkeyPatch, name: str, module: str
+    labkit: Labkit, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     async def run(*_: Any, **__: Any) -> Verdict:
         return Verdict(f"[{name}]", (Finding.none_of("samples lost", 0),))
 
-    monkeypatch.setattr(f"labkit.drills.{module}.run_{name}", run)
+    monkeypatch.setattr(f"labkit.drills.{name}.run_{name}", run)
     done = labkit("drill", name)
     assert done.code == 0
     assert f"[{name}]" in done.out

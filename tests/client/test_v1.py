@@ -543,8 +543,9 @@ async def test_speech_goes_on_behind_its_first_answer() -> None:
         for _ in range(100):
             await socket.send('{"type": "weather"}')
         async for message in socket:
-            samples += len(message) // 2
-            await socket.send(v1.AudioAck(received=Position(samples=samples)).encode())
+            if isinstance(message, bytes):  # and no acknowledgement of the client's
+                samples += len(message) // 2
+                await socket.send(v1.AudioAck(received=Position(samples=samples)).encode())
 
     server = Turns(in_two_halves)
     async with (
