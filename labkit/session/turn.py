@@ -92,8 +92,8 @@ class Cancel:
     """Stop.
 
     Attributes:
-        heard: Samples of the reply that were played; None where nobody knows: then all that is
-            on its way counts as heard.
+        heard: Samples of the reply that were played, of those that are on their way; None where
+            nobody knows: then all of those count as heard.
     """
 
     heard: int | None = None
@@ -234,7 +234,8 @@ class Turn:
 
     def _cancelled(self, before: State, heard: int | None) -> tuple[Effect, ...]:
         """A turn that is over is only remembered otherwise; others are stopped and told."""
-        exchange = self._heard(self.samples if heard is None else heard)
+        # No client has heard what was not sent, whatever it says.
+        exchange = self._heard(self.samples if heard is None else min(heard, self.samples))
         # Without words there is nothing to remember: not of silence, and not of a turn that is
         # cancelled before it was recognised. The turns before stay as they were.
         remember = (Remember(exchange),) if self.said and before is not State.FAILED else ()

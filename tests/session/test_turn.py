@@ -118,6 +118,11 @@ def test_only_what_was_heard_is_remembered(heard: int | None, text: str) -> None
     assert effects == [Stop(), Remember(Exchange("hello", text)), Over(Status.CANCELLED, text)]
 
 
+def test_what_was_not_sent_was_not_heard_whatever_its_client_says() -> None:
+    _, effects = turn_after(Begin(), Heard("hello"), Said("One."), Cancel(2**53))
+    assert effects == [Stop(), Remember(Exchange("hello", "")), Over(Status.CANCELLED, "")]
+
+
 def test_a_cancel_while_the_last_audio_waits_for_room_still_stops_the_turn() -> None:
     answered = Answered(Exchange("hello", "One. Two."))
     _, effects = turn_after(*SPOKEN, answered, Cancel(50))
@@ -187,7 +192,7 @@ def test_nothing_is_remembered_that_was_not_said_or_not_heard(inputs: list[Input
             if isinstance(effect, Remember):
                 assert effect.exchange.user == said != ""
                 if isinstance(given_input, Cancel):
-                    heard = at if given_input.heard is None else given_input.heard
+                    heard = at if given_input.heard is None else min(given_input.heard, at)
                     begun = [sentence for start, sentence in sentences if start < heard]
                     assert effect.exchange.assistant == " ".join(begun)
 
