@@ -156,6 +156,9 @@ class BoundedConnection(ServerConnection):
         # Without these, the queue, the protocol and the connection would keep each other in memory.
         self.recv_messages.pause = self.recv_messages.resume = _nothing
         vars(self.protocol).pop("select_subprotocol", None)
+        self.protocol.parser.close()  # a generator of the protocol's, which stands at its end
+        if (error := self.protocol.parser_exc) is not None:
+            forget_frames(error)  # with the message that was too long, or wrong
 
     def set_connection_exc(self, exc: BaseException | None) -> None:
         """Note why it is lost, but not through which frames: they know this connection."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from websockets.asyncio.client import connect
+from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from labkit.server.app import VoiceServer
@@ -38,18 +39,25 @@ def in_memory(kind: type) -> int:
         ("v1", "ended by the client"),
         ("plain", "refused"),
         ("v1", "refused"),
+        ("plain", "too long"),
+        ("v1", "too long, once inflated"),
     ],
 )
 async def test_a_session_is_freed_when_it_ends(
     dialect: str, ending: str, no_collector: None
 ) -> None:
     v1 = dialect == "v1"
-    kinds = (Session, Connection, BoundedConnection)
+    # The library's protocol has what was not parsed yet, and the state of its compression.
+    kinds = (Session, Connection, BoundedConnection, ServerProtocol)
     before = [in_memory(kind) for kind in kinds]
-    settings = ServerSettings(host="127.0.0.1", port=0, resume_s=0.0, reap_interval_s=0.01)
+    deflate = "inflated" in ending
+    settings = ServerSettings(
+        host="127.0.0.1", port=0, resume_s=0.0, reap_interval_s=0.01, deflate=deflate
+    )
     async with VoiceServer(EchoPipeline(), settings) as server:
         offered = [Subprotocol("labkit.v1")] if v1 else None
-        async with connect(server.url, compression=None, subprotocols=offered) as socket:
+        compression = "deflate" if deflate else None
+        async with connect(server.url, compression=compression, subprotocols=offered) as socket:
             if v1:
                 await socket.send('{"type": "session.start"}')
                 await socket.recv()
@@ -66,4 +74,8 @@ async def test_a_session_is_freed_when_it_ends(
                 await socket.wait_closed()
             elif ending == "broken off":
                 socket.transport.abort()
+            elif "too long" in ending:
+                await socket.send(bytes(server.settings.max_read_bytes + 1))
+                await socket.wait_closed()
+                assert socket.close_code == 1009
         await until(lambda: [in_memory(kind) for kind in kinds] == before)
