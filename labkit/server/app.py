@@ -180,7 +180,10 @@ class VoiceServer:
 
     def held_bytes(self) -> int:
         """Bytes held for all callers: audio, messages, and what waits in their connections."""
-        return self._registry.held_bytes() + sum(one.held_bytes for one in self._sockets)
+        return self._registry.held_bytes() + self._held_below()
+
+    def _held_below(self) -> int:
+        return sum(one.held_bytes for one in self._sockets)
 
     async def close(self) -> None:
         """Shut down in order: stop accepting, let turns finish, close, reap, stop the engines."""
@@ -209,7 +212,7 @@ class VoiceServer:
             connection.settle(now_ns)
             if (why := connection.overdue(now_ns)) is not None:
                 connection.feed.end(why)
-        self._registry.reap(now_ns)
+        self._registry.reap(now_ns, self._held_below())
 
     # Connections before their handshake.
 

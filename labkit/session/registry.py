@@ -216,6 +216,7 @@ class Registry:
         )
         self._tasks: dict[Session, list[asyncio.Task[None]]] = {}
         self._budget = Budget(settings.max_held_bytes_in_all)
+        self._below = Budget(settings.max_held_bytes_in_all, self._budget)
         self._by_address: WeakValueDictionary[str, Budget] = WeakValueDictionary()
 
     @property
@@ -311,8 +312,12 @@ class Registry:
             _log.info("session %s: ended", session.id)
             self._release(session)
 
-    def reap(self, now_ns: int) -> None:
-        """Let go of what has waited for too long, or takes too much room."""
+    def reap(self, now_ns: int, below_bytes: int = 0) -> None:
+        """Let go of what has waited for too long, or takes too much room.
+
+        Connections hold `below_bytes` of what was not read from them, and not taken by clients.
+        """
+        self._below.hold(below_bytes)
         for session in self._lives.expire(now_ns):
             _log.info("session %s: expired", session.id)
             self._release(session)

@@ -70,8 +70,8 @@ class ServerSettings(Limits):
     """Most bytes held for all sessions from one address; those from this machine are not counted
     by it, as with `max_sessions_per_address`."""
     max_held_bytes_in_all: Count = 256 * 1024 * 1024
-    """Most bytes held for all sessions; then detached ones go, those of whoever has most of them
-    first, and the others are read when there is room again."""
+    """Most bytes held for all sessions and their connections; then detached sessions go, those of
+    whoever has most of them first, and the others are read when there is room again."""
     max_detached: Count = 64
     """Most sessions that wait for their clients; of the caller who has most of them, the one that
     waits longest goes first."""

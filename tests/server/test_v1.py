@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
 from websockets.typing import Subprotocol
 
 from labkit.audio.formats import AudioFormat
@@ -684,6 +685,23 @@ async def test_a_reply_longer_than_its_window_comes_where_others_hold_all_there_
         await socket.send(CHUNK)
         await send(socket, "audio.end")
         assert (await take_in(socket, turns=1))["samples"] == 131 * 1600
+
+
+async def test_what_waits_in_connections_counts_with_what_sessions_hold() -> None:
+    async with serving(max_held_bytes_in_all=100_000) as server:
+        async with calling(server) as away:
+            await start(away)
+            await away.send(CHUNK)
+        await until(lambda: server.states()[State.DETACHED] == 1)
+        async with calling(server) as unfinished:
+            message = Frame(Opcode.BINARY, bytes(200_000), fin=False)
+            unfinished.transport.write(message.serialize(mask=True))
+            await until(lambda: server.held_bytes() >= 200_000)
+            server.reap(server._clock())
+            assert server.states()[State.DETACHED] == 0
+        await until(lambda: not server.held_bytes())
+        server.reap(server._clock())
+        assert not server._registry._budget.used
 
 
 async def test_refusals_that_are_not_taken_do_not_pile_up_over_connections() -> None:
