@@ -74,7 +74,6 @@ class PiperTts(Tts):
         try:
             planner, self._decoder = _open(model, threads, config.sample_rate)
             self._voice = PiperVoice(session=planner, config=config)
-            self._gain = 1.0
             peak = float(np.median([self._peak(text) for text in _HEARD_FIRST]))
         except Exception as error:  # onnx and onnxruntime raise classes of their own making
             raise ModelBrokenError(model, str(error)) from error
@@ -83,7 +82,8 @@ class PiperTts(Tts):
         self._gain = min(_MOST_GAIN, _USUAL_PEAK / peak)
 
     def _peak(self, text: str) -> float:
-        pieces = self.synthesise(text, Stop())
+        """The largest sample of `text`, as the voice makes it: some go beyond 1."""
+        pieces = self._pieces(text, Stop())
         return max((float(np.abs(piece).max()) for piece in pieces), default=0.0)
 
     @property
@@ -93,11 +93,13 @@ class PiperTts(Tts):
 
     def synthesise(self, text: str, stop: Stop) -> Iterator[Float32]:
         """Speech for `text`; text without words gives no audio."""
+        return map(self._levelled, self._pieces(text, stop))
+
+    def _pieces(self, text: str, stop: Stop) -> Iterator[Float32]:
         for sentence in self._voice.phonemize(text):
             for phonemes in filter(None, clauses(sentence, _MOST_PHONEMES)):
                 made = self._made(phonemes)
-                pieces = self._decoder.windows(made, stop) if self._decoder else [made]
-                yield from map(self._levelled, pieces)
+                yield from self._decoder.windows(made, stop) if self._decoder else [made]
                 if stop.is_set():
                     return
 

@@ -92,6 +92,14 @@ def test_a_graph_that_does_not_speak_is_a_broken_model(
         PiperTts(small, threads=1)
 
 
+def test_a_voice_that_goes_beyond_1_is_made_softer_and_not_clipped(small: Path) -> None:
+    loud = "forty = Constant <value_float = 40.0> () sine = Tanh (j) output = Mul (sine, forty)"
+    onnx.save(small_voice(SMALL_VOICE.replace("output = Tanh (j)", loud)), str(small))
+    said = np.concatenate(list(PiperTts(small, threads=1).synthesise("Yes, of course.", Stop())))
+    assert 0.3 < np.abs(said).max()
+    assert np.mean(np.abs(said) == 1) < 0.01
+
+
 def config_of(voice: Path) -> Path:
     return voice.with_name(voice.name + ".json")
 
