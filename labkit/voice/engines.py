@@ -80,7 +80,10 @@ class Llm(Warmed, Protocol):
     """Language model: a conversation to its next reply."""
 
     def set_alone(self, alone: bool) -> None:
-        """Say whether no other engine works, so that it may use all cores; by default, ignored."""
+        """Say whether no other engine works, so that it may use all cores; on its own thread.
+
+        By default it uses as many as ever.
+        """
         return
 
     def reply(self, messages: Sequence[Message], stop: Stop) -> Iterator[str]:

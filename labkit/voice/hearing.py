@@ -8,17 +8,18 @@ split it. The two thresholds are those of Silero VAD's own `get_speech_timestamp
 Nothing here waits, reads a clock or calls an engine.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, Int16, to_float32
 from labkit.errors import AudioError
 
+_EDGE_S: Final = 1.0
+"""Shortest piece that speech without pauses is cut into, in seconds, or a quarter of it."""
 _SAMPLE_BYTES: Final = 2
 
 
@@ -119,32 +120,40 @@ class Utterance:
 
     def audio(self, start: int = 0, end: int | None = None) -> Float32:
         """The samples from `start` to before `end` (by default, all) as floats in [-1, 1)."""
-        return to_float32(self._samples_of(start, self._samples if end is None else end))
+        end = self._samples if end is None else min(end, self._samples)
+        start = min(start, end)
+        floats: Float32 = np.empty(end - start, np.float32)
+        done = 0
+        for stretch in self._views(start, end):
+            floats[done : done + len(stretch)] = stretch
+            done += len(stretch)
+        return floats * np.float32(1 / 32_768)
 
-    def _samples_of(self, start: int, end: int) -> Int16:
-        """A copy of the samples from `start` to before `end`, as far as there are any."""
-        return np.concatenate([np.empty(0, np.int16), *self._views(start, end)])
-
-    def _views(self, start: int, end: int) -> Iterator[Int16]:
+    def _views(self, start: int, end: int) -> list[Int16]:
         """Views of the blocks that hold the samples from `start` to before `end`."""
-        end = min(end, self._samples)
+        found: list[Int16] = []
         while start < end:
             block, offset = divmod(self._first + start, self.BLOCK)
-            samples = np.frombuffer(self._blocks[block], "<i2")[offset : offset + end - start]
-            yield samples
-            start += len(samples)
+            samples = np.frombuffer(self._blocks[block], "<i2")
+            found.append(samples[offset : offset + end - start])
+            start += len(found[-1])
+        return found
 
     def stretch(self, span: "SpeechSpan") -> "Stretch":
         """A copy of the samples of `span`, for the recogniser: the utterance may be forgotten."""
-        place = SpeechSpan(self.dropped_samples + span.start, self.dropped_samples + span.end)
-        return Stretch(place, self._samples_of(span.start, span.end), self._known)
+        dropped = self.dropped_samples
+        place = SpeechSpan(dropped + span.start, dropped + span.end)
+        views = self._views(span.start, min(span.end, self._samples))
+        return Stretch(place, np.concatenate([np.empty(0, np.int16), *views]), self._known)
 
     def split(self, samples: int) -> "Utterance":
         """Keep the first `samples`, whole frames; gives an utterance that begins with the rest.
 
         The rest has not been examined: the detector begins anew in it, as in any utterance.
         """
-        rest = self._copy(samples, self._samples)
+        rest = Utterance(self.limit, self.frame_samples)
+        for stretch in self._views(samples, self._samples):
+            rest.append(stretch)
         self._samples = min(samples, self._samples)
         del self._blocks[-(-(self._first + self._samples) // self.BLOCK) :]
         if self.frame_samples is not None:
@@ -156,17 +165,15 @@ class Utterance:
 
         What is recognised of the one is known of the other.
         """
-        copy = self._copy(0, frames * (self.frame_samples or 0))
+        copy = Utterance(self.limit, self.frame_samples)
+        # The last frame of an utterance that is over may be filled up with silence.
+        end = min(frames * (self.frame_samples or 0), self._samples)
+        for stretch in self._views(0, end):
+            copy.append(stretch)
         copy.probabilities = self.probabilities[:frames]
         copy.vad_state = self.vad_state
         copy.dropped_samples = self.dropped_samples
         copy._known = self._known
-        return copy
-
-    def _copy(self, start: int, end: int) -> "Utterance":
-        copy = Utterance(self.limit, self.frame_samples)
-        for stretch in self._views(start, end):
-            copy.append(stretch)
         return copy
 
     def drop_front(self, frames: int) -> None:
@@ -192,10 +199,12 @@ class Utterance:
 
     def unexamined(self, *, ended: bool = False) -> int:
         """Frames to look at yet; where the utterance has ended, the last may be less than one."""
+        return max(0, self._frames(ended=ended) - len(self.probabilities))
+
+    def _frames(self, *, ended: bool) -> int:
         if self.frame_samples is None:
             return 0
-        frames = (self._samples + (self.frame_samples - 1 if ended else 0)) // self.frame_samples
-        return max(0, frames - len(self.probabilities))
+        return (self._samples + (self.frame_samples - 1 if ended else 0)) // self.frame_samples
 
     def next_frames(self, most: int, *, ended: bool = False) -> Float32:
         """The next `most` frames to look at, or as many as there are.
@@ -203,10 +212,10 @@ class Utterance:
         Where the utterance has ended, the last frame is filled up with silence.
         """
         size = self.frame_samples or 0
-        first = len(self.probabilities) * size
-        wanted = min(most, self.unexamined(ended=ended)) * size
-        audio = self.audio(first, first + wanted)
-        return np.pad(audio, (0, wanted - len(audio)))
+        first = len(self.probabilities)
+        frames = min(most, self.unexamined(ended=ended))
+        audio = self.audio(first * size, (first + frames) * size)
+        return np.pad(audio, (0, frames * size - len(audio)))
 
     def examined(self, probabilities: Sequence[float], vad_state: Any) -> None:
         """Note what the detector found in the next frames, and where it stands now.
@@ -214,7 +223,8 @@ class Utterance:
         The utterance may have been split or forgotten while the detector worked: what it found
         in frames that are gone is not kept.
         """
-        self.probabilities += probabilities[: self.unexamined(ended=True)]
+        room = max(0, self._frames(ended=True) - len(self.probabilities))
+        self.probabilities += probabilities[:room]
         self.vad_state = vad_state
 
 
@@ -240,10 +250,13 @@ class Stretch:
 
     Each stretch of an utterance is recognised once, whoever asks for its words first: while the
     utterance goes on, ahead of its end, or in its turn.
+
+    Attributes:
+        place: Where it lies, counted from the utterance's beginning.
+        pcm: Its samples.
     """
 
     place: SpeechSpan
-    """Where it lies, counted from the utterance's beginning."""
     pcm: Int16
     _known: _Known = field(repr=False)
 
@@ -291,9 +304,6 @@ class Endpointing:
         return probability >= (self.release if before else self.threshold)
 
 
-_USUAL: Final = Endpointing()
-
-
 def frames_in(seconds: float, frame_samples: int) -> int:
     """Frames that it takes to cover `seconds`."""
     return -(-round(seconds * SAMPLE_RATE) // frame_samples)
@@ -302,7 +312,7 @@ def frames_in(seconds: float, frame_samples: int) -> int:
 def speech_stretches(
     probabilities: Sequence[float],
     frame_samples: int,
-    rules: Endpointing = _USUAL,
+    rules: Endpointing | None = None,
     *,
     longest_s: float = 30.0,
     first: int = 0,
@@ -326,30 +336,28 @@ def speech_stretches(
         The stretches in order, each with its padding. They do not overlap, so no word is heard
         twice.
     """
+    rules = rules or Endpointing()
     probabilities = probabilities[first:]
     bursts = _bursts(probabilities, rules)
-    spoken = [burst for burst in bursts if len(burst) >= frames_in(rules.min_s, frame_samples)]
-    stretches = _joined(spoken, frames_in(rules.split_s, frame_samples))
+    shortest = frames_in(rules.min_s, frame_samples)
+    spoken = [burst for burst in bursts if len(burst) >= shortest]
+    stretches = _between_pauses(spoken, frames_in(rules.split_s, frame_samples))
     pad, tail = frames_in(rules.pad_s, frame_samples), frames_in(rules.ahead_s, frame_samples)
-    padded = _padded(stretches, pad, tail, len(probabilities))[: -1 if finished else None]
+    padded = _padded(stretches, pad, tail, len(probabilities))
+    if finished:
+        padded = padded[:-1]
     longest = int(longest_s * SAMPLE_RATE) // frame_samples
     if any(len(stretch) > longest for stretch in padded):
-        pauses = [range(a.stop, b.start) for a, b in pairwise(bursts)]
-        around = np.convolve(probabilities, np.ones(3), "same")
-        cuts = _Cuts(pauses, around, frames_in(1.0, frame_samples))
-        # What is longer than any sentence holds several, so pieces as long as the longest would
-        # still hold more than one: at three quarters the embedded recogniser errs least.
-        pieces = [
-            cuts.pieces(one, longest * 3 // 4) if len(one) > longest else [one] for one in padded
-        ]
-        padded = list(chain.from_iterable(pieces))
+        cuts = _Cuts(probabilities, bursts, frames_in(_EDGE_S, frame_samples))
+        padded = [piece for stretch in padded for piece in cuts.pieces(stretch, longest)]
     return [
         SpeechSpan((first + one.start) * frame_samples, (first + one.stop) * frame_samples)
         for one in padded
     ]
 
 
-def _joined(bursts: Sequence[range], pause: int) -> list[range]:
+def _between_pauses(bursts: Sequence[range], pause: int) -> list[range]:
+    """Join bursts between which there are fewer than `pause` frames."""
     joined: list[range] = []
     for burst in bursts:
         if joined and burst.start - joined[-1].stop < pause:
@@ -373,36 +381,43 @@ def _padded(stretches: Sequence[range], pad: int, tail: int, frames: int) -> lis
     return padded
 
 
-@dataclass(frozen=True, slots=True)
 class _Cuts:
     """Where speech without long pauses may be cut: in short ones, or where it is least probable."""
 
-    pauses: Sequence[range]
-    probabilities: NDArray[np.float64]
-    edge: int
-    """Frames that a piece has at least, or a quarter of what is cut: less would say nothing."""
+    def __init__(self, probabilities: Sequence[float], bursts: Sequence[range], edge: int) -> None:
+        self._pauses = [((a.stop + b.start) // 2, b.start - a.stop) for a, b in pairwise(bursts)]
+        self._around = np.convolve(probabilities, np.ones(3), "same")
+        self._edge = edge
 
     def pieces(self, stretch: range, longest: int) -> list[range]:
-        """Cut a stretch that is too long, until each piece is no longer than `longest`."""
-        if len(stretch) <= longest:
-            return [stretch]
-        at = self._best(stretch)
-        left, right = range(stretch.start, at), range(at, stretch.stop)
-        return [*self.pieces(left, longest), *self.pieces(right, longest)]
+        """Cut a stretch that is too long, until each piece is well below the longest.
+
+        What is longer than any sentence holds several, so pieces as long as the longest would
+        still hold more than one: at three quarters the embedded recogniser errs least.
+        """
+        return [stretch] if len(stretch) <= longest else self._cut(stretch, longest * 3 // 4)
+
+    def _cut(self, piece: range, target: int) -> list[range]:
+        if len(piece) <= target:
+            return [piece]
+        at = self._best(piece)
+        left, right = range(piece.start, at), range(at, piece.stop)
+        return [*self._cut(left, target), *self._cut(right, target)]
 
     def _best(self, piece: range) -> int:
-        quarter = len(piece) // 4
-        edge = min(self.edge, quarter)
+        """The middle of the longest pause, not so near to an end that a piece says nothing."""
+        edge = min(self._edge, len(piece) // 4)
         inner = range(piece.start + edge, piece.stop - edge)
-        inside = [one for one in self.pauses if (one.start + one.stop) // 2 in inner]
+        inside = [pause for pause in self._pauses if pause[0] in inner]
         if inside:
-            longest = max(inside, key=len)
-            return (longest.start + longest.stop) // 2
-        middle = self.probabilities[piece.start + quarter : piece.stop - quarter]
+            return max(inside, key=lambda pause: pause[1])[0]
+        quarter = len(piece) // 4
+        middle = self._around[piece.start + quarter : piece.stop - quarter]
         return piece.start + quarter + int(np.argmin(middle))
 
 
 def _bursts(probabilities: Sequence[float], rules: Endpointing) -> list[range]:
+    """Runs of frames that count as speech."""
     runs: list[range] = []
     speaking = False
     for frame, probability in enumerate(probabilities):
@@ -419,6 +434,7 @@ class SpeechChange:
     """Speech began, or ended."""
 
     speaking: bool
+    """Whether it began."""
     frame: int
     """Its first frame, or the first behind its last, counted from the utterance's beginning."""
     known: int
@@ -437,12 +453,12 @@ class SpeechTracker:
         stop_frames: So many silent frames end speech; may be changed in the midst of them.
     """
 
-    def __init__(self, frame_samples: int, rules: Endpointing = _USUAL) -> None:
-        self._rules = rules
-        self._start_frames = frames_in(rules.min_s, frame_samples)
-        self.stop_frames = frames_in(rules.stop_s, frame_samples)
+    def __init__(self, frame_samples: int, rules: Endpointing | None = None) -> None:
+        self._rules = rules or Endpointing()
+        self._start_frames = frames_in(self._rules.min_s, frame_samples)
+        self.stop_frames = frames_in(self._rules.stop_s, frame_samples)
         self.stretches = 0
-        self._split_frames = frames_in(rules.split_s, frame_samples)
+        self._split_frames = frames_in(self._rules.split_s, frame_samples)
         self._spoken_until: int | None = None  # behind the last frame of a burst that is speech
         self._over_threshold = False
         self._run = 0  # frames since the threshold was last crossed
@@ -481,9 +497,7 @@ class SpeechTracker:
         self._over_threshold = over
         self.frames += 1
         if over and self._run >= self._start_frames:
-            before, self._spoken_until = self._spoken_until, self.frames
-            if before is None or self.frames - self._run - before >= self._split_frames:
-                self.stretches += 1
+            self._count_stretch()
         needed = self._start_frames if over else self.stop_frames
         if over == self.speaking or self._run < needed:
             return None
@@ -492,3 +506,9 @@ class SpeechTracker:
         if self._first_speech is None:
             self._first_speech = change.frame
         return change
+
+    def _count_stretch(self) -> None:
+        """Note one more frame of a burst that is speech, and whether a stretch begins with it."""
+        before, self._spoken_until = self._spoken_until, self.frames
+        if before is None or self.frames - self._run - before >= self._split_frames:
+            self.stretches += 1

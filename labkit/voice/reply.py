@@ -1,7 +1,7 @@
 """The reply of a turn: the language model writes it while the voice speaks what is written."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -161,12 +161,16 @@ class _Average:
 
 
 class _Pace:
-    """How slowly a voice may speak, and how long engines work on a piece, learnt from before."""
+    """How slowly a voice may speak, and how long the engines work on a piece, learnt from before.
+
+    Attributes:
+        write_s: Seconds in which the model writes a piece.
+        begin_s: Seconds in which the voice begins one.
+    """
 
     def __init__(self) -> None:
         self._letters_per_s: float | None = None
-        # Seconds in which a piece is written, and begun by the voice: first, by the public models.
-        self.write_s, self.begin_s = _Average(0.4), _Average(0.25)
+        self.write_s, self.begin_s = _Average(0.4), _Average(0.25)  # those of the public models
 
     def longest_s(self, text: str) -> float:
         return len(text) / (self._letters_per_s or _SLOWEST_LETTERS_PER_S)
@@ -188,6 +192,7 @@ class Replies:
     def __init__(
         self, engines: Engines, llm: EngineQueue, tts: EngineQueue, rules: ReplyRules
     ) -> None:
+        """Write and speak by `rules`, in the order of the engines' two queues."""
         self.under_way = 0
         self._engines = engines
         self._llm = llm
@@ -215,15 +220,12 @@ class Replies:
         told = [Message("system", rules.system)] if rules.system else []
         messages = [*told, *turn.history.messages(said)]
         script = _Script(turn, self._engines, messages, rules.max_tokens)
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._think(turn, script))
-                speaking = group.create_task(self._speak(turn, script, sink))
-        except BaseExceptionGroup as errors:
-            error: BaseException = errors
-            while isinstance(error, BaseExceptionGroup):
-                error = error.exceptions[0]
-            raise error from None
+        return await _only_error(self._at_once(turn, script, sink))
+
+    async def _at_once(self, turn: Turn, script: _Script, sink: Sink) -> str:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._think(turn, script))
+            speaking = group.create_task(self._speak(turn, script, sink))
         return speaking.result()
 
     async def _think(self, turn: Turn, script: _Script) -> None:
@@ -254,7 +256,7 @@ class Replies:
         turn.mark(Mark.LLM_DONE)
 
     def _may_begin(self, script: _Script, made_s: float) -> bool:
-        """Whether so much is written and made that the client will not run out behind it."""
+        """Whether the client will not run out behind the beginning of a reply."""
         piece_s = self._pace.write_s.value + self._pace.begin_s.value
         least, most = _WRITTEN
         written = script.covers(max(least, min(self.under_way, most)) * piece_s)
@@ -343,11 +345,13 @@ class Replies:
 def _shortened(piece: Piece, share: float) -> Piece:
     """A piece without its last words, or letters, about `share` of what is spoken of it."""
     words = len(piece.spoken.split())
+    if words == 1:  # the digits of pi, say
+        return Piece(
+            *(text[: max(1, int(len(text) * share))] for text in (piece.shown, piece.spoken))
+        )
     dropped = words - max(1, int(words * share))
 
     def rest(text: str) -> str:
-        if words == 1:  # the digits of pi, say
-            return text[: max(1, int(len(text) * share))]
         return "".join(text.rsplit(None, dropped)[:1])
 
     return Piece(rest(piece.shown), rest(piece.spoken))
@@ -398,12 +402,13 @@ def _length_s(pieces: Iterable[Float32]) -> float:
 
 
 class _Beginning:
-    """Lets a reply begin once it may, by the seconds that are made.
+    """Lets a reply begin once it may, and shortly before its first audible sample.
 
-    That is shortly before its first audible sample, where quiet consonants are.
+    Quiet consonants are there.
     """
 
     def __init__(self, may_begin: Callable[[float], bool]) -> None:
+        """Ask `may_begin` with the seconds of speech that are made."""
         self._may_begin = may_begin
         self._held: Float32 | None = _NOTHING
 
@@ -426,3 +431,14 @@ class _Beginning:
 
 
 _NOTHING: Final[Float32] = np.zeros(0, np.float32)
+
+
+async def _only_error(work: Awaitable[str]) -> str:
+    """Await `work`, and raise the first error itself instead of the group around it."""
+    try:
+        return await work
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None

@@ -205,6 +205,9 @@ class Cores:
 
     Three engines at work on two cores have two thirds of a core each, also the one whose caller
     hears nothing yet. So a sentence that has time waits until a core is free.
+
+    Attributes:
+        queues: Those of the engines.
     """
 
     def __init__(self, calls: int) -> None:
@@ -256,6 +259,7 @@ class EngineQueue:
     One queue belongs to one event loop.
 
     Attributes:
+        name: What its worker thread is called.
         waiting: The calls that wait.
         at_hand: The call that is served.
         alone: No other engine is at work on the same cores, so the call at hand may use them all.
@@ -265,7 +269,7 @@ class EngineQueue:
     """
 
     def __init__(self, name: str, cores: Cores | None = None) -> None:
-        """Wait for a share of `cores`, if its calls share them with other engines'."""
+        """Make a queue; `cores` are those that its calls share with other engines'."""
         self.name = name
         self.waiting: DeadlineQueue[Ticket] = DeadlineQueue()
         self.at_hand: Work[Ticket] | None = None
@@ -301,17 +305,7 @@ class EngineQueue:
 
         For work that depends on what has come in while the caller waited; else there is `run`.
         """
-        ticket = asyncio.get_running_loop().create_future()
-        self.waiting.add(ticket, owner, due, time.perf_counter_ns())
-        self._cores.hand_out()
-        try:
-            await ticket
-        except asyncio.CancelledError:
-            # The turn may have been handed over in the very step in which the caller gave up.
-            if ticket.done() and not ticket.cancelled():
-                self._pass_on()
-            self.waiting.discard(ticket)
-            raise
+        await self._wait(owner, due)
         try:
             yield
         finally:
@@ -333,6 +327,19 @@ class EngineQueue:
         """
         with suppress(RuntimeError):  # the queue is closed: nothing is called any more
             self._worker.submit(work)
+
+    async def _wait(self, owner: str, due: Due) -> None:
+        ticket = asyncio.get_running_loop().create_future()
+        self.waiting.add(ticket, owner, due, time.perf_counter_ns())
+        self._cores.hand_out()
+        try:
+            await ticket
+        except asyncio.CancelledError:
+            # The turn may have been handed over in the very step in which the caller gave up.
+            if ticket.done() and not ticket.cancelled():
+                self._pass_on()
+            self.waiting.discard(ticket)
+            raise
 
     def _pass_on(self) -> None:
         self.at_hand = None

@@ -22,7 +22,6 @@ from labkit.voice.hearing import (
 
 FRAME = 512
 FRAME_S = FRAME / SAMPLE_RATE
-USUAL = Endpointing()
 TIGHT = Endpointing(pad_s=0)
 STATE = object()
 
@@ -176,7 +175,7 @@ class TestUtterance:
 
 
 def stretches(
-    probabilities: list[float], rules: Endpointing = USUAL, longest_s: float = 30.0
+    probabilities: list[float], rules: Endpointing | None = None, longest_s: float = 30.0
 ) -> list[tuple[int, int]]:
     """The stretches, in frames."""
     found = speech_stretches(probabilities, FRAME, rules, longest_s=longest_s)
