@@ -85,7 +85,7 @@ def talk(
             min=0.1,
             max=3600,
             metavar="SECONDS",
-            help="Longest wait for each sign of an answer.",
+            help="Longest wait for each step of an answer, and how late its audio may be.",
         ),
     ] = 15,
     as_json: Annotated[

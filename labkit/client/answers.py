@@ -1,7 +1,7 @@
 """Answers of any dialect: how long clients wait for them, and what they say of those missing.
 
-No wait is without an end: where an answer does not come, the error says what went out and what
-came.
+No wait is without an end: where an answer does not come, or comes so slowly that it would never
+be there, the error says what went out and what came.
 """
 
 import asyncio
@@ -37,8 +37,9 @@ class Deadlines:
     start_s: float = 10.0
     """For the answer to `session.start`."""
     answer_s: float = 60.0
-    """For each next sign of an answer (its transcript, a piece of it, a pong), and for room in a
-    connection whose server does not read."""
+    """For each next step of an answer (its transcript, its first sound, a pong), for all that its
+    audio may come later than it plays (see `Patience`), and for room in a connection whose server
+    does not read."""
 
     def __post_init__(self) -> None:
         """Refuse deadlines that leave no time.
@@ -49,6 +50,61 @@ class Deadlines:
         for name in ("connect_s", "start_s", "answer_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name):g}")
+
+
+class Patience:
+    """Until when the rest of an answer may come; decides without a clock.
+
+    Each step that comes once, such as the transcript or the first sound, has the whole deadline,
+    so a model that thinks for long before its first word is waited for. Audio has to come as fast
+    as it plays: a second of it gives a second more, and never more than the whole deadline from
+    now. So a reply may be late by the deadline altogether, as over a line that stalls and catches
+    up. If each piece of it had the whole deadline, a server that drips samples would never be
+    given up, and one that is slower than speech cannot be listened to anyway.
+
+    Times are seconds of any one clock.
+
+    Attributes:
+        within_s: The whole deadline.
+        due_s: When the answer is overdue.
+    """
+
+    def __init__(self, within_s: float, now_s: float) -> None:
+        """Wait for an answer from now on."""
+        self.within_s = within_s
+        self.begin(now_s)
+
+    def begin(self, now_s: float) -> None:
+        """Wait for another answer from now on."""
+        self.due_s = now_s + self.within_s
+        self._latest_s = now_s
+        self._steps: set[str] = set()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether most of the time was lost while audio came: it drips, rather than is missing."""
+        return self._latest_s + self.within_s / 2 > self.due_s
+
+    def step(self, name: str, now_s: float) -> None:
+        """Note a step of the answer; a second one of the same name is none."""
+        if name not in self._steps:
+            self._steps.add(name)
+            self._latest_s, self.due_s = now_s, max(self.due_s, now_s + self.within_s)
+
+    def hear(self, reply_s: float, now_s: float) -> None:
+        """Note so much audio of the reply."""
+        self.step("audio", now_s)
+        self.gain(reply_s, now_s)
+
+    def gain(self, audio_s: float, now_s: float) -> None:
+        """Note so much more audio of a stream whose time is running."""
+        self._latest_s = now_s
+        self.due_s = max(self.due_s, min(self.due_s + audio_s, now_s + self.within_s))
+
+    def pause(self, for_s: float) -> None:
+        """Leave out a time in which nothing could come."""
+        self.due_s += for_s
+        self._latest_s += for_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +176,12 @@ class TurnSoFar:
         """The error that says `what` (such as "no transcript came") within `within_s` seconds."""
         return ClientError(f"{self.sent()}; {what} within {within_s:.3g} s; {self.received()}")
 
-    def missing_answer(self, within_s: float) -> ClientError:
+    def missing_answer(self, patience: Patience) -> ClientError:
         """The error that says which part of an answer did not come."""
+        within_s = patience.within_s
+        if self.reply_s and patience.is_behind:
+            slow = f"the reply came slower than it plays, by more than {within_s:.3g} s"
+            return ClientError(f"{self.sent()}; {slow}; {self.received()}")
         if self.heard is None:
             return self.missing("no transcript came", within_s)
         what = "no more of the reply came" if self.reply_s else "no reply came"

@@ -14,7 +14,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from labkit.audio.formats import AudioFormat
-from labkit.client.answers import TurnSoFar, Unknown, send_within
+from labkit.client.answers import Patience, TurnSoFar, Unknown, send_within
 from labkit.client.dial import in_words, why_closed
 from labkit.client.events import (
     Event,
@@ -71,7 +71,7 @@ class Conversation:
         received: What was handed on of what came down; after a lost connection the rest comes
             again.
         failure: Why the session is over; None while it lives.
-        progress_ns: When the last sign of progress came.
+        patience: When what the server owes is overdue.
         turns: Utterances that the client ended, and that have no answer yet.
         last_turn: Number of the latest turn of which anything came, 0 before the first.
         awaited: Somebody waits for an answer, whoever ends the utterance.
@@ -83,18 +83,19 @@ class Conversation:
     ) -> None:
         """Send what `window` holds, and go on behind `received`.
 
-        For `within_s` seconds of `clock` the server may owe something and give no sign of it.
+        What the server owes may take `within_s` seconds of `clock`, as `Patience` counts them.
         """
         self.window = window
         self.received = received
         self.failure: ClientError | None = None
-        self.progress_ns = clock.now_ns()
         self.turns = self.last_turn = self._last_done = 0
         self._may_lack_ends = False
         self.awaited = False
         self.so_far = TurnSoFar()
         self._clock = clock
         self._within_s = within_s
+        self._input = AudioFormat()
+        self.patience = Patience(within_s, self._now_s)
         self._acknowledgement: str | None = None
         self._events: deque[tuple[Event, int]] = deque()
         self._event_bytes = 0
@@ -245,6 +246,7 @@ class Conversation:
             ProtocolError: The server does not keep to the protocol.
         """
         output, limits = started.output.format, started.limits
+        self._input = started.input.format
         # The server stops when its window is full, so it has to hear well before that.
         window = min(limits.replay_bytes, output.bytes_per_second * limits.replay_s)
         try:
@@ -283,7 +285,7 @@ class Conversation:
         event = ReplyAudio(self.received.samples, payload)
         await self.hand_on(event, len(payload), samples=samples)
         if samples:
-            self.note_progress()
+            self.patience.hear(output.seconds(samples), self._now_s)
         self.so_far.reply_s += output.seconds(samples)
         self.so_far.require_end()
         return len(payload)
@@ -294,8 +296,9 @@ class Conversation:
             case v1.Pong():
                 return 0
             case v1.AudioAck(received=received):
+                before = self.window.base
                 if self.acknowledged(received):
-                    self.note_progress()
+                    self._note_acknowledged(self.window.base.samples - before.samples)
                 return 0
             case v1.SessionStarted():
                 raise broken("'session.started' came in the middle of a session")
@@ -308,7 +311,7 @@ class Conversation:
         await self._end_earlier_turns(message)
         await self.hand_on(message, size, messages=int(number is not None))
         if number is not None and not isinstance(message, Unknown | v1.Error):
-            self.note_progress()
+            self.patience.step(message.type, self._now_s)
         self.note(message)
         self.so_far.numbered += number is not None
         self.so_far.require_end()
@@ -334,20 +337,20 @@ class Conversation:
         self.so_far = TurnSoFar()
 
     async def _watch(self) -> None:
-        """End the session when the server owes something and gives no sign for too long."""
+        """End the session when what the server owes does not come, or far too slowly."""
         while True:
             await asyncio.sleep(self._within_s / _LOOKS)
             if self.is_full:  # it is this side that does not read
-                self.note_progress()
+                self.wait_anew()
             if self.is_overdue():
                 if self._may_lack_ends and not self.window.held_bytes:
                     self._may_lack_ends = False
                     for _ in range(max(1, self.turns)):
                         await self._leave_unended()
-                    self.note_progress()
+                    self.wait_anew()
                     continue
                 if self.awaited or self.turns:
-                    raise self.so_far.missing_answer(self._within_s)
+                    raise self.so_far.missing_answer(self.patience)
                 raise self.so_far.missing("nothing of it was acknowledged", self._within_s)
 
     # -- what the server owes -----------------------------------------------------------------
@@ -359,15 +362,26 @@ class Conversation:
     def expect_more(self) -> None:
         """More will be owed; where nothing was, the time for it begins now."""
         if not self._owes:
-            self.note_progress()
+            self.wait_anew()
 
-    def note_progress(self) -> None:
-        """The conversation went on; chatter about the connection alone is no progress."""
-        self.progress_ns = self._clock.now_ns()
+    def wait_anew(self) -> None:
+        """What is owed from now on has its whole time."""
+        self.patience.begin(self._now_s)
+
+    @property
+    def _now_s(self) -> float:
+        return self._clock.now_ns() / 1e9
+
+    def _note_acknowledged(self, samples: int) -> None:
+        """Speech has to be taken as fast as it is said; an end of it, or a cancel, comes once."""
+        if samples:
+            self.patience.gain(self._input.seconds(samples), self._now_s)
+        else:
+            self.wait_anew()
 
     def is_overdue(self) -> bool:
-        """Whether something is owed and no sign of it came for too long."""
-        return self._owes and self._clock.now_ns() - self.progress_ns > self._within_s * 1e9
+        """Whether something is owed and did not come in time; chatter changes nothing."""
+        return self._owes and self._now_s > self.patience.due_s
 
     def note(self, message: TextMessage) -> None:
         """Note a message of the conversation, which may settle what was owed."""
@@ -383,6 +397,7 @@ class Conversation:
                 self.last_turn = self._last_done = turn
                 self._may_lack_ends = False
                 self.so_far = TurnSoFar()
+                self.wait_anew()
             case _:
                 self.so_far.meet(message.type)
 

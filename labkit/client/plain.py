@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, encode_s16le
-from labkit.client.answers import Deadlines, TurnSoFar, send_within
+from labkit.client.answers import Deadlines, Patience, TurnSoFar, send_within
 from labkit.client.dial import Reach, connected, why_closed
 from labkit.client.speech import Clock, chunk_samples, speak, spoken_ns
 from labkit.client.turn import ClientTurn, RunningTurn
@@ -134,9 +134,9 @@ class VoiceClient:
             start_ns: When the first sample is spoken, by the client's clock; by default now.
 
         Raises:
-            ClientError: The connection was lost, or the next sign of the answer did not come in
-                time; says what came until then. Or an earlier turn is under way, or was given up:
-                its answer would be taken for that of this one.
+            ClientError: The connection was lost, or the rest of the answer did not come in time;
+                says what came until then. Or an earlier turn is under way, or was given up: its
+                answer would be taken for that of this one.
             ProtocolError: The server's answer is not of this dialect.
             ValueError: `chunk_ms` is no length of a chunk, or `pace` is below 0.
         """
@@ -260,13 +260,16 @@ class VoiceClient:
             pong.set_result(at_ns)
 
     async def _wait_for_answer(self, turn: RunningTurn) -> None:
-        """Wait for all of the answer; each sign that it goes on has the whole deadline."""
-        loop, within_s = asyncio.get_running_loop(), self._deadlines.answer_s
-        due, before, silences = loop.time() + within_s, turn.progress, 0
+        """Wait for all of the answer; refusals and chatter are no steps of it."""
+        loop, so_far, silences, reply_s = asyncio.get_running_loop(), turn.so_far, 0, 0.0
+        patience = Patience(self._deadlines.answer_s, loop.time())
         while not self._is_answered(turn):
-            if turn.progress != before:
-                due, before = loop.time() + within_s, turn.progress
-            quiet = turn.in_turn and turn.looks_whole
+            if so_far.heard is not None:
+                patience.step("transcript", loop.time())
+            if so_far.reply_s > reply_s:
+                patience.hear(so_far.reply_s - reply_s, loop.time())
+                reply_s = so_far.reply_s
+            due, quiet = patience.due_s, turn.in_turn and turn.looks_whole
             if await self._news_until(min(due, loop.time() + _QUIET_S) if quiet else due):
                 silences = 0
                 continue
@@ -275,8 +278,8 @@ class VoiceClient:
             # yet, as timers go first: the second wait is one for the server.
             if quiet and silences == 1 and loop.time() < due:
                 continue
-            if not turn.looks_whole:
-                raise turn.so_far.missing_answer(within_s)
+            if not turn.looks_whole or (patience.is_behind and loop.time() >= due):
+                raise so_far.missing_answer(patience)
             why = "the server sent no 'done' behind the reply"
             self.stream = turn.settle_without_done(why)
 

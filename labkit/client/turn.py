@@ -108,11 +108,6 @@ class RunningTurn:
         return Mark.END_STREAM_SENT in self.result.trace.marks
 
     @property
-    def progress(self) -> tuple[bool, float]:
-        """Grows whenever the answer goes on; refusals and chatter are no progress."""
-        return self.so_far.heard is not None, self.so_far.reply_s
-
-    @property
     def looks_whole(self) -> bool:
         """Whether all has come that a server sends which was not asked to stream.
 

@@ -421,7 +421,7 @@ class SessionClient:
         if self.started is not None:
             away_ns = self._clock.now_ns() - lost_ns
             await self.conversation.hand_on(Interrupted(away_ns / 1e9, reason))
-            self.conversation.progress_ns += away_ns  # nothing could come meanwhile
+            self.conversation.patience.pause(away_ns / 1e9)
         self.conversation.resume(started.received)
         if started.missing is not None:
             await self.conversation.skip(started.missing)

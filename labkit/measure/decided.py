@@ -13,7 +13,7 @@ from typing import Final, Unpack
 import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, decode_s16le, encode_s16le, leading_silence
-from labkit.client.answers import Deadlines
+from labkit.client.answers import Deadlines, Patience
 from labkit.client.dial import Reach
 from labkit.client.events import Answer, Event, ReplyAudio
 from labkit.client.speech import speak, spoken_ns
@@ -89,7 +89,8 @@ async def say_to(
 ) -> ClientTurn:
     """Say a recording in a session of `conversation`, which says nothing else meanwhile.
 
-    From the last word on, each next sign of the answer may take `answer_s` seconds.
+    From the last word on, what comes of the answer may take `answer_s` seconds as
+    `labkit.client.answers.Patience` counts them.
 
     Raises:
         ClientError: The server is lost, or does not answer in time.
@@ -105,29 +106,40 @@ async def say_to(
 
     saying = asyncio.create_task(speak(heard, send, chunk_ms=chunk_ms, start_ns=begun_ns))
     loop = asyncio.get_running_loop()
-    due_s = loop.time() + (end_of_speech + 1) / SAMPLE_RATE + answer_s
+    end_s = loop.time() + (end_of_speech + 1) / SAMPLE_RATE
+    patience = Patience(answer_s, end_s)
     try:
-        async with asyncio.timeout_at(due_s) as waiting:
+        async with asyncio.timeout_at(patience.due_s) as waiting:
             while not turn.take(event := await client.next_event(), time.perf_counter_ns()):
-                if isinstance(event, v1.TranscriptFinal | v1.ResponseText | ReplyAudio):
-                    due_s = max(due_s, loop.time() + answer_s)
-                    waiting.reschedule(due_s)
+                if (now_s := loop.time()) >= end_s:  # what comes before is of an earlier part
+                    _note(patience, event, now_s)
+                    waiting.reschedule(patience.due_s)
     except TimeoutError:
-        raise _unanswered(client, turn, answer_s) from None
+        raise _unanswered(client, turn, patience) from None
     finally:
         await stop(saying)
     return turn.result
 
 
-def _unanswered(client: SessionClient, turn: "_Decided", answer_s: float) -> ClientError:
+def _note(patience: Patience, event: Event, now_s: float) -> None:
+    """Note a step of the answer; partials, and ends of earlier parts, could come without end."""
+    match event:
+        case v1.TranscriptFinal() | v1.ResponseText():
+            patience.step(event.type, now_s)
+        case ReplyAudio(payload=payload):
+            patience.hear(len(payload) / (2 * SAMPLE_RATE), now_s)
+
+
+def _unanswered(client: SessionClient, turn: "_Decided", patience: Patience) -> ClientError:
     """The error that says why the answer is not over, as far as that is known."""
     so_far = client.conversation.so_far
     if client.lost:
-        missing = so_far.missing_answer(answer_s)
+        missing = so_far.missing_answer(patience)
         return ClientError(f"{missing}; the connection was lost: {client.lost}")
     if not turn.has_speech:
-        return so_far.missing("the server heard no speech in it (is it loud enough?)", answer_s)
-    return so_far.missing_answer(answer_s)
+        unheard = "the server heard no speech in it (is it loud enough?)"
+        return so_far.missing(unheard, patience.within_s)
+    return so_far.missing_answer(patience)
 
 
 class _Decided:

@@ -122,7 +122,7 @@ class Access:
         tls: Whether the connection is encrypted. A server at a `wss://` address sees to that
             itself, all others get an end of TLS before them.
         deflate: Whether permessage-deflate is offered; a server that knows it compresses.
-        patience_s: Longest wait for each sign of an answer.
+        patience_s: Longest wait for each step of an answer, and how late its audio may be.
         seed: Draws the network's jitter.
     """
 

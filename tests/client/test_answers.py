@@ -1,9 +1,11 @@
 """Answers that are newer than the client, wrong, or never come: no client waits for ever."""
 
 import asyncio
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 
 from labkit.audio.pcm import encode_s16le
-from labkit.client.answers import Deadlines, TurnSoFar
+from labkit.client.answers import Deadlines, Patience, TurnSoFar
 from labkit.client.dial import Backoff
 from labkit.client.plain import VoiceClient
 from labkit.client.speech import Clock
@@ -61,6 +63,50 @@ def test_what_was_sent_and_what_came_is_told() -> None:
     assert TurnSoFar().sent() == "sent nothing"
 
 
+def test_each_step_of_an_answer_has_the_whole_deadline_once() -> None:
+    patience = Patience(10, now_s=0)
+    for now_s, due_s in ((9, 19), (12, 19)):
+        patience.step("transcript", now_s)
+        assert patience.due_s == due_s
+    patience.hear(1, now_s=18)
+    assert patience.due_s == 28
+    patience.begin(20)
+    patience.step("transcript", 25)
+    assert patience.due_s == 35
+
+
+@pytest.mark.parametrize(
+    ("piece_s", "each_s", "until_s"),
+    [
+        (1.0, 0.9, math.inf),  # as fast as it plays
+        (1.0, 2.0, 19.0),  # a server of half the pace may be late by ten seconds
+        (0.0, 0.5, 10.0),  # one that drips, too
+        (12.0, 9.9, math.inf),  # long sentences with long waits between them
+    ],
+)
+def test_audio_may_be_late_by_one_deadline_altogether(
+    piece_s: float, each_s: float, until_s: float
+) -> None:
+    patience, now_s = Patience(10, now_s=0), 0.0
+    while now_s <= min(patience.due_s, 1000):
+        patience.hear(piece_s, now_s)
+        now_s += each_s
+    assert (now_s > 1000) if until_s == math.inf else patience.due_s == pytest.approx(until_s, 0.1)
+
+
+def test_a_reply_that_drips_is_told_from_one_that_stopped() -> None:
+    so_far = TurnSoFar(said_s=1, asked="end_stream", heard="hi", reply_s=2)
+    patience = Patience(10, now_s=0)
+    patience.hear(2, now_s=1)
+    assert "no more of the reply came within 10 s" in str(so_far.missing_answer(patience))
+    for now_s in range(1, 11):
+        patience.hear(0.01, now_s)
+    assert str(so_far.missing_answer(patience)) == (
+        "sent 1.0 s of audio and 'end_stream'; the reply came slower than it plays, by more than "
+        "10 s; what came: 2.0 s of reply"
+    )
+
+
 def done(seq: int) -> str:
     return v1.ResponseDone(seq=seq, turn=1, status=v1.ResponseStatus.COMPLETED).encode()
 
@@ -104,7 +150,7 @@ async def test_a_plain_server_that_falls_silent_in_a_reply(
 
 
 async def test_a_plain_server_that_goes_on_is_waited_for() -> None:
-    """Each sign of progress has the whole deadline: three pieces take longer than one may."""
+    """Each step has the whole deadline: all of them take longer than one may."""
 
     async def slow(socket: ServerConnection) -> None:
         async for message in socket:
@@ -146,6 +192,82 @@ async def test_chatter_in_a_session_is_no_progress(chatter: str | bytes) -> None
     ):
         with gives_up("within 0.5 s"):
             await client.say(SAID, pace=0)
+
+
+@pytest.mark.parametrize("pongs", [True, False])
+async def test_a_plain_server_that_drips_is_given_up(pongs: bool) -> None:
+    async def drips(socket: ServerConnection) -> None:
+        async for message in socket:
+            if message == "end_stream":
+                await socket.send(TRANSCRIPT)
+                await socket.send(bytes(2))
+                if pongs:
+                    await socket.send("pong")
+                while True:
+                    await socket.send(bytes(2))
+                    await asyncio.sleep(0.1)
+
+    async with (
+        asyncio.timeout(20),
+        websocket(drips) as url,
+        VoiceClient.connect(url, **SOON) as client,
+    ):
+        with gives_up("the reply came slower than it plays, by more than 0.5 s; what came: "):
+            await client.say(SAID)
+
+
+def numbered(kind: str, seq: int) -> str:
+    more = {"confirmed": "", "behind_s": 0.0} if kind == "transcript.partial" else {}
+    return json.dumps({"type": kind, "seq": seq, "turn": 1, "text": "so", **more})
+
+
+@pytest.mark.parametrize(
+    ("drip", "words"),
+    [
+        (lambda seq: bytes(2), "the reply came slower than it plays, by more than 0.5 s"),
+        (lambda seq: numbered("response.text", seq), "no transcript came within 0.5 s"),
+        (lambda seq: numbered("transcript.partial", seq), "no transcript came within 0.5 s"),
+        (lambda seq: numbered("transcript.final", seq), "no reply came within 0.5 s"),
+    ],
+    ids=["audio", "sentences", "partials", "transcripts"],
+)
+async def test_a_session_that_drips_is_given_up(
+    drip: Callable[[int], str | bytes], words: str
+) -> None:
+    async def drips(socket: ServerConnection) -> None:
+        await socket.recv()
+        await socket.send(STARTED)
+        async for message in socket:
+            if isinstance(message, str) and "audio.end" in message:
+                break
+        for seq in count(1):
+            await socket.send(drip(seq))
+            await asyncio.sleep(0.1)
+
+    async with (
+        asyncio.timeout(20),
+        websocket(drips) as url,
+        SessionClient.connect(url, **OPTIONS) as client,
+    ):
+        with gives_up(words, "what came: "):
+            await client.say(SAID, pace=0)
+
+
+async def test_a_session_that_takes_speech_far_too_slowly_is_given_up() -> None:
+    async def drips(socket: ServerConnection) -> None:
+        await socket.recv()
+        await socket.send(STARTED)
+        for acknowledged in count(1):
+            await asyncio.sleep(0.1)
+            await socket.send(ack(0, acknowledged * 16))
+
+    async with (
+        asyncio.timeout(20),
+        websocket(drips) as url,
+        SessionClient.connect(url, **OPTIONS) as client,
+    ):
+        with gives_up("within 0.5 s"):
+            await client.say(np.tile(SAID, 100), chunk_ms=1, pace=0)
 
 
 async def test_a_plain_server_that_answers_no_ping() -> None:

@@ -126,6 +126,23 @@ async def test_each_sign_of_an_answer_has_the_whole_deadline() -> None:
 
 @pytest.mark.usefixtures("virtual_time")
 @pytest.mark.parametrize(
+    "drip",
+    [
+        v1.TranscriptPartial(turn=1, text="h", confirmed="", behind_s=0.0),
+        v1.TranscriptFinal(turn=1, text="h"),
+        v1.ResponseText(turn=1, text="h"),
+        ReplyAudio(0, bytes(2)),
+    ],
+)
+async def test_an_answer_that_drips_is_given_up(drip: Event) -> None:
+    client: Any = Telling(*[(1.0, drip)] * 100)
+    async with asyncio.timeout(50):
+        with pytest.raises(ClientError, match=r"within 4 s|by more than 4 s"):
+            await say_to(client, spoken(0.001), end_of_speech=0, answer_s=4)
+
+
+@pytest.mark.usefixtures("virtual_time")
+@pytest.mark.parametrize(
     ("client", "words"),
     [
         (Telling(), r"the server heard no speech in it \(is it loud enough\?\) within 4 s"),
