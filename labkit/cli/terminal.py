@@ -11,16 +11,18 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import typer
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
 
 from labkit.errors import LabkitError
@@ -81,11 +83,30 @@ def told(text: str) -> str:
 
 
 class _Console(Console):
-    """Leaves the cursor alone: a command that is ended at once could not show it again."""
+    """Prints text of anybody: nothing in it, from whatever server, commands the terminal.
+
+    What styles it is added behind this. The cursor is left alone, too: a command that is ended at
+    once could not show it again.
+    """
 
     def show_cursor(self, show: bool = True) -> bool:
         """Do nothing."""
         return False
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Give the parts to print; what steers becomes as much space as was reckoned for it."""
+        for part in super().render(renderable, options):
+            yield part if part.control else part._replace(text=_harmless(part.text))
+
+
+def _harmless(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in "\n\t" else " " * cell_len(char) for char in text
+    )
 
 
 def console() -> Console:

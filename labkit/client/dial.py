@@ -13,7 +13,6 @@ import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, TypedDict, Unpack
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -27,6 +26,7 @@ from websockets.exceptions import (
     InvalidProxyMessage,
     InvalidProxyStatus,
     InvalidStatus,
+    InvalidURI,
     WebSocketException,
 )
 from websockets.frames import Close, CloseCode
@@ -49,6 +49,10 @@ _NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTT
 """What OpenSSL says of an answer that is not TLS at all; the name depends on its version."""
 _TRY_LATER: Final = frozenset({429, 502, 503, 504})
 """HTTP statuses of servers, and of the proxies before them, that pass (RFC 9110, RFC 6585)."""
+
+
+_REDIRECTS: Final = frozenset({300, 301, 302, 303, 307, 308})
+"""HTTP statuses that send a client to the address in `Location` (RFC 9110)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,8 +252,11 @@ async def connected(url: str, **options: Any) -> AsyncIterator[ClientConnection]
 def in_words(text: str, most: int = _REASON) -> str:
     """A text of the other side as a line to print: not too long, and nothing in it that steers."""
     line = " ".join(text.split())
-    short = line if len(line) <= most else f"{line[:most]}…"
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in short)
+    return _printable(line if len(line) <= most else f"{line[:most]}…")
+
+
+def _printable(text: str) -> str:
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def why_closed(closed: ConnectionClosed) -> str:
@@ -292,8 +299,14 @@ def shown(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], path=path))
 
 
-_later: Final = partial(ConnectError, retry=True)
-_never: Final = partial(ConnectError, retry=False)
+def _later(told: str) -> ConnectError:
+    """A failure that may pass; whatever a server had a part in is made fit to be printed here."""
+    return ConnectError(_printable(told), retry=True)
+
+
+def _never(told: str) -> ConnectError:
+    """A failure that comes again with each try; as above."""
+    return ConnectError(_printable(told), retry=False)
 
 
 def _has_proxy(address: str) -> bool:
@@ -343,6 +356,8 @@ def _failure(
             return _later(f"{url} hung up on the handshake: {speaks} {_rescheme(url, 'wss')}")
         case InvalidMessage(__cause__=cause):
             return _never(f"{url} is no WebSocket server: {cause or error}")
+        case InvalidURI(uri=to) if reached:
+            return _never(f"{url} leads elsewhere: {_no_voice_server(to)}")
         case InvalidHeader(name=name, value=str()):  # which may be a key that was given
             return _never(f"cannot connect to {url}: the header {name!r} is not valid")
     # Of a proxy, or of where a redirect leads: neither is shown with name and password.
@@ -354,11 +369,25 @@ def _no_tls(url: str) -> str:
     return f"it does not speak TLS, try {_rescheme(url, 'ws')}"
 
 
+def _no_voice_server(to: str) -> str:
+    """Why a redirect is of no use, and what to do."""
+    try:
+        server_url(to)
+    except ClientError as error:
+        return str(error)
+    return "to no address of a voice server; ask whoever runs it for one"
+
+
 def _refusal(who: str, response: Response) -> ConnectError:
     """What was said to refuse a handshake, and when it asked to be tried again."""
     body = in_words((response.body or b"").decode(errors="replace"))
     # The source of a web page says nothing to whoever called.
     said = f"HTTP {response.status_code}" + (f": {body}" if body and body[0] != "<" else "")
+    if response.status_code in _REDIRECTS:  # one that can be followed is, and gives no refusal
+        return _never(
+            f"{who} leads elsewhere and does not say where: {said}; ask whoever runs it for the "
+            "address of the voice server itself"
+        )
     wait = response.headers.get("Retry-After", "")
     refused = response.status_code >= HTTPStatus.MULTIPLE_CHOICES
     what = (

@@ -169,6 +169,19 @@ def test_a_table_loses_no_figure_on_a_narrow_terminal(
     assert all(f"{n}.25 ms" in out for n in range(5))
 
 
+def test_no_text_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "a\x1b]0;evil\x07\x9b31m\u202eb\rc"
+    table = Table("said")
+    table.add_row(text)
+    terminal.print_table(table)
+    terminal.errors().print(f"[bold red]error:[/] {text}", soft_wrap=True)
+    terminal.console().print(f"{text}\nmore", markup=False, soft_wrap=True)
+    printed = capsys.readouterr()
+    for line in (printed.out + printed.err).splitlines():
+        assert line.isprintable()
+    assert printed.out.endswith("\nmore\n")
+
+
 def test_what_is_printed_is_no_emoji_and_the_cursor_stays(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -200,6 +200,22 @@ async def test_something_that_is_no_websocket_server() -> None:
         assert "is no WebSocket server: " in str(await failure(url))
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "HTTP/1.1 403 No \x1b[31m",
+        "\x1b]0;evil\x07",
+        "HTTP/1.1 302 Found\r\nLocation: http://\x9b31m/",
+        "HTTP/1.1 302 Found\r\nLocation: ws://[\x1b",
+        "HTTP/1.1 302 Found\r\nLocation: ws://\x1b]0;evil:1/",
+        "HTTP/1.1 403 No\r\nX\x1b: y",
+    ],
+)
+async def test_what_steers_a_terminal_is_never_repeated(answer: str) -> None:
+    async with tcp(f"{answer}\r\n\r\n".encode("latin-1")) as url:
+        assert str(await failure(url)).isprintable()
+
+
 @asynccontextmanager
 async def refusing(status: HTTPStatus, body: str, **headers: str) -> AsyncIterator[str]:
     def refuse(connection: ServerConnection, _: Request) -> Response:
@@ -313,6 +329,25 @@ async def test_no_secret_of_a_proxy_is_repeated(
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, proxy)
     assert "secret" not in traceback_of(await failure("ws://box.invalid"))
+
+
+@pytest.mark.parametrize(
+    ("location", "words"),
+    [
+        ("Location: http://u:secret@box:1/a", "'http://box:1/a' is the address of a web page; "),
+        ("Location: http://box:1/a", "begins with ws:// or wss://, try ws://box:1/a"),
+        ("Location: https://box", "try wss://box"),
+        ("Location: mailto:you", "'mailto:you' is no address of a voice server; try ws://"),
+        ("Location: ws://u:secret@/", "'ws:///' is no address of a voice server"),
+        ("X: y", "and does not say where: HTTP 302; ask whoever runs it for the address"),
+    ],
+)
+async def test_a_redirect_to_no_voice_server_is_told(location: str, words: str) -> None:
+    async with tcp(f"HTTP/1.1 302 Found\r\n{location}\r\n\r\n".encode()) as url:
+        told = await failure(url)
+    assert str(told).startswith(f"{url} leads elsewhere")
+    assert words in str(told)
+    assert not told.retry
 
 
 @pytest.mark.parametrize("to", ["ftp://u:secret@box/", "ws://u:secret@/"])
