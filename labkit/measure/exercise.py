@@ -237,7 +237,8 @@ class _Server:
             if not self.known:
                 why = f"{error}\n{self.way.server.last_words()}".rstrip()
                 raise LabkitError(f"{self.name} failed at its first turn: {why}") from error
-            return failed_row(turn, recording, str(error))
+            # A file that has ended cannot be called, which says nothing of why, or what to mend.
+            return failed_row(turn, recording, self.way.server.why_gone() or str(error))
         row = row_of(turn, recording, said, wire_bytes=wire_bytes or None)
         return _with_dead_air(row) if self.silence_s else row
 

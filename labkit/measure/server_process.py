@@ -25,6 +25,7 @@ that has no such page is told apart from one that is gone.
 import asyncio
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -199,10 +200,33 @@ class RunningServer:
         number = self.output.fileno()
         return os.pread(number, os.fstat(number).st_size, 0).decode(errors="replace")
 
+    @property
+    def ending(self) -> str:
+        """How its process ended; empty where it runs, and where that is not known."""
+        code = None if self.process is None else self.process.poll()
+        if code is None:
+            return ""
+        if code >= 0:
+            return f"ended with code {code}"
+        names = {one.value: one.name for one in signal.Signals}
+        return f"was ended by {names.get(-code, f'signal {-code}')}"
+
     def last_words(self, start: int = 0) -> str:
-        """The end of that, behind `start` characters, as part of an error; empty without any."""
-        words = self.log()[start:][-_TAIL:].strip()
-        return f"It said:\n{words}" if words else ""
+        """How it ended, and what it wrote last, behind `start` characters; as part of an error."""
+        ended, words = self.ending, self._last_written(start)
+        told = (f"Its process {ended}." if ended else "", f"It said:\n{words}" if words else "")
+        return " ".join(filter(None, told))
+
+    def why_gone(self) -> str:
+        """The same in one line, of a server that has ended; empty where it runs."""
+        ended, words = self.ending, self._last_written()
+        if not ended:
+            return ""
+        said = f"wrote last: {words.splitlines()[-1].strip()}" if words else "wrote nothing"
+        return f"its process {ended}, and {said}"
+
+    def _last_written(self, start: int = 0) -> str:
+        return self.log()[start:][-_TAIL:].strip()
 
     @contextmanager
     def speaking_for_itself(self) -> Iterator[None]:
@@ -221,7 +245,7 @@ class RunningServer:
 
     def status(self) -> ServerStatus:
         """What it tells of itself; as the last line of a cell, that shows itself."""
-        if self.process is not None and self.process.poll() is not None:
+        if self.ending:
             return ServerStatus(self.url, "its process has ended", running=False)
         return fetch_status(self.url)
 
@@ -337,8 +361,8 @@ async def _ready(server: RunningServer, port: int | None) -> str:
     """Wait until the server says where it answers, or answers where it was told to."""
     deadline_s = time.monotonic() + _START_S
     while (found := _READY.search(server.log())) is None:
-        if server.process is not None and (code := server.process.poll()) is not None:
-            raise _failed(server, f"ended with code {code} before it was ready")
+        if ended := server.ending:
+            raise _failed(server, f"{ended} before it was ready")
         if port is not None and await _accepts(port):
             return f"ws://localhost:{port}"
         if time.monotonic() > deadline_s:
@@ -359,7 +383,9 @@ async def _accepts(port: int) -> bool:
 
 
 def _failed(server: RunningServer, what: str) -> ServerError:
-    return ServerError(f"the server {what}. {server.last_words() or 'It said nothing.'}")
+    words = server._last_written()
+    said = f"It said:\n{words}" if words else "It said nothing."
+    return ServerError(f"the server {what}. {said}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import json
+import textwrap
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -181,6 +182,32 @@ async def test_a_server_that_decides_and_speaks_nothing_else_is_not_pinged(
     assert summed.rtts_ms == {"a": [], "b": []}
 
 
+_DIES_AT_ITS_FOURTH_CALL = """
+    import asyncio, json, os
+    from websockets.asyncio.server import serve
+
+    calls = []
+
+    async def handle(socket):
+        calls.append(socket)
+        async for message in socket:
+            if message == "ping":
+                await socket.send("pong")
+            elif message == "end_stream":
+                if len(calls) > 3:
+                    print("no memory")
+                    os._exit(7)
+                await socket.send(json.dumps({"type": "transcript", "text": "hi"}))
+                await socket.send(bytes([1, 2]) * 4000)
+
+    async def main():
+        async with serve(handle, "localhost", int(os.environ["PORT"])):
+            await asyncio.Future()
+
+    asyncio.run(main())
+"""
+
+
 async def test_a_server_that_fails_at_its_first_turn_ends_the_run(tmp_path: Path) -> None:
     async def handle(socket: ServerConnection) -> None:
         await socket.close(1008, "no microphone")
@@ -192,6 +219,23 @@ async def test_a_server_that_fails_at_its_first_turn_ends_the_run(tmp_path: Path
         with pytest.raises(LabkitError, match="mine failed at its first turn: .*no microphone"):
             await conduct(exercise, Results(tmp_path / "results"))
     assert not (tmp_path / "results").exists()
+
+
+async def test_a_file_that_ends_in_the_middle_says_how_and_its_last_words(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(textwrap.dedent(_DIES_AT_ITS_FOURTH_CALL))
+    exercise = Exercise(
+        recordings=SPEECH,
+        targets=[Target("mine", command=[str(file)])],
+        blocks=4,
+        chunk_sizes_ms=(100,),
+        longest_s=1.1,
+    )
+    summed = await conduct(exercise, Results(tmp_path / "results"))
+    told = "its process ended with code 7, and wrote last: no memory"
+    assert summed.rows[-1].errors == told
+    assert told in " ".join(summed.sentences())
+    assert "labkit serve" not in " ".join(summed.sentences())
 
 
 async def test_the_server_decides_or_its_client_where_it_cannot(tmp_path: Path) -> None:

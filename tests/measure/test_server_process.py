@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
@@ -107,6 +108,37 @@ def test_what_a_server_wrote_meanwhile_explains_why_it_left_its_client() -> None
             os.write(output.fileno(), b"ValueError: no memory\n")
             raise ClientError("it left")
     assert str(raised.value) == "it left. It said:\nValueError: no memory"
+
+
+@pytest.mark.parametrize(
+    ("end", "how"),
+    [
+        ("os._exit(7)", "ended with code 7"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "was ended by SIGKILL"),
+    ],
+)
+async def test_how_a_server_ended_is_told_with_its_last_words(
+    module: Callable[[str], list[str]], end: str, how: str
+) -> None:
+    dies = f"""
+        import os, signal, socket
+        listening = socket.create_server(("127.0.0.1", 0))
+        print(f"it is ready at ws://127.0.0.1:{{listening.getsockname()[1]}}", flush=True)
+        listening.accept()
+        print("no memory", flush=True)
+        {end}
+    """
+    async with running_server(module(textwrap.dedent(dies))) as server:
+        assert server.ending == server.why_gone() == ""
+        with pytest.raises(ClientError) as raised, server.speaking_for_itself():
+            async with VoiceClient.connect(server.url):
+                pass
+        assert server.process is not None
+        server.process.wait()
+        assert server.why_gone() == f"its process {how}, and wrote last: no memory"
+        with pytest.raises(ClientError) as raised, server.speaking_for_itself():
+            raise ClientError("nobody answers")
+        assert str(raised.value) == f"nobody answers. Its process {how}."
 
 
 async def test_a_server_that_says_nothing_is_given_up(
