@@ -545,10 +545,12 @@ def _refusal(detail: ErrorDetails) -> ProtocolError:
         case "model_attributes_type" | "dict_type":
             return _not_json("the message is no object")
     field = ".".join(str(part) for part in detail["loc"][1:])[:80]
-    value = str(detail["input"])[:40]
+    # Of a field that is missing, the input is the object that lacks it.
+    is_missing = detail["type"] == "missing"
+    wrong = "missing" if is_missing else f"{str(detail['input'])[:40]!r}: {detail['msg']}"
     return ProtocolError(
         ErrorCode.INVALID_FIELD,
-        f"field {field!r} of {detail['loc'][0]!r} is {value!r}: {detail['msg']}",
+        f"field {field!r} of {detail['loc'][0]!r} is {wrong}",
         "see the dialect's schema at /schema.json for each field",
     )
 

@@ -71,10 +71,11 @@ def odd_length(size: int, form: AudioFormat) -> ProtocolError:
 
 
 def buffer_full(limits: Limits, dropped_s: float) -> ProtocolError:
-    """Audio that did not fit into the utterance."""
+    """Audio that did not fit into the utterance: so much until now, of a row of messages."""
     return ProtocolError(
         ErrorCode.BUFFER_FULL,
-        f"one utterance holds {limits.max_utterance_s:g} s of audio; {dropped_s:.2f} s dropped",
+        f"one utterance holds {limits.max_utterance_s:g} s of audio; {dropped_s:.2f} s dropped "
+        "so far",
         "end the utterance to get an answer to what was said so far",
     )
 
@@ -88,7 +89,9 @@ def unknown_turn(turn: int, known: int) -> ProtocolError:
     """A cancel of a turn that never was, or is long over."""
     return ProtocolError(
         ErrorCode.UNKNOWN_RESPONSE,
-        f"turn {turn} is none of the last {known} that were answered",
+        f"turn {turn} is none of the last {known} that were answered"
+        if known
+        else f"turn {turn} has no answer to cancel: no turn was answered yet",
         "send the number of the latest 'response.started'",
     )
 

@@ -103,6 +103,7 @@ class Session:
         self._watch = FormatWatch(options.input, settings.watch_s, self.phase)
         self._too_fast = False
         self._refusals = refusals.RefusalRow()
+        self._dropped_s = 0.0
         self._common = Common(
             id=session_id,
             pipeline=pipeline,
@@ -231,6 +232,7 @@ class Session:
         self._listening.append(self._decoder.flush().tobytes())
         for refused in self._refusals.end():
             self.tell(refused)
+        self._dropped_s = 0.0
         self._listening.end()
 
     def cancel(self, turn: int, heard_samples: int) -> None:
@@ -342,9 +344,10 @@ class Session:
             raise refusals.invalid_audio(error) from None
         dropped = self._listening.append(pcm)
         if dropped:
-            seconds = dropped / SAMPLE_RATE + more * self._seconds_per_byte
-            raise refusals.buffer_full(self._settings, seconds)
+            self._dropped_s += dropped / SAMPLE_RATE + more * self._seconds_per_byte
+            raise refusals.buffer_full(self._settings, self._dropped_s)
         if self._refusals.goes_on:
+            self._dropped_s = 0.0
             for refused in self._refusals.end():
                 self.tell(refused)
 

@@ -69,7 +69,16 @@ def test_any_object_is_a_message_or_a_named_error(fields: dict[str, object], kin
         ("{}", "unknown_type", "no 'type'"),
         ('{"type": 7}', "unknown_type", "'7' is unknown"),
         ('{"type": "audio.stop"}', "unknown_type", "'audio.stop' is unknown"),
-        ('{"type": "response.cancel"}', "invalid_field", "field 'turn'"),
+        (
+            '{"type": "response.cancel", "heard_samples": 1}',
+            "invalid_field",
+            "field 'turn' of 'response.cancel' is missing",
+        ),
+        (
+            '{"type": "session.start", "resume": {"session": "s"}}',
+            "invalid_field",
+            "field 'resume.token' of 'session.start' is missing",
+        ),
         ('{"type": "response.cancel", "turn": 0}', "invalid_field", "greater than or equal to 1"),
         ('{"type": "response.cancel", "turn": 1e99}', "invalid_field", "field 'turn'"),
         ('{"type": "ping", "pong": 1}', "invalid_field", "field 'pong'"),

@@ -235,9 +235,14 @@ async def test_nothing_of_a_reply_that_is_stopped_waits_for_the_collector(
 
 async def test_a_turn_that_never_was_is_named() -> None:
     async with at_work() as scene:
-        with pytest.raises(ProtocolError, match="turn 9 is none") as caught:
+        with pytest.raises(ProtocolError, match="turn 9 .*: no turn was answered yet") as caught:
             scene.session.cancel(9, 0)
         assert caught.value.code is ErrorCode.UNKNOWN_RESPONSE
+        scene.hear(sound(320))
+        scene.session.end_utterance()
+        await scene.settle()
+        with pytest.raises(ProtocolError, match="turn 9 is none of the last 1 that were answered"):
+            scene.session.cancel(9, 0)
 
 
 class Bad(EchoPipeline):
@@ -391,8 +396,20 @@ async def test_a_full_utterance_is_told_once_and_then_counted() -> None:
         told = scene.told.of(Refused)
         assert [(one.error.code, one.count) for one in told] == [(ErrorCode.BUFFER_FULL, 1)]
         scene.session.end_utterance()
-        assert [one.count for one in scene.told.of(Refused)] == [1, 49]
+        first, others = scene.told.of(Refused)
+        assert (first.count, others.count) == (1, 49)
+        assert str(first.error) == "one utterance holds 1 s of audio; 0.02 s dropped so far"
+        assert "; 1.00 s dropped so far" in str(others.error)
         assert scene.counts.refusals == {ErrorCode.BUFFER_FULL: 50}
+
+
+async def test_what_an_earlier_utterance_dropped_is_not_counted_again() -> None:
+    async with at_work(settings={"max_utterance_s": 1.0}) as scene:
+        for _ in range(2):
+            with pytest.raises(ProtocolError, match="; 1.00 s dropped so far"):
+                scene.hear(sound(2 * SECOND))
+            scene.session.end_utterance()
+            await scene.settle()
 
 
 async def test_audio_that_comes_too_fast_makes_its_reader_wait_and_is_told_once() -> None:
