@@ -4,7 +4,8 @@ A server's settings extend them, `session.started` carries them, and the protoco
 from them. What is above the limit of a message is refused in the same words by every dialect.
 """
 
-from typing import Annotated
+import codecs
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -98,6 +99,46 @@ def require_short(text: str, max_bytes: int) -> None:
     # A character takes four bytes at most, so most messages need no encoding to be found short.
     if len(text) * 4 > max_bytes and (size := len(text.encode(errors="surrogatepass"))) > max_bytes:
         raise too_large(size, max_bytes, "control is short; audio goes in binary messages")
+
+
+_BEGINS_TEXT: Final = frozenset(
+    [
+        *(bytes((first, second)) for first in b"{ \t\r\n" for second in range(256)),
+        *(bytes((0, second)) for second in b"{ \t\r\n"),
+        *(codecs.BOM_UTF8[:2], codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+    ]
+)
+"""The first two bytes of JSON in UTF-8 and UTF-16, with white space before it."""
+_AROUND: Final = b"\0 \t\r\n"
+"""What may stand around it; half of a character of UTF-16 is among it."""
+
+
+def require_no_control(payload: bytes) -> None:
+    """Make sure that a binary message is no JSON that should have come as text.
+
+    Raises:
+        ProtocolError: It is an object with a field `type`.
+    """
+    # Each chunk of audio comes by here, and one lookup is all that most of them cost.
+    if payload[:2] not in _BEGINS_TEXT or payload.rstrip(_AROUND)[-1:] != b"}":
+        return
+    text = text_in(payload)
+    if text[:1] == "{" and '"type"' in text:
+        raise ProtocolError(
+            ErrorCode.WRONG_FRAME,
+            f"a binary message of {len(payload)} bytes holds JSON",
+            "send control as WebSocket text messages; binary messages are audio",
+        )
+
+
+def text_in(payload: bytes) -> str:
+    """What a binary message says if it is text, in UTF-8 or UTF-16, without space around it."""
+    encoding = "utf-8-sig"
+    if payload.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    elif b"\0" in payload[:2]:  # the zero byte of a character that ASCII has
+        encoding = "utf-16-be" if payload[0] == 0 else "utf-16-le"
+    return payload.decode(encoding, errors="replace").strip(_AROUND.decode())
 
 
 def too_large(size: int, max_bytes: int, hint: str) -> ProtocolError:

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from labkit.audio.formats import WIRE
 from labkit.errors import ErrorCode, ProtocolError, first_fault
-from labkit.protocol.limits import require_short, too_large
+from labkit.protocol.limits import require_no_control, require_short, text_in, too_large
 
 PONG: Final = "pong"
 """The answer to `ping`."""
@@ -49,9 +49,8 @@ Command = Audio | EndStream | Ping
 """Everything that a client may send."""
 
 _COMMANDS: Final[dict[str, Command]] = {"end_stream": EndStream(), "ping": Ping()}
-_COMMAND_BYTES: Final = frozenset(name.encode() for name in _COMMANDS)
-_LONGEST_COMMAND: Final = 16
-"""Bytes, with the white space that command-line clients add."""
+_LONGEST_COMMAND: Final = 32
+"""Bytes, in UTF-16 and with the white space that command-line clients add."""
 
 LONGEST_REPLY: Final = WIRE.samples(30)
 """Samples of the longest binary message of a reply: the libraries of most clients refuse messages
@@ -162,12 +161,13 @@ def require_audio(message: bytes, *, max_bytes: int) -> None:
         seconds = max_bytes / WIRE.bytes_per_second
         hint = f"send audio in messages of 20 to 100 ms, {seconds:g} s at most"
         raise too_large(len(message), max_bytes, hint)
-    if len(message) <= _LONGEST_COMMAND and message.strip() in _COMMAND_BYTES:
+    if len(message) <= _LONGEST_COMMAND and (command := text_in(message)) in _COMMANDS:
         raise ProtocolError(
             ErrorCode.WRONG_FRAME,
-            f"the command {message.strip().decode()!r} came in a binary message",
+            f"the command {command!r} came in a binary message",
             "send commands as WebSocket text messages; binary messages are audio",
         )
+    require_no_control(message)  # as clients of labkit.v1 send it, that did not ask for it
     if len(message) % WIRE.frame_bytes:
         raise ProtocolError(
             ErrorCode.ODD_LENGTH,

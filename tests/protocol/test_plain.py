@@ -1,5 +1,6 @@
 """The plain dialect: every command, every refusal, and nothing outside the error tree."""
 
+import codecs
 import json
 
 import pytest
@@ -61,11 +62,38 @@ def test_half_a_sample_is_refused() -> None:
     assert "3 bytes" in str(error)
 
 
-@pytest.mark.parametrize("message", [b"ping", b"end_stream", b"ping\n", b" end_stream\r\n"])
-def test_a_command_in_a_binary_message_is_named(message: bytes) -> None:
+@pytest.mark.parametrize(
+    ("message", "command"),
+    [
+        (b"ping", "ping"),
+        (b"end_stream", "end_stream"),
+        (b"ping\n", "ping"),
+        (b" end_stream\r\n", "end_stream"),
+        (b"ping\0", "ping"),
+        (codecs.BOM_UTF8 + b"end_stream", "end_stream"),
+        ("end_stream\r\n".encode("utf-16"), "end_stream"),
+        ("end_stream".encode("utf-16-le"), "end_stream"),
+        ("ping".encode("utf-16-be"), "ping"),
+    ],
+)
+def test_a_command_in_a_binary_message_is_named(message: bytes, command: str) -> None:
     error = refusal(message)
     assert error.code is ErrorCode.WRONG_FRAME
-    assert message.strip().decode() in str(error)
+    assert f"the command {command!r} came" in str(error)
+    assert "text messages" in error.hint
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b'{"type": "session.start"}',
+        b' {"type": "audio.end"}\n',
+        '{"type":"ping"}'.encode("utf-16"),
+    ],
+)
+def test_control_of_another_dialect_is_no_audio(message: bytes) -> None:
+    error = refusal(message)
+    assert error.code is ErrorCode.WRONG_FRAME
     assert "text messages" in error.hint
 
 

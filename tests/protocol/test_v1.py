@@ -1,16 +1,19 @@
 """The messages of labkit.v1: decoding is total, and nothing is lost on the way."""
 
+import codecs
 import json
 from typing import get_args
 
+import numpy as np
 import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from labkit.audio.formats import AudioFormat
 from labkit.audio.pcm import Encoding
 from labkit.errors import ErrorCode, ProtocolError
-from labkit.protocol import v1
+from labkit.protocol import plain, v1
 from labkit.protocol.replay import Position
 
 CLIENT = get_args(v1.ClientMessage)
@@ -131,13 +134,54 @@ def test_a_text_message_above_the_limit_is_refused(text: str) -> None:
     assert caught.value.code == "message_too_large"
 
 
+@pytest.mark.parametrize("encoding", Encoding)
+@given(
+    level=st.sampled_from([0.0, 1e-4, 1e-2, 0.25, 1.0]),
+    offset=st.floats(-1, 1),
+    hertz=st.sampled_from([0.0, 440.0]),
+    samples=st.integers(1, 800),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_audio_is_never_taken_for_control(
+    encoding: Encoding, level: float, offset: float, hertz: float, samples: int, seed: int
+) -> None:
+    """Noise, a tone, or a constant; loud, quiet, or silent."""
+    noise = np.random.default_rng(seed).uniform(-1, 1, samples)
+    shape = np.sin(np.arange(samples) * hertz * 2 * np.pi / 16_000) if hertz else noise
+    mono = np.clip(offset + level * shape, -1, 1).astype(np.float32)
+    v1.require_audio(AudioFormat(encoding).encode(mono), max_bytes=10_000)
+
+
+def test_a_constant_of_any_value_is_audio() -> None:
+    for value in range(-32768, 32768):
+        for samples in (1, 16, 20):
+            payload = np.full(samples, value, "<i2").tobytes()
+            v1.require_audio(payload, max_bytes=10_000)
+            plain.require_audio(payload, max_bytes=10_000)
+
+
+@given(st.binary(max_size=100))
+def test_what_is_no_text_of_a_type_is_audio(payload: bytes) -> None:
+    for before in (b"", b"{", b"{\0", b"\0{", b" ", codecs.BOM_UTF16_LE, codecs.BOM_UTF8 + b"{"):
+        v1.require_audio(before + payload, max_bytes=10_000)
+
+
 @pytest.mark.parametrize(
     ("payload", "code"),
     [
         (b'{"type": "audio.end"}', "wrong_frame"),
         (b'{"type": "ping"}\n', "wrong_frame"),
         (bytes(101), "message_too_large"),
+        (b' \r\n{"type": "ping"}\t\n', "wrong_frame"),
+        (codecs.BOM_UTF8 + b'{"type": "ping"}', "wrong_frame"),
+        ('{"type": "ping"}'.encode("utf-16"), "wrong_frame"),
+        (' {"type": "ping"}\n'.encode("utf-16-le"), "wrong_frame"),
+        (' {"type": "ping"}\n'.encode("utf-16-be"), "wrong_frame"),
+        (codecs.BOM_UTF16_BE + '{"type": "ping"}'.encode("utf-16-be"), "wrong_frame"),
         (b"{}", None),
+        (b" ", None),
+        (b"\0{", None),
+        (codecs.BOM_UTF16_LE, None),
         (b'{"typ', None),
         (bytes(100), None),
     ],
