@@ -35,6 +35,8 @@ _LONGEST_STRETCH_NS: Final = 500_000
 """After so long in one go, everybody else gets a turn of the loop."""
 _LOOKS: Final = 4
 """Looks in a row at a client that does not read on, until it is given up on."""
+_FILLED: Final = 0.01
+"""Part of its time within which the buffers between are full: what goes then, nobody has read."""
 
 
 class Socket(Protocol):
@@ -299,15 +301,17 @@ class Connection:
         """
         timeout_s = self._settings.send_timeout_s
         write: Callable[[], Awaitable[None]] = partial(self._socket.send, message)
-        unread, looks = math.inf, 0
+        # Looked at for the first time as soon as that says anything: with nothing to compare it
+        # with, the first look of the others would not count, and the last come a quarter late.
+        unread, looks, wait_s = math.inf, 0, timeout_s * _FILLED
         while looks < _LOOKS:
             try:
-                async with asyncio.timeout(timeout_s / _LOOKS):
+                async with asyncio.timeout(wait_s):
                     return await write()
             except TimeoutError:
                 before, unread = unread, self._socket.unread_bytes
                 looks = looks + 1 if unread >= before else 0
-                write = self._socket.drain  # what was written stays so
+                write, wait_s = self._socket.drain, timeout_s / _LOOKS  # what was written stays so
         raise slow_reader(timeout_s)
 
     def _outcome(self, results: Sequence[BaseException | None]) -> Close | None:

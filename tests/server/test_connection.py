@@ -12,6 +12,7 @@ from labkit.server.connection import Connection
 from labkit.server.http import Metrics
 from labkit.session.outgoing import Feed
 from labkit.session.settings import ServerSettings
+from tests.client.conftest import virtual_time as virtual_time
 
 
 class Reader:
@@ -43,7 +44,7 @@ class Reader:
 
 
 def connection(socket: Reader, **limits: float) -> Connection:
-    settings = ServerSettings(send_timeout_s=0.04, **limits)
+    settings = ServerSettings(**({"send_timeout_s": 0.04} | limits))
     return Connection(socket, Mock(session=None), Feed(60.0), settings, Metrics())
 
 
@@ -59,6 +60,15 @@ async def test_a_client_that_reads_no_further_is_given_up_on() -> None:
         await connection(reader)._send(bytes(1000))
     assert caught.value.close is CloseCode.SLOW_READER
     assert reader.looks == 6
+
+
+@pytest.mark.usefixtures("virtual_time")
+async def test_a_client_that_reads_nothing_at_all_is_given_up_on_in_time() -> None:
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    with pytest.raises(Close):
+        await connection(Reader(iter([600] * 9)), send_timeout_s=20.0)._send(bytes(1000))
+    assert 20 <= loop.time() - began_s < 21
 
 
 async def test_nothing_is_heard_behind_a_message_that_ends_the_connection() -> None:
