@@ -24,7 +24,7 @@ from labkit.protocol.replay import Position
 from labkit.session.events import Observer, Refused
 from labkit.session.limits import TokenBucket
 from labkit.session.outgoing import Feed, slow_reader
-from labkit.session.refusals import RefusalRow, server_failed
+from labkit.session.refusals import RefusalRows, server_failed
 from labkit.session.session import MOST_AT_ONCE, Session
 from labkit.session.settings import ServerSettings
 from labkit.tasks import forget_frames
@@ -126,7 +126,7 @@ class Connection:
         self._opened_ns = clock()
         burst = settings.message_burst
         self._texts = TokenBucket(settings.max_messages_per_s, burst, self._opened_ns)
-        self._refusals = RefusalRow()
+        self._refusals = RefusalRows()
         self._is_holding_back = False
 
     async def run(self) -> Close | None:

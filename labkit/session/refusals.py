@@ -1,5 +1,6 @@
 """What a session refuses, in words, and each cause once."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from labkit.audio.formats import AudioFormat
@@ -9,55 +10,60 @@ from labkit.session.events import Refused
 from labkit.tasks import forget_frames
 
 
-class RefusalRow:
-    """Binary messages that are refused one after the other for the same reason.
+class RefusalRows:
+    """Binary messages that are refused again and again, each row of them for one reason.
 
     Audio comes fifty times a second, so one cause would be told fifty times a second. The first
-    of a row is told at once; how many more there were is told when the row is over: a binary
-    message is accepted, something else is wrong, or text comes. A full utterance and a session
+    of a row is told at once; how many more there were is told when the row is over: as much audio
+    was accepted as `OVER_S`, or text comes. A few good chunks in between end no row: of audio that
+    is not what it was declared to be, some can be read by chance. A full utterance and a session
     that was not started are causes that outlast text; they are over when the utterance or the
     waiting is.
     """
 
+    OVER_S: Final = 1.0
     _OUTLASTS_TEXT: Final = frozenset({ErrorCode.BUFFER_FULL, ErrorCode.NOT_STARTED})
 
-    __slots__ = ("_error", "_untold")
+    __slots__ = ("_accepted_s", "_rows")
 
     def __init__(self) -> None:
-        self._error: ProtocolError | None = None
-        self._untold = 0
+        self._rows: dict[ErrorCode, tuple[ProtocolError, int]] = {}
+        """The latest error of each row, and how many of it were not told."""
+        self._accepted_s = 0.0
 
     @property
-    def goes_on(self) -> bool:
-        """Whether the message before was refused, too."""
-        return self._error is not None
+    def go_on(self) -> bool:
+        """Whether there is a row that is not over."""
+        return bool(self._rows)
 
     def refuse(self, error: ProtocolError, cause: object, *, binary: bool) -> list[Refused]:
         """A message was refused; gives what is to be told of it now: of text, always all."""
         if not binary:
             return [*self.text_came(), Refused(error, cause=cause)]
         forget_frames(error)  # it is kept, and its frames know the session that keeps it
-        if self._error is not None and self._error.code is error.code:
-            self._error = error
-            self._untold += 1
+        self._accepted_s = 0.0
+        if (row := self._rows.get(error.code)) is not None:
+            self._rows[error.code] = error, row[1] + 1
             return []
-        told = self.end()
-        self._error = error
-        return [*told, Refused(error, cause=cause)]
+        self._rows[error.code] = error, 0
+        return [Refused(error, cause=cause)]
+
+    def accepted(self, seconds: float) -> list[Refused]:
+        """So much audio was accepted; gives what is still to be told, once it is enough."""
+        self._accepted_s += seconds
+        return self.end() if self._accepted_s >= self.OVER_S else []
 
     def text_came(self) -> list[Refused]:
         """A text message came; gives what is to be told before it is answered."""
-        if self._error is None or self._error.code in self._OUTLASTS_TEXT:
-            return []
-        return self.end()
+        return self._end([code for code in self._rows if code not in self._OUTLASTS_TEXT])
 
     def end(self) -> list[Refused]:
-        """The row is over; gives what is still to be told of it."""
-        if self._error is None:
-            return []
-        error, untold = self._error, self._untold
-        self._error, self._untold = None, 0
-        return [Refused(error, untold)] if untold else []
+        """All rows are over; gives what is still to be told of them."""
+        return self._end(list(self._rows))
+
+    def _end(self, codes: Sequence[ErrorCode]) -> list[Refused]:
+        ended = [self._rows.pop(code) for code in codes]
+        return [Refused(error, untold) for error, untold in ended if untold]
 
 
 def odd_length(size: int, form: AudioFormat) -> ProtocolError:

@@ -102,7 +102,7 @@ class Session:
         self._comes_as_kept = options.input == WIRE
         self._watch = FormatWatch(options.input, settings.watch_s, self.phase)
         self._too_fast = False
-        self._refusals = refusals.RefusalRow()
+        self._refusals = refusals.RefusalRows()
         self._dropped_s = 0.0
         self._common = Common(
             id=session_id,
@@ -346,10 +346,15 @@ class Session:
         if dropped:
             self._dropped_s += dropped / SAMPLE_RATE + more * self._seconds_per_byte
             raise refusals.buffer_full(self._settings, self._dropped_s)
-        if self._refusals.goes_on:
+        if self._refusals.go_on:
+            self._accepted(len(payload) * self._seconds_per_byte)
+
+    def _accepted(self, seconds: float) -> None:
+        """So much audio was accepted behind some that was refused, which may be over now."""
+        for refused in self._refusals.accepted(seconds):
+            self.tell(refused)
+        if not self._refusals.go_on:
             self._dropped_s = 0.0
-            for refused in self._refusals.end():
-                self.tell(refused)
 
     def _slow_down(self, now_ns: int, wait_s: float) -> None:
         """Say once that audio comes too fast, until it no longer does.
