@@ -155,7 +155,8 @@ def formats(
     """
     from labkit.drills.formats import run_formats
 
-    _carry_out(lambda tell: run_formats(url, quick=quick, tell=tell))
+    findings: list[Finding] = []
+    _carry_out(lambda tell: run_formats(url, quick=quick, tell=tell, findings=findings), findings)
 
 
 def _carry_out(

@@ -12,9 +12,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final, TypeVar
 
 import typer
@@ -232,13 +233,24 @@ async def _cancelled_by(
     """Do `work` and cancel it at the first of `signals`, which is added to `told`."""
     loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
 
-    def end(number: int) -> None:
+    def note(number: int, _: FrameType | None) -> None:
+        # Python calls this between two instructions, also while `work` computes and the loop
+        # cannot turn: a second signal finds the default action in place from here on.
         told.append(number)
         for one in signals:
-            loop.remove_signal_handler(one)
             signal.signal(one, signal.SIG_DFL)
+        with suppress(RuntimeError):  # the loop is closed: `work` is over
+            loop.call_soon_threadsafe(end)
+
+    def end() -> None:
+        for one in signals:
+            loop.remove_signal_handler(one)
+            signal.signal(one, signal.SIG_DFL)  # which the loop does not leave in place
         task.cancel()
 
     for number in signals:
-        loop.add_signal_handler(number, end, number)
+        # `note` takes the place of the loop's handler, of which one thing stays: the pipe that
+        # wakes the loop up, also where the signal comes just before it begins to wait.
+        loop.add_signal_handler(number, lambda: None)
+        signal.signal(number, note)
     return await task

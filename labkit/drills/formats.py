@@ -9,7 +9,7 @@ streams. A server at an address gets one stream of each kind, at the pace of spe
 import asyncio
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from itertools import product
 from statistics import median
@@ -78,14 +78,17 @@ def listen(
     ]
 
 
-def measure(speech: Sequence[Float32], tell: Tell) -> Iterator[Finding]:
+async def measure(speech: Sequence[Float32], tell: Tell) -> AsyncIterator[Finding]:
     """Send recordings in every wrong way; a finding for each that is about the same."""
     groups: dict[tuple[str, Encoding, tuple[ErrorCode, ...]], list[Lie]] = {}
     for lie in lies():
         groups.setdefault((lie.sent, lie.declared.encoding, lie.kinds), []).append(lie)
     for done, ((sent, encoding, kinds), members) in enumerate(groups.items()):
         tell("sending in wrong formats", done, len(groups))
-        found = list(_told(members, speech))
+        found = list[Sequence[tuple[float, ProtocolError]]]()
+        for one in _told(members, speech):
+            found.append(one)
+            await asyncio.sleep(0)  # a stream takes a moment to judge, all of them take minutes
         right = sum({fault.code for _, fault in one} == set(kinds) for one in found)
         after_s = [one[-1][0] for one in found if one]
         value = f"{100 * right / len(found):.0f} %"
@@ -108,7 +111,7 @@ def _told(
         yield listen(lie.declared, lie.send(samples), chunk_ms, delivery)
 
 
-def false_alarms(recordings: Sequence[Recording], tell: Tell) -> Iterator[Finding]:
+async def false_alarms(recordings: Sequence[Recording], tell: Tell) -> AsyncIterator[Finding]:
     """Send recordings and synthetic sounds as they are declared, in every format."""
     alarms: list[str] = []
     forms = [AudioFormat(*f) for f in product(Encoding, (8_000, 16_000, 44_100, 48_000), (1, 2))]
@@ -119,25 +122,34 @@ def false_alarms(recordings: Sequence[Recording], tell: Tell) -> Iterator[Findin
         data = rightly(sound(form.sample_rate), form, turn)
         for _, fault in listen(form, data, _CHUNKS_MS[turn % 3], delivery):
             alarms.append(f"{name}, {form}, {way}: {fault}")
+        await asyncio.sleep(0)
     yield Finding.none_of(f"false alarms over {len(streams)} streams as declared", len(alarms))
-    yield from Finding.examples(alarms)
+    for example in Finding.examples(alarms):
+        yield example
 
 
 # -- over the wire ---------------------------------------------------------------------------
 
 
-async def run_formats(url: str | None, *, quick: bool, tell: Tell) -> Verdict:
-    """Run the drill with the watch alone, or against the server at `url`."""
+async def run_formats(
+    url: str | None, *, quick: bool, tell: Tell, findings: list[Finding]
+) -> Verdict:
+    """Run the drill with the watch alone, or against the server at `url`.
+
+    `findings` has what was found so far, also where something ends the drill.
+    """
     recordings = load_manifest()
     spoken = [r for r in recordings if r.kind.is_speech][:: 9 if quick else 1]
     speech = [lasting(read_audio(one.path)) for one in spoken]
     title = "Audio that is not what was declared"
     if url is not None:
-        found_there = await send_all(url, speech[0], tell)
-        return Verdict(f"{title}, sent to {shown(url)}", tuple(found_there))
+        findings += await send_all(url, speech[0], tell)
+        return Verdict(f"{title}, sent to {shown(url)}", tuple(findings))
     silent = [r for r in recordings if not r.kind.is_speech]
-    found = [*measure(speech, tell), *false_alarms([*spoken, *silent], tell)]
-    return Verdict(f"{title}, found and named", tuple(found))
+    for part in (measure(speech, tell), false_alarms([*spoken, *silent], tell)):
+        async for finding in part:
+            findings.append(finding)
+    return Verdict(f"{title}, found and named", tuple(findings))
 
 
 async def send_all(url: str, speech: Float32, tell: Tell) -> list[Finding]:

@@ -5,6 +5,7 @@ disk as soon as it was measured. So a folder that cannot be written costs nobody
 interrupt or a full disk costs the rows that were not measured yet, and no more.
 """
 
+import asyncio
 import csv
 import os
 import platform
@@ -116,10 +117,13 @@ async def conduct(
 
         await experiment.run(record, tell)
     summed = experiment.summarise(measured)
+    await asyncio.sleep(0)  # summing up and drawing take seconds; a signal is heard between them
     found(summed)
     about = {**about_machine(), **experiment.about()}
     results.write_json(experiment.summary, {"about": about, **summed.content()})
-    results.write_figures(experiment.draw(summed))
+    figures = experiment.draw(summed)
+    await asyncio.sleep(0)
+    results.write_figures(figures)
     results.complete = True
     return summed
 

@@ -123,6 +123,37 @@ run(work())
     assert done.stderr == b""
 
 
+def test_a_second_signal_ends_a_command_that_only_computes() -> None:
+    program = """
+import signal
+from labkit.cli.terminal import run
+async def work():
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
+    while True:
+        pass
+run(work())
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True)
+    assert done.returncode == -signal.SIGTERM
+    assert done.stderr == b""
+
+
+def test_a_first_signal_waits_for_what_computes_and_then_ends_it() -> None:
+    computed = []
+
+    async def work() -> None:
+        signal.raise_signal(signal.SIGTERM)
+        computed.append("a part")
+        await asyncio.sleep(0)
+        computed.append("the rest")
+
+    with pytest.raises(SystemExit) as caught:
+        terminal.run(work())
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert computed == ["a part"]
+
+
 def test_a_file_that_cannot_be_read_is_named_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,8 @@
 """The short form of `labkit drill formats`: two voices, and every kind of negative."""
 
+import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from itertools import cycle, product
 
 import numpy as np
@@ -26,10 +27,10 @@ def silent(what: str, done: int, of: int) -> None:
 
 
 @pytest.mark.slow
-def test_every_lie_about_a_voice_is_found_and_named() -> None:
+async def test_every_lie_about_a_voice_is_found_and_named() -> None:
     assert {kind for lie in misdeclared.lies() for kind in lie.kinds} == MISMATCHES
     speech = np.resize(read_audio(RECORDINGS[4].path), 160_000)
-    findings = list(formats.measure([speech], silent))
+    findings = [finding async for finding in formats.measure([speech], silent)]
     assert any("cannot be told" in finding.bar for finding in findings)
     assert [finding for finding in findings if not finding.holds] == []
 
@@ -52,13 +53,13 @@ def test_every_delivery_keeps_the_order_of_messages() -> None:
 
 
 @pytest.mark.parametrize(("right", "holds"), [(20, True), (19, True), (18, False)])
-def test_the_bar_is_95_percent_or_silence(
+async def test_the_bar_is_95_percent_or_silence(
     right: int, holds: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fault = ProtocolError(ErrorCode.RATE_MISMATCH, "", "")
     told = [[(1.0, fault)]] * right + [[]] * (20 - right)
     monkeypatch.setattr(formats, "_told", lambda members, speech: told)
-    for finding in formats.measure([], silent):
+    async for finding in formats.measure([], silent):
         if ErrorCode.RATE_MISMATCH in finding.bar.split() and "," not in finding.bar:
             assert finding.holds is holds
             assert finding.value == f"{5 * right} %, after 1.00 s"
@@ -67,23 +68,64 @@ def test_the_bar_is_95_percent_or_silence(
 
 
 @pytest.mark.parametrize(("right", "holds"), [(7, True), (6, True), (5, False)])
-def test_one_of_few_breaks_no_promise_of_a_share(
+async def test_one_of_few_breaks_no_promise_of_a_share(
     right: int, holds: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fault = ProtocolError(ErrorCode.RATE_MISMATCH, "", "")
     told = [[(1.0, fault)]] * right + [[]] * (7 - right)
     monkeypatch.setattr(formats, "_told", lambda members, speech: told)
-    found = [one for one in formats.measure([], silent) if one.bar == "≥ 95 % rate_mismatch"]
-    assert {one.holds for one in found} == {holds}
+    found = [one async for one in formats.measure([], silent)]
+    assert {one.holds for one in found if one.bar == "≥ 95 % rate_mismatch"} == {holds}
 
 
-def test_a_false_alarm_is_counted_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_false_alarm_is_counted_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     fault = ProtocolError(ErrorCode.RATE_MISMATCH, "too fast", "")
     monkeypatch.setattr(formats, "negatives", lambda _: [("tone", np.zeros)])
     monkeypatch.setattr(formats, "listen", lambda form, *_: [(1.0, fault)] * (form == FORMS[0]))
-    count, example = formats.false_alarms([], silent)
+    count, example = [one async for one in formats.false_alarms([], silent)]
     assert (count.value, count.holds) == (1, False)
     assert example.value == "tone, pcm_s16le 8000 Hz mono, live: too fast"
+
+
+@pytest.mark.parametrize("part", ["measure", "false_alarms"])
+async def test_a_drill_that_computes_is_ended_at_the_next_stream(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = 0
+
+    def judge(*_: object) -> list[tuple[float, ProtocolError]]:
+        nonlocal judged
+        if not (judged := judged + 1) % 2:
+            task.cancel()  # as a signal does, in the midst of what computes
+        return []
+
+    async def work() -> None:
+        speech = [np.zeros(160_000, np.float32)]
+        findings = formats.measure(speech, silent) if part == "measure" else alarms
+        async for _ in findings:
+            pass
+
+    monkeypatch.setattr(formats, "negatives", lambda _: [("tone", np.zeros)])
+    monkeypatch.setattr(formats, "listen", judge)
+    alarms = formats.false_alarms([], silent)
+    task = asyncio.create_task(work())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert judged == 2
+
+
+async def test_what_was_found_until_a_drill_is_ended_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def ended(*_: object) -> AsyncIterator[Finding]:
+        yield Finding.none_of("first", 0)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(formats, "measure", ended)
+    findings: list[Finding] = []
+    with pytest.raises(asyncio.CancelledError):
+        await formats.run_formats(None, quick=True, tell=silent, findings=findings)
+    assert [finding.name for finding in findings] == ["first"]
 
 
 async def answered(answer: Callable[[bytes], str | None]) -> list[Finding]:

@@ -143,6 +143,25 @@ async def test_what_was_measured_before_an_end_is_kept(tmp_path: Path, end: Base
     assert (results.measured, results.complete) == (2, False)
 
 
+@pytest.mark.parametrize("part", ["summarise", "draw"])
+async def test_an_end_while_the_sum_is_made_is_heard_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    whole = getattr(Counting, part)
+
+    def ended(counting: Counting, found: Any) -> Any:
+        task.cancel()  # as a signal does: summing up and drawing are computed without an await
+        return whole(counting, found)
+
+    monkeypatch.setattr(Counting, part, ended)
+    results = Results(tmp_path)
+    task = asyncio.create_task(conduct(Counting(3), results))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (results.measured, results.complete) == (3, False)
+    assert not (tmp_path / "numbers.png").exists()
+
+
 async def test_nothing_is_left_of_an_experiment_without_a_row(tmp_path: Path) -> None:
     def stop(_: int) -> None:
         raise LabkitError("no server")
