@@ -13,6 +13,7 @@ other law are the same sound with its quiet parts torn up, so a caller says whic
 
 import io
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -307,10 +308,12 @@ def read_audio(path: Path) -> Float32:
         AudioError: The file is missing, is no audio, is empty, or holds what is no sound.
     """
     try:
-        data, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        # As bytes: soundfile encodes a text itself, and fails at a name that is not UTF-8.
+        data, rate = soundfile.read(os.fsencode(path), dtype="float32", always_2d=True)
     except (OSError, TypeError, soundfile.LibsndfileError) as error:
         # TypeError: soundfile takes a name that ends in .raw for audio without a header.
-        raise AudioError(f"{path} is no readable WAV or FLAC recording: {error}") from error
+        why = error.error_string if isinstance(error, soundfile.LibsndfileError) else error
+        raise AudioError(f"{path} is no readable WAV or FLAC recording: {why}") from error
     if not _RATES[0] <= rate <= _RATES[1]:
         raise AudioError(
             f"{path} says that it has {rate} samples a second, and recordings have {_RATES[0]} to "

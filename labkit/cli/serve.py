@@ -212,6 +212,10 @@ def _told(system: str | None) -> str | None:
         raise typer.BadParameter(
             f"--system {system} looks like a file, and there is none; name one, or write a text"
         )
+    if not _is_text(system):
+        raise typer.BadParameter(
+            "--system has bytes that are no UTF-8; write it in a terminal of UTF-8, or name a file"
+        )
     if len(system) > _MOST_TOLD:
         raise typer.BadParameter(
             f"--system has {len(system)} characters, of {_MOST_TOLD} at most: "
@@ -219,6 +223,11 @@ def _told(system: str | None) -> str | None:
         )
     _log.info("the language model is told %d characters, from %s", len(system), source)
     return system
+
+
+def _is_text(given: str) -> bool:
+    """Whether all of an argument could be decoded; of other bytes, Python makes surrogates."""
+    return not any("\ud800" <= char <= "\udfff" for char in given)
 
 
 def _voice(

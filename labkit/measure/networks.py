@@ -79,7 +79,8 @@ def read_profile(named: str) -> Profile:
         raise InstrumentError(f"network {named!r} is none of {known}, and no file")
     try:
         told = tomllib.loads(path.read_text(encoding="utf-8"))
-        return _Network.model_validate(told).profile(path.stem)
+        name = path.stem.encode(errors="replace").decode()  # figures and files show it
+        return _Network.model_validate(told).profile(name)
     except (OSError, ValueError) as error:
         why = first_fault(error) if isinstance(error, ValidationError) else error
         raise InstrumentError(f"{named} describes no network: {why}") from error

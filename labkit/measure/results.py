@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, TypeVar
 
-from pydantic_core import ValidationError, to_json
+from pydantic_core import ValidationError, to_json, to_jsonable_python
 
 from labkit.errors import InstrumentError, first_fault
 
@@ -33,6 +33,9 @@ _LIBRARIES: Final = (
     "labkit", "faster-whisper", "ctranslate2", "llama-cpp-python", "piper-tts", "onnxruntime",
     "websockets", "numpy",
 )  # fmt: skip
+
+_ODD: Final = "backslashreplace"
+"""How the bytes of a file's name are written that are no UTF-8: no row is lost for them."""
 
 Tell = Callable[[str, int, int], None]
 """Is told what happens now, how much is over, and how much there is in all: turns, or seconds."""
@@ -203,7 +206,7 @@ class Results:
         """
         path = self.folder / name
         try:
-            file = path.open("x", newline="", encoding="utf-8")
+            file = path.open("x", newline="", encoding="utf-8", errors=_ODD)
         except OSError as error:
             if not isinstance(error, FileExistsError):  # another run's rows are not ours to remove
                 self._remove(path)
@@ -239,7 +242,8 @@ class Results:
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a summary; dataclasses become objects."""
-        text = to_json(content, indent=2, inf_nan_mode="strings").decode() + "\n"
+        plain = _encodable(to_jsonable_python(content))
+        text = to_json(plain, indent=2, inf_nan_mode="strings").decode() + "\n"
         self._write(name, lambda path: path.write_text(text, encoding="utf-8"))
 
     def write_figures(self, figures: Mapping[str, "Figure"]) -> None:
@@ -274,6 +278,18 @@ def _not_writable(folder: Path, error: OSError) -> InstrumentError:
         f"results cannot be written to {folder}: {error.strerror or error}. "
         "Name another folder with --out"
     )
+
+
+def _encodable(value: Any) -> Any:
+    """A value of JSON, in whose texts there is nothing that UTF-8 does not have."""
+    match value:
+        case str():
+            return value.encode(errors=_ODD).decode()
+        case dict():
+            return {key: _encodable(one) for key, one in value.items()}
+        case list():
+            return [_encodable(one) for one in value]
+    return value
 
 
 def about_machine() -> dict[str, Any]:

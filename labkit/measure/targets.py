@@ -90,7 +90,8 @@ class Target:
             ServerError: There is no such file, or it is another one.
         """
         # A figure leaves out what begins with "_", and reads what stands between "$" as a formula.
-        return cls(path.stem.lstrip("_").replace("$", "") or "server", script_server(path))
+        name = path.stem.lstrip("_").replace("$", "") or "server"
+        return cls(name.encode(errors="replace").decode(), script_server(path))
 
     @classmethod
     def running(cls, url: str, **reach: Unpack[Reach]) -> "Target":

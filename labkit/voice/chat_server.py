@@ -36,6 +36,22 @@ _MOST_TOLD: Final = 200
 _LOOK_S: Final = 1.0
 
 
+def _signed(key: str | None) -> Mapping[str, str]:
+    """The header that shows a key, if there is one.
+
+    Raises:
+        ModelError: It is none that a header can carry.
+    """
+    if not key:
+        return {}
+    if not (key.isascii() and key.isprintable()):
+        raise ModelError(
+            f"the variable {KEY_VARIABLE} holds no key: a key has letters, digits and signs of "
+            "ASCII, and no end of a line"
+        )
+    return {"Authorization": f"Bearer {key}"}
+
+
 class ChatServerLlm(Llm):
     """A model behind an HTTP address; one conversation is answered at a time."""
 
@@ -50,7 +66,7 @@ class ChatServerLlm(Llm):
         """
         try:
             parsed = httpx2.URL(address)
-        except httpx2.InvalidURL as error:
+        except (httpx2.InvalidURL, UnicodeError) as error:
             raise ModelError(f"--llm {address!r} is no address: {error}") from error
         if parsed.scheme not in ("http", "https") or not parsed.host:
             raise ModelError(
@@ -60,9 +76,8 @@ class ChatServerLlm(Llm):
         self._model = parsed.fragment
         # What signs in stands in no error: clients are told those.
         self._base = str(parsed.copy_with(fragment=None, userinfo=b"")).rstrip("/")
-        key = os.environ.get(KEY_VARIABLE)
         self._client = httpx2.Client(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            headers=_signed(os.environ.get(KEY_VARIABLE)),
             auth=(parsed.username, parsed.password) if parsed.userinfo else None,
             timeout=httpx2.Timeout(_SILENT_S, connect=_CONNECT_S),
             # Each reply has a connection of its own, which ends with it (`_Line`).

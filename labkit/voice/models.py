@@ -360,6 +360,12 @@ def _fitting(model: Model) -> Path:
     path, (wanted, fits) = locate(model), _OWN[model.role]
     if isinstance(model.place, Path) and not fits(path):
         raise ModelError(f"--{model.role} {path} is no such model: name {wanted}")
+    if model.role is not Role.LLM and os.fsencode(path) != str(path).encode(errors="replace"):
+        # llama.cpp opens any file; the engines of the others take names of UTF-8 alone.
+        raise ModelError(
+            f"--{model.role} {path}: its engine opens no path with bytes that are no UTF-8; "
+            "rename it"
+        )
     return path
 
 

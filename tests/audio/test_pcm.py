@@ -4,6 +4,8 @@ Both laws of G.711 are held against its own values and its smooth formulas.
 """
 
 import math
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -223,6 +225,18 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_folder_is_no_recording(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="no readable"):
         pcm.read_audio(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take no such name")
+def test_a_name_of_odd_bytes_is_a_name(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"b\xff.wav")
+    pcm.write_wav(path, np.full(1_600, 0.25, np.float32))
+    assert len(pcm.read_audio(path)) == 1_600
+    path.write_text("no audio")
+    with pytest.raises(
+        AudioError, match="b\udcff.wav is no readable WAV or FLAC recording: Format"
+    ):
+        pcm.read_audio(path)
 
 
 def test_a_recording_without_samples_is_refused(tmp_path: Path) -> None:

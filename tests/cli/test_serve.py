@@ -200,6 +200,11 @@ def test_a_mistyped_name_is_no_message_to_the_model(
         module._told(given)
 
 
+def test_bytes_that_are_no_text_are_no_message_to_the_model() -> None:
+    with pytest.raises(typer.BadParameter, match="--system has bytes that are no UTF-8"):
+        module._told("you are \udcff")
+
+
 def test_what_the_model_is_told_is_logged(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

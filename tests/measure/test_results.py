@@ -89,6 +89,16 @@ async def test_rows_summary_and_figures_are_written(tmp_path: Path) -> None:
     assert told == [0, 1, 2]
 
 
+def test_what_utf_8_does_not_have_costs_no_row_and_no_summary(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    with results.rows("numbers.csv", ["server"]) as write:
+        write({"server": "b\udcff é"})
+    results.write_json("summary.json", {"told": ["é", "\udcff", float("inf"), None]})
+    assert read_rows(tmp_path / "numbers.csv", dict) == [{"server": "b\\udcff é"}]
+    kept = json.loads((tmp_path / "summary.json").read_bytes())
+    assert kept == {"told": ["é", "\\udcff", "Infinity", None]}
+
+
 async def test_every_row_is_in_the_file_before_the_next_is_measured(tmp_path: Path) -> None:
     seen: list[int] = []
     await conduct(Counting(3, lambda _: seen.append(len(written(tmp_path)))), Results(tmp_path))

@@ -114,10 +114,19 @@ def test_targets_have_names_that_tell_them_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("file", "name"),
-    [("mine.py", "mine"), ("_mine.py", "mine"), ("$x^$.py", "x^"), ("_.py", "server")],
+    [
+        ("mine.py", "mine"),
+        ("_mine.py", "mine"),
+        ("$x^$.py", "x^"),
+        ("_.py", "server"),
+        ("b\udcff.py", "b?"),
+    ],
 )
-def test_a_server_has_a_name_that_figures_show(tmp_path: Path, file: str, name: str) -> None:
-    (tmp_path / file).touch()
+def test_a_server_has_a_name_that_figures_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, name: str
+) -> None:
+    monkeypatch.setattr(Path, "is_file", lambda _: True)  # not every file system takes every name
+    monkeypatch.setattr(Path, "is_dir", lambda _: False)
     assert Target.script(tmp_path / file).name == name
 
 

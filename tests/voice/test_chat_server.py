@@ -313,7 +313,20 @@ def test_a_page_that_lists_no_models_is_named() -> None:
             ChatServerLlm(server.address).warm_up()
 
 
-@pytest.mark.parametrize("address", ["http://", "ftp://host/v1", "http://[::1", "localhost:8080"])
+@pytest.mark.parametrize("key", ["b\udcff", "clé", "a\nb"])
+def test_a_key_that_no_header_carries_is_told_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, key)
+    with pytest.raises(ModelError, match=f"the variable {KEY_VARIABLE} holds no key") as caught:
+        ChatServerLlm("http://localhost:8080/v1")
+    assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://", "ftp://host/v1", "http://[::1", "localhost:8080", "http://host/v1#\udcff"],
+)
 def test_what_is_no_address_is_named(address: str) -> None:
     with pytest.raises(ModelError, match="is no address"):
         ChatServerLlm(address)

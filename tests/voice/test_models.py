@@ -78,6 +78,17 @@ def test_a_path_that_leads_to_no_model_of_its_role_says_what_should(
         resolve(**{str(role): str(own)})
 
 
+@pytest.mark.parametrize("role", [Role.ASR, Role.TTS])
+def test_a_path_that_its_engine_cannot_open_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, role: Role
+) -> None:
+    path = Path("/b\udcff")  # not every file system takes such a name
+    monkeypatch.setattr(Path, "exists", lambda _: True)
+    monkeypatch.setattr(Path, "is_file", lambda _: True)
+    with pytest.raises(ModelError, match=f"--{role} {path}: its engine opens no path"):
+        resolve(**{str(role): str(path)})
+
+
 def places(set_name: str) -> list[object]:
     return [model.place for model in models_of(set_name)]
 
