@@ -13,10 +13,11 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final
 
 import numpy as np
@@ -36,6 +37,7 @@ _PROGRAM: Final = (
     "import sys\nfrom pathlib import Path\nfrom labkit.voice import llama, piper, whisper\n"
     "model = Path(sys.argv[1])\n"
 )
+_HOME: Final = "set HOME to a folder that you may write to, as in HOME=$PWD/home labkit lab"
 
 _LOAD: Final[Mapping[Role, str]] = {
     Role.ASR: "whisper.FasterWhisperAsr(model, threads=1).warm_up()",
@@ -72,10 +74,21 @@ async def run_checks(models: Iterable[Model]) -> list[Check]:
         check_compiler(os.environ.get("CXX", "c++"), needed=not _installed("llama-cpp-python")),
         *[await check_model(model) for model in models],
         check_cores(usable_cores(), os.cpu_count() or 1),
-        check_kernel(kernel_command(), sys.executable),
+        check_home(jupyter_folders()),
+        _tried("kernel", lambda: check_kernel(kernel_command(), sys.executable), _HOME),
         check_port(DEFAULT_PORT),
-        check_disk(Path.cwd()),  # where results will be written
+        # The working folder is where results will be written.
+        _tried("disk", lambda: check_disk(Path.cwd()), "change into a folder that exists"),
     ]
+
+
+def _tried(name: str, look: Callable[[], Check], mend: str) -> Check:
+    """What a check finds, or that the system did not let it look; the other rows are told, too."""
+    try:
+        return look()
+    except OSError as error:
+        place = error.filename or "the working folder"
+        return Check(name, False, f"{place}: {error.strerror or error}", mend)
 
 
 def check_python(version: tuple[int, int, int], executable: str) -> Check:
@@ -174,6 +187,26 @@ def _mend(model: Model) -> str:
             f"run 'make rebuild-llama' if llama.cpp was built on another processor, else {restore}"
         )
     return restore
+
+
+def jupyter_folders() -> Sequence[Path]:
+    """Where Jupyter keeps its settings, and what it notes while it runs."""
+    from jupyter_core.paths import jupyter_config_dir, jupyter_runtime_dir
+
+    return Path(jupyter_config_dir()), Path(jupyter_runtime_dir())
+
+
+def check_home(folders: Iterable[Path]) -> Check:
+    """Whether a user may write into these folders, or make those that are not there yet."""
+    for folder in folders:
+        try:
+            there = next(place for place in (folder, *folder.parents) if place.exists())
+            with TemporaryFile(dir=there):
+                pass
+        except OSError as error:
+            why = error.strerror or str(error)
+            return Check("home", False, f"Jupyter can keep nothing in {folder}: {why}", _HOME)
+    return Check("home", True, "Jupyter can keep its files")
 
 
 def kernel_command() -> Sequence[str] | None:

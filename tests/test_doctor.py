@@ -1,5 +1,6 @@
 """Each check says yes on a sound machine, and names the mend on a broken one."""
 
+import errno
 import signal
 import socket
 import subprocess
@@ -145,6 +146,40 @@ def test_no_kernel() -> None:
     assert doctor.check_kernel(None, HERE).mend == "run 'make setup'"
 
 
+@pytest.mark.parametrize("below", ["", "not/yet/there"])
+def test_a_home_that_can_be_written(tmp_path: Path, below: str) -> None:
+    assert doctor.check_home([tmp_path / below]) == Check(
+        "home", True, "Jupyter can keep its files"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    check = doctor.check_home([tmp_path, tmp_path / "file" / ".jupyter"])
+    assert not check.ok
+    assert check.detail.startswith(f"Jupyter can keep nothing in {tmp_path}/file/.jupyter: Not a")
+    assert check.mend.startswith("set HOME to a folder that you may write to")
+
+
+async def test_what_the_system_does_not_let_it_look_at_is_a_row_like_any_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused() -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "/proc/.ipython")
+
+    def gone() -> Path:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(doctor, "kernel_command", refused)
+    monkeypatch.setattr(Path, "cwd", gone)
+    rows = {check.name: check for check in await doctor.run_checks([])}
+    assert rows["kernel"].detail == "/proc/.ipython: No such file or directory"
+    assert "HOME" in rows["kernel"].mend
+    assert rows["disk"].detail == "the working folder: No such file or directory"
+    assert len(rows) == 8
+
+
 def test_the_kernel_that_jupyter_knows() -> None:
     command = doctor.kernel_command()
     assert command is not None
@@ -202,7 +237,7 @@ async def test_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path)
     absent = Model(Role.ASR, "mine", tmp_path / "absent")
     checks = await doctor.run_checks([absent])
-    names = ["python", "packages", "compiler", "asr", "cores", "kernel", "port", "disk"]
+    names = ["python", "packages", "compiler", "asr", "cores", "home", "kernel", "port", "disk"]
     assert [check.name for check in checks] == names
     assert [check.name for check in checks if not check.ok] == ["asr"]
     assert all(bool(check.mend) is not check.ok for check in checks)

@@ -20,11 +20,14 @@ def lab(
     mine: Annotated[Path, typer.Option(help="The folder with your copies.")] = _CHECKOUT / "mine",
 ) -> None:
     """Open copies of the chapters in JupyterLab, yours to change; takes its options, too."""
-    from labkit.doctor import check_packages, required_packages
+    from labkit.doctor import check_home, check_packages, jupyter_folders, required_packages
 
     packages = check_packages(required_packages())
     if not packages.ok:
         raise LabkitError(f"packages: {packages.detail}; {packages.mend}")
+    home = check_home(jupyter_folders())  # Jupyter itself would give a traceback
+    if not home.ok:
+        raise LabkitError(f"{home.detail}; {home.mend}")
     if os.geteuid() == 0 and "--allow-root" not in context.args:
         raise LabkitError(
             "JupyterLab does not run as root unless it is told to: "

@@ -1,6 +1,7 @@
 """The course's commands: copies first, then JupyterLab in place of this process; checks."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,18 @@ def test_an_environment_that_is_older_than_the_checkout_is_named(
     told = CliRunner().invoke(app, ["lab", "--mine", str(tmp_path / "mine"), "--allow-root"])
     assert told.exit_code != 0
     assert "unheard-of missing; run 'make setup'" in str(told.exception)
+
+
+def test_a_home_that_cannot_be_written_is_told_before_jupyter_fails_at_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    became: list[object] = []
+    monkeypatch.setattr(os, "execve", lambda *told: became.extend(told))
+    monkeypatch.setattr("labkit.doctor.jupyter_folders", lambda: [tmp_path / "file" / "jupyter"])
+    (tmp_path / "file").touch()
+    told = CliRunner().invoke(app, ["lab", "--mine", str(tmp_path / "mine"), "--allow-root"])
+    assert re.search("can keep nothing in .*: Not a directory; set HOME to", str(told.exception))
+    assert not became
 
 
 def test_root_is_told_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
