@@ -3,9 +3,10 @@
 It is started as ``python -m labkit.measure.child NAME ARGUMENTS``.
 
 The parent holds the other end of this process's standard input and writes nothing to it. When the
-parent ends, in whatever way, the kernel closes that end, and this process terminates itself. That
-holds for a parent that was killed, too, which no handler or `finally` of the parent could see to,
-and on every Unix. (Linux's `PR_SET_PDEATHSIG` fires when the *thread* that forked ends.)
+parent ends, in whatever way, the kernel closes that end, and this process terminates itself and
+what it started. That holds for a parent that was killed, too, which no handler or `finally` of the
+parent could see to, and on every Unix. (Linux's `PR_SET_PDEATHSIG` fires when the *thread* that
+forked ends.)
 
 On the signal `SIGUSR1` it writes where it is, even if its event loop is blocked.
 """
@@ -29,9 +30,11 @@ def _end_with_parent() -> None:
     # interpreter aborts when it ends meanwhile.
     while os.read(_STDIN, 1024):
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    # What it started as well, which is of its group; one that it does not lead is somebody else's.
+    end = os.killpg if os.getpgrp() == os.getpid() else os.kill
+    end(os.getpid(), signal.SIGTERM)
     time.sleep(_LAST_WORDS_S)
-    os._exit(1)
+    end(os.getpid(), signal.SIGKILL)
 
 
 def main() -> None:

@@ -189,6 +189,21 @@ def test_a_server_ends_with_a_parent_that_was_terminated_or_killed(fate: signal.
         assert gone(pid)
 
 
+def test_what_a_server_started_ends_with_a_parent_that_was_killed(
+    module: Callable[[str], list[str]],
+) -> None:
+    helper = "import subprocess; helper = subprocess.Popen(['sleep', '1000'])"
+    command = module(f"{helper}\n{READY}time.sleep(1000)")
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout is not None
+        (started,) = psutil.Process(int(parent.stdout.readline())).children()
+        parent.kill()
+        parent.wait()
+        assert gone(started.pid)
+
+
 async def test_a_server_that_does_not_hear_the_end_is_cut_off(
     module: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
