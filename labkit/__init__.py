@@ -37,11 +37,10 @@ The package follows the way of a spoken second: `labkit.audio`, `labkit.protocol
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Final
 
 from labkit import telemetry
 
+TYPE_CHECKING = False  # type checkers take it for true; typing takes longer to import than all this
 if TYPE_CHECKING:
     from labkit.audio.formats import WIRE as WIRE
     from labkit.audio.formats import AudioFormat as AudioFormat
@@ -77,12 +76,8 @@ if TYPE_CHECKING:
 
 telemetry.switch_off()  # before any other module of labkit can import an engine
 
-try:
-    __version__ = version("labkit")
-except PackageNotFoundError:  # a checkout that was never installed
-    __version__ = "0.0.0"
-
-_PLACES: Final = {
+__version__: str
+_PLACES = {
     name: module
     for module, names in {
         "labkit.audio.formats": "WIRE AudioFormat",
@@ -113,11 +108,25 @@ __all__ = sorted(["__version__", *_PLACES])
 
 def __getattr__(name: str) -> object:
     """Load what is asked for, once."""
-    if name not in _PLACES:
+    if name == "__version__":
+        found = _version()
+    elif name in _PLACES:
+        found = getattr(import_module(_PLACES[name]), name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(_PLACES[name]), name)
     globals()[name] = found
     return found
+
+
+def _version() -> str:
+    # Only now: it takes longer than all else here, and comes before `labkit.__main__` can say
+    # what Ctrl-C does.
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("labkit")
+    except PackageNotFoundError:  # a checkout that was never installed
+        return "0.0.0"
 
 
 def __dir__() -> list[str]:

@@ -43,9 +43,15 @@ def test_names_can_be_listed() -> None:
 
 
 def test_importing_labkit_loads_nothing_heavy() -> None:
-    program = "import labkit, sys; print(*sys.modules)"
+    program = "import sys; own = {*sys.modules}; import labkit; print(*{*sys.modules} - own)"
     loaded = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
     heavy = {"numpy", "websockets", "matplotlib", "onnxruntime", "pydantic", "asyncio"}
+    # Until `labkit` is imported, Ctrl-C gives a traceback.
+    heavy |= {"importlib.metadata", "email", "pathlib", "typing"}
     assert heavy.isdisjoint(loaded)
+
+
+def test_the_version_is_known_once_it_is_asked_for() -> None:
+    assert re.match(r"\d+\.\d+\.\d+", labkit.__version__)
