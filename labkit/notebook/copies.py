@@ -23,6 +23,15 @@ _GIVEN: Final = ".chapters.json"
 """Which versions of each chapter the folder was given: name → SHA-256 of each."""
 _SETTINGS: Final = Path(__file__).with_name("jupyter")
 _SETTINGS_PATH: Final = "JUPYTER_CONFIG_PATH"
+_RUN: Final = """
+import runpy, signal
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, lambda *_: signal.raise_signal(signal.SIGTERM))
+runpy.run_module("jupyterlab", run_name="__main__", alter_sys=True)
+"""
+"""As `python -m jupyterlab`, where Ctrl-C means the same as SIGTERM until its server asks in a
+terminal whether one is sure: it just ends the imports, and stops the server in order. Python's own
+handler gives a traceback wherever the program is."""
 
 
 def copy_chapters(chapters: Path, mine: Path) -> list[str]:
@@ -103,7 +112,7 @@ def jupyter_command(mine: Path, options: Sequence[str] = ()) -> list[str]:
     first = min(mine.glob("*.ipynb"), default=mine)
     page = "/lab" if first == mine else f"/lab/tree/{quote(first.name)}"
     return [
-        *(sys.executable, "-m", "jupyterlab", str(first)),
+        *(sys.executable, "-c", _RUN, str(first)),
         f"--LabApp.default_url={page}",
         "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",

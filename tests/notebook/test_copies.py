@@ -2,9 +2,11 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jupyterlab.labapp import LabApp
@@ -112,11 +114,30 @@ def test_a_folder_that_cannot_be_made_is_named(chapters: Path, tmp_path: Path) -
 
 
 def test_jupyterlab_looks_for_no_extensions(tmp_path: Path) -> None:
-    python, dash_m, module, folder, *options = jupyter_command(tmp_path, ["--no-browser"])
-    assert (python, dash_m, module, folder) == (sys.executable, "-m", "jupyterlab", str(tmp_path))
+    python, _, _, folder, *options = jupyter_command(tmp_path, ["--no-browser"])
+    assert (python, folder) == (sys.executable, str(tmp_path))
     lab = LabApp()
     lab.parse_command_line(options)
     assert (lab.extension_manager, lab.default_url) == ("readonly", "/lab")
+
+
+@pytest.mark.parametrize(
+    ("before", "code"), [(signal.default_int_handler, -signal.SIGTERM), (signal.SIG_IGN, 7)]
+)
+def test_ctrl_c_while_jupyterlab_is_imported_gives_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: Any, code: int
+) -> None:
+    lab = tmp_path / "jupyterlab"
+    lab.mkdir()
+    (lab / "__init__.py").write_text("import signal; signal.raise_signal(signal.SIGINT)")
+    (lab / "__main__.py").write_text("raise SystemExit(7)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    done = subprocess.run(
+        jupyter_command(tmp_path),
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, before),
+    )
+    assert (done.returncode, done.stderr) == (code, b"")
 
 
 def test_the_addresses_that_are_printed_open_the_first_chapter(tmp_path: Path) -> None:
