@@ -47,6 +47,8 @@ _HANG_UP_S: Final = 1.0
 """Longest that closing one connection in order may take."""
 _REASON: Final = 120
 """Most characters of a close reason; a close frame has room for 123 bytes."""
+_CALM_NS: Final = 60 * 10**9
+"""How long files have to be enough until it is worth a line that they ran out again."""
 _IN_ORDER: Final = (CloseCode.NORMAL, CloseCode.GOING_AWAY)
 _QUEUE: Final = (4000, 3000)
 """Frames that wait for the application before reading stops, and until it goes on: audio that is
@@ -415,7 +417,7 @@ async def serve_until_signal(
     """
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(_tell_once)
+    loop.set_exception_handler(_TellOnce())
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, asked.set)
     async with VoiceServer(pipeline, settings, on_turn=on_turn) as server:
@@ -423,10 +425,22 @@ async def serve_until_signal(
         await asked.wait()
 
 
-def _tell_once(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log that files ran out in one line; asyncio writes a traceback at every try to accept."""
-    error = context.get("exception")
-    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-        _log.warning("no caller can come in: this process may open no more files (ulimit -n)")
-        return
-    loop.default_exception_handler(context)
+class _TellOnce:
+    """Logs that files ran out in one line; asyncio writes a traceback at every try to accept.
+
+    It tries about once a second, for each address. The line is logged again once there was a
+    minute without such a failure.
+    """
+
+    def __init__(self, clock: Callable[[], int] = time.perf_counter_ns) -> None:
+        self._clock = clock
+        self._last_ns: int | None = None
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not (isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)):
+            loop.default_exception_handler(context)
+            return
+        last_ns, self._last_ns = self._last_ns, self._clock()
+        if last_ns is None or self._last_ns - last_ns > _CALM_NS:
+            _log.warning("no caller can come in: this process may open no more files (ulimit -n)")

@@ -1,6 +1,7 @@
 """The server over real sockets, with engines that follow a script."""
 
 import asyncio
+import errno
 import json
 import socket as sockets
 from collections.abc import AsyncIterator
@@ -16,7 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from labkit.audio.pcm import encode_s16le
 from labkit.errors import CloseCode, ServerError
 from labkit.protocol.schema import schema_text
-from labkit.server.app import VoiceServer
+from labkit.server.app import VoiceServer, _TellOnce
 from labkit.session.settings import ServerSettings
 from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedAsr, ScriptedLlm, scripted_engines
@@ -404,6 +405,21 @@ async def test_a_reaper_that_fails_goes_on(
         monkeypatch.setattr(server, "reap", fail)
         await until(lambda: len(looks) > 2)
     assert "the reaper failed" in caplog.text
+
+
+async def test_files_that_ran_out_are_told_once_an_episode(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    times_s = iter([0, 1, 2, 61, 120, 181, 182])
+    tell, loop = _TellOnce(lambda: next(times_s) * 10**9), asyncio.get_running_loop()
+    told = []
+    for _ in range(7):
+        caplog.clear()
+        tell(loop, {"message": "accept failed", "exception": OSError(errno.EMFILE, "no more")})
+        told.append("ulimit -n" in caplog.text)
+    assert told == [True, False, False, False, False, True, False]  # 61 s lie between 120 and 181
+    tell(loop, {"message": "something else", "exception": OSError(errno.EIO, "broken")})
+    assert "something else" in caplog.text
 
 
 async def test_a_port_in_use_is_named() -> None:
