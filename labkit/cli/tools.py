@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from labkit.cli.models import SetOption
 from labkit.cli.terminal import console, errors, require_writable, run, write_text
+from labkit.errors import LabkitError
 
 
 def doctor(model_set: SetOption = "embedded") -> None:
@@ -36,7 +37,7 @@ def token() -> None:
     """Print a fresh token for --token-file, on the server and for its callers."""
     from labkit.net import new_token
 
-    sys.stdout.write(f"{new_token()}\n")
+    _print(f"{new_token()}\n")
 
 
 def protocol(
@@ -52,9 +53,16 @@ def protocol(
         require_writable(out)
     text = schema_text() if schema else reference_page()
     if out is None:
-        sys.stdout.write(text)
+        _print(text)
     else:
         write_text(out, text)
+
+
+def _print(text: str) -> None:
+    """Print what the command is called for; in what was closed (`>&-`) it would be lost."""
+    if sys.__stdout__ is None:
+        raise LabkitError("stdout is closed, so there is nowhere to print to")
+    sys.stdout.write(text)
 
 
 def reference_page() -> str:

@@ -93,6 +93,6 @@ def test_the_lines_of_a_help_fit_into_80_columns() -> None:
 
 
 def test_a_closed_stdout_is_no_fault() -> None:
-    command = f"'{sys.executable}' -m labkit token >&-"
+    command = f"'{sys.executable}' -m labkit models list >&-"
     done = subprocess.run(["/bin/sh", "-c", command], cwd=ROOT, stderr=subprocess.PIPE)
     assert (done.returncode, done.stderr) == (0, b"")

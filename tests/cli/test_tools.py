@@ -1,5 +1,8 @@
 """`labkit doctor` and `labkit protocol`."""
 
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from labkit.cli.tools import doctor, protocol, reference_page
 from labkit.doctor import Check
 from labkit.errors import LabkitError
 from labkit.protocol.schema import schema_text
+from tests.paths import ROOT
 
 app = typer.Typer()
 app.command()(doctor)
@@ -27,6 +31,21 @@ def test_what_is_asked_for_is_printed_or_written(
     out = tmp_path / "out"
     assert CliRunner().invoke(app, ["protocol", *options, "--out", str(out)]).stdout == ""
     assert out.read_text(encoding="utf-8") == wanted
+
+
+@pytest.mark.parametrize("command", ["token", "protocol"])
+def test_what_would_be_printed_for_nobody_is_an_error(command: str) -> None:
+    done = subprocess.run(
+        f"exec {shlex.quote(sys.executable)} -m labkit {command} >&-",
+        shell=True,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: stdout is closed, so there is nowhere to print to\n",
+    )
 
 
 def test_a_file_that_cannot_be_written_is_named_with_the_reason(tmp_path: Path) -> None:
