@@ -79,8 +79,11 @@ def read_profile(named: str) -> Profile:
         raise InstrumentError(f"network {named!r} is none of {known}, and no file")
     try:
         told = tomllib.loads(path.read_text(encoding="utf-8"))
+        network = _Network.model_validate(told)
+        if not network.model_fields_set & {"up", "down"}:
+            raise ValueError("it says nothing of [up] and nothing of [down]")
         name = path.stem.encode(errors="replace").decode()  # figures and files show it
-        return _Network.model_validate(told).profile(name)
+        return network.profile(name)
     except (OSError, ValueError) as error:
         why = first_fault(error) if isinstance(error, ValidationError) else error
         raise InstrumentError(f"{named} describes no network: {why}") from error

@@ -44,6 +44,8 @@ mbit_per_s = 8
         ("[down]\nmbit_per_s = 0", r"field 'down\.mbit_per_s': .* greater than 0; it is 0"),
         ("[sideways]\ndelay_ms = 1", "field 'sideways': .* it is {'delay_ms': 1}"),
         ("up = 3", "field 'up': .* it is 3"),
+        ("", r"describes no network: it says nothing of \[up\] and nothing of \[down\]"),
+        ("about = 'fast'", "it says nothing of"),
     ],
 )
 def test_a_file_that_describes_none_is_refused_with_the_reason(
