@@ -12,6 +12,7 @@ other law are the same sound with its quiet parts torn up, so a caller says whic
 """
 
 import io
+import logging
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -27,6 +28,8 @@ from numpy.typing import NDArray
 
 from labkit.errors import AudioError
 
+_log = logging.getLogger(__name__)
+
 Float32: TypeAlias = NDArray[np.float32]
 Int16: TypeAlias = NDArray[np.int16]
 
@@ -37,6 +40,8 @@ Bytes = bytes | bytearray | memoryview
 _FULL_SCALE: Final = 32_768.0
 _RATES: Final = (1_000, 768_000)
 """Sample rates that recordings have; another one says that the file's header is broken."""
+_LOUDEST: Final = 1.1
+"""Peaks of floats that conversions of rates leave above full scale; cut off, they are not heard."""
 _CANCELLED: Final = 0.01
 """Channels whose mean has less power than this part of the loudest one's cancel each other out."""
 _FRAME: Final = SAMPLE_RATE // 200
@@ -302,7 +307,8 @@ def _ratio(decibels: float) -> float:
 def read_audio(path: Path) -> Float32:
     """Read a recording of any rate, channel count and format that libsndfile knows.
 
-    Channels are averaged to mono, samples clipped to [-1, 1], and the rate converted to 16 kHz.
+    Channels are averaged to mono, samples clipped to [-1, 1] (which is logged where it can be
+    heard), and the rate converted to 16 kHz.
 
     Raises:
         AudioError: The file is missing, is no audio, is empty, or holds what is no sound.
@@ -325,6 +331,13 @@ def read_audio(path: Path) -> Float32:
         raise AudioError(
             f"{path} holds samples that are not finite (NaN or infinity); export it anew as WAV "
             "of 16 bits"
+        )
+    if (peak := np.abs(data).max()) > _LOUDEST:
+        _log.warning(
+            "%s reaches %.5g, and full scale is 1: what is above it is cut off. Export it anew as "
+            "WAV of 16 bits, or make it quieter",
+            path,
+            peak,
         )
     return resample(_mixed(data.clip(-1, 1)), int(rate), SAMPLE_RATE)
 

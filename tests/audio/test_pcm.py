@@ -266,10 +266,18 @@ def test_a_recording_that_holds_no_sound_is_refused(
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_recording_that_is_far_too_loud_is_clipped(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("peak", "told"), [(1e38, "1e+38"), (32_767, "32767"), (1.5, "1.5"), (1.05, ""), (1.0, "")]
+)
+def test_a_recording_that_is_too_loud_is_clipped_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, peak: float, told: str
+) -> None:
     path = tmp_path / "loud.wav"
-    soundfile.write(path, np.float32([1e38, -1e38, 0.5]), 16_000, subtype="FLOAT")
+    soundfile.write(path, np.float32([peak, -peak, 0.5]), 16_000, subtype="FLOAT")
     assert pcm.read_audio(path).tolist() == [1, -1, 0.5]
+    assert [f"loud.wav reaches {told}, and" in line for line in caplog.messages] == [True] * bool(
+        told
+    )
 
 
 def test_of_channels_that_cancel_out_the_loudest_is_heard(tmp_path: Path) -> None:
