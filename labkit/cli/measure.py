@@ -44,12 +44,15 @@ def carry_out(
 ) -> None:
     """Run an experiment, write its results into a folder in `out`, and print what it found.
 
-    The folder is tried before. What `tables` makes of the summary is printed before its sentences;
-    where a signal ends the experiment, it is told where the rows are that were measured.
+    The folder is tried before, and named: where two signals come at once, nothing can be told in
+    the end. What `tables` makes of the summary is printed before its sentences; where a signal ends
+    the experiment, it is told where the rows are that were measured.
     """
     from labkit.measure.results import Results, conduct
 
     results, found = Results.within(out), list[S]()
+    begun = f"what is measured goes to {results.folder}"
+    errors().print(begun, soft_wrap=True, markup=False, highlight=False)
     try:
         with counting_bar() as tell:
             run(conduct(experiment, results, tell, found.append), loop_factory=loop_factory)

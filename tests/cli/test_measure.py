@@ -127,6 +127,19 @@ def test_the_sentences_of_a_summary_are_printed_as_they_are(
     assert "[/b]: 500 ms of dead air" in capsys.readouterr().out
 
 
+def test_where_the_rows_will_be_is_told_before_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def killed(*_: object) -> None:
+        told.append(capsys.readouterr().err)
+
+    told: list[str] = []
+    monkeypatch.setattr(Decided, "run", killed)
+    with pytest.raises(InstrumentError, match="no turn was judged"):
+        carry_out(Decided(ScriptedAsr(str), models="none"), tmp_path, lambda summed: [])
+    assert told[0].startswith(f"what is measured goes to {tmp_path}/")
+
+
 def test_what_was_found_is_told_although_the_disk_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
