@@ -7,9 +7,10 @@ import re
 import secrets
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Final
 
 from labkit.course.chapters import exercises
@@ -94,6 +95,8 @@ async def check(
     elif checks[0].probe is not None:
         _require_server(name, target)
     drawn = _seed() if seed is None else seed
+    with _keeping() as folder, TemporaryFile(dir=folder):
+        pass  # now, and not after a check whose evidence is lost
     async with AsyncExitStack() as stack:
         runs = target
         if len(checks) > 1 and isinstance(target, str | Path) and not _is_address(target):
@@ -108,6 +111,24 @@ async def check(
     if strict and not result.passed:
         raise CheckFailed(f"{result!r}")
     return result
+
+
+@contextmanager
+def _keeping() -> Iterator[Path]:
+    """The folder of all evidence, made where it is not there; what cannot be kept is told why.
+
+    Raises:
+        LabkitError: Something in the block, or the folder itself, cannot be written.
+    """
+    folder = mine() / "evidence"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+    except OSError as error:
+        raise LabkitError(
+            f"the evidence of checks cannot be kept in {folder}: {error.strerror or error}; "
+            "make room, or name a folder that you may write to, as in LABKIT_MINE=~/mine"
+        ) from error
 
 
 def _require_server(name: str, target: Any) -> None:
@@ -140,8 +161,11 @@ def _is_address(target: str | Path) -> bool:
 
 def _seed() -> int:
     told = os.environ.get("LABKIT_SEED", "")
-    if told and not told.isdecimal():
-        raise LabkitError(f"LABKIT_SEED is {told!r}, and has to be a whole number, or unset")
+    if told and not re.fullmatch("[0-9]{1,18}", told):
+        raise LabkitError(
+            f"LABKIT_SEED is {told!r}, and has to be a whole number from 0 on, of no more than 18 "
+            "digits, or unset"
+        )
     return int(told) if told else secrets.randbelow(_SEEDS)
 
 
@@ -279,14 +303,15 @@ class _Run:
 
     def report(self) -> Report:
         """What was found."""
-        folder = mine() / "evidence" / self.one.name
         fault = None if self.fault is None else self.fault.event
         drawn = diagram(self.trial.events, self.started_ns, fault)
         if self.verdict is Verdict.PASSED:  # else it is told among the lines of the log
             self.notes += [f"all the same, your handler raised {error}" for error in self.raised]
-        keep_evidence(folder, self.trial.events, self.log, self.started_ns, drawn)
-        if self.details:
-            (folder / "fault.txt").write_text(self.details, encoding="utf-8")
+        with _keeping() as evidence:
+            folder = evidence / self.one.name
+            keep_evidence(folder, self.trial.events, self.log, self.started_ns, drawn)
+            if self.details:
+                (folder / "fault.txt").write_text(self.details, encoding="utf-8")
         return Report(
             check=self.one.name,
             title=self.one.title,

@@ -1,6 +1,7 @@
 """Checks at work: on a handler, a file and an address; what goes wrong, and whose fault it is."""
 
 import asyncio
+import errno
 import gc
 import json
 import os
@@ -364,9 +365,36 @@ async def test_evidence_is_kept_and_a_new_run_replaces_it() -> None:
     assert 'aria-label="Message diagram.' in drawing
 
 
-async def test_a_seed_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LABKIT_SEED", "abc")
-    with pytest.raises(LabkitError, match="LABKIT_SEED is 'abc', and has to be a whole number"):
+async def test_evidence_that_cannot_be_kept_is_told_before_any_check(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def never(*_: object, **__: object) -> Report:
+        raise AssertionError("a check has run")
+
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LABKIT_MINE", str(tmp_path / "file"))
+    monkeypatch.setattr(checking, "check_one", never)
+    with pytest.raises(LabkitError, match="kept in .*: Not a directory; .* LABKIT_MINE=~/mine"):
+        await check("ch1.pong", "ws://localhost:1")
+
+
+async def test_evidence_that_can_no_longer_be_kept_is_told_likewise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checking, "keep_evidence", full)
+    with pytest.raises(LabkitError, match="cannot be kept in .*: No space left on device; make"):
+        await check("ch1.pong", answers_ping)
+
+
+@pytest.mark.parametrize("seed", ["abc", "-5", "1" * 5000])
+async def test_a_seed_that_is_no_number_is_refused(
+    monkeypatch: pytest.MonkeyPatch, seed: str
+) -> None:
+    monkeypatch.setenv("LABKIT_SEED", seed)
+    with pytest.raises(LabkitError, match=f"LABKIT_SEED is '{seed}', and .* number from 0 on"):
         await check("ch1.pong", "ws://localhost:1")
 
 
