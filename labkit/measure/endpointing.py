@@ -27,7 +27,7 @@ from pydantic import Field, FiniteFloat, TypeAdapter
 
 from labkit.audio.pcm import SAMPLE_RATE
 from labkit.errors import InstrumentError
-from labkit.measure.pauses import Turn, conversations, voices
+from labkit.measure.pauses import Turn, drawn_conversations, voices
 from labkit.measure.results import Experiment, Tell, read_rows
 from labkit.voice.engines import Asr
 from labkit.voice.hearing import Endpointing, SpeechTracker, frames_in
@@ -301,8 +301,13 @@ class EndpointingExperiment(Experiment[Decision, EndpointingSummary]):
                 "it other names"
             )
         total = len(voices()) * self.each
+        drawing = drawn_conversations(Random(self.seed), voices(), each=self.each)
+        spoken = list[list[Turn]]()
         tell("drawing the conversations", 0, total)
-        spoken = await asyncio.to_thread(conversations, Random(self.seed), voices(), each=self.each)
+        # One at a time: a thread cannot be ended, and whoever is ended meanwhile waits for it.
+        while (turns := await asyncio.to_thread(next, drawing, None)) is not None:
+            spoken.append(turns)
+            tell("drawing the conversations", len(spoken), total)
         drawn = Counter(
             (caller, n) for caller, turns in enumerate(spoken) for n in range(len(turns))
         )

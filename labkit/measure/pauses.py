@@ -6,7 +6,7 @@ and then the speech does. Where a turn ends is known from the recording's annota
 detector thinks.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -60,14 +60,18 @@ def voices() -> list[str]:
 
 def conversations(rng: Random, of: Iterable[str], *, each: int = 1) -> list[list[Turn]]:
     """Conversations of nine turns, `each` of every voice, in rhythms of pauses that are drawn."""
-    known, vad, spoken = utterances(), SileroVad(), []
+    return list(drawn_conversations(rng, of, each=each))
+
+
+def drawn_conversations(rng: Random, of: Iterable[str], *, each: int) -> Iterator[list[Turn]]:
+    """The same one by one, since each takes a while to draw."""
+    known, vad = utterances(), SileroVad()
     voices = [voice for voice in of for _ in range(each)]
     for voice, usual_s in zip(voices, _rhythms(rng, len(voices)), strict=True):
         said = rng.sample([one for one in known if one.voice == voice], _TURNS)
         snr_db = rng.uniform(*_SNR_DB)
         speaker = f"{voice}, pauses of about {usual_s:.1f} s"
-        spoken.append([_turn(rng, one, vad, speaker, usual_s, snr_db) for one in said])
-    return spoken
+        yield [_turn(rng, one, vad, speaker, usual_s, snr_db) for one in said]
 
 
 def _rhythms(rng: Random, count: int) -> list[float]:

@@ -2,8 +2,9 @@
 
 import asyncio
 import math
-from collections.abc import Sequence
-from itertools import pairwise
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -120,9 +121,43 @@ def test_what_no_setting_reaches_is_said() -> None:
         EndpointingSummary([])
 
 
+def draw(monkeypatch: pytest.MonkeyPatch, spoken: Iterable[list[Turn]]) -> None:
+    """Let an experiment have these conversations."""
+    monkeypatch.setattr(endpointing, "drawn_conversations", lambda rng, of, each: iter(spoken))
+
+
+async def test_an_experiment_that_is_ended_draws_no_further_conversation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+
+    def drawing() -> Iterator[list[Turn]]:
+        for number in count():
+            if number == 2:
+                loop.call_soon_threadsafe(task.cancel)
+                cancelled.wait()
+            drawn.append(number)
+            yield [turn(1.0)]
+
+    async def work() -> None:
+        try:
+            await conduct(experiment, Results(tmp_path / "out"))
+        finally:
+            cancelled.set()
+
+    draw(monkeypatch, drawing())
+    loop, cancelled = asyncio.get_running_loop(), threading.Event()
+    experiment = EndpointingExperiment(ScriptedAsr(lambda audio: "stop"), models="script")
+    task = asyncio.create_task(work())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await loop.shutdown_default_executor()
+    assert drawn == [0, 1, 2]
+
+
 def test_an_experiment_from_turns_to_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spoken = [[turn(1.0, 0.4, 1.0), turn(0.5)], [turn(1.0, 0.9, 1.0)]]
-    monkeypatch.setattr(endpointing, "conversations", lambda rng, of, each: spoken)
+    draw(monkeypatch, spoken)
     experiment = EndpointingExperiment(ScriptedAsr(lambda audio: "stop"), models="script")
     summary = asyncio.run(conduct(experiment, Results(tmp_path)))
     assert summary.turns == 3
@@ -135,7 +170,7 @@ def test_an_experiment_from_turns_to_files(tmp_path: Path, monkeypatch: pytest.M
 def test_decisions_of_others_are_drawn_beside_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpointing, "conversations", lambda rng, of, each: [[turn(1.0)]])
+    draw(monkeypatch, [[turn(1.0)]])
     path = tmp_path / "theirs.csv"
     path.write_text("policy,setting,caller,turn,cut_off,dead_air_s\ntheirs,7,0,0,False,0.25\n")
     theirs = read_decisions(path)
@@ -151,7 +186,7 @@ def test_decisions_of_others_are_drawn_beside_ours(
 def test_decisions_on_other_turns_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpointing, "conversations", lambda rng, of, each: [[turn(1.0)] * 2])
+    draw(monkeypatch, [[turn(1.0)] * 2])
     theirs = [Decision("theirs", 7.0, 0, 0, cut_off=False, dead_air_s=0.25)]
     asr = ScriptedAsr(lambda audio: "stop")
     with pytest.raises(InstrumentError, match="other turns"):
@@ -200,7 +235,7 @@ def test_what_would_be_mixed_up_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theirs: Decision, said: str
 ) -> None:
     """A name of ours would add their decisions to our line; a turn too few or twice would, too."""
-    monkeypatch.setattr(endpointing, "conversations", lambda rng, of, each: [[turn(1.0)]])
+    draw(monkeypatch, [[turn(1.0)]])
     whole = Decision("theirs", 0.25, 0, 0, cut_off=False, dead_air_s=0.5)
     for compared in ([whole, theirs], [whole, theirs, theirs]):
         asr = ScriptedAsr(lambda audio: "stop")
