@@ -33,6 +33,7 @@ from websockets.frames import Close
 from websockets.typing import Subprotocol
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, decode_s16le, encode_s16le, read_audio
+from labkit.client.answers import Patience
 from labkit.course.evidence import Event
 from labkit.course.hosting import Hosted, answers
 from labkit.course.verdict import Caret, NotYet
@@ -327,6 +328,7 @@ class Caller:
         self.subprotocol = socket.subprotocol
         self.bytes_per_second = 2 * SAMPLE_RATE
         self._reply_bytes = 0
+        self._patience: Patience | None = None
         self._probe = probe
         self._socket = socket
         self._inbox: asyncio.Queue[int | None] = asyncio.Queue()
@@ -405,6 +407,7 @@ class Caller:
             lost = self._is_lost()  # and then looks once more: what came before the end counts
         if number is not None:
             self._require_an_end(number)
+            await self._require_pace(number)
         return number
 
     def _require_an_end(self, number: int) -> None:
@@ -417,6 +420,19 @@ class Caller:
                 f"more than {_LONGEST_REPLY_S} s of audio in a row, and no end to it",
                 event=number,
             )
+
+    async def _require_pace(self, number: int) -> None:
+        """Make sure that audio does not drip: each piece has the whole limit, all of it one."""
+        event, limit_s = self._probe.events[number], self._probe.limit(_ANSWER_S)
+        if not isinstance(event.payload, bytes):
+            self._patience = None
+            return
+        now_s = event.at_ns / 1e9
+        self._patience = self._patience or Patience(limit_s, now_s)
+        self._patience.hear(len(event.payload) / self.bytes_per_second, now_s)
+        if now_s > self._patience.due_s:
+            slow = f"audio that was late by more than {limit_s:.0f} s"
+            raise await self._probe.late("a reply that comes as fast as it plays", slow)
 
     async def _within(self, seconds: float) -> int | None:
         """The number of the next message; None where none comes in time, or ever."""

@@ -38,7 +38,7 @@ from labkit.voice.scheduling import Stop
 _BEGIN_S: Final = 3.0
 """Time over which the callers of a crowd begin."""
 _PATIENCE_S: Final = 120.0
-"""Longest that a caller waits for the next sign of an answer."""
+"""Longest that a caller waits for each step of an answer, and how late its audio may be."""
 _OFFER_S: Final = 10.0
 """The same while it is found out what a server offers."""
 _SILENCE: Final = SAMPLE_RATE // 4
