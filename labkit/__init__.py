@@ -66,11 +66,11 @@ if TYPE_CHECKING:
     from labkit.server.app import VoiceServer as VoiceServer
     from labkit.session.settings import ServerSettings as ServerSettings
     from labkit.voice.hearing import Utterance as Utterance
+    from labkit.voice.history import Exchange as Exchange
+    from labkit.voice.history import History as History
     from labkit.voice.loading import load_pipeline as load_pipeline
     from labkit.voice.models import resolve as resolve
     from labkit.voice.pipeline import EchoPipeline as EchoPipeline
-    from labkit.voice.turn import Exchange as Exchange
-    from labkit.voice.turn import History as History
     from labkit.voice.turn import Sink as Sink
     from labkit.voice.turn import Turn as Turn
 
@@ -95,10 +95,11 @@ _PLACES = {
         "labkit.server.app": "VoiceServer",
         "labkit.session.settings": "ServerSettings",
         "labkit.voice.hearing": "Utterance",
+        "labkit.voice.history": "Exchange History",
         "labkit.voice.loading": "load_pipeline",
         "labkit.voice.models": "resolve",
         "labkit.voice.pipeline": "EchoPipeline",
-        "labkit.voice.turn": "Exchange History Sink Turn",
+        "labkit.voice.turn": "Sink Turn",
     }.items()
     for name in names.split()
 }

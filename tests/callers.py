@@ -14,7 +14,8 @@ from websockets.typing import Subprotocol
 from labkit.audio.pcm import encode_s16le
 from labkit.server.app import VoiceServer
 from labkit.session.settings import ServerSettings
-from labkit.voice.pipeline import EchoPipeline, Pipeline
+from labkit.voice.pipeline import EchoPipeline
+from labkit.voice.turn import Pipeline
 
 CHUNK = encode_s16le(np.full(640, 0.25, np.float32))
 SECOND = 10**9

@@ -19,6 +19,11 @@ SERVER_INTERNALS: Final = tuple(
 )
 
 
+DIALECTS: Final = ("labkit.protocol.plain", "labkit.protocol.v1")
+PIPELINES: Final = ("labkit.voice.engines", "labkit.voice.pipeline", "labkit.voice.reply")
+"""A session and a server know what a pipeline is, and none of those that answer."""
+
+
 @dataclass(frozen=True)
 class Layer:
     """A module or package, how high it stands, and what it must not import, not even lazily."""
@@ -39,8 +44,8 @@ LAYERS: Final = (
     Layer("labkit.net", 0, ("asyncio", "time", "websockets")),
     Layer("labkit.protocol", 1, ("asyncio", "time", "websockets")),
     Layer("labkit.voice", 2, ("websockets", "labkit.session", "labkit.server")),
-    Layer("labkit.session", 3, ("websockets", "labkit.protocol.plain", "labkit.protocol.v1")),
-    Layer("labkit.server", 4, ("labkit.voice.engines", *ENGINES)),
+    Layer("labkit.session", 3, ("websockets", *DIALECTS, *PIPELINES)),
+    Layer("labkit.server", 4, (*PIPELINES, *ENGINES)),
     Layer("labkit.spans", 4, ("labkit.voice", *ENGINES)),
     Layer("labkit.client", 4, ("labkit.server", "labkit.session", "labkit.voice")),
     Layer("labkit.measure", 5, SERVER_INTERNALS),

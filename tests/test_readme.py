@@ -25,8 +25,9 @@ from labkit.notebook.turn import say
 from labkit.protocol.plain import LONGEST_REPLY
 from labkit.session.settings import ServerSettings
 from labkit.trace import STAGES, Stage
-from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
+from labkit.voice.pipeline import EchoPipeline, VoicePipeline
 from labkit.voice.scripted import scripted_engines
+from labkit.voice.turn import Pipeline
 from tests.callers import serving
 from tests.paths import ROOT, SPEECH
 

@@ -28,7 +28,7 @@ from labkit.session import (
 
 if TYPE_CHECKING:
     from labkit.server.app import VoiceServer
-    from labkit.voice.pipeline import Pipeline
+    from labkit.voice.turn import Pipeline
 
 _log = logging.getLogger("labkit")
 

@@ -22,10 +22,10 @@ import numpy as np
 from labkit.audio.pcm import Float32
 from labkit.voice.engines import Engines
 from labkit.voice.hearing import Endpointing, speech_stretches
+from labkit.voice.history import Message
 from labkit.voice.loading import load_engines
 from labkit.voice.models import resolve
 from labkit.voice.scheduling import Stop
-from labkit.voice.turn import Message
 
 _SHOWN: Final = 60
 """Characters of what is refused that its error shows."""

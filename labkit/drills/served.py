@@ -12,8 +12,9 @@ from labkit.drills.target import PipelineName, settings_of
 from labkit.server.app import VoiceServer, serve_until_signal
 from labkit.voice.loading import load_pipeline
 from labkit.voice.models import resolve
-from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
+from labkit.voice.pipeline import EchoPipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedAsr, ScriptedTts, scripted_engines
+from labkit.voice.turn import Pipeline
 
 
 def scripted_pipeline() -> VoicePipeline:

@@ -21,9 +21,9 @@ from labkit.measure.endpointing import Heard, decide
 from labkit.measure.pauses import FRAME_S, Turn
 from labkit.voice.engines import Engines, Vad
 from labkit.voice.hearing import speech_stretches
+from labkit.voice.history import Message
 from labkit.voice.scheduling import Stop, engine_thread
 from labkit.voice.speakable import SpeakableText
-from labkit.voice.turn import Message
 from labkit.voice.turn_taking import FixedWait
 
 T = TypeVar("T")

@@ -18,12 +18,12 @@ from labkit.measure.plan import SENTENCES, count_sentences
 from labkit.server.app import VoiceServer, serve_until_signal
 from labkit.session.settings import ServerSettings
 from labkit.voice.engines import Llm
+from labkit.voice.history import Message
 from labkit.voice.loading import default_threads, load_engines, usable_cores
 from labkit.voice.models import resolve
 from labkit.voice.pipeline import VoicePipeline
 from labkit.voice.reply import ReplyRules
 from labkit.voice.scheduling import Stop
-from labkit.voice.turn import Message
 
 _MOST_TOKENS: Final = 800
 _LONGEST_S: Final = 90.0

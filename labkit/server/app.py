@@ -33,7 +33,7 @@ from labkit.session.registry import Registry, State
 from labkit.session.settings import ServerSettings
 from labkit.tasks import stop
 from labkit.trace import Trace
-from labkit.voice.pipeline import Pipeline
+from labkit.voice.turn import Pipeline
 
 _log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from typing import Final
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32
 from labkit.tasks import stop
-from labkit.voice.pipeline import Pipeline
+from labkit.voice.history import Exchange
 from labkit.voice.scheduling import Playback
-from labkit.voice.turn import Exchange, Sink, Turn
+from labkit.voice.turn import Pipeline, Sink, Turn
 
 _MOST_HELD_S: Final = 5.0
 """Audio of a reply that is made behind the gate: a first sentence, so that no more is lost with

@@ -50,8 +50,8 @@ from labkit.session.turn import (
 from labkit.tasks import stop
 from labkit.trace import Mark
 from labkit.voice import turn as voice
+from labkit.voice.history import History
 from labkit.voice.scheduling import Playback
-from labkit.voice.turn import History
 
 _log = logging.getLogger(__name__)
 

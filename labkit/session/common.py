@@ -8,7 +8,7 @@ from labkit.session.events import Encoder, Event, Observer, Refused
 from labkit.session.outgoing import Outgoing
 from labkit.session.settings import ServerSettings, SessionOptions
 from labkit.tasks import Changes
-from labkit.voice.pipeline import Pipeline
+from labkit.voice.turn import Pipeline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

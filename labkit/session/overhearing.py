@@ -19,7 +19,7 @@ from labkit.session.common import Common
 from labkit.session.events import PartialTranscript
 from labkit.session.listening import Listening
 from labkit.voice.hearing import Utterance, frames_in
-from labkit.voice.pipeline import Pipeline
+from labkit.voice.turn import Pipeline
 
 _log = logging.getLogger(__name__)
 

@@ -41,7 +41,7 @@ from labkit.session.outgoing import Feed
 from labkit.session.refusals import server_failed
 from labkit.session.session import Session
 from labkit.session.settings import ServerSettings, SessionOptions
-from labkit.voice.pipeline import Pipeline
+from labkit.voice.turn import Pipeline
 
 _log = logging.getLogger(__name__)
 

@@ -31,8 +31,8 @@ from labkit.session.overhearing import Overhearing
 from labkit.session.settings import ServerSettings, SessionOptions
 from labkit.tasks import Changes
 from labkit.voice.hearing import Endpointing
-from labkit.voice.pipeline import Pipeline
-from labkit.voice.turn import History
+from labkit.voice.history import History
+from labkit.voice.turn import Pipeline
 
 _MOST_UNEXAMINED: Final = 64
 """Utterances that a client may end before the detector has looked at them."""

@@ -22,7 +22,7 @@ from typing import Final
 
 from labkit.errors import LabkitError, ProtocolError
 from labkit.session.events import Status
-from labkit.voice.turn import Exchange
+from labkit.voice.history import Exchange
 
 
 class State(StrEnum):

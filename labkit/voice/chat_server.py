@@ -18,8 +18,8 @@ import httpx2
 
 from labkit.errors import EngineError, ModelError
 from labkit.voice.engines import MOST_TOKENS, Llm
+from labkit.voice.history import Message
 from labkit.voice.scheduling import Stop
-from labkit.voice.turn import Message
 
 KEY_VARIABLE: Final = "LABKIT_LLM_KEY"
 """The environment variable that holds the key, for servers that ask for one."""

@@ -29,8 +29,8 @@ import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32, StreamResampler
 from labkit.errors import EngineError, LabkitError
+from labkit.voice.history import Message
 from labkit.voice.scheduling import Stop
-from labkit.voice.turn import Message
 
 
 class Vad(Protocol):

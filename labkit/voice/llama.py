@@ -35,9 +35,9 @@ from typing import Any, Final
 
 from labkit.errors import EngineError, ModelBrokenError
 from labkit.voice.engines import MOST_TOKENS
+from labkit.voice.history import Message
 from labkit.voice.llama_context import CONTEXT, Conversation, Conversations, Model
 from labkit.voice.scheduling import Stop
-from labkit.voice.turn import Message
 
 _CHATML: Final = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"

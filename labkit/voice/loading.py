@@ -8,6 +8,7 @@ from threadpoolctl import threadpool_limits
 
 from labkit.voice.chat_server import ChatServerLlm
 from labkit.voice.engines import Engines
+from labkit.voice.history import Message
 from labkit.voice.llama import LlamaLlm
 from labkit.voice.models import ModelPaths, resolve
 from labkit.voice.pipeline import VoicePipeline
@@ -15,7 +16,6 @@ from labkit.voice.piper import PiperTts
 from labkit.voice.reply import ReplyRules
 from labkit.voice.scheduling import Stop, engine_thread
 from labkit.voice.silero import SileroVad
-from labkit.voice.turn import Message
 from labkit.voice.whisper import FasterWhisperAsr
 
 _ENGINES: Final = 3

@@ -8,88 +8,18 @@ reads slowly holds up its own synthesis, and nobody else's.
 import asyncio
 import time
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 from labkit.trace import Mark
 from labkit.voice.engines import Engines
 from labkit.voice.hearing import SpeechSpan, Stretch, Utterance, speech_stretches
+from labkit.voice.history import Exchange
 from labkit.voice.reply import BLOCK, Replies, ReplyRules
 from labkit.voice.scheduling import Cores, Due, EngineQueue, Playback
-from labkit.voice.turn import Exchange, Sink, Turn
+from labkit.voice.turn import Pipeline, Sink, Turn
 
 _FRAMES_AT_ONCE: Final = 64
 """Frames that the detector looks at in one call, 2 s: a long burst holds up nobody else."""
-
-
-class Pipeline(Protocol):
-    """What turns utterances into replies; by default, it does nothing before they are over."""
-
-    @property
-    def frame_samples(self) -> int | None:
-        """Samples of a frame of `Utterance.probabilities`; None where speech is not detected."""
-        return None
-
-    async def listen(self, session: str, utterance: Utterance, *, ended: bool = False) -> None:
-        """Work ahead on an utterance, on two seconds of it at most.
-
-        More might have to be thrown away, where the utterance turns out to end in them.
-
-        Args:
-            session: Whose utterance it is.
-            utterance: What was said so far. It may grow, be split, and lose its front meanwhile.
-            ended: It is over, so this is no longer work ahead: somebody waits for it.
-
-        Raises:
-            EngineError: An engine failed.
-        """
-        return
-
-    def stretches(
-        self, utterance: Utterance, first: int = 0, *, finished: bool = False
-    ) -> list[SpeechSpan]:
-        """Where somebody speaks in what was judged so far, from frame `first` on.
-
-        Each stretch is recognised by itself.
-
-        Args:
-            utterance: What was said so far.
-            first: The frame to begin with.
-            finished: Only those that will not change any more.
-        """
-        return []
-
-    async def overhear(
-        self, session: str, stretch: Stretch, *, before: str = "", since_ns: int | None = None
-    ) -> str:
-        """The words of a stretch, before its utterance is over.
-
-        Args:
-            session: Whose speech it is.
-            stretch: What is said; it may go on.
-            before: What was said in the turns before, as `History.said`.
-            since_ns: When somebody began to wait for them. Without it nobody does, and everybody
-                else goes first.
-
-        Raises:
-            EngineError: An engine failed.
-        """
-        return ""
-
-    async def answer(self, turn: Turn, sink: Sink) -> Exchange:
-        """Run one turn; gives what was exchanged, both empty where nothing was said.
-
-        Raises:
-            EngineError: An engine failed.
-        """
-        ...
-
-    def queued(self) -> dict[str, int]:
-        """How many calls wait for each engine."""
-        return {}
-
-    def close(self) -> None:
-        """Stop taking work."""
-        return
 
 
 class EchoPipeline(Pipeline):

@@ -12,9 +12,10 @@ import numpy as np
 from labkit.audio.pcm import SAMPLE_RATE, Float32, chunks, leading_silence
 from labkit.trace import Mark
 from labkit.voice.engines import MOST_TOKENS, Engines
+from labkit.voice.history import Message
 from labkit.voice.scheduling import EngineQueue, Stop
 from labkit.voice.speakable import Piece, SpeakableText
-from labkit.voice.turn import Message, Sink, Turn
+from labkit.voice.turn import Sink, Turn
 
 BLOCK: Final = SAMPLE_RATE // 5
 """Samples of speech that are converted and handed on at a time."""

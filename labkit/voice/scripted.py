@@ -22,8 +22,8 @@ import numpy as np
 
 from labkit.audio.pcm import SAMPLE_RATE, Float32
 from labkit.voice.engines import Asr, Engines, Llm, Tts
+from labkit.voice.history import Message
 from labkit.voice.scheduling import Stop
-from labkit.voice.turn import Message
 
 
 class EnergyVad:

@@ -1,87 +1,18 @@
-"""What a turn goes on from and what it gives: the conversation before, the utterance, the sink."""
+"""What a pipeline is to whoever lets it answer: turns go in, and their results into a sink.
+
+It knows no engine: `labkit.voice.pipeline` has those that answer.
+"""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol
+from typing import Protocol
 
 from labkit.audio.pcm import Float32
 from labkit.trace import Mark, Trace
-from labkit.voice.hearing import Utterance
+from labkit.voice.hearing import SpeechSpan, Stretch, Utterance
+from labkit.voice.history import Exchange, History
 from labkit.voice.scheduling import Playback
-
-_SAID: Final = 3
-"""So many of the last utterances help to hear the next one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message of a chat."""
-
-    role: Literal["system", "user", "assistant"]
-    """Who said it."""
-    content: str
-    """The words."""
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """What was said in a turn, and what was answered."""
-
-    user: str
-    assistant: str
-
-
-class History:
-    """The last exchanges of a conversation, each known by the number of its turn.
-
-    A turn can be recorded twice: once as it was answered, and again, shorter, when it turns out
-    that less of the reply was heard. The number makes sure that this replaces the turn's own
-    entry, and never the one of the turn before, which may have been recorded last.
-    """
-
-    def __init__(self, limit: int) -> None:
-        """Keep `limit` exchanges at most; one more, and the older half of them is forgotten.
-
-        Half of them at once, since a conversation that begins otherwise than before has to be
-        read anew by the language model, all of it.
-        """
-        self.limit = limit
-        self._exchanges: dict[int, Exchange] = {}
-        self._forgotten = 0
-        """The last turn whose exchange is no longer kept."""
-
-    def __len__(self) -> int:
-        return len(self._exchanges)
-
-    def __iter__(self) -> Iterator[Exchange]:
-        """The exchanges in the order of their turns, oldest first."""
-        return iter([self._exchanges[turn] for turn in sorted(self._exchanges)])
-
-    def record(self, turn: int, exchange: Exchange) -> None:
-        """Add the exchange of turn number `turn`, or replace that turn's own.
-
-        What comes late for a turn that was forgotten already is left out.
-        """
-        if turn <= self._forgotten:
-            return
-        self._exchanges[turn] = exchange
-        if len(self._exchanges) > self.limit:
-            kept = (self.limit + 1) // 2
-            for old in sorted(self._exchanges)[: len(self._exchanges) - kept]:
-                del self._exchanges[old]
-                self._forgotten = old
-
-    def said(self) -> str:
-        """What was heard in the last turns, as much of it as helps to hear the next one."""
-        return " ".join([one.user for one in self if one.user][-_SAID:])
-
-    def messages(self, said: str) -> list[Message]:
-        """The conversation as chat messages, with `said` as the last."""
-        messages: list[Message] = []
-        for one in self:
-            messages += Message("user", one.user), Message("assistant", one.assistant)
-        return [*messages, Message("user", said)]
 
 
 class Sink(Protocol):
@@ -128,3 +59,74 @@ class Turn:
     def mark(self, mark: Mark) -> None:
         """Mark this instant."""
         self.trace.mark(mark, self.clock())
+
+
+class Pipeline(Protocol):
+    """What turns utterances into replies; by default, it does nothing before they are over."""
+
+    @property
+    def frame_samples(self) -> int | None:
+        """Samples of a frame of `Utterance.probabilities`; None where speech is not detected."""
+        return None
+
+    async def listen(self, session: str, utterance: Utterance, *, ended: bool = False) -> None:
+        """Work ahead on an utterance, on two seconds of it at most.
+
+        More might have to be thrown away, where the utterance turns out to end in them.
+
+        Args:
+            session: Whose utterance it is.
+            utterance: What was said so far. It may grow, be split, and lose its front meanwhile.
+            ended: It is over, so this is no longer work ahead: somebody waits for it.
+
+        Raises:
+            EngineError: An engine failed.
+        """
+        return
+
+    def stretches(
+        self, utterance: Utterance, first: int = 0, *, finished: bool = False
+    ) -> list[SpeechSpan]:
+        """Where somebody speaks in what was judged so far, from frame `first` on.
+
+        Each stretch is recognised by itself.
+
+        Args:
+            utterance: What was said so far.
+            first: The frame to begin with.
+            finished: Only those that will not change any more.
+        """
+        return []
+
+    async def overhear(
+        self, session: str, stretch: Stretch, *, before: str = "", since_ns: int | None = None
+    ) -> str:
+        """The words of a stretch, before its utterance is over.
+
+        Args:
+            session: Whose speech it is.
+            stretch: What is said; it may go on.
+            before: What was said in the turns before, as `History.said`.
+            since_ns: When somebody began to wait for them. Without it nobody does, and everybody
+                else goes first.
+
+        Raises:
+            EngineError: An engine failed.
+        """
+        return ""
+
+    async def answer(self, turn: Turn, sink: Sink) -> Exchange:
+        """Run one turn; gives what was exchanged, both empty where nothing was said.
+
+        Raises:
+            EngineError: An engine failed.
+        """
+        ...
+
+    def queued(self) -> dict[str, int]:
+        """How many calls wait for each engine."""
+        return {}
+
+    def close(self) -> None:
+        """Stop taking work."""
+        return

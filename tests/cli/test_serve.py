@@ -24,8 +24,9 @@ from labkit.net import TOKEN_VARIABLE, require_token
 from labkit.server.app import VoiceServer
 from labkit.session.settings import ServerSettings
 from labkit.voice.models import ModelPaths
-from labkit.voice.pipeline import EchoPipeline, Pipeline
+from labkit.voice.pipeline import EchoPipeline
 from labkit.voice.scheduling import EngineQueue
+from labkit.voice.turn import Pipeline
 from tests.certificates import self_signed
 from tests.cli.commands import Labkit
 from tests.support import until

@@ -21,8 +21,9 @@ from labkit.protocol import plain
 from labkit.server.app import VoiceServer
 from labkit.session.settings import ServerSettings
 from labkit.trace import STAGES, Mark, Stage
-from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
+from labkit.voice.pipeline import EchoPipeline, VoicePipeline
 from labkit.voice.scripted import scripted_engines
+from labkit.voice.turn import Pipeline
 from tests.client.peers import saying, websocket
 
 PATIENT = Deadlines(answer_s=600)

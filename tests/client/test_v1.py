@@ -31,8 +31,9 @@ from labkit.server.app import VoiceServer
 from labkit.server.v1 import limits_of
 from labkit.session.registry import State
 from labkit.session.settings import ServerSettings
-from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
+from labkit.voice.pipeline import EchoPipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedLlm, scripted_engines
+from labkit.voice.turn import Pipeline
 from tests.client.peers import LOOP_CLOCK, Handler, silent, websocket
 from tests.support import until
 

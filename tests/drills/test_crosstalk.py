@@ -31,9 +31,10 @@ from labkit.drills.target import Heard, running_target, settings_of
 from labkit.errors import ClientError, InstrumentError
 from labkit.measure.recordings import Recording, load_manifest
 from labkit.server.app import VoiceServer
-from labkit.voice.pipeline import Pipeline, VoicePipeline
+from labkit.voice.history import Exchange, History, Message
+from labkit.voice.pipeline import VoicePipeline
 from labkit.voice.scripted import ScriptedAsr, ScriptedLlm, ScriptedTts, scripted_engines
-from labkit.voice.turn import Exchange, History, Message, Sink, Turn
+from labkit.voice.turn import Pipeline, Sink, Turn
 from tests.client.peers import silent, websocket
 from tests.paths import SPEECH
 

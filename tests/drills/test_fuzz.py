@@ -17,8 +17,9 @@ from labkit.measure.callers import Pings
 from labkit.measure.server_process import RunningServer
 from labkit.protocol import v1
 from labkit.server.app import VoiceServer
+from labkit.voice.history import Exchange
 from labkit.voice.pipeline import EchoPipeline
-from labkit.voice.turn import Exchange, Sink, Turn
+from labkit.voice.turn import Sink, Turn
 from tests.client.peers import websocket
 
 GROWTH = "growth from the half to the end, MB"

@@ -14,8 +14,9 @@ from labkit.measure.netem import UNCHANGED
 from labkit.protocol.replay import Missing, Position, ReplayWindow
 from labkit.server.app import VoiceServer
 from labkit.session.settings import ServerSettings
-from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
+from labkit.voice.pipeline import EchoPipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedAsr, scripted_engines
+from labkit.voice.turn import Pipeline
 
 
 @asynccontextmanager

@@ -17,8 +17,9 @@ from labkit.drills.target import (
 )
 from labkit.errors import ClientError, ServerError
 from labkit.server.app import VoiceServer
+from labkit.voice.history import Exchange
 from labkit.voice.pipeline import EchoPipeline
-from labkit.voice.turn import Exchange, Sink, Turn
+from labkit.voice.turn import Sink, Turn
 
 PAGE = """
 # TYPE labkit_sessions gauge

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from labkit.measure.long_replies import LongReplies, repeated
+from labkit.voice.history import Message
 from labkit.voice.scheduling import Stop
 from labkit.voice.scripted import ScriptedLlm
-from labkit.voice.turn import Message
 
 ASKED = [Message("user", "How are you?")]
 

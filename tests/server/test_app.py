@@ -19,9 +19,10 @@ from labkit.errors import CloseCode, ServerError
 from labkit.protocol.schema import schema_text
 from labkit.server.app import VoiceServer, _TellOnce
 from labkit.session.settings import ServerSettings
-from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
+from labkit.voice.history import Exchange
+from labkit.voice.pipeline import EchoPipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedAsr, ScriptedLlm, scripted_engines
-from labkit.voice.turn import Exchange, Sink, Turn
+from labkit.voice.turn import Pipeline, Sink, Turn
 from tests.support import until
 
 CHUNK = encode_s16le(np.full(640, 0.25, np.float32))

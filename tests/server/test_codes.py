@@ -18,8 +18,9 @@ from labkit.audio.misread import MISMATCHES
 from labkit.errors import CloseCode, ErrorCode
 from labkit.server.app import VoiceServer
 from labkit.session.registry import State
-from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
+from labkit.voice.pipeline import EchoPipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedAsr, scripted_engines
+from labkit.voice.turn import Pipeline
 from tests.callers import CHUNK, SECOND, Clock, closed, serving, start
 from tests.support import until
 

@@ -21,8 +21,9 @@ from labkit.net import bearer, client_tls
 from labkit.protocol import v1
 from labkit.server.app import VoiceServer
 from labkit.session.settings import ServerSettings
-from labkit.voice.pipeline import EchoPipeline, Pipeline, VoicePipeline
+from labkit.voice.pipeline import EchoPipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedAsr, ScriptedLlm, scripted_engines
+from labkit.voice.turn import Pipeline
 from tests.certificates import Certificate, self_signed
 from tests.support import until
 

@@ -17,7 +17,8 @@ from labkit.session.session import Session
 from labkit.session.settings import ServerSettings, SessionOptions
 from labkit.trace import Trace
 from labkit.voice.hearing import Endpointing, SpeechSpan, Stretch, Utterance, speech_stretches
-from labkit.voice.turn import Exchange, Sink, Turn
+from labkit.voice.history import Exchange
+from labkit.voice.turn import Sink, Turn
 
 FRAME = 512
 STEP = 64

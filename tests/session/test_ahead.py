@@ -13,7 +13,8 @@ from labkit.errors import EngineError
 from labkit.session.events import ReplyAudio, Sentence, Status, Transcript, TurnOver
 from labkit.trace import Mark
 from labkit.voice.hearing import Stretch
-from labkit.voice.turn import Exchange, Sink, Turn
+from labkit.voice.history import Exchange
+from labkit.voice.turn import Sink, Turn
 from tests.session.sessions import Inline, Scene, at_work, sound
 
 SHORT, LONG = 5 * SAMPLE_RATE // 16, SAMPLE_RATE

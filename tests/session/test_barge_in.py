@@ -23,7 +23,7 @@ from labkit.session.events import (
 )
 from labkit.session.outgoing import Feed
 from labkit.voice.hearing import Stretch
-from labkit.voice.turn import Exchange
+from labkit.voice.history import Exchange
 from tests.session.sessions import Inline, Scene, at_work, sound
 
 S = 10**9

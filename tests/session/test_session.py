@@ -25,9 +25,10 @@ from labkit.session.events import (
 from labkit.session.limits import Budget
 from labkit.session.outgoing import Feed
 from labkit.voice.hearing import Utterance
+from labkit.voice.history import Exchange
 from labkit.voice.pipeline import EchoPipeline, VoicePipeline
 from labkit.voice.scripted import ScriptedLlm, scripted_engines
-from labkit.voice.turn import Exchange, Sink, Turn
+from labkit.voice.turn import Sink, Turn
 from tests.session.sessions import FRAME, Inline, Scene, at_work, sound
 from tests.support import until
 

@@ -29,7 +29,7 @@ from labkit.session.turn import (
     TakenBack,
     Turn,
 )
-from labkit.voice.turn import Exchange
+from labkit.voice.history import Exchange
 
 BROKEN = ProtocolError(ErrorCode.ENGINE_FAILED, "it failed", "say it again")
 ONE_OF_EACH: dict[type[Input], Input] = {

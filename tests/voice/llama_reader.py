@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from labkit.voice.history import Message
 from labkit.voice.llama import LlamaLlm
 from labkit.voice.scheduling import Stop
-from labkit.voice.turn import Message
 from tests.engines import embedded_paths
 
 

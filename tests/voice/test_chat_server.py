@@ -13,9 +13,9 @@ import pytest
 from labkit.errors import EngineError, ModelError
 from labkit.voice import chat_server
 from labkit.voice.chat_server import KEY_VARIABLE, ChatServerLlm
+from labkit.voice.history import Message
 from labkit.voice.models import Role, find
 from labkit.voice.scheduling import Stop
-from labkit.voice.turn import Message
 
 HELLO = [Message("system", "Be brief."), Message("user", "Hello.")]
 

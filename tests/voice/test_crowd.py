@@ -15,10 +15,11 @@ from labkit.audio.pcm import SAMPLE_RATE, Float32
 from labkit.voice import reply
 from labkit.voice.engines import Asr, Engines, Llm, Tts
 from labkit.voice.hearing import Utterance
+from labkit.voice.history import History, Message
 from labkit.voice.pipeline import VoicePipeline
 from labkit.voice.scheduling import Playback, Stop
 from labkit.voice.scripted import CollectingSink, EnergyVad
-from labkit.voice.turn import History, Message, Turn
+from labkit.voice.turn import Turn
 from tests.voice.virtual_time import VirtualTime, use
 
 LENGTHS: Final = (

@@ -12,6 +12,7 @@ from labkit.audio.pcm import SAMPLE_RATE, Float32
 from labkit.errors import AudioError, EngineError
 from labkit.voice.engines import Engines
 from labkit.voice.hearing import Utterance
+from labkit.voice.history import Exchange, History, Message
 from labkit.voice.pipeline import VoicePipeline
 from labkit.voice.scheduling import Stop
 from labkit.voice.scripted import (
@@ -22,7 +23,7 @@ from labkit.voice.scripted import (
     ScriptedTts,
     scripted_engines,
 )
-from labkit.voice.turn import Exchange, History, Message, Turn
+from labkit.voice.turn import Turn
 
 RAISES = [
     RuntimeError("llama_decode returned -3"),

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from labkit.errors import EngineError, ModelBrokenError
 from labkit.voice import llama
+from labkit.voice.history import Message
 from labkit.voice.llama import LlamaLlm, Threads, fit_to_context
 from labkit.voice.scheduling import Stop
-from labkit.voice.turn import Message
 from tests.engines import embedded_engines, embedded_paths
 from tests.voice.llama_reader import Reader, conversation
 

@@ -7,8 +7,8 @@ import pytest
 
 from labkit.errors import EngineError
 from labkit.voice import llama_context
+from labkit.voice.history import Message
 from labkit.voice.scheduling import Stop
-from labkit.voice.turn import Message
 from tests.engines import embedded_engines
 from tests.voice.llama_reader import Reader, conversation
 

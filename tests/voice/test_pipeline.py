@@ -14,6 +14,7 @@ from labkit.audio.pcm import SAMPLE_RATE, Float32, leading_silence, to_int16
 from labkit.errors import EngineError
 from labkit.trace import STAGES, Mark
 from labkit.voice.hearing import Utterance
+from labkit.voice.history import Exchange, History, Message
 from labkit.voice.pipeline import EchoPipeline, VoicePipeline
 from labkit.voice.reply import ReplyRules
 from labkit.voice.scheduling import Due, EngineQueue, Playback, Stop
@@ -26,7 +27,7 @@ from labkit.voice.scripted import (
     scripted_engines,
 )
 from labkit.voice.speakable import Piece, SpeakableText
-from labkit.voice.turn import Exchange, History, Message, Turn
+from labkit.voice.turn import Turn
 from tests.support import until
 
 

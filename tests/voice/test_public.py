@@ -12,6 +12,7 @@ from labkit.audio.pcm import SAMPLE_RATE, Float32, read_audio, to_int16
 from labkit.measure.recordings import load_manifest
 from labkit.measure.wer import normalise, word_error_rate
 from labkit.voice.hearing import Utterance
+from labkit.voice.history import Exchange, History
 from labkit.voice.models import SPOKEN
 from labkit.voice.pipeline import VoicePipeline
 from labkit.voice.reply import ReplyRules
@@ -23,7 +24,7 @@ from labkit.voice.scripted import (
     ScriptedTts,
     scripted_engines,
 )
-from labkit.voice.turn import Exchange, History, Turn
+from labkit.voice.turn import Turn
 from tests.engines import tiny_engines
 from tests.paths import SPEECH
 

@@ -14,11 +14,12 @@ from labkit.errors import ModelBrokenError
 from labkit.measure.recordings import load_manifest
 from labkit.measure.wer import word_errors
 from labkit.voice.hearing import Utterance
+from labkit.voice.history import History
 from labkit.voice.models import resolve
 from labkit.voice.pipeline import VoicePipeline
 from labkit.voice.scheduling import Stop
 from labkit.voice.scripted import CollectingSink
-from labkit.voice.turn import History, Turn
+from labkit.voice.turn import Turn
 from labkit.voice.whisper import FasterWhisperAsr, Heard, Window
 from tests.engines import embedded_engines, embedded_paths
 from tests.paths import SPEECH

@@ -15,9 +15,9 @@ from typing import Final
 from data.recipes.evaluation.figure import Figure
 from labkit.errors import LabkitError
 from labkit.measure.wer import normalise
+from labkit.voice.history import Message
 from labkit.voice.llama import LlamaLlm
 from labkit.voice.scheduling import Stop
-from labkit.voice.turn import Message
 
 __all__ = ["Conversation", "evaluate", "has_facts", "load_conversations"]
 

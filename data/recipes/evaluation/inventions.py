@@ -17,11 +17,12 @@ import numpy as np
 from data.recipes.recogniser import nonspeech
 from labkit.audio.pcm import SAMPLE_RATE, Float32, to_int16
 from labkit.voice.hearing import Utterance, speech_stretches
+from labkit.voice.history import History
 from labkit.voice.loading import load_pipeline
 from labkit.voice.models import resolve
 from labkit.voice.pipeline import VoicePipeline
 from labkit.voice.scripted import CollectingSink
-from labkit.voice.turn import History, Turn
+from labkit.voice.turn import Turn
 
 __all__ = ["SOUNDS", "Outcome", "listen", "main"]
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.voice.turn import Exchange, History, Message
+from labkit.voice.history import Exchange, History, Message
 
 
 def exchange(number: int, answer: str = "answer") -> Exchange:
