@@ -101,14 +101,15 @@ def require_short(text: str, max_bytes: int) -> None:
         raise too_large(size, max_bytes, "control is short; audio goes in binary messages")
 
 
-_BEGINS_TEXT: Final = frozenset(
+BEGINS_TEXT: Final = frozenset(
     [
         *(bytes((first, second)) for first in b"{ \t\r\n" for second in range(256)),
         *(bytes((0, second)) for second in b"{ \t\r\n"),
         *(codecs.BOM_UTF8[:2], codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
     ]
 )
-"""The first two bytes of JSON in UTF-8 and UTF-16, with white space before it."""
+"""The first two bytes of JSON in UTF-8 and UTF-16, with white space before it: one look at them is
+all that most chunks of audio cost."""
 _AROUND: Final = b"\0 \t\r\n"
 """What may stand around it; half of a character of UTF-16 is among it."""
 
@@ -116,11 +117,12 @@ _AROUND: Final = b"\0 \t\r\n"
 def require_no_control(payload: bytes) -> None:
     """Make sure that a binary message is no JSON that should have come as text.
 
+    Only one whose first two bytes are in `BEGINS_TEXT` can be.
+
     Raises:
         ProtocolError: It is an object with a field `type`.
     """
-    # Each chunk of audio comes by here, and one lookup is all that most of them cost.
-    if payload[:2] not in _BEGINS_TEXT or payload.rstrip(_AROUND)[-1:] != b"}":
+    if payload.rstrip(_AROUND)[-1:] != b"}":
         return
     text = text_in(payload)
     if text[:1] == "{" and '"type"' in text:

@@ -22,7 +22,13 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from labkit.audio.formats import WIRE
 from labkit.errors import ErrorCode, ProtocolError, first_fault
-from labkit.protocol.limits import require_no_control, require_short, text_in, too_large
+from labkit.protocol.limits import (
+    BEGINS_TEXT,
+    require_no_control,
+    require_short,
+    text_in,
+    too_large,
+)
 
 PONG: Final = "pong"
 """The answer to `ping`."""
@@ -167,7 +173,8 @@ def require_audio(message: bytes, *, max_bytes: int) -> None:
             f"the command {command!r} came in a binary message",
             "send commands as WebSocket text messages; binary messages are audio",
         )
-    require_no_control(message)  # as clients of labkit.v1 send it, that did not ask for it
+    if message[:2] in BEGINS_TEXT:  # as clients of labkit.v1 send it, that did not ask for it
+        require_no_control(message)
     if len(message) % WIRE.frame_bytes:
         raise ProtocolError(
             ErrorCode.ODD_LENGTH,

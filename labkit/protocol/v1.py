@@ -22,7 +22,14 @@ from pydantic_core import ErrorDetails
 from labkit.audio.formats import MAX_CHANNELS, MAX_RATE, MIN_RATE, AudioFormat
 from labkit.audio.pcm import SAMPLE_RATE, Encoding
 from labkit.errors import ErrorCode, ProtocolError
-from labkit.protocol.limits import Amount, Limits, require_no_control, require_short, too_large
+from labkit.protocol.limits import (
+    BEGINS_TEXT,
+    Amount,
+    Limits,
+    require_no_control,
+    require_short,
+    too_large,
+)
 from labkit.protocol.replay import LARGEST, WHOLE, Count, Missing, Position
 
 SUBPROTOCOL: Final = "labkit.v1"
@@ -486,7 +493,8 @@ def require_audio(payload: bytes, *, max_bytes: int) -> None:
     """
     if len(payload) > max_bytes:
         raise too_large(len(payload), max_bytes, "send audio in messages of 20 to 100 ms")
-    require_no_control(payload)
+    if payload[:2] in BEGINS_TEXT:
+        require_no_control(payload)
 
 
 _MOST_FIELDS: Final = 32
