@@ -122,7 +122,7 @@ def plan_turns(
     Raises:
         ValueError: There is nothing to run.
     """
-    if recordings < 1 or blocks < 1 or not servers or not chunk_sizes_ms:
+    if recordings < 1 or blocks < 1 or not servers or min(chunk_sizes_ms, default=0) < 1:
         what = f"{recordings} recordings, {blocks} blocks, {len(servers)} servers"
         raise ValueError(f"nothing to run: {what}, chunks of {list(chunk_sizes_ms)} ms")
     rng = random.Random(seed)

@@ -99,7 +99,13 @@ def test_sizes_are_in_another_order_in_every_block() -> None:
 
 @pytest.mark.parametrize(
     "nothing",
-    [{"recordings": 0}, {"blocks": 0}, {"servers": ()}, {"chunk_sizes_ms": ()}],
+    [
+        {"recordings": 0},
+        {"blocks": 0},
+        {"servers": ()},
+        {"chunk_sizes_ms": ()},
+        {"chunk_sizes_ms": (40, 0)},
+    ],
 )
 def test_nothing_to_run(nothing: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="nothing to run"):
